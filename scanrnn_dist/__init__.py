@@ -1,0 +1,72 @@
+"""scanrnn_dist: one feature vector per sequence, from Parquet data sets, by a recurrent network on all devices.
+
+    import scanrnn_dist as srd
+
+The public names are loaded when they are first used, so that importing this package costs nothing and starts no device.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scanrnn_dist.arrays import encode
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.engine import Engine
+    from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
+    from scanrnn_dist.job import JobReport, featurize
+    from scanrnn_dist.mesh import default_mesh
+    from scanrnn_dist.ragged import Ragged
+    from scanrnn_dist.spec import scan_rnn_forward
+    from scanrnn_dist.tape import WindowShape
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Encoder": "encoder",
+    "Engine": "engine",
+    "JobReport": "job",
+    "LayoutError": "errors",
+    "Ragged": "ragged",
+    "ScanRNNError": "errors",
+    "StoppedError": "errors",
+    "WindowShape": "tape",
+    "default_mesh": "mesh",
+    "encode": "arrays",
+    "featurize": "job",
+    "scan_rnn_forward": "spec",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Encoder",
+    "Engine",
+    "JobReport",
+    "LayoutError",
+    "Ragged",
+    "ScanRNNError",
+    "StoppedError",
+    "WindowShape",
+    "default_mesh",
+    "encode",
+    "featurize",
+    "scan_rnn_forward",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted(__all__)

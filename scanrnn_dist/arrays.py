@@ -1,0 +1,124 @@
+"""Door 1: arrays in, an `(N, H)` array of features out, in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import Engine
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.progress import rows_progress
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.tape import WindowShape
+
+
+def encode(
+    encoder: Encoder,
+    sequences: Ragged | Sequence[Any] | np.ndarray | Any,
+    seq_lengths: Any = None,
+    *,
+    mesh: Mesh | None = None,
+    window_shape: WindowShape | None = None,
+    max_steps: int | None = None,
+    nonfinite: Literal["error", "propagate"] = "error",
+    show_progress: bool = False,
+) -> np.ndarray:
+    """The features of every sequence, each equal to what the specification gives for that sequence alone.
+
+    Args:
+        encoder: the cell and its readout.
+        sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
+            list array (any layout that a Parquet column may have). Cast to float32.
+        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
+        window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
+        max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
+        show_progress: draw a progress bar on the terminal.
+
+    Returns:
+        `(N, out_features)`, float32 for a float32 encoder, in input order.
+
+    Raises:
+        DataError: wrong shapes, another number of features than the encoder's, a NaN or an infinity; the row is named.
+        ConfigError: arguments that do not go together.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = Encoder.from_seed(seed=0, in_features=2, hidden_features=3)
+        >>> encode(encoder, [np.ones((5, 2)), np.zeros((0, 2))]).shape
+        (2, 3)
+    """
+    if max_steps is not None and max_steps < 0:
+        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    if nonfinite not in ("error", "propagate"):
+        raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
+    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite)
+    if nonfinite == "error" and (bad := ragged.first_nonfinite()):
+        raise DataError(
+            f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]}. Clean it, or pass nonfinite='propagate' "
+            "to let it reach the features of its own row."
+        )
+    engine = Engine(encoder, mesh, window_shape)
+    run = engine.run()
+    run.submit(ragged, max_steps)
+    features = np.empty((len(ragged), encoder.out_features), engine.dtype)
+    with rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None) as advance:
+        while run.is_busy:
+            for finished in run.advance():
+                features[finished.rows] = finished.features
+                advance(len(finished.rows))
+    return features
+
+
+def as_ragged(sequences: Any, seq_lengths: Any, in_features: int, nonfinite: Literal["error", "propagate"]) -> Ragged:
+    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`."""
+    if isinstance(sequences, np.ndarray) or (hasattr(sequences, "ndim") and hasattr(sequences, "__array__")):
+        ragged = _from_array(np.asarray(sequences), seq_lengths)
+    elif seq_lengths is not None:
+        raise ConfigError(
+            f"seq_lengths goes with a padded (N, T, D) array; the sequences are a {type(sequences).__name__}."
+        )
+    elif isinstance(sequences, Ragged):
+        ragged = sequences
+    elif type(sequences).__module__.startswith("pyarrow"):
+        ragged = _from_arrow(sequences, in_features, nonfinite)
+    elif isinstance(sequences, Sequence):
+        ragged = Ragged.from_sequences(sequences) if len(sequences) else Ragged.empty(in_features)
+    else:
+        raise ConfigError(
+            f"The sequences are a {type(sequences).__name__}; expected a list of (T, D) arrays, a padded (N, T, D) "
+            "array, a Ragged or a pyarrow list array."
+        )
+    if ragged.in_features != in_features:
+        shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
+        hint = " Are the sequences (D, T)? Expected is (T, D): pass x.T." if shape[0] == in_features else ""
+        raise DataError(
+            f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
+            f"and the encoder takes {in_features}.{hint}"
+        )
+    return ragged
+
+
+def _from_array(array: np.ndarray, seq_lengths: Any) -> Ragged:
+    """A padded batch; an array of another number of axes is refused with what was probably meant."""
+    if array.ndim == 2:
+        raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
+    if array.dtype == object:
+        return Ragged.from_sequences(list(array))
+    lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
+    return Ragged.from_padded(array, lengths)
+
+
+def _from_arrow(array: Any, in_features: int, nonfinite: Literal["error", "propagate"]) -> Ragged:
+    """A pyarrow list array of any supported layout."""
+    from scanrnn_dist.dataset.layouts import to_ragged  # only who passes one has pyarrow loaded already
+
+    return to_ragged(
+        array, in_features=in_features, lossy_cast=True, nonfinite=nonfinite, where=lambda row: f"sequence {row}"
+    )

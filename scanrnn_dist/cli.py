@@ -1,0 +1,289 @@
+"""Door 3: the command line, `scanrnn`. Owns the process: devices, flags, signals, exit codes, what is printed.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once. Results go to standard output,
+progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
+
+if TYPE_CHECKING:
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.job import Plan
+    from scanrnn_dist.tape import WindowShape
+
+CTRL_C = 130
+EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
+
+app = typer.Typer(
+    name="scanrnn",
+    help=f"One feature vector per sequence, from Parquet to Parquet, on all devices. {EXIT_CODES}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
+Destination = Annotated[Path, typer.Argument(help="A folder that is new or empty.", metavar="DST")]
+Column = Annotated[str | None, typer.Option(help="The column that holds the sequences, if several could.")]
+Keep = Annotated[str | None, typer.Option(help="Columns to carry along, with commas; all others if not given.")]
+EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
+Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1)]
+Seed = Annotated[int | None, typer.Option(help="Seed of these weights.  [default: 0]")]
+MaxSteps = Annotated[int | None, typer.Option(help="Of each sequence, take the first so many steps.", min=0)]
+RowsPerPart = Annotated[int | None, typer.Option(help="Rows of an output file, about.  [default: 65536]", min=1)]
+LossyCast = Annotated[bool, typer.Option("--lossy-cast", help="Round float64 and wide integers to float32.")]
+Devices = Annotated[int | None, typer.Option(help="CPU devices.  [default: one per core]", min=1)]
+Lanes = Annotated[int | None, typer.Option(help="Lanes per device, instead of what suits the device.", min=1)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print versions.")] = False
+) -> None:
+    if version:
+        packages = ("scanrnn_dist", "jax", "flax", "numpy", "pyarrow")
+        print(", ".join(f"{package} {package_version(package)}" for package in packages))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise ConfigError("No command was given; see scanrnn --help.")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where to put everything; new or empty.")] = Path("scanrnn-demo"),
+    rows: Annotated[int, typer.Option(help="Recordings to make.", min=4)] = 3000,
+    hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="Of the data and of the weights.")] = 0,
+    devices: Devices = None,
+) -> None:
+    """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
+    _start_jax(devices)
+    import pyarrow.parquet as pq
+
+    from scanrnn_dist.demo import CLASSES, SENSORS, make_source, nearest_mean_accuracy
+    from scanrnn_dist.verify import verify as verify_output
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already and not empty; choose another with --folder, or remove it.")
+    source, destination = folder / "recordings", folder / "features"
+    print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
+    make_source(source, rows, seed)
+    print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
+    print(_indented(_featurize([str(source)], destination, {}, hidden=hidden, seed=seed)))
+    print("3. verify: a sample of rows, each scanned alone as the specification says")
+    print(_indented(verify_output(destination)))
+    table = pq.read_table(destination)
+    features = table["features"].combine_chunks().flatten().to_numpy().reshape(rows, hidden)
+    accuracy = nearest_mean_accuracy(features, table["kind"].to_numpy(zero_copy_only=False))
+    print(f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})")
+    print("\nTry next:")
+    print(f"   python -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
+    print(f"   scanrnn plan {source}")
+    print(f"   scanrnn featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
+
+
+@app.command()
+def plan(
+    source: Source,
+    column: Column = None,
+    keep: Keep = None,
+    encoder: EncoderFile = None,
+    hidden: Hidden = None,
+    rows_per_part: RowsPerPart = None,
+    devices: Devices = None,
+    lanes: Lanes = None,
+) -> None:
+    """Say what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
+    _start_jax(devices)
+    from scanrnn_dist.job import plan_job
+
+    planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
+    print(_described(planned, _encoder(planned, encoder, hidden or 64, 0), lanes))
+
+
+@app.command()
+def featurize(
+    source: Source,
+    destination: Destination,
+    column: Column = None,
+    keep: Keep = None,
+    encoder: EncoderFile = None,
+    hidden: Hidden = None,
+    seed: Seed = None,
+    max_steps: MaxSteps = None,
+    rows_per_part: RowsPerPart = None,
+    lossy_cast: LossyCast = False,
+    devices: Devices = None,
+    lanes: Lanes = None,
+    as_json: Json = False,
+) -> None:
+    """Write the features of every row of SRC to DST, a Parquet data set in the same order.
+
+    Give either --hidden (and --seed), for a GRU with random weights, or --encoder.
+    """
+    if (encoder is None) == (hidden is None):
+        raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
+    if encoder is not None and seed is not None:
+        raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
+    _start_jax(devices)
+    options = _given(
+        column=column, keep=_names(keep), max_steps=max_steps, rows_per_part=rows_per_part, lossy_cast=lossy_cast
+    )
+    report = _featurize(source, destination, options, encoder, hidden, seed or 0, lanes)
+    print(json.dumps(dataclasses.asdict(report)) if as_json else report)
+
+
+@app.command()
+def verify(
+    destination: Annotated[Path, typer.Argument(help="A folder that featurize wrote.", metavar="DST")],
+    sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
+    seed: Annotated[int, typer.Option(help="Of the choice of these rows.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check every part of DST against the records, and a sample of rows against the specification."""
+    from scanrnn_dist.verify import verify as verify_output
+
+    result = verify_output(destination, sample=sample, seed=seed)
+    print(json.dumps(dataclasses.asdict(result)) if as_json else result)
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code that fits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; errors are printed, and the exit code is returned."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(arguments, prog_name="scanrnn")
+    except ScanRNNError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as end:  # how typer ends: 0, 2 for wrong usage, 130 for Ctrl-C
+        if end.code != CTRL_C:
+            return end.code if isinstance(end.code, int) else 0
+        print("Stopped. Parts that were finished are whole; the output is not complete.", file=sys.stderr)
+        return StoppedError.exit_code
+    return 0
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise StoppedError(f"Stopped by {signal.Signals(number).name}. Parts that were finished are whole.")
+
+
+def _start_jax(devices: int | None) -> None:
+    """Fix what can only be fixed before the first use of JAX, and say what was set; never over the user's own."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_prefer_vector_width" not in flags and _has_avx512():
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
+        print("scanrnn: set XLA_FLAGS=--xla_cpu_prefer_vector_width=512, as the CPU has AVX-512", file=sys.stderr)
+    import jax
+
+    if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
+        if devices is not None:
+            raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
+        return
+    jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+
+
+def _has_avx512() -> bool:
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False  # no Linux: XLA's own choice
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of the functions behind stand in one place."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _names(given: str | None) -> list[str] | None:
+    return None if given is None else [name for name in given.split(",") if name]
+
+
+def _one_or_many(source: list[str]) -> str | list[str]:
+    return source[0] if len(source) == 1 else source
+
+
+def _encoder(planned: Plan, file: Path | None, hidden: int, seed: int) -> Encoder:
+    from scanrnn_dist.encoder import Encoder
+
+    return Encoder.load(file) if file is not None else Encoder.from_seed(seed, planned.in_features(), hidden)
+
+
+def _window_shape(encoder: Encoder, lanes: int | None) -> WindowShape:
+    from scanrnn_dist.mesh import default_mesh, default_window_shape
+
+    shape = default_window_shape(default_mesh(), encoder.in_features, encoder.out_features)
+    return shape if lanes is None else dataclasses.replace(shape, lanes=lanes)
+
+
+def _featurize(
+    source: list[str],
+    destination: Path,
+    options: dict[str, Any],
+    file: Path | None = None,
+    hidden: int | None = None,
+    seed: int = 0,
+    lanes: int | None = None,
+) -> Any:
+    """Featurize with a progress display; the report."""
+    from scanrnn_dist import job
+    from scanrnn_dist.progress import rows_progress
+
+    planning = {name: options[name] for name in ("column", "keep", "rows_per_part") if name in options}
+    planned = job.plan_job(_one_or_many(source), **planning)
+    encoder = _encoder(planned, file, hidden or 0, seed)
+    shape = _window_shape(encoder, lanes)
+    with rows_progress("featurize", planned.source.rows) as on_rows:
+        return job.featurize(encoder, _one_or_many(source), destination, window_shape=shape, on_rows=on_rows, **options)
+
+
+def _described(planned: Plan, encoder: Encoder, lanes: int | None) -> str:
+    """What `plan` prints."""
+    import jax
+
+    from scanrnn_dist.engine import WINDOWS_IN_FLIGHT
+    from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES
+
+    shape = _window_shape(encoder, lanes)
+    rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features
+    positions = jax.local_device_count() * shape.lanes * shape.window_steps
+    window_bytes = 4 * positions * (in_features + out_features // shape.block_steps)
+    memory = WINDOWS_IN_FLIGHT * window_bytes + PREFETCH_BYTES + OPEN_BYTES
+    steps = planned.mean_steps(in_features) * rows
+    lines = {
+        "source": f"{len(planned.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",
+        "sequences": f"column {planned.column!r}, {in_features} features per step",
+        "kept columns": ", ".join(planned.keep) or "none",
+        "output": f"{len(planned.units):,} parts, features: fixed_size_list<float32>[{out_features}]",
+        "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
+        "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
+        "memory": f"about {memory / 2**20:,.0f} MiB besides the program itself and one row group's pages",
+    }
+    return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+
+
+def _indented(value: Any) -> str:
+    return "\n".join(f"   {line}" for line in str(value).splitlines())
+
+
+if __name__ == "__main__":
+    main()

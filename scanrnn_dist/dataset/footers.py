@@ -1,0 +1,143 @@
+"""Parquet footers, read in a child process that may die.
+
+A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
+instead, and what it reports is checked before anyone relies on it. One child reads all footers of a source, one after
+the other, so that a dead child names its file. The child runs this file as a script and imports nothing but pyarrow.
+
+Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
+answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...]}` or `{"error": ...}`.
+Not covered: the data pages, which `reader.py` checks while it reads; and a footer that makes the child hang.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+_MAX_ROWS = 2**48  # beyond any real file; keeps sums of lying counts far from int64's end
+
+
+def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
+    """What the footer of every path says, in the order of the paths.
+
+    Args:
+        paths: Parquet files, as their filesystem names them.
+        uri: a URI of that filesystem, or None for local files.
+
+    Yields:
+        Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...)}` or `{"error": str}`.
+        After a file that ended the child, whose error says so, a new child goes on with the next one.
+
+    Example:
+        >>> [footer["error"].split(":")[0] for footer in read_footers(["/nowhere.parquet"], uri=None)]
+        ['FileNotFoundError']
+    """
+    child: subprocess.Popen[str] | None = None
+    try:
+        for path in paths:
+            if child is None:
+                child = _start(uri)
+            answer = _ask(child, path)
+            if answer is None:
+                child.communicate()
+                yield {"error": f"looking at its footer ended the process that did (exit status {child.returncode})"}
+                child = None
+            elif "error" in answer:
+                yield answer
+            else:
+                schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
+                yield {"schema": schema, "row_groups": tuple((rows, size) for rows, size in answer["row_groups"])}
+    finally:
+        if child is not None:
+            child.communicate()
+
+
+def _start(uri: str | None) -> subprocess.Popen[str]:
+    # -P and the parent's own path: the child finds the same pyarrow, and this folder's modules shadow nothing.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    child = subprocess.Popen(
+        [sys.executable, "-P", os.path.abspath(__file__)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what a dying child says there ("terminate called ...") helps nobody
+        env={**os.environ, "PYTHONPATH": path},
+        encoding="utf-8",
+    )
+    _send(child, {"uri": uri})
+    return child
+
+
+def _send(child: subprocess.Popen[str], message: Any) -> None:
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(message) + "\n")
+    child.stdin.flush()
+
+
+def _ask(child: subprocess.Popen[str], path: str) -> dict[str, Any] | None:
+    """The child's answer, or None if it died."""
+    assert child.stdout is not None
+    try:
+        _send(child, path)
+    except BrokenPipeError:
+        return None
+    line = child.stdout.readline()
+    return json.loads(line) if line.endswith("\n") else None
+
+
+def _footer(filesystem: Any, path: str) -> dict[str, Any]:
+    """The child's work for one file; a footer that contradicts itself is a `ValueError`."""
+    import pyarrow.parquet as pq
+
+    with filesystem.open_input_file(path) as source:
+        size = source.size()
+        parquet = pq.ParquetFile(source, pre_buffer=False)
+        metadata = parquet.metadata
+        groups = [_row_group(metadata, index, size) for index in range(metadata.num_row_groups)]
+        rows = sum(rows for rows, _ in groups)
+        if rows != metadata.num_rows:
+            raise ValueError(f"the footer promises {metadata.num_rows} rows, its row groups {rows}")
+        schema = parquet.schema_arrow
+    return {"schema": base64.b64encode(schema.serialize().to_pybytes()).decode(), "row_groups": groups}
+
+
+def _row_group(metadata: Any, index: int, file_bytes: int) -> tuple[int, int]:
+    """Rows and uncompressed bytes of a row group, held against what its columns say."""
+    group = metadata.row_group(index)
+    rows, size = group.num_rows, group.total_byte_size
+    if not 0 <= rows <= _MAX_ROWS or size < 0:
+        raise ValueError(f"row group {index} promises {rows} rows in {size} bytes")
+    for leaf in range(group.num_columns):
+        column = group.column(leaf)
+        flat = metadata.schema.column(leaf).max_repetition_level == 0
+        # A flat column has one value (or null) per row, a repeated one at least one.
+        if column.num_values < rows or (column.num_values != rows and (flat or rows == 0)):
+            raise ValueError(f"row group {index} promises {rows} rows, its column {leaf} {column.num_values} values")
+        if not 0 <= column.total_compressed_size <= file_bytes or not 0 <= column.data_page_offset <= file_bytes:
+            raise ValueError(f"column {leaf} of row group {index} stands outside the file of {file_bytes} bytes")
+    return rows, size
+
+
+def _serve() -> None:
+    """The child: answer until the parent closes the pipe."""
+    from pyarrow import fs
+
+    uri = json.loads(sys.stdin.readline())["uri"]
+    filesystem = fs.LocalFileSystem() if uri is None else fs.FileSystem.from_uri(uri)[0]
+    for line in sys.stdin:
+        try:
+            answer = _footer(filesystem, json.loads(line))
+        except Exception as error:  # whatever it is, the parent turns it into an error that names the file
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()

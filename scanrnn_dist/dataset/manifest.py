@@ -1,0 +1,124 @@
+"""The records of a job, `DST/_scanrnn/`: what was to be done, which parts stand, and that all of them do.
+
+    DST/_scanrnn/job.json               configuration, versions, source, units
+    DST/_scanrnn/parts.jsonl            one line per finished part: unit, name, rows, size, hash
+    DST/_scanrnn/encoder.safetensors    the encoder, where its cell can be written to a file
+    DST/_SUCCESS                        appears last: totals, and the hash of parts.jsonl
+
+Readers of Parquet data sets skip names that begin with `_`. What a part is stands in `writer.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scanrnn_dist.dataset.writer import PartRecord, write_file
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+
+RECORDS = "_scanrnn"
+SUCCESS = "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The records under one destination.
+
+    Args:
+        destination: the folder of the output data set.
+    """
+
+    destination: Path
+
+    @property
+    def encoder_path(self) -> Path:
+        """Where the job's encoder is kept."""
+        return self.destination / RECORDS / "encoder.safetensors"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the job was finished."""
+        return (self.destination / SUCCESS).exists()
+
+    def create(self) -> None:
+        """Make the folders; raises `ConfigError` if the destination is a file or holds anything at all."""
+        if self.destination.exists() and not self.destination.is_dir():
+            raise ConfigError(f"The destination {self.destination} is a file; expected a folder that is new or empty.")
+        held = sorted(entry.name for entry in self.destination.iterdir()) if self.destination.exists() else []
+        if held:
+            state = "" if RECORDS not in held else " (a finished run)" if SUCCESS in held else " (an unfinished run)"
+            raise ConfigError(
+                f"The destination {self.destination} holds {len(held)} entries{state}, such as {held[0]!r}, "
+                "and nothing is ever overwritten. Choose another, or remove it."
+            )
+        try:
+            (self.destination / RECORDS).mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(f"The destination {self.destination} cannot be made: {error.strerror}.") from error
+
+    def write_job(self, job: dict[str, Any]) -> None:
+        """Record what is to be done."""
+        write_file(self.destination / RECORDS / "job.json", json.dumps(job, indent=1).encode())
+
+    def read_job(self) -> dict[str, Any]:
+        """What was to be done; raises `ConfigError` where no job was ever started."""
+        path = self.destination / RECORDS / "job.json"
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ConfigError(f"{self.destination} is no output of a job: there is no {path}.") from error
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+
+    def append_part(self, unit: int, part: PartRecord) -> None:
+        """Record that the part of a unit stands."""
+        line = json.dumps({"unit": unit, **dataclasses.asdict(part)}) + "\n"
+        path = self.destination / RECORDS / "parts.jsonl"
+        try:
+            with open(path, "ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoppedError(f"{path} could not be written: {error.strerror}.") from error
+
+    def read_parts(self) -> dict[int, PartRecord]:
+        """The parts that stand, by the number of their unit."""
+        path = self.destination / RECORDS / "parts.jsonl"
+        parts = {}
+        try:
+            for line in path.read_bytes().splitlines() if path.exists() else []:
+                record = json.loads(line)
+                unit = int(record.pop("unit"))
+                parts[unit] = PartRecord(**record)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        return parts
+
+    def parts_sha256(self) -> str:
+        """SHA-256 of the list of parts, in hexadecimal."""
+        path = self.destination / RECORDS / "parts.jsonl"
+        return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+    def write_success(self, totals: dict[str, Any]) -> None:
+        """Say that the job is finished; the last thing that is written."""
+        content = {"parts_sha256": self.parts_sha256(), **totals}
+        write_file(self.destination / SUCCESS, json.dumps(content, indent=1).encode())
+
+    def read_success(self) -> dict[str, Any]:
+        """The totals; raises `DataError` if the job was not finished or the list of parts changed since."""
+        path = self.destination / SUCCESS
+        try:
+            totals = dict(json.loads(path.read_bytes()))
+        except FileNotFoundError as error:
+            raise DataError(f"{self.destination} is not finished: there is no {path.name}.") from error
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        if totals.get("parts_sha256") != self.parts_sha256():
+            raise DataError(f"The list of parts {self.destination / RECORDS / 'parts.jsonl'} changed after the job.")
+        return totals

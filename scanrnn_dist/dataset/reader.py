@@ -1,0 +1,309 @@
+"""Rows of a source as chunks of sequences and kept columns, decoded ahead by one thread within a bound of bytes.
+
+Takes units from `source.py`, turns columns into `Ragged` by `layouts.py`, and leaves what happens to the rows to
+`job.py`. Every row that a footer promised is delivered, in order, or a `DataError` says what is missing; the
+checksums of pages are verified where the writer stored them.
+
+Neither a file nor a row group need fit into memory: column chunks are streamed (`_buffer_bytes`), where a plain read
+holds all of a row group's. Measured with one row group of 330 MB (4.7 million steps of 16 float32): peak of the whole
+process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the speed of the plain read (1 GB/s); with the
+conversion and its checks 0.8 GB/s.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
+from scanrnn_dist.dataset.source import Source, SourceFile, Unit
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
+
+_MAX_ROWS = 65_536
+_PROBE_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of one unit, from its row `first_row` on.
+
+    Args:
+        unit: the unit that the rows belong to.
+        first_row: counted within the unit.
+        sequences: `N` rows.
+        kept: the `N` rows of the kept columns, in the order asked for, partition values as columns.
+    """
+
+    unit: Unit
+    first_row: int
+    sequences: Ragged
+    kept: pa.RecordBatch
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sequences and the kept columns."""
+        return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes + self.kept.nbytes)
+
+
+def read_chunks(
+    source: Source,
+    units: Iterable[Unit],
+    *,
+    column: str,
+    keep: Sequence[str],
+    in_features: int | None,
+    chunk_bytes: int = 16 << 20,
+    prefetch_bytes: int = 64 << 20,
+    lossy_cast: bool = False,
+    nonfinite: Nonfinite = "error",
+) -> Iterator[Chunk]:
+    """The rows of `units`, in their order, decoded ahead by a thread.
+
+    Args:
+        source: where the units are from.
+        units: which rows to read.
+        column: the column of the sequences.
+        keep: columns and partition fields to carry along, none twice.
+        in_features: `D` of every step; None takes that of the first.
+        chunk_bytes: about the decoded size of a chunk, which has at most 65,536 rows and at least one.
+        prefetch_bytes: what is decoded and not yet taken stays below this plus one chunk.
+        lossy_cast: whether numbers may be rounded to float32.
+        nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
+
+    Yields:
+        Chunks; closing the generator stops the thread and waits for it.
+
+    Raises:
+        ConfigError: a column that the source does not have, or a size below 1.
+        DataError: a file that cannot be read, holds other rows than its footer promised, or sequences that
+            `to_ragged` refuses. It comes after the chunks that precede it.
+
+    Example:
+        >>> from scanrnn_dist.dataset.source import open_source, plan_units
+        >>> import pyarrow.parquet as pq, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> pq.write_table(pa.table({"sequence": [[1.0], []], "id": [7, 8]}), folder + "/a.parquet")
+        >>> source = open_source(folder)
+        >>> chunks = read_chunks(source, plan_units(source, 100), column="sequence", keep=["id"], in_features=1)
+        >>> [(chunk.sequences.lengths.tolist(), chunk.kept.to_pydict()) for chunk in chunks]
+        [([1, 0], {'id': [7, 8]})]
+    """
+    if chunk_bytes < 1 or prefetch_bytes < 1:
+        raise ConfigError(f"chunk_bytes is {chunk_bytes} and prefetch_bytes {prefetch_bytes}; expected at least 1.")
+    for name in (column, *keep):
+        if name not in source.schema.names:
+            raise ConfigError(f"{name!r} is no column of the source; expected one of {source.schema.names}.")
+    if len(set(keep)) != len(keep):
+        raise ConfigError(f"The kept columns {list(keep)} hold a name twice; expected each once.")
+    decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite)
+    return _prefetch(decoder.chunks(units), prefetch_bytes)
+
+
+def _prefetch(chunks: Iterator[Chunk], limit_bytes: int) -> Iterator[Chunk]:
+    """What `chunks` yields, or raises, with a thread running ahead while less than `limit_bytes` wait."""
+    ready: deque[Chunk | BaseException | None] = deque()
+    waiting_bytes = 0
+    stopped = False
+    changed = threading.Condition()
+
+    def put(item: Chunk | BaseException | None) -> None:
+        nonlocal waiting_bytes
+        with changed:
+            ready.append(item)
+            waiting_bytes += item.nbytes if isinstance(item, Chunk) else 0
+            changed.notify_all()
+            # Waits before the next chunk is decoded, not after: so at most one chunk goes beyond the limit.
+            changed.wait_for(lambda: stopped or waiting_bytes < limit_bytes)
+
+    def run() -> None:
+        try:
+            for chunk in chunks:
+                put(chunk)
+                if stopped:
+                    return
+            put(None)
+        except BaseException as error:  # the consumer raises it, in its place
+            put(error)
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
+
+    # A daemon: a generator that nobody closed must not keep the interpreter from ending.
+    thread = threading.Thread(target=run, name="scanrnn-reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            with changed:
+                changed.wait_for(lambda: bool(ready))
+                item = ready.popleft()
+                waiting_bytes -= item.nbytes if isinstance(item, Chunk) else 0
+                changed.notify_all()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            del item  # or it would stay alive while the next one is waited for
+    finally:
+        with changed:
+            stopped = True
+            changed.notify_all()
+        thread.join()
+
+
+@dataclass
+class _Decoder:
+    """Units to chunks, in the thread that iterates; holds what is learnt on the way: `D`, and how rows expand."""
+
+    source: Source
+    column: str
+    keep: tuple[str, ...]
+    in_features: int | None
+    chunk_bytes: int
+    lossy_cast: bool
+    nonfinite: Nonfinite
+    # Decoded bytes per byte that the footer names: below 1 where columns are left out, far above 1 for
+    # dictionary-encoded values. None until a first look.
+    expansion: float | None = None
+
+    def __post_init__(self) -> None:
+        schema, files = self.source.schema, self.source.files
+        partitions = dict(files[0].partitions) if files else {}
+        self.kept_schema = pa.schema([schema.field(name) for name in self.keep])
+        self.columns = [name for name in dict.fromkeys((self.column, *self.keep)) if name not in partitions]
+        self.in_features = self.in_features or fixed_in_features(schema.field(self.column).type)
+
+    def chunks(self, units: Iterable[Unit]) -> Iterator[Chunk]:
+        """The chunks of all units; the file stays open from one unit of it to the next."""
+        parquet: pq.ParquetFile | None = None
+        path = None
+        try:
+            for unit in units:
+                if parquet is None or unit.file.path != path:
+                    if parquet is not None:
+                        parquet.close(force=True)
+                    parquet, path = self.open(unit.file), unit.file.path
+                yield from self.unit_chunks(parquet, unit)
+        finally:
+            if parquet is not None:
+                parquet.close(force=True)
+
+    def open(self, file: SourceFile) -> pq.ParquetFile:
+        with _named(file.path):
+            parquet = pq.ParquetFile(
+                file.path,
+                filesystem=self.source.filesystem,
+                pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
+                buffer_size=_buffer_bytes(self.source.filesystem),
+                page_checksum_verification=True,
+            )
+            metadata = parquet.metadata
+            groups = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+            missing = set(self.columns).difference(parquet.schema_arrow.names)
+        if missing or groups != file.row_groups:
+            parquet.close(force=True)
+            raise DataError(
+                f"{file.path} has {sum(groups)} rows in {len(groups)} row groups and lacks {sorted(missing) or 'no'} "
+                f"columns; expected {file.rows} rows in {len(file.row_groups)} and every column, as when the source "
+                "was opened. Something changed the file since: open the source anew."
+            )
+        return parquet
+
+    def unit_chunks(self, parquet: pq.ParquetFile, unit: Unit) -> Iterator[Chunk]:
+        footer_bytes = sum(unit.file.row_group_bytes[unit.row_group_begin : unit.row_group_end])
+        per_row = max(1.0, footer_bytes / unit.rows)  # of all columns, encoded
+        if self.expansion is None:
+            # The footer's figure may be far off, in both directions: decode a few rows before it is relied on.
+            rows = int(min(_PROBE_ROWS, max(1.0, self.chunk_bytes / per_row)))
+            batch = next(self.batches(parquet, unit, rows), None)
+            self.expansion = batch.nbytes / batch.num_rows / per_row if batch is not None and batch.num_rows else 1.0
+        rows = int(min(_MAX_ROWS, max(1.0, self.chunk_bytes / max(1.0, per_row * self.expansion))))
+        delivered, expansion = 0, 0.0
+        for batch in self.batches(parquet, unit, rows):
+            if batch.num_rows == 0:
+                continue
+            expansion = max(expansion, batch.nbytes / batch.num_rows / per_row)
+            if delivered + batch.num_rows <= unit.rows:
+                yield self.chunk(unit, delivered, batch)
+            delivered += batch.num_rows
+        if delivered != unit.rows:
+            raise DataError(
+                f"{_span(unit)} promised {unit.rows} rows in the footer and delivered {delivered}. "
+                "Expected a sound file: write it again."
+            )
+        self.expansion = expansion
+
+    def batches(self, parquet: pq.ParquetFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
+        """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
+        with _named(_span(unit)):
+            groups = list(range(unit.row_group_begin, unit.row_group_end))
+            # Not Dataset.to_batches: it reads ahead without bound. A dotted name may match nested paths beside the
+            # column of that name; `chunk` picks columns by their exact names.
+            batches = parquet.iter_batches(rows, row_groups=groups, columns=self.columns, use_threads=False)
+        while True:
+            with _named(_span(unit)):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
+        sequences = to_ragged(
+            batch.column(self.column),
+            in_features=self.in_features,
+            lossy_cast=self.lossy_cast,
+            nonfinite=self.nonfinite,
+            where=lambda row: _where(unit, first_row + row),
+        )
+        self.in_features = sequences.in_features
+        partitions = dict(unit.file.partitions)
+        arrays = [
+            pa.repeat(pa.scalar(partitions[field.name], field.type), batch.num_rows)
+            if field.name in partitions
+            else batch.column(field.name)
+            for field in self.kept_schema
+        ]
+        # Without columns a record batch made of arrays would forget how many rows it has.
+        kept = pa.RecordBatch.from_arrays(arrays, schema=self.kept_schema) if arrays else batch.select([])
+        return Chunk(unit, first_row, sequences, kept)
+
+
+def _buffer_bytes(filesystem: fs.FileSystem) -> int:
+    """Bytes per read of a column chunk: from a bucket each is a request, which costs a round trip."""
+    return 1 << 20 if filesystem.type_name == "local" else 8 << 20
+
+
+def _span(unit: Unit) -> str:
+    last = unit.row_group_end - 1
+    groups = f"row group {last}" if unit.row_group_begin == last else f"row groups {unit.row_group_begin} to {last}"
+    return f"{unit.file.path}, {groups},"
+
+
+def _where(unit: Unit, row: int) -> str:
+    """Where row `row` of a unit stands: file, row group, row within it, row of the file."""
+    of_file = unit.first_row + row
+    ends = list(accumulate(unit.file.row_groups))
+    group = bisect_right(ends, of_file)
+    within = of_file - (ends[group] - unit.file.row_groups[group])
+    return f"{unit.file.path}, row group {group}, row {within} (row {of_file} of the file)"
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever pyarrow raises inside becomes a `DataError` that names `what`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {str(error).rstrip(' .')}. "
+            "Expected a sound Parquet file: write or copy it again."
+        ) from error

@@ -1,0 +1,151 @@
+"""Part files: written aside, synced, renamed, so that a reader sees a whole part or none.
+
+Which rows make a part is decided in `source.py`; what is recorded of it, in `manifest.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.errors import DataError, StoppedError
+
+FEATURES = "features"
+"""The name of the output column."""
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What is recorded of a part: its file name, rows, size in bytes, and the SHA-256 of the file in hexadecimal."""
+
+    name: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str]) -> pa.Schema:
+    """The kept columns, then `features: fixed_size_list<float32>[out_features]`, with the metadata."""
+    features = pa.field(FEATURES, pa.list_(pa.float32(), out_features))
+    return pa.schema([*kept, features], metadata=metadata)
+
+
+class PartWriter:
+    """One part, written batch by batch; nothing stands under its name before `commit`.
+
+    Args:
+        path: where the part is to stand.
+        schema: from `part_schema`.
+
+    Raises:
+        StoppedError: the file system refuses: full, read-only, gone.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema, self.rows = path, schema, 0
+        self._aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        leaves = _leaves(schema)
+        kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
+        try:
+            self._writer = pq.ParquetWriter(
+                self._aside,
+                schema,
+                # Features hardly compress (zstd: 10 %) and never repeat: 100,000 rows of 64 take 0.026 s written
+                # plainly, 0.064 s with pyarrow's defaults, 0.048 s with zstd.
+                compression=dict.fromkeys(kept, "zstd") | dict.fromkeys(leaves - kept, "none"),
+                use_dictionary=sorted(kept),
+                write_statistics=sorted(kept),
+                write_page_checksum=True,
+            )
+        except OSError as error:
+            raise _stopped(self._aside, error) from error
+
+    def write(self, kept: pa.RecordBatch, features: np.ndarray) -> None:
+        """Append rows: their kept columns and their `(n, out_features)` float32 features."""
+        width = self.schema.field(FEATURES).type.list_size
+        values = pa.array(np.ascontiguousarray(features).reshape(-1))
+        column = pa.FixedSizeListArray.from_arrays(values, width)
+        batch = pa.record_batch([*kept.columns, column], schema=self.schema)
+        try:
+            self._writer.write_batch(batch)
+        except OSError as error:
+            raise _stopped(self._aside, error) from error
+        self.rows += batch.num_rows
+
+    def commit(self) -> PartRecord:
+        """Sync the file, give it its name, sync the folder."""
+        try:
+            self._writer.close()
+            with open(self._aside, "rb+") as file:
+                os.fsync(file.fileno())
+            record = PartRecord(self.path.name, self.rows, self._aside.stat().st_size, file_sha256(self._aside))
+            os.rename(self._aside, self.path)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise _stopped(self.path, error) from error
+        return record
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove what stands aside; after `commit` nothing does."""
+        if error is not None:
+            self._aside.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all, durably; an existing one is replaced."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _stopped(path, error) from error
+
+
+def read_features(path: Path, rows: np.ndarray) -> np.ndarray:
+    """The features of some rows of a part, `(n, out_features)` float32; raises `DataError` for an unreadable part."""
+    try:
+        column = pq.read_table(path, columns=[FEATURES], page_checksum_verification=True)[FEATURES].combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return column.flatten().to_numpy().reshape(len(column), -1)[rows]
+
+
+def _leaves(schema: pa.Schema) -> set[str]:
+    """Dotted paths of the Parquet columns that a schema becomes."""
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    parquet = pq.ParquetFile(empty.getvalue()).schema
+    return {parquet.column(index).path for index in range(len(parquet.names))}
+
+
+def _stopped(path: Path, error: OSError) -> StoppedError:
+    return StoppedError(f"{path} could not be written: {error.strerror or error}. What was committed before is whole.")

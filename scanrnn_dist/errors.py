@@ -1,0 +1,33 @@
+"""The errors that users see, each kind with the exit code the command line ends with.
+
+A message says what arrived, what was expected, where, and what to do. Every kind is also a `ValueError` where a
+wrong argument or wrong data caused it, so that callers who do not know this package can catch it.
+"""
+
+
+class ScanRNNError(Exception):
+    """Base of all errors of this package; on its own it means a defect of ours."""
+
+    exit_code = 1
+
+
+class ConfigError(ScanRNNError, ValueError):
+    """Wrong usage or configuration: an argument, a flag, a destination that is in use."""
+
+    exit_code = 2
+
+
+class DataError(ScanRNNError, ValueError):
+    """The data is not what it should be: a null, a NaN, a corrupt file, a part that fails its check."""
+
+    exit_code = 3
+
+
+class LayoutError(DataError):
+    """The sequences do not stand in the column in a way that can be read."""
+
+
+class StoppedError(ScanRNNError):
+    """The run ended early for a reason from outside (signal, full disk); nothing committed was lost."""
+
+    exit_code = 4

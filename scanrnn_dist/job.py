@@ -1,0 +1,427 @@
+"""Door 2: `featurize`, from a Parquet data set to one with a feature vector per row. Read -> tape -> run -> write.
+
+The only place where the two halves meet: `dataset/`, which knows Parquet and no JAX, and `engine.py`, which knows JAX
+and no Parquet. Three threads overlap: one decodes ahead, this one feeds the devices, one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jax.sharding import Mesh
+
+from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
+from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.reader import Chunk, read_chunks
+from scanrnn_dist.dataset.source import Source, Unit, open_source, plan_units
+from scanrnn_dist.dataset.writer import FEATURES, PartRecord, PartWriter, part_schema
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import Engine, Finished, Run, Statistics
+from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.mesh import device_kind
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.tape import WindowShape
+
+ROWS_PER_PART = 65_536
+CHUNK_BYTES = 8 << 20
+"""Decoded bytes of a chunk, the unit of reading, sorting and writing: some windows' worth."""
+PREFETCH_BYTES = 32 << 20
+OPEN_BYTES = 64 << 20
+"""Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+CHUNKS_TO_WRITE = 2
+"""Finished chunks that may wait for the writer."""
+
+SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do: its source, its units, the sequence column, the kept columns."""
+
+    source: Source
+    units: tuple[Unit, ...]
+    column: str
+    keep: tuple[str, ...]
+
+    @property
+    def kept_schema(self) -> pa.Schema:
+        """The kept columns as they will stand in the output."""
+        return pa.schema([self.source.schema.field(name) for name in self.keep])
+
+    def in_features(self) -> int:
+        """Features per step, `D`: from the column's type, or from the first rows."""
+        fixed = fixed_in_features(self.source.schema.field(self.column).type)
+        if fixed is None and not self.units:
+            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
+        return fixed if fixed is not None else self._first_rows(None).in_features
+
+    def mean_steps(self, in_features: int) -> float:
+        """Mean steps of the first rows, some hundred kilobytes of them; 0 without rows."""
+        return float(self._first_rows(in_features).lengths.mean()) if self.units else 0.0
+
+    def _first_rows(self, in_features: int | None) -> Ragged:
+        chunks = read_chunks(
+            self.source, self.units, column=self.column, keep=[], in_features=in_features,
+            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
+        )  # fmt: skip
+        with closing(chunks):  # type: ignore[type-var]
+            return next(chunks).sequences
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a job did.
+
+    `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
+    positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
+    devices and the writer.
+    """
+
+    destination: str
+    rows: int
+    steps: int
+    parts: int
+    seconds: float
+    gflops: float
+    occupancy: float
+    compilations: int
+    read_wait_seconds: float
+    device_wait_seconds: float
+    write_wait_seconds: float
+    peak_memory_bytes: int
+    rows_per_second: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows_per_second", self.rows / self.seconds)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}\n"
+            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
+            f"occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
+            f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
+            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB"
+        )
+
+
+def plan_job(
+    source: SourceLike,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+) -> Plan:
+    """List a source, find its sequence column and cut it into units; writes nothing.
+
+    Raises:
+        ConfigError: nothing found, or a column to keep that is not there or may not be kept.
+        DataError: an unreadable file, files of different schemas, or no column that holds sequences.
+    """
+    opened = open_source(source)
+    where = opened.files[0].path
+    column = find_sequence_column(opened.schema, column, where=where)
+    keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
+    for name in keep:
+        if name not in opened.schema.names:
+            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
+        if name == FEATURES:
+            raise ConfigError(
+                f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
+            )
+    return Plan(opened, plan_units(opened, rows_per_part), column, tuple(dict.fromkeys(keep)))
+
+
+def featurize(
+    encoder: Encoder,
+    source: SourceLike,
+    destination: str | os.PathLike[str],
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    mesh: Mesh | None = None,
+    window_shape: WindowShape | None = None,
+    max_steps: int | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+    lossy_cast: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> JobReport:
+    """Write a Parquet data set with the features of every row of another one, in input order.
+
+    The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
+    columns and `features: fixed_size_list<float32>[out_features]`. Its records stand in `destination/_scanrnn`, and
+    `destination/_SUCCESS` appears last.
+
+    Args:
+        encoder: the cell and its readout.
+        source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files.
+        destination: a folder that is new or empty.
+        column: the column that holds the sequences; None where only one can.
+        keep: the columns to carry along; None keeps all but the sequence column.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
+        window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
+        max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        rows_per_part: rows of a part, about.
+        lossy_cast: whether float64 and wide integers may be rounded to float32.
+        on_rows: called with the number of rows each time some are finished.
+
+    Returns:
+        What was done and how fast.
+
+    Raises:
+        ConfigError: arguments that do not fit, or a destination that holds something.
+        DataError: data that is not what it should be; file, row group and row are named.
+        StoppedError: the destination's file system refused.
+
+    Example:
+        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> pq.write_table(pa.table({"id": [1, 2], "sequence": [[[0.5, 1.0]], []]}), folder + "/in.parquet")
+        >>> report = featurize(Encoder.from_seed(0, 2, 3), folder + "/in.parquet", folder + "/out", lossy_cast=True)
+        >>> pq.read_table(folder + "/out").column_names, report.rows
+        (['id', 'features'], 2)
+    """
+    if max_steps is not None and max_steps < 0:
+        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    begin = time.perf_counter()
+    plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
+    manifest = Manifest(Path(destination))
+    _check_apart(plan, manifest.destination)
+    engine = Engine(encoder, mesh, window_shape)
+    manifest.create()
+    options = {
+        "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": rows_per_part,
+        "lossy_cast": lossy_cast,
+    }  # fmt: skip
+    described = _describe(engine, options)
+    _write_records(manifest, encoder, described, source, plan)
+    schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
+
+    run = engine.run()
+    chunks = read_chunks(
+        plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=encoder.in_features,
+        chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(closing(chunks))  # type: ignore[type-var]
+        writer = stack.enter_context(_PartsWriter(manifest, schema, len(plan.units)))
+        stream = _Stream(run, chunks, max_steps)
+        for finished in stream:
+            writer.put(finished)
+            if on_rows is not None:
+                on_rows(len(finished.features))
+        writer.finish()
+    totals = {"rows": run.statistics.rows, "steps": run.statistics.steps, "parts": writer.parts}
+    manifest.write_success(totals)
+    waits = stream.read_wait_seconds, writer.wait_seconds
+    return _report(manifest, run.statistics, encoder, writer.parts, time.perf_counter() - begin, *waits)
+
+
+@dataclass
+class _OpenChunk:
+    """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
+
+    unit: Unit
+    first_row: int
+    kept: pa.RecordBatch
+    features: np.ndarray
+    rows_left: int
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.kept.nbytes + self.features.nbytes)
+
+
+class _Stream:
+    """Chunks in, the same chunks with features out, in order; iterating it runs the engine.
+
+    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
+    `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
+    """
+
+    def __init__(self, run: Run, chunks: Iterator[Chunk], max_steps: int | None) -> None:
+        self.read_wait_seconds = 0.0
+        self._run, self._chunks, self._max_steps = run, chunks, max_steps
+        self._open: deque[_OpenChunk] = deque()
+        self._first_rows: deque[int] = deque()  # of each open chunk, as the engine counts rows
+        self._is_exhausted = False
+
+    def __iter__(self) -> Iterator[_OpenChunk]:
+        while True:
+            self._fill()
+            if not self._run.is_busy:
+                return
+            for finished in self._run.advance():
+                self._place(finished)
+            while self._open and self._open[0].rows_left == 0:
+                self._first_rows.popleft()
+                yield self._open.popleft()
+
+    def _fill(self) -> None:
+        """Hand the engine rows until it has enough, the memory is used up, or there are none."""
+        while self._run.wants_rows and not self._is_exhausted:
+            if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
+                return
+            begin = time.perf_counter()
+            chunk = next(self._chunks, None)
+            self.read_wait_seconds += time.perf_counter() - begin
+            if chunk is None:
+                self._is_exhausted = True
+                return
+            rows = len(chunk.sequences)
+            features = np.empty((rows, self._run.engine.encoder.out_features), np.float32)
+            self._first_rows.append(self._run.statistics.rows)
+            self._open.append(_OpenChunk(chunk.unit, chunk.first_row, chunk.kept, features, rows))
+            self._run.submit(chunk.sequences, self._max_steps)
+
+    def _place(self, finished: Finished) -> None:
+        """Put features where their rows stand."""
+        first_rows = np.asarray(self._first_rows)
+        of_chunk = np.searchsorted(first_rows, finished.rows, side="right") - 1
+        for index in np.unique(of_chunk):
+            mine = of_chunk == index
+            chunk = self._open[index]
+            chunk.features[finished.rows[mine] - first_rows[index]] = finished.features[mine]
+            chunk.rows_left -= int(mine.sum())
+
+
+class _PartsWriter:
+    """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole."""
+
+    def __init__(self, manifest: Manifest, schema: pa.Schema, units: int) -> None:
+        self.parts = 0
+        self.wait_seconds = 0.0
+        self._manifest, self._schema = manifest, schema
+        self._digits = max(5, len(str(units - 1)))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
+        self._pending: deque[Future[None]] = deque()
+        self._part: PartWriter | None = None
+
+    def put(self, chunk: _OpenChunk) -> None:
+        """Have a chunk written; waits while `CHUNKS_TO_WRITE` are not."""
+        self._wait(CHUNKS_TO_WRITE - 1)
+        self._pending.append(self._thread.submit(self._write, chunk))
+
+    def finish(self) -> None:
+        """Wait for all that was put; an output without rows gets one empty part, which carries its schema."""
+        self._wait(0)
+        if self.parts == 0:
+            self._commit(self._new_part(0), 0)
+
+    def __enter__(self) -> _PartsWriter:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Let the thread end; a part that was begun and not committed leaves nothing behind."""
+        self._thread.shutdown(cancel_futures=True)
+        if self._part is not None:
+            self._part.__exit__(*exception)
+
+    def _wait(self, most: int) -> None:
+        begin = time.perf_counter()
+        while len(self._pending) > most:
+            self._pending.popleft().result()
+        self.wait_seconds += time.perf_counter() - begin
+
+    def _new_part(self, unit: int) -> PartWriter:
+        return PartWriter(self._manifest.destination / f"part-{unit:0{self._digits}}.parquet", self._schema)
+
+    def _write(self, chunk: _OpenChunk) -> None:
+        self._part = self._part or self._new_part(chunk.unit.index)
+        self._part.write(chunk.kept, chunk.features)
+        if self._part.rows == chunk.unit.rows:
+            part, self._part = self._part, None
+            self._commit(part, chunk.unit.index)
+
+    def _commit(self, part: PartWriter, unit: int) -> None:
+        with part:
+            record: PartRecord = part.commit()
+        self._manifest.append_part(unit, record)
+        self.parts += 1
+
+
+def _check_apart(plan: Plan, destination: Path) -> None:
+    """A destination among the source's files would be read as part of the source next time."""
+    resolved = destination.resolve()
+    for file in plan.source.files:
+        if resolved in Path(file.path).resolve().parents or resolved == Path(file.path).resolve():
+            raise ConfigError(
+                f"The destination {destination} holds the source file {file.path}; choose another folder."
+            )
+
+
+def _describe(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
+    """All that the bits of the features depend on, for the records and the parts' metadata."""
+    return {
+        "format": "scanrnn_dist.job/1",
+        "encoder": {"fingerprint": engine.encoder.fingerprint, "architecture": engine.encoder.architecture},
+        "options": options,
+        "window": {**asdict(engine.shape), "device_kind": device_kind(engine.mesh), "devices": engine.devices},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            **{package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")},
+        },
+    }
+
+
+def _write_records(manifest: Manifest, encoder: Encoder, described: dict[str, Any], source: Any, plan: Plan) -> None:
+    """What is known before the first row: configuration, source, units, and the encoder if a file can hold it."""
+    given = [source] if isinstance(source, str | os.PathLike) else list(source)
+    names = [str(name) if "://" in str(name) else os.path.abspath(name) for name in given]
+    numbers = {file.path: number for number, file in enumerate(plan.source.files)}
+    manifest.write_job(
+        {
+            **described,
+            "source": names[0] if isinstance(source, str | os.PathLike) else names,
+            "files": [[file.path, file.size_bytes, file.modified_ns] for file in plan.source.files],
+            "units": [
+                [numbers[unit.file.path], unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows]
+                for unit in plan.units
+            ],
+        }
+    )
+    try:
+        encoder.save(manifest.encoder_path)
+    except ConfigError:
+        return  # a cell of the user's own: `verify` then asks for the encoder
+    except OSError as error:
+        raise StoppedError(f"{manifest.encoder_path} could not be written: {error.strerror}.") from error
+
+
+def _report(
+    manifest: Manifest,
+    statistics: Statistics,
+    encoder: Encoder,
+    parts: int,
+    seconds: float,
+    read_wait_seconds: float,
+    write_wait_seconds: float,
+) -> JobReport:
+    return JobReport(
+        destination=str(manifest.destination),
+        rows=statistics.rows,
+        steps=statistics.steps,
+        parts=parts,
+        seconds=seconds,
+        gflops=encoder.flops_per_step * statistics.steps / seconds / 1e9,
+        occupancy=statistics.occupancy,
+        compilations=statistics.compilations,
+        read_wait_seconds=read_wait_seconds,
+        device_wait_seconds=statistics.device_wait_seconds,
+        write_wait_seconds=write_wait_seconds,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )

@@ -1,0 +1,111 @@
+"""The compiled window program: the specification's scan, for all lanes of all devices.
+
+`lane_scan` is about one lane, with a carry that is reset where a row starts and emitted where one may end; `vmap`
+makes it a device's lanes, `shard_map` all devices' lanes. No device needs another one, so the program has no
+collective. Which row goes where is decided in `tape.py`; who feeds the program, in `engine.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.mesh import AXIS, device_kind
+from scanrnn_dist.spec import MATMUL_PRECISION
+from scanrnn_dist.tape import WindowShape
+
+
+def block_scan(encoder: Encoder, carry: jax.Array, values: jax.Array, count: jax.Array, reset: jax.Array) -> jax.Array:
+    """One lane over one block: the scan of the specification, begun anew if a row starts here.
+
+    Args:
+        encoder: the cell.
+        carry: `(H,)`, from the block before.
+        values: `(block_steps, D)` float32.
+        count: `()` int32, how many of the steps are real; the carry passes the others unchanged.
+        reset: `()` bool, whether a row starts here.
+
+    Returns:
+        The carry `(H,)` after the block.
+    """
+    carry = jnp.where(reset, encoder.initial_carry(), carry)
+
+    def step(carry: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        t, x_t = at
+        return jnp.where(t < count, encoder.step(carry, x_t), carry), None
+
+    carry, _ = jax.lax.scan(step, carry, (jnp.arange(len(values)), values))
+    return carry
+
+
+def device_scan(
+    encoder: Encoder,
+    n_blocks: int | jax.Array,
+    carry: jax.Array,
+    values: jax.Array,
+    count: jax.Array,
+    reset: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """All lanes of one device over the blocks of a window.
+
+    Args:
+        encoder: cell and readout.
+        n_blocks: blocks to run, at most `K`. On CPU an array, so that a last, shorter window needs no program of its
+            own; elsewhere an int, since a trip count that is not static makes a GPU ask the host at every block.
+        carry: `(l, H)`, for `l` lanes.
+        values: `(K, block_steps, l, D)` float32. Time-major: batch-major costs a relayout on TPU.
+        count: `(K, l)` int32.
+        reset: `(K, l)` bool.
+
+    Returns:
+        The carry `(l, H)`, and the readout after every block `(K, l, out_features)`: one per block and not per step,
+        which would cost up to 1.8 times as much.
+    """
+    lanes_block = jax.vmap(block_scan, in_axes=(None, 0, 1, 0, 0))
+    lanes_readout = jax.vmap(encoder.readout)
+
+    def block(k: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        carry, emitted = state
+        fed = [jax.lax.dynamic_index_in_dim(array, k, keepdims=False) for array in (values, count, reset)]
+        carry = lanes_block(encoder, carry, *fed)
+        return carry, jax.lax.dynamic_update_index_in_dim(emitted, lanes_readout(carry), k, axis=0)
+
+    features = jax.eval_shape(lanes_readout, carry)
+    emitted = jnp.zeros((len(values), *features.shape), features.dtype)
+    return jax.lax.fori_loop(0, n_blocks, block, (carry, emitted))
+
+
+def window_program(encoder: Encoder, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
+    """The function of one window over all devices; the leading axis of every array but the weights is the device.
+
+    `(weights, n_blocks, carry (d, l, H), values (d, K, s, l, D), count (d, K, l), reset (d, K, l), ends (d, E))`
+    gives `(carry (d, l, H), features (d, E, F), emitted (d, K * l, F))`, for `l` lanes a device and `s` steps a block.
+    `features` are the rows of `emitted` that `ends` names, so that few bytes travel to the host; a window in which more
+    rows end than `E` is fetched from `emitted`.
+    """
+    graphdef, _ = nnx.split(encoder)
+    static_blocks = None if device_kind(mesh) == "cpu" else shape.window_blocks
+
+    def per_device(weights: Any, n_blocks: Any, carry: Any, values: Any, count: Any, reset: Any, ends: Any) -> Any:
+        merged = nnx.merge(graphdef, weights)
+        blocks = n_blocks if static_blocks is None else static_blocks
+        with jax.default_matmul_precision(MATMUL_PRECISION):
+            carry, emitted = device_scan(merged, blocks, carry[0], values[0], count[0], reset[0])
+        emitted = rearrange(emitted, "block lane feature -> (block lane) feature")
+        return carry[None], emitted.at[ends[0]].get(mode="promise_in_bounds")[None], emitted[None]
+
+    data, same = PartitionSpec(AXIS), PartitionSpec()
+    return jax.shard_map(
+        per_device,
+        mesh=mesh,
+        in_specs=(same, same, data, data, data, data, data),
+        out_specs=(data, data, data),
+        check_vma=False,  # the loop's initial values come from constants, which the check would want cast by hand
+    )

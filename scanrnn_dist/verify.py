@@ -1,0 +1,197 @@
+"""Is the output of a job what it should be? Every part against the records, and a sample recomputed.
+
+The sample goes around the engine: each of its rows is read from the source anew and scanned alone by
+`Encoder.__call__`, which the tests hold to the specification bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+from flax import nnx
+
+from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.reader import Chunk, read_chunks
+from scanrnn_dist.dataset.writer import PartRecord, file_sha256, read_features
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job import Plan, plan_job
+
+TOLERANCE = 1e-6
+"""Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget."""
+SAMPLE_UNITS = 8
+"""Units that the sample is taken from at most, since a unit is read from its beginning."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found right: parts and rows against the records, and a sample of rows against the specification."""
+
+    destination: str
+    parts: int
+    rows: int
+    sampled: int
+    greatest_difference: float
+
+    def __str__(self) -> str:
+        text = f"{self.destination}: {self.parts} parts with {self.rows:,} rows stand as they were written"
+        if not self.sampled:
+            return text
+        return f"{text}; {self.sampled} rows recomputed alone, greatest difference {self.greatest_difference:.1e}"
+
+
+def verify(destination: str | Path, *, sample: int = 32, seed: int = 0, encoder: Encoder | None = None) -> Verification:
+    """Check the output of a finished job.
+
+    Args:
+        destination: the folder that `featurize` wrote.
+        sample: rows to recompute from the source; 0 for none, which needs no source.
+        seed: of the choice of these rows.
+        encoder: for a cell that could not be written to a file; None takes the job's own.
+
+    Raises:
+        ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
+        DataError: the job is not finished, a part is missing, changed or surplus, or a row's features are not what the
+            specification gives.
+
+    Example:
+        >>> verify("features")  # doctest: +SKIP
+        Verification(destination='features', parts=2, rows=640, sampled=32, greatest_difference=1.2e-07)
+    """
+    manifest = Manifest(Path(destination))
+    job = manifest.read_job()
+    totals = manifest.read_success()
+    parts = manifest.read_parts()
+    _check_parts(manifest, parts, job, totals)
+    if sample < 1 or totals["rows"] == 0:
+        return Verification(str(destination), len(parts), totals["rows"], 0, 0.0)
+    encoder = _encoder_of(manifest, job, encoder)
+    plan = _plan_of(job)
+    sampled, greatest = _recompute(manifest, plan, parts, encoder, job["options"], sample, np.random.default_rng(seed))
+    return Verification(str(destination), len(parts), totals["rows"], sampled, greatest)
+
+
+def _check_parts(manifest: Manifest, parts: dict[int, PartRecord], job: dict[str, Any], totals: dict[str, Any]) -> None:
+    """One part per unit, each with its hash, and no others."""
+    units = {number: unit[-1] for number, unit in enumerate(job["units"])} or {0: 0}
+    if parts.keys() != units.keys():
+        raise DataError(
+            f"{manifest.destination}: units {sorted(parts.keys() ^ units.keys())[:5]} have no part, or a surplus one."
+        )
+    for number, part in parts.items():
+        path = manifest.destination / part.name
+        if not path.is_file():
+            raise DataError(f"{path} is missing; expected {part.rows} rows.")
+        if part.rows != units[number] or path.stat().st_size != part.size_bytes or file_sha256(path) != part.sha256:
+            raise DataError(f"{path} changed after it was written: its size or SHA-256 is not the recorded one.")
+    surplus = {path.name for path in manifest.destination.glob("*.parquet")} - {part.name for part in parts.values()}
+    if surplus:
+        raise DataError(f"{manifest.destination} holds files that no unit made: {sorted(surplus)[:5]}.")
+    if sum(part.rows for part in parts.values()) != totals["rows"]:
+        raise DataError(f"{manifest.destination}: the parts hold other rows than the {totals['rows']} of the job.")
+
+
+def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:
+    """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
+    if given is None and not manifest.encoder_path.exists():
+        raise ConfigError(
+            f"There is no {manifest.encoder_path}; pass the encoder, or sample=0 to check the parts alone."
+        )
+    encoder = given or Encoder.load(manifest.encoder_path)
+    if encoder.fingerprint != job["encoder"]["fingerprint"]:
+        raise ConfigError(
+            f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "
+            f"{job['encoder']['fingerprint'][:16]}..."
+        )
+    return encoder
+
+
+def _plan_of(job: dict[str, Any]) -> Plan:
+    """The job's plan, made anew from its source, which must be as it was."""
+    options = job["options"]
+    try:
+        plan = plan_job(
+            job["source"], column=options["column"], keep=options["keep"], rows_per_part=options["rows_per_part"]
+        )
+    except ConfigError as error:
+        raise DataError(
+            f"The source cannot be read again: {error} With sample 0 the parts alone are checked."
+        ) from error
+    now = [[file.path, file.size_bytes, file.modified_ns] for file in plan.source.files]
+    for before, after in zip(job["files"], now, strict=False):
+        if before != after:
+            raise DataError(f"The source changed after the job: {before} (path, bytes, time) is now {after}.")
+    if len(job["files"]) != len(now):
+        raise DataError(f"The source changed after the job: it had {len(job['files'])} files and has {len(now)}.")
+    return plan
+
+
+def _recompute(
+    manifest: Manifest,
+    plan: Plan,
+    parts: dict[int, PartRecord],
+    encoder: Encoder,
+    options: dict[str, Any],
+    sample: int,
+    rng: np.random.Generator,
+) -> tuple[int, float]:
+    """Scan a sample of rows alone; how many, and the greatest difference from what stands in the parts."""
+    units = rng.permutation(len(plan.units))[:SAMPLE_UNITS]
+    greatest, sampled = 0.0, 0
+    scan_alone = _scan_alone(encoder)
+    for index in units:
+        unit, part = plan.units[index], manifest.destination / parts[int(index)].name
+        rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
+        features = read_features(part, rows)
+        kept = pq.read_table(part, columns=list(plan.keep)).take(rows)
+        chunks = read_chunks(
+            plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
+            lossy_cast=options["lossy_cast"],
+        )  # fmt: skip
+        with closing(chunks):  # type: ignore[type-var]
+            for nth, (chunk, row) in enumerate(_find(chunks, rows)):
+                where = f"{part}, row {rows[nth]}"
+                if chunk.kept.slice(row, 1).to_pylist() != kept.slice(nth, 1).to_pylist():
+                    raise DataError(f"{where}: the kept columns are not those of the source.")
+                alone = scan_alone(chunk.sequences.row(row)[: options["max_steps"]])
+                difference = float(np.abs(alone - features[nth]).max())
+                if not difference <= TOLERANCE:
+                    raise DataError(
+                        f"{where}: the features differ by {difference:.1e} from the row scanned alone; at most "
+                        f"{TOLERANCE:.0e} was expected."
+                    )
+                greatest, sampled = max(greatest, difference), sampled + 1
+    return sampled, greatest
+
+
+def _scan_alone(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
+    """`encoder(x)` for one sequence `(T, D)`, compiled once for all lengths up to the next power of two."""
+    graphdef, weights = nnx.split(encoder)
+    forward = jax.jit(lambda weights, x, length: nnx.merge(graphdef, weights)(x, length))
+
+    def scan_alone(x: np.ndarray) -> np.ndarray:
+        padded = np.zeros((1 << (len(x) - 1).bit_length() if len(x) else 1, x.shape[1]), x.dtype)
+        padded[: len(x)] = x
+        return np.asarray(forward(weights, padded, len(x)))
+
+    return scan_alone
+
+
+def _find(chunks: Any, rows: np.ndarray) -> Any:
+    """`(chunk, row within it)` of each of the sorted `rows` of a unit."""
+    wanted = iter(rows)
+    row = next(wanted, None)
+    chunk: Chunk
+    for chunk in chunks:
+        while row is not None and row < chunk.first_row + len(chunk.sequences):
+            yield chunk, int(row - chunk.first_row)
+            row = next(wanted, None)
+        if row is None:
+            return

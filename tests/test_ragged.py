@@ -1,0 +1,179 @@
+"""Every way to make a `Ragged` gives the same rows, and every refusal says which row and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
+
+ROWS = st.integers(1, 4).flatmap(
+    lambda D: st.lists(
+        st.lists(st.lists(st.integers(-99, 99).map(float), min_size=D, max_size=D), max_size=5).map(
+            lambda row: np.array(row, np.float64).reshape(len(row), D)
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+
+
+def same_rows(ragged: Ragged, rows: list[np.ndarray]) -> None:
+    assert ragged.values.dtype == np.float32 and ragged.offsets.dtype == np.int64
+    assert len(ragged) == len(rows)
+    assert ragged.lengths.tolist() == [len(row) for row in rows]
+    for index, row in enumerate(rows):
+        np.testing.assert_array_equal(ragged.row(index), row)
+
+
+@given(ROWS)
+def test_a_list_becomes_its_rows(rows: list[np.ndarray]) -> None:
+    ragged = Ragged.from_sequences(rows)
+    same_rows(ragged, rows)
+    assert ragged.in_features == rows[0].shape[1]
+
+
+@given(ROWS, st.integers(0, 3))
+def test_a_padded_array_becomes_its_real_steps(rows: list[np.ndarray], more: int) -> None:
+    lengths = np.array([len(row) for row in rows])
+    padded = np.full((len(rows), lengths.max() + more, rows[0].shape[1]), np.nan)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    same_rows(Ragged.from_padded(padded, lengths), rows)
+    same_rows(Ragged.from_padded(padded, lengths.astype(np.float64)), rows)
+    assert Ragged.from_padded(padded, lengths).first_nonfinite() is None
+
+
+@given(ROWS, st.data())
+def test_a_slice_of_a_batch_needs_no_copy(rows: list[np.ndarray], data: Any) -> None:
+    begin = data.draw(st.integers(0, len(rows)))
+    end = data.draw(st.integers(begin, len(rows)))
+    whole = Ragged.from_sequences(rows)
+    part = Ragged(whole.values, whole.offsets[begin : end + 1])
+    same_rows(part, rows[begin:end])
+    assert part.values is whole.values
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint16, np.int64, np.bool_])
+def test_every_kind_of_number_is_cast_to_float32(dtype: Any) -> None:
+    rows = [np.array([[0, 1], [1, 0]], dtype), np.ones((1, 2), np.float32)]
+    same_rows(Ragged.from_sequences(rows), rows)
+    same_rows(Ragged.from_sequences(rows[::-1]), rows[::-1])
+    same_rows(Ragged.from_padded(rows[0][None], [2]), rows[:1])
+
+
+def test_plain_lists_are_sequences_too() -> None:
+    assert Ragged.from_sequences([[[1, 2]], [[3.5, 4], [5, 6]]]).values.tolist() == [[1, 2], [3.5, 4], [5, 6]]
+
+
+def test_empty_has_no_rows() -> None:
+    ragged = Ragged.empty(3)
+    assert (len(ragged), ragged.in_features, ragged.lengths.tolist(), ragged.first_nonfinite()) == (0, 3, [], None)
+
+
+def test_a_float64_beyond_float32_becomes_an_infinity_with_its_row() -> None:
+    ragged = Ragged.from_sequences([np.ones((2, 1)), np.array([[1.0], [1e300]])])
+    assert ragged.first_nonfinite() == (1, 1)
+    assert Ragged.from_padded(np.array([[[1.0], [1e300]]]), [2]).first_nonfinite() == (0, 1)
+
+
+VALUES = st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 4), max_size=8),
+    before=st.integers(0, 3),
+    after=st.integers(0, 3),
+    D=st.integers(1, 3),
+    data=st.data(),
+)
+def test_first_nonfinite_is_what_looking_at_every_value_finds(
+    lengths: list[int], before: int, after: int, D: int, data: Any
+) -> None:
+    offsets = before + np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    size = int(offsets[-1] + after) * D
+    # mostly finite, so that the first bad value stands anywhere
+    values = np.array(data.draw(st.lists(VALUES | st.just(1.0), min_size=size, max_size=size)), np.float32).reshape(-1, D)
+    ragged = Ragged(values, offsets)
+    bad = [
+        (row, step)
+        for row in range(len(ragged))
+        for step, x_t in enumerate(ragged.row(row))
+        if not all(np.isfinite(value) for value in x_t)
+    ]
+    assert ragged.first_nonfinite() == (bad[0] if bad else None)
+
+
+def test_finite_values_whose_sum_overflows_are_finite() -> None:
+    huge = np.full((4, 2), 3e38, np.float32)
+    assert Ragged(huge, np.array([0, 4])).first_nonfinite() is None
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "message"),
+    [
+        (np.zeros((2, 1)), np.array([0, 2]), r"values are float64\[2, 1\]; expected float32"),
+        (np.zeros(2, np.float32), np.array([0, 2]), r"values are float32\[2\]"),
+        (np.zeros((2, 1), np.float32), np.array([0, 2], np.int32), r"offsets are int32\[2\]; expected int64"),
+        (np.zeros((2, 1), np.float32), np.array([[0, 2]]), r"offsets are int64\[1, 2\]"),
+        (np.zeros((2, 1), np.float32), np.array([], np.int64), r"offsets are int64\[0\]"),
+        (np.zeros((2, 1), np.float32), np.array([0, 3]), "at most 2"),
+        (np.zeros((2, 1), np.float32), np.array([-1, 2]), "rise from >= 0"),
+        (np.zeros((2, 1), np.float32), np.array([0, 2, 1]), "must rise"),
+    ],
+)
+def test_arrays_that_are_no_ragged_are_refused(values: Any, offsets: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Ragged(values, offsets)
+
+
+def test_an_empty_list_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"pass Ragged\.empty\(D\)"):
+        Ragged.from_sequences([])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([np.zeros((2, 3)), np.zeros(4)], r"Sequence 1 has shape \(4,\); expected \(T, D\).*x\[:, None\]"),
+        ([np.zeros((1, 2, 3))], r"Sequence 0 has shape \(1, 2, 3\)"),
+        ([np.zeros((2, 3)), np.array([["a", "b", "c"]])], "Sequence 1 is of dtype <U1; expected numbers"),
+        ([np.zeros((2, 3), complex)], "Sequence 0 is of dtype complex128"),
+        ([np.zeros((2, 3)), np.zeros((3, 4))], r"Sequence 1 has 4 features \(shape \(3, 4\)\), sequence 0 has 3"),
+    ],
+)
+def test_a_sequence_that_does_not_fit_is_named(sequences: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Ragged.from_sequences(sequences)
+
+
+def test_sequences_that_lie_the_wrong_way_round_are_told_so() -> None:
+    with pytest.raises(DataError, match=r"\(D, T\)\? Expected is \(T, D\): pass x\.T"):
+        Ragged.from_sequences([np.zeros((3, 10)), np.zeros((3, 11))])
+    with pytest.raises(DataError) as error:
+        Ragged.from_sequences([np.zeros((3, 10)), np.zeros((4, 11))])
+    assert "x.T" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("padded", "seq_lengths", "message"),
+    [
+        (np.zeros((2, 3)), [3, 3], r"A padded batch is float64\[2, 3\]; expected numbers \(N, T, D\)"),
+        (np.full((1, 1, 1), "a"), [1], "A padded batch is <U1"),
+        (np.zeros((2, 3, 1)), [3], r"seq_lengths is int64\[1\]; expected 2 whole numbers"),
+        (np.zeros((2, 3, 1)), [[3, 3]], r"seq_lengths is int64\[1, 2\]"),
+        (np.zeros((2, 3, 1)), [True, False], r"seq_lengths is bool\[2\]"),
+        (np.zeros((2, 3, 1)), [3, -1], r"seq_lengths\[1\] is -1; expected a whole number from 0 to 3"),
+        (np.zeros((2, 3, 1)), [4, -1], r"seq_lengths\[0\] is 4"),
+        (np.zeros((2, 3, 1)), [1.0, 2.5], r"seq_lengths\[1\] is 2\.5"),
+        (np.zeros((2, 3, 1)), [1.0, np.nan], r"seq_lengths\[1\] is nan"),
+    ],
+)
+def test_a_padded_batch_that_does_not_fit_is_refused(padded: Any, seq_lengths: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Ragged.from_padded(padded, seq_lengths)

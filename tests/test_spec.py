@@ -1,0 +1,80 @@
+"""`scan_rnn_forward` holds the written equations, and takes its numbers as it promises."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from scanrnn_dist.spec import scan_rnn_forward
+import oracle
+
+TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"; float32 has eps 1.2e-7 at |h| < 1
+
+
+def sequence(T: int, D: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(T, D)).astype(np.float32)
+
+
+def expected(seed: int, x: np.ndarray, H: int) -> np.ndarray:
+    return oracle.gru(oracle.weights_of(nnx.GRUCell(x.shape[1], H, rngs=nnx.Rngs(seed))), x)
+
+
+@pytest.mark.parametrize(("seed", "T", "D", "H"), [(0, 1, 1, 1), (1, 7, 3, 5), (2, 100, 12, 64), (3, 33, 40, 8)])
+def test_it_equals_the_written_equations(seed: int, T: int, D: int, H: int) -> None:
+    x = sequence(T, D)
+    features = scan_rnn_forward(seed, x, H, T)
+    assert features.shape == (H,) and features.dtype == jnp.float32
+    np.testing.assert_allclose(features, expected(seed, x, H), rtol=0, atol=TOLERANCE)
+
+
+def test_errors_do_not_grow_with_the_length() -> None:
+    x = sequence(10_000, 4)
+    np.testing.assert_allclose(scan_rnn_forward(5, x, 16, 10_000), expected(5, x, 16), rtol=0, atol=TOLERANCE)
+
+
+def test_only_the_first_T_steps_count() -> None:
+    x = sequence(20, 3)
+    spoiled = x.copy()
+    spoiled[6:] = np.nan
+    np.testing.assert_array_equal(scan_rnn_forward(0, spoiled, 4, 6), scan_rnn_forward(0, x[:6], 4, 6))
+
+
+def test_seed_hidden_and_T_may_be_floats() -> None:
+    x = sequence(9, 3)
+    np.testing.assert_array_equal(scan_rnn_forward(2.0, x, 4.0, 5.9), scan_rnn_forward(2, x, 4, 5))
+
+
+def test_T_beyond_the_end_takes_all_of_x() -> None:
+    x = sequence(9, 3)
+    np.testing.assert_array_equal(scan_rnn_forward(0, x, 4, 1000), scan_rnn_forward(0, x, 4, 9))
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_no_steps_give_zeros(steps: int) -> None:
+    np.testing.assert_array_equal(scan_rnn_forward(0, sequence(steps, 3), 4, 0), np.zeros(4, np.float32))
+
+
+def test_another_seed_gives_other_features() -> None:
+    x = sequence(9, 3)
+    assert not np.array_equal(scan_rnn_forward(0, x, 4, 9), scan_rnn_forward(1, x, 4, 9))
+
+
+def test_it_needs_no_jit() -> None:
+    x = sequence(6, 3)
+    with jax.disable_jit():
+        features = scan_rnn_forward(0, x, 4, 6)
+    np.testing.assert_allclose(features, expected(0, x, 4), rtol=0, atol=TOLERANCE)
+
+
+def test_a_negative_T_is_refused() -> None:
+    with pytest.raises(ValueError, match="T is -1; expected the number of steps"):
+        scan_rnn_forward(0, sequence(9, 3), 4, -1)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 9, 3)])
+def test_other_than_two_axes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected one sequence"):
+        scan_rnn_forward(0, np.zeros(shape, np.float32), 4, 2)
