@@ -20,11 +20,14 @@ import typer
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
 
 if TYPE_CHECKING:
+    from scanrnn_dist.dataset.plan import Plan
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.job import Plan
+    from scanrnn_dist.job import JobReport
     from scanrnn_dist.tape import WindowShape
 
 CTRL_C = 130
+DEFAULT_HIDDEN = 64
+"""Where a command can do without being told: demo and plan."""
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
 
 app = typer.Typer(
@@ -66,7 +69,7 @@ def _root(
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put everything; new or empty.")] = Path("scanrnn-demo"),
     rows: Annotated[int, typer.Option(help="Recordings to make.", min=4)] = 3000,
-    hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = 64,
+    hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
     seed: Annotated[int, typer.Option(help="Of the data and of the weights.")] = 0,
     devices: Devices = None,
 ) -> None:
@@ -74,6 +77,7 @@ def demo(
     _start_jax(devices)
     import pyarrow.parquet as pq
 
+    from scanrnn_dist.dataset.plan import plan_job
     from scanrnn_dist.demo import CLASSES, SENSORS, make_source, nearest_mean_accuracy
     from scanrnn_dist.verify import verify as verify_output
 
@@ -83,7 +87,8 @@ def demo(
     print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
     make_source(source, rows, seed)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
-    print(_indented(_featurize([str(source)], destination, {}, hidden=hidden, seed=seed)))
+    planned = plan_job(source)
+    print(_indented(_featurize(planned, _encoder(planned, None, hidden, seed), destination, None)))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(_indented(verify_output(destination)))
     table = pq.read_table(destination)
@@ -109,10 +114,10 @@ def plan(
 ) -> None:
     """Say what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     _start_jax(devices)
-    from scanrnn_dist.job import plan_job
+    from scanrnn_dist.dataset.plan import plan_job
 
     planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
-    print(_described(planned, _encoder(planned, encoder, hidden or 64, 0), lanes))
+    print(_described(planned, _encoder(planned, encoder, hidden, 0), lanes))
 
 
 @app.command()
@@ -140,10 +145,11 @@ def featurize(
     if encoder is not None and seed is not None:
         raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
     _start_jax(devices)
-    options = _given(
-        column=column, keep=_names(keep), max_steps=max_steps, rows_per_part=rows_per_part, lossy_cast=lossy_cast
-    )
-    report = _featurize(source, destination, options, encoder, hidden, seed or 0, lanes)
+    from scanrnn_dist.dataset.plan import plan_job
+
+    planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
+    chosen = _encoder(planned, encoder, hidden, seed or 0)
+    report = _featurize(planned, chosen, destination, lanes, **_given(max_steps=max_steps, lossy_cast=lossy_cast))
     print(json.dumps(dataclasses.asdict(report)) if as_json else report)
 
 
@@ -221,10 +227,13 @@ def _one_or_many(source: list[str]) -> str | list[str]:
     return source[0] if len(source) == 1 else source
 
 
-def _encoder(planned: Plan, file: Path | None, hidden: int, seed: int) -> Encoder:
+def _encoder(planned: Plan, file: Path | None, hidden: int | None, seed: int) -> Encoder:
+    """The encoder of a file, or one of random weights for the features that the source has."""
     from scanrnn_dist.encoder import Encoder
 
-    return Encoder.load(file) if file is not None else Encoder.from_seed(seed, planned.in_features(), hidden)
+    if file is not None:
+        return Encoder.load(file)
+    return Encoder.from_seed(seed, planned.in_features(), hidden or DEFAULT_HIDDEN)
 
 
 def _window_shape(encoder: Encoder, lanes: int | None) -> WindowShape:
@@ -234,25 +243,14 @@ def _window_shape(encoder: Encoder, lanes: int | None) -> WindowShape:
     return shape if lanes is None else dataclasses.replace(shape, lanes=lanes)
 
 
-def _featurize(
-    source: list[str],
-    destination: Path,
-    options: dict[str, Any],
-    file: Path | None = None,
-    hidden: int | None = None,
-    seed: int = 0,
-    lanes: int | None = None,
-) -> Any:
-    """Featurize with a progress display; the report."""
-    from scanrnn_dist import job
+def _featurize(planned: Plan, encoder: Encoder, destination: Path, lanes: int | None, **options: Any) -> JobReport:
+    """Featurize with a progress display."""
+    from scanrnn_dist.job import featurize as featurize_plan
     from scanrnn_dist.progress import rows_progress
 
-    planning = {name: options[name] for name in ("column", "keep", "rows_per_part") if name in options}
-    planned = job.plan_job(_one_or_many(source), **planning)
-    encoder = _encoder(planned, file, hidden or 0, seed)
     shape = _window_shape(encoder, lanes)
     with rows_progress("featurize", planned.source.rows) as on_rows:
-        return job.featurize(encoder, _one_or_many(source), destination, window_shape=shape, on_rows=on_rows, **options)
+        return featurize_plan(encoder, planned, destination, window_shape=shape, on_rows=on_rows, **options)
 
 
 def _described(planned: Plan, encoder: Encoder, lanes: int | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.feed import Feed, ValueStream, aligned_zeros
 from scanrnn_dist.mesh import AXIS, checked_mesh, default_window_shape, device_kind, replicated, sharded
 from scanrnn_dist.program import window_program
 from scanrnn_dist.ragged import Ragged
@@ -82,6 +84,10 @@ class Engine:
             np.broadcast_to(carry, (self.devices, self.shape.lanes, *carry.shape)), sharded(self.mesh)
         )
 
+    def new_feed(self) -> Feed:
+        """Buffers for one window's input."""
+        return Feed(*(aligned_zeros(spec.shape, spec.dtype) for spec in self.feed_shapes()[2:]))
+
     def feed_shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what a window is fed besides the weights, in the order of `window_program`."""
         d, l, K, s = self.devices, self.shape.lanes, self.shape.window_blocks, self.shape.block_steps
@@ -122,10 +128,10 @@ class Finished(NamedTuple):
 class _Sent(NamedTuple):
     """A window on the devices: what will come back, and which rows it belongs to."""
 
+    feed: Feed
     window: Window
-    features: jax.Array
-    emitted: jax.Array
-    fits: bool  # whether `features` has room for all rows that end; else they are fetched from `emitted`
+    output: Future[jax.Array]
+    fits: bool  # whether the output names just the rows that end; else it is all that was emitted
 
 
 class Run:
@@ -145,8 +151,10 @@ class Run:
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps)
         self._carry = engine.initial_carry()
-        self._batches = _Batches()
+        self._values = ValueStream()
         self._sent: deque[_Sent] = deque()
+        self._free_feeds: list[Feed] = []
+        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
     def steps_waiting(self) -> int:
@@ -176,7 +184,7 @@ class Run:
                 "Expected is (T, D), time first."
             )
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
-        starts = self._batches.add(ragged)
+        starts = self._values.add(ragged)
         self._tape.add(starts, lengths)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
@@ -200,40 +208,48 @@ class Run:
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
-        grid = (engine.devices, shape.window_blocks, shape.lanes)
-        values = np.empty((*grid[:2], shape.block_steps, shape.lanes, engine.encoder.in_features), np.float32)
-        count, reset = np.zeros(grid, np.int32), np.zeros(grid, bool)
+        feed = self._free_feeds.pop() if self._free_feeds else engine.new_feed()
         by_device = "(device lane) block -> device block lane"
-        self._batches.copy(rearrange(window.start, by_device, device=engine.devices), values)
-        count[:, : window.blocks] = rearrange(window.count, by_device, device=engine.devices)
-        reset[:, : window.blocks] = rearrange(window.reset, by_device, device=engine.devices)
-        ends, fits = self._ends(window)
-        n_blocks = np.int32(window.blocks)
-        feed = jax.device_put((values, count, reset, ends), sharded(engine.mesh))
-        self._carry, features, emitted = engine.program(engine.weights, n_blocks, self._carry, *feed)
-        if engine.copies_to_host:
-            (features if fits else emitted).copy_to_host_async()
-        self._sent.append(_Sent(window, features, emitted, fits))
-        self._batches.forget(window.rows)
+        self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
+        for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
+            buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
+            buffer[:, window.blocks :] = 0
+        fits = self._name_ends(window, feed.ends)
+        output = self._dispatcher.submit(self._dispatch, feed, np.int32(window.blocks), fits)
+        self._sent.append(_Sent(feed, window, output, fits))
+        self._values.forget(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
 
-    def _ends(self, window: Window) -> tuple[np.ndarray, bool]:
-        """Per device, where in its emitted rows the features of finished rows stand; and whether there is room."""
-        lanes, devices = self.engine.shape.lanes, self.engine.devices
+    def _dispatch(self, feed: Feed, n_blocks: np.int32, fits: bool) -> jax.Array:
+        """Run the program on a feed, after the one before; in a thread of its own.
+
+        JAX usually returns at once, but on CPU it computes in the calling thread what it takes for cheap, which it
+        does (0.10) with loops whose trip count it does not know: the host side of a window then waited for all of it.
+        """
+        engine = self.engine
+        on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
+        self._carry, features, emitted = engine.program(engine.weights, n_blocks, self._carry, *on_devices)
+        output: jax.Array = features if fits else emitted
+        if engine.copies_to_host:
+            output.copy_to_host_async()
+        return output
+
+    def _name_ends(self, window: Window, ends: np.ndarray) -> bool:
+        """Write where in each device's emitted rows those of finished rows stand to `ends`, if there is room."""
+        lanes = self.engine.shape.lanes
         device, lane = np.divmod(window.ends_lane, lanes)
-        ends = np.zeros((devices, self.engine.ends_capacity), np.int32)
-        per_device = np.bincount(device, minlength=devices)
-        if per_device.max() > self.engine.ends_capacity:
-            return ends, False
+        per_device = np.bincount(device, minlength=len(ends))
+        if per_device.max() > ends.shape[1]:
+            return False
         nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
         ends[device, nth] = window.ends_block * lanes + lane
-        return ends, True
+        return True
 
     def _fetch(self, sent: _Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
         begin = time.perf_counter()
-        per_device = _host_shards(sent.features if sent.fits else sent.emitted)
+        per_device = _host_shards(sent.output.result())
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         lanes, window = self.engine.shape.lanes, sent.window
         bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
@@ -243,9 +259,9 @@ class Run:
             if sent.fits:
                 features[mine] = rows[0, : end_row - begin_row]
             else:
-                rows[0].take(
-                    window.ends_block[mine] * lanes + window.ends_lane[mine] % lanes, axis=0, out=features[mine]
-                )
+                at = window.ends_block[mine] * lanes + window.ends_lane[mine] % lanes
+                features[mine] = rows[0].take(at, axis=0)
+        self._free_feeds.append(sent.feed)
         return Finished(window.rows, features)
 
 
@@ -253,56 +269,3 @@ def _host_shards(array: jax.Array) -> list[np.ndarray]:
     """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
     parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return [np.asarray(parts[begin]) for begin in sorted(parts)]
-
-
-class _Batches:
-    """The values of the rows that are not all sent, as one stream of steps: each batch goes on where the last ended."""
-
-    def __init__(self) -> None:
-        self._batches: deque[Ragged] = deque()
-        self._bases: deque[int] = deque()  # the step of the stream at which each batch begins
-        self._row_ends: deque[int] = deque()  # the number of the row after each batch
-        self._rows_left: deque[int] = deque()
-        self._steps = 0
-        self._rows = 0
-
-    def add(self, ragged: Ragged) -> np.ndarray:
-        """Take a batch; where in the stream each of its rows starts, `(n,)` int64."""
-        starts = self._steps + ragged.offsets[:-1]
-        self._rows += len(ragged)
-        self._batches.append(ragged)
-        self._bases.append(self._steps)
-        self._row_ends.append(self._rows)
-        self._rows_left.append(len(ragged))
-        self._steps += len(ragged.values)
-        return starts
-
-    def copy(self, start: np.ndarray, out: np.ndarray) -> None:
-        """Copy blocks of steps: `start (d, K', l)` of the stream to `out (d, K, s, l, D)`; idle blocks get anything."""
-        devices, blocks, _ = start.shape
-        step = np.arange(out.shape[2])
-        last = len(self._batches) - 1
-        for number, (ragged, base) in enumerate(zip(self._batches, self._bases, strict=True)):
-            if len(ragged.values) == 0:
-                continue
-            # Blocks of idle lanes lie anywhere; only what is real must come from its own batch.
-            within = (start >= base) & (start < base + len(ragged.values))
-            if number == last and not within.any():
-                break
-            if within.all() or last == 0:
-                for device in range(devices):
-                    index = rearrange(start[device] - base, "block lane -> block 1 lane") + rearrange(step, "s -> s 1")
-                    ragged.values.take(index, axis=0, out=out[device, :blocks], mode="clip")
-                return
-            of_device, block, lane = np.nonzero(within)
-            index = rearrange(start[within] - base, "n -> n 1") + step
-            out[of_device, block, :, lane] = ragged.values.take(index, axis=0, mode="clip")
-
-    def forget(self, rows: np.ndarray) -> None:
-        """Let go of the batches whose rows have all been sent, `rows` being those that just were."""
-        batch = np.searchsorted(np.asarray(self._row_ends), rows, side="right")
-        for number, count in enumerate(np.bincount(batch, minlength=len(self._batches))):
-            self._rows_left[number] -= int(count)
-        while self._rows_left and self._rows_left[0] == 0:
-            for column in (self._batches, self._bases, self._row_ends, self._rows_left):
-                column.popleft()

@@ -13,7 +13,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -24,62 +23,23 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
 from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.parts import PartsWriter
+from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
-from scanrnn_dist.dataset.source import Source, Unit, open_source, plan_units
-from scanrnn_dist.dataset.writer import FEATURES, PartRecord, PartWriter, part_schema
+from scanrnn_dist.dataset.source import Unit
+from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine, Finished, Run, Statistics
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.mesh import device_kind
-from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.tape import WindowShape
 
-ROWS_PER_PART = 65_536
 CHUNK_BYTES = 8 << 20
 """Decoded bytes of a chunk, the unit of reading, sorting and writing: some windows' worth."""
 PREFETCH_BYTES = 32 << 20
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
-CHUNKS_TO_WRITE = 2
-"""Finished chunks that may wait for the writer."""
-
-SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a job would do: its source, its units, the sequence column, the kept columns."""
-
-    source: Source
-    units: tuple[Unit, ...]
-    column: str
-    keep: tuple[str, ...]
-
-    @property
-    def kept_schema(self) -> pa.Schema:
-        """The kept columns as they will stand in the output."""
-        return pa.schema([self.source.schema.field(name) for name in self.keep])
-
-    def in_features(self) -> int:
-        """Features per step, `D`: from the column's type, or from the first rows."""
-        fixed = fixed_in_features(self.source.schema.field(self.column).type)
-        if fixed is None and not self.units:
-            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
-        return fixed if fixed is not None else self._first_rows(None).in_features
-
-    def mean_steps(self, in_features: int) -> float:
-        """Mean steps of the first rows, some hundred kilobytes of them; 0 without rows."""
-        return float(self._first_rows(in_features).lengths.mean()) if self.units else 0.0
-
-    def _first_rows(self, in_features: int | None) -> Ragged:
-        chunks = read_chunks(
-            self.source, self.units, column=self.column, keep=[], in_features=in_features,
-            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
-        )  # fmt: skip
-        with closing(chunks):  # type: ignore[type-var]
-            return next(chunks).sequences
 
 
 @dataclass(frozen=True)
@@ -118,36 +78,9 @@ class JobReport:
         )
 
 
-def plan_job(
-    source: SourceLike,
-    *,
-    column: str | None = None,
-    keep: Sequence[str] | None = None,
-    rows_per_part: int = ROWS_PER_PART,
-) -> Plan:
-    """List a source, find its sequence column and cut it into units; writes nothing.
-
-    Raises:
-        ConfigError: nothing found, or a column to keep that is not there or may not be kept.
-        DataError: an unreadable file, files of different schemas, or no column that holds sequences.
-    """
-    opened = open_source(source)
-    where = opened.files[0].path
-    column = find_sequence_column(opened.schema, column, where=where)
-    keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
-    for name in keep:
-        if name not in opened.schema.names:
-            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
-        if name == FEATURES:
-            raise ConfigError(
-                f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
-            )
-    return Plan(opened, plan_units(opened, rows_per_part), column, tuple(dict.fromkeys(keep)))
-
-
 def featurize(
     encoder: Encoder,
-    source: SourceLike,
+    source: SourceLike | Plan,
     destination: str | os.PathLike[str],
     *,
     column: str | None = None,
@@ -167,7 +100,8 @@ def featurize(
 
     Args:
         encoder: the cell and its readout.
-        source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files.
+        source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files; or a `Plan`,
+            which has settled `column`, `keep` and `rows_per_part` already.
         destination: a folder that is new or empty.
         column: the column that holds the sequences; None where only one can.
         keep: the columns to carry along; None keeps all but the sequence column.
@@ -197,7 +131,10 @@ def featurize(
     if max_steps is not None and max_steps < 0:
         raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
     begin = time.perf_counter()
-    plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
+    if isinstance(source, Plan):
+        plan = source
+    else:
+        plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
     manifest = Manifest(Path(destination))
     _check_apart(plan, manifest.destination)
     engine = Engine(encoder, mesh, window_shape)
@@ -207,7 +144,8 @@ def featurize(
         "lossy_cast": lossy_cast,
     }  # fmt: skip
     described = _describe(engine, options)
-    _write_records(manifest, encoder, described, source, plan)
+    manifest.write_job({**described, **plan.records})
+    _save_encoder(manifest, encoder)
     schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
 
     run = engine.run()
@@ -217,10 +155,10 @@ def featurize(
     )  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(closing(chunks))  # type: ignore[type-var]
-        writer = stack.enter_context(_PartsWriter(manifest, schema, len(plan.units)))
+        writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units)))
         stream = _Stream(run, chunks, max_steps)
         for finished in stream:
-            writer.put(finished)
+            writer.put(finished.unit, finished.kept, finished.features)
             if on_rows is not None:
                 on_rows(len(finished.features))
         writer.finish()
@@ -298,61 +236,6 @@ class _Stream:
             chunk.rows_left -= int(mine.sum())
 
 
-class _PartsWriter:
-    """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole."""
-
-    def __init__(self, manifest: Manifest, schema: pa.Schema, units: int) -> None:
-        self.parts = 0
-        self.wait_seconds = 0.0
-        self._manifest, self._schema = manifest, schema
-        self._digits = max(5, len(str(units - 1)))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
-        self._pending: deque[Future[None]] = deque()
-        self._part: PartWriter | None = None
-
-    def put(self, chunk: _OpenChunk) -> None:
-        """Have a chunk written; waits while `CHUNKS_TO_WRITE` are not."""
-        self._wait(CHUNKS_TO_WRITE - 1)
-        self._pending.append(self._thread.submit(self._write, chunk))
-
-    def finish(self) -> None:
-        """Wait for all that was put; an output without rows gets one empty part, which carries its schema."""
-        self._wait(0)
-        if self.parts == 0:
-            self._commit(self._new_part(0), 0)
-
-    def __enter__(self) -> _PartsWriter:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        """Let the thread end; a part that was begun and not committed leaves nothing behind."""
-        self._thread.shutdown(cancel_futures=True)
-        if self._part is not None:
-            self._part.__exit__(*exception)
-
-    def _wait(self, most: int) -> None:
-        begin = time.perf_counter()
-        while len(self._pending) > most:
-            self._pending.popleft().result()
-        self.wait_seconds += time.perf_counter() - begin
-
-    def _new_part(self, unit: int) -> PartWriter:
-        return PartWriter(self._manifest.destination / f"part-{unit:0{self._digits}}.parquet", self._schema)
-
-    def _write(self, chunk: _OpenChunk) -> None:
-        self._part = self._part or self._new_part(chunk.unit.index)
-        self._part.write(chunk.kept, chunk.features)
-        if self._part.rows == chunk.unit.rows:
-            part, self._part = self._part, None
-            self._commit(part, chunk.unit.index)
-
-    def _commit(self, part: PartWriter, unit: int) -> None:
-        with part:
-            record: PartRecord = part.commit()
-        self._manifest.append_part(unit, record)
-        self.parts += 1
-
-
 def _check_apart(plan: Plan, destination: Path) -> None:
     """A destination among the source's files would be read as part of the source next time."""
     resolved = destination.resolve()
@@ -378,22 +261,8 @@ def _describe(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_records(manifest: Manifest, encoder: Encoder, described: dict[str, Any], source: Any, plan: Plan) -> None:
-    """What is known before the first row: configuration, source, units, and the encoder if a file can hold it."""
-    given = [source] if isinstance(source, str | os.PathLike) else list(source)
-    names = [str(name) if "://" in str(name) else os.path.abspath(name) for name in given]
-    numbers = {file.path: number for number, file in enumerate(plan.source.files)}
-    manifest.write_job(
-        {
-            **described,
-            "source": names[0] if isinstance(source, str | os.PathLike) else names,
-            "files": [[file.path, file.size_bytes, file.modified_ns] for file in plan.source.files],
-            "units": [
-                [numbers[unit.file.path], unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows]
-                for unit in plan.units
-            ],
-        }
-    )
+def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:
+    """Keep the encoder with the records, if a file can hold it."""
     try:
         encoder.save(manifest.encoder_path)
     except ConfigError:

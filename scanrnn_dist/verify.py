@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from flax import nnx
 
 from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.plan import Plan, plan_job
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.writer import PartRecord, file_sha256, read_features
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import Plan, plan_job
 
 TOLERANCE = 1e-6
 """Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget."""
@@ -124,7 +124,7 @@ def _plan_of(job: dict[str, Any]) -> Plan:
         raise DataError(
             f"The source cannot be read again: {error} With sample 0 the parts alone are checked."
         ) from error
-    now = [[file.path, file.size_bytes, file.modified_ns] for file in plan.source.files]
+    now = plan.records["files"]
     for before, after in zip(job["files"], now, strict=False):
         if before != after:
             raise DataError(f"The source changed after the job: {before} (path, bytes, time) is now {after}.")

@@ -1,4 +1,4 @@
-"""An independent GRU: numpy, float64, the equations of the specification written out in its letters. No jax computes here.
+"""An independent GRU in numpy float64: the equations of the specification, in its letters. No jax computes here.
 
 Only the weights come from a flax cell, as arrays. flax holds the three gates of a kernel side by side, in the order
 r, z, n, and multiplies from the right (`x @ W`).
@@ -25,7 +25,7 @@ def hard_sigmoid(a: Array) -> Array:
 
 
 def weights_of(cell: Any) -> dict[str, Array]:
-    """The weights of an `nnx.GRUCell` in float64, by the letters of the specification; recurrent biases only if it has them."""
+    """The weights of an `nnx.GRUCell`, float64, by the letters of the specification; a missing recurrent bias is 0."""
     D, H = cell.in_features, cell.hidden_features
     W_i = np.asarray(cell.dense_i.kernel[...], np.float64).reshape(D, 3, H)
     b_i = np.asarray(cell.dense_i.bias[...], np.float64).reshape(3, H)

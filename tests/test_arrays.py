@@ -53,6 +53,7 @@ def arrow(kind: pa.DataType) -> pa.Array:
     return pa.array([[float(step[0]) if flat else step for step in row.tolist()] for row in ROWS], kind)
 
 
+NESTED = arrow(pa.list_(pa.list_(pa.float32())))
 FORMS = {
     "tuple": lambda: tuple(ROWS),
     "padded": lambda: (padded_rows(), LENGTHS),
@@ -64,12 +65,11 @@ FORMS = {
     "lists of lists": lambda: [row.tolist() if len(row) else row for row in ROWS],
     "on a device": lambda: [jnp.asarray(row) for row in ROWS],
     "float64": lambda: [row.astype(np.float64) for row in ROWS],
-    "list<list>": lambda: arrow(pa.list_(pa.list_(pa.float32()))),
+    "list<list>": lambda: NESTED,
+    "a slice": lambda: pa.concat_arrays([NESTED, NESTED]).slice(len(ROWS)),
     "list<fixed>": lambda: arrow(pa.list_(pa.list_(pa.float32(), D))),
     "large_list<large_list<double>>": lambda: arrow(pa.large_list(pa.large_list(pa.float64()))),
-    "chunks": lambda: pa.chunked_array([kind.slice(0, 2), kind.slice(2)])
-    if (kind := arrow(pa.list_(pa.list_(pa.float32()))))
-    else None,
+    "chunks": lambda: pa.chunked_array([NESTED.slice(0, 2), NESTED.slice(2)]),
 }
 
 
@@ -107,7 +107,9 @@ def test_max_steps_is_the_T_of_the_specification(max_steps: int) -> None:
         np.testing.assert_allclose(features_of_row, of_the_specification, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("sequences", [[], (), Ragged.empty(D), np.zeros((0, 4, D)), pa.array([], pa.list_(pa.list_(pa.float32())))])
+@pytest.mark.parametrize(
+    "sequences", [[], (), Ragged.empty(D), np.zeros((0, 4, D)), pa.array([], pa.list_(pa.list_(pa.float32())))]
+)
 def test_no_sequences_give_no_rows(sequences: Any) -> None:
     assert small(sequences).shape == (0, H)
 
@@ -174,7 +176,12 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
         (ROWS[0], {}, DataError, r"one array of shape \(3, 2\); for a single sequence \(T, D\), pass \[x\]"),
         (np.zeros(3), {}, DataError, r"A padded batch is float64\[3\]; expected numbers \(N, T, D\)"),
         (np.zeros((2, 4, D)), {"seq_lengths": [4, 5]}, DataError, r"seq_lengths\[1\] is 5; expected .* from 0 to 4"),
-        ([np.zeros((4, 3))], {}, DataError, r"Sequence 0 has shape \(4, 3\): 3 features per step, and the encoder takes 2\.$"),
+        (
+            [np.zeros((4, 3))],
+            {},
+            DataError,
+            r"Sequence 0 has shape \(4, 3\): 3 features per step, and the encoder takes 2\.$",
+        ),
         ([np.zeros((2, 9))], {}, DataError, r"\(2, 9\).*\(D, T\)\? Expected is \(T, D\): pass x\.T"),
         ([np.zeros((2, 9)), np.zeros((2, 8))], {}, DataError, r"Sequence 1 .*pass x\.T"),
         (np.zeros((5, 2, 9)), {}, DataError, r"Sequence 0 has shape \(2, 9\).*pass x\.T"),

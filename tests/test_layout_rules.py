@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 
 LEVELS = [
     {"spec", "errors"},
-    {"encoder", "ragged", "tape", "mesh"},
+    {"encoder", "ragged", "tape", "mesh", "progress"},
     {"program", "weights"},
     {"engine", "dataset"},
     {"job", "arrays", "verify"},

@@ -82,7 +82,9 @@ def test_a_float64_beyond_float32_becomes_an_infinity_with_its_row() -> None:
     assert Ragged.from_padded(np.array([[[1.0], [1e300]]]), [2]).first_nonfinite() == (0, 1)
 
 
-VALUES = st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+VALUES = st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]) | st.floats(
+    width=32, allow_nan=False, allow_infinity=False
+)
 
 
 @given(
@@ -98,7 +100,9 @@ def test_first_nonfinite_is_what_looking_at_every_value_finds(
     offsets = before + np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     size = int(offsets[-1] + after) * D
     # mostly finite, so that the first bad value stands anywhere
-    values = np.array(data.draw(st.lists(VALUES | st.just(1.0), min_size=size, max_size=size)), np.float32).reshape(-1, D)
+    values = np.array(data.draw(st.lists(VALUES | st.just(1.0), min_size=size, max_size=size)), np.float32).reshape(
+        -1, D
+    )
     ragged = Ragged(values, offsets)
     bad = [
         (row, step)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from flax import nnx
 
 from scanrnn_dist.spec import scan_rnn_forward
-import oracle
 
 TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"; float32 has eps 1.2e-7 at |h| < 1
 

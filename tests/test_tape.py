@@ -36,7 +36,9 @@ class Player:
         assert (window.start.dtype, window.count.dtype, window.reset.dtype) == (np.int64, np.int32, bool)
         assert ((window.count >= 0) & (window.count <= self.block_steps)).all()
         assert (np.diff(window.ends_lane) >= 0).all()
-        ends = dict(zip(zip(window.ends_lane.tolist(), window.ends_block.tolist(), strict=True), window.rows, strict=True))
+        ends = dict(
+            zip(zip(window.ends_lane.tolist(), window.ends_block.tolist(), strict=True), window.rows, strict=True)
+        )
         assert len(ends) == len(window.ends_lane), "two rows end in one block"
         for lane in range(self.lanes):
             for block in range(window.blocks):
@@ -55,7 +57,9 @@ class Player:
             self.begun += 1
         elif count == 0:
             assert self.working[lane] is None and row is None, "a lane pauses within a row"
-            assert not window.count[lane, block:].any() and not window.reset[lane, block:].any(), "a lane idles between rows"
+            assert not window.count[lane, block:].any() and not window.reset[lane, block:].any(), (
+                "a lane idles between rows"
+            )
             return False
         steps = self.working[lane]
         assert steps is not None, "a lane works on no row"
@@ -69,7 +73,9 @@ class Player:
         return True
 
 
-def play_job(lanes: int, block_steps: int, window_blocks: int, adds: list[list[int]], windows_between: list[int]) -> Player:
+def play_job(
+    lanes: int, block_steps: int, window_blocks: int, adds: list[list[int]], windows_between: list[int]
+) -> Player:
     """Add batches of rows, with some windows after each, then windows until nothing is left; checks everything."""
     tape, player = Tape(lanes, block_steps), Player(lanes, block_steps)
     starts_of: list[int] = []
@@ -142,18 +148,14 @@ def test_rows_of_an_add_go_longest_first_and_after_those_of_earlier_adds() -> No
     for lengths in adds:
         tape.add(np.zeros(len(lengths), np.int64), lengths)
     started: dict[int, int] = {}
-    # One block a window, so that a row which begins in a window before another one was surely taken before it.
-    running: list[int | None] = [None] * 4
-    rows_by_start = []
-    for number in range(10_000):
-        if not tape.blocks_left:
-            break
-        window = tape.next_window(1)
+    number, begun = 0, [0] * 4
+    while tape.blocks_left:
+        window = tape.next_window(1)  # of one block: a row that begins in an earlier window was surely taken before
+        number += 1
         for lane in np.flatnonzero(window.reset[:, 0]):
-            running[lane] = number
+            begun[lane] = number
         for lane, row in zip(window.ends_lane, window.rows, strict=True):
-            started[int(row)] = running[lane]  # type: ignore[assignment]
-            rows_by_start.append(int(row))
+            started[int(row)] = begun[lane]
     lengths = np.concatenate(adds)
     batch = np.repeat(np.arange(3), 40)
     order = sorted(started, key=lambda row: (batch[row], -lengths[row]))
@@ -189,7 +191,9 @@ def test_rows_that_divide_evenly_fill_the_last_window_too() -> None:
     head=st.lists(st.integers(0, 80), max_size=8),
     tail=st.lists(st.integers(0, 40), min_size=1, max_size=40),
 )
-def test_the_last_window_is_no_higher_than_equal_shares_and_one_row(lanes: int, head: list[int], tail: list[int]) -> None:
+def test_the_last_window_is_no_higher_than_equal_shares_and_one_row(
+    lanes: int, head: list[int], tail: list[int]
+) -> None:
     tape = Tape(lanes, 4)
     tape.add(np.zeros(len(head), np.int64), np.array(head, np.int64))
     if head:

@@ -1,0 +1,118 @@
+"""What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
+
+The files are listed by `source.py`, layouts judged by `layouts.py`; who carries the plan out is `job.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
+from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.source import Source, Unit, open_source, plan_units
+from scanrnn_dist.dataset.writer import FEATURES
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.ragged import Ragged
+
+ROWS_PER_PART = 65_536
+
+SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do.
+
+    Args:
+        given: the source as it was named, absolute.
+        source: its files.
+        units: which rows make which part.
+        column: the sequence column.
+        keep: the columns to carry along.
+        rows_per_part: what the units were cut by.
+    """
+
+    given: str | list[str]
+    source: Source
+    units: tuple[Unit, ...]
+    column: str
+    keep: tuple[str, ...]
+    rows_per_part: int
+
+    @property
+    def kept_schema(self) -> pa.Schema:
+        """The kept columns as they will stand in the output."""
+        return pa.schema([self.source.schema.field(name) for name in self.keep])
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """Source, files and units as JSON can hold them: what must be the same for a rerun to be the same job."""
+        numbers = {file.path: number for number, file in enumerate(self.source.files)}
+        return {
+            "source": self.given,
+            "files": [[file.path, file.size_bytes, file.modified_ns] for file in self.source.files],
+            "units": [
+                [numbers[unit.file.path], unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows]
+                for unit in self.units
+            ],
+        }
+
+    def in_features(self) -> int:
+        """Features per step, `D`: from the column's type, or from the first rows."""
+        fixed = fixed_in_features(self.source.schema.field(self.column).type)
+        if fixed is None and not self.units:
+            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
+        return fixed if fixed is not None else self._first_rows(None).in_features
+
+    def mean_steps(self, in_features: int) -> float:
+        """Mean steps of the first rows, some hundred kilobytes of them; 0 without rows."""
+        return float(self._first_rows(in_features).lengths.mean()) if self.units else 0.0
+
+    def _first_rows(self, in_features: int | None) -> Ragged:
+        chunks = read_chunks(
+            self.source, self.units, column=self.column, keep=[], in_features=in_features,
+            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
+        )  # fmt: skip
+        with closing(chunks):  # type: ignore[type-var]
+            return next(chunks).sequences
+
+
+def plan_job(
+    source: SourceLike,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+) -> Plan:
+    """List a source, find its sequence column and cut it into units; writes nothing.
+
+    Raises:
+        ConfigError: nothing found, or a column to keep that is not there or may not be kept.
+        DataError: an unreadable file, files of different schemas, or no column that holds sequences.
+    """
+    opened = open_source(source)
+    where = opened.files[0].path
+    column = find_sequence_column(opened.schema, column, where=where)
+    keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
+    for name in keep:
+        if name not in opened.schema.names:
+            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
+        if name == FEATURES:
+            raise ConfigError(
+                f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
+            )
+    units = plan_units(opened, rows_per_part)
+    return Plan(_absolute(source), opened, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
+
+
+def _absolute(source: SourceLike) -> str | list[str]:
+    """The source as it was named, so that it can be found from another folder."""
+    if isinstance(source, str | os.PathLike):
+        return str(source) if "://" in str(source) else os.path.abspath(source)
+    return [str(_absolute(name)) for name in source]

@@ -1,0 +1,121 @@
+"""Small Parquet sources for the tests of jobs, and what their features have to be by the specification."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+
+from scanrnn_dist import job
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import Engine
+from scanrnn_dist.job import JobReport
+from scanrnn_dist.spec import scan_rnn_forward
+from scanrnn_dist.tape import WindowShape
+
+TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
+SEED, D, H = 2, 3, 5
+SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=8)  # 32 steps a lane: many windows even for few rows
+SEQUENCE = pa.list_(pa.list_(pa.float32()))
+
+
+def mesh_of(devices: int) -> Mesh:
+    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(AxisType.Auto,))
+
+
+@functools.cache
+def encoder_of(seed: int = SEED, in_features: int = D, hidden: int = H) -> Encoder:
+    return Encoder.from_seed(seed, in_features, hidden)
+
+
+_engines: dict[Any, Engine] = {}
+_specified: dict[Any, np.ndarray] = {}
+
+
+def _engine_of(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> Engine:
+    key = encoder.fingerprint, tuple(mesh.devices.flat), shape
+    if key not in _engines:
+        _engines[key] = Engine(encoder, mesh, shape)
+    return _engines[key]
+
+
+def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all jobs of one encoder, mesh and shape share a compiled engine, which keeps nothing of a run."""
+    monkeypatch.setattr(job, "Engine", _engine_of)
+
+
+def featurize(source: Any, destination: Path, encoder: Encoder | None = None, **options: Any) -> JobReport:
+    """`job.featurize` with a small window on one device."""
+    options = {"mesh": mesh_of(1), "window_shape": SHAPE, **options}
+    return job.featurize(encoder or encoder_of(), source, destination, **options)
+
+
+def random_rows(lengths: Any, seed: int = 0, in_features: int = D) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(int(length), in_features)).astype(np.float32) for length in lengths]
+
+
+def some_lengths(rows: int, seed: int = 0) -> np.ndarray:
+    """Few different lengths, since each costs the specification a compilation: empty, a block, beyond a window."""
+    return np.random.default_rng(seed).choice([0, 1, 4, 9, 40], rows)
+
+
+def write_source(path: Path, rows: list[Any], row_group_size: int = 5, type: Any = SEQUENCE, **columns: Any) -> Path:
+    """A file with `id`, the given columns and `sequence`; rows are arrays or nested lists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nested = [row.tolist() if isinstance(row, np.ndarray) else row for row in rows]
+    own = {"id": pa.array(range(len(rows)), pa.int64()), **columns, "sequence": pa.array(nested, type)}
+    pq.write_table(pa.table(own), path, row_group_size=row_group_size)
+    return path
+
+
+def specification(rows: list[np.ndarray], max_steps: int | None = None, seed: int = SEED, hidden: int = H) -> np.ndarray:
+    """`scan_rnn_forward` of every row, `(N, H)`.
+
+    The cell that it builds is built here once, outside its compilation, which would otherwise draw the weights anew for
+    every length; rows of one length are computed together, and no row twice in a session.
+    """
+    cell = nnx.GRUCell(rows[0].shape[1], hidden, rngs=nnx.Rngs(seed))
+    keys = [(row.tobytes(), row.shape, max_steps, seed, hidden) for row in rows]
+    for length in {len(row) for row, key in zip(rows, keys, strict=True) if key not in _specified}:
+        same = [i for i, row in enumerate(rows) if len(row) == length]
+        steps = length if max_steps is None else max_steps
+        with mock.patch.object(nnx, "GRUCell", lambda **_: cell):
+            forward = jax.jit(jax.vmap(lambda x, steps=steps: scan_rnn_forward(seed, x, hidden, steps)))
+            features = np.asarray(forward(np.stack([rows[i] for i in same])))
+        _specified.update({keys[i]: row for i, row in zip(same, features, strict=True)})
+    return np.stack([_specified[key] for key in keys])
+
+
+def features_of(destination: Path) -> np.ndarray:
+    """The features of an output, `(N, H)`, as any reader of Parquet data sets finds them."""
+    column = pq.read_table(destination)["features"].combine_chunks()
+    assert not column.null_count
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+
+
+def threads() -> list[str]:
+    """The threads of the job that run; what the engine starts is its own affair."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("scanrnn-reader", "scanrnn-writer"))]
+
+
+def entries(folder: Path) -> dict[str, bytes | None]:
+    """Every entry below a folder, hidden ones too, with the content of the files."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What stands aside and should not once a job has ended."""
+    return [name for name in entries(folder) if name.endswith(".tmp") or Path(name).name.startswith(".")]

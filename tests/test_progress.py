@@ -1,0 +1,71 @@
+"""Where no terminal is, progress is plain lines on standard error, now and then."""
+
+from __future__ import annotations
+
+import pytest
+
+from scanrnn_dist import progress
+from scanrnn_dist.progress import rows_progress
+
+
+@pytest.fixture
+def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.usefixtures("every_line")
+def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 4000) as advance:
+        for rows in (1000, 2500, 500):
+            advance(rows)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line[: line.index("%")] for line in lines] == [
+        "featurize: 1,000 of 4,000 rows (25",
+        "featurize: 3,500 of 4,000 rows (88",
+        "featurize: 4,000 of 4,000 rows (100",
+    ]
+    assert all(line.endswith("s left") for line in lines)
+    assert lines[-1].endswith(" 0 s left")
+
+
+def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 10) as advance:
+        advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("every_line")
+def test_no_rows_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 0):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="defect 9: division by no rows")
+@pytest.mark.usefixtures("every_line")
+@pytest.mark.parametrize(("total", "rows"), [(0, 0), (5, 0), (0, 2)])
+def test_totals_of_0_and_steps_of_0_break_nothing(total: int, rows: int) -> None:
+    with rows_progress("featurize", total) as advance:
+        advance(rows)
+
+
+@pytest.mark.parametrize("total", [0, 5])
+def test_a_terminal_gets_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with rows_progress("featurize", total) as advance:
+        advance(total)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "featurize" in err
+    assert f"{total}/{total}" in err
+
+
+def test_errors_pass_through() -> None:
+    with pytest.raises(KeyboardInterrupt), rows_progress("featurize", 5):
+        raise KeyboardInterrupt
