@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.encoder import Encoder, checked_encoder
+from scanrnn_dist.engine import Engine, checked_max_steps
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.progress import rows_progress
 from scanrnn_dist.ragged import Ragged
@@ -24,7 +24,7 @@ def encode(
     *,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
-    max_steps: int | None = None,
+    max_steps: float | None = None,
     nonfinite: Literal["error", "propagate"] = "error",
     show_progress: bool = False,
 ) -> np.ndarray:
@@ -45,7 +45,8 @@ def encode(
         `(N, out_features)`, float32 for a float32 encoder, in input order.
 
     Raises:
-        DataError: wrong shapes, another number of features than the encoder's, a NaN or an infinity; the row is named.
+        DataError: wrong shapes, another number of features than the encoder's, or a NaN or an infinity among the
+            steps that count; the row is named.
         ConfigError: arguments that do not go together.
 
     Example:
@@ -54,12 +55,11 @@ def encode(
         >>> encode(encoder, [np.ones((5, 2)), np.zeros((0, 2))]).shape
         (2, 3)
     """
-    if max_steps is not None and max_steps < 0:
-        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     if nonfinite not in ("error", "propagate"):
         raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
     ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite)
-    if nonfinite == "error" and (bad := ragged.first_nonfinite()):
+    if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
         raise DataError(
             f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]}. Clean it, or pass nonfinite='propagate' "
             "to let it reach the features of its own row."

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,13 +74,13 @@ class Encoder(nnx.Module):
                 f"The carry of {type(cell).__name__} is {carry}; expected one array, as that of nnx.GRUCell."
             )
 
-    @staticmethod
-    def from_seed(seed: int, in_features: int, hidden_features: int) -> Encoder:
+    @classmethod
+    def from_seed(cls, seed: int, in_features: int, hidden_features: int) -> Encoder:
         """The GRU of `scan_rnn_forward(seed, ...)`, bit for bit: the seed alone fixes the weights."""
         for name, number in {"in_features": in_features, "hidden_features": hidden_features}.items():
             if int(number) < 1:
                 raise ConfigError(f"{name} is {number}; expected 1 or more.")
-        return Encoder(nnx.GRUCell(int(in_features), int(hidden_features), rngs=nnx.Rngs(int(seed))))
+        return cls(nnx.GRUCell(int(in_features), int(hidden_features), rngs=nnx.Rngs(int(seed))))
 
     @property
     def in_features(self) -> int:
@@ -122,7 +121,7 @@ class Encoder(nnx.Module):
             `(out_features,)`, or `(..., out_features)`. Steps beyond a length change nothing.
 
         Raises:
-            ConfigError: axes that do not fit.
+            ConfigError: axes that do not fit, or a length that is not from 0 to `T` (not seen under jit).
         """
         x = jnp.asarray(x)
         if x.ndim < 2 or x.shape[-1] != self.in_features:
@@ -130,10 +129,7 @@ class Encoder(nnx.Module):
             raise ConfigError(f"x has shape {x.shape}; expected (..., T, {self.in_features}), features last.{hint}")
         batch = x.shape[:-2]
         lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
-        if lengths.shape != batch:
-            raise ConfigError(
-                f"seq_lengths has shape {lengths.shape}; expected {batch}, the batch axes of x {x.shape}."
-            )
+        _check_lengths(lengths, batch, x.shape[-2])
         forward = self._forward
         for _ in batch:
             forward = jax.vmap(forward)
@@ -145,6 +141,7 @@ class Encoder(nnx.Module):
 
         def step(carry: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             t, x_t = at
+            x_t = jnp.where(t < length, x_t, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
             return jnp.where(t < length, self.step(carry, x_t), carry), None
 
         final, _ = jax.lax.scan(step, self.initial_carry(), (jnp.arange(len(x)), x))
@@ -161,9 +158,15 @@ class Encoder(nnx.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, over the architecture and all weights: equal when the features are to be equal."""
+        """SHA-256, in hexadecimal, over the architecture and all variables: equal when the features are to be equal.
+
+        Where the architecture does not say everything (a cell or readout of your own, a lambda), what JAX traces of a
+        step stands for it; such a fingerprint can change with the version of JAX.
+        """
         digest = hashlib.sha256(json.dumps(self.architecture, sort_keys=True).encode())
-        for name, array in sorted(self._weights().items()):
+        if self._why_no_file() is not None:
+            digest.update(self._traced().encode())
+        for name, array in sorted(self._variables().items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -172,21 +175,24 @@ class Encoder(nnx.Module):
         """Write architecture and weights as one safetensors file, whole or not at all; an existing one is replaced.
 
         Raises:
-            ConfigError: a cell, or an activation of it, that the file format does not know.
+            ConfigError: a cell, an activation or a readout that the file format does not know, or no such folder.
         """
-        architecture = self.architecture
-        _checked_architecture(architecture, "the encoder")
-        metadata = {"format": FORMAT, "architecture": json.dumps(architecture)}
+        reason = self._why_no_file()
+        if reason is not None:
+            raise ConfigError(f"The encoder cannot be written to a file: {reason}")
+        metadata = {"format": FORMAT, "architecture": json.dumps(self.architecture)}
         path = Path(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as aside:
-            try:
-                aside.write(safetensors.numpy.save(self._weights(), metadata))
-                aside.flush()
-                os.fsync(aside.fileno())
-                os.replace(aside.name, path)
-            except BaseException:
-                os.unlink(aside.name)
-                raise
+        if not path.parent.is_dir():
+            raise ConfigError(f"There is no folder {path.parent} to write {path.name} to.")
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(aside, "wb") as file:
+                file.write(safetensors.numpy.save(self._variables(), metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Encoder:
@@ -208,12 +214,42 @@ class Encoder(nnx.Module):
             raise DataError(
                 f"{path} is of format {metadata.get('format')!r}; expected {FORMAT!r}, written by Encoder.save."
             )
-        return _from_parts(json.loads(metadata["architecture"]), weights, str(path))
+        return _from_parts(metadata.get("architecture"), weights, str(path))
 
-    def _weights(self) -> dict[str, np.ndarray]:
-        """Every parameter as a numpy array, by its dotted path within the cell."""
-        leaves = nnx.to_flat_state(nnx.state(self.cell, nnx.Param))
+    def _variables(self) -> dict[str, np.ndarray]:
+        """Every variable as a numpy array, by its dotted path within the cell."""
+        leaves = nnx.to_flat_state(nnx.state(self.cell))
         return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
+
+    def _why_no_file(self) -> str | None:
+        """Why a file could not hold all that this encoder is; None if `_build` makes the same but for the weights."""
+        if type(self) is not Encoder:
+            return f"{type(self).__name__} is a class of its own, and a file holds Encoder alone."
+        try:
+            rebuilt = nnx.eval_shape(lambda: _build(self.architecture))
+        except (ValueError, TypeError, KeyError) as error:
+            return str(error)
+        if nnx.split(rebuilt)[0] != nnx.split(self)[0]:
+            return f"its {_cell_name(self.cell)} was changed after it was built (other layers, dtypes or attributes)."
+        return None
+
+    def _traced(self) -> str:
+        """What JAX traces of the first carry, a step and the readout, the variables being arguments."""
+        graphdef, variables = nnx.split(self)
+
+        def features(variables: Any, x_t: jax.Array) -> jax.Array:
+            merged = nnx.merge(graphdef, variables)
+            return merged.readout(merged.step(merged.initial_carry(), x_t))
+
+        return str(jax.make_jaxpr(features)(variables, jnp.zeros((self.in_features,))))
+
+
+def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:
+    """Refuse lengths of another shape or kind, and, where they are known, of another range."""
+    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ConfigError(f"seq_lengths is {lengths.dtype}{list(lengths.shape)}; expected whole numbers {list(batch)}.")
+    if not isinstance(lengths, jax.core.Tracer) and ((lengths < 0) | (lengths > steps)).any():
+        raise ConfigError(f"seq_lengths reach from {lengths.min()} to {lengths.max()}; expected 0 to {steps}.")
 
 
 def _cell_name(cell: nnx.RNNCellBase) -> str:
@@ -237,20 +273,15 @@ def _described(value: Any) -> Any:
         return repr(value)
 
 
-def _checked_architecture(architecture: dict[str, Any], where: str) -> None:
-    """Refuse what `_from_parts` could not build again."""
+def _build(architecture: dict[str, Any]) -> Encoder:
+    """The encoder of an architecture, with random weights; raises `ConfigError` for one that a file cannot hold."""
     if architecture["cell"] not in CELLS:
-        raise ConfigError(f"{where} has a cell {architecture['cell']!r}; a file holds only {sorted(CELLS)}.")
+        raise ConfigError(f"the cell is {architecture['cell']!r}; a file holds only {sorted(CELLS)}.")
     for name in ("gate_fn", "activation_fn"):
-        if architecture.get(name) not in FUNCTIONS:
-            raise ConfigError(f"{where} has {name} {architecture.get(name)!r}; a file holds only {sorted(FUNCTIONS)}.")
-    if architecture.get("carry_init") is not None:
-        raise ConfigError(f"{where} has a carry_init of its own, which a file cannot hold; leave it out.")
-
-
-def _from_parts(architecture: dict[str, Any], weights: dict[str, np.ndarray], where: str) -> Encoder:
-    """Build the cell of an architecture and give it its weights, all of them and of the right shapes."""
-    _checked_architecture(architecture, where)
+        if architecture[name] not in FUNCTIONS:
+            raise ConfigError(f"{name} is {architecture[name]!r}; a file holds only {sorted(FUNCTIONS)}.")
+    if architecture["carry_init"] is not None:
+        raise ConfigError("it has a carry_init of its own; a file holds none.")
     dtype = architecture["dtype"]
     cell = CELLS[architecture["cell"]](
         architecture["in_features"],
@@ -261,8 +292,16 @@ def _from_parts(architecture: dict[str, Any], weights: dict[str, np.ndarray], wh
         param_dtype=jnp.dtype(architecture["param_dtype"]),
         rngs=nnx.Rngs(0),
     )
-    encoder = Encoder(cell)
-    expected = {name: (array.shape, array.dtype) for name, array in encoder._weights().items()}
+    return Encoder(cell)
+
+
+def _from_parts(architecture: str | None, weights: dict[str, np.ndarray], where: str) -> Encoder:
+    """Build the cell of an architecture and give it its weights, all of them and of the right shapes."""
+    try:
+        encoder = _build(json.loads(architecture or "{}"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
+    expected = {name: (array.shape, array.dtype) for name, array in encoder._variables().items()}
     arrived = {name: (array.shape, array.dtype) for name, array in weights.items()}
     if arrived != expected:
         wrong = [
@@ -272,5 +311,15 @@ def _from_parts(architecture: dict[str, Any], weights: dict[str, np.ndarray], wh
         ]
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
     state = nnx.from_flat_state([(tuple(name.split(".")), nnx.Param(jnp.asarray(w))) for name, w in weights.items()])
-    nnx.update(cell, state)
+    nnx.update(encoder.cell, state)
+    return encoder
+
+
+def checked_encoder(encoder: Any) -> Encoder:
+    """The `encoder`, or a `ConfigError` that says how to make one of what was given."""
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(
+            f"The encoder is a {type(encoder).__name__}; expected an Encoder, such as Encoder(nnx.GRUCell(...)) or "
+            "Encoder.from_seed(...)."
+        )
     return encoder

@@ -20,7 +20,7 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.feed import Feed, ValueStream, aligned_zeros
 from scanrnn_dist.mesh import AXIS, checked_mesh, default_window_shape, device_kind, replicated, sharded
@@ -62,7 +62,7 @@ class Engine:
     """
 
     def __init__(self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None) -> None:
-        self.encoder = encoder
+        self.encoder = checked_encoder(encoder)
         self.mesh = checked_mesh(mesh)
         self.shape = shape or default_window_shape(self.mesh, encoder.in_features, encoder.out_features)
         if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
@@ -171,18 +171,22 @@ class Run:
         """Whether submitted rows are not finished yet."""
         return self._tape.blocks_left > 0 or bool(self._sent)
 
-    def submit(self, ragged: Ragged, max_steps: int | None = None) -> None:
+    def submit(self, ragged: Ragged, max_steps: float | None = None) -> None:
         """Add rows, numbered on from the last; the longest go first. Of each row, the first `max_steps` steps count.
 
         Raises:
             DataError: another number of features than the encoder takes.
+            ConfigError: `max_steps` below 0.
         """
+        max_steps = checked_max_steps(max_steps)
         expected = self.engine.encoder.in_features
         if ragged.in_features != expected:
             raise DataError(
                 f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
                 "Expected is (T, D), time first."
             )
+        if len(ragged) == 0:
+            return
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         starts = self._values.add(ragged)
         self._tape.add(starts, lengths)
@@ -265,7 +269,15 @@ class Run:
         return Finished(window.rows, features)
 
 
+def checked_max_steps(max_steps: float | None) -> int | None:
+    """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
+    if max_steps is not None and int(max_steps) < 0:
+        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    return None if max_steps is None else int(max_steps)
+
+
 def _host_shards(array: jax.Array) -> list[np.ndarray]:
     """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
+    array.block_until_ready()  # on every device, replicas too: the feed is written to again afterwards
     parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return [np.asarray(parts[begin]) for begin in sorted(parts)]

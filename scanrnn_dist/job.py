@@ -29,8 +29,8 @@ from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.writer import part_schema
-from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine, Finished, Run, Statistics
+from scanrnn_dist.encoder import Encoder, checked_encoder
+from scanrnn_dist.engine import Engine, Finished, Run, Statistics, checked_max_steps
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.mesh import device_kind
 from scanrnn_dist.tape import WindowShape
@@ -87,7 +87,7 @@ def featurize(
     keep: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
-    max_steps: int | None = None,
+    max_steps: float | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
     on_rows: Callable[[int], None] | None = None,
@@ -128,8 +128,7 @@ def featurize(
         >>> pq.read_table(folder + "/out").column_names, report.rows
         (['id', 'features'], 2)
     """
-    if max_steps is not None and max_steps < 0:
-        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     begin = time.perf_counter()
     if isinstance(source, Plan):
         plan = source

@@ -63,8 +63,8 @@ class Ragged:
         """Row `index` as a view, `(T, D)` float32."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-    def first_nonfinite(self) -> tuple[int, int] | None:
-        """The `(row, step)` of the first NaN or infinity within the rows, or None."""
+    def first_nonfinite(self, max_steps: int | None = None) -> tuple[int, int] | None:
+        """The `(row, step)` of the first NaN or infinity within the rows, or within `max_steps` of each; or None."""
         begin, end = int(self.offsets[0]), int(self.offsets[-1])
         values = self.values[begin:end]
         # One pass without a temporary: a sum is finite unless a value is not, or the sum itself overflows.
@@ -72,6 +72,9 @@ class Ragged:
             if np.isfinite(values.sum()):
                 return None
         bad = ~np.isfinite(values).all(axis=1)
+        if max_steps is not None:
+            starts = np.repeat(self.offsets[:-1] - begin, self.lengths)
+            bad &= np.arange(len(bad)) - starts < max_steps
         if not bad.any():
             return None
         step = begin + int(bad.argmax())

@@ -20,6 +20,7 @@ from scanrnn_dist import job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.job import JobReport
+from scanrnn_dist.mesh import default_mesh
 from scanrnn_dist.spec import scan_rnn_forward
 from scanrnn_dist.tape import WindowShape
 
@@ -42,7 +43,8 @@ _engines: dict[Any, Engine] = {}
 _specified: dict[Any, np.ndarray] = {}
 
 
-def _engine_of(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> Engine:
+def _engine_of(encoder: Encoder, mesh: Mesh | None, shape: WindowShape) -> Engine:
+    mesh = mesh or default_mesh()
     key = encoder.fingerprint, tuple(mesh.devices.flat), shape
     if key not in _engines:
         _engines[key] = Engine(encoder, mesh, shape)
@@ -79,7 +81,9 @@ def write_source(path: Path, rows: list[Any], row_group_size: int = 5, type: Any
     return path
 
 
-def specification(rows: list[np.ndarray], max_steps: int | None = None, seed: int = SEED, hidden: int = H) -> np.ndarray:
+def specification(
+    rows: list[np.ndarray], max_steps: int | None = None, seed: int = SEED, hidden: int = H
+) -> np.ndarray:
     """`scan_rnn_forward` of every row, `(N, H)`.
 
     The cell that it builds is built here once, outside its compilation, which would otherwise draw the weights anew for

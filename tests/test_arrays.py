@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pyarrow as pa
 import pytest
+from flax import nnx
 from jax.sharding import AxisType
 
 from scanrnn_dist.arrays import encode
@@ -196,3 +197,18 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
 def test_what_does_not_fit_is_refused(sequences: Any, arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         small(sequences, **arguments)
+
+
+def test_max_steps_may_be_a_float_and_hides_a_nan_beyond_it() -> None:
+    encoder = Encoder.from_seed(0, 2, 3)
+    x = np.ones((5, 2), np.float32)
+    x[3:] = np.nan
+    few = encode(encoder, [x, x[:1]], max_steps=3.0)
+    np.testing.assert_array_equal(few, encode(encoder, [x[:3], x[:1]]))
+    with pytest.raises(DataError, match="Sequence 0 holds a NaN or an infinity at step 3"):
+        encode(encoder, [x, x[:1]], max_steps=4)
+
+
+def test_a_bare_cell_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"Encoder\(nnx.GRUCell\(...\)\)"):
+        encode(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), [np.ones((5, 2))])

@@ -290,13 +290,13 @@ class OtherCell(nnx.GRUCell):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (lambda: OtherCell(3, 5, rngs=nnx.Rngs(0)), r"has a cell '.*OtherCell'; a file holds only \['GRUCell'\]"),
-        (lambda: nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0)), "has a cell '.*SimpleCell'"),
+        (lambda: OtherCell(3, 5, rngs=nnx.Rngs(0)), r"the cell is '.*OtherCell'; a file holds only \['GRUCell'\]"),
+        (lambda: nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0)), "the cell is '.*SimpleCell'"),
         (
             lambda: nnx.GRUCell(3, 5, gate_fn=jax.nn.softplus, rngs=nnx.Rngs(0)),
-            "has gate_fn '.*softplus'; a file holds",
+            "gate_fn is '.*softplus'; a file holds",
         ),
-        (lambda: nnx.GRUCell(3, 5, activation_fn=jnp.sin, rngs=nnx.Rngs(0)), "has activation_fn '"),
+        (lambda: nnx.GRUCell(3, 5, activation_fn=jnp.sin, rngs=nnx.Rngs(0)), "activation_fn is '"),
         (lambda: nnx.GRUCell(3, 5, carry_init=nnx.initializers.ones_init(), rngs=nnx.Rngs(0)), "carry_init"),
     ],
 )
@@ -305,3 +305,79 @@ def test_save_refuses_what_load_could_not_build(cell: Callable[[], Any], message
     with pytest.raises(ConfigError, match=message):
         Encoder(cell()).save(tmp_path / "encoder.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_function_layer_dtype_variable_or_readout_changes_the_fingerprint() -> None:
+    class Scaled(nnx.GRUCell):
+        def __init__(self, factor: float) -> None:
+            super().__init__(3, 5, rngs=nnx.Rngs(0))
+            self.factor = nnx.Variable(jnp.asarray(factor))
+
+    class Doubled(Encoder):
+        def readout(self, carry: jax.Array) -> jax.Array:
+            return jnp.concatenate([carry, carry])
+
+    def gated(factor: float) -> nnx.GRUCell:
+        return nnx.GRUCell(3, 5, gate_fn=lambda a: jax.nn.sigmoid(factor * a), rngs=nnx.Rngs(0))
+
+    def plain() -> nnx.GRUCell:
+        return nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+
+    bf16 = plain()
+    bf16.dense_i.dtype = jnp.bfloat16
+    encoders = [Encoder(gated(1.0)), Encoder(gated(2.0)), Encoder(Scaled(1.0)), Encoder(Scaled(0.5))]
+    encoders += [Encoder(plain()), Encoder(bf16), Doubled(plain())]
+    with jax.numpy_dtype_promotion("standard"):  # the bfloat16 layer meets float32 ones
+        assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
+    assert Encoder(gated(2.0)).fingerprint == Encoder(gated(2.0)).fingerprint
+
+
+def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:
+    class Doubled(Encoder):
+        def readout(self, carry: jax.Array) -> jax.Array:
+            return jnp.concatenate([carry, carry])
+
+    biased = nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+    biased.dense_h = nnx.Linear(5, 15, rngs=nnx.Rngs(0))
+    assert type(Doubled.from_seed(0, 3, 5)) is Doubled
+    for encoder, message in ((Doubled.from_seed(0, 3, 5), "class of its own"), (Encoder(biased), "was changed")):
+        with pytest.raises(ConfigError, match=message):
+            encoder.save(tmp_path / "encoder.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("architecture", [None, "{", "[]", '{"cell": "GRUCell"}', '{"cell": "OtherCell"}'])
+def test_load_names_a_file_whose_architecture_is_damaged(architecture: str | None, tmp_path: Path) -> None:
+    metadata = {"format": FORMAT} | ({} if architecture is None else {"architecture": architecture})
+    safetensors.numpy.save_file({}, tmp_path / "damaged.safetensors", metadata)
+    with pytest.raises(DataError, match=r"damaged\.safetensors has a damaged or unknown architecture"):
+        Encoder.load(tmp_path / "damaged.safetensors")
+
+
+def test_a_file_has_the_mode_of_other_new_files_and_needs_its_folder(tmp_path: Path) -> None:
+    Encoder.from_seed(0, 3, 5).save(tmp_path / "encoder.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "encoder.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    with pytest.raises(ConfigError, match="There is no folder"):
+        Encoder.from_seed(0, 3, 5).save(tmp_path / "missing" / "encoder.safetensors")
+
+
+def test_nan_padding_does_not_reach_the_gradients() -> None:
+    encoder = Encoder.from_seed(0, 3, 5)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3), np.float32))
+    padded = x.at[2:].set(jnp.nan)
+
+    def total(encoder: Encoder, x: jax.Array) -> jax.Array:
+        return encoder(x, jnp.asarray(2)).sum()
+
+    assert jnp.array_equal(jax.grad(total, argnums=1)(encoder, padded)[:2], jax.grad(total, argnums=1)(encoder, x)[:2])
+    for nan, clean in zip(
+        jax.tree.leaves(nnx.grad(total)(encoder, padded)), jax.tree.leaves(nnx.grad(total)(encoder, x)), strict=True
+    ):
+        assert jnp.array_equal(nan, clean)
+
+
+@pytest.mark.parametrize("lengths", [np.array([-1, 2]), np.array([1, 9]), np.array([1.5, 2.0]), np.array([1])])
+def test_lengths_that_no_row_can_have_are_refused(lengths: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="seq_lengths"):
+        Encoder.from_seed(0, 3, 5)(np.zeros((2, 4, 3), np.float32), lengths)

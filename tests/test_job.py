@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from sources import (
+    TOLERANCE,
     D,
     H,
-    TOLERANCE,
     encoder_of,
     entries,
     features_of,
@@ -425,7 +425,7 @@ def broken(name: str) -> tuple[list[Any], pa.DataType, str]:
     return rows, type, rf"row group 2, row 3 \(row 13 of the file\).*{says}"
 
 
-BROKEN = "null sequence,null step,null value,NaN,infinity,ragged,wide,float64,transposed".split(",")
+BROKEN = ["null sequence", "null step", "null value", "NaN", "infinity", "ragged", "wide", "float64", "transposed"]
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 LEVELS = [
     {"spec", "errors"},
     {"encoder", "ragged", "tape", "mesh", "progress"},
-    {"program", "weights"},
+    {"program", "feed"},
     {"engine", "dataset"},
     {"job", "arrays", "verify"},
     {"demo"},
@@ -22,7 +22,7 @@ LEVELS = [
 ]
 """The parts of the package, lowest first; `dataset` is one part."""
 
-KNOWS_NO_JAX = {"errors", "ragged", "tape", "dataset"}
+KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
 KNOWS_NO_ARROW = {"spec", "encoder", "program", "engine", "mesh"}
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
 

@@ -53,9 +53,7 @@ def test_totals_of_0_and_steps_of_0_break_nothing(total: int, rows: int) -> None
 
 
 @pytest.mark.parametrize("total", [0, 5])
-def test_a_terminal_gets_a_bar(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int
-) -> None:
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     with rows_progress("featurize", total) as advance:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from flax import nnx
-from sources import D, H, TOLERANCE, encoder_of, featurize, random_rows, some_lengths, threads, write_source
+from sources import TOLERANCE, D, H, encoder_of, featurize, random_rows, some_lengths, threads, write_source
 
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.writer import file_sha256
@@ -187,7 +187,7 @@ def test_a_source_that_changed_or_went_is_told_and_sample_0_needs_none(tmp_path:
     with pytest.raises(DataError, match="it had 1 files and has 2"):
         verify(tmp_path / "out")
     shutil.rmtree(tmp_path / "in")
-    with pytest.raises(DataError, match="The source cannot be read again.*With sample 0 the parts alone are checked"):
+    with pytest.raises(DataError, match="The source cannot be read again"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 7
 
@@ -240,7 +240,7 @@ def test_another_encoder_is_refused(finished: Path, output: Path) -> None:
 
 def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
     def encoder(seed: int = 0) -> Encoder:
-        return Encoder(nnx.GRUCell(D, H, activation_fn=jax.nn.softsign, rngs=nnx.Rngs(seed)))
+        return Encoder(nnx.GRUCell(D, H, activation_fn=jax.nn.soft_sign, rngs=nnx.Rngs(seed)))
 
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())
