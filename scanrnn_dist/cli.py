@@ -183,7 +183,7 @@ def run(arguments: list[str]) -> int:
     except SystemExit as end:  # how typer ends: 0, 2 for wrong usage, 130 for Ctrl-C
         if end.code != CTRL_C:
             return end.code if isinstance(end.code, int) else 0
-        print("Stopped. Parts that were finished are whole; the output is not complete.", file=sys.stderr)
+        print("Stopped. Parts that were finished are whole, the output is not complete: start again with another destination.", file=sys.stderr)
         return StoppedError.exit_code
     return 0
 

@@ -64,7 +64,7 @@ def test_a_row_of_a_million_steps_takes_itself_and_its_copies(tmp_path: Path) ->
     lengths = [200] * 2_000
     few = write_lengths(tmp_path / "few.parquet", lengths, 5)
     many = write_lengths(tmp_path / "many.parquet", [1_000_000, *lengths], 1)
-    # The row as pages, levels and values, as Arrow puts them together, as a chunk, and while it is copied; else as above.
+    # The row as pages, levels and values, as Arrow joins them, as a chunk, and while it is copied; 100 MB as above.
     allowed = 100e6 + 6 * row_bytes
     assert peak_bytes(tmp_path / "many.parquet", many) - peak_bytes(tmp_path / "few.parquet", few) < allowed
 
