@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -65,10 +65,10 @@ def encode(
             "to let it reach the features of its own row."
         )
     engine = Engine(encoder, mesh, window_shape)
-    run = engine.run()
-    run.submit(ragged, max_steps)
     features = np.empty((len(ragged), encoder.out_features), engine.dtype)
-    with rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None) as advance:
+    progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None)
+    with closing(engine.run()) as run, progress as advance:
+        run.submit(ragged, max_steps)
         while run.is_busy:
             for finished in run.advance():
                 features[finished.rows] = finished.features

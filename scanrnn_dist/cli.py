@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.tape import WindowShape
 
 CTRL_C = 130
+STOPPED = "Stopped. Finished parts are whole, the output is not complete: start again with another destination."
 DEFAULT_HIDDEN = 64
 """Where a command can do without being told: demo and plan."""
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
@@ -68,7 +69,7 @@ def _root(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put everything; new or empty.")] = Path("scanrnn-demo"),
-    rows: Annotated[int, typer.Option(help="Recordings to make.", min=4)] = 3000,
+    rows: Annotated[int, typer.Option(help="Recordings to make.", min=12)] = 3000,
     hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
     seed: Annotated[int, typer.Option(help="Of the data and of the weights.")] = 0,
     devices: Devices = None,
@@ -113,6 +114,8 @@ def plan(
     lanes: Lanes = None,
 ) -> None:
     """Say what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
+    if encoder is not None and hidden is not None:
+        raise ConfigError("Give either --hidden or --encoder FILE; not both.")
     _start_jax(devices)
     from scanrnn_dist.dataset.plan import plan_job
 
@@ -183,13 +186,13 @@ def run(arguments: list[str]) -> int:
     except SystemExit as end:  # how typer ends: 0, 2 for wrong usage, 130 for Ctrl-C
         if end.code != CTRL_C:
             return end.code if isinstance(end.code, int) else 0
-        print("Stopped. Parts that were finished are whole, the output is not complete: start again with another destination.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return StoppedError.exit_code
     return 0
 
 
 def _terminated(number: int, frame: Any) -> None:
-    raise StoppedError(f"Stopped by {signal.Signals(number).name}. Parts that were finished are whole.")
+    raise StoppedError(f"{signal.Signals(number).name}. {STOPPED}")
 
 
 def _start_jax(devices: int | None) -> None:
@@ -204,7 +207,8 @@ def _start_jax(devices: int | None) -> None:
         if devices is not None:
             raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
         return
-    jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", devices or cores)
 
 
 def _has_avx512() -> bool:

@@ -80,7 +80,11 @@ class Encoder(nnx.Module):
         for name, number in {"in_features": in_features, "hidden_features": hidden_features}.items():
             if int(number) < 1:
                 raise ConfigError(f"{name} is {number}; expected 1 or more.")
-        return cls(nnx.GRUCell(int(in_features), int(hidden_features), rngs=nnx.Rngs(int(seed))))
+        try:
+            rngs = nnx.Rngs(int(seed))
+        except OverflowError as error:
+            raise ConfigError(f"The seed is {seed}; expected a whole number of at most 64 bits.") from error
+        return cls(nnx.GRUCell(int(in_features), int(hidden_features), rngs=rngs))
 
     @property
     def in_features(self) -> int:

@@ -135,7 +135,7 @@ class _Sent(NamedTuple):
 
 
 class Run:
-    """One stream of rows through an engine: `submit` rows, `advance` until nothing is left.
+    """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
 
     Example:
         >>> import numpy as np
@@ -192,6 +192,10 @@ class Run:
         self._tape.add(starts, lengths)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
+
+    def close(self) -> None:
+        """End the thread that talks to the devices; what was submitted and is not finished is lost."""
+        self._dispatcher.shutdown(cancel_futures=True)
 
     def results(self) -> list[Finished]:
         """Advance until nothing is left; all results."""

@@ -5,7 +5,6 @@ Which block goes where is `tape.py`'s; when a window is sent is `engine.py`'s.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +38,10 @@ class ValueStream:
     """The values of the rows that are not all sent, as one stream of steps: each batch goes on where the last ended."""
 
     def __init__(self) -> None:
-        self._batches: deque[Ragged] = deque()
-        self._bases: deque[int] = deque()  # the step of the stream at which each batch begins
-        self._row_ends: deque[int] = deque()  # the number of the row after each batch
-        self._rows_left: deque[int] = deque()
+        self._batches: list[Ragged] = []
+        self._bases: list[int] = []  # the step of the stream at which each batch begins
+        self._row_ends: list[int] = []  # the number of the row after each batch
+        self._rows_left: list[int] = []
         self._steps = 0
         self._rows = 0
 
@@ -83,6 +82,9 @@ class ValueStream:
         batch = np.searchsorted(np.asarray(self._row_ends), rows, side="right")
         for number, count in enumerate(np.bincount(batch, minlength=len(self._batches))):
             self._rows_left[number] -= int(count)
-        while self._rows_left and self._rows_left[0] == 0:
-            for column in (self._batches, self._bases, self._row_ends, self._rows_left):
-                column.popleft()
+        # Any of them, not only the first: one long row must not keep all that came after it in memory.
+        left = [number for number, rows_left in enumerate(self._rows_left) if rows_left]
+        self._batches = [self._batches[number] for number in left]
+        self._bases = [self._bases[number] for number in left]
+        self._row_ends = [self._row_ends[number] for number in left]
+        self._rows_left = [self._rows_left[number] for number in left]

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ CHUNK_BYTES = 8 << 20
 PREFETCH_BYTES = 32 << 20
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+
+
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""The unit of `ru_maxrss`."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +139,14 @@ def featurize(
         plan = source
     else:
         plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
+    if "://" in str(destination):
+        raise ConfigError(f"The destination {destination} is a URI; expected a folder of this machine.")
     manifest = Manifest(Path(destination))
     _check_apart(plan, manifest.destination)
     engine = Engine(encoder, mesh, window_shape)
     manifest.create()
     options = {
-        "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": rows_per_part,
+        "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": plan.rows_per_part,
         "lossy_cast": lossy_cast,
     }  # fmt: skip
     described = _describe(engine, options)
@@ -147,12 +154,12 @@ def featurize(
     _save_encoder(manifest, encoder)
     schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
 
-    run = engine.run()
     chunks = read_chunks(
         plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=encoder.in_features,
         chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast,
     )  # fmt: skip
     with ExitStack() as stack:
+        run = stack.enter_context(closing(engine.run()))
         stack.enter_context(closing(chunks))  # type: ignore[type-var]
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units)))
         stream = _Stream(run, chunks, max_steps)
@@ -236,13 +243,16 @@ class _Stream:
 
 
 def _check_apart(plan: Plan, destination: Path) -> None:
-    """A destination among the source's files would be read as part of the source next time."""
+    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files."""
     resolved = destination.resolve()
     for file in plan.source.files:
         if resolved in Path(file.path).resolve().parents or resolved == Path(file.path).resolve():
-            raise ConfigError(
-                f"The destination {destination} holds the source file {file.path}; choose another folder."
-            )
+            raise ConfigError(f"The destination {destination} holds the source file {file.path}; choose another.")
+    for given in [plan.given] if isinstance(plan.given, str) else plan.given:
+        in_folder = Path(given).is_dir() and resolved.is_relative_to(Path(given).resolve())
+        in_glob = "**" in given and fnmatch(str(resolved / "part-00000.parquet"), given)
+        if in_folder or in_glob:
+            raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
 
 
 def _describe(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
@@ -291,5 +301,5 @@ def _report(
         read_wait_seconds=read_wait_seconds,
         device_wait_seconds=statistics.device_wait_seconds,
         write_wait_seconds=write_wait_seconds,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES,
     )

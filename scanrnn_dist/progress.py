@@ -56,9 +56,10 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            rate = done / (now - begin)
-            left = (total - done) / rate
-            line = f"{what}: {done:,} of {total:,} rows ({done / total:.0%}), {rate:,.0f} rows/s, {left:,.0f} s left"
+            rate = done / max(now - begin, 1e-9)
+            left = (total - done) / max(rate, 1e-9)
+            share = done / max(total, 1)
+            line = f"{what}: {done:,} of {total:,} rows ({share:.0%}), {rate:,.0f} rows/s, {left:,.0f} s left"
             print(line, file=sys.stderr, flush=True)
 
     return advance

@@ -91,11 +91,17 @@ def _check_parts(manifest: Manifest, parts: dict[int, PartRecord], job: dict[str
             raise DataError(f"{path} is missing; expected {part.rows} rows.")
         if part.rows != units[number] or path.stat().st_size != part.size_bytes or file_sha256(path) != part.sha256:
             raise DataError(f"{path} changed after it was written: its size or SHA-256 is not the recorded one.")
-    surplus = {path.name for path in manifest.destination.glob("*.parquet")} - {part.name for part in parts.values()}
+    surplus = _visible_files(manifest.destination) - {part.name for part in parts.values()}
     if surplus:
         raise DataError(f"{manifest.destination} holds files that no unit made: {sorted(surplus)[:5]}.")
     if sum(part.rows for part in parts.values()) != totals["rows"]:
         raise DataError(f"{manifest.destination}: the parts hold other rows than the {totals['rows']} of the job.")
+
+
+def _visible_files(folder: Path) -> set[str]:
+    """Every file below a folder that readers of data sets take for a part of it, whatever its ending."""
+    below = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {str(path) for path in below if not any(name[0] in "_." for name in path.parts)}
 
 
 def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:
@@ -158,7 +164,8 @@ def _recompute(
         with closing(chunks):  # type: ignore[type-var]
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{part}, row {rows[nth]}"
-                if chunk.kept.slice(row, 1).to_pylist() != kept.slice(nth, 1).to_pylist():
+                # As text, so that a NaN that was kept equals itself.
+                if repr(chunk.kept.slice(row, 1).to_pylist()) != repr(kept.slice(nth, 1).to_pylist()):
                     raise DataError(f"{where}: the kept columns are not those of the source.")
                 alone = scan_alone(chunk.sequences.row(row)[: options["max_steps"]])
                 difference = float(np.abs(alone - features[nth]).max())

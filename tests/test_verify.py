@@ -112,7 +112,6 @@ def test_a_surplus_part_is_named(output: Path) -> None:
         verify(output, sample=0)
 
 
-@pytest.mark.xfail(strict=True, reason="defect 6: readers of the folder find these rows, verify does not")
 @pytest.mark.parametrize("name", ["below/x.parquet", "part-00003.PARQUET", "x=1/part-00003.parquet"])
 def test_a_surplus_file_that_readers_would_read_is_named(output: Path, name: str) -> None:
     (output / name).parent.mkdir(exist_ok=True)
@@ -152,7 +151,6 @@ def test_kept_columns_that_changed_with_their_records_are_seen(output: Path) -> 
         verify(output, sample=100)
 
 
-@pytest.mark.xfail(strict=True, reason="defect 7: a NaN is not equal to itself, so a good output is refused")
 def test_kept_columns_that_hold_nan_pass(tmp_path: Path) -> None:
     nan = pa.array([float("nan"), 1.0, None])
     path = write_source(tmp_path / "a.parquet", random_rows([4] * 3), x=nan, y=pa.StructArray.from_arrays([nan], ["z"]))
@@ -192,7 +190,6 @@ def test_a_source_that_changed_or_went_is_told_and_sample_0_needs_none(tmp_path:
     assert verify(tmp_path / "out", sample=0).rows == 7
 
 
-@pytest.mark.xfail(strict=True, reason="defect 8: '~' is recorded as a folder of the working directory")
 def test_a_source_below_the_home_folder_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_source(tmp_path / "a.parquet", random_rows([4]))

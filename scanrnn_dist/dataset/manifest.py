@@ -23,6 +23,7 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 RECORDS = "_scanrnn"
 SUCCESS = "_SUCCESS"
+JOB_FIELDS = {"format", "encoder", "options", "source", "files", "units"}
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,9 @@ class Manifest:
         """What was to be done; raises `ConfigError` where no job was ever started."""
         path = self.destination / RECORDS / "job.json"
         try:
-            return dict(json.loads(path.read_bytes()))
+            return _checked_object(path, path.read_bytes(), JOB_FIELDS)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(f"{self.destination} is no output of a job: there is no {path}.") from error
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
 
     def append_part(self, unit: int, part: PartRecord) -> None:
         """Record that the part of a unit stands."""
@@ -91,13 +90,10 @@ class Manifest:
         """The parts that stand, by the number of their unit."""
         path = self.destination / RECORDS / "parts.jsonl"
         parts = {}
-        try:
-            for line in path.read_bytes().splitlines() if path.exists() else []:
-                record = json.loads(line)
-                unit = int(record.pop("unit"))
-                parts[unit] = PartRecord(**record)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            record = _checked_object(path, line, {"unit", *PartRecord.__dataclass_fields__})
+            unit = record.pop("unit")
+            parts[unit] = PartRecord(**record)
         return parts
 
     def parts_sha256(self) -> str:
@@ -114,11 +110,20 @@ class Manifest:
         """The totals; raises `DataError` if the job was not finished or the list of parts changed since."""
         path = self.destination / SUCCESS
         try:
-            totals = dict(json.loads(path.read_bytes()))
+            totals = _checked_object(path, path.read_bytes(), {"parts_sha256", "rows"})
         except FileNotFoundError as error:
             raise DataError(f"{self.destination} is not finished: there is no {path.name}.") from error
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
         if totals.get("parts_sha256") != self.parts_sha256():
             raise DataError(f"The list of parts {self.destination / RECORDS / 'parts.jsonl'} changed after the job.")
         return totals
+
+
+def _checked_object(path: Path, content: bytes, fields: set[str]) -> dict[str, Any]:
+    """A JSON object with at least these fields, or a `DataError` that names the file."""
+    try:
+        read = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(read, dict) or not fields <= read.keys():
+        raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
+    return read

@@ -114,5 +114,5 @@ def plan_job(
 def _absolute(source: SourceLike) -> str | list[str]:
     """The source as it was named, so that it can be found from another folder."""
     if isinstance(source, str | os.PathLike):
-        return str(source) if "://" in str(source) else os.path.abspath(source)
+        return str(source) if "://" in str(source) else os.path.abspath(os.path.expanduser(source))
     return [str(_absolute(name)) for name in source]

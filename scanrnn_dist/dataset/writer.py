@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,7 +66,7 @@ class PartWriter:
                 write_page_checksum=True,
             )
         except OSError as error:
-            raise _stopped(self._aside, error) from error
+            raise _stopped(path, error) from error
 
     def write(self, kept: pa.RecordBatch, features: np.ndarray) -> None:
         """Append rows: their kept columns and their `(n, out_features)` float32 features."""
@@ -76,7 +77,7 @@ class PartWriter:
         try:
             self._writer.write_batch(batch)
         except OSError as error:
-            raise _stopped(self._aside, error) from error
+            raise _stopped(self.path, error) from error
         self.rows += batch.num_rows
 
     def commit(self) -> PartRecord:
@@ -98,6 +99,9 @@ class PartWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Remove what stands aside; after `commit` nothing does."""
         if error is not None:
+            # An open writer writes the footer when it is collected, which on a full disk fails once more.
+            with suppress(OSError, pa.ArrowException):
+                self._writer.close()
             self._aside.unlink(missing_ok=True)
 
 
@@ -128,6 +132,9 @@ def write_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise _stopped(path, error) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def read_features(path: Path, rows: np.ndarray) -> np.ndarray:
@@ -136,6 +143,8 @@ def read_features(path: Path, rows: np.ndarray) -> np.ndarray:
         column = pq.read_table(path, columns=[FEATURES], page_checksum_verification=True)[FEATURES].combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if len(column) <= rows.max(initial=-1):
+        raise DataError(f"{path} holds {len(column)} rows; expected more than {rows.max()}.")
     return column.flatten().to_numpy().reshape(len(column), -1)[rows]
 
 

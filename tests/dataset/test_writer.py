@@ -140,7 +140,6 @@ def test_a_small_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path, monkey
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.xfail(strict=True, reason="defect 4: what stood aside stays where write_file fails")
 def test_a_small_file_that_could_not_be_written_leaves_nothing_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
