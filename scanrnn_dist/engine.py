@@ -151,7 +151,7 @@ class Run:
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps)
         self._carry = engine.initial_carry()
-        self._values = ValueStream()
+        self._values = ValueStream(engine.encoder.in_features)
         self._sent: deque[_Sent] = deque()
         self._free_feeds: list[Feed] = []
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")

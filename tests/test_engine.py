@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from jax.sharding import AxisType, Mesh
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine, Run
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.feed import ValueStream
 from scanrnn_dist.mesh import default_mesh, default_window_shape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
@@ -124,17 +124,47 @@ def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advanc
 
 def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
     run = engine_of(2).run()
-    alive = []
     for seed in range(3):
-        ragged = Ragged.from_sequences(random_rows([24] * 10, seed))  # fills one window
-        alive.append(weakref.ref(ragged.values))
-        run.submit(ragged)
-        del ragged
+        run.submit(Ragged.from_sequences(random_rows([24] * 10, seed)))  # fills one window
     held = []
     while run.is_busy:
         run.advance()
-        held.append([reference() is not None for reference in alive])
-    assert held[:3] == [[False, True, True], [False, False, True], [False, False, False]]
+        held.append([batch.row_end for batch in run._values._batches])
+    assert held[:3] == [[20, 30], [30], []]
+
+
+def test_the_arrays_of_the_caller_are_never_written_to() -> None:
+    batches = [Ragged.from_sequences(random_rows([24] * 10, seed)) for seed in range(4)]
+    before = [ragged.values.copy() for ragged in batches]
+    run = engine_of(2).run()
+    for ragged in batches:
+        ragged.values.flags.writeable = False
+        run.submit(ragged)
+        run.advance()
+    run.results()
+    for ragged, values in zip(batches, before, strict=True):
+        np.testing.assert_array_equal(ragged.values, values)
+
+
+def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
+    stream = ValueStream(in_features=1)
+    live: dict[int, np.ndarray] = {}
+    rng = np.random.default_rng(0)
+    starts, greatest = {}, 0
+    for row in range(200):
+        values = rng.standard_normal((int(rng.integers(0, 100)), 1), np.float32)
+        starts[row] = int(stream.add(Ragged(values, np.array([0, len(values)])))[0])
+        live[row] = values
+        greatest = max(greatest, sum(value.nbytes for value in live.values()))
+        for other, value in live.items():
+            out = np.zeros((1, 1, len(value), 1, 1), np.float32)
+            stream.copy(np.full((1, 1, 1), starts[other]), out)
+            np.testing.assert_array_equal(out.ravel(), value.ravel())
+        while len(live) > 8 or (live and rng.random() < 0.4):
+            gone = int(rng.choice(list(live)))
+            del live[gone]
+            stream.forget(np.array([gone]))
+        assert stream.nbytes <= greatest * 3 // 2
 
 
 def test_a_slice_of_a_larger_batch_gives_the_rows_of_the_slice() -> None:

@@ -80,7 +80,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
     advance = Run.advance
 
     def watched(self: Run) -> object:
-        held.append(sum(ragged.values.nbytes for ragged in self._values._batches))
+        held.append(self._values.nbytes)
         return advance(self)
 
     monkeypatch.setattr(Run, "advance", watched)
@@ -88,5 +88,6 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(job, "OPEN_BYTES", 100_000)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50)
-    # The long row; what may be open; two chunks, since the engine takes one while it has less than two windows.
-    assert max(held) <= long * D * 4 + 100_000 + 2 * 50_000
+    # The long row; what may be open; two chunks, since the engine takes one while it has less than two windows; and
+    # half as much again, by which the arena grows.
+    assert max(held) <= 1.5 * (long * D * 4 + 100_000 + 2 * 50_000)
