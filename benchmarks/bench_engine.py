@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--devices", type=int, default=len(os.sched_getaffinity(0)), help="CPU devices")
+    parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU devices")
     parser.add_argument("--tune", action="store_true")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.mesh import replicated, sharded
+from scanrnn_dist.mesh import AXIS, replicated, sharded
 
 
 def alternate(cases: dict[str, Callable[[], Any]], rounds: int = 7, warmup: int = 1) -> dict[str, list[float]]:
@@ -45,10 +45,15 @@ def rate(seconds: list[float], gflop: float) -> dict[str, float]:
 def gemm_case(mesh: Mesh, size: int = 2048) -> tuple[Callable[[], Any], float]:
     """A float32 matrix product on all devices, by XLA, and its GFLOP: the rate that this machine can reach."""
     rng = np.random.default_rng(0)
-    devices = mesh.devices.size
+    devices = mesh.shape[AXIS]
     a = jax.device_put(rng.standard_normal((devices, size // devices, size), np.float32), sharded(mesh))
     b = jax.device_put(rng.standard_normal((size, size), np.float32), replicated(mesh))
-    product = jax.jit(lambda a, b: jnp.einsum("dik,kj->dij", a, b, precision="highest"), out_shardings=sharded(mesh))
+    data, same = PartitionSpec(AXIS), PartitionSpec()
+
+    def per_device(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.dot(a[0], b, precision="highest")[None]
+
+    product = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(data, same), out_specs=data))
     return lambda: product(a, b), 2 * (size // devices * devices) * size**2 / 1e9
 
 
@@ -57,7 +62,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{package: version(package) for package in ("jax", "jaxlib", "flax", "numpy", "pyarrow")},
