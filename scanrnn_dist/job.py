@@ -37,7 +37,7 @@ from scanrnn_dist.mesh import device_kind
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 8 << 20
-"""Decoded bytes of a chunk, the unit of reading, sorting and writing: some windows' worth."""
+"""Decoded bytes of a chunk, the unit of reading, of sorting by length, and of writing."""
 PREFETCH_BYTES = 32 << 20
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""

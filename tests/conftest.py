@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -15,13 +16,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("scanrnn_dist", deadline=None, max_examples=60)
 settings.load_profile("scanrnn_dist")
 
-ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("SCANRNN_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
+"""Real data sets, which are not part of the repository."""
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets, which lies beside the checkout and not in it."""
-    path = ROOT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip(f"There is no {path}; the data sets are not part of the repository.")
-    return path
+    """The folder of real data sets."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"There is no {SHARED_DATA}; the data sets are not part of the repository.")
+    return SHARED_DATA

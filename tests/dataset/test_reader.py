@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 import threading
@@ -20,9 +19,6 @@ from scanrnn_dist.dataset import reader
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.source import Source, open_source, plan_units
 from scanrnn_dist.errors import ConfigError, DataError
-
-DATA = Path(os.environ.get("SCANRNN_TEST_DATA", Path(__file__).parents[2] / "../shared/data")).resolve()
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not here")
 
 
 def sequences(rows: int, in_features: int = 2, seed: int = 0) -> list[Any]:
@@ -205,11 +201,12 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     assert dataclasses.is_dataclass(Chunk)
 
 
-@needs_data
-def test_real_sequences_are_those_of_pyarrow() -> None:
+def test_real_sequences_are_those_of_pyarrow(shared_data: Path) -> None:
     for name in ("japanese_vowels", "basic_motions"):
-        chunks = read(open_source(DATA / name), 100, column="sequence", keep=["id", "split"], chunk_bytes=1 << 14)
-        table = pq.read_table(DATA / name)
+        chunks = read(
+            open_source(shared_data / name), 100, column="sequence", keep=["id", "split"], chunk_bytes=1 << 14
+        )
+        table = pq.read_table(shared_data / name)
         assert rows_of(chunks) == table["sequence"].to_pylist()
         kept = pa.Table.from_batches([chunk.kept for chunk in chunks])
         assert kept["id"].to_pylist() == table["id"].to_pylist()
@@ -249,11 +246,12 @@ for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), stri
 """
 
 
-@needs_data
-def test_every_file_is_read_or_refused_with_its_name() -> None:
+def test_every_file_is_read_or_refused_with_its_name(shared_data: Path) -> None:
     """In a process of its own, all files one after the other: none may end it, and none may lose a row in silence."""
     # One declares (and holds) 2 GiB in 4 kB: legal, refused for its layout, and half a minute of decoding.
-    paths = sorted(str(path) for path in DATA.rglob("*.parquet") if path.name != "large_string_map.brotli.parquet")
+    paths = sorted(
+        str(path) for path in shared_data.rglob("*.parquet") if path.name != "large_string_map.brotli.parquet"
+    )
     done = subprocess.run(
         [sys.executable, "-c", EVERY_FILE, *paths], capture_output=True, text=True, timeout=120, check=False
     )
