@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from importlib.metadata import version as package_version
@@ -96,10 +97,11 @@ def demo(
     features = table["features"].combine_chunks().flatten().to_numpy().reshape(rows, hidden)
     accuracy = nearest_mean_accuracy(features, table["kind"].to_numpy(zero_copy_only=False))
     print(f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})")
+    python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
     print("\nTry next:")
-    print(f"   python -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
-    print(f"   scanrnn plan {source}")
-    print(f"   scanrnn featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
+    print(f"   {python} -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
+    print(f"   {scanrnn} plan {source}")
+    print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
 
 
 @app.command()
@@ -281,6 +283,13 @@ def _described(planned: Plan, encoder: Encoder, lanes: int | None) -> str:
         "memory": f"about {memory / 2**20:,.0f} MiB besides the program itself and one row group's pages",
     }
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+
+
+def _as_called(name: str, path: str) -> str:
+    """How the reader can call a program: by its name if that finds this very one, else by its path."""
+    found = shutil.which(name)
+    is_it = found is not None and os.path.exists(path) and os.path.samefile(found, path)
+    return name if is_it else os.path.relpath(path)
 
 
 def _indented(value: Any) -> str:
