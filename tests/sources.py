@@ -87,7 +87,7 @@ def specification(
     """`scan_rnn_forward` of every row, `(N, H)`.
 
     The cell that it builds is built here once, outside its compilation, which would otherwise draw the weights anew for
-    every length; rows of one length are computed together, and no row twice in a session.
+    every length; rows of one length are computed together, and no row twice in a run.
     """
     cell = nnx.GRUCell(rows[0].shape[1], hidden, rngs=nnx.Rngs(seed))
     keys = [(row.tobytes(), row.shape, max_steps, seed, hidden) for row in rows]

@@ -32,6 +32,7 @@ from sources import (
 )
 
 from scanrnn_dist import cli, job
+from scanrnn_dist.dataset.plan import ROWS_PER_PART
 from scanrnn_dist.errors import ScanRNNError, StoppedError
 
 ROWS = random_rows(some_lengths(12))
@@ -301,3 +302,7 @@ def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
     assert not (out / "_SUCCESS").exists()
     assert not leftovers(out)
     assert list(out.glob("part-*.parquet"))
+
+
+def test_the_help_tells_the_default_that_the_library_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{ROWS_PER_PART} if not given" in " ".join(done(capsys, ["featurize", "--help"]).replace("│", " ").split())
