@@ -232,8 +232,8 @@ class Run:
     def _dispatch(self, feed: Feed, n_blocks: np.int32, fits: bool) -> jax.Array:
         """Run the program on a feed, after the one before; in a thread of its own.
 
-        JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s with
-        0.12), and the host side of the next window would wait for them.
+        JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
+        with 0.12), and the host side of the next window would wait for them.
         """
         engine = self.engine
         on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
