@@ -69,6 +69,7 @@ class Engine:
             raise ConfigError(f"{self.shape} has a number below 1.")
         self.devices = self.mesh.shape[AXIS]
         self.lanes = self.devices * self.shape.lanes
+        self.out_features = encoder.out_features  # traced once: it is asked for at every window
         self.compilations = 0
         self.ends_capacity = -(-self.shape.lanes * self.shape.window_blocks // 8)
         self.copies_to_host = device_kind(self.mesh) != "cpu"
@@ -261,7 +262,7 @@ class Run:
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         lanes, window = self.engine.shape.lanes, sent.window
         bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
-        features = np.empty((len(window.rows), self.engine.encoder.out_features), per_device[0].dtype)
+        features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
         for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
             mine = slice(begin_row, end_row)
             if sent.fits:

@@ -226,7 +226,7 @@ class _Stream:
                 self._is_exhausted = True
                 return
             rows = len(chunk.sequences)
-            features = np.empty((rows, self._run.engine.encoder.out_features), np.float32)
+            features = np.empty((rows, self._run.engine.out_features), np.float32)
             self._first_rows.append(self._run.statistics.rows)
             self._open.append(_OpenChunk(chunk.unit, chunk.first_row, chunk.kept, features, rows))
             self._run.submit(chunk.sequences, self._max_steps)
