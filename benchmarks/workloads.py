@@ -1,0 +1,107 @@
+"""The five workloads: what their rows look like, and their Parquet files, made once and kept.
+
+    python -m benchmarks.workloads /tmp/workloads          # makes all five, about 430 MB
+
+A file has the columns `id: int64`, `label: int64` and `sequence: list<list<float>>`, as pyarrow writes nested Python
+lists, with pyarrow's own defaults besides row groups of about 16 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.ragged import Ragged
+
+ROW_GROUP_BYTES = 16 << 20
+
+
+def uniform(rows: int, steps: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """Rows that are all `steps` long."""
+    return lambda rng: np.full(rows, steps)
+
+
+def lognormal(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """Lognormal(4.2, 0.9), 1 to 2,048 steps: mean 97, as recordings and sessions are."""
+    return lambda rng: np.clip(rng.lognormal(4.2, 0.9, rows), 1, 2048).astype(np.int64)
+
+
+def pareto(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """Pareto(1.5) x 30 + 1, up to 20,000 steps: half of the work is in few rows."""
+    return lambda rng: np.clip(rng.pareto(1.5, rows) * 30 + 1, 1, 20_000).astype(np.int64)
+
+
+def short(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """2 to 20 steps."""
+    return lambda rng: rng.integers(2, 21, rows)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Rows of given lengths and features, and the hidden size of the cell that goes over them."""
+
+    name: str
+    title: str
+    lengths: Callable[[np.random.Generator], np.ndarray]
+    in_features: int
+    hidden: int
+    seed: int = 0
+
+    def rows(self) -> Ragged:
+        """The rows in memory: standard normal values, the same at every call."""
+        rng = np.random.default_rng(self.seed)
+        lengths = self.lengths(rng)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Ragged(rng.standard_normal((int(offsets[-1]), self.in_features), np.float32), offsets)
+
+    def file(self, folder: Path) -> Path:
+        """The Parquet file with these rows; made if it is not there."""
+        path = folder / f"{self.name}.parquet"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".tmp")
+            write_rows(self.rows(), aside)
+            aside.rename(path)
+        return path
+
+
+def write_rows(rows: Ragged, path: Path) -> None:
+    """Write rows as a Parquet file, with the columns `id`, `label` and `sequence`."""
+    steps, features = rows.values.shape
+    inner = pa.ListArray.from_arrays(np.arange(steps + 1, dtype=np.int32) * features, pa.array(rows.values.reshape(-1)))
+    sequence = pa.ListArray.from_arrays(rows.offsets.astype(np.int32), inner)
+    ids = np.arange(len(rows))
+    group_rows = max(1, ROW_GROUP_BYTES * len(rows) // max(1, rows.values.nbytes))
+    pq.write_table(pa.table({"id": ids, "label": ids % 10, "sequence": sequence}), path, row_group_size=group_rows)
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("W1", "uniform: 8,000 rows of 128 steps", uniform(8_000, 128), 32, 128),
+        Workload("W2", "ragged: 20,000 rows, lognormal lengths", lognormal(20_000), 16, 128),
+        Workload("W3", "heavy tail: 20,000 rows, Pareto lengths", pareto(20_000), 8, 64),
+        Workload("W4", "wide: 1,000 rows of 256 steps", uniform(1_000, 256), 64, 512),
+        Workload("W5", "short: 300,000 rows of 2 to 20 steps", short(300_000), 4, 32),
+    )
+}
+
+
+def main() -> None:
+    """Make the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    for workload in WORKLOADS.values():
+        path = workload.file(parser.parse_args().folder)
+        rows = pq.read_metadata(path)
+        print(f"{path}: {rows.num_rows:,} rows in {rows.num_row_groups} row groups, {path.stat().st_size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
