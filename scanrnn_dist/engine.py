@@ -24,7 +24,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.feed import Feed, ValueStream, aligned_zeros
 from scanrnn_dist.mesh import AXIS, checked_mesh, default_window_shape, device_kind, replicated, sharded
-from scanrnn_dist.program import window_program
+from scanrnn_dist.program import compiled_window_program
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.tape import Tape, Window, WindowShape
 
@@ -70,13 +70,13 @@ class Engine:
         self.devices = self.mesh.shape[AXIS]
         self.lanes = self.devices * self.shape.lanes
         self.out_features = encoder.out_features  # traced once: it is asked for at every window
-        self.compilations = 0
         self.ends_capacity = -(-self.shape.lanes * self.shape.window_blocks // 8)
         self.copies_to_host = device_kind(self.mesh) != "cpu"
         _, weights = nnx.split(encoder)
         self.weights = jax.device_put(weights, replicated(self.mesh))
         self.dtype = jax.eval_shape(lambda: encoder.readout(encoder.initial_carry())).dtype
-        self.program = self._compile()
+        inputs = self.weights, *self.feed_shapes()
+        self.program, self.compilations = compiled_window_program(encoder, self.shape, self.mesh, inputs)
 
     def initial_carry(self) -> jax.Array:
         """The initial carry in every lane, on the devices."""
@@ -103,12 +103,6 @@ class Engine:
         )
         sharding = sharded(self.mesh)
         return n_blocks, *(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype in of_devices)
-
-    def _compile(self) -> jax.stages.Compiled:
-        """Compile the one program of the job, whose carry is donated and so stays where it is."""
-        program = jax.jit(window_program(self.encoder, self.shape, self.mesh), donate_argnums=2)
-        self.compilations += 1
-        return program.lower(self.weights, *self.feed_shapes()).compile()
 
     def blocks_run(self, window: Window) -> int:
         """Blocks per lane that the program goes through for a window."""

@@ -33,7 +33,7 @@ from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine, Finished, Run, Statistics, checked_max_steps
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.mesh import device_kind
+from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 8 << 20
@@ -263,6 +263,7 @@ def _describe(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
         "options": options,
         "window": {**asdict(engine.shape), "device_kind": device_kind(engine.mesh), "devices": engine.devices},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler_options(engine.mesh),
         "versions": {
             "python": ".".join(map(str, sys.version_info[:3])),
             **{package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")},

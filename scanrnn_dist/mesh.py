@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
+from pathlib import Path
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -65,6 +69,26 @@ def default_window_shape(mesh: Mesh, in_features: int, out_features: int) -> Win
     block_bytes = 4 * LANES["cpu"] * max(BLOCK_STEPS * in_features, out_features)
     blocks = min(MOST_WINDOW_BLOCKS[kind], max(8, WINDOW_BYTES // block_bytes))
     return WindowShape(lanes, BLOCK_STEPS, blocks)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
+    """Options for the compiler, of the window program alone; nothing that `XLA_FLAGS` speaks of.
+
+    Where a CPU has AVX-512, XLA does not use its whole width by itself: 512 bits are 8 % faster at H = 512, 16 % at 128,
+    23 % at 32. No other option changed more than the noise, fast math and oneDNN included.
+    """
+    option = "xla_cpu_prefer_vector_width"
+    if device_kind(mesh) != "cpu" or option in os.environ.get("XLA_FLAGS", "") or not _has_avx512():
+        return {}
+    return {option: "512"}
+
+
+@lru_cache
+def _has_avx512() -> bool:
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False  # no Linux: XLA's own choice
 
 
 def sharded(mesh: Mesh) -> NamedSharding:

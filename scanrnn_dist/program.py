@@ -8,6 +8,7 @@ collective. Which row goes where is decided in `tape.py`; who feeds the program,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.mesh import AXIS, device_kind
+from scanrnn_dist.mesh import AXIS, compiler_options, device_kind
 from scanrnn_dist.spec import MATMUL_PRECISION
 from scanrnn_dist.tape import WindowShape
 
@@ -82,15 +83,14 @@ def device_scan(
     return jax.lax.fori_loop(0, n_blocks, block, (carry, emitted))
 
 
-def window_program(encoder: Encoder, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
+def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
     """The function of one window over all devices; the leading axis of every array but the weights is the device.
 
     `(weights, n_blocks, carry (d, l, H), values (d, K, s, l, D), count (d, K, l), reset (d, K, l), ends (d, E))`
     gives `(carry (d, l, H), features (d, E, F), emitted (d, K * l, F))`, for `l` lanes a device and `s` steps a block.
     `features` are the rows of `emitted` that `ends` names, so that few bytes travel to the host; a window in which more
-    rows end than `E` is fetched from `emitted`.
+    rows end than `E` is fetched from `emitted`. `graphdef` and weights are the two halves of the encoder.
     """
-    graphdef, _ = nnx.split(encoder)
     static_blocks = None if device_kind(mesh) == "cpu" else shape.window_blocks
 
     def per_device(weights: Any, n_blocks: Any, carry: Any, values: Any, count: Any, reset: Any, ends: Any) -> Any:
@@ -109,3 +109,41 @@ def window_program(encoder: Encoder, shape: WindowShape, mesh: Mesh) -> Callable
         out_specs=(data, data, data),
         check_vma=False,  # the loop's initial values come from constants, which the check would want cast by hand
     )
+
+
+def compiled_window_program(
+    encoder: Encoder, shape: WindowShape, mesh: Mesh, inputs: tuple[Any, ...]
+) -> tuple[jax.stages.Compiled, int]:
+    """The program for inputs of such shapes and shardings, its carry donated, and how many compilations it took.
+
+    None, if this process has it from before (tracing and compiling take 0.25 s), or JAX's compilation cache has it.
+    """
+    leaves, tree = jax.tree.flatten(inputs)
+    described = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves)
+    widest = str(jnp.result_type(float))  # follows jax_enable_x64
+    key = nnx.split(encoder)[0], shape, mesh, tree, described, widest
+    try:
+        before = _compiled.cache_info().misses
+        program, compilations = _compiled(*key)
+        return program, compilations if _compiled.cache_info().misses > before else 0
+    except TypeError:  # an attribute of the cell that has no hash
+        return _compiled.__wrapped__(*key)
+
+
+@lru_cache(maxsize=16)
+def _compiled(
+    graphdef: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], widest: str
+) -> tuple[jax.stages.Compiled, int]:
+    """All that the program depends on in, the program and its compilations out."""
+    hits = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    lowered = jax.jit(window_program(graphdef, shape, mesh), donate_argnums=2).lower(*jax.tree.unflatten(tree, inputs))
+    jax.monitoring.register_event_listener(listen)
+    try:
+        return lowered.compile(compiler_options(mesh)), 1 - len(hits)
+    finally:
+        jax.monitoring.unregister_event_listener(listen)

@@ -397,6 +397,12 @@ def test_an_engine_compiles_once_and_its_runs_never() -> None:
             features_of(engine, rows)
     assert events == []
     assert engine.run().statistics.compilations == 1
+    with counted_compilations() as events:
+        twin = Engine(Encoder.from_seed(SEED + 1, D, H), mesh_of(2), WindowShape(5, 4, 7))
+    assert len(events) == twin.compilations == 0
+    assert np.abs(features_of(twin, ROWS) - features_of(engine, ROWS)).max() > 0.1, "the weights are the other one's"
+    swish = Encoder(nnx.GRUCell(D, H, activation_fn=nnx.swish, rngs=nnx.Rngs(SEED)))
+    assert Engine(swish, mesh_of(2), WindowShape(5, 4, 7)).compilations == 1
 
 
 def test_a_compilation_would_be_counted() -> None:

@@ -134,12 +134,26 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
         text.replace("    import pyarrow.parquet as pq\n", "    import pyarrow.parquet as pq\n" + ABORT, 1)
     )
     monkeypatch.setattr(footers, "__file__", str(script))
+    child = footers._Child(None)
+    monkeypatch.setattr(footers, "_local_child", lambda: child)
     paths = [str(folder / name) for name in ("a.parquet", "b.parquet", "sub/c.parquet")]
     answers = list(footers.read_footers(paths, uri=None))
     assert "ended the process" in answers[1]["error"] and "-6" in answers[1]["error"]
     assert [answer.get("row_groups", ())[0][0] for answer in (answers[0], answers[2])] == [2, 2]
     with pytest.raises(DataError, match=r"b\.parquet .*ended the process"):
         open_source(folder / "b.parquet")
+    child.close()
+
+
+def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folder: Path) -> None:
+    open_source(folder)
+    first = footers._local_child()._process
+    open_source(folder)
+    assert first is not None and footers._local_child()._process is first
+    first.kill()
+    first.wait()
+    assert open_source(folder).rows > 0
+    assert footers._local_child()._process is not first
 
 
 ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
