@@ -45,19 +45,17 @@ def opponent(module: str, workload: str, source: Path, weights_file: Path) -> Co
 
     found = importlib.import_module(f"benchmarks.opponents.{module}")
     settings, weights = found.SETTINGS[workload], common.Weights.load(weights_file)
-    if hasattr(found, "start"):  # Ray: it reads and writes by itself
-        run = found.start(weights_file, settings)
-        return {"run": lambda destination: run(source, destination)}
-    model = found.build(weights, settings)
+    job = found.job(weights_file, settings)
 
     def prepare() -> Callable[[], Any]:
         rows, _ = common.joined(list(common.read_spans(source, settings.look_ahead_mb)))
+        model = found.build(weights, settings)
         return lambda: common.compute(rows, model, weights.hidden, settings)
 
-    return {
-        "run": lambda destination: common.featurize(source, destination, model, weights.hidden, settings),
-        "compute": lazily(prepare),
-    }
+    commands: Commands = {"run": lambda destination: job(source, destination)}
+    if hasattr(found, "build"):  # not Ray, which reads and writes by itself
+        commands["compute"] = lazily(prepare)
+    return commands
 
 
 def lazily(prepare: Callable[[], Callable[[], Any]]) -> Callable[[Path], Any]:

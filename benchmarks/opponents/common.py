@@ -67,6 +67,7 @@ class Settings:
         growth: each length bucket is at most so much longer than the one before; 1 has a bucket for every length.
         fill: a batch is halved until so much of it is real steps (down to `least`); 0 never halves.
         least: rows of the smallest batch.
+        blocks: of Ray, which has no look-ahead of its own.
         once_growth: that of a process that runs once, and so pays for its compilations.
     """
 
@@ -75,6 +76,7 @@ class Settings:
     growth: float = 1.0
     fill: float = 0.0
     least: int = 4
+    blocks: int = 2
     once_growth: float = 1.0
 
     def for_one_run(self) -> Settings:
@@ -96,14 +98,19 @@ class Span:
     pending: list[Future[None]]
 
 
+def rows_of(column: pa.ChunkedArray) -> Rows:
+    """The sequences of a `list<list<float>>` column, without a copy where it is one chunk."""
+    outer = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    offsets = outer.offsets.to_numpy().astype(np.int64)
+    inner = outer.values.slice(offsets[0], offsets[-1] - offsets[0])
+    values = inner.flatten().to_numpy()
+    return Rows(values.reshape(len(inner), -1), offsets - offsets[0])
+
+
 def decode(source: Path, group: int) -> tuple[Rows, pa.Table]:
-    """A row group's sequences, without a copy, and its other columns."""
+    """A row group's sequences and its other columns."""
     table = pq.ParquetFile(source).read_row_group(group, use_threads=False)
-    outer = table["sequence"].combine_chunks()
-    outer = outer.chunk(0) if isinstance(outer, pa.ChunkedArray) else outer
-    values = outer.values.values.to_numpy()
-    width = len(values) // max(1, len(outer.values))
-    return Rows(values.reshape(-1, width), outer.offsets.to_numpy().astype(np.int64)), table.drop(["sequence"])
+    return rows_of(table["sequence"]), table.drop(["sequence"])
 
 
 def joined(parts: list[tuple[Rows, pa.Table]]) -> tuple[Rows, pa.Table]:
@@ -226,13 +233,24 @@ def bucket(steps: int, growth: float) -> int:
     return level
 
 
-def main(build: Callable[[Weights, Settings], Model], tuned: Mapping[str, Settings]) -> None:
+Job = Callable[[Path, Path], None]
+"""Source, destination -> None."""
+
+
+def start(build: Callable[[Weights, Settings], Model], weights_file: Path, settings: Settings) -> Job:
+    """The job of an opponent that is a `Model`."""
+    weights = Weights.load(weights_file)
+    model = build(weights, settings)
+    return lambda source, destination: featurize(source, destination, model, weights.hidden, settings)
+
+
+def main(start: Callable[[Path, Settings], Job], tuned: Mapping[str, Settings]) -> None:
     """An opponent's command line: `python -m benchmarks.opponents.NAME SRC DST --weights W.npz --workload W2`."""
     arguments = parse()
-    weights, settings = Weights.load(arguments.weights), tuned[arguments.workload]
+    settings = tuned[arguments.workload]
     if arguments.once:
         settings = settings.for_one_run()
-    featurize(arguments.source, arguments.destination, build(weights, settings), weights.hidden, settings)
+    start(arguments.weights, settings)(arguments.source, arguments.destination)
 
 
 def parse() -> argparse.Namespace:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 from flax import nnx
 
-from benchmarks.opponents.common import Model, Settings, Weights, main
+from benchmarks.opponents.common import Model, Settings, Weights, main, start
 from benchmarks.opponents.tuned import TUNED
 from benchmarks.opponents.vmap_buckets import bucketed_model
 
@@ -23,5 +25,7 @@ def forward(cell: nnx.GRUCell, x: jax.Array, lengths: jax.Array | None) -> jax.A
     return carry
 
 
+job = partial(start, build)
+
 if __name__ == "__main__":
-    main(build, SETTINGS)
+    main(job, SETTINGS)

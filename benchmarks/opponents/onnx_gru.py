@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, main, padded_index
+from benchmarks.opponents.common import Model, Rows, Settings, Weights, main, padded_index, start
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["onnx"]
@@ -57,5 +59,7 @@ def zrn(gates: np.ndarray, hidden: int) -> np.ndarray:
     return np.concatenate([z, r, n])[None].astype(np.float32)
 
 
+job = partial(start, build)
+
 if __name__ == "__main__":
-    main(build, SETTINGS)
+    main(job, SETTINGS)

@@ -6,11 +6,13 @@ row. Start it with OMP_NUM_THREADS=1; `contenders.py` does, and says what else i
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, main
+from benchmarks.opponents.common import Model, Rows, Settings, Weights, main, start
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["torch"]
@@ -47,5 +49,7 @@ def packed(rows: Rows, batch: np.ndarray) -> PackedSequence:
     return PackedSequence(torch.from_numpy(rows.values.take(index, axis=0)), torch.from_numpy(batch_sizes))
 
 
+job = partial(start, build)
+
 if __name__ == "__main__":
-    main(build, SETTINGS)
+    main(job, SETTINGS)

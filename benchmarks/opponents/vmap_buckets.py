@@ -8,7 +8,7 @@ runs in the thread that calls it, so that two threads make two workers, and one 
 from __future__ import annotations
 
 import threading
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, bucket, main, padded_index
+from benchmarks.opponents.common import Model, Rows, Settings, Weights, bucket, main, padded_index, start
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["vmap"]
@@ -90,5 +90,7 @@ def cell_with(weights: Weights) -> nnx.GRUCell:
     return cell
 
 
+job = partial(start, build)
+
 if __name__ == "__main__":
-    main(build, SETTINGS)
+    main(job, SETTINGS)
