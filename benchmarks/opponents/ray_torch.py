@@ -66,4 +66,7 @@ def job(weights_file: Path, settings: Settings) -> Job:
 
 
 if __name__ == "__main__":
-    main(job, SETTINGS)
+    # Ray sends what stands in __main__ by value, which a cached function does not survive.
+    from benchmarks.opponents import ray_torch
+
+    main(ray_torch.job, SETTINGS)

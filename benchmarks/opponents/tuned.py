@@ -1,9 +1,9 @@
 """The tuned settings of each opponent on each workload.
 
-Made with `python -m benchmarks.tune`, on two Zen 5 cores. How much they matter, Parquet to Parquet: onnx with batches
-of 16 is 10 % faster than with 32 and 20 % than with 64; torch with 128 is 7 % slower than with 512 on W1, 15 % on W2; vmap
-stays within 5 % from 32 to 64; a look-ahead of 16 to 64 MB is up to 20 % faster than the whole file where lengths are
-equal, since reading and writing overlap the work. `nnx` was given what `vmap` was best with.
+From `python -m benchmarks.tune` on two Zen 5 cores, 3 to 4 rounds each, whose spread is as large as most differences.
+Parquet to Parquet on W1: onnx with batches of 16 was 11 % faster than with 32 and 22 % than with 64; torch with 128 was
+7 % slower than with 512; vmap with a look-ahead of 16 MB was 7 to 27 % faster than with the whole file.
+Not tuned by themselves: `nnx`, which has the settings of `vmap`, and `ray`, of which only the blocks were tried, on W2.
 """
 
 from __future__ import annotations
