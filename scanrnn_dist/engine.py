@@ -30,6 +30,10 @@ from scanrnn_dist.tape import Tape, Window, WindowShape
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
+LOOK_AHEAD_BYTES = 32 << 20
+"""Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
+SHORT_WINDOW = 8
+"""While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
 
 
 @dataclass
@@ -128,6 +132,11 @@ class _Sent(NamedTuple):
     output: Future[jax.Array]
     fits: bool  # whether the output names just the rows that end; else it is all that was emitted
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the devices are done with it."""
+        return self.output.done() and bool(self.output.result().is_ready())  # type: ignore[attr-defined]
+
 
 class Run:
     """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
@@ -144,9 +153,9 @@ class Run:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.statistics = Statistics(compilations=engine.compilations)
-        self._tape = Tape(engine.lanes, engine.shape.block_steps)
+        self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._carry = engine.initial_carry()
-        self._values = ValueStream(engine.encoder.in_features)
+        self._values = ValueStream(engine.encoder.in_features, 3 * LOOK_AHEAD_BYTES)
         self._sent: deque[_Sent] = deque()
         self._free_feeds: list[Feed] = []
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
@@ -158,8 +167,25 @@ class Run:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether fewer than two whole windows wait, so that lanes may soon be idle."""
-        return self.steps_waiting < 2 * self.engine.lanes * self.engine.shape.window_steps
+        """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
+        steps = self._tape.rows_blocks * self.engine.shape.block_steps
+        in_bytes = 4 * steps * self.engine.encoder.in_features
+        return in_bytes < LOOK_AHEAD_BYTES or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
+
+    @property
+    def has_window(self) -> bool:
+        """Whether enough rows wait for a window, as long as more are to come.
+
+        A whole one; a short one where it takes less time and the devices have nothing to do.
+        """
+        blocks = self.engine.shape.window_blocks
+        least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
+        return self._tape.ready_blocks >= least
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the devices have nothing to do."""
+        return all(sent.is_ready for sent in self._sent)
 
     @property
     def is_busy(self) -> bool:
@@ -199,12 +225,17 @@ class Run:
             finished.extend(self.advance())
         return finished
 
-    def advance(self) -> list[Finished]:
-        """Send one window, if rows wait; fetch what has to be fetched before the next one."""
-        if self._tape.blocks_left:
-            self._send(self._tape.next_window(self.engine.shape.window_blocks))
+    def advance(self, more: bool = False) -> list[Finished]:
+        """Send one window, if rows wait; fetch what has to be fetched before the next one.
+
+        Args:
+            more: whether rows are still to come. Then a window is sent if they fill it (`has_window`), and the last
+                ones are not waited for.
+        """
+        if self.has_window if more else self._tape.blocks_left:
+            self._send(self._tape.next_window(self.engine.shape.window_blocks, more))
         finished = []
-        while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not self._tape.blocks_left):
+        while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._tape.blocks_left):
             finished.append(self._fetch(self._sent.popleft()))
         return finished
 

@@ -58,7 +58,9 @@ class ValueStream:
         array([0, 1])
     """
 
-    def __init__(self, in_features: int) -> None:
+    def __init__(self, in_features: int, least_bytes: int = 0) -> None:
+        """An empty stream whose arena takes at least so many bytes; memory that is not used is not touched."""
+        self._least_steps = least_bytes // (4 * in_features)
         self._arena = np.empty((0, in_features), np.float32)
         self._is_ours = False  # whether the arena may be written to: not while it is a batch of the caller's
         self._batches: list[_Batch] = []  # in the order of the stream
@@ -126,7 +128,7 @@ class ValueStream:
         if self._is_ours and len(self._arena) - end >= steps:
             return end
         live = sum(batch.steps for batch in by_position)
-        arena = np.empty(((live + steps) * 3 // 2, self._arena.shape[1]), np.float32)
+        arena = np.empty((max((live + steps) * 3 // 2, self._least_steps), self._arena.shape[1]), np.float32)
         end = 0
         for batch in by_position:
             arena[end : end + batch.steps] = self._arena[batch.at : batch.at + batch.steps]

@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
-from scanrnn_dist.dataset.reader import Chunk, read_chunks
+from scanrnn_dist.dataset.reader import Prefetched, read_chunks
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
@@ -36,9 +37,10 @@ from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.tape import WindowShape
 
-CHUNK_BYTES = 8 << 20
-"""Decoded bytes of a chunk, the unit of reading, of sorting by length, and of writing."""
-PREFETCH_BYTES = 32 << 20
+CHUNK_BYTES = 2 << 20
+"""Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
+was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
+PREFETCH_BYTES = 8 << 20
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
 
@@ -143,24 +145,22 @@ def featurize(
         raise ConfigError(f"The destination {destination} is a URI; expected a folder of this machine.")
     manifest = Manifest(Path(destination))
     _check_apart(plan, manifest.destination)
-    engine = Engine(encoder, mesh, window_shape)
-    manifest.create()
-    options = {
-        "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": plan.rows_per_part,
-        "lossy_cast": lossy_cast,
-    }  # fmt: skip
-    described = _describe(engine, options)
-    manifest.write_job({**described, **plan.records})
-    _save_encoder(manifest, encoder)
-    schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
-
     chunks = read_chunks(
         plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=encoder.in_features,
         chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast,
     )  # fmt: skip
-    with ExitStack() as stack:
+    with closing(chunks), ExitStack() as stack:
+        engine = Engine(encoder, mesh, window_shape)
+        manifest.create()
+        options = {
+            "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": plan.rows_per_part,
+            "lossy_cast": lossy_cast,
+        }  # fmt: skip
+        described = _describe(engine, options)
+        manifest.write_job({**described, **plan.records})
+        _save_encoder(manifest, encoder)
+        schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
         run = stack.enter_context(closing(engine.run()))
-        stack.enter_context(closing(chunks))  # type: ignore[type-var]
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units)))
         stream = _Stream(run, chunks, max_steps)
         for finished in stream:
@@ -196,7 +196,7 @@ class _Stream:
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
     """
 
-    def __init__(self, run: Run, chunks: Iterator[Chunk], max_steps: int | None) -> None:
+    def __init__(self, run: Run, chunks: Prefetched, max_steps: int | None) -> None:
         self.read_wait_seconds = 0.0
         self._run, self._chunks, self._max_steps = run, chunks, max_steps
         self._open: deque[_OpenChunk] = deque()
@@ -205,41 +205,49 @@ class _Stream:
 
     def __iter__(self) -> Iterator[_OpenChunk]:
         while True:
-            self._fill()
-            if not self._run.is_busy:
+            more = self._fill()
+            if not more and not self._run.is_busy:
                 return
-            for finished in self._run.advance():
+            for finished in self._run.advance(more):
                 self._place(finished)
             while self._open and self._open[0].rows_left == 0:
                 self._first_rows.popleft()
                 yield self._open.popleft()
 
-    def _fill(self) -> None:
-        """Hand the engine rows until it has enough, the memory is used up, or there are none."""
+    def _fill(self) -> bool:
+        """Hand the engine rows until it has enough; whether it may count on more.
+
+        Not if the memory is used up, or there are none. Once it has enough for a window, idle devices do not wait for
+        more, and no chunk is waited for.
+        """
         while self._run.wants_rows and not self._is_exhausted:
             if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
-                return
+                return False
+            if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
+                return True
             begin = time.perf_counter()
             chunk = next(self._chunks, None)
             self.read_wait_seconds += time.perf_counter() - begin
             if chunk is None:
                 self._is_exhausted = True
-                return
+                return False
             rows = len(chunk.sequences)
             features = np.empty((rows, self._run.engine.out_features), np.float32)
             self._first_rows.append(self._run.statistics.rows)
             self._open.append(_OpenChunk(chunk.unit, chunk.first_row, chunk.kept, features, rows))
             self._run.submit(chunk.sequences, self._max_steps)
+        return not self._is_exhausted
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""
-        first_rows = np.asarray(self._first_rows)
-        of_chunk = np.searchsorted(first_rows, finished.rows, side="right") - 1
-        for index in np.unique(of_chunk):
-            mine = of_chunk == index
-            chunk = self._open[index]
-            chunk.features[finished.rows[mine] - first_rows[index]] = finished.features[mine]
-            chunk.rows_left -= int(mine.sum())
+        order = np.argsort(finished.rows)
+        rows = finished.rows[order]
+        bounds = [*np.searchsorted(rows, np.asarray(self._first_rows)), len(rows)]
+        for index, (begin, end) in enumerate(pairwise(bounds)):
+            if begin < end:
+                chunk = self._open[index]
+                chunk.features[rows[begin:end] - self._first_rows[index]] = finished.features[order[begin:end]]
+                chunk.rows_left -= end - begin
 
 
 def _check_apart(plan: Plan, destination: Path) -> None:

@@ -28,7 +28,7 @@ LANES = {
 BLOCK_STEPS = 4
 MOST_WINDOW_BLOCKS = {"cpu": 512, "gpu": 64, "tpu": 64}
 """On CPU, 512 blocks are 7 % faster than 256 and 20 % than 128: the host side of a window costs half a millisecond."""
-WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = 8 << 20
 """What a window's input, and what it emits, may take on each CPU device; more elsewhere, in proportion to the lanes."""
 
 
@@ -74,8 +74,8 @@ def default_window_shape(mesh: Mesh, in_features: int, out_features: int) -> Win
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """Options for the compiler, of the window program alone; nothing that `XLA_FLAGS` speaks of.
 
-    Where a CPU has AVX-512, XLA does not use its whole width by itself: 512 bits are 8 % faster at H = 512, 16 % at 128,
-    23 % at 32. No other option changed more than the noise, fast math and oneDNN included.
+    Where a CPU has AVX-512, XLA does not use its whole width by itself: 512 bits are 8 % faster at H = 512, 16 % at 128
+    and 23 % at 32. No other option changed more than the noise, fast math and oneDNN included.
     """
     option = "xla_cpu_prefer_vector_width"
     if device_kind(mesh) != "cpu" or option in os.environ.get("XLA_FLAGS", "") or not _has_avx512():

@@ -13,6 +13,8 @@ This module knows lengths and positions, no values and no JAX; `engine.py` copie
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +80,12 @@ class _Pieces:
         """The pieces at `index`; a slice gives views."""
         return _Pieces(*(column[index] for column in self._columns()))
 
-    def joined(self, other: _Pieces) -> _Pieces:
-        """These pieces and then the `other` ones."""
-        return _Pieces(*(np.concatenate(both) for both in zip(self._columns(), other._columns(), strict=True)))
+    @staticmethod
+    def joined(groups: Iterable[_Pieces]) -> _Pieces:
+        """The pieces of all groups, one after the other."""
+        return _Pieces(
+            *(np.concatenate(column) for column in zip(*(group._columns() for group in groups), strict=True))
+        )
 
     def _columns(self) -> tuple[np.ndarray, ...]:
         return self.row, self.start, self.steps, self.blocks, self.is_new, self.lane
@@ -89,9 +94,10 @@ class _Pieces:
 class Tape:
     """The rows that wait, the rows that were cut, and how the next window is filled with them.
 
-    Rows are numbered in the order of `add`. Those of one `add` go longest first, so that the end of the job does not
-    wait for one lane that got a long row late; those of a later `add` come after those of an earlier one, so that no
-    row waits for ever.
+    Rows are numbered in the order of `add`, and go in the order of their groups, one `add` being a group, and longest
+    first within it; but rows longer than `long_blocks` go before all others, and once no more rows are to come, all
+    that wait go longest first. So the end of the job does not wait for one lane that got a long row late, and few rows
+    ever wait for a later one.
 
     Example:
         >>> tape = Tape(lanes=1, block_steps=4)
@@ -101,13 +107,15 @@ class Tape:
         ([4, 2, 3], [1, 0])
     """
 
-    def __init__(self, lanes: int, block_steps: int) -> None:
+    def __init__(self, lanes: int, block_steps: int, long_blocks: int = 2**62) -> None:
         """An empty tape of so many `lanes`, over all devices."""
-        self.lanes = lanes
-        self.block_steps = block_steps
+        self.lanes, self.block_steps, self.long_blocks = lanes, block_steps, long_blocks
         self.rows_added = 0
-        self._set_waiting(self._pieces(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)))
-        self._cut = self._waiting
+        self._groups: deque[_Pieces] = deque()  # what waits, in the order in which it goes
+        self._blocks_waiting = 0
+        self._short_waiting = 0  # the same, no row counted with more than `long_blocks`
+        self._is_sorted = True
+        self._cut = self._pieces(*np.zeros((3, 0), np.int64))
 
     @property
     def blocks_left(self) -> int:
@@ -115,61 +123,101 @@ class Tape:
         return self._blocks_waiting + int(self._cut.blocks.sum())
 
     @property
-    def _blocks_waiting(self) -> int:
-        return int(self._end[-1] - self._laid_before(self._head)) if len(self._end) else 0
+    def rows_blocks(self) -> int:
+        """Blocks of the rows that no lane has begun yet."""
+        return self._blocks_waiting
+
+    @property
+    def ready_blocks(self) -> int:
+        """How high the next window may be, as long as more rows are to come.
+
+        Half as high as what waits could fill the lanes: rows are no water, and what crosses a window's end fills no
+        other lane, so without the other half some would find nothing left. Rows that are longer than the window is high
+        can still leave a lane idle for one short window.
+        """
+        return self._level(self._short_waiting, self.long_blocks)[0] // 2
 
     def add(self, starts: np.ndarray, lengths: np.ndarray) -> None:
         """Append rows, each `lengths[i]` steps that begin at `starts[i]` of the value stream; both `(n,)` integers."""
-        order = np.argsort(-lengths, kind="stable")
-        new = self._pieces(self.rows_added + order, starts[order], lengths[order])
-        self.rows_added += len(order)
-        self._set_waiting(self._waiting.select(slice(self._head, None)).joined(new))
+        new = self._pieces(np.arange(self.rows_added, self.rows_added + len(lengths)), starts, lengths)
+        new = new.select(_longest_first(new.blocks))
+        self.rows_added += len(lengths)
+        self._count(new, 1)
+        self._is_sorted = False
+        n_long = int(np.searchsorted(-new.blocks, -self.long_blocks))
+        if n_long:
+            self._groups.appendleft(new.select(slice(n_long)))
+        if n_long < len(lengths):
+            self._groups.append(new.select(slice(n_long, None)))
 
-    def next_window(self, window_blocks: int) -> Window:
+    def next_window(self, window_blocks: int, more: bool = False) -> Window:
         """Lay as many rows as fit into `window_blocks` blocks per lane; what is left stays for the next window.
 
-        When all that is left fits, every lane gets an equal share, and the window is as short as that allows.
+        Args:
+            window_blocks: the most blocks of a lane, `K`.
+            more: whether rows are still to come. If so, the window is as short as needed for every lane to be full.
+                If not, and all that is left fits, every lane gets an equal share.
         """
-        carried = np.zeros(self.lanes, np.int64)
-        carried[self._cut.lane] = self._cut.blocks
-        height = min(window_blocks, self._equal_share(carried))
-        pieces = self._cut.joined(self._take(np.maximum(height - carried, 0)))
+        if not more and not self._is_sorted and self._groups:
+            waiting = _Pieces.joined(self._groups)
+            self._groups = deque([waiting.select(_longest_first(waiting.blocks))])
+            self._is_sorted = True
+        ends_level = self._level(self._blocks_waiting, self._cut.blocks.max(initial=0))
+        height = min(window_blocks, self.ready_blocks if more else ends_level[1])
+        free = np.full(self.lanes, height)
+        free[self._cut.lane] -= self._cut.blocks
+        pieces = _Pieces.joined([self._cut, self._take(np.maximum(free, 0), height)])
         pieces = pieces.select(np.argsort(pieces.lane, kind="stable"))  # lane by lane, what was cut before what is new
-        return self._lay(pieces, window_blocks)
+        return self._lay(pieces, height if more else window_blocks)
 
     def _pieces(self, row: np.ndarray, start: np.ndarray, steps: np.ndarray) -> _Pieces:
         """Whole rows; an empty one takes a block too, in which its initial carry is emitted."""
         blocks = np.maximum(1, -(-steps // self.block_steps))
         return _Pieces(row, start, steps, blocks, np.ones(len(row), bool), np.zeros(len(row), np.int64))
 
-    def _set_waiting(self, waiting: _Pieces) -> None:
-        self._waiting, self._end, self._head = waiting, np.cumsum(waiting.blocks), 0
+    def _count(self, pieces: _Pieces, sign: int) -> None:
+        """Count pieces among what waits, or, with `sign` -1, no longer."""
+        self._blocks_waiting += sign * int(pieces.blocks.sum())
+        self._short_waiting += sign * int(np.minimum(pieces.blocks, self.long_blocks).sum())
 
-    def _laid_before(self, index: int) -> int:
-        return int(self._end[index - 1]) if index else 0
+    def _level(self, poured: int, highest: int) -> tuple[int, int]:
+        """The height to which so many blocks, `poured` on the cut rows, fill the lanes, rounded down, and up.
 
-    def _equal_share(self, carried: np.ndarray) -> int:
-        """The height to which all lanes are filled when every waiting block is laid, as water finds its level."""
-        level = np.sort(carried)
-        # poured[i]: blocks that fit when the i + 1 lowest lanes are filled to the height of lane i
-        poured = level * np.arange(1, len(level) + 1) - np.cumsum(level)
-        lanes = max(1, int(np.searchsorted(poured, self._blocks_waiting, side="left")))
-        return -(-(self._blocks_waiting + int(level[:lanes].sum())) // lanes)
+        As water finds its level. A cut row counts with at most `highest` blocks.
+        """
+        level = np.zeros(self.lanes, np.int64)
+        level[self._cut.lane] = np.minimum(self._cut.blocks, highest)
+        level.sort()
+        # fits[i]: blocks that fit when the i + 1 lowest lanes are filled to the height of lane i
+        fits = level * np.arange(1, self.lanes + 1) - np.cumsum(level)
+        lanes = max(1, int(np.searchsorted(fits, poured, side="left")))
+        under = poured + int(level[:lanes].sum())
+        return under // lanes, -(-under // lanes)
 
-    def _take(self, free: np.ndarray) -> _Pieces:
+    def _take(self, free: np.ndarray, height: int) -> _Pieces:
         """Give each lane the next waiting rows until its `free` blocks are full; the last of them may cross the end."""
-        begin, lanes = self._head, np.flatnonzero(free)
-        heads = np.full(len(lanes) + 1, len(self._end))
+        lanes = np.flatnonzero(free)
+        needed = int(free.sum()) + len(lanes) * height  # what crosses the end fills no other lane
+        groups = [self._cut.select(slice(0))]  # of no rows: something to join when nothing waits
+        while self._groups and needed > 0:
+            groups.append(self._groups.popleft())
+            needed -= int(np.minimum(groups[-1].blocks, height).sum())
+        pool = _Pieces.joined(groups)
+        end = np.cumsum(pool.blocks)
+        head, heads = 0, np.full(len(lanes) + 1, len(end))
         for i, room in enumerate(free[lanes]):
-            heads[i] = self._head
-            if self._head == len(self._end):
+            heads[i] = head
+            if head == len(end):
                 break
             # the rows that begin before the lane is full: the predecessor of each ends before
-            full = self._laid_before(self._head) + room
-            self._head = min(int(np.searchsorted(self._end, full, side="left")) + 1, len(self._end))
-        heads[len(lanes)] = self._head
-        taken = self._waiting.select(slice(begin, self._head))
+            full = (int(end[head - 1]) if head else 0) + room
+            head = min(int(np.searchsorted(end, full, side="left")) + 1, len(end))
+        heads[len(lanes)] = head
+        if head < len(end):
+            self._groups.appendleft(pool.select(slice(head, None)))
+        taken = pool.select(slice(head))
         taken.lane = np.repeat(lanes, np.diff(heads))
+        self._count(taken, -1)
         return taken
 
     def _lay(self, pieces: _Pieces, window_blocks: int) -> Window:
@@ -205,3 +253,12 @@ class Tape:
         steps = laid * self.block_steps
         not_new = np.zeros(len(laid), bool)
         return _Pieces(cut.row, cut.start + steps, cut.steps - steps, cut.blocks - laid, not_new, cut.lane)
+
+
+def _longest_first(blocks: np.ndarray) -> np.ndarray:
+    """The order of rows by their blocks, the most first, equal ones as they came.
+
+    In 16 bits where that is enough: numpy then sorts by radix, 300,000 rows in 3 ms instead of 20.
+    """
+    keys = (2**16 - 1 - blocks).astype(np.uint16) if blocks.max(initial=0) < 2**16 else -blocks
+    return np.argsort(keys, kind="stable")

@@ -161,7 +161,7 @@ def _recompute(
             plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
             lossy_cast=options["lossy_cast"],
         )  # fmt: skip
-        with closing(chunks):  # type: ignore[type-var]
+        with closing(chunks):
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{part}, row {rows[nth]}"
                 # As text, so that a NaN that was kept equals itself.

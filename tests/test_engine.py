@@ -466,8 +466,13 @@ def test_rows_that_fill_every_lane_waste_nothing() -> None:
     assert run.statistics.occupancy == 1.0 and run.statistics.windows == 3
 
 
-def test_rows_are_wanted_until_two_windows_wait() -> None:
+def test_rows_are_wanted_until_two_windows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     run = engine_of(2).run()
+    assert run.wants_rows
+    run.submit(Ragged.from_sequences(random_rows([24] * 30)))
+    assert run.wants_rows, "the look-ahead is given in bytes"
+    run = engine_of(2).run()
+    monkeypatch.setattr("scanrnn_dist.engine.LOOK_AHEAD_BYTES", 0)
     for _ in range(2):
         assert run.wants_rows
         run.submit(Ragged.from_sequences(random_rows([24] * 10)))

@@ -77,20 +77,23 @@ def play_job(
     lanes: int, block_steps: int, window_blocks: int, adds: list[list[int]], windows_between: list[int]
 ) -> Player:
     """Add batches of rows, with some windows after each, then windows until nothing is left; checks everything."""
-    tape, player = Tape(lanes, block_steps), Player(lanes, block_steps)
+    tape, player = Tape(lanes, block_steps, long_blocks=window_blocks), Player(lanes, block_steps)
     starts_of: list[int] = []
     lengths_of: list[int] = []
     stream = 7
 
-    def one_window() -> None:
+    def one_window(more: bool) -> None:
         before = tape.blocks_left
-        window = tape.next_window(window_blocks)
+        window = tape.next_window(window_blocks, more)
         laid = int(((window.count > 0) | window.reset).sum())
         assert laid > 0 and tape.blocks_left == before - laid
-        player.play(window, window_blocks)
-        if player.begun < len(lengths_of):
+        assert not more or window.blocks <= max(1, before // lanes), "higher than what waits can fill"
+        height = window.blocks if more else window_blocks
+        player.play(window, height)
+        lasts = not more or max(lengths_of) <= height * block_steps
+        if player.begun < len(lengths_of) and lasts:
             busy = (window.count > 0) | window.reset
-            assert busy.all() and window.blocks == window_blocks, "a lane idles while rows wait"
+            assert busy.all() and window.blocks == height, "a lane idles while rows wait"
 
     for lengths, windows in zip(adds, windows_between, strict=True):
         starts = []
@@ -102,10 +105,12 @@ def play_job(
         starts_of += starts
         lengths_of += lengths
         for _ in range(windows):
-            if tape.blocks_left:
-                one_window()
+            if tape.ready_blocks:
+                one_window(more=True)
+            elif tape.blocks_left:
+                one_window(more=False)
     while tape.blocks_left:
-        one_window()
+        one_window(more=False)
     wanted = {row: list(range(s, s + n)) for row, (s, n) in enumerate(zip(starts_of, lengths_of, strict=True))}
     assert player.finished == wanted
     assert tape.rows_added == player.begun == len(wanted)
@@ -141,26 +146,55 @@ def test_an_empty_tape_has_nothing_left() -> None:
     assert tape.blocks_left == 0 and tape.rows_added == 0
 
 
-def test_rows_of_an_add_go_longest_first_and_after_those_of_earlier_adds() -> None:
-    rng = np.random.default_rng(1)
-    adds = [rng.integers(0, 60, 40) for _ in range(3)]
-    tape = Tape(4, 4)
-    for lengths in adds:
-        tape.add(np.zeros(len(lengths), np.int64), lengths)
+def started_numbers(tape: Tape, more: bool) -> dict[int, int]:
+    """In which window, all being of one block, each row was begun that ended."""
     started: dict[int, int] = {}
-    number, begun = 0, [0] * 4
-    while tape.blocks_left:
-        window = tape.next_window(1)  # of one block: a row that begins in an earlier window was surely taken before
+    begun = [0] * tape.lanes
+    number = 0
+    while tape.ready_blocks if more else tape.blocks_left:
+        window = tape.next_window(1, more)
         number += 1
         for lane in np.flatnonzero(window.reset[:, 0]):
             begun[lane] = number
         for lane, row in zip(window.ends_lane, window.rows, strict=True):
             started[int(row)] = begun[lane]
-    lengths = np.concatenate(adds)
-    batch = np.repeat(np.arange(3), 40)
-    order = sorted(started, key=lambda row: (batch[row], -lengths[row]))
+    return started
+
+
+def test_rows_of_an_add_go_longest_first_and_after_those_of_earlier_adds_while_more_are_to_come() -> None:
+    rng = np.random.default_rng(1)
+    adds = [rng.integers(0, 60, 40) for _ in range(3)]
+    tape = Tape(4, 4)
+    for lengths in adds:
+        tape.add(np.zeros(len(lengths), np.int64), lengths)
+    started = started_numbers(tape, more=True)
+    blocks, batch = np.maximum(1, -(-np.concatenate(adds) // 4)), np.repeat(np.arange(3), 40)
+    order = sorted(started, key=lambda row: (batch[row], -blocks[row], row))
+    assert len(order) >= 110
+    assert (np.diff([started[row] for row in order]) >= 0).all()
+
+
+def test_what_waits_goes_longest_first_once_no_more_is_to_come() -> None:
+    rng = np.random.default_rng(1)
+    adds = [rng.integers(0, 60, 40) for _ in range(3)]
+    tape = Tape(4, 4)
+    for lengths in adds:
+        tape.add(np.zeros(len(lengths), np.int64), lengths)
+    started = started_numbers(tape, more=False)
+    blocks = np.maximum(1, -(-np.concatenate(adds) // 4))
+    order = sorted(started, key=lambda row: (-blocks[row], row))
     assert len(order) == 120
     assert (np.diff([started[row] for row in order]) >= 0).all()
+
+
+def test_long_rows_go_before_all_that_wait() -> None:
+    tape = Tape(2, 4, long_blocks=10)
+    for lengths in ([8] * 20, [8, 44, 8, 400], [40, 8]):  # 44 steps are 11 blocks, 40 are 10
+        tape.add(np.zeros(len(lengths), np.int64), np.array(lengths))
+    started = started_numbers(tape, more=True)
+    assert started[21] == 1
+    assert min(started[row] for row in started if row != 21 and row != 23) > 1
+    assert started[24] > 1
 
 
 @pytest.mark.parametrize(("lanes", "rows", "blocks"), [(4, 16, 2), (3, 50, 1), (5, 40, 7)])

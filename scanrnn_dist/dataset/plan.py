@@ -79,7 +79,7 @@ class Plan:
             self.source, self.units, column=self.column, keep=[], in_features=in_features,
             chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
         )  # fmt: skip
-        with closing(chunks):  # type: ignore[type-var]
+        with closing(chunks):
             return next(chunks).sequences
 
 

@@ -66,7 +66,7 @@ def read_chunks(
     prefetch_bytes: int = 64 << 20,
     lossy_cast: bool = False,
     nonfinite: Nonfinite = "error",
-) -> Iterator[Chunk]:
+) -> Prefetched:
     """The rows of `units`, in their order, decoded ahead by a thread.
 
     Args:
@@ -80,8 +80,8 @@ def read_chunks(
         lossy_cast: whether numbers may be rounded to float32.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
 
-    Yields:
-        Chunks; closing the generator stops the thread and waits for it.
+    Returns:
+        An iterator of chunks; closing it stops the thread and waits for it.
 
     Raises:
         ConfigError: a column that the source does not have, or a size below 1.
@@ -106,58 +106,97 @@ def read_chunks(
     if len(set(keep)) != len(keep):
         raise ConfigError(f"The kept columns {list(keep)} hold a name twice; expected each once.")
     decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite)
-    return _prefetch(decoder.chunks(units), prefetch_bytes)
+    return Prefetched(decoder.chunks(units), prefetch_bytes)
 
 
-def _prefetch(chunks: Iterator[Chunk], limit_bytes: int) -> Iterator[Chunk]:
-    """What `chunks` yields, or raises, with a thread running ahead while less than `limit_bytes` wait."""
-    ready: deque[Chunk | BaseException | None] = deque()
-    waiting_bytes = 0
-    stopped = False
-    changed = threading.Condition()
+class Prefetched:
+    """What an iterator yields, or raises, with a thread running ahead of the one who takes.
 
-    def put(item: Chunk | BaseException | None) -> None:
-        nonlocal waiting_bytes
-        with changed:
-            ready.append(item)
-            waiting_bytes += item.nbytes if isinstance(item, Chunk) else 0
-            changed.notify_all()
-            # Waits before the next chunk is decoded, not after: so at most one chunk goes beyond the limit.
-            changed.wait_for(lambda: stopped or waiting_bytes < limit_bytes)
+    Args:
+        chunks: the generator that the thread iterates and closes.
+        limit_bytes: the thread runs ahead while less than this waits.
+    """
 
-    def run() -> None:
+    def __init__(self, chunks: Iterator[Chunk], limit_bytes: int) -> None:
+        self._queue = _Queue(limit_bytes)
+        # A daemon: chunks that nobody closed must not keep the interpreter from ending. The thread knows the queue
+        # only, so that whoever drops this object ends it.
+        self._thread = threading.Thread(target=self._queue.fill, args=(chunks,), name="scanrnn-reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `next` would return, or raise, at once."""
+        return bool(self._queue.items) or self._queue.is_stopped
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        item = self._queue.take()
+        if isinstance(item, Chunk):
+            return item
+        self.close()
+        raise StopIteration if item is None else item
+
+    def close(self) -> None:
+        """Stop the thread and wait for it; what waits is dropped."""
+        self._queue.stop()
+        self._thread.join()
+
+    def __del__(self) -> None:
+        self._queue.stop()
+
+
+class _Queue:
+    """Chunks that wait to be taken; then the error that ended them, or None."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.items: deque[Chunk | BaseException | None] = deque()
+        self.is_stopped = False
+        self._waiting_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._changed = threading.Condition()
+
+    def fill(self, chunks: Iterator[Chunk]) -> None:
+        """Put all chunks; the thread's work."""
         try:
             for chunk in chunks:
-                put(chunk)
-                if stopped:
+                self._put(chunk)
+                del chunk  # or it would stay alive while the next one is decoded
+                if self.is_stopped:
                     return
-            put(None)
+            self._put(None)
         except BaseException as error:  # the consumer raises it, in its place
-            put(error)
+            self._put(error)
         finally:
             chunks.close()  # type: ignore[attr-defined]
 
-    # A daemon: a generator that nobody closed must not keep the interpreter from ending.
-    thread = threading.Thread(target=run, name="scanrnn-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: bool(ready))
-                item = ready.popleft()
-                waiting_bytes -= item.nbytes if isinstance(item, Chunk) else 0
-                changed.notify_all()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            del item  # or it would stay alive while the next one is waited for
-    finally:
-        with changed:
-            stopped = True
-            changed.notify_all()
-        thread.join()
+    def take(self) -> Chunk | BaseException | None:
+        """The next item; waits for it, and gives None once stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.items or self.is_stopped)
+            if self.is_stopped:
+                return None
+            item = self.items.popleft()
+            self._waiting_bytes -= item.nbytes if isinstance(item, Chunk) else 0
+            self._changed.notify_all()
+        return item
+
+    def stop(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self.is_stopped = True
+            self.items.clear()
+            self._changed.notify_all()
+
+    def _put(self, item: Chunk | BaseException | None) -> None:
+        with self._changed:
+            self.items.append(item)
+            self._waiting_bytes += item.nbytes if isinstance(item, Chunk) else 0
+            self._changed.notify_all()
+            # Waits before the next chunk is decoded, not after: so at most one chunk goes beyond the limit.
+            self._changed.wait_for(lambda: self.is_stopped or self._waiting_bytes < self._limit_bytes)
 
 
 @dataclass
@@ -235,6 +274,7 @@ class _Decoder:
             if delivered + batch.num_rows <= unit.rows:
                 yield self.chunk(unit, delivered, batch)
             delivered += batch.num_rows
+            del batch  # or it would stay alive while the next one is decoded
         if delivered != unit.rows:
             raise DataError(
                 f"{_span(unit)} promised {unit.rows} rows in the footer and delivered {delivered}. "

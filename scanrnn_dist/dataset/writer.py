@@ -20,6 +20,8 @@ from scanrnn_dist.errors import DataError, StoppedError
 
 FEATURES = "features"
 """The name of the output column."""
+ROW_GROUP_BYTES = 16 << 20
+"""A row group of a part takes at least so many bytes, unless it is the part's last."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class PartWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.schema, self.rows = path, schema, 0
+        self._group: list[pa.RecordBatch] = []  # what is not written yet
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         leaves = _leaves(schema)
         kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
@@ -74,14 +77,14 @@ class PartWriter:
         values = pa.array(np.ascontiguousarray(features).reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(values, width)
         batch = pa.record_batch([*kept.columns, column], schema=self.schema)
-        try:
-            self._writer.write_batch(batch)
-        except OSError as error:
-            raise _stopped(self.path, error) from error
+        self._group.append(batch)
         self.rows += batch.num_rows
+        if sum(waiting.nbytes for waiting in self._group) >= ROW_GROUP_BYTES:
+            self._write_group()
 
     def commit(self) -> PartRecord:
         """Sync the file, give it its name, sync the folder."""
+        self._write_group()
         try:
             self._writer.close()
             with open(self._aside, "rb+") as file:
@@ -92,6 +95,16 @@ class PartWriter:
         except OSError as error:
             raise _stopped(self.path, error) from error
         return record
+
+    def _write_group(self) -> None:
+        group, self._group = self._group, []
+        if not group:
+            return
+        table = pa.Table.from_batches(group)
+        try:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        except OSError as error:
+            raise _stopped(self.path, error) from error
 
     def __enter__(self) -> PartWriter:
         return self

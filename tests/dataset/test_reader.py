@@ -120,7 +120,7 @@ def test_waiting_bytes_stay_below_the_limit_plus_one_chunk() -> None:
             yield FakeChunk(size)
 
     out = []
-    for chunk in reader._prefetch(source(), 1000):
+    for chunk in reader.Prefetched(source(), 1000):
         taken += chunk.nbytes
         out.append(chunk.nbytes)
         time.sleep(0.001)
@@ -146,7 +146,7 @@ def test_closing_stops_the_thread(tmp_path: Path) -> None:
     )
     next(chunks)
     assert threads()
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
     assert not threads()
 
 
