@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
     from scanrnn_dist.job import JobReport, featurize
     from scanrnn_dist.mesh import default_mesh
+    from scanrnn_dist.profiling import profile
     from scanrnn_dist.ragged import Ragged
     from scanrnn_dist.spec import scan_rnn_forward
     from scanrnn_dist.tape import WindowShape
@@ -37,6 +38,7 @@ _MODULE_OF = {
     "default_mesh": "mesh",
     "encode": "arrays",
     "featurize": "job",
+    "profile": "profiling",
     "scan_rnn_forward": "spec",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "default_mesh",
     "encode",
     "featurize",
+    "profile",
     "scan_rnn_forward",
 ]
 

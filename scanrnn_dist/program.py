@@ -7,6 +7,7 @@ collective. Which row goes where is decided in `tape.py`; who feeds the program,
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -136,9 +137,11 @@ def _compiled(
 ) -> tuple[jax.stages.Compiled, int]:
     """All that the program depends on in, the program and its compilations out."""
     hits = []
+    this_thread = threading.get_ident()
 
     def listen(event: str, **_: Any) -> None:
-        if event == "/jax/compilation_cache/cache_hits":
+        # Listeners hear all threads, and another one may compile meanwhile.
+        if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
             hits.append(event)
 
     lowered = jax.jit(window_program(graphdef, shape, mesh), donate_argnums=2).lower(*jax.tree.unflatten(tree, inputs))

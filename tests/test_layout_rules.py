@@ -13,17 +13,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 
 LEVELS = [
     {"spec", "errors"},
-    {"encoder", "ragged", "tape", "mesh", "progress"},
+    {"encoder", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
     {"program", "feed"},
     {"engine", "dataset"},
-    {"job", "arrays", "verify"},
+    {"job", "arrays", "verify", "tune"},
     {"demo"},
     {"cli", "__main__"},
 ]
 """The parts of the package, lowest first; `dataset` is one part."""
 
 KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
-KNOWS_NO_ARROW = {"spec", "encoder", "program", "engine", "mesh"}
+KNOWS_NO_ARROW = {"spec", "encoder", "program", "engine", "mesh", "profiling"}
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
 
 

@@ -16,7 +16,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
 from scanrnn_dist.dataset.source import Source, SourceFile, Unit
+from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.ragged import Ragged
 
@@ -66,6 +67,7 @@ def read_chunks(
     prefetch_bytes: int = 64 << 20,
     lossy_cast: bool = False,
     nonfinite: Nonfinite = "error",
+    stage: Stage = nullcontext,
 ) -> Prefetched:
     """The rows of `units`, in their order, decoded ahead by a thread.
 
@@ -79,6 +81,7 @@ def read_chunks(
         prefetch_bytes: what is decoded and not yet taken stays below this plus one chunk.
         lossy_cast: whether numbers may be rounded to float32.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
+        stage: names the stages "read", that is decoding, and "convert", in the thread.
 
     Returns:
         An iterator of chunks; closing it stops the thread and waits for it.
@@ -105,7 +108,7 @@ def read_chunks(
             raise ConfigError(f"{name!r} is no column of the source; expected one of {source.schema.names}.")
     if len(set(keep)) != len(keep):
         raise ConfigError(f"The kept columns {list(keep)} hold a name twice; expected each once.")
-    decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite)
+    decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite, stage)
     return Prefetched(decoder.chunks(units), prefetch_bytes)
 
 
@@ -210,6 +213,7 @@ class _Decoder:
     chunk_bytes: int
     lossy_cast: bool
     nonfinite: Nonfinite
+    stage: Stage
     # Decoded bytes per byte that the footer names: below 1 where columns are left out, far above 1 for
     # dictionary-encoded values. None until a first look.
     expansion: float | None = None
@@ -290,20 +294,21 @@ class _Decoder:
             # column of that name; `chunk` picks columns by their exact names.
             batches = parquet.iter_batches(rows, row_groups=groups, columns=self.columns, use_threads=False)
         while True:
-            with _named(_span(unit)):
+            with _named(_span(unit)), self.stage("read"):
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
 
     def chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
-        sequences = to_ragged(
-            batch.column(self.column),
-            in_features=self.in_features,
-            lossy_cast=self.lossy_cast,
-            nonfinite=self.nonfinite,
-            where=lambda row: _where(unit, first_row + row),
-        )
+        with self.stage("convert"):
+            sequences = to_ragged(
+                batch.column(self.column),
+                in_features=self.in_features,
+                lossy_cast=self.lossy_cast,
+                nonfinite=self.nonfinite,
+                where=lambda row: _where(unit, first_row + row),
+            )
         self.in_features = sequences.in_features
         partitions = dict(unit.file.partitions)
         arrays = [

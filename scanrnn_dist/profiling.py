@@ -1,0 +1,75 @@
+"""Where the time of a job goes: a trace of JAX's profiler, with the stages of the job named in it.
+
+The stages that `dataset/` names are named through a callable that `job.py` hands it, since it knows no JAX.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from scanrnn_dist.errors import ConfigError
+
+STAGES = ("read", "convert", "submit", "schedule", "place", "dispatch", "fetch", "write", "commit")
+"""In the order in which a row goes through them."""
+PROFILE_SECONDS = 2.0
+"""On CPU every operation of every step is an event, half a million of them a second, and the trace that Perfetto opens
+holds the first million."""
+
+
+def stage(name: str) -> jax.profiler.TraceAnnotation:
+    """A context that is named `scanrnn.<name>` in a trace; without one it takes 0.5 us."""
+    return jax.profiler.TraceAnnotation(f"scanrnn.{name}")
+
+
+@contextmanager
+def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) -> Iterator[None]:
+    """Write a trace of what happens inside, to be opened with TensorBoard (the folder) or Perfetto (`*.trace.json.gz`).
+
+    Args:
+        folder: where `plugins/profile/<time>/` is made; further traces may stand there.
+        seconds: how much of it, from the beginning, is traced.
+
+    Raises:
+        ConfigError: no folder can be made there, or `seconds` is not above 0.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with profile(folder):
+        ...         jax.numpy.arange(3).block_until_ready()
+        ...     len(list(Path(folder).rglob("*.trace.json.gz")))
+        Array([0, 1, 2], dtype=int32)
+        1
+    """
+    if not seconds > 0:
+        raise ConfigError(f"The seconds to profile are {seconds}; expected a number above 0.")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"No trace can be written to {path}: {error.strerror}. Name a folder of your own.") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"No trace can be written to {path}: no permission. Name a folder of your own.")
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # every call of every Python function: it slows the job down and hides the stages
+    jax.profiler.start_trace(path, profiler_options=options)
+    is_over = threading.Event()
+
+    def stop() -> None:
+        is_over.wait(seconds)
+        jax.profiler.stop_trace()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-profile") as thread:
+        stopped = thread.submit(stop)
+        try:
+            yield
+        finally:
+            is_over.set()
+            stopped.result()
