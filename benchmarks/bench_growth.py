@@ -12,7 +12,7 @@
 | devices | 1, 2, 4 ... CPU devices, up to the cores | both, and the dense scan; lognormal lengths | 1 / devices |
 | memory | 10,000 to 200,000 rows, 31 to 620 MB of values | `scanrnn featurize`, fresh processes | flat |
 
-The points of a part take turns, round by round; figures are medians. The scale of a law is fitted (`laws.py`), so its
+The points of a part take turns, five rounds of it (memory, which hardly varies: two); figures are medians. The scale of a law is fitted (`laws.py`), so its
 shape is what is tested: `ratio` is the measured median over the law.
 
 In T, the rows are as many as fill the lanes evenly, and from `full` steps on fewer than the lanes: then the longest row
@@ -221,7 +221,7 @@ def grow_memory(folder: Path, quick: bool) -> Part:
 
         return run
 
-    peaks = in_turns({count: case(file) for count, file in files.items()}, 1 if quick else 3, warmup=0)
+    peaks = in_turns({count: case(file) for count, file in files.items()}, 1 if quick else 2, warmup=0)
     part = compared("memory", peaks)
     for point in part["points"]:
         point["values_mib"] = round(point["x"] / base * rows.values.nbytes / 2**20)
