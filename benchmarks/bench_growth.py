@@ -10,10 +10,10 @@
 | T | 16 to 65,536 steps a row, in all as many steps | the engine, rows in memory | constant, then proportional to T |
 | H | 32 to 2,048 hidden features | the engine, rows in memory | H (D + H) |
 | devices | 1, 2, 4 ... CPU devices, up to the cores | both, and the dense scan; lognormal lengths | 1 / devices |
-| memory | 10,000 to 200,000 rows, 31 to 620 MB of values | `scanrnn featurize`, fresh processes | flat |
+| memory | 10,000 to 200,000 rows, 30 to 606 MiB of values | `scanrnn featurize`, fresh processes | flat |
 
-The points of a part take turns, five rounds of it (memory, which hardly varies: two); figures are medians. The scale of a law is fitted (`laws.py`), so its
-shape is what is tested: `ratio` is the measured median over the law.
+The points of a part take turns, five rounds of it (memory, which hardly varies: two); figures are medians. The scale of
+a law is fitted (`laws.py`), so its shape is what is tested: `ratio` is the measured median over the law.
 
 In T, the rows are as many as fill the lanes evenly, and from `full` steps on fewer than the lanes: then the longest row
 is the job's time, whatever stands idle beside it. (Rows that do not divide by the lanes pay for whole rows likewise:
