@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -34,7 +36,7 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
 
     Args:
         folder: where `plugins/profile/<time>/` is made; further traces may stand there.
-        seconds: how much of it, from the beginning, is traced.
+        seconds: how much of it is traced, counted from the last compilation on, which says little about the rest.
 
     Raises:
         ConfigError: no folder can be made there, or `seconds` is not above 0.
@@ -61,15 +63,24 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
     options.python_tracer_level = 0  # every call of every Python function: it slows the job down and hides the stages
     jax.profiler.start_trace(path, profiler_options=options)
     is_over = threading.Event()
+    begin = time.monotonic()
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        nonlocal begin
+        if event.startswith("/jax/core/compile/"):
+            begin = time.monotonic()
 
     def stop() -> None:
-        is_over.wait(seconds)
+        while (left := begin + seconds - time.monotonic()) > 0 and not is_over.wait(left):
+            pass
         jax.profiler.stop_trace()
 
+    jax.monitoring.register_event_duration_secs_listener(listen)
     with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-profile") as thread:
         stopped = thread.submit(stop)
         try:
             yield
         finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
             is_over.set()
             stopped.result()
