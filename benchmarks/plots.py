@@ -11,7 +11,6 @@ several runs may stand in several files: those named alike up to the first hyphe
 drawn as one. A file holds the results alone, as `--json` writes them, or the benchmark's whole last line.
 """
 
-# mypy: disable-error-code="import-not-found"
 # matplotlib is of the extra [bench], which the checks do without
 
 from __future__ import annotations

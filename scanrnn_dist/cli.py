@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,18 @@ RowsPerPart = Annotated[int | None, typer.Option(help="Rows of an output file, a
 LossyCast = Annotated[bool, typer.Option("--lossy-cast", help="Round float64 and wide integers to float32.")]
 Devices = Annotated[int | None, typer.Option(help="CPU devices. One per core if not given.", min=1)]
 Lanes = Annotated[int | None, typer.Option(help="Lanes per device, instead of what suits the device.", min=1)]
+BlockSteps = Annotated[int | None, typer.Option(help="Steps of a block, the grain at which rows end.", min=1)]
+WindowBlocks = Annotated[int | None, typer.Option(help="Blocks of a lane in one call of the program.", min=1)]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option("--compilation-cache", help="Keep compiled programs in this folder of yours.", metavar="DIR"),
+]
+ProfileFolder = Annotated[
+    Path | None,
+    typer.Option("--profile", help="Write a trace for TensorBoard and Perfetto to this folder.", metavar="DIR"),
+]
+ProfileSeconds = Annotated[float | None, typer.Option(help="How much --profile traces, once compiled. 2 if not given.")]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of every shape. 7 if not given.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -74,9 +87,11 @@ def demo(
     hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
     seed: Annotated[int, typer.Option(help="Of the data and of the weights.")] = 0,
     devices: Devices = None,
+    compilation_cache: CacheFolder = None,
 ) -> None:
     """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
     _start_jax(devices)
+    _use_cache(compilation_cache)
     import pyarrow.parquet as pq
 
     from scanrnn_dist.dataset.plan import plan_job
@@ -90,7 +105,7 @@ def demo(
     make_source(source, rows, seed)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
     planned = plan_job(source)
-    print(_indented(_featurize(planned, _encoder(planned, None, hidden, seed), destination, None)))
+    print(_indented(_featurize(planned, _encoder(planned, None, hidden, seed), destination, {})))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(_indented(verify_output(destination)))
     table = pq.read_table(destination)
@@ -114,15 +129,17 @@ def plan(
     rows_per_part: RowsPerPart = None,
     devices: Devices = None,
     lanes: Lanes = None,
+    block_steps: BlockSteps = None,
+    window_blocks: WindowBlocks = None,
 ) -> None:
     """Say what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
-    if encoder is not None and hidden is not None:
-        raise ConfigError("Give either --hidden or --encoder FILE; not both.")
+    _check_one_encoder(encoder, hidden)
     _start_jax(devices)
     from scanrnn_dist.dataset.plan import plan_job
 
     planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
-    print(_described(planned, _encoder(planned, encoder, hidden, 0), lanes))
+    sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
+    print(_described(planned, _encoder(planned, encoder, hidden, 0), sizes))
 
 
 @app.command()
@@ -139,6 +156,11 @@ def featurize(
     lossy_cast: LossyCast = False,
     devices: Devices = None,
     lanes: Lanes = None,
+    block_steps: BlockSteps = None,
+    window_blocks: WindowBlocks = None,
+    profile: ProfileFolder = None,
+    profile_seconds: ProfileSeconds = None,
+    compilation_cache: CacheFolder = None,
     as_json: Json = False,
 ) -> None:
     """Write the features of every row of SRC to DST, a Parquet data set in the same order.
@@ -149,13 +171,61 @@ def featurize(
         raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
     if encoder is not None and seed is not None:
         raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
+    if profile is None and profile_seconds is not None:
+        raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
+    if profile is not None and profile.resolve().is_relative_to(destination.resolve()):
+        raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     _start_jax(devices)
+    _use_cache(compilation_cache)
     from scanrnn_dist.dataset.plan import plan_job
+    from scanrnn_dist.profiling import profile as profiled
 
     planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
     chosen = _encoder(planned, encoder, hidden, seed or 0)
-    report = _featurize(planned, chosen, destination, lanes, **_given(max_steps=max_steps, lossy_cast=lossy_cast))
+    sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
+    with nullcontext() if profile is None else profiled(profile, **_given(seconds=profile_seconds)):
+        report = _featurize(planned, chosen, destination, sizes, **_given(max_steps=max_steps, lossy_cast=lossy_cast))
+    if profile is not None:
+        _to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print(json.dumps(dataclasses.asdict(report)) if as_json else report)
+
+
+@app.command()
+def bench(
+    source: Source,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Look for the fastest lanes, block steps, window blocks.")
+    ] = False,
+    column: Column = None,
+    encoder: EncoderFile = None,
+    hidden: Hidden = None,
+    devices: Devices = None,
+    lanes: Lanes = None,
+    block_steps: BlockSteps = None,
+    window_blocks: WindowBlocks = None,
+    rounds: Rounds = None,
+    compilation_cache: CacheFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the engine on a sample of SRC, in memory; with --tune, say which flags make it fastest here.
+
+    It starts from the shape that is given, or from the default of the devices.
+    """
+    _check_one_encoder(encoder, hidden)
+    _start_jax(devices)
+    _use_cache(compilation_cache)
+    from scanrnn_dist.dataset.plan import plan_job
+    from scanrnn_dist.tune import read_sample
+    from scanrnn_dist.tune import tune as tune_shape
+
+    planned = plan_job(_one_or_many(source), **_given(column=column, keep=[]))
+    chosen = _encoder(planned, encoder, hidden, 0)
+    shape = _window_shape(chosen, _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks))
+    vary: dict[str, tuple[int, ...]] | None = None if tune else {}
+    tuning = tune_shape(
+        chosen, read_sample(planned, chosen), start=shape, say=_to_stderr, candidates=vary, **_given(rounds=rounds)
+    )
+    print(json.dumps(dataclasses.asdict(tuning)) if as_json else tuning)
 
 
 @app.command()
@@ -163,9 +233,11 @@ def verify(
     destination: Annotated[Path, typer.Argument(help="A folder that featurize wrote.", metavar="DST")],
     sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
     seed: Annotated[int, typer.Option(help="Of the choice of these rows.")] = 0,
+    compilation_cache: CacheFolder = None,
     as_json: Json = False,
 ) -> None:
     """Check every part of DST against the records, and a sample of rows against the specification."""
+    _use_cache(compilation_cache)
     from scanrnn_dist.verify import verify as verify_output
 
     result = verify_output(destination, sample=sample, seed=seed)
@@ -198,13 +270,8 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def _start_jax(devices: int | None) -> None:
-    """Fix what can only be fixed before the first use of JAX and pyarrow, and say so; never over the user's own."""
+    """Fix the number of CPU devices, which can only be done before the first use of JAX; never over the user's own."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        # pyarrow's own choice, mimalloc, keeps more of what is freed: 606 against 558 MiB for 200,000 rows, 973 against
-        # 707 with a row of 61 MiB among them, at the same speed.
-        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-        print("scanrnn: set ARROW_DEFAULT_MEMORY_POOL=system", file=sys.stderr)
     import jax
 
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
@@ -213,6 +280,23 @@ def _start_jax(devices: int | None) -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", devices or cores)
+
+
+def _use_cache(folder: Path | None) -> None:
+    """Keep compiled programs in a folder, if one is given; before the first use of JAX."""
+    if folder is not None:
+        from scanrnn_dist.compilation_cache import use_compilation_cache
+
+        use_compilation_cache(folder)
+
+
+def _check_one_encoder(encoder: Path | None, hidden: int | None) -> None:
+    if encoder is not None and hidden is not None:
+        raise ConfigError("Give either --hidden or --encoder FILE; not both.")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -237,31 +321,32 @@ def _encoder(planned: Plan, file: Path | None, hidden: int | None, seed: int) ->
     return Encoder.from_seed(seed, planned.in_features(), hidden or DEFAULT_HIDDEN)
 
 
-def _window_shape(encoder: Encoder, lanes: int | None) -> WindowShape:
+def _window_shape(encoder: Encoder, sizes: dict[str, int]) -> WindowShape:
+    """What suits the devices, but for the `sizes` that were given."""
     from scanrnn_dist.mesh import default_mesh, default_window_shape
 
     shape = default_window_shape(default_mesh(), encoder.in_features, encoder.out_features)
-    return shape if lanes is None else dataclasses.replace(shape, lanes=lanes)
+    return dataclasses.replace(shape, **sizes)
 
 
-def _featurize(planned: Plan, encoder: Encoder, destination: Path, lanes: int | None, **options: Any) -> JobReport:
+def _featurize(planned: Plan, encoder: Encoder, destination: Path, sizes: dict[str, int], **options: Any) -> JobReport:
     """Featurize with a progress display."""
     from scanrnn_dist.job import featurize as featurize_plan
     from scanrnn_dist.progress import rows_progress
 
-    shape = _window_shape(encoder, lanes)
+    shape = _window_shape(encoder, sizes)
     with rows_progress("featurize", planned.source.rows) as on_rows:
         return featurize_plan(encoder, planned, destination, window_shape=shape, on_rows=on_rows, **options)
 
 
-def _described(planned: Plan, encoder: Encoder, lanes: int | None) -> str:
+def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     """What `plan` prints."""
     import jax
 
     from scanrnn_dist.engine import WINDOWS_IN_FLIGHT
     from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES
 
-    shape = _window_shape(encoder, lanes)
+    shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features
     positions = jax.local_device_count() * shape.lanes * shape.window_steps
     window_bytes = 4 * positions * (in_features + out_features // shape.block_steps)

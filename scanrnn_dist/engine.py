@@ -24,6 +24,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.feed import Feed, ValueStream, aligned_zeros
 from scanrnn_dist.mesh import AXIS, checked_mesh, default_window_shape, device_kind, replicated, sharded
+from scanrnn_dist.profiling import stage
 from scanrnn_dist.program import compiled_window_program
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.tape import Tape, Window, WindowShape
@@ -68,26 +69,26 @@ class Engine:
     def __init__(self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None) -> None:
         self.encoder = checked_encoder(encoder)
         self.mesh = checked_mesh(mesh)
-        self.shape = shape or default_window_shape(self.mesh, encoder.in_features, encoder.out_features)
+        # Computed and traced once: each time takes JAX 2 to 4 ms.
+        self._first_carry = np.asarray(self.encoder.initial_carry())
+        features = jax.eval_shape(encoder.readout, self._first_carry)
+        self.out_features, self.dtype = int(np.prod(features.shape)), features.dtype
+        self.shape = shape or default_window_shape(self.mesh, encoder.in_features, self.out_features)
         if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
             raise ConfigError(f"{self.shape} has a number below 1.")
         self.devices = self.mesh.shape[AXIS]
         self.lanes = self.devices * self.shape.lanes
-        self.out_features = encoder.out_features  # traced once: it is asked for at every window
         self.ends_capacity = -(-self.shape.lanes * self.shape.window_blocks // 8)
         self.copies_to_host = device_kind(self.mesh) != "cpu"
         _, weights = nnx.split(encoder)
         self.weights = jax.device_put(weights, replicated(self.mesh))
-        self.dtype = jax.eval_shape(lambda: encoder.readout(encoder.initial_carry())).dtype
         inputs = self.weights, *self.feed_shapes()
         self.program, self.compilations = compiled_window_program(encoder, self.shape, self.mesh, inputs)
 
     def initial_carry(self) -> jax.Array:
         """The initial carry in every lane, on the devices."""
-        carry = np.asarray(self.encoder.initial_carry())
-        return jax.device_put(
-            np.broadcast_to(carry, (self.devices, self.shape.lanes, *carry.shape)), sharded(self.mesh)
-        )
+        shape = self.devices, self.shape.lanes, *self._first_carry.shape
+        return jax.device_put(np.broadcast_to(self._first_carry, shape), sharded(self.mesh))
 
     def new_feed(self) -> Feed:
         """Buffers for one window's input."""
@@ -96,7 +97,7 @@ class Engine:
     def feed_shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what a window is fed besides the weights, in the order of `window_program`."""
         d, l, K, s = self.devices, self.shape.lanes, self.shape.window_blocks, self.shape.block_steps
-        carry = jax.eval_shape(self.encoder.initial_carry)
+        carry = self._first_carry
         n_blocks = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self.mesh))
         of_devices = (
             ((d, l, *carry.shape), carry.dtype),
@@ -209,8 +210,9 @@ class Run:
         if len(ragged) == 0:
             return
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
-        starts = self._values.add(ragged)
-        self._tape.add(starts, lengths)
+        with stage("submit"):
+            starts = self._values.add(ragged)
+            self._tape.add(starts, lengths)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 
@@ -233,22 +235,26 @@ class Run:
                 ones are not waited for.
         """
         if self.has_window if more else self._tape.blocks_left:
-            self._send(self._tape.next_window(self.engine.shape.window_blocks, more))
+            with stage("schedule"):
+                window = self._tape.next_window(self.engine.shape.window_blocks, more)
+            self._send(window)
         finished = []
         while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._tape.blocks_left):
-            finished.append(self._fetch(self._sent.popleft()))
+            with stage("fetch"):
+                finished.append(self._fetch(self._sent.popleft()))
         return finished
 
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
-        feed = self._free_feeds.pop() if self._free_feeds else engine.new_feed()
-        by_device = "(device lane) block -> device block lane"
-        self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
-        for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
-            buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
-            buffer[:, window.blocks :] = 0
-        fits = self._name_ends(window, feed.ends)
+        with stage("place"):
+            feed = self._free_feeds.pop() if self._free_feeds else engine.new_feed()
+            by_device = "(device lane) block -> device block lane"
+            self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
+            for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
+                buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
+                buffer[:, window.blocks :] = 0
+            fits = self._name_ends(window, feed.ends)
         output = self._dispatcher.submit(self._dispatch, feed, np.int32(window.blocks), fits)
         self._sent.append(_Sent(feed, window, output, fits))
         self._values.forget(window.rows)
@@ -262,8 +268,9 @@ class Run:
         with 0.12), and the host side of the next window would wait for them.
         """
         engine = self.engine
-        on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
-        self._carry, features, emitted = engine.program(engine.weights, n_blocks, self._carry, *on_devices)
+        with stage("dispatch"):
+            on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
+            self._carry, features, emitted = engine.program(engine.weights, n_blocks, self._carry, *on_devices)
         output: jax.Array = features if fits else emitted
         if engine.copies_to_host:
             output.copy_to_host_async()

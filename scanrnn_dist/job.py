@@ -35,6 +35,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine, Finished, Run, Statistics, checked_max_steps
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.mesh import compiler_options, device_kind
+from scanrnn_dist.profiling import stage
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 2 << 20
@@ -43,10 +44,6 @@ was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
 PREFETCH_BYTES = 8 << 20
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
-
-
-MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-"""The unit of `ru_maxrss`."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def featurize(
     _check_apart(plan, manifest.destination)
     chunks = read_chunks(
         plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=encoder.in_features,
-        chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast,
+        chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast, stage=stage,
     )  # fmt: skip
     with closing(chunks), ExitStack() as stack:
         engine = Engine(encoder, mesh, window_shape)
@@ -159,9 +156,9 @@ def featurize(
         described = _describe(engine, options)
         manifest.write_job({**described, **plan.records})
         _save_encoder(manifest, encoder)
-        schema = part_schema(plan.kept_schema, encoder.out_features, {"scanrnn_dist": json.dumps(described)})
+        schema = part_schema(plan.kept_schema, engine.out_features, {"scanrnn_dist": json.dumps(described)})
         run = stack.enter_context(closing(engine.run()))
-        writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units)))
+        writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
         stream = _Stream(run, chunks, max_steps)
         for finished in stream:
             writer.put(finished.unit, finished.kept, finished.features)
@@ -215,10 +212,10 @@ class _Stream:
                 yield self._open.popleft()
 
     def _fill(self) -> bool:
-        """Hand the engine rows until it has enough; whether it may count on more.
+        """Hand the engine rows until it has enough; whether it has a window of them and may count on more.
 
-        Not if the memory is used up, or there are none. Once it has enough for a window, idle devices do not wait for
-        more, and no chunk is waited for.
+        Not if there are no more, or if rows that are longer than a window fill the memory before they fill the lanes.
+        Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
         """
         while self._run.wants_rows and not self._is_exhausted:
             if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
@@ -236,7 +233,7 @@ class _Stream:
             self._first_rows.append(self._run.statistics.rows)
             self._open.append(_OpenChunk(chunk.unit, chunk.first_row, chunk.kept, features, rows))
             self._run.submit(chunk.sequences, self._max_steps)
-        return not self._is_exhausted
+        return self._run.has_window and not self._is_exhausted
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""
@@ -310,5 +307,16 @@ def _report(
         read_wait_seconds=read_wait_seconds,
         device_wait_seconds=statistics.device_wait_seconds,
         write_wait_seconds=write_wait_seconds,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES,
+        peak_memory_bytes=_peak_memory_bytes(),
     )
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory that this process has had so far.
+
+    On Linux not `ru_maxrss`, which begins with what the parent had: 1,551 MB for a child that never had more than 9.
+    """
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

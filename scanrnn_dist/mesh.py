@@ -17,19 +17,20 @@ AXIS = "data"
 """The mesh axis that sequences are sharded over."""
 
 LANES = {
-    # 2 cores, Zen 5, H = 128 (python -m benchmarks.bench_engine --tune): 32 to 96 lanes a device are within a few per
-    # cent of each other, since weights, carries and gates of so few lanes stay in the core's own caches; 48 is best
-    # there, also for the dense scan.
-    "cpu": 48,
     # Not measured: enough lanes that the products of one step fill the device.
     "gpu": 4096,
     "tpu": 2048,
 }
+CPU_LANES = ((32, 96), (128, 48), (2**62, 32))
+"""Lanes of a CPU device for cells with up to so many hidden features. Measured on 2 cores, Zen 5: at H = 128 the
+program alone is within a few per cent from 32 to 96, since weights, carries and gates of so few lanes stay in the
+core's own caches. At H = 32 what a step costs besides its products asks for more lanes. At H = 512 each lane is much
+work, and fewer leave fewer idle at the end: 4 % at 1,000 rows of 256 steps."""
 BLOCK_STEPS = 4
-MOST_WINDOW_BLOCKS = {"cpu": 512, "gpu": 64, "tpu": 64}
-"""On CPU, 512 blocks are 7 % faster than 256 and 20 % than 128: the host side of a window costs half a millisecond."""
-WINDOW_BYTES = 8 << 20
-"""What a window's input, and what it emits, may take on each CPU device; more elsewhere, in proportion to the lanes."""
+MOST_WINDOW_BLOCKS = {"cpu": 256, "gpu": 64, "tpu": 64}
+"""On CPU, the program alone is 3 % faster with 341 blocks than with 128; with more, the last windows idle longer."""
+WINDOW_BYTES = {"cpu": 8 << 20, "gpu": 1 << 30, "tpu": 512 << 20}
+"""What a window's input, and what it emits, may take on each device."""
 
 
 def default_mesh() -> Mesh:
@@ -64,11 +65,13 @@ def device_kind(mesh: Mesh) -> str:
 def default_window_shape(mesh: Mesh, in_features: int, out_features: int) -> WindowShape:
     """The window shape for the mesh's devices and a cell's sizes; that of a GPU for device kinds not known here."""
     kind = device_kind(mesh)
-    kind = kind if kind in LANES else "gpu"
-    lanes = LANES[kind]
-    block_bytes = 4 * LANES["cpu"] * max(BLOCK_STEPS * in_features, out_features)
-    blocks = min(MOST_WINDOW_BLOCKS[kind], max(8, WINDOW_BYTES // block_bytes))
-    return WindowShape(lanes, BLOCK_STEPS, blocks)
+    if kind == "cpu":
+        lanes = next(lanes for most, lanes in CPU_LANES if out_features <= most)
+    else:
+        kind = kind if kind in LANES else "gpu"
+        lanes = LANES[kind]
+    block_bytes = 4 * lanes * max(BLOCK_STEPS * in_features, out_features)
+    return WindowShape(lanes, BLOCK_STEPS, min(MOST_WINDOW_BLOCKS[kind], max(8, WINDOW_BYTES[kind] // block_bytes)))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:

@@ -34,6 +34,8 @@ from sources import (
 from scanrnn_dist import cli, job
 from scanrnn_dist.dataset.plan import ROWS_PER_PART
 from scanrnn_dist.errors import ScanRNNError, StoppedError
+from scanrnn_dist.profiling import PROFILE_SECONDS
+from scanrnn_dist.tune import ROUNDS
 
 ROWS = random_rows(some_lengths(12))
 GRU = ["--hidden", str(H), "--seed", str(SEED)]
@@ -43,7 +45,7 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     """JAX has its devices already; a small window; the handler of SIGTERM is put back."""
     monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
-    monkeypatch.setattr(cli, "_window_shape", lambda encoder, lanes: sources.SHAPE)
+    monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
     monkeypatch.setenv("COLUMNS", "120")
     sources.compile_once(monkeypatch)
     handler = signal.getsignal(signal.SIGTERM)
@@ -151,7 +153,7 @@ def test_a_demo_of_few_rows_ends_well(tmp_path: Path, capsys: pytest.CaptureFixt
     done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "12", "--hidden", "4"])
 
 
-@pytest.mark.parametrize("command", ["", "demo", "plan", "featurize", "verify"])
+@pytest.mark.parametrize("command", ["", "demo", "plan", "featurize", "bench", "verify"])
 def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = done(capsys, [*command.split(), "--help"])
     assert "Usage: scanrnn" in out
@@ -181,6 +183,13 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         (["featurize", "SRC", "OUT", "--hidden", "0"], "--hidden"),
         (["featurize", "SRC", "OUT", *GRU, "--max-steps", "-1"], "--max-steps"),
         (["featurize", "SRC"], "Missing argument"),
+        (["bench", "--tune", "SRC", *GRU[:2], "--encoder", "FILE"], "either --hidden or --encoder FILE; not both"),
+        (["bench", "--tune", "nowhere"], "Nothing found at 'nowhere'"),
+        (["featurize", "SRC", "OUT", *GRU, "--block-steps", "0"], "--block-steps"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "OUT"], "lies within the destination"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile-seconds", "2"], "--profile-seconds is for --profile"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "HELD/a"], "No trace can be written to"),
+        (["featurize", "SRC", "OUT", *GRU, "--compilation-cache", "HELD/a"], "no compilation cache at"),
         (["plan", "nowhere"], "Nothing found at 'nowhere'"),
         (["verify", "HELD"], "no output of a job"),
         (["verify", "HELD", "--sample", "-1"], "--sample"),
@@ -193,7 +202,13 @@ def test_wrong_usage_ends_with_2(
 ) -> None:
     (tmp_path / "held").mkdir()
     (tmp_path / "held/a").write_bytes(b"")
-    named = {"SRC": source, "OUT": tmp_path / "out", "FILE": tmp_path / "e.safetensors", "HELD": tmp_path / "held"}
+    named = {
+        "SRC": source,
+        "OUT": tmp_path / "out",
+        "FILE": tmp_path / "e.safetensors",
+        "HELD": tmp_path / "held",
+        "HELD/a": tmp_path / "held/a",
+    }
     assert says in failed(capsys, [named.get(argument, argument) for argument in arguments], 2)
     assert not (tmp_path / "out").exists()
     assert list(entries(tmp_path / "held")) == ["a"]
@@ -202,6 +217,14 @@ def test_wrong_usage_ends_with_2(
 def test_no_command_at_all_shows_the_help_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([]) == 2
     assert "Usage: scanrnn" in "".join(capsys.readouterr())
+
+
+def test_the_help_tells_the_defaults_of_the_profile_and_the_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    def words(command: str) -> str:
+        return " ".join(done(capsys, [command, "--help"]).replace("│", " ").split())
+
+    assert f"{PROFILE_SECONDS:g} if not given" in words("featurize")
+    assert f"{ROUNDS} if not given" in words("bench")
 
 
 def test_a_seed_that_is_too_large_is_wrong_usage(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist import job
+from scanrnn_dist import engine, job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Run
 from scanrnn_dist.tape import WindowShape
@@ -19,13 +19,13 @@ from scanrnn_dist.tape import WindowShape
 D, H = 4, 8
 
 CHILD = f"""
-import resource, sys
+import sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 from scanrnn_dist import Encoder, WindowShape, featurize
 shape = WindowShape(lanes=32, block_steps=4, window_blocks=64)
 report = featurize(Encoder.from_seed(0, int(sys.argv[3]), {H}), sys.argv[1], sys.argv[2], window_shape=shape)
-print(report.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(report.rows, report.peak_memory_bytes)
 """
 
 
@@ -79,13 +79,14 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
     held: list[int] = []
     advance = Run.advance
 
-    def watched(self: Run) -> object:
+    def watched(self: Run, more: bool) -> object:
         held.append(self._values.nbytes)
-        return advance(self)
+        return advance(self, more)
 
     monkeypatch.setattr(Run, "advance", watched)
     monkeypatch.setattr(job, "CHUNK_BYTES", 50_000)
     monkeypatch.setattr(job, "OPEN_BYTES", 100_000)
+    monkeypatch.setattr(engine, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50)
     # The long row; what may be open; two chunks, since the engine takes one while it has less than two windows; and

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,32 +16,43 @@ import pyarrow as pa
 
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.source import Unit
+from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.dataset.writer import PartWriter
 
-CHUNKS_TO_WRITE = 2
-"""Finished chunks that may wait for the writer."""
+WAITING_BYTES = 32 << 20
+"""Finished chunks that may wait for the writer: as many as keep the devices busy while a part is synced."""
 
 
 class PartsWriter:
-    """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole."""
+    """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole.
 
-    def __init__(self, manifest: Manifest, schema: pa.Schema, units: int) -> None:
+    Args:
+        manifest: where it is recorded.
+        schema: of the parts.
+        units: how many there are.
+        stage: names the stages "write" and "commit".
+    """
+
+    def __init__(self, manifest: Manifest, schema: pa.Schema, units: int, stage: Stage = nullcontext) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
-        self._manifest, self._schema = manifest, schema
+        self._manifest, self._schema, self._stage = manifest, schema, stage
         self._digits = max(5, len(str(units - 1)))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[tuple[Future[None], int]] = deque()
+        self._waiting_bytes = 0
         self._part: PartWriter | None = None
 
     def put(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray) -> None:
-        """Have the next rows of a unit written; waits while `CHUNKS_TO_WRITE` are not."""
-        self._wait(CHUNKS_TO_WRITE - 1)
-        self._pending.append(self._thread.submit(self._write, unit, kept, features))
+        """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
+        self._wait(WAITING_BYTES)
+        nbytes = kept.nbytes + features.nbytes
+        self._pending.append((self._thread.submit(self._write, unit, kept, features), nbytes))
+        self._waiting_bytes += nbytes
 
     def finish(self) -> None:
         """Wait for all that was put; an output without rows gets one empty part, which carries its schema."""
-        self._wait(0)
+        self._wait(-1)
         if self.parts == 0:
             self._commit(self._new_part(0), 0)
 
@@ -53,10 +65,13 @@ class PartsWriter:
         if self._part is not None:
             self._part.__exit__(*exception)
 
-    def _wait(self, most: int) -> None:
+    def _wait(self, most_bytes: int) -> None:
+        """Take note of what is written, and wait until at most so many bytes are not."""
         begin = time.perf_counter()
-        while len(self._pending) > most:
-            self._pending.popleft().result()
+        while self._pending and (self._waiting_bytes > most_bytes or self._pending[0][0].done()):
+            written, nbytes = self._pending.popleft()
+            self._waiting_bytes -= nbytes
+            written.result()
         self.wait_seconds += time.perf_counter() - begin
 
     def _new_part(self, unit: int) -> PartWriter:
@@ -64,13 +79,15 @@ class PartsWriter:
 
     def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray) -> None:
         self._part = self._part or self._new_part(unit.index)
-        self._part.write(kept, features)
+        with self._stage("write"):
+            self._part.write(kept, features)
         if self._part.rows == unit.rows:
             part, self._part = self._part, None
             self._commit(part, unit.index)
 
     def _commit(self, part: PartWriter, unit: int) -> None:
-        with part:
-            record = part.commit()
-        self._manifest.append_part(unit, record)
+        with self._stage("commit"):
+            with part:
+                record = part.commit()
+            self._manifest.append_part(unit, record)
         self.parts += 1

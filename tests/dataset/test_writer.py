@@ -56,6 +56,18 @@ def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) ->
     assert table["features"].to_pylist() == np.arange(21).reshape(7, 3).tolist()
 
 
+def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 2000)
+    with PartWriter(tmp_path / "a.parquet", SCHEMA) as part:
+        for begin in range(0, 200, 4):
+            part.write(*batch(4, begin))
+        part.commit()
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    assert sum(groups) == 200 and 2 <= len(groups) <= 4 and all(60 <= rows <= 100 for rows in groups[:-1])
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == list(range(200))
+
+
 def test_the_record_is_what_stands_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     record = write_part(path)
@@ -103,7 +115,7 @@ def test_an_error_removes_what_stands_aside(tmp_path: Path, error: Any) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(pq.ParquetWriter, "write_batch"), (pq.ParquetWriter, "close"), (os, "fsync"), (os, "rename")],
+    [(pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (os, "fsync"), (os, "rename")],
     ids=["write", "close", "sync", "rename"],
 )
 def test_a_full_disk_stops_and_names_the_part(
