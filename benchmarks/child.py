@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.opponents.tuned import OURS
+
 Commands = dict[str, Callable[[Path], Any]]
 
 
@@ -29,14 +31,19 @@ def ours(workload: str, source: Path) -> Commands:
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine
     from scanrnn_dist.job import featurize
+    from scanrnn_dist.tape import WindowShape
 
     sizes = WORKLOADS[workload]
+    shape = WindowShape(*OURS[workload]) if workload in OURS else None
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)
 
     def prepare() -> Callable[[], Any]:
-        return engine_case(Engine(encoder), sizes.rows())
+        return engine_case(Engine(encoder, shape=shape), sizes.rows())
 
-    return {"run": lambda destination: featurize(encoder, source, destination), "compute": lazily(prepare)}
+    def run(destination: Path) -> None:
+        featurize(encoder, source, destination, window_shape=shape)
+
+    return {"run": run, "compute": lazily(prepare)}
 
 
 def opponent(module: str, workload: str, source: Path, weights_file: Path) -> Commands:

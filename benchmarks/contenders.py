@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.opponents.tuned import OURS
 from benchmarks.workloads import Workload
 from scanrnn_dist.encoder import Encoder
 
@@ -54,6 +55,10 @@ class Contender:
         """The command line of a whole process that featurizes the workload once."""
         if self.module is None:
             given = [str(source), str(destination), "--hidden", str(workload.hidden), "--seed", "0"]
+            for flag, number in zip(
+                ("--lanes", "--block-steps", "--window-blocks"), OURS.get(workload.name, ()), strict=False
+            ):
+                given += [flag, str(number)]
             return [sys.executable, "-m", "scanrnn_dist.cli", "featurize", *given]
         given = [str(source), str(destination), "--weights", str(weights_file(workload, source.parent)), "--once"]
         return [sys.executable, "-m", f"benchmarks.opponents.{self.module}", *given, "--workload", workload.name]
