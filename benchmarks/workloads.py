@@ -1,6 +1,6 @@
 """The five workloads: what their rows look like, and their Parquet files, made once and kept.
 
-    python -m benchmarks.workloads /tmp/workloads          # makes all five, about 430 MB
+    python -m benchmarks.workloads workloads          # makes all five, about 430 MB
 
 A file has the columns `id: int64`, `label: int64` and `sequence: list<list<float>>`, as pyarrow writes nested Python
 lists, with pyarrow's own defaults besides row groups of about 16 MB.

@@ -270,7 +270,12 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def _start_jax(devices: int | None) -> None:
-    """Fix the number of CPU devices, which can only be done before the first use of JAX; never over the user's own."""
+    """Fix what can only be fixed before the first use of JAX and pyarrow; never over the user's own."""
+    if not {"ARROW_DEFAULT_MEMORY_POOL", "MIMALLOC_PURGE_DELAY"} & os.environ.keys():
+        # For pyarrow's allocator: what is freed goes back after 10 ms. Where a row of 61 MiB is among the usual ones,
+        # the peak is 675 MiB instead of 879 (0 ms: 612), the speed the same within the noise (0 ms: 15 % less).
+        os.environ["MIMALLOC_PURGE_DELAY"] = "10"
+        print("scanrnn: set MIMALLOC_PURGE_DELAY=10", file=sys.stderr)
     flags = os.environ.get("XLA_FLAGS", "")
     import jax
 
@@ -343,14 +348,16 @@ def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     """What `plan` prints."""
     import jax
 
-    from scanrnn_dist.engine import WINDOWS_IN_FLIGHT
+    from scanrnn_dist.dataset.parts import WAITING_BYTES
+    from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
     from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES
 
     shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features
     positions = jax.local_device_count() * shape.lanes * shape.window_steps
     window_bytes = 4 * positions * (in_features + out_features // shape.block_steps)
-    memory = WINDOWS_IN_FLIGHT * window_bytes + PREFETCH_BYTES + OPEN_BYTES
+    rows_bytes = PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
+    memory = WINDOWS_IN_FLIGHT * window_bytes + rows_bytes
     steps = planned.mean_steps(in_features) * rows
     lines = {
         "source": f"{len(planned.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",

@@ -31,7 +31,7 @@ def use_compilation_cache(folder: str | os.PathLike[str]) -> None:
     """
     path = Path(folder).expanduser().absolute()
     of_machine = path / _machine()
-    current = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    current: str | None = jax.config.values["jax_compilation_cache_dir"]
     if current is not None and Path(current) != of_machine:
         raise ConfigError(f"JAX has the compilation cache {current} already; {path} cannot be a second. Leave one out.")
     _make_private(path)
