@@ -169,7 +169,7 @@ class Run:
     @property
     def wants_rows(self) -> bool:
         """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
-        steps = self._tape.rows_blocks * self.engine.shape.block_steps
+        steps = self._tape.blocks_waiting * self.engine.shape.block_steps
         in_bytes = 4 * steps * self.engine.encoder.in_features
         return in_bytes < LOOK_AHEAD_BYTES or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
 

@@ -176,14 +176,14 @@ class _OpenChunk:
     """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
 
     unit: Unit
-    first_row: int
+    first_row: int  # as the engine counts rows
     kept: pa.RecordBatch
     features: np.ndarray
     rows_left: int
+    nbytes: int = field(init=False)  # asked for at every chunk that is read, of all that are open
 
-    @property
-    def nbytes(self) -> int:
-        return int(self.kept.nbytes + self.features.nbytes)
+    def __post_init__(self) -> None:
+        self.nbytes = self.kept.nbytes + self.features.nbytes
 
 
 class _Stream:
@@ -197,7 +197,6 @@ class _Stream:
         self.read_wait_seconds = 0.0
         self._run, self._chunks, self._max_steps = run, chunks, max_steps
         self._open: deque[_OpenChunk] = deque()
-        self._first_rows: deque[int] = deque()  # of each open chunk, as the engine counts rows
         self._is_exhausted = False
 
     def __iter__(self) -> Iterator[_OpenChunk]:
@@ -208,7 +207,6 @@ class _Stream:
             for finished in self._run.advance(more):
                 self._place(finished)
             while self._open and self._open[0].rows_left == 0:
-                self._first_rows.popleft()
                 yield self._open.popleft()
 
     def _fill(self) -> bool:
@@ -230,8 +228,7 @@ class _Stream:
                 return False
             rows = len(chunk.sequences)
             features = np.empty((rows, self._run.engine.out_features), np.float32)
-            self._first_rows.append(self._run.statistics.rows)
-            self._open.append(_OpenChunk(chunk.unit, chunk.first_row, chunk.kept, features, rows))
+            self._open.append(_OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows))
             self._run.submit(chunk.sequences, self._max_steps)
         return self._run.has_window and not self._is_exhausted
 
@@ -239,11 +236,10 @@ class _Stream:
         """Put features where their rows stand."""
         order = np.argsort(finished.rows)
         rows = finished.rows[order]
-        bounds = [*np.searchsorted(rows, np.asarray(self._first_rows)), len(rows)]
-        for index, (begin, end) in enumerate(pairwise(bounds)):
+        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
+        for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
             if begin < end:
-                chunk = self._open[index]
-                chunk.features[rows[begin:end] - self._first_rows[index]] = finished.features[order[begin:end]]
+                chunk.features[rows[begin:end] - chunk.first_row] = finished.features[order[begin:end]]
                 chunk.rows_left -= end - begin
 
 

@@ -62,14 +62,16 @@ def device_kind(mesh: Mesh) -> str:
     return str(np.ravel(mesh.devices)[0].platform)
 
 
+def known_kind(mesh: Mesh) -> str:
+    """The device kind, as far as defaults are concerned: `"gpu"` for one that is not known here."""
+    kind = device_kind(mesh)
+    return kind if kind in MOST_WINDOW_BLOCKS else "gpu"
+
+
 def default_window_shape(mesh: Mesh, in_features: int, out_features: int) -> WindowShape:
     """The window shape for the mesh's devices and a cell's sizes; that of a GPU for device kinds not known here."""
-    kind = device_kind(mesh)
-    if kind == "cpu":
-        lanes = next(lanes for most, lanes in CPU_LANES if out_features <= most)
-    else:
-        kind = kind if kind in LANES else "gpu"
-        lanes = LANES[kind]
+    kind = known_kind(mesh)
+    lanes = LANES[kind] if kind != "cpu" else next(lanes for most, lanes in CPU_LANES if out_features <= most)
     block_bytes = 4 * lanes * max(BLOCK_STEPS * in_features, out_features)
     return WindowShape(lanes, BLOCK_STEPS, min(MOST_WINDOW_BLOCKS[kind], max(8, WINDOW_BYTES[kind] // block_bytes)))
 

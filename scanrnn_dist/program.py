@@ -124,11 +124,12 @@ def compiled_window_program(
     widest = str(jnp.result_type(float))  # follows jax_enable_x64
     key = nnx.split(encoder)[0], shape, mesh, tree, described, widest
     try:
-        before = _compiled.cache_info().misses
-        program, compilations = _compiled(*key)
-        return program, compilations if _compiled.cache_info().misses > before else 0
-    except TypeError:  # an attribute of the cell that has no hash
+        hash(key)
+    except TypeError:  # an attribute of the cell has none
         return _compiled.__wrapped__(*key)
+    before = _compiled.cache_info().misses
+    program, compilations = _compiled(*key)
+    return program, compilations if _compiled.cache_info().misses > before else 0
 
 
 @lru_cache(maxsize=16)

@@ -112,7 +112,7 @@ class Tape:
         self.lanes, self.block_steps, self.long_blocks = lanes, block_steps, long_blocks
         self.rows_added = 0
         self._groups: deque[_Pieces] = deque()  # what waits, in the order in which it goes
-        self._blocks_waiting = 0
+        self.blocks_waiting = 0  # of the rows that no lane has begun yet
         self._short_waiting = 0  # the same, no row counted with more than `long_blocks`
         self._is_sorted = True
         self._cut = self._pieces(*np.zeros((3, 0), np.int64))
@@ -120,12 +120,7 @@ class Tape:
     @property
     def blocks_left(self) -> int:
         """Blocks that are not laid yet, those of cut rows included."""
-        return self._blocks_waiting + int(self._cut.blocks.sum())
-
-    @property
-    def rows_blocks(self) -> int:
-        """Blocks of the rows that no lane has begun yet."""
-        return self._blocks_waiting
+        return self.blocks_waiting + int(self._cut.blocks.sum())
 
     @property
     def ready_blocks(self) -> int:
@@ -135,7 +130,8 @@ class Tape:
         other lane, so without the other half some would find nothing left. Rows that are longer than the window is high
         can still leave a lane idle for one short window.
         """
-        return self._level(self._short_waiting, self.long_blocks)[0] // 2
+        blocks, lanes = self._pour(self._short_waiting, self.long_blocks)
+        return blocks // lanes // 2
 
     def add(self, starts: np.ndarray, lengths: np.ndarray) -> None:
         """Append rows, each `lengths[i]` steps that begin at `starts[i]` of the value stream; both `(n,)` integers."""
@@ -158,17 +154,17 @@ class Tape:
             more: whether rows are still to come. If so, the window is as short as needed for every lane to be full.
                 If not, and all that is left fits, every lane gets an equal share.
         """
-        if not more and not self._is_sorted and self._groups:
-            waiting = _Pieces.joined(self._groups)
-            self._groups = deque([waiting.select(_longest_first(waiting.blocks))])
-            self._is_sorted = True
-        ends_level = self._level(self._blocks_waiting, self._cut.blocks.max(initial=0))
-        height = min(window_blocks, self.ready_blocks if more else ends_level[1])
+        if more:
+            height = window_blocks = min(window_blocks, self.ready_blocks)
+        else:
+            self._sort()
+            blocks, lanes = self._pour(self.blocks_waiting, self._cut.blocks.max(initial=0))
+            height = min(window_blocks, -(-blocks // lanes))
         free = np.full(self.lanes, height)
         free[self._cut.lane] -= self._cut.blocks
         pieces = _Pieces.joined([self._cut, self._take(np.maximum(free, 0), height)])
         pieces = pieces.select(np.argsort(pieces.lane, kind="stable"))  # lane by lane, what was cut before what is new
-        return self._lay(pieces, height if more else window_blocks)
+        return self._lay(pieces, window_blocks)
 
     def _pieces(self, row: np.ndarray, start: np.ndarray, steps: np.ndarray) -> _Pieces:
         """Whole rows; an empty one takes a block too, in which its initial carry is emitted."""
@@ -177,13 +173,21 @@ class Tape:
 
     def _count(self, pieces: _Pieces, sign: int) -> None:
         """Count pieces among what waits, or, with `sign` -1, no longer."""
-        self._blocks_waiting += sign * int(pieces.blocks.sum())
+        self.blocks_waiting += sign * int(pieces.blocks.sum())
         self._short_waiting += sign * int(np.minimum(pieces.blocks, self.long_blocks).sum())
 
-    def _level(self, poured: int, highest: int) -> tuple[int, int]:
-        """The height to which so many blocks, `poured` on the cut rows, fill the lanes, rounded down, and up.
+    def _sort(self) -> None:
+        """Let all that waits go longest first."""
+        if self._groups and not self._is_sorted:
+            waiting = _Pieces.joined(self._groups)
+            self._groups = deque([waiting.select(_longest_first(waiting.blocks))])
+            self._is_sorted = True
 
-        As water finds its level. A cut row counts with at most `highest` blocks.
+    def _pour(self, poured: int, highest: int) -> tuple[int, int]:
+        """Pour so many blocks on the cut rows, as water finds its level.
+
+        The blocks that then stand in the lanes it covers, and how many lanes those are; a cut row counts with at most
+        `highest` blocks.
         """
         level = np.zeros(self.lanes, np.int64)
         level[self._cut.lane] = np.minimum(self._cut.blocks, highest)
@@ -191,8 +195,7 @@ class Tape:
         # fits[i]: blocks that fit when the i + 1 lowest lanes are filled to the height of lane i
         fits = level * np.arange(1, self.lanes + 1) - np.cumsum(level)
         lanes = max(1, int(np.searchsorted(fits, poured, side="left")))
-        under = poured + int(level[:lanes].sum())
-        return under // lanes, -(-under // lanes)
+        return poured + int(level[:lanes].sum()), lanes
 
     def _take(self, free: np.ndarray, height: int) -> _Pieces:
         """Give each lane the next waiting rows until its `free` blocks are full; the last of them may cross the end."""

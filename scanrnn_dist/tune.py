@@ -21,7 +21,7 @@ from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.mesh import checked_mesh, device_kind
+from scanrnn_dist.mesh import checked_mesh, known_kind
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.tape import WindowShape
 
@@ -166,7 +166,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
         ConfigError: the source has no steps.
         DataError: data that is not what it should be.
     """
-    kind = _known_kind(checked_mesh(mesh))
+    kind = known_kind(checked_mesh(mesh))
     flop_bytes = int(SAMPLE_FLOPS[kind] / encoder.flops_per_step) * 4 * encoder.in_features
     units = plan.units[:: -(-len(plan.units) // SAMPLE_UNITS) or 1]
     share = max(1, len(units))
@@ -193,13 +193,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
 def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
     """What to try for each number of a shape, in the order in which they are settled."""
     blocks = tuple(max(1, int(start.window_blocks * factor)) for factor in WINDOW_BLOCKS)
-    return {"lanes": LANES[_known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
-
-
-def _known_kind(mesh: Mesh) -> str:
-    """The device kind; `"gpu"` for one that is not known here."""
-    kind = device_kind(mesh)
-    return kind if kind in LANES else "gpu"
+    return {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
 
 
 def _run(engine: Engine, sample: Sequence[Ragged]) -> tuple[float, float]:

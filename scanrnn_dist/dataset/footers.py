@@ -78,9 +78,13 @@ class _Child:
                 return {"error": f"looking at its footer ended the process that did (exit status {status})"}
             return answer
 
-    def close(self) -> None:
-        """End the process, if there is one."""
-        self._end()
+    def close(self) -> int | None:
+        """End the process, if there is one, by closing its pipe; its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.communicate()
+        return process.returncode
 
     def _answer(self, path: str) -> tuple[dict[str, Any] | None, int | None]:
         """What the process says, or None and the status with which it ended."""
@@ -91,15 +95,7 @@ class _Child:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        return (json.loads(line), None) if line.endswith("\n") else (None, self._end())
-
-    def _end(self) -> int | None:
-        """Close the pipe, at which the process ends; its exit status."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        process.communicate()
-        return process.returncode
+        return (json.loads(line), None) if line.endswith("\n") else (None, self.close())
 
 
 @lru_cache

@@ -54,6 +54,7 @@ class PartWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.schema, self.rows = path, schema, 0
         self._group: list[pa.RecordBatch] = []  # what is not written yet
+        self._group_bytes = 0
         self._aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         leaves = _leaves(schema)
         kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
@@ -78,8 +79,9 @@ class PartWriter:
         column = pa.FixedSizeListArray.from_arrays(values, width)
         batch = pa.record_batch([*kept.columns, column], schema=self.schema)
         self._group.append(batch)
+        self._group_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if sum(waiting.nbytes for waiting in self._group) >= ROW_GROUP_BYTES:
+        if self._group_bytes >= ROW_GROUP_BYTES:
             self._write_group()
 
     def commit(self) -> PartRecord:
@@ -97,10 +99,10 @@ class PartWriter:
         return record
 
     def _write_group(self) -> None:
-        group, self._group = self._group, []
-        if not group:
+        if not self._group:
             return
-        table = pa.Table.from_batches(group)
+        table = pa.Table.from_batches(self._group)
+        self._group, self._group_bytes = [], 0
         try:
             self._writer.write_table(table, row_group_size=table.num_rows)
         except OSError as error:
