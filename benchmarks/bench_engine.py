@@ -1,7 +1,8 @@
 """The engine, host side included, against the dense scan, in useful GFLOP/s of the same run.
 
-    python -m benchmarks.bench_engine            # the table
-    python -m benchmarks.bench_engine --tune     # and the engine over lanes and windows
+    python -m benchmarks.bench_engine
+
+For the engine over lanes, blocks and windows see `scanrnn bench --tune`.
 
 The *ceiling* is `jit(shard_map(vmap(scan(cell))))` over equal lengths, data on the devices, nothing read, scheduled or
 fetched, with the best of its own lanes on the same devices. Useful work is `6 H (D + H)` per real step. Covered: rows
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -21,28 +23,13 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks.harness import alternate, finish, gemm_case, rate
+from benchmarks.workloads import lognormal, made_up_rows, pareto, uniform
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.mesh import AXIS, default_mesh, replicated, sharded
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.tape import WindowShape
 
 CEILING_LANES = (16, 32, 48, 64, 96, 128)
-
-
-def lengths_of(kind: str, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Row lengths `(rows,)`: uniform 128; lognormal(4.2, 0.9) in 1..2048; or Pareto(1.5) x 30 + 1 up to 20,000."""
-    if kind == "uniform":
-        return np.full(rows, 128)
-    if kind == "lognormal":
-        return np.clip(rng.lognormal(4.2, 0.9, rows), 1, 2048).astype(np.int64)
-    return np.clip(rng.pareto(1.5, rows) * 30 + 1, 1, 20_000).astype(np.int64)
-
-
-def made_up_rows(lengths: np.ndarray, in_features: int, rng: np.random.Generator) -> Ragged:
-    """Rows of those lengths, of normal values."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Ragged(rng.standard_normal((int(offsets[-1]), in_features), np.float32), offsets)
 
 
 def engine_case(engine: Engine, rows: Ragged) -> Callable[[], Any]:
@@ -50,11 +37,11 @@ def engine_case(engine: Engine, rows: Ragged) -> Callable[[], Any]:
 
     def run() -> np.ndarray:
         features = np.empty((len(rows), engine.encoder.out_features), np.float32)
-        run = engine.run()
-        run.submit(rows)
-        while run.is_busy:
-            for finished in run.advance():
-                features[finished.rows] = finished.features
+        with closing(engine.run()) as run:
+            run.submit(rows)
+            while run.is_busy:
+                for finished in run.advance():
+                    features[finished.rows] = finished.features
         return features
 
     return run
@@ -91,20 +78,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for lanes in CEILING_LANES:
         cases[f"dense {lanes}"], gflop[f"dense {lanes}"] = dense_case(encoder, mesh, lanes, steps=2048)
     occupancy = {}
-    for kind in ("uniform", "lognormal", "pareto"):
-        rows = made_up_rows(lengths_of(kind, arguments.rows, rng), arguments.in_features, rng)
+    kinds = {
+        "uniform": uniform(arguments.rows, 128),
+        "lognormal": lognormal(arguments.rows),
+        "pareto": pareto(arguments.rows),
+    }
+    for kind, lengths in kinds.items():
+        rows = made_up_rows(lengths(rng), arguments.in_features, rng)
         cases[kind] = engine_case(engine, rows)
         gflop[kind] = encoder.flops_per_step * int(rows.lengths.sum()) / 1e9
         run = engine.run()
         run.submit(rows)
         run.results()
         occupancy[kind] = round(run.statistics.occupancy, 4)
-        if arguments.tune and kind == "lognormal":
-            for lanes in (16, 32, 48, 64, 96):
-                for blocks in (64, 128, 256, 512):
-                    name = f"tune {lanes} lanes {blocks} blocks"
-                    cases[name] = engine_case(Engine(encoder, mesh, WindowShape(lanes, 4, blocks)), rows)
-                    gflop[name] = gflop[kind]
     seconds = alternate(cases, arguments.rounds)
     rates = {name: rate(seconds[name], gflop[name]) for name in cases}
     ceiling = max((rates[f"dense {lanes}"]["median"], lanes) for lanes in CEILING_LANES)
@@ -128,7 +114,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU devices")
-    parser.add_argument("--tune", action="store_true")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     results = measure(arguments)

@@ -239,24 +239,9 @@ def _repeat(base: Path, times: int, path: Path) -> None:
 
 
 def _peak_mib(source: Path, path: Path, hidden: int) -> float:
-    """The largest resident size of a fresh process that featurizes a file, as its report tells it.
-
-    With a shell in between: Linux counts what a process was before its `exec` in its `ru_maxrss`, that is to say this
-    process, which may be large by now.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "scanrnn_dist.cli",
-        "featurize",
-        f"{source}",
-        f"{path}",
-        "--hidden",
-        str(hidden),
-        "--json",
-    ]
-    shell = ["sh", "-c", '"$@"; exit $?', "sh", *command]
-    report = subprocess.run(shell, check=True, stdout=subprocess.PIPE, text=True).stdout
+    """The most memory of a fresh process that featurizes a file, as its report tells it."""
+    command = [sys.executable, "-m", "scanrnn_dist.cli", "featurize", source, path, "--hidden", str(hidden), "--json"]
+    report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(json.loads(report.splitlines()[-1])["peak_memory_bytes"] / 2**20)
 
 

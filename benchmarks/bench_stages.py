@@ -25,18 +25,15 @@ from unittest import mock
 import jax
 
 from benchmarks.harness import finish
-from benchmarks.opponents.tuned import OURS
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import FOLDER, OUR_SHAPES, WORKLOADS
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.job import JobReport, featurize
-from scanrnn_dist.tape import WindowShape
 
 
 def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
     """CPU seconds of a job by stage, means of the rounds; and its wall time, total CPU time and what is left."""
     sizes = WORKLOADS[workload]
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)
-    shape = WindowShape(*OURS[workload]) if workload in OURS else None
     seconds: defaultdict[str, float] = defaultdict(float)
     lock = threading.Lock()
 
@@ -50,7 +47,7 @@ def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
     def job() -> JobReport:
         destination = tempfile.mkdtemp()
         try:
-            return featurize(encoder, sizes.file(folder), destination, window_shape=shape)
+            return featurize(encoder, sizes.file(folder), destination, window_shape=OUR_SHAPES.get(workload))
         finally:
             shutil.rmtree(destination)
 
@@ -74,7 +71,7 @@ def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Parse, take a device per core, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("workloads"))
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.opponents.tuned import OURS
-
 Commands = dict[str, Callable[[Path], Any]]
 
 
@@ -27,14 +25,12 @@ def ours(workload: str, source: Path) -> Commands:
 
     _start_jax(None)
     from benchmarks.bench_engine import engine_case
-    from benchmarks.workloads import WORKLOADS
+    from benchmarks.workloads import OUR_SHAPES, WORKLOADS
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine
     from scanrnn_dist.job import featurize
-    from scanrnn_dist.tape import WindowShape
 
-    sizes = WORKLOADS[workload]
-    shape = WindowShape(*OURS[workload]) if workload in OURS else None
+    sizes, shape = WORKLOADS[workload], OUR_SHAPES.get(workload)
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)
 
     def prepare() -> Callable[[], Any]:

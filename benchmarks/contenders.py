@@ -11,14 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.opponents.tuned import OURS
-from benchmarks.workloads import Workload
+from benchmarks.workloads import OUR_SHAPES, Workload
 from scanrnn_dist.encoder import Encoder
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -55,10 +54,9 @@ class Contender:
         """The command line of a whole process that featurizes the workload once."""
         if self.module is None:
             given = [str(source), str(destination), "--hidden", str(workload.hidden), "--seed", "0"]
-            for flag, number in zip(
-                ("--lanes", "--block-steps", "--window-blocks"), OURS.get(workload.name, ()), strict=False
-            ):
-                given += [flag, str(number)]
+            if workload.name in OUR_SHAPES:
+                for name, number in asdict(OUR_SHAPES[workload.name]).items():
+                    given += [f"--{name.replace('_', '-')}", str(number)]
             return [sys.executable, "-m", "scanrnn_dist.cli", "featurize", *given]
         given = [str(source), str(destination), "--weights", str(weights_file(workload, source.parent)), "--once"]
         return [sys.executable, "-m", f"benchmarks.opponents.{self.module}", *given, "--workload", workload.name]

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from benchmarks.contenders import CONTENDERS, Child, Contender
 from benchmarks.harness import finish, rate
 from benchmarks.memory import idle_cores, peak_memory
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import FOLDER, WORKLOADS, Workload
 from scanrnn_dist.encoder import Encoder
 from tests.oracle import gru_rows
 
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "workloads")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--json", type=Path, help="where to write the results too")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--compute", action="store_true", help="rows in memory, compute alone")

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.contenders import CONTENDERS, weights_file
 from benchmarks.opponents import common
 from benchmarks.opponents.common import Settings
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import FOLDER, WORKLOADS
 
 INSIDE = "BENCHMARKS_TUNE_INSIDE"
 """Set in the process that measures, which has the contender's environment."""
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE,VALUE")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "workloads")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
         environment = CONTENDERS[arguments.contender].process_environment(arguments.folder) | {INSIDE: "1"}

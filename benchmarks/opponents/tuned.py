@@ -43,9 +43,3 @@ TUNED: dict[str, dict[str, Settings]] = {
         "W5": Settings(1024, blocks=4),
     },
 }
-
-OURS = {"W3": (24, 8, 128), "W5": (128, 4, 192)}
-"""Our own lanes, block steps and window blocks where the defaults were not the fastest of a few that were tried.
-
-W3: 24 lanes instead of 48 end with the longest row (111 against 81 GFLOP/s, of which block steps of 8 are 2 %).
-"""
