@@ -28,6 +28,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.mesh import AXIS, default_mesh, replicated, sharded
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Run
 
 CEILING_LANES = (16, 32, 48, 64, 96, 128)
 
@@ -37,7 +38,7 @@ def engine_case(engine: Engine, rows: Ragged) -> Callable[[], Any]:
 
     def run() -> np.ndarray:
         features = np.empty((len(rows), engine.encoder.out_features), np.float32)
-        with closing(engine.run()) as run:
+        with closing(Run(engine)) as run:
             run.submit(rows)
             while run.is_busy:
                 for finished in run.advance():
@@ -87,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = made_up_rows(lengths(rng), arguments.in_features, rng)
         cases[kind] = engine_case(engine, rows)
         gflop[kind] = encoder.flops_per_step * int(rows.lengths.sum()) / 1e9
-        run = engine.run()
+        run = Run(engine)
         run.submit(rows)
         run.results()
         occupancy[kind] = round(run.statistics.occupancy, 4)

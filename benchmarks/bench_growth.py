@@ -50,6 +50,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.job import featurize
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Run
 
 Part = dict[str, Any]
 """The formula of a law, and by the name of each series its parameters and points."""
@@ -146,7 +147,7 @@ def _engine_timed(engine: Engine, rows: Ragged, scale: float) -> Callable[[], fl
 
 def _occupancy(engine: Engine, rows: Ragged) -> float:
     """The share of the program's positions that hold steps of these rows."""
-    run = engine.run()
+    run = Run(engine)
     run.submit(rows)
     run.results()
     run.close()
@@ -240,7 +241,17 @@ def _repeat(base: Path, times: int, path: Path) -> None:
 
 def _peak_mib(source: Path, path: Path, hidden: int) -> float:
     """The most memory of a fresh process that featurizes a file, as its report tells it."""
-    command = [sys.executable, "-m", "scanrnn_dist.cli", "featurize", source, path, "--hidden", str(hidden), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "scanrnn_dist.cli",
+        "featurize",
+        str(source),
+        str(path),
+        "--hidden",
+        str(hidden),
+        "--json",
+    ]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(json.loads(report.splitlines()[-1])["peak_memory_bytes"] / 2**20)
 

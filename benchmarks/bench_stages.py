@@ -51,7 +51,7 @@ def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
         finally:
             shutil.rmtree(destination)
 
-    with mock.patch("scanrnn_dist.engine.stage", stage), mock.patch("scanrnn_dist.job.stage", stage):
+    with mock.patch("scanrnn_dist.run.stage", stage), mock.patch("scanrnn_dist.job.stage", stage):
         job()
         seconds.clear()
         before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

@@ -52,7 +52,7 @@ COLOURS = ("#c2410c", "#1d4ed8", "#0e9f6e", "#8b5cf6", "#eab308", "#a16207", "#9
 DASHES = (0, (5, 3))
 TOLD = 0.1
 """From this on, relative, a point's distance from its law is written beside it."""
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,

@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.engine import Engine, checked_max_steps
+from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.progress import rows_progress
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Run, checked_max_steps
 from scanrnn_dist.tape import WindowShape
 
 
@@ -67,7 +68,7 @@ def encode(
     engine = Engine(encoder, mesh, window_shape)
     features = np.empty((len(ragged), encoder.out_features), engine.dtype)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None)
-    with closing(engine.run()) as run, progress as advance:
+    with closing(Run(engine)) as run, progress as advance:
         run.submit(ragged, max_steps)
         while run.is_busy:
             for finished in run.advance():

@@ -271,11 +271,6 @@ def _terminated(number: int, frame: Any) -> None:
 
 def _start_jax(devices: int | None) -> None:
     """Fix what can only be fixed before the first use of JAX and pyarrow; never over the user's own."""
-    if not {"ARROW_DEFAULT_MEMORY_POOL", "MIMALLOC_PURGE_DELAY"} & os.environ.keys():
-        # For pyarrow's allocator: what is freed goes back after 10 ms. Where a row of 61 MiB is among the usual ones,
-        # the peak is 675 MiB instead of 879 (0 ms: 612), the speed the same within the noise (0 ms: 15 % less).
-        os.environ["MIMALLOC_PURGE_DELAY"] = "10"
-        _to_stderr("scanrnn: set MIMALLOC_PURGE_DELAY=10")
     flags = os.environ.get("XLA_FLAGS", "")
     import jax
 
@@ -349,8 +344,8 @@ def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     import jax
 
     from scanrnn_dist.dataset.parts import WAITING_BYTES
-    from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
     from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES
+    from scanrnn_dist.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
 
     shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features

@@ -1,57 +1,22 @@
-"""The loop that feeds the compiled window program rows and collects their features.
+"""`Engine`: one encoder compiled for one window shape on one mesh, and the buffers that its program takes.
 
-`Engine` is one encoder compiled for one window shape on one mesh; `Run` is one stream of rows through it. The host
-side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does stands
-in `tape.py`, the program in `program.py`; who reads and writes data sets, in `job.py`.
+The program stands in `program.py`; `run.py` feeds it rows and collects their features.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.feed import Feed, ValueStream, aligned_zeros
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.feed import Feed, aligned_zeros
 from scanrnn_dist.mesh import AXIS, checked_mesh, default_window_shape, device_kind, replicated, sharded
-from scanrnn_dist.profiling import stage
 from scanrnn_dist.program import compiled_window_program
-from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.tape import Tape, Window, WindowShape
-
-WINDOWS_IN_FLIGHT = 2
-"""Windows sent and not fetched: one computes while the next is scheduled and sent."""
-LOOK_AHEAD_BYTES = 32 << 20
-"""Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
-SHORT_WINDOW = 8
-"""While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
-
-
-@dataclass
-class Statistics:
-    """What a run did: rows, real steps, positions of all windows, compilations, and seconds spent waiting."""
-
-    rows: int = 0
-    steps: int = 0
-    positions: int = 0
-    windows: int = 0
-    compilations: int = 0
-    device_wait_seconds: float = 0.0
-
-    @property
-    def occupancy(self) -> float:
-        """Positions that did useful work, of all positions; 1 if there were none."""
-        return self.steps / self.positions if self.positions else 1.0
+from scanrnn_dist.tape import Window, WindowShape
 
 
 class Engine:
@@ -92,7 +57,12 @@ class Engine:
 
     def new_feed(self) -> Feed:
         """Buffers for one window's input."""
-        return Feed(*(aligned_zeros(spec.shape, spec.dtype) for spec in self.feed_shapes()[2:]))
+        return Feed(*(aligned_zeros(spec.shape, spec.dtype) for spec in self.feed_shapes()[3:]))
+
+    def new_emitted(self) -> jax.Array:
+        """A buffer on the devices for what one window emits."""
+        spec = self.feed_shapes()[2]
+        return jax.device_put(np.zeros(spec.shape, spec.dtype), spec.sharding)
 
     def feed_shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes of what a window is fed besides the weights, in the order of `window_program`."""
@@ -101,6 +71,7 @@ class Engine:
         n_blocks = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self.mesh))
         of_devices = (
             ((d, l, *carry.shape), carry.dtype),
+            ((d, K, l, self.out_features), self.dtype),
             ((d, K, s, l, self.encoder.in_features), jnp.float32),
             ((d, K, l), jnp.int32),
             ((d, K, l), jnp.bool_),
@@ -112,209 +83,3 @@ class Engine:
     def blocks_run(self, window: Window) -> int:
         """Blocks per lane that the program goes through for a window."""
         return self.shape.window_blocks if self.copies_to_host else window.blocks
-
-    def run(self) -> Run:
-        """A new run, whose rows are numbered from 0."""
-        return Run(self)
-
-
-class Finished(NamedTuple):
-    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features."""
-
-    rows: np.ndarray
-    features: np.ndarray
-
-
-class _Sent(NamedTuple):
-    """A window on the devices: what will come back, and which rows it belongs to."""
-
-    feed: Feed
-    window: Window
-    output: Future[jax.Array]
-    fits: bool  # whether the output names just the rows that end; else it is all that was emitted
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the devices are done with it."""
-        return self.output.done() and bool(self.output.result().is_ready())  # type: ignore[attr-defined]
-
-
-class Run:
-    """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
-
-    Example:
-        >>> import numpy as np
-        >>> run = Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)).run()
-        >>> run.submit(Ragged.from_sequences([np.ones((5, 2)), np.zeros((0, 2))]))
-        >>> finished = [rows for rows, features in run.results()]
-        >>> sorted(np.concatenate(finished).tolist())
-        [0, 1]
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.statistics = Statistics(compilations=engine.compilations)
-        self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
-        self._carry = engine.initial_carry()
-        self._values = ValueStream(engine.encoder.in_features, 3 * LOOK_AHEAD_BYTES)
-        self._sent: deque[_Sent] = deque()
-        self._free_feeds: list[Feed] = []
-        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
-
-    @property
-    def steps_waiting(self) -> int:
-        """Steps that are submitted and not sent, each row rounded up to blocks."""
-        return self._tape.blocks_left * self.engine.shape.block_steps
-
-    @property
-    def wants_rows(self) -> bool:
-        """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
-        steps = self._tape.blocks_waiting * self.engine.shape.block_steps
-        in_bytes = 4 * steps * self.engine.encoder.in_features
-        return in_bytes < LOOK_AHEAD_BYTES or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
-
-    @property
-    def has_window(self) -> bool:
-        """Whether enough rows wait for a window, as long as more are to come.
-
-        A whole one; a short one where it takes less time and the devices have nothing to do.
-        """
-        blocks = self.engine.shape.window_blocks
-        least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
-        return self._tape.ready_blocks >= least
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the devices have nothing to do."""
-        return all(sent.is_ready for sent in self._sent)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether submitted rows are not finished yet."""
-        return self._tape.blocks_left > 0 or bool(self._sent)
-
-    def submit(self, ragged: Ragged, max_steps: float | None = None) -> None:
-        """Add rows, numbered on from the last; the longest go first. Of each row, the first `max_steps` steps count.
-
-        Raises:
-            DataError: another number of features than the encoder takes.
-            ConfigError: `max_steps` below 0.
-        """
-        max_steps = checked_max_steps(max_steps)
-        expected = self.engine.encoder.in_features
-        if ragged.in_features != expected:
-            raise DataError(
-                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
-                "Expected is (T, D), time first."
-            )
-        if len(ragged) == 0:
-            return
-        lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
-        with stage("submit"):
-            starts = self._values.add(ragged)
-            self._tape.add(starts, lengths)
-        self.statistics.rows += len(ragged)
-        self.statistics.steps += int(lengths.sum())
-
-    def close(self) -> None:
-        """End the thread that talks to the devices; what was submitted and is not finished is lost."""
-        self._dispatcher.shutdown(cancel_futures=True)
-
-    def results(self) -> list[Finished]:
-        """Advance until nothing is left; all results."""
-        finished = []
-        while self.is_busy:
-            finished.extend(self.advance())
-        return finished
-
-    def advance(self, more: bool = False) -> list[Finished]:
-        """Send one window, if rows wait; fetch what has to be fetched before the next one.
-
-        Args:
-            more: whether rows are still to come. Then a window is sent if they fill it (`has_window`), and the last
-                ones are not waited for.
-        """
-        if self.has_window if more else self._tape.blocks_left:
-            with stage("schedule"):
-                window = self._tape.next_window(self.engine.shape.window_blocks, more)
-            self._send(window)
-        finished = []
-        while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._tape.blocks_left):
-            with stage("fetch"):
-                finished.append(self._fetch(self._sent.popleft()))
-        return finished
-
-    def _send(self, window: Window) -> None:
-        """Copy the window's values to where its lanes want them, and start the program on them."""
-        engine, shape = self.engine, self.engine.shape
-        with stage("place"):
-            feed = self._free_feeds.pop() if self._free_feeds else engine.new_feed()
-            by_device = "(device lane) block -> device block lane"
-            self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
-            for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
-                buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
-                buffer[:, window.blocks :] = 0
-            fits = self._name_ends(window, feed.ends)
-        output = self._dispatcher.submit(self._dispatch, feed, np.int32(window.blocks), fits)
-        self._sent.append(_Sent(feed, window, output, fits))
-        self._values.forget(window.rows)
-        self.statistics.windows += 1
-        self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
-
-    def _dispatch(self, feed: Feed, n_blocks: np.int32, fits: bool) -> jax.Array:
-        """Run the program on a feed, after the one before; in a thread of its own.
-
-        JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
-        with 0.12), and the host side of the next window would wait for them.
-        """
-        engine = self.engine
-        with stage("dispatch"):
-            on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
-            self._carry, features, emitted = engine.program(engine.weights, n_blocks, self._carry, *on_devices)
-        output: jax.Array = features if fits else emitted
-        if engine.copies_to_host:
-            output.copy_to_host_async()
-        return output
-
-    def _name_ends(self, window: Window, ends: np.ndarray) -> bool:
-        """Write where in each device's emitted rows those of finished rows stand to `ends`, if there is room."""
-        lanes = self.engine.shape.lanes
-        device, lane = np.divmod(window.ends_lane, lanes)
-        per_device = np.bincount(device, minlength=len(ends))
-        if per_device.max() > ends.shape[1]:
-            return False
-        nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
-        ends[device, nth] = window.ends_block * lanes + lane
-        return True
-
-    def _fetch(self, sent: _Sent) -> Finished:
-        """Wait for a window and take the features of the rows that ended in it."""
-        begin = time.perf_counter()
-        per_device = _host_shards(sent.output.result())
-        self.statistics.device_wait_seconds += time.perf_counter() - begin
-        lanes, window = self.engine.shape.lanes, sent.window
-        bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
-        features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
-        for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
-            mine = slice(begin_row, end_row)
-            if sent.fits:
-                features[mine] = rows[0, : end_row - begin_row]
-            else:
-                at = window.ends_block[mine] * lanes + window.ends_lane[mine] % lanes
-                features[mine] = rows[0].take(at, axis=0)
-        self._free_feeds.append(sent.feed)
-        return Finished(window.rows, features)
-
-
-def checked_max_steps(max_steps: float | None) -> int | None:
-    """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
-    if max_steps is not None and int(max_steps) < 0:
-        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
-    return None if max_steps is None else int(max_steps)
-
-
-def _host_shards(array: jax.Array) -> list[np.ndarray]:
-    """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
-    array.block_until_ready()  # on every device, replicas too: the feed is written to again afterwards
-    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return [np.asarray(parts[begin]) for begin in sorted(parts)]

@@ -1,6 +1,6 @@
 """What a window is fed, on the host: its buffers, and the rows' values laid where the lanes want them. Numpy only.
 
-Which block goes where is `tape.py`'s; when a window is sent is `engine.py`'s.
+Which block goes where is `tape.py`'s; when a window is sent is `run.py`'s.
 """
 
 from __future__ import annotations

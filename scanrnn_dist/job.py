@@ -1,6 +1,6 @@
 """Door 2: `featurize`, from a Parquet data set to one with a feature vector per row. Read -> tape -> run -> write.
 
-The only place where the two halves meet: `dataset/`, which knows Parquet and no JAX, and `engine.py`, which knows JAX
+The only place where the two halves meet: `dataset/`, which knows Parquet and no JAX, and `run.py`, which knows JAX
 and no Parquet. Three threads overlap: one decodes ahead, this one feeds the devices, one writes.
 """
 
@@ -32,10 +32,11 @@ from scanrnn_dist.dataset.reader import Prefetched, read_chunks
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.engine import Engine, Finished, Run, Statistics, checked_max_steps
+from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.profiling import stage
+from scanrnn_dist.run import Finished, Run, Statistics, checked_max_steps
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 2 << 20
@@ -157,7 +158,7 @@ def featurize(
         manifest.write_job({**described, **plan.records})
         _save_encoder(manifest, encoder)
         schema = part_schema(plan.kept_schema, engine.out_features, {"scanrnn_dist": json.dumps(described)})
-        run = stack.enter_context(closing(engine.run()))
+        run = stack.enter_context(closing(Run(engine)))
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
         stream = _Stream(run, chunks, max_steps)
         for finished in stream:

@@ -21,7 +21,7 @@ LANES = {
     "gpu": 4096,
     "tpu": 2048,
 }
-CPU_LANES = ((32, 96), (128, 48), (2**62, 32))
+CPU_LANES = ((128, 48), (2**62, 32))
 """Lanes of a CPU device for cells with up to so many hidden features. Measured on 2 cores, Zen 5: at H = 128 the
 program alone is within a few per cent from 32 to 96, since weights, carries and gates of so few lanes stay in the
 core's own caches. At H = 32 what a step costs besides its products asks for more lanes. At H = 512 each lane is much

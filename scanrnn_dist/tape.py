@@ -8,7 +8,7 @@ the next one. So the windows of a job all have one shape, whatever the lengths.
       lane 1   |>... row 2 | row 5 ......... | row 4 ....>|   ... and goes on in the same lane
                block 0                         block K - 1
 
-This module knows lengths and positions, no values and no JAX; `engine.py` copies the values to where it says.
+This module knows lengths and positions, no values and no JAX; `run.py` copies the values to where it says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+LONG_SHARE = 64
+"""At the end of a job a row is long if it takes more than this part of what is left for a lane; the lanes then end
+together within about as much."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,9 @@ class Tape:
     """The rows that wait, the rows that were cut, and how the next window is filled with them.
 
     Rows are numbered in the order of `add`, and go in the order of their groups, one `add` being a group, and longest
-    first within it; but rows longer than `long_blocks` go before all others, and once no more rows are to come, all
-    that wait go longest first. So the end of the job does not wait for one lane that got a long row late, and few rows
-    ever wait for a later one.
+    first within it; but rows longer than `long_blocks` go before all others, and once no more rows are to come, so do
+    those that are long for what is left. So the end of the job does not wait for one lane that got a long row late, and
+    few rows ever wait for a later one.
 
     Example:
         >>> tape = Tape(lanes=1, block_steps=4)
@@ -113,8 +117,9 @@ class Tape:
         self.rows_added = 0
         self._groups: deque[_Pieces] = deque()  # what waits, in the order in which it goes
         self.blocks_waiting = 0  # of the rows that no lane has begun yet
+        self._rows_waiting = 0
         self._short_waiting = 0  # the same, no row counted with more than `long_blocks`
-        self._is_sorted = True
+        self._sorted_above = 0  # the rows with more blocks than this go first, longest first
         self._cut = self._pieces(*np.zeros((3, 0), np.int64))
 
     @property
@@ -127,9 +132,11 @@ class Tape:
         """How high the next window may be, as long as more rows are to come.
 
         Half as high as what waits could fill the lanes: rows are no water, and what crosses a window's end fills no
-        other lane, so without the other half some would find nothing left. Rows that are longer than the window is high
-        can still leave a lane idle for one short window.
+        other lane, so without the other half some would find nothing left. And 0 while there are fewer rows than lanes
+        without one: a lane that is left idle once stays behind to the end, a tenth of a job of ten rows a lane.
         """
+        if self._rows_waiting < self.lanes - len(self._cut.row):
+            return 0
         blocks, lanes = self._pour(self._short_waiting, self.long_blocks)
         return blocks // lanes // 2
 
@@ -139,7 +146,7 @@ class Tape:
         new = new.select(_longest_first(new.blocks))
         self.rows_added += len(lengths)
         self._count(new, 1)
-        self._is_sorted = False
+        self._sorted_above = 2**62
         n_long = int(np.searchsorted(-new.blocks, -self.long_blocks))
         if n_long:
             self._groups.appendleft(new.select(slice(n_long)))
@@ -166,6 +173,31 @@ class Tape:
         pieces = pieces.select(np.argsort(pieces.lane, kind="stable"))  # lane by lane, what was cut before what is new
         return self._lay(pieces, window_blocks)
 
+    @property
+    def longest_cut_blocks(self) -> int:
+        """Blocks that are left of the longest row that was cut."""
+        return int(self._cut.blocks.max(initial=0))
+
+    def is_draining(self, lanes: int) -> bool:
+        """Whether no row waits, and those that go on, one to a lane, are at most so many."""
+        return self.blocks_waiting == 0 and 0 < len(self._cut.row) <= lanes
+
+    def move(self, devices: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Go on with `lanes` lanes on each device; no row may wait, and those that were cut must fit.
+
+        They are dealt out to the devices, longest first, and stay in order of lanes.
+
+        Returns:
+            `(n,)` int64 each: the lanes that they were in, and the ones that they are in from now on.
+        """
+        order = np.argsort(-self._cut.blocks, kind="stable")
+        nth = np.arange(len(order))
+        after = np.empty_like(nth)
+        after[order] = nth % devices * lanes + nth // devices
+        before, self._cut.lane = self._cut.lane, after
+        self.lanes = devices * lanes
+        return before, after
+
     def _pieces(self, row: np.ndarray, start: np.ndarray, steps: np.ndarray) -> _Pieces:
         """Whole rows; an empty one takes a block too, in which its initial carry is emitted."""
         blocks = np.maximum(1, -(-steps // self.block_steps))
@@ -174,14 +206,22 @@ class Tape:
     def _count(self, pieces: _Pieces, sign: int) -> None:
         """Count pieces among what waits, or, with `sign` -1, no longer."""
         self.blocks_waiting += sign * int(pieces.blocks.sum())
+        self._rows_waiting += sign * len(pieces.row)
         self._short_waiting += sign * int(np.minimum(pieces.blocks, self.long_blocks).sum())
 
     def _sort(self) -> None:
-        """Let all that waits go longest first."""
-        if self._groups and not self._is_sorted:
+        """Let the rows go first, longest first, that could keep a lane busy after the others have ended.
+
+        Those are longer than a small part of what is left for a lane. As that shrinks, more of them are; each time it
+        has halved they are sorted anew. Shorter rows keep their order, and so finish in it: the parts of 300,000 rows
+        of 2 to 20 steps were all committed at the very end before, one after the other, 75 of 390 ms.
+        """
+        above = self.blocks_waiting // self.lanes // LONG_SHARE
+        if self._groups and above <= self._sorted_above // 2:
             waiting = _Pieces.joined(self._groups)
-            self._groups = deque([waiting.select(_longest_first(waiting.blocks))])
-            self._is_sorted = True
+            order = _longest_first(np.where(waiting.blocks > above, waiting.blocks, 0))
+            self._groups = deque([waiting.select(order)])
+            self._sorted_above = above
 
     def _pour(self, poured: int, highest: int) -> tuple[int, int]:
         """Pour so many blocks on the cut rows, as water finds its level.

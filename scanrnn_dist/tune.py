@@ -23,6 +23,7 @@ from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.mesh import checked_mesh, known_kind
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Run
 from scanrnn_dist.tape import WindowShape
 
 LANES = {"cpu": (16, 32, 48, 64, 96, 128), "gpu": (1024, 2048, 4096, 8192), "tpu": (512, 1024, 2048, 4096)}
@@ -199,7 +200,7 @@ def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
 def _run(engine: Engine, sample: Sequence[Ragged]) -> tuple[float, float]:
     """Featurize a sample; the seconds that it took, and the occupancy."""
     begin = time.perf_counter()
-    with closing(engine.run()) as run:
+    with closing(Run(engine)) as run:
         for chunk in sample:
             run.submit(chunk)
             while not run.wants_rows and run.has_window:

@@ -16,6 +16,8 @@ LEVELS = [
     {"encoder", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
     {"program", "feed"},
     {"engine", "dataset"},
+    {"narrow"},
+    {"run"},
     {"job", "arrays", "verify", "tune"},
     {"demo"},
     {"cli", "__main__"},
@@ -23,7 +25,7 @@ LEVELS = [
 """The parts of the package, lowest first; `dataset` is one part."""
 
 KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
-KNOWS_NO_ARROW = {"spec", "encoder", "program", "engine", "mesh", "profiling"}
+KNOWS_NO_ARROW = {"spec", "encoder", "program", "engine", "narrow", "run", "mesh", "profiling"}
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
 
 

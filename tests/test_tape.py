@@ -174,7 +174,54 @@ def test_rows_of_an_add_go_longest_first_and_after_those_of_earlier_adds_while_m
     assert (np.diff([started[row] for row in order]) >= 0).all()
 
 
-def test_what_waits_goes_longest_first_once_no_more_is_to_come() -> None:
+def test_rows_that_are_short_for_what_is_left_keep_their_order_at_the_end_until_little_is_left() -> None:
+    rng = np.random.default_rng(1)
+    tape = Tape(4, 4)
+    for _ in range(40):
+        tape.add(np.zeros(100, np.int64), rng.integers(1, 9, 100))  # 1.5 blocks each: 1,500 are left for a lane
+    tape.add(np.zeros(1, np.int64), np.array([400]))
+    window = tape.next_window(200)
+    assert 4000 in window.rows  # the long one, of 100 blocks
+    assert np.sort(window.rows)[-2] < 800  # 4 lanes of 200 blocks: no row from far behind
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=12),
+    devices=st.integers(1, 3),
+    narrow_lanes=st.integers(4, 6),
+    first=st.integers(1, 5),
+)
+def test_rows_that_move_to_other_lanes_lose_no_step(
+    lengths: list[int], devices: int, narrow_lanes: int, first: int
+) -> None:
+    tape = Tape(12, 4)
+    starts = np.arange(len(lengths)) * 1000
+    tape.add(starts, np.array(lengths, np.int64))
+    wide = Player(12, 4)
+    wide.play(tape.next_window(first), first)
+    if not tape.is_draining(devices * narrow_lanes):
+        return
+    before, after = tape.move(devices, narrow_lanes)
+    assert len(set(after.tolist())) == len(after) and after.max() < devices * narrow_lanes
+    assert np.ptp(np.bincount(after // narrow_lanes, minlength=devices)) <= 1, "a device has two rows more than another"
+    moved = Player(devices * narrow_lanes, 4, finished=wide.finished, begun=wide.begun)
+    for old, new in zip(before, after, strict=True):
+        moved.working[new] = wide.working[old]
+    while tape.blocks_left:
+        moved.play(tape.next_window(7), 7)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        assert moved.finished[row] == list(range(start, start + length))
+
+
+def test_no_window_is_ready_while_a_lane_would_get_no_row() -> None:
+    tape = Tape(4, 4)
+    tape.add(np.zeros(3, np.int64), np.full(3, 4000))
+    assert tape.ready_blocks == 0
+    tape.add(np.zeros(1, np.int64), np.full(1, 4000))
+    assert tape.ready_blocks == 500
+
+
+def test_what_is_long_for_what_is_left_goes_longest_first_once_no_more_is_to_come() -> None:
     rng = np.random.default_rng(1)
     adds = [rng.integers(0, 60, 40) for _ in range(3)]
     tape = Tape(4, 4)
