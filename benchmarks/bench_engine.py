@@ -56,7 +56,8 @@ def dense_case(encoder: Encoder, mesh: Mesh, lanes: int, steps: int) -> tuple[Ca
         merged = nnx.merge(graphdef, weights)
 
         def forward(x: jax.Array) -> jax.Array:
-            return jax.lax.scan(lambda carry, x_t: (merged.step(carry, x_t), None), merged.initial_carry(), x)[0]
+            final, _ = jax.lax.scan(lambda state, x_t: (merged.step(state, x_t)[0], None), merged.initial_state(), x)
+            return merged.readout(final)
 
         with jax.default_matmul_precision("highest"):
             return jax.vmap(forward, in_axes=1)(x[0])[None]

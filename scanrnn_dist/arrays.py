@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.layered import engine_for, run_of
 from scanrnn_dist.progress import rows_progress
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Run, checked_max_steps
+from scanrnn_dist.run import checked_max_steps
 from scanrnn_dist.tape import WindowShape
 
 
@@ -26,9 +26,10 @@ def encode(
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
     max_steps: float | None = None,
+    initial_carry: Any = None,
     nonfinite: Literal["error", "propagate"] = "error",
     show_progress: bool = False,
-) -> np.ndarray:
+) -> np.ndarray | Ragged:
     """The features of every sequence, each equal to what the specification gives for that sequence alone.
 
     Args:
@@ -39,11 +40,13 @@ def encode(
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
         max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        initial_carry: `(N, encoder.carry_features)`, each row's own; None for the encoder's.
         nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
         show_progress: draw a progress bar on the terminal.
 
     Returns:
-        `(N, out_features)`, float32 for a float32 encoder, in input order.
+        `(N, out_features)`, float32 for a float32 encoder, in input order; a `Ragged` of `(T_i, out_features)` where
+        the encoder's readout is `"steps"`.
 
     Raises:
         DataError: wrong shapes, another number of features than the encoder's, or a NaN or an infinity among the
@@ -65,16 +68,24 @@ def encode(
             f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]}. Clean it, or pass nonfinite='propagate' "
             "to let it reach the features of its own row."
         )
-    engine = Engine(encoder, mesh, window_shape)
-    features = np.empty((len(ragged), encoder.out_features), engine.dtype)
+    engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
+    features: Any = np.empty((len(ragged), engine.out_features), engine.dtype)
+    if engine.gives_steps:
+        features = [np.empty((0, engine.out_features), np.float32)] * len(ragged)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None)
-    with closing(Run(engine)) as run, progress as advance:
-        run.submit(ragged, max_steps)
+    with closing(run_of(engine)) as run, progress as advance:
+        run.submit(ragged, max_steps, None if initial_carry is None else np.asarray(initial_carry))
         while run.is_busy:
             for finished in run.advance():
-                features[finished.rows] = finished.features
+                if engine.gives_steps:
+                    for nth, row in enumerate(finished.rows):
+                        features[row] = finished.features.row(nth)
+                else:
+                    features[finished.rows] = finished.features
                 advance(len(finished.rows))
-    return features
+    if not engine.gives_steps:
+        return features
+    return Ragged.from_sequences(features) if features else Ragged.empty(engine.out_features)
 
 
 def as_ragged(sequences: Any, seq_lengths: Any, in_features: int, nonfinite: Literal["error", "propagate"]) -> Ragged:

@@ -48,6 +48,9 @@ Keep = Annotated[str | None, typer.Option(help="Columns to carry along, with com
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of these weights. 0 if not given.")]
+InitialCarry = Annotated[
+    str | None, typer.Option("--initial-carry", help="Column with each row's own initial carry.", metavar="COLUMN")
+]
 MaxSteps = Annotated[int | None, typer.Option(help="Of each sequence, take the first so many steps.", min=0)]
 RowsPerPart = Annotated[int | None, typer.Option(help="Rows of an output file, about. 65536 if not given.", min=1)]
 LossyCast = Annotated[bool, typer.Option("--lossy-cast", help="Round float64 and wide integers to float32.")]
@@ -152,6 +155,7 @@ def featurize(
     hidden: Hidden = None,
     seed: Seed = None,
     max_steps: MaxSteps = None,
+    initial_carry: InitialCarry = None,
     rows_per_part: RowsPerPart = None,
     lossy_cast: LossyCast = False,
     devices: Devices = None,
@@ -184,7 +188,8 @@ def featurize(
     chosen = _encoder(planned, encoder, hidden, seed or 0)
     sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     with nullcontext() if profile is None else profiled(profile, **_given(seconds=profile_seconds)):
-        report = _featurize(planned, chosen, destination, sizes, **_given(max_steps=max_steps, lossy_cast=lossy_cast))
+        options = _given(max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast)
+        report = _featurize(planned, chosen, destination, sizes, **options)
     if profile is not None:
         _to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print(json.dumps(dataclasses.asdict(report)) if as_json else report)
@@ -323,10 +328,10 @@ def _encoder(planned: Plan, file: Path | None, hidden: int | None, seed: int) ->
 
 def _window_shape(encoder: Encoder, sizes: dict[str, int]) -> WindowShape:
     """What suits the devices, but for the `sizes` that were given."""
-    from scanrnn_dist.mesh import default_mesh, default_window_shape
+    from scanrnn_dist.engine import window_shape_for
+    from scanrnn_dist.mesh import default_mesh
 
-    shape = default_window_shape(default_mesh(), encoder.in_features, encoder.out_features)
-    return dataclasses.replace(shape, **sizes)
+    return dataclasses.replace(window_shape_for(encoder, default_mesh()), **sizes)
 
 
 def _featurize(planned: Plan, encoder: Encoder, destination: Path, sizes: dict[str, int], **options: Any) -> JobReport:

@@ -1,7 +1,7 @@
-"""`Encoder`: a recurrent cell and its readout, one sequence in and one feature vector out, and its file.
+"""`Encoder`: recurrent cells and a readout, one sequence in and one feature vector out.
 
-The engine asks an encoder for three things (`initial_carry`, `step`, `readout`), each about one sequence; batches come
-from `vmap`, devices from a sharding, and neither stands here.
+The engine asks an encoder for three things (`initial_state`, `step`, `readout`), each about one sequence; batches come
+from `vmap`, devices from a sharding, and neither stands here. Files are `encoder_file.py`'s.
 """
 
 from __future__ import annotations
@@ -9,93 +9,179 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from jax.flatten_util import ravel_pytree
 
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.architecture import KINDS, describe
+from scanrnn_dist.encoder_file import load_encoder, save_encoder, variables_of, why_no_file
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.readouts import STEPS, checked_readout, initial_pools, pooled, updated_pools
 from scanrnn_dist.spec import MATMUL_PRECISION
 
-FORMAT = "scanrnn_dist.encoder/1"
-"""Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
+PRECISIONS = ("highest", "high", "default")
+Cells = nnx.RNNCellBase | Sequence[nnx.RNNCellBase] | Sequence[tuple[nnx.RNNCellBase, nnx.RNNCellBase]]
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "sigmoid": jax.nn.sigmoid,
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "hard_sigmoid": jax.nn.hard_sigmoid,
-    "hard_tanh": jax.nn.hard_tanh,
-}
-"""The activations that can be written to a file, by name."""
 
-CELLS: dict[str, Any] = {"GRUCell": nnx.GRUCell}
-"""The cells that can be written to a file, by name; each is built from `in_features`, `hidden_features` and the rest
-of `Encoder.architecture`."""
+class State(NamedTuple):
+    """All that is kept between two steps of a sequence: the layers' carries, variables that change, mean and max."""
 
-NOT_DESCRIBED = {"rngs", "promote_dtype"}
-"""Attributes of cells that say nothing about the features, and come and go with versions of flax."""
+    carries: tuple[Any, ...]
+    variables: Any
+    pools: dict[str, jax.Array]
+
+
+class Bidirectional(nnx.Module):
+    """One layer of two cells: `forward` reads a sequence from its start, `backward` from its own end."""
+
+    def __init__(self, forward: nnx.RNNCellBase, backward: nnx.RNNCellBase) -> None:
+        self.forward, self.backward = forward, backward
+
+    @property
+    def in_features(self) -> int:
+        """Features per step that both take."""
+        return int(self.forward.in_features)  # type: ignore[attr-defined]  # checked by Encoder
 
 
 class Encoder(nnx.Module):
-    """A recurrent cell whose final hidden state is the feature vector of a sequence.
+    """Recurrent cells whose final hidden state, or a summary of whose outputs, is the feature vector of a sequence.
 
     Args:
-        cell: any `flax.nnx.RNNCellBase` on one feature axis whose carry is one array, such as
-            `nnx.GRUCell(12, 64, rngs=nnx.Rngs(0))`. A cell that changes its own variables in a step is refused by JAX.
+        layers: a `flax.nnx.RNNCellBase` on one feature axis, such as `nnx.GRUCell(12, 64, rngs=nnx.Rngs(0))`; a list of
+            cells, the first layer first; or a list of pairs `(forward, backward)`, for a bidirectional network, whose
+            layers give `[forward, backward]` to the next one. A carry may be any pytree of arrays.
+        readout: `"last"`, the final hidden state of the last layer; `"mean"` or `"max"` of its outputs; several of them
+            joined by `+`; or `"steps"`, all outputs. Of an LSTM the hidden state is `h`; of another cell whose carry
+            is no single array, all of the carry.
+        initial_carry: what every carry is filled with before the first step; None leaves it to the cells (zeros).
+        scan: `"lax"`, or `"nnx"` for cells that change variables of their own in a step (counters, statistics, dropout
+            keys): every sequence then begins with the variables as they are now, and carries its own along.
+        precision: of the matrix products, as `jax.default_matmul_precision` takes it.
 
     Raises:
-        ConfigError: the cell is none, or its carry is not one array.
+        ConfigError: no cells, sizes that do not fit together, or cells that change variables where `scan` is `"lax"`.
 
     Example:
         >>> import numpy as np
-        >>> encoder = Encoder.from_seed(seed=0, in_features=12, hidden_features=64)
+        >>> encoder = Encoder([nnx.LSTMCell(12, 64, rngs=nnx.Rngs(0)), nnx.LSTMCell(64, 32, rngs=nnx.Rngs(1))])
         >>> encoder(np.ones((5, 12), np.float32)).shape
-        (64,)
+        (32,)
     """
 
-    def __init__(self, cell: nnx.RNNCellBase) -> None:
-        if not isinstance(cell, nnx.RNNCellBase):
-            raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
-        if not isinstance(getattr(cell, "in_features", None), int):
-            raise ConfigError(
-                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
-            )
-        self.cell = cell
-        carry = jax.eval_shape(self.initial_carry)
-        if not isinstance(carry, jax.ShapeDtypeStruct):
-            raise ConfigError(
-                f"The carry of {type(cell).__name__} is {carry}; expected one array, as that of nnx.GRUCell."
-            )
+    def __init__(
+        self,
+        layers: Cells,
+        *,
+        readout: str | Sequence[str] = "last",
+        initial_carry: float | None = None,
+        scan: Literal["lax", "nnx"] = "lax",
+        precision: str = MATMUL_PRECISION,
+    ) -> None:
+        self.layers = nnx.List(_checked_layers(layers))
+        self.readout_names = checked_readout(readout)
+        self.fill = None if initial_carry is None else float(initial_carry)
+        self.scan, self.precision = scan, precision
+        if scan not in ("lax", "nnx"):
+            raise ConfigError(f"scan is {scan!r}; expected 'lax', or 'nnx' for cells that change their own variables.")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+        self.changing: tuple[Any, ...] = ()
+        self._settle()
 
     @classmethod
-    def from_seed(cls, seed: int, in_features: int, hidden_features: int) -> Encoder:
-        """The GRU of `scan_rnn_forward(seed, ...)`, bit for bit: the seed alone fixes the weights."""
-        for name, number in {"in_features": in_features, "hidden_features": hidden_features}.items():
+    def from_seed(
+        cls,
+        seed: int,
+        in_features: int,
+        hidden_features: int,
+        *,
+        cell: str = "gru",
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dtype: Any = None,
+        **options: Any,
+    ) -> Encoder:
+        """Random weights. With the defaults the GRU of `scan_rnn_forward(seed, ...)`, bit for bit.
+
+        Args:
+            seed: fixes all weights; those of the first layer do not depend on the others.
+            in_features: features per step, `D`.
+            hidden_features: of every cell, `H`.
+            cell: `"gru"`, `"lstm"` or `"rnn"`.
+            num_layers: layers, each on the outputs of the one before.
+            bidirectional: whether each layer has a second cell that reads from the end.
+            dtype: what is computed in; None for float32. The parameters are float32.
+            options: `readout`, `initial_carry`, `scan`, `precision`, as `Encoder` takes them.
+
+        Raises:
+            ConfigError: a number below 1, an unknown cell, or a seed of more than 64 bits.
+        """
+        sizes = {"in_features": in_features, "hidden_features": hidden_features, "num_layers": num_layers}
+        for name, number in sizes.items():
             if int(number) < 1:
                 raise ConfigError(f"{name} is {number}; expected 1 or more.")
+        if cell not in KINDS:
+            raise ConfigError(f"The cell is {cell!r}; expected one of {', '.join(KINDS)}.")
         try:
             rngs = nnx.Rngs(int(seed))
         except OverflowError as error:
             raise ConfigError(f"The seed is {seed}; expected a whole number of at most 64 bits.") from error
-        return cls(nnx.GRUCell(int(in_features), int(hidden_features), rngs=rngs))
+        given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+        H, width = int(hidden_features), int(in_features)
+        layers: list[Any] = []
+        for _ in range(int(num_layers)):
+            cells = [KINDS[cell](width, H, **given, rngs=rngs) for _ in range(1 + bidirectional)]
+            layers.append(tuple(cells) if bidirectional else cells[0])
+            width = H * (1 + bidirectional)
+        return cls(layers, **options)
+
+    @property
+    def cell(self) -> Any:
+        """The cell of an encoder that has only one."""
+        if len(self.layers) != 1 or self.is_bidirectional:
+            raise ConfigError(f"The encoder has {len(self.cells)} cells; see layers.")
+        return self.layers[0]
+
+    @property
+    def cells(self) -> list[Any]:
+        """All cells: layer by layer, forward before backward."""
+        if not self.is_bidirectional:
+            return list(self.layers)
+        return [cell for layer in self.layers for cell in (layer.forward, layer.backward)]
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether every layer reads from both ends."""
+        return isinstance(self.layers[0], Bidirectional)
+
+    @property
+    def gives_steps(self) -> bool:
+        """Whether the readout is all outputs, `(T, out_features)`."""
+        return self.readout_names == (STEPS,)
 
     @property
     def in_features(self) -> int:
         """Features per step, `D`."""
-        return int(self.cell.in_features)  # type: ignore[attr-defined]  # checked in __init__
+        return int(self.layers[0].in_features)
 
     @property
     def out_features(self) -> int:
-        """Features per sequence."""
-        return int(np.prod(jax.eval_shape(lambda: self.readout(self.initial_carry())).shape))
+        """Features per sequence, or per step where the readout is `"steps"`."""
+        if self.is_bidirectional:
+            return sum(part.out_features for part in self.directions()[-1])
+        if self.gives_steps:
+            return self.step_features
+        return int(np.prod(jax.eval_shape(lambda: self.readout(self.initial_state())).shape))
+
+    @property
+    def carry_features(self) -> int:
+        """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
+        return sum(ravel_pytree(initial_carry(cell, None))[0].size for cell in self.cells)
 
     @property
     def flops_per_step(self) -> int:
@@ -103,27 +189,57 @@ class Encoder(nnx.Module):
         kernels = [w for w in jax.tree.leaves(nnx.state(self, nnx.Param)) if w.ndim == 2]
         return 2 * sum(int(w.size) for w in kernels)
 
-    def initial_carry(self) -> jax.Array:
-        """The carry before the first step, `(H,)`; zeros unless the cell says otherwise."""
-        return self.cell.initialize_carry((self.in_features,), rngs=nnx.Rngs(0))
+    def initial_state(self, carry: jax.Array | None = None) -> State:
+        """The state before the first step; `carry`, `(carry_features,)`, is that of the cells one after the other."""
+        carries = [initial_carry(cell, self.fill) for cell in self.layers]
+        if carry is not None:
+            flat, restore = ravel_pytree(carries)
+            carries = restore(carry.astype(flat.dtype))
+        variables = nnx.state(self.layers, self._is_changing) if self.changing else None
+        return State(tuple(carries), variables, initial_pools(self.readout_names, self.step_features, self.pool_dtype))
 
-    def step(self, carry: jax.Array, x_t: jax.Array) -> jax.Array:
-        """The carry after one step `x_t`, `(D,)`."""
-        return self.cell(carry, x_t)[0]
+    def step(self, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
+        """The state after one step `x_t (D,)`, and the last layer's output `(step_features,)`."""
+        layers = self.layers if state.variables is None else nnx.merge(*self._split(), state.variables)
+        carries, y = [], x_t
+        for cell, carry in zip(layers, state.carries, strict=True):
+            new, y = _called(cell, carry, y)
+            carries.append(jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry))
+        variables = None if state.variables is None else nnx.state(layers, self._is_changing)
+        return State(tuple(carries), variables, updated_pools(state.pools, y)), y.reshape(-1)
 
-    def readout(self, carry: jax.Array) -> jax.Array:
-        """The features, `(out_features,)`, of the final carry."""
-        return carry.reshape(-1)
+    def readout(self, state: State) -> jax.Array:
+        """The features, `(out_features,)`, of the final state: at least float32."""
+        parts = [
+            hidden_state(self.layers[-1], state.carries[-1]) if name == "last" else pooled(state.pools, name)
+            for name in self.readout_names
+        ]
+        return jnp.concatenate([_at_least_float32(part.reshape(-1)) for part in parts])
 
-    def __call__(self, x: Any, seq_lengths: Any = None) -> jax.Array:
+    def directions(self) -> list[tuple[_Direction, _Direction]]:
+        """Of a bidirectional encoder, an encoder of one cell for each direction of each layer.
+
+        All but the last layer's give their steps, which the next layer takes.
+        """
+        last = len(self.layers) - 1
+        pairs = []
+        for index, layer in enumerate(self.layers):
+            readout = self.readout_names if index == last else (STEPS,)
+            pairs.append((_Direction(layer.forward, self, readout), _Direction(layer.backward, self, readout)))
+        return pairs
+
+    def __call__(self, x: Any, seq_lengths: Any = None, initial_carry: Any = None) -> jax.Array:
         """Features of one sequence, or of a padded batch; differentiable in the weights and in `x`.
 
         Args:
             x: `(T, D)`, or `(..., T, D)` with any leading batch axes.
             seq_lengths: steps to take of each sequence, of the batch axes' shape; all of them when None.
+            initial_carry: `(..., carry_features)`, each sequence's own, the cells' one after the other; None for the
+                encoder's.
 
         Returns:
-            `(out_features,)`, or `(..., out_features)`. Steps beyond a length change nothing.
+            `(out_features,)`, or `(..., out_features)`; where the readout is `"steps"`, `(..., T, out_features)` with
+            zeros beyond a length. Steps beyond a length change nothing.
 
         Raises:
             ConfigError: axes that do not fit, or a length that is not from 0 to `T` (not seen under jit).
@@ -135,31 +251,73 @@ class Encoder(nnx.Module):
         batch = x.shape[:-2]
         lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
         _check_lengths(lengths, batch, x.shape[-2])
+        given = [x, lengths]
+        if initial_carry is not None:
+            given.append(jnp.asarray(initial_carry))
+            if given[-1].shape != (*batch, self.carry_features):
+                raise ConfigError(
+                    f"initial_carry has shape {given[-1].shape}; expected {(*batch, self.carry_features)}."
+                )
         forward = self._forward
         for _ in batch:
             forward = jax.vmap(forward)
-        with jax.default_matmul_precision(MATMUL_PRECISION):
-            return forward(x, lengths)
+        with jax.default_matmul_precision(self.precision):
+            return forward(*given)
 
-    def _forward(self, x: jax.Array, length: jax.Array) -> jax.Array:
+    def _forward(self, x: jax.Array, length: jax.Array, carry: jax.Array | None = None) -> jax.Array:
         """Features of the first `length` steps of one sequence `(T, D)`."""
+        if self.is_bidirectional:
+            return self._forward_both(x, length, carry)
+        t = jnp.arange(len(x))
+        x = jnp.where((t < length)[:, None], x, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
+        if self.scan == "nnx":
+            final, steps = self._nnx_scan(self.initial_state(carry), t < length, x)
+        else:
+            final, steps = jax.lax.scan(self._masked_step, self.initial_state(carry), (t < length, x))
+        return self.readout(final) if steps is None else _at_least_float32(steps)
 
-        def step(carry: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            t, x_t = at
-            x_t = jnp.where(t < length, x_t, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
-            return jnp.where(t < length, self.step(carry, x_t), carry), None
+    def _masked_step(self, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
+        """A step that counts only where it is real; its output only where all are read out."""
+        is_real, x_t = at
+        new, y = self.step(state, x_t)
+        return chosen(is_real, new, state), jnp.where(is_real, y, 0) if self.gives_steps else None
 
-        final, _ = jax.lax.scan(step, self.initial_carry(), (jnp.arange(len(x)), x))
-        return self.readout(final)
+    def _nnx_scan(self, state: State, is_real: jax.Array, x: jax.Array) -> tuple[State, jax.Array | None]:
+        """The same by `nnx.scan`, for cells that change their own variables; those of `self` stay as they are."""
+        axes: Any = nnx.StateAxes({self._is_changing: nnx.Carry, ...: None})  # type: ignore[arg-type]
+
+        def step(layers: Any, state: State, at: tuple[jax.Array, jax.Array]) -> Any:
+            is_real, x_t = at
+            lifted = _Direction(layers, self, self.readout_names)
+            new, y = lifted.step(state, x_t)
+            return chosen(is_real, new, state), jnp.where(is_real, y, 0) if self.gives_steps else None
+
+        lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
+        final, steps = lift(nnx.clone(self.layers), state._replace(variables=None), (is_real, x))
+        return final, steps
+
+    def _forward_both(self, x: jax.Array, length: jax.Array, carry: jax.Array | None) -> jax.Array:
+        """Layer by layer: the backward cell gets the real steps in reverse, never padding first."""
+        reverse = jnp.maximum(length - 1 - jnp.arange(len(x)), 0)
+        y = x
+        for forward, backward in self.directions():
+            own: list[Any] = [None, None]
+            if carry is not None:
+                own = [carry[: forward.carry_features], carry[forward.carry_features :][: backward.carry_features]]
+                carry = carry[forward.carry_features + backward.carry_features :]
+            there, back = forward._forward(y, length, own[0]), backward._forward(y[reverse], length, own[1])
+            if forward.gives_steps:
+                y = jnp.concatenate([there, jnp.where((jnp.arange(len(x)) < length)[:, None], back[reverse], 0)], -1)
+        return y if self.gives_steps else join_directions(forward, there, back)
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What the cell is besides its weights, as JSON can hold it: its class and its plain attributes."""
-        described: dict[str, Any] = {"cell": _cell_name(self.cell), "readout": "last"}
-        for name, value in sorted(vars(self.cell).items()):
-            if name[0] != "_" and name not in NOT_DESCRIBED and not isinstance(value, nnx.Module | nnx.Variable):
-                described[name] = _described(value)
-        return described
+        """What the encoder is besides its weights, as JSON can hold it."""
+        layers: list[Any] = [describe(cell) for cell in self.cells]
+        if self.is_bidirectional:
+            layers = [{"forward": f, "backward": b} for f, b in zip(layers[::2], layers[1::2], strict=True)]
+        options = {"initial_carry": self.fill, "scan": self.scan, "precision": self.precision}
+        return {"layers": layers, "readout": "+".join(self.readout_names), **options}
 
     @property
     def fingerprint(self) -> str:
@@ -169,9 +327,9 @@ class Encoder(nnx.Module):
         step stands for it; such a fingerprint can change with the version of JAX.
         """
         digest = hashlib.sha256(json.dumps(self.architecture, sort_keys=True).encode())
-        if self._why_no_file() is not None:
+        if why_no_file(Encoder, self) is not None:
             digest.update(self._traced().encode())
-        for name, array in sorted(self._variables().items()):
+        for name, array in sorted(variables_of(self).items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -182,71 +340,141 @@ class Encoder(nnx.Module):
         Raises:
             ConfigError: a cell, an activation or a readout that the file format does not know, or no such folder.
         """
-        reason = self._why_no_file()
-        if reason is not None:
-            raise ConfigError(f"The encoder cannot be written to a file: {reason}")
-        metadata = {"format": FORMAT, "architecture": json.dumps(self.architecture)}
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise ConfigError(f"There is no folder {path.parent} to write {path.name} to.")
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(aside, "wb") as file:
-                file.write(safetensors.numpy.save(self._variables(), metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        save_encoder(Encoder, self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Encoder:
-        """The encoder that `save` wrote.
+        """The encoder of a file that `save` wrote.
 
         Raises:
             ConfigError: no such file.
-            DataError: the file is no encoder, is damaged, or lacks a weight.
+            DataError: it is none, is damaged, or its weights are not those of its architecture.
         """
+        encoder: Encoder = load_encoder(Encoder, path)
+        return encoder
+
+    def _settle(self) -> None:
+        """Trace a step once: learn the outputs' size and which variables change, and see that the sizes fit."""
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except FileNotFoundError as error:
-            raise ConfigError(f"There is no encoder file {path}.") from error
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path} is not a readable safetensors file: {error}") from error
-        if metadata.get("format") != FORMAT:
-            raise DataError(
-                f"{path} is of format {metadata.get('format')!r}; expected {FORMAT!r}, written by Encoder.save."
+            for part in [part for pair in self.directions() for part in pair] if self.is_bidirectional else [self]:
+                part._learn()
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"The layers do not fit together: {error}") from error
+
+    def _learn(self) -> None:
+        """Set `step_features` and `pool_dtype`; refuse cells that change variables where `scan` is `"lax"`."""
+        changed: list[Any] = []
+
+        def one_step(variables: Any, x_t: jax.Array) -> jax.Array:
+            layers = nnx.merge(nnx.graphdef(self.layers), variables)
+            before = dict(nnx.to_flat_state(nnx.state(layers)))
+            before = {path: leaf[...] for path, leaf in before.items()}
+            y = x_t
+            for cell in layers:
+                y = _called(cell, initial_carry(cell, self.fill), y)[1]
+            after = nnx.to_flat_state(nnx.state(layers))
+            changed.extend(path for path, leaf in after if leaf[...] is not before[path])
+            return y
+
+        x_t = jax.ShapeDtypeStruct((int(self.layers[0].in_features),), jnp.float32)
+        output = jax.eval_shape(one_step, nnx.state(self.layers), x_t)
+        if changed and self.scan == "lax":
+            names = ", ".join(".".join(map(str, path)) for path in changed)
+            raise ConfigError(
+                f"The cells change variables of their own in a step: {names}. A scan over many sequences at once would "
+                "mix them; pass scan='nnx' to give each sequence its own, starting from what they are now."
             )
-        return _from_parts(metadata.get("architecture"), weights, str(path))
+        self.changing = tuple(changed)
+        self.step_features = int(np.prod(output.shape))
+        self.pool_dtype = jnp.promote_types(output.dtype, jnp.float32)
 
-    def _variables(self) -> dict[str, np.ndarray]:
-        """Every variable as a numpy array, by its dotted path within the cell."""
-        leaves = nnx.to_flat_state(nnx.state(self.cell))
-        return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
+    def _is_changing(self, path: Any, value: Any) -> bool:
+        return tuple(path) in self.changing
 
-    def _why_no_file(self) -> str | None:
-        """Why a file could not hold all that this encoder is; None if `_build` makes the same but for the weights."""
-        if type(self) is not Encoder:
-            return f"{type(self).__name__} is a class of its own, and a file holds Encoder alone."
-        try:
-            rebuilt = _graphdef(json.dumps(self.architecture))
-        except (ValueError, TypeError, KeyError) as error:
-            return str(error)
-        if rebuilt != nnx.split(self)[0]:
-            return f"its {_cell_name(self.cell)} was changed after it was built (other layers, dtypes or attributes)."
-        return None
+    def _split(self) -> tuple[Any, Any]:
+        """The layers' structure, and the variables that do not change."""
+        parts: Any = nnx.split(self.layers, self._is_changing, ...)
+        return parts[0], parts[2]
 
     def _traced(self) -> str:
-        """What JAX traces of the first carry, a step and the readout, the variables being arguments."""
+        """What JAX traces of a whole sequence of two steps, the variables being arguments."""
         graphdef, variables = nnx.split(self)
 
-        def features(variables: Any, x_t: jax.Array) -> jax.Array:
-            merged = nnx.merge(graphdef, variables)
-            return merged.readout(merged.step(merged.initial_carry(), x_t))
+        def features(variables: Any, x: jax.Array) -> jax.Array:
+            return nnx.merge(graphdef, variables)(x)
 
-        return str(jax.make_jaxpr(features)(variables, jnp.zeros((self.in_features,))))
+        return str(jax.make_jaxpr(features)(variables, jnp.zeros((2, self.in_features))))
+
+
+class _Direction(Encoder):
+    """Some cells of another encoder, with its options; what was checked there is not checked again."""
+
+    def __init__(self, cells: Any, of: Encoder, readout: tuple[str, ...]) -> None:
+        self.layers = cells if isinstance(cells, nnx.List) else nnx.List([cells])
+        self.readout_names, self.fill, self.scan, self.precision = readout, of.fill, of.scan, of.precision
+        self.changing = ()
+        if isinstance(cells, nnx.List):
+            self.step_features, self.pool_dtype = of.step_features, of.pool_dtype
+        else:
+            self._learn()
+
+
+def hidden_state(cell: Any, carry: Any) -> jax.Array:
+    """The hidden state within a carry: `h` of an LSTM's `(c, h)`; else all that the carry holds, as one vector."""
+    if isinstance(cell, nnx.LSTMCell | nnx.OptimizedLSTMCell):
+        return carry[1].reshape(-1)
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(carry)])
+
+
+def _called(cell: Any, carry: Any, x_t: jax.Array) -> Any:
+    """One step of a cell; one of another `dtype` than its carry's mixes both, as flax means it to."""
+    with jax.numpy_dtype_promotion("standard"):
+        return cell(carry, x_t)
+
+
+def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new` where the condition holds, else `old`, for every array of two equal trees."""
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
+
+
+def join_directions(part: Encoder, forward: Any, backward: Any) -> Any:
+    """Features `(..., F)` of both directions as `[forward, backward]` of each readout in turn; `part` is either's."""
+    widths = {"last": hidden_state(part.layers[-1], initial_carry(part.layers[-1], None)).size}
+    ends = np.cumsum([widths.get(name, part.step_features) for name in part.readout_names])[:-1]
+    xp = jnp if isinstance(forward, jax.Array) else np
+    pairs = zip(xp.split(forward, ends, -1), xp.split(backward, ends, -1), strict=True)
+    return xp.concatenate([half for pair in pairs for half in pair], -1)
+
+
+def initial_carry(cell: Any, fill: float | None) -> Any:
+    """A cell's carry before the first step."""
+    carry = cell.initialize_carry((cell.in_features,), rngs=nnx.Rngs(0))
+    return carry if fill is None else jax.tree.map(lambda leaf: jnp.full_like(leaf, fill), carry)
+
+
+def _at_least_float32(array: jax.Array) -> jax.Array:
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _checked_layers(layers: Any) -> list[Any]:
+    """Cells, or pairs of cells as `Bidirectional`; `ConfigError` if they are anything else, or a mixture."""
+    given = [layers] if isinstance(layers, nnx.Module) and not isinstance(layers, Sequence) else list(layers)
+    given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
+    pairs = [isinstance(layer, Sequence) for layer in given]
+    if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
+        raise ConfigError(
+            f"The layers are {layers!r}; expected a cell, a list of cells, or a list of pairs (forward, backward)."
+        )
+    for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
+        if not isinstance(cell, nnx.RNNCellBase):
+            raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
+        if not isinstance(getattr(cell, "in_features", None), int):
+            raise ConfigError(
+                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
+            )
+    return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
 
 
 def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:
@@ -255,75 +483,6 @@ def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> No
         raise ConfigError(f"seq_lengths is {lengths.dtype}{list(lengths.shape)}; expected whole numbers {list(batch)}.")
     if not isinstance(lengths, jax.core.Tracer) and ((lengths < 0) | (lengths > steps)).any():
         raise ConfigError(f"seq_lengths reach from {lengths.min()} to {lengths.max()}; expected 0 to {steps}.")
-
-
-def _cell_name(cell: nnx.RNNCellBase) -> str:
-    """A cell's name in files: short for the ones of flax that a file can hold, else with its module."""
-    kind = type(cell)
-    return kind.__name__ if kind in CELLS.values() else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _described(value: Any) -> Any:
-    """A plain attribute as JSON: functions and dtypes by name."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    for name, function in FUNCTIONS.items():
-        if value is function:
-            return name
-    if callable(value) and hasattr(value, "__qualname__") and not isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    try:
-        return jnp.dtype(value).name
-    except TypeError:
-        return repr(value)
-
-
-def _build(architecture: dict[str, Any]) -> Encoder:
-    """The encoder of an architecture, with random weights; raises `ConfigError` for one that a file cannot hold."""
-    if architecture["cell"] not in CELLS:
-        raise ConfigError(f"the cell is {architecture['cell']!r}; a file holds only {sorted(CELLS)}.")
-    for name in ("gate_fn", "activation_fn"):
-        if architecture[name] not in FUNCTIONS:
-            raise ConfigError(f"{name} is {architecture[name]!r}; a file holds only {sorted(FUNCTIONS)}.")
-    if architecture["carry_init"] is not None:
-        raise ConfigError("it has a carry_init of its own; a file holds none.")
-    dtype = architecture["dtype"]
-    cell = CELLS[architecture["cell"]](
-        architecture["in_features"],
-        architecture["hidden_features"],
-        gate_fn=FUNCTIONS[architecture["gate_fn"]],
-        activation_fn=FUNCTIONS[architecture["activation_fn"]],
-        dtype=None if dtype is None else jnp.dtype(dtype),
-        param_dtype=jnp.dtype(architecture["param_dtype"]),
-        rngs=nnx.Rngs(0),
-    )
-    return Encoder(cell)
-
-
-@lru_cache(maxsize=16)
-def _graphdef(architecture: str) -> Any:
-    """The structure of the encoder of an architecture, given as JSON; takes 7 ms to trace."""
-    return nnx.split(nnx.eval_shape(lambda: _build(json.loads(architecture))))[0]
-
-
-def _from_parts(architecture: str | None, weights: dict[str, np.ndarray], where: str) -> Encoder:
-    """Build the cell of an architecture and give it its weights, all of them and of the right shapes."""
-    try:
-        encoder = _build(json.loads(architecture or "{}"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
-    expected = {name: (array.shape, array.dtype) for name, array in encoder._variables().items()}
-    arrived = {name: (array.shape, array.dtype) for name, array in weights.items()}
-    if arrived != expected:
-        wrong = [
-            f"{name}: {arrived.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-            for name in sorted(expected.keys() | arrived.keys())
-            if arrived.get(name) != expected.get(name)
-        ]
-        raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
-    state = nnx.from_flat_state([(tuple(name.split(".")), nnx.Param(jnp.asarray(w))) for name, w in weights.items()])
-    nnx.update(encoder.cell, state)
-    return encoder
 
 
 def checked_encoder(encoder: Any) -> Encoder:

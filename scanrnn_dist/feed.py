@@ -21,10 +21,11 @@ class Feed(NamedTuple):
     0.2 ms instead of 9 ms (two copies, and the page faults of fresh memory).
     """
 
+    ends: np.ndarray
     values: np.ndarray
     counts: np.ndarray
     resets: np.ndarray
-    ends: np.ndarray
+    initials: np.ndarray
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype, alignment_bytes: int = 64) -> np.ndarray:

@@ -25,17 +25,20 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
+from scanrnn_dist.dataset.layouts import fixed_lists
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
-from scanrnn_dist.dataset.reader import Prefetched, read_chunks
+from scanrnn_dist.dataset.reader import Chunk, Prefetched, read_chunks
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.layered import LayeredEngine, LayeredRun, engine_for, run_of
 from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.profiling import stage
+from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Finished, Run, Statistics, checked_max_steps
 from scanrnn_dist.tape import WindowShape
 
@@ -93,6 +96,7 @@ def featurize(
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
     max_steps: float | None = None,
+    initial_carry: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
     on_rows: Callable[[int], None] | None = None,
@@ -100,8 +104,8 @@ def featurize(
     """Write a Parquet data set with the features of every row of another one, in input order.
 
     The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
-    columns and `features: fixed_size_list<float32>[out_features]`. Its records stand in `destination/_scanrnn`, and
-    `destination/_SUCCESS` appears last.
+    columns and `features: fixed_size_list<float32>[out_features]`, or a list of them where the readout is `"steps"`.
+    Its records stand in `destination/_scanrnn`, and `destination/_SUCCESS` appears last.
 
     Args:
         encoder: the cell and its readout.
@@ -113,6 +117,8 @@ def featurize(
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
         max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        initial_carry: a kept column with each row's own initial carry, a list of `encoder.carry_features` numbers;
+            None for the encoder's.
         rows_per_part: rows of a part, about.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         on_rows: called with the number of rows each time some are finished.
@@ -141,6 +147,8 @@ def featurize(
         plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
     if "://" in str(destination):
         raise ConfigError(f"The destination {destination} is a URI; expected a folder of this machine.")
+    if initial_carry is not None and initial_carry not in plan.keep:
+        raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {plan.keep}.")
     manifest = Manifest(Path(destination))
     _check_apart(plan, manifest.destination)
     chunks = read_chunks(
@@ -148,23 +156,24 @@ def featurize(
         chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast, stage=stage,
     )  # fmt: skip
     with closing(chunks), ExitStack() as stack:
-        engine = Engine(encoder, mesh, window_shape)
+        engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
         manifest.create()
         options = {
-            "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "rows_per_part": plan.rows_per_part,
-            "lossy_cast": lossy_cast,
+            "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "initial_carry": initial_carry,
+            "rows_per_part": plan.rows_per_part, "lossy_cast": lossy_cast,
         }  # fmt: skip
         described = _describe(engine, options)
         manifest.write_job({**described, **plan.records})
         _save_encoder(manifest, encoder)
-        schema = part_schema(plan.kept_schema, engine.out_features, {"scanrnn_dist": json.dumps(described)})
-        run = stack.enter_context(closing(Run(engine)))
+        metadata = {"scanrnn_dist": json.dumps(described)}
+        schema = part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
+        run = stack.enter_context(closing(run_of(engine)))
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
-        stream = _Stream(run, chunks, max_steps)
+        stream = _Stream(run, chunks, max_steps, initial_carry)
         for finished in stream:
-            writer.put(finished.unit, finished.kept, finished.features)
+            writer.put(finished.unit, finished.kept, finished.finished_features)
             if on_rows is not None:
-                on_rows(len(finished.features))
+                on_rows(finished.kept.num_rows)
         writer.finish()
     totals = {"rows": run.statistics.rows, "steps": run.statistics.steps, "parts": writer.parts}
     manifest.write_success(totals)
@@ -179,12 +188,23 @@ class _OpenChunk:
     unit: Unit
     first_row: int  # as the engine counts rows
     kept: pa.RecordBatch
-    features: np.ndarray
+    features: Any  # (n, out_features), or a list of the steps' outputs by row
     rows_left: int
-    nbytes: int = field(init=False)  # asked for at every chunk that is read, of all that are open
+    nbytes: int  # asked for at every chunk that is read, of all that are open
 
-    def __post_init__(self) -> None:
-        self.nbytes = self.kept.nbytes + self.features.nbytes
+    def place(self, rows: np.ndarray, features: Any) -> None:
+        """Take the features of some rows, by their numbers within the chunk."""
+        if isinstance(features, list):
+            for row, steps in zip(rows, features, strict=True):
+                self.features[row] = steps
+        else:
+            self.features[rows] = features
+        self.rows_left -= len(rows)
+
+    @property
+    def finished_features(self) -> np.ndarray | Ragged:
+        """The features of all rows."""
+        return Ragged.from_sequences(self.features) if isinstance(self.features, list) else self.features
 
 
 class _Stream:
@@ -194,9 +214,11 @@ class _Stream:
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
     """
 
-    def __init__(self, run: Run, chunks: Prefetched, max_steps: int | None) -> None:
+    def __init__(
+        self, run: Run | LayeredRun, chunks: Prefetched, max_steps: int | None, initial_carry: str | None
+    ) -> None:
         self.read_wait_seconds = 0.0
-        self._run, self._chunks, self._max_steps = run, chunks, max_steps
+        self._run, self._chunks, self._max_steps, self._carry_column = run, chunks, max_steps, initial_carry
         self._open: deque[_OpenChunk] = deque()
         self._is_exhausted = False
 
@@ -227,21 +249,36 @@ class _Stream:
             if chunk is None:
                 self._is_exhausted = True
                 return False
-            rows = len(chunk.sequences)
-            features = np.empty((rows, self._run.engine.out_features), np.float32)
-            self._open.append(_OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows))
-            self._run.submit(chunk.sequences, self._max_steps)
+            self._take(chunk)
         return self._run.has_window and not self._is_exhausted
+
+    def _take(self, chunk: Chunk) -> None:
+        """Hand the engine the rows of a chunk."""
+        engine, rows = self._run.engine, len(chunk.sequences)
+        features: Any = np.empty((0 if engine.gives_steps else rows, engine.out_features), np.float32)
+        nbytes = chunk.kept.nbytes + features.nbytes
+        if engine.gives_steps:
+            features = [np.empty((0, engine.out_features), np.float32)] * rows
+            nbytes += 4 * engine.out_features * int(chunk.sequences.lengths.sum())
+        self._open.append(_OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
+        carries = None
+        if self._carry_column is not None:
+            carries = fixed_lists(chunk.kept, self._carry_column, engine.carry_features, chunk.where)
+        self._run.submit(chunk.sequences, self._max_steps, carries)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""
         order = np.argsort(finished.rows)
-        rows = finished.rows[order]
+        rows, features = finished.rows[order], finished.features
+        is_ragged = isinstance(features, Ragged)
         bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
         for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
             if begin < end:
-                chunk.features[rows[begin:end] - chunk.first_row] = finished.features[order[begin:end]]
-                chunk.rows_left -= end - begin
+                mine = order[begin:end]
+                chunk.place(
+                    rows[begin:end] - chunk.first_row,
+                    [features.row(nth) for nth in mine] if is_ragged else features[mine],
+                )
 
 
 def _check_apart(plan: Plan, destination: Path) -> None:
@@ -257,7 +294,7 @@ def _check_apart(plan: Plan, destination: Path) -> None:
             raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
 
 
-def _describe(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
+def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[str, Any]:
     """All that the bits of the features depend on, for the records and the parts' metadata."""
     return {
         "format": "scanrnn_dist.job/1",

@@ -27,6 +27,7 @@ program alone is within a few per cent from 32 to 96, since weights, carries and
 core's own caches. At H = 32 what a step costs besides its products asks for more lanes. At H = 512 each lane is much
 work, and fewer leave fewer idle at the end: 4 % at 1,000 rows of 256 steps."""
 BLOCK_STEPS = 4
+"""Steps of a block where nothing else was asked for."""
 MOST_WINDOW_BLOCKS = {"cpu": 512, "gpu": 64, "tpu": 64}
 """On CPU, the program alone is 3 % faster with 341 blocks than with 128 (H = 128)."""
 WINDOW_BYTES = {"cpu": 8 << 20, "gpu": 1 << 30, "tpu": 512 << 20}
@@ -68,11 +69,16 @@ def known_kind(mesh: Mesh) -> str:
     return kind if kind in MOST_WINDOW_BLOCKS else "gpu"
 
 
-def default_window_shape(mesh: Mesh, in_features: int, out_features: int) -> WindowShape:
-    """The window shape for the mesh's devices and a cell's sizes; that of a GPU for device kinds not known here."""
+def default_window_shape(
+    mesh: Mesh, in_features: int, hidden_features: int, emitted_features: int | None = None
+) -> WindowShape:
+    """The window shape for the mesh's devices and a cell's sizes; that of a GPU for device kinds not known here.
+
+    `emitted_features` are what a lane emits per block, `hidden_features` if not given.
+    """
     kind = known_kind(mesh)
-    lanes = LANES[kind] if kind != "cpu" else next(lanes for most, lanes in CPU_LANES if out_features <= most)
-    block_bytes = 4 * lanes * max(BLOCK_STEPS * in_features, out_features)
+    lanes = LANES[kind] if kind != "cpu" else next(lanes for most, lanes in CPU_LANES if hidden_features <= most)
+    block_bytes = 4 * lanes * max(BLOCK_STEPS * in_features, emitted_features or hidden_features)
     return WindowShape(lanes, BLOCK_STEPS, min(MOST_WINDOW_BLOCKS[kind], max(8, WINDOW_BYTES[kind] // block_bytes)))
 
 

@@ -45,7 +45,7 @@ def narrow_engine(wide: Engine, steps: int) -> Engine | None:
     wasted_flop = steps * wide.shape.lanes * wide.encoder.flops_per_step
     if device_kind(wide.mesh) != "cpu" or wide.shape.lanes < 2 * NARROW_LANES or wasted_flop < LEAST_FLOP:
         return None
-    key = nnx.split(wide.encoder)[0], wide.shape, wide.mesh
+    key = nnx.split(wide.encoder)[0], wide.shape, wide.mesh, wide.own_carries
     try:
         ledger = _ledger(*key)
     except TypeError:  # an attribute of the cell has no hash, so its programs are not kept either
@@ -56,7 +56,7 @@ def narrow_engine(wide: Engine, steps: int) -> Engine | None:
             return None
     if ledger.same_bits is False:
         return None
-    narrow = Engine(wide.encoder, wide.mesh, narrow_shape(wide.shape))
+    narrow = Engine(wide.encoder, wide.mesh, narrow_shape(wide.shape), wide.own_carries)
     if ledger.same_bits is None:
         ledger.same_bits = gives_same_bits(wide, narrow)
     return narrow if ledger.same_bits else None
@@ -80,12 +80,13 @@ def gives_same_bits(wide: Engine, narrow: Engine) -> bool:
         feed.values[:, :blocks] = values[..., : engine.shape.lanes, :]
         feed.counts[:, :blocks] = counts[..., : engine.shape.lanes]
         on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
-        state = engine.initial_carry(), engine.new_emitted()
-        carry, _, emitted = engine.program(engine.weights, np.int32(blocks), *state, *on_devices)
-        outputs.append((np.asarray(carry)[:, :NARROW_LANES], np.asarray(emitted)[:, :blocks, :NARROW_LANES]))
+        before = engine.initial_state(), engine.new_emitted()
+        state, _, emitted = engine.program(engine.weights, np.int32(blocks), *before, *on_devices)
+        leaves = [np.asarray(leaf)[:, :NARROW_LANES] for leaf in jax.tree.leaves(state)]
+        outputs.append([*leaves, np.asarray(emitted)[:, :blocks, :NARROW_LANES]])
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*outputs, strict=True))
 
 
 @lru_cache(maxsize=16)
-def _ledger(graphdef: Any, shape: WindowShape, mesh: Mesh) -> _Ledger:
+def _ledger(graphdef: Any, shape: WindowShape, mesh: Mesh, own_carries: bool) -> _Ledger:
     return _Ledger()

@@ -1,6 +1,6 @@
 """The compiled window program: the specification's scan, for all lanes of all devices.
 
-`lane_scan` is about one lane, with a carry that is reset where a row starts and emitted where one may end; `vmap`
+`block_scan` is about one lane, with a carry that is reset where a row starts and emitted where one may end; `vmap`
 makes it a device's lanes, `shard_map` all devices' lanes. No device needs another one, so the program has no
 collective. Which row goes where is decided in `tape.py`; who feeds the program, in `run.py`.
 """
@@ -18,70 +18,70 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, State, chosen
 from scanrnn_dist.mesh import AXIS, compiler_options, device_kind
-from scanrnn_dist.spec import MATMUL_PRECISION
 from scanrnn_dist.tape import WindowShape
 
 
-def block_scan(encoder: Encoder, carry: jax.Array, values: jax.Array, count: jax.Array, reset: jax.Array) -> jax.Array:
+def block_scan(
+    encoder: Encoder, state: State, values: jax.Array, count: jax.Array, reset: jax.Array, initial: jax.Array
+) -> tuple[State, jax.Array]:
     """One lane over one block: the scan of the specification, begun anew if a row starts here.
 
     Args:
-        encoder: the cell.
-        carry: `(H,)`, from the block before.
+        encoder: cells and readout.
+        state: from the block before.
         values: `(block_steps, D)` float32.
-        count: `()` int32, how many of the steps are real; the carry passes the others unchanged.
+        count: `()` int32, how many of the steps are real; the state passes the others unchanged.
         reset: `()` bool, whether a row starts here.
+        initial: `(carry_features,)`, the initial carry of the row that starts here; `(0,)` where rows have none of
+            their own.
 
     Returns:
-        The carry `(H,)` after the block.
+        The state after the block, and what is emitted: the readout `(F,)`, or the outputs `(block_steps, F)`.
     """
-    carry = jnp.where(reset, encoder.initial_carry(), carry)
+    state = chosen(reset, encoder.initial_state(initial if initial.size else None), state)
 
-    def step(carry: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def step(state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
         t, x_t = at
-        return jnp.where(t < count, encoder.step(carry, x_t), carry), None
+        new, y = encoder.step(state, x_t)
+        return chosen(t < count, new, state), y if encoder.gives_steps else None
 
-    carry, _ = jax.lax.scan(step, carry, (jnp.arange(len(values)), values))
-    return carry
+    state, steps = jax.lax.scan(step, state, (jnp.arange(len(values)), values))
+    return state, encoder.readout(state) if steps is None else steps.astype(encoder.pool_dtype)
 
 
 def device_scan(
     encoder: Encoder,
     n_blocks: int | jax.Array,
-    carry: jax.Array,
+    state: State,
     emitted: jax.Array,
-    values: jax.Array,
-    count: jax.Array,
-    reset: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    *fed: jax.Array,
+) -> tuple[State, jax.Array]:
     """All lanes of one device over the blocks of a window.
 
     Args:
-        encoder: cell and readout.
+        encoder: cells and readout.
         n_blocks: blocks to run, at most `K`. On CPU an array, so that a last, shorter window needs no program of its
             own; elsewhere an int, since a trip count that is not static makes a GPU ask the host at every block.
-        carry: `(l, H)`, for `l` lanes.
-        emitted: `(K, l, out_features)`, whatever an earlier window left there: zeros anew cost 4 % of the time.
-        values: `(K, block_steps, l, D)` float32. Time-major: batch-major costs a relayout on TPU.
-        count: `(K, l)` int32.
-        reset: `(K, l)` bool.
+        state: of `l` lanes, the leading axis of every array.
+        emitted: `(K, l, F)`, or `(K, l, block_steps, F)`, whatever an earlier window left there: zeros anew cost 4 %.
+        fed: values `(K, block_steps, l, D)` float32, time-major, since batch-major costs a relayout on TPU; count
+            `(K, l)` int32; reset `(K, l)` bool; initial `(K, l, carry_features or 0)` float32.
 
     Returns:
-        The carry `(l, H)`, and `emitted` with the readout after every block: one per block and not per step, which
-        would cost up to 1.8 times as much.
+        The state, and `emitted` with what every block emits: a readout per block and not per step, which would cost up
+        to 1.8 times as much; unless it is the steps that are asked for.
     """
-    lanes_block = jax.vmap(block_scan, in_axes=(None, 0, 1, 0, 0))
-    lanes_readout = jax.vmap(encoder.readout)
+    lanes_block = jax.vmap(block_scan, in_axes=(None, 0, 1, 0, 0, 0))
 
-    def block(k: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        carry, emitted = state
-        fed = [jax.lax.dynamic_index_in_dim(array, k, keepdims=False) for array in (values, count, reset)]
-        carry = lanes_block(encoder, carry, *fed)
-        return carry, jax.lax.dynamic_update_index_in_dim(emitted, lanes_readout(carry), k, axis=0)
+    def block(k: jax.Array, carried: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, emitted = carried
+        of_block = [jax.lax.dynamic_index_in_dim(array, k, keepdims=False) for array in fed]
+        state, new = lanes_block(encoder, state, *of_block)
+        return state, jax.lax.dynamic_update_index_in_dim(emitted, new, k, axis=0)
 
-    return jax.lax.fori_loop(0, n_blocks, block, (carry, emitted))
+    return jax.lax.fori_loop(0, n_blocks, block, (state, emitted))
 
 
 def sigmoid_by_tanh(x: jax.Array) -> jax.Array:
@@ -95,38 +95,39 @@ def sigmoid_by_tanh(x: jax.Array) -> jax.Array:
 
 def with_fast_gates(encoder: Encoder, kind: str) -> Encoder:
     """An encoder that computes the same and suits the device kind; `encoder` itself, which is changed in place."""
-    if kind == "cpu" and getattr(encoder.cell, "gate_fn", None) is jax.nn.sigmoid:
-        encoder.cell.gate_fn = sigmoid_by_tanh  # type: ignore[attr-defined]  # just seen
+    for cell in encoder.cells:
+        if kind == "cpu" and getattr(cell, "gate_fn", None) is jax.nn.sigmoid:
+            cell.gate_fn = sigmoid_by_tanh
     return encoder
 
 
 def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
     """The function of one window over all devices; the leading axis of every array but the weights is the device.
 
-    `(weights, n_blocks, carry (d, l, H), emitted (d, K, l, F), values (d, K, s, l, D), count (d, K, l),
-    reset (d, K, l), ends (d, E))` gives `(carry (d, l, H), features (d, E, F), emitted (d, K, l, F))`, for `l` lanes a
-    device and `s` steps a block. `features` are the rows of `emitted` that `ends` names, so that few bytes travel to
-    the host; a window in which more rows end than `E` is fetched from `emitted`. `graphdef` and weights are the two
-    halves of the encoder.
+    `(weights, n_blocks, state (d, l, ...), emitted (d, K, l, ..., F), ends (d, E), values (d, K, s, l, D),
+    count (d, K, l), reset (d, K, l), initial (d, K, l, C))` gives `(state, features (d, E, ..., F), emitted)`, for `l`
+    lanes a device and `s` steps a block. `features` are the rows of `emitted` that `ends` names, so that few bytes
+    travel to the host; a window in which more rows end than `E` is fetched from `emitted`. `graphdef` and weights are
+    the two halves of the encoder.
     """
     kind = device_kind(mesh)
     static_blocks = None if kind == "cpu" else shape.window_blocks
 
-    def per_device(
-        weights: Any, n_blocks: Any, carry: Any, emitted: Any, values: Any, count: Any, reset: Any, ends: Any
-    ) -> Any:
+    def per_device(weights: Any, n_blocks: Any, state: Any, emitted: Any, ends: Any, *fed: Any) -> Any:
         merged = with_fast_gates(nnx.merge(graphdef, weights), kind)
         blocks = n_blocks if static_blocks is None else static_blocks
-        with jax.default_matmul_precision(MATMUL_PRECISION):
-            carry, emitted = device_scan(merged, blocks, carry[0], emitted[0], values[0], count[0], reset[0])
-        by_end = rearrange(emitted, "block lane feature -> (block lane) feature")
-        return carry[None], by_end.at[ends[0]].get(mode="promise_in_bounds")[None], emitted[None]
+        state, emitted, ends, fed = jax.tree.map(lambda array: array[0], (state, emitted, ends, fed))
+        with jax.default_matmul_precision(merged.precision):
+            state, emitted = device_scan(merged, blocks, state, emitted, *fed)
+        by_end = rearrange(emitted, "block lane ... -> (block lane) ...")
+        features = by_end.at[ends].get(mode="promise_in_bounds")
+        return jax.tree.map(lambda array: array[None], (state, features, emitted))
 
     data, same = PartitionSpec(AXIS), PartitionSpec()
     return jax.shard_map(
         per_device,
         mesh=mesh,
-        in_specs=(same, same, data, data, data, data, data, data),
+        in_specs=(same, same, data, data, data, data, data, data, data),
         out_specs=(data, data, data),
         check_vma=False,  # the loop's initial values come from constants, which the check would want cast by hand
     )

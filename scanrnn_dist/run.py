@@ -10,7 +10,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from scanrnn_dist.mesh import sharded
 from scanrnn_dist.narrow import NARROW_LANES, narrow_engine
 from scanrnn_dist.profiling import stage
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.step_outputs import StepOutputs
 from scanrnn_dist.tape import Tape, Window
 
 WINDOWS_IN_FLIGHT = 2
@@ -51,10 +52,13 @@ class Statistics:
 
 
 class Finished(NamedTuple):
-    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features."""
+    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
+
+    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs.
+    """
 
     rows: np.ndarray
-    features: np.ndarray
+    features: Any
 
 
 class _Sent(NamedTuple):
@@ -87,11 +91,13 @@ class Run:
         self.engine = engine
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
-        self._carry = engine.initial_carry()
+        self._state = engine.initial_state()
         self._values = ValueStream(engine.encoder.in_features, 3 * LOOK_AHEAD_BYTES)
         self._sent: deque[_Sent] = deque()
         self._free_feeds: list[Feed] = []
         self._free_emitted: list[jax.Array] = []
+        self._own_carries: deque[tuple[int, np.ndarray]] = deque()  # by the number of the first row
+        self._outputs = StepOutputs(engine.out_features) if engine.gives_steps else None
         self._is_narrow = False
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
@@ -127,11 +133,16 @@ class Run:
         """Whether submitted rows are not finished yet."""
         return self._tape.blocks_left > 0 or bool(self._sent)
 
-    def submit(self, ragged: Ragged, max_steps: float | None = None) -> None:
+    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
         """Add rows, numbered on from the last; the longest go first. Of each row, the first `max_steps` steps count.
 
+        Args:
+            ragged: the rows.
+            max_steps: None for all steps.
+            carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
+
         Raises:
-            DataError: another number of features than the encoder takes.
+            DataError: another number of features than the encoder takes, or other carries than the engine expects.
             ConfigError: `max_steps` below 0.
         """
         max_steps = checked_max_steps(max_steps)
@@ -141,12 +152,22 @@ class Run:
                 f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
                 "Expected is (T, D), time first."
             )
+        arrived = None if carries is None else carries.shape
+        if arrived != ((len(ragged), self.engine.carry_features) if self.engine.own_carries else None):
+            raise DataError(
+                f"The initial carries are {arrived}; expected one for each of {len(ragged)} rows, "
+                f"{self.engine.carry_features} numbers."
+            )
         if len(ragged) == 0:
             return
+        if carries is not None:
+            self._own_carries.append((self.statistics.rows, np.asarray(carries, np.float32)))
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         with stage("submit"):
             starts = self._values.add(ragged)
             self._tape.add(starts, lengths)
+        if self._outputs is not None:
+            self._outputs.add(self.statistics.rows, starts, lengths)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 
@@ -189,10 +210,15 @@ class Run:
             return []
         finished = [self._fetch(self._sent.popleft()) for _ in range(len(self._sent))]
         before, after = self._tape.move(narrow.devices, narrow.shape.lanes)
-        carry, moved = np.asarray(self._carry), np.array(narrow.initial_carry())
         by_lane = "device lane ... -> (device lane) ..."
-        rearrange(moved, by_lane)[after] = rearrange(carry, by_lane)[before]
-        self._carry = jax.device_put(moved, sharded(narrow.mesh))
+
+        def moved(wide: jax.Array, fresh: jax.Array) -> np.ndarray:
+            there = np.array(fresh)
+            rearrange(there, by_lane)[after] = rearrange(np.asarray(wide), by_lane)[before]
+            return there
+
+        state = jax.tree.map(moved, self._state, narrow.initial_state())
+        self._state = jax.device_put(state, sharded(narrow.mesh))
         self.statistics.compilations += narrow.compilations
         self.engine, self._free_feeds, self._free_emitted = narrow, [], []
         return finished
@@ -208,6 +234,8 @@ class Run:
                 buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
                 buffer[:, window.blocks :] = 0
             fits = self._name_ends(window, feed.ends)
+            if engine.own_carries:
+                self._place_carries(window, feed.initials)
         emitted = self._free_emitted.pop() if self._free_emitted else engine.new_emitted()
         output = self._dispatcher.submit(self._dispatch, feed, emitted, np.int32(window.blocks), fits)
         self._sent.append(_Sent(feed, window, output, fits))
@@ -224,8 +252,8 @@ class Run:
         engine = self.engine
         with stage("dispatch"):
             on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
-            given = n_blocks, self._carry, emitted, *on_devices
-            self._carry, features, emitted = engine.program(engine.weights, *given)
+            given = n_blocks, self._state, emitted, *on_devices
+            self._state, features, emitted = engine.program(engine.weights, *given)
         if engine.copies_to_host:
             (features if fits else emitted).copy_to_host_async()
         return features, emitted
@@ -235,11 +263,19 @@ class Run:
         lanes = self.engine.shape.lanes
         device, lane = np.divmod(window.ends_lane, lanes)
         per_device = np.bincount(device, minlength=len(ends))
-        if per_device.max() > ends.shape[1]:
+        if self._outputs is not None or per_device.max() > ends.shape[1]:
             return False
         nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
         ends[device, nth] = window.ends_block * lanes + lane
         return True
+
+    def _place_carries(self, window: Window, initials: np.ndarray) -> None:
+        """Write the initial carries of the rows that begin in a window to where they begin."""
+        device, lane = np.divmod(window.begins_lane, self.engine.shape.lanes)
+        batch_of = np.searchsorted([first for first, _ in self._own_carries], window.begun, side="right") - 1
+        for index in np.unique(batch_of):
+            mine, (first, carries) = batch_of == index, self._own_carries[index]
+            initials[device[mine], window.begins_block[mine], lane[mine]] = carries[window.begun[mine] - first]
 
     def _fetch(self, sent: _Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
@@ -248,6 +284,10 @@ class Run:
         per_device = _host_shards(ended if sent.fits else emitted)
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         lanes, window = self.engine.shape.lanes, sent.window
+        self._free_feeds.append(sent.feed)
+        self._free_emitted.append(emitted)
+        if self._outputs is not None:
+            return self._collect_steps(window, per_device, self._outputs)
         bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
         features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
         for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
@@ -256,9 +296,18 @@ class Run:
                 features[mine] = rows[0, : end_row - begin_row]
             else:
                 features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
-        self._free_feeds.append(sent.feed)
-        self._free_emitted.append(emitted)
         return Finished(window.rows, features)
+
+    def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
+        """Put the outputs of a window's steps where they belong, and take those of the rows that ended in it."""
+        steps = np.arange(self.engine.shape.block_steps)
+        by_device = "(device lane) block -> device block lane"
+        start, count = (rearrange(a, by_device, device=len(per_device)) for a in (window.start, window.count))
+        for emitted, begin, real in zip(per_device, start, count, strict=True):
+            is_real = steps < real[..., None]
+            outputs.place((begin[..., None] + steps)[is_real], emitted[0, : window.blocks][is_real])
+        rows = np.sort(window.rows)
+        return Finished(rows, outputs.take(rows))
 
 
 def checked_max_steps(max_steps: float | None) -> int | None:

@@ -54,6 +54,7 @@ class Window:
         reset: bool, whether a row begins here, that is whether the carry becomes the initial one.
         ends_lane, ends_block: `(E,)` int64, the blocks whose carry is the final one of a row, in order of lanes.
         rows: `(E,)` int64, the numbers of these rows.
+        begins_lane, begins_block, begun: `(B,)` int64, the blocks in which a row begins, and the numbers of these rows.
     """
 
     start: np.ndarray
@@ -62,6 +63,9 @@ class Window:
     ends_lane: np.ndarray
     ends_block: np.ndarray
     rows: np.ndarray
+    begins_lane: np.ndarray
+    begins_block: np.ndarray
+    begun: np.ndarray
 
     @property
     def blocks(self) -> int:
@@ -289,7 +293,11 @@ class Tape:
         count[pieces.lane[done], ends] = (pieces.steps - (pieces.blocks - 1) * self.block_steps)[done]
         self._cut = self._left_over(pieces.select(~done), laid[~done])
         grid = (self.lanes, width)
-        return Window(start.reshape(grid), count, reset.reshape(grid), pieces.lane[done], ends, pieces.row[done])
+        new = pieces.is_new
+        return Window(
+            start.reshape(grid), count, reset.reshape(grid), pieces.lane[done], ends, pieces.row[done],
+            pieces.lane[new], first[new], pieces.row[new],
+        )  # fmt: skip
 
     def _left_over(self, cut: _Pieces, laid: np.ndarray) -> _Pieces:
         """What remains of cut pieces after so many blocks were `laid`."""

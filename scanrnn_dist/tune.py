@@ -19,11 +19,11 @@ from jax.sharding import Mesh
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine import Engine, window_shape_for
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.layered import LayeredEngine, engine_for, run_of
 from scanrnn_dist.mesh import checked_mesh, known_kind
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Run
 from scanrnn_dist.tape import WindowShape
 
 LANES = {"cpu": (16, 32, 48, 64, 96, 128), "gpu": (1024, 2048, 4096, 8192), "tpu": (512, 1024, 2048, 4096)}
@@ -98,7 +98,7 @@ def measure(
     encoder: Encoder, sample: Sequence[Ragged], mesh: Mesh, shapes: Sequence[WindowShape], rounds: int = ROUNDS
 ) -> list[Measured]:
     """The engine with every shape on the same rows, in alternating rounds after one that does not count."""
-    engines = [Engine(encoder, mesh, shape) for shape in shapes]
+    engines = [engine_for(encoder, mesh, shape) for shape in shapes]
     occupancies = [_run(engine, sample)[1] for engine in engines]
     seconds: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):
@@ -141,7 +141,7 @@ def tune(
         (9, True)
     """
     mesh = checked_mesh(mesh)
-    best = start or Engine(encoder, mesh).shape
+    best = start or window_shape_for(encoder, mesh)
     measured: list[Measured] = []
     gain = 1.0
     candidates = _candidates(mesh, best) if candidates is None else candidates
@@ -197,10 +197,10 @@ def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
     return {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
 
 
-def _run(engine: Engine, sample: Sequence[Ragged]) -> tuple[float, float]:
+def _run(engine: Engine | LayeredEngine, sample: Sequence[Ragged]) -> tuple[float, float]:
     """Featurize a sample; the seconds that it took, and the occupancy."""
     begin = time.perf_counter()
-    with closing(Run(engine)) as run:
+    with closing(run_of(engine)) as run:
         for chunk in sample:
             run.submit(chunk)
             while not run.wants_rows and run.has_window:

@@ -53,7 +53,7 @@ def _engine_of(encoder: Encoder, mesh: Mesh | None, shape: WindowShape) -> Engin
 
 def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all jobs of one encoder, mesh and shape share a compiled engine, which keeps nothing of a run."""
-    monkeypatch.setattr(job, "Engine", _engine_of)
+    monkeypatch.setattr(job, "engine_for", lambda encoder, mesh, shape, own_carries: _engine_of(encoder, mesh, shape))
 
 
 def featurize(source: Any, destination: Path, encoder: Encoder | None = None, **options: Any) -> JobReport:

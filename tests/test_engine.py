@@ -222,8 +222,9 @@ class Initial(nnx.GRUCell):
 class Doubled(Encoder):
     """An encoder whose readout is longer than its carry."""
 
-    def readout(self, carry: Any) -> Any:
-        return jnp.concatenate([carry, 2 * carry])
+    def readout(self, state: Any) -> Any:
+        features = super().readout(state)
+        return jnp.concatenate([features, 2 * features])
 
 
 def with_recurrent_biases() -> Encoder:

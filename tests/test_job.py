@@ -127,7 +127,8 @@ def test_every_part_says_how_it_was_made(tmp_path: Path) -> None:
         said = json.loads(pq.read_schema(part).metadata[b"scanrnn_dist"])
         assert said["encoder"]["fingerprint"] == encoder_of().fingerprint
         assert said["options"] == {
-            "column": "sequence", "keep": ["id"], "max_steps": 7, "rows_per_part": 5, "lossy_cast": False
+            "column": "sequence", "keep": ["id"], "max_steps": 7, "initial_carry": None,
+            "rows_per_part": 5, "lossy_cast": False
         }  # fmt: skip
         assert {"python", "scanrnn_dist", "jax", "flax", "pyarrow"} <= said["versions"].keys()
         assert said["window"]["lanes"] == sources.SHAPE.lanes

@@ -137,6 +137,16 @@ def to_ragged(
     return parts[0] if len(parts) == 1 else _concatenated(parts, expected)
 
 
+def fixed_lists(batch: pa.RecordBatch, column: str, size: int, where: Where) -> np.ndarray:
+    """A column of lists of `size` numbers as `(n, size)` float32; raises `DataError` for any other."""
+    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=True, where=where)
+    wrong = lists.lengths != size
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"{where(row)}: {column!r} holds {lists.lengths[row]} numbers; expected {size}.")
+    return lists.values[lists.offsets[0] : lists.offsets[-1]].reshape(-1, size)
+
+
 @dataclass(frozen=True)
 class _Levels:
     """One chunk taken apart: `offsets (N + 1,)` of its steps, `widths (S,)` numbers per step, and the numbers, flat."""

@@ -18,6 +18,7 @@ from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.dataset.writer import PartWriter
+from scanrnn_dist.ragged import Ragged
 
 WAITING_BYTES = 32 << 20
 """Finished chunks that may wait for the writer: as many as keep the devices busy while a part is synced."""
@@ -43,10 +44,10 @@ class PartsWriter:
         self._waiting_bytes = 0
         self._part: PartWriter | None = None
 
-    def put(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray) -> None:
+    def put(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
         self._wait(WAITING_BYTES)
-        nbytes = kept.nbytes + features.nbytes
+        nbytes = kept.nbytes + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
         self._pending.append((self._thread.submit(self._write, unit, kept, features), nbytes))
         self._waiting_bytes += nbytes
 
@@ -77,7 +78,7 @@ class PartsWriter:
     def _new_part(self, unit: int) -> PartWriter:
         return PartWriter(self._manifest.destination / f"part-{unit:0{self._digits}}.parquet", self._schema)
 
-    def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray) -> None:
+    def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
         self._part = self._part or self._new_part(unit.index)
         with self._stage("write"):
             self._part.write(kept, features)

@@ -50,6 +50,10 @@ class Chunk:
     sequences: Ragged
     kept: pa.RecordBatch
 
+    def where(self, row: int) -> str:
+        """Where a row of the chunk stands, for messages."""
+        return _where(self.unit, self.first_row + row)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the sequences and the kept columns."""

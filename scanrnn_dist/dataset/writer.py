@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.ragged import Ragged
 
 FEATURES = "features"
 """The name of the output column."""
@@ -35,9 +36,13 @@ class PartRecord:
     sha256: str
 
 
-def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str]) -> pa.Schema:
-    """The kept columns, then `features: fixed_size_list<float32>[out_features]`, with the metadata."""
-    features = pa.field(FEATURES, pa.list_(pa.float32(), out_features))
+def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False) -> pa.Schema:
+    """The kept columns, then `features: fixed_size_list<float32>[out_features]`, with the metadata.
+
+    With `steps` a list of these, one per step.
+    """
+    vector = pa.list_(pa.float32(), out_features)
+    features = pa.field(FEATURES, pa.list_(vector) if steps else vector)
     return pa.schema([*kept, features], metadata=metadata)
 
 
@@ -74,11 +79,13 @@ class PartWriter:
         except OSError as error:
             raise _stopped(path, error) from error
 
-    def write(self, kept: pa.RecordBatch, features: np.ndarray) -> None:
-        """Append rows: their kept columns and their `(n, out_features)` float32 features."""
-        width = self.schema.field(FEATURES).type.list_size
-        values = pa.array(np.ascontiguousarray(features).reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(values, width)
+    def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
+        """Append rows: their kept columns and their `(n, out_features)` float32 features, or a `Ragged` of steps'."""
+        vectors = features.values if isinstance(features, Ragged) else features
+        values = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+        column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+        if isinstance(features, Ragged):
+            column = pa.ListArray.from_arrays(pa.array(features.offsets, pa.int32()), column)
         batch = pa.record_batch([*kept.columns, column], schema=self.schema)
         self._group.append(batch)
         self._group_bytes += batch.nbytes
@@ -185,15 +192,21 @@ def write_file(path: Path, content: bytes) -> None:
             aside.unlink(missing_ok=True)
 
 
-def read_features(path: Path, rows: np.ndarray) -> np.ndarray:
-    """The features of some rows of a part, `(n, out_features)` float32; raises `DataError` for an unreadable part."""
+def read_features(path: Path, rows: np.ndarray) -> list[np.ndarray]:
+    """The features of some rows of a part, each `(out_features,)` or `(T, out_features)` float32.
+
+    Raises `DataError` for an unreadable part, or one with fewer rows.
+    """
     try:
         column = pq.read_table(path, columns=[FEATURES], page_checksum_verification=True)[FEATURES].combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if len(column) <= rows.max(initial=-1):
         raise DataError(f"{path} holds {len(column)} rows; expected more than {rows.max()}.")
-    return column.flatten().to_numpy().reshape(len(column), -1)[rows]
+    vectors = [column[int(row)].values for row in rows]
+    if pa.types.is_fixed_size_list(column.type):
+        return [vector.to_numpy() for vector in vectors]
+    return [steps.flatten().to_numpy().reshape(-1, column.type.value_type.list_size) for steps in vectors]
 
 
 def _leaves(schema: pa.Schema) -> set[str]:

@@ -1,0 +1,111 @@
+"""What a cell is besides its weights: a description that JSON can hold, and the cell that it describes.
+
+An encoder file carries such descriptions; nothing in it is code. What `describe` gives for a cell of another class, or
+for one with functions of its own, says enough to tell two apart, but `build` refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from scanrnn_dist.errors import ConfigError
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "hard_tanh": jax.nn.hard_tanh,
+}
+"""The activations that can be written to a file, by name."""
+
+CELLS: dict[str, Any] = {
+    "GRUCell": nnx.GRUCell,
+    "LSTMCell": nnx.LSTMCell,
+    "OptimizedLSTMCell": nnx.OptimizedLSTMCell,
+    "SimpleCell": nnx.SimpleCell,
+}
+"""The cells that can be written to a file, by name."""
+
+KINDS: dict[str, Any] = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell, "rnn": nnx.SimpleCell}
+"""The cells that `Encoder.from_seed` and the command line make, by short names."""
+
+NOT_DESCRIBED = {"rngs", "promote_dtype"}
+"""Attributes of cells that say nothing about the features, and come and go with versions of flax."""
+
+
+def describe(cell: nnx.RNNCellBase) -> dict[str, Any]:
+    """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one.
+
+    Example:
+        >>> description = describe(nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0)))
+        >>> description["cell"], description["hidden_features"], description["activation_fn"]
+        ('SimpleCell', 4, 'tanh')
+    """
+    described: dict[str, Any] = {"cell": cell_name(cell)}
+    for name, value in sorted(vars(cell).items()):
+        if name[0] != "_" and name not in NOT_DESCRIBED and not isinstance(value, nnx.Module | nnx.Variable):
+            described[name] = _plain(value)
+    if isinstance(cell, nnx.GRUCell):
+        described["recurrent_bias"] = getattr(cell.dense_h, "bias", None) is not None
+    return described
+
+
+def build(description: dict[str, Any]) -> nnx.RNNCellBase:
+    """The cell of a description, with random weights; raises `ConfigError` for one that no file can hold."""
+    kind = description["cell"]
+    if kind not in CELLS:
+        raise ConfigError(f"the cell is {kind!r}; a file holds only {sorted(CELLS)}.")
+    if description["carry_init"] is not None:
+        raise ConfigError("it has a carry_init of its own; a file holds none.")
+    options: dict[str, Any] = {}
+    for name in {"gate_fn", "activation_fn"} & description.keys():
+        if description[name] not in FUNCTIONS:
+            raise ConfigError(f"{name} is {description[name]!r}; a file holds only {sorted(FUNCTIONS)}.")
+        options[name] = FUNCTIONS[description[name]]
+    if "residual" in description:
+        options["residual"] = bool(description["residual"])
+    for name in ("dtype", "param_dtype"):
+        options[name] = None if description[name] is None else jnp.dtype(description[name])
+    cell = CELLS[kind](description["in_features"], description["hidden_features"], **options, rngs=nnx.Rngs(0))
+    return with_recurrent_bias(cell) if description.get("recurrent_bias") else cell
+
+
+def with_recurrent_bias(cell: nnx.GRUCell, rngs: nnx.Rngs | None = None) -> nnx.GRUCell:
+    """The GRU with biases `b_hr, b_hz, b_hn` (zeros at first) beside its recurrent weights, which are drawn anew.
+
+    The equations are then those of PyTorch, Keras (`reset_after=True`) and ONNX (`linear_before_reset=1`):
+    `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`. The cell is changed in place and returned.
+    """
+    H = cell.hidden_features
+    cell.dense_h = nnx.Linear(
+        H, 3 * H, use_bias=True, dtype=cell.dtype, param_dtype=cell.param_dtype,
+        kernel_init=nnx.initializers.orthogonal(), rngs=rngs or nnx.Rngs(0),
+    )  # fmt: skip
+    return cell
+
+
+def cell_name(cell: nnx.RNNCellBase) -> str:
+    """A cell's name in files: short for the ones of flax that a file can hold, else with its module."""
+    kind = type(cell)
+    return kind.__name__ if kind in CELLS.values() else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """A plain attribute as JSON: functions and dtypes by name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    for name, function in FUNCTIONS.items():
+        if value is function:
+            return name
+    if callable(value) and hasattr(value, "__qualname__") and not isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    try:
+        return jnp.dtype(value).name
+    except TypeError:
+        return repr(value)
