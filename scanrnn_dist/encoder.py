@@ -181,7 +181,8 @@ class Encoder(nnx.Module):
     @property
     def carry_features(self) -> int:
         """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
-        return sum(ravel_pytree(initial_carry(cell, None))[0].size for cell in self.cells)
+        carries = [initial_carry(cell, None) for cell in self.cells]
+        return sum(leaf.size for leaf in jax.tree.leaves(carries))
 
     @property
     def flops_per_step(self) -> int:
@@ -193,7 +194,8 @@ class Encoder(nnx.Module):
         """The state before the first step; `carry`, `(carry_features,)`, is that of the cells one after the other."""
         carries = [initial_carry(cell, self.fill) for cell in self.layers]
         if carry is not None:
-            flat, restore = ravel_pytree(carries)
+            with jax.numpy_dtype_promotion("standard"):  # a carry may hold several dtypes
+                flat, restore = ravel_pytree(carries)
             carries = restore(carry.astype(flat.dtype))
         variables = nnx.state(self.layers, self._is_changing) if self.changing else None
         return State(tuple(carries), variables, initial_pools(self.readout_names, self.step_features, self.pool_dtype))
@@ -388,7 +390,7 @@ class Encoder(nnx.Module):
             )
         self.changing = tuple(changed)
         self.step_features = int(np.prod(output.shape))
-        self.pool_dtype = jnp.promote_types(output.dtype, jnp.float32)
+        self.pool_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
 
     def _is_changing(self, path: Any, value: Any) -> bool:
         return tuple(path) in self.changing
@@ -425,7 +427,7 @@ def hidden_state(cell: Any, carry: Any) -> jax.Array:
     """The hidden state within a carry: `h` of an LSTM's `(c, h)`; else all that the carry holds, as one vector."""
     if isinstance(cell, nnx.LSTMCell | nnx.OptimizedLSTMCell):
         return carry[1].reshape(-1)
-    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(carry)])
+    return jnp.concatenate([_at_least_float32(leaf.reshape(-1)) for leaf in jax.tree.leaves(carry)])
 
 
 def _called(cell: Any, carry: Any, x_t: jax.Array) -> Any:
@@ -455,7 +457,8 @@ def initial_carry(cell: Any, fill: float | None) -> Any:
 
 
 def _at_least_float32(array: jax.Array) -> jax.Array:
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    """float32 for whole numbers and short floats, float64 as it is."""
+    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
 def _checked_layers(layers: Any) -> list[Any]:

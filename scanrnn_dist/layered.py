@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder, join_directions
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Finished, Run, Statistics, checked_max_steps
+from scanrnn_dist.run import Finished, Run, Statistics, check_carries, checked_max_steps
 from scanrnn_dist.tape import WindowShape
 
 
@@ -93,6 +93,7 @@ class LayeredRun:
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
         """Add rows, numbered on from the last; see `Run.submit`."""
+        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         kept = first_steps(ragged, checked_max_steps(max_steps))
         numbers = range(self._rows, self._rows + len(ragged))
         if carries is not None:

@@ -152,12 +152,7 @@ class Run:
                 f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
                 "Expected is (T, D), time first."
             )
-        arrived = None if carries is None else carries.shape
-        if arrived != ((len(ragged), self.engine.carry_features) if self.engine.own_carries else None):
-            raise DataError(
-                f"The initial carries are {arrived}; expected one for each of {len(ragged)} rows, "
-                f"{self.engine.carry_features} numbers."
-            )
+        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
             return
         if carries is not None:
@@ -308,6 +303,14 @@ class Run:
             outputs.place((begin[..., None] + steps)[is_real], emitted[0, : window.blocks][is_real])
         rows = np.sort(window.rows)
         return Finished(rows, outputs.take(rows))
+
+
+def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
+    """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
+    arrived = None if carries is None else carries.shape
+    if arrived != expected:
+        wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
+        raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
 
 
 def checked_max_steps(max_steps: float | None) -> int | None:
