@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> Named:
 def read_npz(path: Path) -> Named:
     """All arrays of a file written by `numpy.savez`, in its order; an array of objects is refused, as it is pickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (BadZipFile, OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from error

@@ -112,8 +112,8 @@ def keras_layers(
         arrays, where = read_named(source, READERS)
         named = cells_by_name(arrays, prefix, where)
     layers = [[_cell(label, arrays, where, kind) for label, arrays in layer.items()] for layer in named]
+    _refuse_reset_before(layers, where, reset_after)
     cells = [cell for layer in layers for cell in layer]
-    _refuse_reset_before(cells, where, reset_after)
     arrived = {f"{cell.label}{name}": array for cell in cells for name, array in cell.arrays.items()}
     weights = checked_weights(arrived, _expected(layers), where, lossy_cast=lossy_cast)
     built = [[cell_of(cell.kind, _direction(cell, weights)) for cell in layer] for layer in layers]
@@ -147,19 +147,21 @@ def _cell(label: str, arrays: Named, where: str, told: str | None) -> Cell:
     return Cell(label, arrays, kind_of(columns, hidden_features, f"{where}, {label}".rstrip(" ,"), told))
 
 
-def _refuse_reset_before(cells: list[Cell], where: str, reset_after: bool | None) -> None:
+def _refuse_reset_before(layers: list[list[Cell]], where: str, reset_after: bool | None) -> None:
     """Refuse GRUs of `reset_after=False`, by the word of the user or by the shape of their biases."""
-    for cell in cells:
-        if cell.kind != "gru":
+    for cells in layers:
+        biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
+        if cells[0].kind != "gru":
             continue
-        bias = np.shape(cell.arrays["bias"]) if "bias" in cell.arrays else None
-        if reset_after is False or bias == (cell.sizes[1],):
-            shape = "" if bias is None else f" its bias has shape {bias}; expected {(2, cell.sizes[1])}:"
-            raise DataError(f"{where}, {cell.label}cannot be imported:{shape} {RESET_AFTER_FALSE}.")
-        if bias is None and reset_after is None:
+        label = f"{where}, {cells[0].label}".rstrip(" ,/")
+        flat = [bias for bias in biases if len(bias) == 1]
+        if reset_after is False or flat:
+            shape = f" its bias has shape {flat[0]}; expected (2, {flat[0][0]}):" if flat else ""
+            raise DataError(f"{label} cannot be imported:{shape} {RESET_AFTER_FALSE}.")
+        if not biases and reset_after is None:
             raise ConfigError(
-                f"{where}, {cell.label}is a GRU without bias, whose shapes do not tell its equations: say "
-                "reset_after=True (--reset-after) if that is how its layer was made."
+                f"{label} is a GRU without bias, whose shapes do not tell its equations: say reset_after=True "
+                "(--reset-after) if that is how its layer was made."
             )
 
 

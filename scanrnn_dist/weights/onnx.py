@@ -70,7 +70,7 @@ def onnx_layers(
         raise DataError(f"{path} holds what no cell of flax computes: " + "; ".join(refusals) + ".")
     arrived = {f"{one.label} {name}": array for one in nodes for name, array in _arrays(one, graph).items()}
     weights = checked_weights(arrived, _expected(nodes, graph), str(path), lossy_cast=lossy_cast)
-    return [_layer(one, weights) for one in nodes]
+    return [layer_of(one, weights) for one in nodes]
 
 
 def _read_graph(path: Path) -> Graph:
@@ -146,8 +146,8 @@ def _expected(nodes: list[Node], graph: Graph) -> dict[str, Shape]:
     return expected
 
 
-def _layer(node: Node, weights: dict[str, np.ndarray]) -> Layer:
-    """The cell or the pair of cells of a node."""
+def layer_of(node: Node, weights: dict[str, np.ndarray]) -> Layer:
+    """The cell or the pair of cells of a node; `weights` are `LABEL W`, `LABEL R` and maybe `LABEL B`."""
     order, activations = ORDER[node.kind], _activations(node) or ()
     W, R, B = (weights.get(f"{node.label} {name}") for name in "WRB")
     assert W is not None and R is not None  # checked
