@@ -116,13 +116,15 @@ def _check_is_checkpoint(path: Path, folder: str | os.PathLike[str]) -> None:
 
 
 def _read_checkpoint(path: Path) -> Named:
-    """All arrays of a checkpoint by dotted names, on this machine's first device whatever they were saved from."""
+    """All arrays of a checkpoint by dotted names, as numpy arrays whatever devices they were saved from."""
     import orbax.checkpoint as ocp
 
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(path).item_metadata.tree
-            as_numpy = _mapped(tree, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
+            metadata = checkpointer.metadata(path).item_metadata
+            if metadata is None:  # orbax logs why, and raises nothing
+                raise ValueError(f"its {METADATA} does not say what it holds.")
+            as_numpy = _mapped(metadata.tree, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
             restored = checkpointer.restore(path, restore_args=as_numpy)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a readable Orbax checkpoint: {error}") from error
