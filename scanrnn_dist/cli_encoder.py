@@ -174,9 +174,17 @@ def _shapes(encoder: Encoder) -> dict[str, list[int]]:
 def _table(description: dict[str, Any]) -> str:
     """What a person reads of a description."""
     lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
-    lines += ["architecture:", *_indented(description["architecture"])]
+    lines += ["architecture:", *_indented(_flat(description["architecture"]))]
     lines += ["parameters:", *_indented(description["parameters"])]
     return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The plain values of nested lists and mappings by dotted names."""
+    if not isinstance(tree, dict | list):
+        return {path.rstrip("."): tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {name: leaf for key, value in items for name, leaf in _flat(value, f"{path}{key}.").items()}
 
 
 def _indented(values: dict[str, Any]) -> list[str]:
