@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanrnn_dist.cli_encoder import encoder_app
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(encoder_app, name="encoder")
 
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[Path, typer.Argument(help="A folder that is new or empty.", metavar="DST")]

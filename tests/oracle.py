@@ -56,3 +56,51 @@ def gru_rows(cell: Any, rows: list[Array], gate_fn: Callable[[Array], Array] = s
     """`gru` of every row, `(N, H)`."""
     weights = weights_of(cell)
     return np.stack([gru(weights, row, gate_fn) for row in rows])
+
+
+# Other cells, directions and stacks. `steps` is all hidden states `(T, H)` of a direction; see `features`.
+
+
+def relu(a: Array) -> Array:
+    """`max(a, 0)`."""
+    return np.maximum(a, 0.0)
+
+
+def gru_steps(w: dict[str, Array], x: Any) -> Array:
+    """All hidden states of a GRU, its letters as in `gru`."""
+    x = np.asarray(x, np.float64)
+    return np.stack([gru(w, x[: t + 1]) for t in range(len(x))]) if len(x) else np.zeros((0, w["b_in"].size))
+
+
+def lstm_steps(w: dict[str, Array], x: Any) -> Array:
+    """All hidden states of an LSTM: gates i, f, o, the candidate g, each with `W_i?`, `b_i?`, `W_h?`, `b_h?`."""
+    H = w["b_ii"].size
+    h, c, states = np.zeros(H), np.zeros(H), [np.zeros((0, H))]
+    for x_t in np.asarray(x, np.float64):
+        a = {gate: x_t @ w[f"W_i{gate}"] + w[f"b_i{gate}"] + h @ w[f"W_h{gate}"] + w[f"b_h{gate}"] for gate in "ifgo"}
+        c = sigmoid(a["f"]) * c + sigmoid(a["i"]) * np.tanh(a["g"])
+        h = sigmoid(a["o"]) * np.tanh(c)
+        states.append(h[None])
+    return np.concatenate(states)
+
+
+def rnn_steps(w: dict[str, Array], x: Any, activation: Callable[[Array], Array] = np.tanh) -> Array:
+    """All hidden states of a plain RNN: `W_i`, `b_i`, `W_h`, `b_h`."""
+    h, states = np.zeros(w["b_i"].size), [np.zeros((0, w["b_i"].size))]
+    for x_t in np.asarray(x, np.float64):
+        h = activation(x_t @ w["W_i"] + w["b_i"] + h @ w["W_h"] + w["b_h"])
+        states.append(h[None])
+    return np.concatenate(states)
+
+
+def features(layers: list[list[Callable[[Array], Array]]], x: Any) -> Array:
+    """The features of a stack for one sequence of at least one step: the last states of the last layer's directions.
+
+    A layer is a list of one or two functions from `(T, D)` to all hidden states; the second reads from the end, and
+    its states are turned around again before they stand beside the first one's.
+    """
+    for layer in layers:
+        states = [layer[0](x)] + [backward(x[::-1]) for backward in layer[1:]]
+        final = np.concatenate([each[-1] for each in states])
+        x = np.concatenate([states[0], *(each[::-1] for each in states[1:])], axis=1)
+    return final

@@ -16,13 +16,13 @@ LEVELS = [
     {"architecture", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
     {"encoder_file", "step_outputs"},
     {"encoder"},
-    {"program", "feed"},
+    {"program", "feed", "weights"},
     {"engine", "dataset"},
     {"narrow"},
     {"run"},
     {"layered"},
     {"job", "arrays", "verify", "tune"},
-    {"demo"},
+    {"demo", "cli_encoder"},
     {"cli", "__main__"},
 ]
 """The parts of the package, lowest first; `dataset` is one part."""
@@ -30,7 +30,7 @@ LEVELS = [
 KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
 KNOWS_NO_ARROW = {
     *("spec", "architecture", "readouts", "encoder", "encoder_file"),
-    *("program", "engine", "narrow", "run", "layered", "mesh", "profiling"),
+    *("program", "engine", "narrow", "run", "layered", "mesh", "profiling", "weights"),
 }
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
 

@@ -1,0 +1,210 @@
+"""The commands `scanrnn encoder make | convert | inspect`: encoder files from a seed or from other people's weights.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanrnn_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scanrnn_dist.encoder import Encoder
+
+encoder_app = typer.Typer(help="Encoder files: make, convert, inspect.", no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """Kinds of cells."""
+
+    gru = "gru"
+    lstm = "lstm"
+    rnn = "rnn"
+
+
+class Origin(StrEnum):
+    """Where weights come from."""
+
+    torch = "torch"
+    keras = "keras"
+    onnx = "onnx"
+    orbax = "orbax"
+    safetensors = "safetensors"
+
+
+TAKES = {
+    Origin.torch: {"kind", "prefix", "nonlinearity", "lossy_cast", "readout"},
+    Origin.keras: {"kind", "prefix", "reset_after", "lossy_cast", "readout"},
+    Origin.onnx: {"node", "lossy_cast", "readout"},
+    Origin.orbax: {"like", "prefix", "lossy_cast"},
+    Origin.safetensors: {"like", "prefix", "lossy_cast"},
+}
+"""The options that `convert` takes, by origin."""
+
+Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
+Readout = Annotated[str | None, typer.Option(help="What becomes the features. last if not given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@encoder_app.command()
+def make(
+    out: Out,
+    in_features: Annotated[int, typer.Option(help="Features per step.", min=1)],
+    hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1)],
+    cell: Annotated[Kind | None, typer.Option(help="The kind of cell. gru if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    num_layers: Annotated[int | None, typer.Option(help="Layers, one on the other. 1 if not given.", min=1)] = None,
+    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read every sequence both ways.")] = False,
+    readout: Readout = None,
+    initial_carry: Annotated[float | None, typer.Option(help="Fills every carry at first. 0 if not given.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of products: highest, high, default. highest if not given.")
+    ] = (None),
+    as_json: Json = False,
+) -> None:
+    """Write an encoder of random weights; the seed alone fixes them."""
+    from scanrnn_dist.encoder import Encoder
+
+    options = _given(
+        cell=cell and cell.value,
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        readout=readout,
+        initial_carry=initial_carry,
+        dtype=dtype,
+        precision=precision,
+    )
+    _write(Encoder.from_seed(seed, in_features, hidden, **options), out, as_json)
+
+
+@encoder_app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file of weights, or an Orbax checkpoint's folder.", metavar="SRC")],
+    out: Out,
+    origin: Annotated[Origin, typer.Option("--from", help="Who wrote SRC; safetensors: an nnx state.")],
+    kind: Annotated[Kind | None, typer.Option(help="The kind of cell, to be checked; the shapes tell it.")] = None,
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="What stands before the names; of Keras, once per layer.")
+    ] = None,
+    node: Annotated[list[str] | None, typer.Option(help="An ONNX node; once per layer, first layer first.")] = None,
+    nonlinearity: Annotated[str | None, typer.Option(help="Of a PyTorch RNN: tanh or relu. tanh if not given.")] = None,
+    reset_after: Annotated[
+        bool, typer.Option("--reset-after", help="A Keras GRU without bias was made with reset_after=True.")
+    ] = False,
+    like: Annotated[Path | None, typer.Option(help="An encoder file of the architecture of an nnx state.")] = None,
+    lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
+    readout: Readout = None,
+    as_json: Json = False,
+) -> None:
+    """Write an encoder that has the weights of SRC: of PyTorch, Keras, ONNX, Orbax or a safetensors file."""
+    options = _given(
+        kind=kind and kind.value,
+        prefix=prefix,
+        node=node,
+        nonlinearity=nonlinearity,
+        reset_after=reset_after,
+        like=like,
+        lossy_cast=lossy_cast,
+        readout=readout,
+    )
+    surplus = sorted(options.keys() - TAKES[origin])
+    if surplus:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+        raise ConfigError(f"--from {origin} takes no {flags}; see scanrnn encoder convert --help.")
+    _write(_converted(source, origin, options), out, as_json)
+
+
+@encoder_app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")],
+    as_json: Json = False,
+) -> None:
+    """Say what an encoder file holds: architecture, parameters with their shapes, fingerprint."""
+    from scanrnn_dist.encoder import Encoder
+
+    _print(Encoder.load(file), as_json)
+
+
+def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder:
+    """The encoder that has the weights of a source."""
+    from scanrnn_dist import weights
+    from scanrnn_dist.encoder import Encoder
+
+    if origin is Origin.keras:
+        return weights.from_keras(source, **options)
+    if origin is Origin.onnx:
+        return weights.from_onnx(source, **options)
+    prefixes = options.pop("prefix", [])
+    if len(prefixes) > 1:
+        raise ConfigError(f"--prefix was given {len(prefixes)} times; --from {origin} takes one.")
+    options |= {"prefix": prefixes[0]} if prefixes else {}
+    if origin is Origin.torch:
+        return weights.from_torch(source, **options)
+    if "like" not in options:
+        raise ConfigError(
+            f"--from {origin} holds weights alone: give the architecture with --like FILE, an encoder file of any "
+            "weights (scanrnn encoder make)."
+        )
+    into = Encoder.load(options.pop("like"))
+    read = weights.from_orbax if origin is Origin.orbax else weights.from_state
+    return read(into, source, **options)
+
+
+def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
+    """Save an encoder and say what was saved."""
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"{out} ends in {out.suffix!r}; an encoder file ends in .safetensors.")
+    encoder.save(out)
+    _print(encoder, as_json)
+
+
+def _print(encoder: Encoder, as_json: bool) -> None:
+    description = {
+        "architecture": encoder.architecture,
+        "in_features": encoder.in_features,
+        "out_features": encoder.out_features,
+        "parameters": _shapes(encoder),
+        "fingerprint": encoder.fingerprint,
+    }
+    print(json.dumps(description) if as_json else _table(description))
+
+
+def _shapes(encoder: Encoder) -> dict[str, list[int]]:
+    """The shapes of all parameters by name."""
+    from flax import nnx
+
+    leaves = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
+    return {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves}
+
+
+def _table(description: dict[str, Any]) -> str:
+    """What a person reads of a description."""
+    lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
+    lines += ["architecture:", *_indented(_flat(description["architecture"]))]
+    lines += ["parameters:", *_indented(description["parameters"])]
+    return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The plain values of nested lists and mappings by dotted names."""
+    if not isinstance(tree, dict | list):
+        return {path.rstrip("."): tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {name: leaf for key, value in items for name, leaf in _flat(value, f"{path}{key}.").items()}
+
+
+def _indented(values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values), default=0)
+    return [f"   {name:{width}}  {value}" for name, value in values.items()]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of the functions behind stand in one place."""
+    return {name: value for name, value in options.items() if value not in (None, False, [])}

@@ -1,0 +1,61 @@
+"""Arrays by name from files of several kinds. No file is ever unpickled, not even one that asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from scanrnn_dist.errors import ConfigError, DataError
+
+Named = dict[str, Any]
+Source = str | os.PathLike[str] | Mapping[str, Any]
+"""A file, or arrays by name."""
+
+
+def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -> tuple[Named, str]:
+    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix.
+
+    Raises:
+        ConfigError: no such file, or a suffix that has no reader.
+    """
+    if isinstance(source, Mapping):
+        return dict(source), "The mapping"
+    path = Path(source)
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path} to read weights from.")
+    if path.suffix not in readers:
+        raise ConfigError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(sorted(readers))}.")
+    return readers[path.suffix](path), str(path)
+
+
+def read_safetensors(path: Path) -> Named:
+    """All tensors of a safetensors file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, TypeError) as error:
+        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def read_npz(path: Path) -> Named:
+    """All arrays of a file written by `numpy.savez`, in its order; an array of objects is refused, as it is pickled."""
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (BadZipFile, OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+
+
+def optional_module(name: str, why: str) -> Any:
+    """A module that is not among our dependencies, or a `ConfigError` that says what it would be needed for."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{why} needs the package {name!r}, which is not installed: pip install {name}.") from error

@@ -1,0 +1,114 @@
+"""Which arrays of a Keras model belong to which layer, by paths such as `gru_1/gru_cell/kernel`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights.files import Named, optional_module, read_npz, read_safetensors
+
+Parts = tuple[str, ...]
+Cells = dict[Parts, Named]
+"""Arrays by their last name, by the path of their cell."""
+
+DIRECTIONS = ("forward", "backward")
+VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
+"""What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
+
+
+def cells_by_name(arrays: Named, prefix: str | Sequence[str] | None, where: str) -> list[dict[str, Named]]:
+    """Per layer the arrays of one or two directions, by their labels; the forward one first.
+
+    Raises:
+        ConfigError: no prefix was given and there are several layers, or there is none of the prefix.
+        DataError: nothing there has a `recurrent_kernel`.
+    """
+    cells = _cells(arrays)
+    layers = sorted({_layer(path) for path in cells})
+    shown = ["/".join(layer) for layer in layers]
+    if not layers:
+        raise DataError(f"{where} holds no recurrent layer of Keras: no name ends in recurrent_kernel.")
+    if prefix is None:
+        if len(layers) > 1:
+            raise ConfigError(
+                f"{where} holds several recurrent layers: {shown}. Choose one with prefix (--prefix), or name all of a "
+                "stack, first layer first."
+            )
+        prefix = [shown[0]]
+    prefixes = [prefix] if isinstance(prefix, str) else prefix
+    return [_chosen(cells, _parts(each), each, shown, where) for each in prefixes]
+
+
+def _cells(arrays: Named) -> Cells:
+    """All cells that have a recurrent kernel, with whatever else stands beside it."""
+    cells: Cells = {}
+    for name, array in arrays.items():
+        *path, last = _parts(name)
+        cells.setdefault(tuple(path), {})[last] = array
+    return {path: named for path, named in cells.items() if "recurrent_kernel" in named}
+
+
+def _chosen(cells: Cells, prefix: Parts, given: str, shown: list[str], where: str) -> dict[str, Named]:
+    """The one or two cells below a prefix."""
+    below = [path for path in cells if path[: len(prefix)] == prefix]
+    below.sort(key=lambda path: _direction_number(path) or 0)
+    if len(below) not in (1, 2) or (len(below) == 2 and [_direction_number(path) for path in below] != [0, 1]):
+        raise ConfigError(
+            f"{where} has {len(below)} recurrent cells below {given!r}; expected one, or a forward and a backward one. "
+            f"Choose a prefix among {shown}."
+        )
+    if len(below) == 1 and _direction_number(below[0]) is not None and _is_whole_layer(below[0], prefix):
+        raise DataError(f"{where} has only the {DIRECTIONS[_direction_number(below[0]) or 0]} cell of {given!r}.")
+    return {"/".join((*path, "")): cells[path] for path in below}
+
+
+def _is_whole_layer(path: Parts, prefix: Parts) -> bool:
+    """Whether a prefix ends before the direction is named, so that it means both."""
+    return _direction_number(path[: len(prefix)]) is None
+
+
+def _direction_number(path: Parts) -> int | None:
+    """0 for a forward cell, 1 for a backward one; None for a cell that is neither."""
+    for part in path:
+        for number, direction in enumerate(DIRECTIONS):
+            if part.startswith(direction):
+                return number
+    return None
+
+
+def _layer(path: Parts) -> Parts:
+    """The path of a cell up to where its direction is named."""
+    for at, part in enumerate(path):
+        if part.startswith(DIRECTIONS):
+            return path[:at]
+    return path
+
+
+def _parts(name: str) -> Parts:
+    """A path taken apart at slashes and dots, without the `:0` of older versions."""
+    return tuple(part for part in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if part)
+
+
+def _read_h5(path: Path) -> Named:
+    """The variables of all recurrent cells of a `.weights.h5` file."""
+    h5py = optional_module("h5py", f"Reading {path}")
+    named: Named = {}
+
+    def visit(name: str, item: object) -> None:
+        *cell, parent, last = ("", "", *name.split("/"))
+        if isinstance(item, h5py.Dataset) and parent == "vars" and cell[-1] == "cell" and last in VARIABLES:
+            named["/".join([*cell, VARIABLES[last]])] = np.asarray(item)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
+    return named
+
+
+READERS = {".npz": read_npz, ".safetensors": read_safetensors, ".h5": _read_h5}

@@ -1,0 +1,202 @@
+"""PyTorch: layers from the state dict of an `nn.GRU`, `nn.LSTM` or `nn.RNN`, wherever in a model it stands.
+
+PyTorch multiplies from the left (`W x`), so kernels are transposed; its gates are in flax's order already:
+GRU r z n, LSTM i f g o. `batch_first` and `dropout` leave no trace in a state dict and do not matter here.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights.cells import Direction, cell_of, checked_nonlinearity, kind_of
+from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
+from scanrnn_dist.weights.files import Named, Source, optional_module, read_named, read_safetensors
+from scanrnn_dist.weights.layers import Layer, as_encoder
+
+NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
+FORWARD, BACKWARD = "", "_reverse"
+
+
+def from_torch(
+    source: Source,
+    *,
+    prefix: str | None = None,
+    kind: str | None = None,
+    nonlinearity: str = "tanh",
+    lossy_cast: bool = False,
+    **options: Any,
+) -> Encoder:
+    """An `Encoder` with the weights of a PyTorch RNN; see `torch_layers`. `options` are those of `Encoder`."""
+    layers = torch_layers(source, prefix=prefix, kind=kind, nonlinearity=nonlinearity, lossy_cast=lossy_cast)
+    return as_encoder(layers, **options)
+
+
+def torch_layers(
+    source: Source,
+    *,
+    prefix: str | None = None,
+    kind: str | None = None,
+    nonlinearity: str = "tanh",
+    lossy_cast: bool = False,
+) -> list[Layer]:
+    """The layers of an `nn.GRU`, `nn.LSTM` or `nn.RNN`, first layer first; pairs if it is bidirectional.
+
+    Args:
+        source: arrays by name (a state dict as numpy arrays), a `.safetensors` file, or a `.pt`, `.pth`, `.ckpt` or
+            `.bin` file, for which torch has to be installed; it is read with `weights_only=True`.
+        prefix: what stands before `weight_ih_l0`, such as `encoder.rnn`; may be left out if there is one RNN only.
+        kind: `gru`, `lstm` or `rnn`; told by the shapes if left out.
+        nonlinearity: of an `nn.RNN`, `tanh` or `relu`; a state dict does not say.
+        lossy_cast: round weights that float32 cannot hold.
+
+    Raises:
+        ConfigError: no such file or prefix, several RNNs to choose from, or torch is needed and missing.
+        DataError: lists every weight that is missing, surplus or misshapen; a projection (`proj_size`) is refused.
+
+    Example:
+        >>> H, D = 4, 3
+        >>> state = {"weight_ih_l0": np.zeros((3 * H, D), "f4"), "weight_hh_l0": np.zeros((3 * H, H), "f4")}
+        >>> torch_layers(state)[0].hidden_features
+        4
+    """
+    checked_nonlinearity(nonlinearity)
+    nested, where = read_named(source, READERS)
+    named = _flat(nested)
+    prefix = _chosen_prefix(named, prefix, where)
+    where = f"{where}, prefix {prefix!r}," if prefix else where
+    own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
+    _refuse_projection(own, where)
+    hidden_features, kind = _sizes(own, where, kind)
+    weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
+    directions = [FORWARD, BACKWARD] if any(name.endswith(BACKWARD) for name in weights) else [FORWARD]
+    layers: list[Layer] = []
+    for layer in range(_num_layers(weights)):
+        cells = [cell_of(kind, _direction(weights, f"l{layer}{way}"), nonlinearity) for way in directions]
+        layers.append((cells[0], cells[1]) if len(cells) == 2 else cells[0])
+    return layers
+
+
+def _chosen_prefix(named: Named, prefix: str | None, where: str) -> str:
+    """The prefix of the RNN to take, with its dot; `named` has weights there."""
+    found = sorted({name[: match.start()] for name in named if (match := NAME.search(name))})
+    found = [each for each in found if not each or each.endswith(".")]
+    if not found:
+        raise DataError(
+            f"{where} holds no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0); it holds "
+            f"{_some(named)}."
+        )
+    if prefix is None:
+        if len(found) > 1:
+            raise ConfigError(f"{where} holds several RNNs; choose one with prefix (--prefix): {found}.")
+        return found[0]
+    dotted = prefix.rstrip(".") + "." if prefix else ""
+    if dotted not in found:
+        raise ConfigError(f"{where} holds no RNN with the prefix {prefix!r}; those it has: {found}.")
+    return dotted
+
+
+def _refuse_projection(own: Named, where: str) -> None:
+    projections = sorted(name for name in own if name.startswith("weight_hr_"))
+    if projections:
+        raise DataError(
+            f"{where} holds an LSTM with projections ({', '.join(projections)}; proj_size); there is no cell for that. "
+            "Train one without."
+        )
+
+
+def _sizes(own: Named, where: str, told: str | None) -> tuple[int, str]:
+    """Hidden features and kind, which the recurrent kernel of the first layer tells alone."""
+    W_h = np.asarray(own["weight_hh_l0"]) if "weight_hh_l0" in own else None
+    if W_h is None or W_h.ndim != 2:
+        arrived = "missing" if W_h is None else f"{W_h.shape}"
+        raise_if_any([f"weight_hh_l0: {arrived}, expected (gates * hidden, hidden)"], where)
+    assert W_h is not None
+    rows, hidden_features = W_h.shape
+    return hidden_features, kind_of(rows, hidden_features, where, told)
+
+
+def _expected(own: Named, kind: str, H: int) -> dict[str, Shape]:
+    """Names and shapes of a whole RNN of as many layers, directions and biases as there is any sign of."""
+    rows = np.asarray(own["weight_hh_l0"]).shape[0]
+    ways = [FORWARD, BACKWARD] if any(name.endswith(BACKWARD) for name in own) else [FORWARD]
+    has_bias = any(name.startswith("bias_") for name in own)
+    W_i = np.shape(own.get("weight_ih_l0", ()))
+    D = W_i[1] if len(W_i) == 2 else "in_features"
+    expected: dict[str, Shape] = {}
+    for layer in range(_num_layers(own)):
+        for way in ways:
+            expected[f"weight_ih_l{layer}{way}"] = (rows, D if layer == 0 else len(ways) * H)
+            expected[f"weight_hh_l{layer}{way}"] = (rows, H)
+            if has_bias:
+                expected[f"bias_ih_l{layer}{way}"] = expected[f"bias_hh_l{layer}{way}"] = (rows,)
+    return expected
+
+
+def _num_layers(own: Mapping[str, Any]) -> int:
+    """One more than the highest layer there is any weight of, but no more layers than weights."""
+    numbers = [int(match[2]) for name in own if (match := NAME.match(name))]
+    return 1 + min(max(numbers), len(own))
+
+
+def _direction(weights: dict[str, np.ndarray], at: str) -> Direction:
+    """The weights whose names end in `at`, as flax has them."""
+    return Direction(
+        W_i=weights[f"weight_ih_{at}"].T,
+        W_h=weights[f"weight_hh_{at}"].T,
+        b_i=weights.get(f"bias_ih_{at}"),
+        b_h=weights.get(f"bias_hh_{at}"),
+    )
+
+
+def _some(named: Named) -> str:
+    """A few names, to say what there is."""
+    names = sorted(named)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
+
+
+def _read_torch_file(path: Path) -> Named:
+    """The tensors of a file of `torch.save`, by dotted names; only tensors and plain containers are let in."""
+    torch = optional_module("torch", f"Reading {path}")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise DataError(
+            f"{path} is not a file of plain tensors that torch.load(weights_only=True) reads. Save "
+            f"model.state_dict(), not the model. torch says: {error}"
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise DataError(f"{path} holds a {type(loaded).__name__}; expected a state dict. Save model.state_dict().")
+    return {name: _numpy(tensor, torch) for name, tensor in _flat(loaded).items() if isinstance(tensor, torch.Tensor)}
+
+
+def _numpy(tensor: Any, torch: Any) -> np.ndarray:
+    """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
+    tensor = tensor.detach()
+    return (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _flat(tree: Any, path: tuple[str, ...] = ()) -> Named:
+    """The leaves of nested mappings by dotted names: a checkpoint may keep its state dict within others."""
+    if not isinstance(tree, Mapping):
+        return {".".join(path): tree}
+    leaves: Named = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, (*path, str(key)))
+    return leaves
+
+
+READERS = {
+    ".safetensors": read_safetensors,
+    ".pt": _read_torch_file,
+    ".pth": _read_torch_file,
+    ".ckpt": _read_torch_file,
+    ".bin": _read_torch_file,
+}

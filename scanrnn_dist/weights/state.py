@@ -1,0 +1,147 @@
+"""States of flax NNX modules, in a safetensors file or an Orbax checkpoint, into an encoder of the same architecture.
+
+A state holds weights and no architecture, so the `Encoder` to restore into is given. Names are paths within the
+encoder, without what they all begin with where the state does without it too: a state of its only cell has
+`dense_h.kernel`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights.checks import checked_weights
+from scanrnn_dist.weights.files import Named, Source, read_named, read_npz, read_safetensors
+
+METADATA = "_METADATA"
+"""The file by which a folder is known to be a checkpoint of Orbax."""
+
+
+def from_state(encoder: Encoder, source: Source, *, prefix: str | None = None, lossy_cast: bool = False) -> Encoder:
+    """A copy of an encoder with the weights of an nnx state; the encoder itself is not changed.
+
+    Args:
+        encoder: of the architecture that the state belongs to.
+        source: arrays by dotted names, or a `.safetensors` or `.npz` file of such.
+        prefix: what stands before the names, such as `model.rnn`; the rest of the source is not looked at.
+        lossy_cast: round weights that float32 cannot hold.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: lists every weight that is missing, surplus or misshapen.
+
+    Example:
+        >>> trained, fresh = Encoder.from_seed(1, 3, 5), Encoder.from_seed(0, 3, 5)
+        >>> names = {".".join(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(trained.cell))}
+        >>> from_state(fresh, names).fingerprint == trained.fingerprint
+        True
+    """
+    named, where = read_named(source, {".safetensors": read_safetensors, ".npz": read_npz})
+    return _restored(encoder, named, where, prefix, lossy_cast)
+
+
+def from_orbax(
+    encoder: Encoder, folder: str | os.PathLike[str], *, prefix: str | None = None, lossy_cast: bool = False
+) -> Encoder:
+    """A copy of an encoder with the weights of an Orbax checkpoint of an nnx state, or of its pure dictionary.
+
+    Args:
+        encoder: of the architecture that the state belongs to.
+        folder: of the checkpoint itself, which for a `CheckpointManager` is `STEP/default`.
+        prefix: where in the checkpoint the state stands, such as `params.rnn`.
+        lossy_cast: round weights that float32 cannot hold.
+
+    Raises:
+        ConfigError: the folder is no checkpoint; those below it are named.
+        DataError: the checkpoint cannot be read, or lists every weight that is missing, surplus or misshapen.
+    """
+    path = Path(folder).resolve()
+    _check_is_checkpoint(path, folder)
+    return _restored(encoder, _read_checkpoint(path), str(folder), prefix, lossy_cast)
+
+
+def _restored(encoder: Encoder, named: Named, where: str, prefix: str | None, lossy_cast: bool) -> Encoder:
+    """The encoder's copy with the arrays of these names."""
+    own = _below(named, prefix, where)
+    graphdef, state = nnx.split(encoder)
+    leaves = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+    skipped = _skipped(leaves, own)
+    expected = {name.removeprefix(skipped): np.shape(leaf[...]) for name, leaf in leaves.items()}
+    weights = checked_weights(own, expected, where, lossy_cast=lossy_cast)
+    filled = [
+        (path, leaf.replace(jnp.asarray(weights[name.removeprefix(skipped)], leaf[...].dtype)))
+        for (path, leaf), name in zip(nnx.to_flat_state(state), leaves, strict=True)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _skipped(leaves: Mapping[str, Any], own: Named) -> str:
+    """The part that begins all of the encoder's names and that the arrays' names do without; nothing if none helps."""
+    names = [name.split(".") for name in leaves]
+    starts = [""]
+    for parts in zip(*names, strict=False):
+        if len(set(parts)) > 1:
+            break
+        starts.append(f"{starts[-1]}{parts[0]}.")
+    return next((start for start in starts if any(name.removeprefix(start) in own for name in leaves)), "")
+
+
+def _below(named: Named, prefix: str | None, where: str) -> Named:
+    """The arrays below a prefix, by the rest of their names."""
+    if not prefix:
+        return named
+    dotted = prefix.rstrip(".") + "."
+    own = {name.removeprefix(dotted): array for name, array in named.items() if name.startswith(dotted)}
+    if not own:
+        raise ConfigError(f"{where} holds nothing below {prefix!r}; it holds {sorted(named)[:8]}.")
+    return own
+
+
+def _check_is_checkpoint(path: Path, folder: str | os.PathLike[str]) -> None:
+    """Refuse what is no checkpoint, and name those that stand below."""
+    if (path / METADATA).is_file():
+        return
+    below = sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/{METADATA}"))
+    below += sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/*/{METADATA}"))
+    hint = f" There are checkpoints below it: {', '.join(below)}." if below else ""
+    raise ConfigError(f"{folder} is no Orbax checkpoint (it has no {METADATA}).{hint}")
+
+
+def _read_checkpoint(path: Path) -> Named:
+    """All arrays of a checkpoint by dotted names, as numpy arrays whatever devices they were saved from."""
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path).item_metadata
+            if metadata is None:  # orbax logs why, and raises nothing
+                raise ValueError(f"its {METADATA} does not say what it holds.")
+            as_numpy = _mapped(metadata.tree, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
+            restored = checkpointer.restore(path, restore_args=as_numpy)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a readable Orbax checkpoint: {error}") from error
+    return _flat(restored)
+
+
+def _mapped(tree: Any, function: Any) -> Any:
+    """A tree of mappings with a function applied to its leaves."""
+    if isinstance(tree, Mapping):
+        return {key: _mapped(value, function) for key, value in tree.items()}
+    return function(tree)
+
+
+def _flat(tree: Any, path: tuple[str, ...] = ()) -> Named:
+    """The arrays by dotted names; the `value` that nnx puts below each variable is left out."""
+    if isinstance(tree, Mapping):
+        return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, (*path, str(key))).items()}
+    if isinstance(tree, list | tuple):
+        return {name: leaf for at, value in enumerate(tree) for name, leaf in _flat(value, (*path, str(at))).items()}
+    return {".".join(path[:-1] if path[-1:] == ("value",) else path): tree}

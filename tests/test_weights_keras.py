@@ -1,0 +1,225 @@
+"""Layers from Keras' weights compute the equations of Keras, which `oracle` writes out in float64."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import oracle
+import pytest
+import safetensors.numpy
+from flax import nnx
+from stepping import features_of, ragged_rows, states_of
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights import from_keras, keras_layers
+
+TOLERANCE = 1e-6  # the bound of the design against float64
+D, H = 3, 4
+GATES = {"gru": "zrn", "lstm": "ifgo", "rnn": ("",)}  # Keras writes h for n and c for g
+STEPS = {"gru": oracle.gru_steps, "lstm": oracle.lstm_steps, "rnn": oracle.rnn_steps}
+
+
+def keras_arrays(kind: str, in_features: int = D, *, bias: bool = True, seed: int = 0) -> list[np.ndarray]:
+    """Random arrays of `get_weights()`; those of a GRU are of `reset_after=True`."""
+    columns = len(GATES[kind]) * H
+    shapes = [(in_features, columns), (H, columns), (2, columns) if kind == "gru" else (columns,)]
+    generator = np.random.default_rng(seed)
+    return [generator.uniform(-0.6, 0.6, shape).astype(np.float32) for shape in shapes[: 2 + bias]]
+
+
+def letters(kind: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The same by the letters of the oracle, float64; a bias that is not there is zero."""
+    kernel, recurrent = arrays[0].astype(np.float64), arrays[1].astype(np.float64)
+    biases = np.zeros((2, kernel.shape[1]))
+    if len(arrays) == 3:
+        biases[: np.atleast_2d(arrays[2]).shape[0]] = arrays[2]
+    weights = {}
+    for at, gate in enumerate(GATES[kind]):
+        own = slice(at * H, at * H + H)
+        weights |= {f"W_i{gate}": kernel[:, own], f"W_h{gate}": recurrent[:, own]}
+        weights |= {f"b_i{gate}": biases[0, own], f"b_h{gate}": biases[1, own]}
+    return weights
+
+
+def direction(kind: str, arrays: list[np.ndarray]) -> Any:
+    return partial(STEPS[kind], letters(kind, arrays))
+
+
+def assert_computes(layers: list[Any], written: list[list[Any]]) -> None:
+    rows = ragged_rows([1, 12, 5], D)
+    wanted = np.stack([oracle.features(written, row.astype(np.float64)) for row in rows])
+    np.testing.assert_allclose(features_of(layers, rows), wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", sorted(GATES))
+def test_one_layer_has_the_equations_of_keras(kind: str, bias: bool) -> None:
+    arrays = keras_arrays(kind, bias=bias)
+    assert_computes(keras_layers(arrays, kind=kind, reset_after=True), [[direction(kind, arrays)]])
+
+
+@pytest.mark.parametrize("kind", sorted(GATES))
+def test_bidirectional_stacks(kind: str) -> None:
+    first = [keras_arrays(kind, seed=1), keras_arrays(kind, seed=2)]
+    second = [keras_arrays(kind, 2 * H, seed=3), keras_arrays(kind, 2 * H, seed=4)]
+    layers = keras_layers([first[0] + first[1], second[0] + second[1]], bidirectional=True)
+    assert_computes(layers, [[direction(kind, arrays) for arrays in layer] for layer in (first, second)])
+
+
+def test_a_stack_may_be_of_several_kinds() -> None:
+    gru, lstm = keras_arrays("gru"), keras_arrays("lstm", H, seed=1)
+    layers = keras_layers([gru, lstm])
+    assert_computes(layers, [[direction("gru", gru)], [direction("lstm", lstm)]])
+    assert [type(layer) for layer in layers] == [nnx.GRUCell, nnx.OptimizedLSTMCell]
+
+
+def test_one_gru_becomes_an_encoder() -> None:
+    arrays = keras_arrays("gru")
+    (row,) = ragged_rows([9], D)
+    wanted = oracle.gru(letters("gru", arrays), row)
+    np.testing.assert_allclose(from_keras(arrays)(row), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_vectors_of_keras(shared_data: Path) -> None:
+    cases = json.loads((shared_data / "gru_vectors" / "keras_gru_golden.json").read_text())["cases"]
+    for case in cases:
+        x, units = np.asarray(case["x"], np.float32), np.shape(case["expected_final_h"])[1]
+        kernel = np.full((x.shape[2], 3 * units), case["kernel_const"], np.float32)
+        recurrent = np.full((units, 3 * units), case["recurrent_const"], np.float32)
+        bias = np.full((2, 3 * units), [[case["input_bias_const"]], [case["recurrent_bias_const"]]], np.float32)
+        (cell,) = keras_layers([kernel, recurrent, bias])
+        with jax.default_matmul_precision("highest"):
+            final = [states_of(cell, row, np.float32(h))[-1] for row, h in zip(x, case["h0"], strict=True)]
+        tolerance = case["source_tolerance"]["atol"]  # as many digits as were published
+        np.testing.assert_allclose(final, case["expected_final_h"], rtol=0, atol=tolerance)
+
+
+# Names
+
+
+def named(path: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{path}{name}": array for name, array in zip(("kernel", "recurrent_kernel", "bias"), arrays, strict=False)}
+
+
+@pytest.mark.parametrize("path", ["", "gru/gru_cell/", "model.gru."])
+def test_names_at_any_path(path: str) -> None:
+    arrays = keras_arrays("gru")
+    model = named(path, arrays) | {"dense/kernel": np.zeros((4, 2)), "dense/bias": np.zeros(2)}
+    assert_computes(keras_layers(model), [[direction("gru", arrays)]])
+    assert_computes(keras_layers({f"{name}:0": array for name, array in model.items()}), [[direction("gru", arrays)]])
+
+
+def test_names_of_stacks_and_directions() -> None:
+    arrays = [keras_arrays("lstm", seed=1), keras_arrays("lstm", seed=2), keras_arrays("gru", 2 * H, seed=3)]
+    model = named("bi/backward_lstm/lstm_cell/", arrays[1]) | named("bi/forward_lstm/lstm_cell/", arrays[0])
+    both = [direction("lstm", arrays[0]), direction("lstm", arrays[1])]
+    assert_computes(keras_layers(model), [both])
+    model |= named("gru/gru_cell/", arrays[2])
+    assert_computes(keras_layers(model, prefix="bi"), [both])
+    assert_computes(keras_layers(model, prefix="bi/forward_lstm"), [both[:1]])
+    with pytest.raises(ConfigError, match=r"several recurrent layers: \['bi', 'gru/gru_cell'\]"):
+        keras_layers(model)
+    with pytest.raises(ConfigError, match="has 0 recurrent cells below 'gr'"):
+        keras_layers(model, prefix="gr")
+    layers = keras_layers(model, prefix=["bi", "gru"])
+    assert isinstance(layers[0], tuple) and isinstance(layers[1], nnx.GRUCell)
+    assert layers[1].in_features == 2 * H
+    for name in [name for name in model if "backward" in name]:
+        del model[name]
+    with pytest.raises(DataError, match="has only the forward cell of 'bi'"):
+        keras_layers(model, prefix="bi")
+
+
+def test_npz_and_safetensors_files(tmp_path: Path) -> None:
+    arrays = keras_arrays("gru")
+    np.savez(tmp_path / "gru.npz", **named("gru/", arrays))
+    safetensors.numpy.save_file(named("gru/", arrays), tmp_path / "gru.safetensors")
+    for name in ("gru.npz", "gru.safetensors"):
+        assert_computes(keras_layers(tmp_path / name), [[direction("gru", arrays)]])
+
+
+@pytest.mark.parametrize("content", ["noise", "objects"])
+def test_damaged_or_pickled_npz_files_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "gru.npz"
+    if content == "noise":
+        path.write_bytes(b"PK\x03\x04" + bytes(64))
+    else:
+        np.savez(path, kernel=np.array([{}], dtype=object))
+    with pytest.raises(DataError, match=r"gru\.npz is not a readable \.npz file of plain arrays"):
+        keras_layers(path)
+
+
+def test_h5_files(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    arrays = keras_arrays("gru")
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        for number, array in enumerate(arrays):
+            file[f"layers/gru/cell/vars/{number}"] = array
+        file["layers/dense/vars/0"], file["layers/dense/vars/1"] = np.zeros((4, 2)), np.zeros(2)
+    assert_computes(keras_layers(tmp_path / "model.weights.h5"), [[direction("gru", arrays)]])
+
+
+def test_without_h5py_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "model.weights.h5").touch()
+    with pytest.raises(ConfigError, match="needs the package 'h5py', which is not installed"):
+        keras_layers(tmp_path / "model.weights.h5")
+
+
+# What is refused
+
+
+def test_a_gru_that_resets_before_the_product_is_refused() -> None:
+    kernel, recurrent, bias = keras_arrays("gru")
+    with pytest.raises(
+        DataError, match=r"bias has shape \(12,\); expected \(2, 12\): it is a GRU of reset_after=False"
+    ):
+        keras_layers([kernel, recurrent, bias[0]])
+    with pytest.raises(DataError, match="reset_after=False"):
+        keras_layers([kernel, recurrent], reset_after=False)
+    with pytest.raises(ConfigError, match="whose shapes do not tell its equations: say reset_after=True"):
+        keras_layers([kernel, recurrent])
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5])
+def test_lists_of_another_length_are_refused(count: int) -> None:
+    arrays = (keras_arrays("gru") * 2)[:count]
+    with pytest.raises(ConfigError, match=f"has {count} arrays; expected kernel, recurrent_kernel"):
+        keras_layers(arrays)
+
+
+def test_two_layers_in_one_list_are_not_taken_for_directions() -> None:
+    with pytest.raises(ConfigError, match="For a stack give a list of lists"):
+        keras_layers(keras_arrays("gru") + keras_arrays("gru", H))
+
+
+def test_everything_wrong_is_listed() -> None:
+    forward, backward = named("forward/", keras_arrays("gru")), named("backward/", keras_arrays("gru"))
+    model = forward | backward
+    del model["backward/bias"]
+    model["forward/kernel"] = model["forward/kernel"][:, 1:]
+    model["forward/moving_mean"] = np.zeros(3)
+    with pytest.raises(DataError) as caught:
+        keras_layers(model)
+    for wrong in ("backward/bias: missing, expected (2, 12)", "forward/kernel: (3, 11)", "moving_mean: (3,), expected"):
+        assert wrong in str(caught.value)
+
+
+def test_layers_that_do_not_follow_one_another_are_refused() -> None:
+    with pytest.raises(DataError, match=r"layer 1 kernel: \(5, 12\), expected \(4, 12\)"):
+        keras_layers([keras_arrays("gru"), keras_arrays("gru", 5)])
+
+
+def test_a_kind_has_to_fit() -> None:
+    with pytest.raises(DataError, match="those of kind 'gru'; told was 'lstm'"):
+        keras_layers(keras_arrays("gru"), kind="lstm")
+    with pytest.raises(DataError, match="no recurrent layer of Keras"):
+        keras_layers({"dense/kernel": np.zeros((3, 4))})
+    with pytest.raises(DataError, match=r"recurrent_kernel: \(4,\), expected \(hidden"):
+        keras_layers([np.zeros((3, 4)), np.zeros(4)])

@@ -1,0 +1,99 @@
+"""States of nnx modules come back bit for bit from safetensors files and Orbax checkpoints, or are refused whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights import from_orbax, from_state
+
+TRAINED = 1
+
+
+def trained() -> Encoder:
+    return Encoder.from_seed(TRAINED, 3, 5)
+
+
+def fresh() -> Encoder:
+    return Encoder.from_seed(0, 3, 5)
+
+
+def names_of(module: nnx.Module, prefix: str = "") -> dict[str, np.ndarray]:
+    leaves = nnx.to_flat_state(nnx.state(module))
+    return {prefix + ".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("part", ["encoder", "cell"])
+@pytest.mark.parametrize("prefix", ["", "model.rnn."])
+def test_a_state_in_a_safetensors_file(part: str, prefix: str, tmp_path: Path) -> None:
+    arrays = names_of(trained() if part == "encoder" else trained().cell, prefix)
+    if prefix:
+        arrays["head.kernel"] = np.zeros((2, 2), np.float32)
+    safetensors.numpy.save_file(arrays, tmp_path / "state.safetensors")
+    into = fresh()
+    restored = from_state(into, tmp_path / "state.safetensors", prefix=prefix or None)
+    assert restored.fingerprint == trained().fingerprint
+    assert into.fingerprint == fresh().fingerprint, "the encoder that was given has changed"
+
+
+def test_everything_wrong_in_a_state_is_listed() -> None:
+    arrays = names_of(trained().cell)
+    arrays["dense_h.bias"] = np.zeros(15, np.float32)
+    arrays["dense_i.kernel"] = arrays["dense_i.kernel"].T
+    del arrays["dense_i.bias"]
+    with pytest.raises(DataError) as caught:
+        from_state(fresh(), arrays)
+    for wrong in (
+        "dense_h.bias: (15,), expected none",
+        "dense_i.kernel: (15, 3), expected (3, 15)",
+        "dense_i.bias: missing, expected (15,)",
+    ):
+        assert wrong in str(caught.value)
+    with pytest.raises(ConfigError, match="holds nothing below 'rnn'"):
+        from_state(fresh(), arrays, prefix="rnn")
+
+
+def saved(folder: Path, item: Any) -> Path:
+    """A checkpoint of Orbax."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, item)
+        checkpointer.wait_until_finished()
+    return folder
+
+
+@pytest.mark.parametrize("part", ["encoder", "cell"])
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_checkpoint_of_orbax(part: str, pure: bool, tmp_path: Path) -> None:
+    state = nnx.state(trained() if part == "encoder" else trained().cell)
+    folder = saved(tmp_path / "checkpoint", nnx.to_pure_dict(state) if pure else state)
+    assert from_orbax(fresh(), folder).fingerprint == trained().fingerprint
+
+
+def test_a_state_within_a_checkpoint_and_a_manager(tmp_path: Path) -> None:
+    item = {"model": nnx.to_pure_dict(nnx.state(trained().cell)), "step": 7}
+    with ocp.CheckpointManager(tmp_path / "manager") as manager:
+        manager.save(3, args=ocp.args.StandardSave(item))
+        manager.wait_until_finished()
+    restored = from_orbax(fresh(), tmp_path / "manager" / "3" / "default", prefix="model")
+    assert restored.fingerprint == trained().fingerprint
+    with pytest.raises(ConfigError, match=r"is no Orbax checkpoint .* below it: 3/default\."):
+        from_orbax(fresh(), tmp_path / "manager")
+
+
+def test_a_checkpoint_of_another_architecture_or_none_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "checkpoint", nnx.state(trained().cell))
+    with pytest.raises(DataError, match=r"dense_h\.kernel: \(5, 15\), expected \(6, 18\)"):
+        from_orbax(Encoder.from_seed(0, 3, 6), folder)
+    with pytest.raises(ConfigError, match=r"is no Orbax checkpoint \(it has no _METADATA\)\.$"):
+        from_orbax(fresh(), tmp_path / "none")
+    (folder / "_METADATA").write_text("{")
+    with pytest.raises(DataError, match="is not a readable Orbax checkpoint"):
+        from_orbax(fresh(), folder)

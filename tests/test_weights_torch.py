@@ -1,0 +1,229 @@
+"""Layers from PyTorch's weights compute what PyTorch does, and state dicts that are not whole are refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+from stepping import TOLERANCE, features_of, ragged_rows
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.weights import from_torch, torch_layers
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
+    """Weights, rows and features of a golden file."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        weights = {key.removeprefix("w/"): file[key] for key in file.files if key.startswith("w/")}
+        return weights, np.split(file["rows"], np.cumsum(file["lengths"])[:-1]), file["features"]
+
+
+def gru_state(D: int = 3, H: int = 4, seed: int = 0, **extra: np.ndarray) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    shapes = {
+        "weight_ih_l0": (3 * H, D),
+        "weight_hh_l0": (3 * H, H),
+        "bias_ih_l0": (3 * H,),
+        "bias_hh_l0": (3 * H,),
+    }
+    return {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} | extra
+
+
+def assert_same(layers: list[Any], others: list[Any]) -> None:
+    rows = ragged_rows([4], layers[0].in_features)
+    np.testing.assert_array_equal(features_of(layers, rows), features_of(others, rows))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("torch_*.npz")))
+def test_golden_files_of_pytorch(name: str) -> None:
+    weights, rows, features = golden(name)
+    layers = torch_layers(weights, nonlinearity="relu" if "relu" in name else "tanh")
+    np.testing.assert_allclose(features_of(layers, rows), features, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+def test_parity_with_packed_sequences(kind: str, num_layers: int, bidirectional: bool, bias: bool) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    rnn = getattr(torch.nn, kind)(5, 7, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
+    rows = ragged_rows([1, 12, 6, 1], 5)
+    packed = torch.nn.utils.rnn.pack_sequence([torch.from_numpy(row) for row in rows], enforce_sorted=False)
+    with torch.no_grad():
+        final = rnn(packed)[1]
+    final = (final[0] if kind == "LSTM" else final)[-1 - bidirectional :]
+    layers = torch_layers(rnn.state_dict(), kind=kind.lower())
+    assert len(layers) == num_layers and isinstance(layers[0], tuple) == bidirectional
+    wanted = final.transpose(0, 1).reshape(len(rows), -1).numpy()
+    np.testing.assert_allclose(features_of(layers, rows), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_one_gru_becomes_an_encoder() -> None:
+    weights, rows, features = golden("torch_gru_no_bias")
+    encoder = from_torch(weights)
+    assert isinstance(encoder, Encoder)
+    for row, wanted in zip(rows, features, strict=True):
+        np.testing.assert_allclose(encoder(row), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_biases_that_are_only_added_are_added_in_float64() -> None:
+    weights, *_ = golden("torch_lstm")
+    cell: Any = torch_layers(weights)[0]
+    wanted = weights["bias_ih_l0"].astype(np.float64) + weights["bias_hh_l0"]
+    np.testing.assert_array_equal(cell.dense_h.bias[...], wanted.astype(np.float32))
+    assert isinstance(cell, nnx.OptimizedLSTMCell)
+
+
+def test_a_prefix_is_found_or_chosen() -> None:
+    state = {f"encoder.rnn.{name}": array for name, array in gru_state().items()}
+    state["head.weight"] = np.zeros((2, 4), np.float32)
+    wanted = torch_layers(gru_state())
+    assert_same(torch_layers(state), wanted)
+    assert_same(torch_layers(state, prefix="encoder.rnn"), wanted)
+    state |= {f"decoder.{name}": array for name, array in gru_state(seed=1).items()}
+    assert_same(torch_layers(state, prefix="encoder.rnn."), wanted)
+    with pytest.raises(ConfigError, match=r"several RNNs; choose one with prefix .*'decoder\.', 'encoder\.rnn\.'"):
+        torch_layers(state)
+    with pytest.raises(ConfigError, match=r"no RNN with the prefix 'rnn'; those it has"):
+        torch_layers(state, prefix="rnn")
+
+
+def test_a_state_dict_within_a_checkpoint_is_found() -> None:
+    assert_same(torch_layers({"epoch": 3, "state_dict": gru_state()}), torch_layers(gru_state()))
+
+
+def test_everything_wrong_is_listed() -> None:
+    weights, *_ = golden("torch_lstm_2_bidirectional")
+    del weights["bias_hh_l1_reverse"], weights["weight_hh_l0_reverse"]
+    weights["weight_ih_l1"] = weights["weight_ih_l1"].T
+    weights["weight_other"] = np.zeros(3, np.float32)
+    weights["bias_ih_l0"][1] = np.nan
+    with pytest.raises(DataError) as caught:
+        torch_layers(weights)
+    for wrong in (
+        "bias_hh_l1_reverse: missing, expected (16,)",
+        "weight_hh_l0_reverse: missing, expected (16, 4)",
+        "weight_ih_l1: (8, 16), expected (16, 8)",
+        "weight_other: (3,), expected none",
+        "bias_ih_l0: holds a NaN",
+    ):
+        assert wrong in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(gru_state()))
+def test_no_weight_can_be_left_out(name: str) -> None:
+    state = gru_state()
+    del state[name]
+    with pytest.raises(DataError, match=f"{name}: missing"):
+        torch_layers(state)
+
+
+def test_a_layer_that_is_missing_in_between_is_listed() -> None:
+    state = gru_state() | {f"{name[:-1]}2": array for name, array in gru_state(D=4).items()}
+    with pytest.raises(DataError, match=r"weight_ih_l1: missing, expected \(12, 4\)"):
+        torch_layers(state)
+
+
+def test_projections_are_refused() -> None:
+    with pytest.raises(DataError, match="projections"):
+        torch_layers(gru_state(weight_hr_l0=np.zeros((2, 4), np.float32)))
+
+
+def test_a_kind_has_to_fit() -> None:
+    assert isinstance(torch_layers(gru_state(), kind="gru")[0], nnx.GRUCell)
+    with pytest.raises(DataError, match="those of kind 'gru'; told was 'lstm'"):
+        torch_layers(gru_state(), kind="lstm")
+    with pytest.raises(ConfigError, match="kind is 'gr'; expected one of"):
+        torch_layers(gru_state(), kind="gr")
+    with pytest.raises(ConfigError, match="nonlinearity is 'elu'"):
+        torch_layers(gru_state(), nonlinearity="elu")
+    with pytest.raises(DataError, match="8 gate rows for 4 hidden features"):
+        torch_layers({"weight_ih_l0": np.zeros((8, 3)), "weight_hh_l0": np.zeros((8, 4))})
+
+
+def test_what_float32_cannot_hold_is_rounded_only_if_told() -> None:
+    state = {name: array.astype(np.float64) + 1e-12 for name, array in gru_state().items()}
+    with pytest.raises(DataError, match="float64 holds numbers that float32 cannot"):
+        torch_layers(state)
+    assert_same(torch_layers(state, lossy_cast=True), torch_layers(gru_state()))
+    with pytest.raises(DataError, match="bias_ih_l0: int32, expected floating point"):
+        torch_layers(gru_state(bias_ih_l0=np.zeros(12, np.int32)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_narrow_weights_are_held_exactly(dtype: Any) -> None:
+    state = {name: array.astype(dtype) for name, array in gru_state().items()}
+    assert_same(torch_layers(state), torch_layers({name: array.astype(np.float32) for name, array in state.items()}))
+
+
+def test_safetensors_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({f"rnn.{name}": array for name, array in gru_state().items()}, path)
+    assert_same(torch_layers(path), torch_layers(gru_state()))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"model\.safetensors is not a readable safetensors file"):
+        torch_layers(path)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no file"):
+        torch_layers(tmp_path / "model.pt")
+    (tmp_path / "model.zip").touch()
+    with pytest.raises(ConfigError, match=r"ends in '\.zip'; expected one of .*\.safetensors"):
+        torch_layers(tmp_path / "model.zip")
+    with pytest.raises(DataError, match=r"no weights of an nn\.GRU.*it holds head\.weight"):
+        torch_layers({"head.weight": np.zeros(3)})
+
+
+def test_torch_files(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(array) for name, array in gru_state().items()}
+    torch.save({"epoch": 1, "model": tensors}, tmp_path / "model.ckpt")
+    assert_same(torch_layers(tmp_path / "model.ckpt"), torch_layers(gru_state()))
+    narrow = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    torch.save(narrow, tmp_path / "narrow.pt")
+    wanted = {name: tensor.to(torch.float32).numpy() for name, tensor in narrow.items()}
+    assert_same(torch_layers(tmp_path / "narrow.pt"), torch_layers(wanted))
+
+
+class Trap:
+    """Would leave a mark if it were unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("write", ["torch", "pickle", "noise"])
+def test_pickled_objects_are_never_built(write: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path, mark = tmp_path / "model.pt", tmp_path / "mark"
+    if write == "torch":
+        torch.save({"model": Trap(mark)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"model": Trap(mark)}, protocol=2) if write == "pickle" else b"\xff" * 64)
+    with pytest.raises(DataError, match=r"Save\s+model\.state_dict\(\)"):
+        torch_layers(path)
+    assert not mark.exists()
+
+
+def test_without_torch_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(ConfigError, match="needs the package 'torch', which is not installed"):
+        torch_layers(tmp_path / "model.pt")
