@@ -131,7 +131,10 @@ class Encoder(nnx.Module):
             rngs = nnx.Rngs(int(seed))
         except OverflowError as error:
             raise ConfigError(f"The seed is {seed}; expected a whole number of at most 64 bits.") from error
-        given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+        try:
+            given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+        except TypeError as error:
+            raise ConfigError(f"dtype is {dtype!r}; expected a float type such as 'bfloat16'.") from error
         H, width = int(hidden_features), int(in_features)
         layers: list[Any] = []
         for _ in range(int(num_layers)):

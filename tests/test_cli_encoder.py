@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from scanrnn_dist.arrays import encode
 from scanrnn_dist.cli import run
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.weights import torch_layers
@@ -43,6 +44,45 @@ def test_make_writes_the_encoder_of_a_seed(tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
     succeeds("make", "--in-features", 3, "--hidden", 5, "--seed", 7, out)
     assert Encoder.load(out).fingerprint == Encoder.from_seed(7, 3, 5).fingerprint
+
+
+def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
+    out = tmp_path / "e.safetensors"
+    shape = ("--in-features", 3, "--hidden", 5, "--cell", "lstm", "--num-layers", 2, "--bidirectional")
+    succeeds("make", *shape, "--readout", "mean+max", "--initial-carry", 0.5, "--dtype", "bfloat16", "--precision",
+             "high", out)  # fmt: skip
+    wanted = Encoder.from_seed(
+        0, 3, 5, cell="lstm", num_layers=2, bidirectional=True, readout="mean+max", initial_carry=0.5,
+        dtype="bfloat16", precision="high",
+    )  # fmt: skip
+    assert Encoder.load(out).fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--dtype", "float33", "dtype is 'float33'; expected a float type"),
+        ("--precision", "most", "precision is 'most'; expected one of highest"),
+        ("--readout", "first", "readout is 'first'; expected one or several of last, mean, max"),
+    ],
+)
+def test_make_refuses_what_no_encoder_is(
+    option: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--in-features", 3, "--hidden", 5, option, value)
+    assert message in refusal(capsys, "make", tmp_path / "e.safetensors", *given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["torch_lstm_2_bidirectional", "torch_gru", "torch_rnn_tanh"])
+def test_what_is_converted_featurizes(name: str, tmp_path: Path) -> None:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        weights = {key.removeprefix("w/"): file[key] for key in file.files if key.startswith("w/")}
+        rows, wanted = np.split(file["rows"], np.cumsum(file["lengths"])[:-1]), file["features"]
+    safetensors.numpy.save_file(weights, tmp_path / "model.safetensors")
+    succeeds("convert", tmp_path / "model.safetensors", tmp_path / "e.safetensors", "--from", "torch")
+    features = encode(Encoder.load(tmp_path / "e.safetensors"), rows)
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=2e-6)
 
 
 def test_convert_from_torch(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import nnx
 from stepping import TOLERANCE, features_of, ragged_rows
 
+from scanrnn_dist.arrays import encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights import from_torch, torch_layers
@@ -48,6 +49,7 @@ def test_golden_files_of_pytorch(name: str) -> None:
     weights, rows, features = golden(name)
     layers = torch_layers(weights, nonlinearity="relu" if "relu" in name else "tanh")
     np.testing.assert_allclose(features_of(layers, rows), features, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(encode(Encoder(layers), rows), features, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -66,7 +68,19 @@ def test_parity_with_packed_sequences(kind: str, num_layers: int, bidirectional:
     layers = torch_layers(rnn.state_dict(), kind=kind.lower())
     assert len(layers) == num_layers and isinstance(layers[0], tuple) == bidirectional
     wanted = final.transpose(0, 1).reshape(len(rows), -1).numpy()
-    np.testing.assert_allclose(features_of(layers, rows), wanted, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(encode(Encoder(layers), rows), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_the_outputs_of_all_steps_are_those_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    rnn = torch.nn.LSTM(5, 7, num_layers=2, bidirectional=True)
+    rows = ragged_rows([1, 12, 6], 5)
+    outputs = encode(from_torch(rnn.state_dict(), readout="steps"), rows)
+    for nth, row in enumerate(rows):
+        with torch.no_grad():
+            wanted = rnn(torch.from_numpy(row))[0].numpy()
+        np.testing.assert_allclose(outputs.row(nth), wanted, rtol=0, atol=TOLERANCE)
 
 
 def test_one_gru_becomes_an_encoder() -> None:
