@@ -108,7 +108,8 @@ OUR_SHAPES = {
 }
 """Our own window shapes where the defaults were not the fastest of a few that were tried, Parquet to Parquet, 9 rounds.
 
-W1 and W4: lanes that share equal rows evenly, 0.52 -> 0.49 s and 1.20 -> 1.07 s. W3: 0.23 -> 0.22 s. W5: 0.36 -> 0.32 s.
+W1 and W4: lanes that share equal rows evenly, 0.52 -> 0.49 s and 1.20 -> 1.07 s. W3: 0.23 -> 0.22 s.
+W5: 0.36 -> 0.32 s.
 """
 
 
