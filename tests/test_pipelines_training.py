@@ -26,8 +26,8 @@ pytest.importorskip("sklearn", reason="of the extra [train]")
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 KINDS = ("falling", "flat", "rising")
 DEVICES_TOLERANCE = 1e-5
-"""Relative to the largest weight, after 9 steps: devices only change the order of float32 sums, 1e-7 of a gradient, and Adam divides
-by the gradient's size, so that small entries are hit harder."""
+"""Relative to the largest weight, after 9 steps: devices only change the order of float32 sums, 1e-7 of a gradient, and
+Adam divides by the gradient's size, so that small entries are hit harder."""
 
 
 def script(name: str) -> ModuleType:
