@@ -2,7 +2,8 @@
 
     python -m benchmarks.bench_precision
 
-Covered: a GRU of random weights, D 16, H 64, rows of normal values. Not covered: trained weights, which may forget less.
+Covered: a GRU of random weights, D 16, H 64, rows of normal values. Not covered: trained weights, which may forget
+less.
 """
 
 from __future__ import annotations

@@ -1,0 +1,129 @@
+"""How much a linear classifier can tell from features: its accuracy on rows that it has not seen, set by set.
+
+    python evaluate_features.py FEATURES... --label label                   # a column `split` holds train and test
+    python evaluate_features.py FEATURES/train,FEATURES/test --label label  # or two paths, with a comma
+
+FEATURES are outputs of `scanrnn featurize`. The features are standardised by the mean and deviation of the training
+rows, and a logistic regression is fitted to these; no choice is made by looking at the test rows. Covered: features
+that fit in memory. Not covered: tuning of the classifier, and how sure the accuracy is. Copy this file and edit it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import scanrnn_dist as srd
+
+FEATURES = "features"  # the column that `scanrnn featurize` writes
+TRAIN, TEST = "train", "test"  # the values of the split column; rows of others are left out
+MOST_ITERATIONS = 2000  # the default, 100, is too few for some hundred features
+
+
+class Result(NamedTuple):
+    """A line of the table."""
+
+    name: str
+    features: int
+    train_rows: int
+    test_rows: int
+    train_accuracy: float
+    test_accuracy: float
+
+
+def read_splits(name: str, label: str, split: str) -> tuple[pa.Table, pa.Table]:
+    """Training and test rows, of one data set with a split column or of two paths."""
+    paths = name.split(",")
+    if len(paths) == 2:
+        return read_features(paths[0], [label]), read_features(paths[1], [label])
+    table = read_features(name, [label, split])
+    values = pc.cast(table[split], pa.string())
+    parts = tuple(table.filter(pc.equal(values, value)) for value in (TRAIN, TEST))
+    for value, part in zip((TRAIN, TEST), parts, strict=True):
+        if not len(part):
+            found = sorted(map(str, pc.unique(values).to_pylist()))
+            raise srd.DataError(
+                f"No row of {name} has {value!r} in column {split!r}; its values are {found}. "
+                "Choose the column with --split, or give two paths: TRAIN,TEST."
+            )
+    return parts
+
+
+def read_features(path: str, columns: list[str]) -> pa.Table:
+    """The features and the named columns of a data set that is whole."""
+    if (Path(path) / "_scanrnn").is_dir() and not (Path(path) / "_SUCCESS").exists():
+        raise srd.DataError(f"{path} has no _SUCCESS: its job has not ended. Expected a whole one; featurize again.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise srd.ConfigError(f"{path} cannot be read as Parquet: {error}. Expected features of featurize.") from error
+    for column in (FEATURES, *columns):
+        if column not in table.column_names:
+            raise srd.ConfigError(
+                f"{path} has no column {column!r}; it has {table.column_names}. Choose with --label and --split, "
+                "featurize with all columns kept, or give two paths: TRAIN,TEST."
+            )
+    return table.select([FEATURES, *columns])
+
+
+def arrays(table: pa.Table, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features `(N, H)` and labels `(N,)`."""
+    features = table[FEATURES].combine_chunks()
+    if table[label].null_count:
+        raise srd.DataError(f"{table[label].null_count} rows have no {label!r}; expected a class in every row.")
+    return features.flatten().to_numpy().reshape(len(table), -1), np.asarray(table[label].to_pylist())
+
+
+def evaluate(name: str, label: str, split: str) -> Result:
+    """Fit the classifier to the training rows and judge it by the test rows."""
+    (x, y), (x_test, y_test) = (arrays(table, label) for table in read_splits(name, label, split))
+    if y.dtype.kind == "f" or len(np.unique(y)) < 2:
+        raise srd.DataError(
+            f"Column {label!r} of {name} is {y.dtype} with {len(np.unique(y))} values in the training rows; "
+            "expected two classes or more: strings, integers or booleans. Choose another with --label."
+        )
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_ITERATIONS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)  # an accuracy half-way there means nothing
+        classifier.fit(x, y)
+    return Result(name, x.shape[1], len(x), len(x_test), classifier.score(x, y), classifier.score(x_test, y_test))
+
+
+def table_of(results: list[Result]) -> str:
+    """The results side by side."""
+    width = max(len("data set"), *(len(result.name) for result in results))
+    lines = [f"{'data set':{width}}  features  train rows  test rows  train accuracy  test accuracy"]
+    for result in results:
+        name, features, train_rows, test_rows, train, test = result
+        lines.append(f"{name:{width}}  {features:8}  {train_rows:10}  {test_rows:9}  {train:14.3f}  {test:13.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse, evaluate, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("features", nargs="+", help="a data set with a split column, or TRAIN,TEST")
+    parser.add_argument("--label", required=True, help="the column of the classes")
+    parser.add_argument("--split", default="split", help="the column that says train or test; %(default)s if not given")
+    arguments = parser.parse_args()
+    print(table_of([evaluate(name, arguments.label, arguments.split) for name in arguments.features]))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except srd.ScanRNNError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,216 @@
+"""Train a GRU on a labelled Parquet data set of sequences; its file goes to `scanrnn featurize --encoder`.
+
+    python train_encoder.py SOURCE encoder.safetensors --label label
+
+A linear classifier on the final hidden state is trained along with the GRU and thrown away. Batches are sharded over
+the mesh axis "data", parameters are replicated, and XLA sums the gradients over the devices. The seed fixes the result,
+bit for bit on the same devices and versions. Covered: one process, a training set that fits in memory, one label per
+sequence. Not covered: a validation split and early stopping; judge the encoder by `evaluate_features.py`, on rows that
+were not trained on. Copy this file and edit it.
+
+Inputs are standardised during training, and that is then folded into the GRU's input weights, so the saved encoder
+takes raw values:  W ((x - mean) / scale) + b  =  (W / scale) x + (b - W (mean / scale)).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pyarrow as pa
+from flax import nnx
+from jax.sharding import Mesh
+
+import scanrnn_dist as srd
+from scanrnn_dist.dataset.plan import SourceLike, plan_job
+from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.mesh import AXIS, replicated, sharded
+
+SHORTEST_BUCKET = 8
+"""Batches are padded to this many steps, or twice, four times, ... as many: a program is compiled for each."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chooses; the defaults suit some hundred rows of some ten steps."""
+
+    hidden: int = 128
+    epochs: int = 30
+    batch: int = 32
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "epochs", "batch", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise srd.ConfigError(f"{name} is {getattr(self, name)}; expected a number above 0.")
+
+
+class Classifier(nnx.Module):
+    """An encoder and a linear readout of its features: `(B, T, D)` and lengths in, `(B, classes)` logits out."""
+
+    def __init__(self, encoder: srd.Encoder, classes: int, rngs: nnx.Rngs) -> None:
+        self.encoder = encoder
+        self.head = nnx.Linear(encoder.out_features, classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Logits of a padded batch."""
+        return self.head(self.encoder(x, lengths))
+
+
+def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple[srd.Ragged, np.ndarray, list[Any]]:
+    """All rows of a source in memory, the class number of each `(N,)`, and the classes, sorted."""
+    plan = plan_job(source, column=sequence, keep=[])
+    columns = plan.source.schema
+    if label not in columns.names:
+        raise srd.ConfigError(f"There is no column {label!r}; expected one of {columns.names}. Choose it with --label.")
+    kind = columns.field(label).type
+    values, types = kind.value_type if pa.types.is_dictionary(kind) else kind, pa.types
+    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_boolean)
+    if not any(is_kind(values) for is_kind in tests):
+        raise srd.ConfigError(
+            f"Column {label!r} is {kind}; expected classes: strings, integers or booleans. Choose another with --label."
+        )
+    if not plan.source.rows:
+        raise srd.DataError(f"{source} has no rows; expected some to train on.")
+    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=[label], in_features=plan.in_features())
+    with closing(chunks):
+        read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]
+    labels = [value for _, column in read for value in column.to_pylist()]
+    if None in labels:
+        raise srd.DataError(f"Row {labels.index(None)} has no {label!r}; expected a class in every row. Filter it out.")
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        raise srd.DataError(f"All {len(labels)} rows have the {label!r} {classes}; expected two classes or more.")
+    rows = [sequences.row(index) for sequences, _ in read for index in range(len(sequences))]
+    if not any(map(len, rows)):
+        raise srd.DataError(f"All {len(rows)} sequences are empty; expected steps to train on.")
+    return srd.Ragged.from_sequences(rows), np.searchsorted(classes, labels).astype(np.int32), classes
+
+
+def bucket(lengths: np.ndarray) -> np.ndarray:
+    """The padded length of rows: the first of 8, 16, 32, ... that holds them."""
+    return SHORTEST_BUCKET << np.ceil(np.log2(np.maximum(lengths, SHORTEST_BUCKET) / SHORTEST_BUCKET)).astype(np.int64)
+
+
+def epoch_batches(lengths: np.ndarray, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The row numbers of every batch of an epoch: rows of like length together, otherwise at random."""
+    order = rng.permutation(len(lengths))
+    order = order[np.argsort(bucket(lengths)[order], kind="stable")]
+    batches = [order[begin : begin + batch] for begin in range(0, len(order), batch)]
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def padded(rows: srd.Ragged, labels: np.ndarray, chosen: np.ndarray, lanes: int) -> tuple[np.ndarray, ...]:
+    """`(lanes, T, D)` zero-padded, lengths, labels, and weights, which are 0 beyond the chosen rows."""
+    lengths = np.zeros(lanes, np.int32)
+    lengths[: len(chosen)] = rows.lengths[chosen]
+    x = np.zeros((lanes, int(bucket(lengths).max()), rows.in_features), np.float32)
+    for lane, row in enumerate(chosen):
+        x[lane, : lengths[lane]] = rows.row(row)
+    targets, weights = np.zeros(lanes, np.int32), np.zeros(lanes, np.float32)
+    targets[: len(chosen)], weights[: len(chosen)] = labels[chosen], 1
+    return x, lengths, targets, weights
+
+
+def loss_and_right(
+    model: Classifier, x: jax.Array, lengths: jax.Array, targets: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy of the rows of weight 1, and how many of them are classified as their target."""
+    logits = model(x, lengths)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = jnp.where(logits.argmax(-1) == targets, weights, 0)
+    return (losses * weights).sum() / weights.sum(), right.sum()
+
+
+@nnx.jit
+def train_step(model: Classifier, optimizer: nnx.Optimizer, *batch: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One step of the optimizer; the gradient is taken outside the scan over time."""
+    (loss, right), gradients = nnx.value_and_grad(loss_and_right, has_aux=True)(model, *batch)
+    optimizer.update(model, gradients)
+    return loss, right
+
+
+def train(
+    rows: srd.Ragged,
+    labels: np.ndarray,
+    settings: Settings,
+    mesh: Mesh,
+    report: Callable[[str], None] = print,
+) -> srd.Encoder:
+    """The trained encoder, for raw inputs; a line about every epoch goes to `report`."""
+    mean, scale = rows.values.mean(axis=0, dtype=np.float64), rows.values.std(axis=0, dtype=np.float64)
+    scale = np.where(scale > 0, scale, 1)
+    scaled = srd.Ragged(((rows.values - mean) / scale).astype(np.float32), rows.offsets)
+    rngs = nnx.Rngs(settings.seed)
+    cell = nnx.GRUCell(rows.in_features, settings.hidden, rngs=rngs)
+    model = Classifier(srd.Encoder(cell), int(labels.max()) + 1, rngs)
+    steps = settings.epochs * -(-len(rows) // settings.batch)
+    adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
+    optimizer = nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adam), wrt=nnx.Param)
+    for module in (model, optimizer):
+        nnx.update(module, jax.device_put(nnx.state(module), replicated(mesh)))
+    lanes = -(-settings.batch // mesh.shape[AXIS]) * mesh.shape[AXIS]  # a multiple of the devices
+    rng = np.random.default_rng(settings.seed)
+    for epoch in range(settings.epochs):
+        results = []
+        for chosen in epoch_batches(rows.lengths, settings.batch, rng):
+            batch = jax.device_put(padded(scaled, labels, chosen, lanes), sharded(mesh))
+            loss, right = train_step(model, optimizer, *batch)
+            results.append((len(chosen) * loss, right))
+        loss_sum, right_sum = np.sum(jax.device_get(results), axis=0)
+        losses, accuracy = loss_sum / len(rows), right_sum / len(rows)
+        report(f"epoch {epoch + 1}/{settings.epochs}: loss {losses:.4f}, training accuracy {accuracy:.3f}")
+    fold_scaling(cell, mean, scale)
+    return model.encoder
+
+
+def fold_scaling(cell: nnx.GRUCell, mean: np.ndarray, scale: np.ndarray) -> None:
+    """Let the cell do on raw inputs what it did on standardised ones."""
+    W, b = cell.dense_i.kernel, cell.dense_i.bias
+    assert b is not None  # that of dense_h is None, that of dense_i is not
+    kernel, bias = np.asarray(W[...], np.float64), np.asarray(b[...], np.float64)
+    W[...] = jnp.asarray((kernel / scale[:, None]).astype(np.float32))
+    b[...] = jnp.asarray((bias - (mean / scale) @ kernel).astype(np.float32))
+
+
+def main() -> None:
+    """Parse, read, train, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="Parquet file, folder or glob with the rows to train on")
+    parser.add_argument("encoder", type=Path, help="the file to write; an existing one is replaced")
+    parser.add_argument("--label", required=True, help="the column of the classes")
+    parser.add_argument("--sequence", help="the column of the sequences, if several could")
+    for name, default in asdict(Settings()).items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help="%(default)s if not given"
+        )
+    parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU devices; one per core if not given")
+    arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", arguments.devices)  # before the first use of JAX
+    if not arguments.encoder.absolute().parent.is_dir():  # told now, not after the training
+        raise srd.ConfigError(f"There is no folder {arguments.encoder.parent} to write the encoder to; make it first.")
+    settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
+    rows, labels, classes = read_labelled(arguments.source, arguments.label, arguments.sequence)
+    mesh = srd.default_mesh()
+    print(f"{len(rows)} rows of {rows.in_features} features, {len(classes)} classes, {mesh.size} devices")
+    train(rows, labels, settings, mesh).save(arguments.encoder)
+    print(f"wrote {arguments.encoder}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except srd.ScanRNNError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,203 @@
+"""Training an encoder and judging features, by the scripts themselves and by their functions on 1 and 8 devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+from sources import SEQUENCE, mesh_of
+
+import scanrnn_dist as srd
+from scanrnn_dist.encoder_file import variables_of
+from scanrnn_dist.mesh import replicated, sharded
+
+optax = pytest.importorskip("optax", reason="of the extra [train]")
+pytest.importorskip("sklearn", reason="of the extra [train]")
+
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+KINDS = ("falling", "flat", "rising")
+DEVICES_TOLERANCE = 1e-5
+"""Relative to the largest weight, after 9 steps: devices only change the order of float32 sums, 1e-7 of a gradient, and
+Adam divides by the gradient's size, so that small entries are hit harder."""
+
+
+def script(name: str) -> ModuleType:
+    """A pipeline as a module."""
+    spec = importlib.util.spec_from_file_location(name, PIPELINES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+train_encoder, evaluate_features = script("train_encoder"), script("evaluate_features")
+
+
+@pytest.fixture(autouse=True)
+def lenient_promotion() -> Iterator[None]:
+    """Optax raises a float to the power of a step count, which is an integer."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def write_source(path: Path, rows: int, seed: int) -> None:
+    """Noisy slopes of three kinds, far from zero and of different scales, 3 to 20 steps."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 3, rows)
+    sequences = []
+    for kind in kinds:
+        time = np.arange(rng.integers(3, 21))
+        slope = (kind - 1) * time + 0.3 * rng.standard_normal(len(time))
+        sequences.append(np.stack([100 + slope, 0.01 * rng.standard_normal(len(time))], 1).tolist())
+    columns = {"kind": [KINDS[kind] for kind in kinds], "sequence": pa.array(sequences, SEQUENCE)}
+    columns["score"] = rng.standard_normal(rows)
+    pq.write_table(pa.table(columns), path)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slopes")
+    for split, rows in (("train", 90), ("test", 60)):
+        (folder / f"split={split}").mkdir()
+        write_source(folder / f"split={split}" / "a.parquet", rows, seed=rows)
+    return folder
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, PIPELINES / f"{name}.py", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_train_featurize_evaluate(source: Path, tmp_path: Path) -> None:
+    options = ("--label", "kind", "--hidden", 16, "--epochs", 15, "--devices", 2)
+    process = run("train_encoder", source / "split=train", tmp_path / "a.safetensors", *options)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[0] == "90 rows of 2 features, 3 classes, 2 devices"
+    assert lines[1].startswith("epoch 1/15: loss ") and lines[15].startswith("epoch 15/15: loss ")
+    rows, labels, _ = train_encoder.read_labelled(source / "split=train", "kind", None)
+    settings = train_encoder.Settings(hidden=16, epochs=15)
+    train_encoder.train(rows, labels, settings, mesh_of(2), lambda line: None).save(tmp_path / "b.safetensors")
+    by_script, by_call = (srd.Encoder.load(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    assert by_script.fingerprint == by_call.fingerprint
+    srd.featurize(srd.Encoder.load(tmp_path / "a.safetensors"), source, tmp_path / "trained")
+    srd.featurize(srd.Encoder.from_seed(0, 2, 16), source, tmp_path / "random")
+    table = run("evaluate_features", tmp_path / "random", tmp_path / "trained", "--label", "kind")
+    assert table.returncode == 0, table.stderr
+    header, random, best = table.stdout.splitlines()
+    assert " ".join(header.split()) == "data set features train rows test rows train accuracy test accuracy"
+    for line, name in ((random, "random"), (best, "trained")):
+        assert line.split()[:4] == [str(tmp_path / name), "16", "90", "60"]
+    assert float(best.split()[-1]) >= 0.9  # by chance 0.33
+    two = f"{tmp_path / 'trained'},{tmp_path / 'random'}"
+    assert evaluate_features.evaluate(two, "kind", "split")[1:4] == (16, 150, 150)
+
+
+def test_one_device_equals_eight(source: Path) -> None:
+    rows, labels, classes = train_encoder.read_labelled(source / "split=train", "kind", None)
+    assert classes == list(KINDS)
+    settings = train_encoder.Settings(hidden=8, epochs=3, batch=30)  # 30: not a multiple of the devices
+    lines: dict[int, list[str]] = {1: [], 8: []}
+    encoders = [train_encoder.train(rows, labels, settings, mesh_of(n), lines[n].append) for n in lines]
+    one, eight = (variables_of(encoder) for encoder in encoders)
+    for name in one:
+        np.testing.assert_allclose(
+            eight[name], one[name], rtol=0, atol=DEVICES_TOLERANCE * max(1, abs(one[name]).max())
+        )
+    assert len(lines[1]) == 3
+
+
+def test_devices_exchange_sums_and_nothing_else(source: Path) -> None:
+    rows, labels, _ = train_encoder.read_labelled(source / "split=train", "kind", None)
+    mesh = mesh_of(8)
+    model = train_encoder.Classifier(srd.Encoder.from_seed(0, 2, 8), 3, nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    for module in (model, optimizer):
+        nnx.update(module, jax.device_put(nnx.state(module), replicated(mesh)))
+    batch = jax.device_put(train_encoder.padded(rows, labels, np.arange(16), 16), sharded(mesh))
+    program = train_encoder.train_step.lower(model, optimizer, *batch).compile().as_text()
+    assert "all-reduce" in program
+    assert not [name for name in ("all-gather", "all-to-all", "collective-permute") if name in program]
+
+
+def test_the_scaling_is_folded_into_the_cell() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((9, 3)) * [1, 10, 0.1] + [5, 0, -1]).astype(np.float32)
+    encoder = srd.Encoder.from_seed(0, 3, 5)
+    mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    wanted = encoder(((x - mean) / scale).astype(np.float32))
+    train_encoder.fold_scaling(encoder.cell, mean, scale)
+    np.testing.assert_allclose(encoder(x), wanted, rtol=0, atol=1e-5)  # float32 of values up to 50, in the products
+
+
+def test_every_row_is_in_one_batch_and_few_lengths_are_compiled() -> None:
+    lengths = np.random.default_rng(0).integers(0, 100, 205)
+    batches = train_encoder.epoch_batches(lengths, 10, np.random.default_rng(1))
+    assert sorted(np.concatenate(batches)) == list(range(205))
+    assert sorted(map(len, batches)) == [5] + 20 * [10]
+    assert train_encoder.bucket(np.array([0, 1, 8, 9, 16, 17, 100])).tolist() == [8, 8, 8, 16, 16, 32, 128]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--label", "knd"), 2, "There is no column 'knd'; expected one of ['kind', 'sequence', 'score']"),
+        (("--label", "score"), 2, "Column 'score' is double; expected classes"),
+        (("--label", "kind", "--batch", 0), 2, "batch is 0; expected a number above 0"),
+        (("--label", "kind", "--sequence", "kind"), 3, "column 'kind' of"),
+    ],
+)
+def test_wrong_training_arguments_are_told(
+    options: tuple[object, ...], code: int, message: str, source: Path, tmp_path: Path
+) -> None:
+    process = run("train_encoder", source / "split=train", tmp_path / "e.safetensors", *options)
+    assert process.returncode == code and message in process.stderr
+    assert "Traceback" not in process.stderr and not list(tmp_path.iterdir())
+
+
+def features_file(path: Path, **columns: list[object]) -> str:
+    rows = len(next(iter(columns.values())))
+    features = pa.array(np.eye(rows, 2, dtype=np.float32).tolist(), pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"features": features, **columns}), path)
+    return str(path)
+
+
+def test_wrong_features_are_told(tmp_path: Path) -> None:
+    path = features_file(tmp_path / "a.parquet", kind=["a", "b"], split=["train", "valid"])
+    with pytest.raises(srd.ConfigError, match="has no column 'knd'; it has"):
+        evaluate_features.evaluate(path, "knd", "split")
+    with pytest.raises(srd.DataError, match=r"No row of .* has 'test' in column 'split'; its values are"):
+        evaluate_features.evaluate(path, "kind", "split")
+    with pytest.raises(srd.ConfigError, match="cannot be read as Parquet"):
+        evaluate_features.evaluate(str(tmp_path / "none"), "kind", "split")
+    (tmp_path / "half" / "_scanrnn").mkdir(parents=True)
+    with pytest.raises(srd.DataError, match="has no _SUCCESS"):
+        evaluate_features.evaluate(str(tmp_path / "half"), "kind", "split")
+    alike = features_file(tmp_path / "b.parquet", kind=["a", "a", "b"], split=["train", "train", "test"])
+    with pytest.raises(srd.DataError, match="expected two classes or more"):
+        evaluate_features.evaluate(alike, "kind", "split")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_speakers_are_told_apart(seed: int, shared_data: Path, tmp_path: Path) -> None:
+    vowels = shared_data / "japanese_vowels"
+    rows, labels, classes = train_encoder.read_labelled(vowels / "split=train", "label", None)
+    assert (len(rows), len(classes)) == (270, 9)
+    settings = train_encoder.Settings(seed=seed, hidden=256)
+    encoder = train_encoder.train(rows, labels, settings, mesh_of(min(2, len(jax.devices()))), lambda line: None)
+    srd.featurize(encoder, vowels, tmp_path / "trained", mesh=mesh_of(2))
+    assert evaluate_features.evaluate(str(tmp_path / "trained"), "label", "split").test_accuracy >= 0.95
