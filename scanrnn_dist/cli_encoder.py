@@ -67,6 +67,7 @@ def make(
     precision: Annotated[
         str | None, typer.Option(help="Of products: highest, high, default. highest if not given.")
     ] = (None),
+    scan: Annotated[str | None, typer.Option(help="lax, or nnx: by nnx.scan. lax if not given.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write an encoder of random weights; the seed alone fixes them."""
@@ -80,6 +81,7 @@ def make(
         initial_carry=initial_carry,
         dtype=dtype,
         precision=precision,
+        scan=scan,
     )
     _write(Encoder.from_seed(seed, in_features, hidden, **options), out, as_json)
 

@@ -21,6 +21,16 @@ from jax.flatten_util import ravel_pytree
 from scanrnn_dist.architecture import KINDS, describe
 from scanrnn_dist.encoder_file import load_encoder, save_encoder, variables_of, why_no_file
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.layers import (
+    Bidirectional,
+    at_least_float32,
+    called,
+    checked_layers,
+    chosen,
+    hidden_state,
+    initial_carry,
+    join_directions,
+)
 from scanrnn_dist.readouts import STEPS, checked_readout, initial_pools, pooled, updated_pools
 from scanrnn_dist.spec import MATMUL_PRECISION
 
@@ -34,18 +44,6 @@ class State(NamedTuple):
     carries: tuple[Any, ...]
     variables: Any
     pools: dict[str, jax.Array]
-
-
-class Bidirectional(nnx.Module):
-    """One layer of two cells: `forward` reads a sequence from its start, `backward` from its own end."""
-
-    def __init__(self, forward: nnx.RNNCellBase, backward: nnx.RNNCellBase) -> None:
-        self.forward, self.backward = forward, backward
-
-    @property
-    def in_features(self) -> int:
-        """Features per step that both take."""
-        return int(self.forward.in_features)  # type: ignore[attr-defined]  # checked by Encoder
 
 
 class Encoder(nnx.Module):
@@ -82,7 +80,7 @@ class Encoder(nnx.Module):
         scan: Literal["lax", "nnx"] = "lax",
         precision: str = MATMUL_PRECISION,
     ) -> None:
-        self.layers = nnx.List(_checked_layers(layers))
+        self.layers = nnx.List(checked_layers(layers))
         self.readout_names = checked_readout(readout)
         self.fill = None if initial_carry is None else float(initial_carry)
         self.scan, self.precision = scan, precision
@@ -182,6 +180,12 @@ class Encoder(nnx.Module):
         return int(np.prod(jax.eval_shape(lambda: self.readout(self.initial_state())).shape))
 
     @property
+    def readout_widths(self) -> list[int]:
+        """Features of each part of the readout, of an encoder that is not bidirectional."""
+        last = hidden_state(self.layers[-1], initial_carry(self.layers[-1], None)).size
+        return [last if name == "last" else self.step_features for name in self.readout_names]
+
+    @property
     def carry_features(self) -> int:
         """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
         carries = [initial_carry(cell, None) for cell in self.cells]
@@ -208,7 +212,7 @@ class Encoder(nnx.Module):
         layers = self.layers if state.variables is None else nnx.merge(*self._split(), state.variables)
         carries, y = [], x_t
         for cell, carry in zip(layers, state.carries, strict=True):
-            new, y = _called(cell, carry, y)
+            new, y = called(cell, carry, y)
             carries.append(jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry))
         variables = None if state.variables is None else nnx.state(layers, self._is_changing)
         return State(tuple(carries), variables, updated_pools(state.pools, y)), y.reshape(-1)
@@ -219,7 +223,7 @@ class Encoder(nnx.Module):
             hidden_state(self.layers[-1], state.carries[-1]) if name == "last" else pooled(state.pools, name)
             for name in self.readout_names
         ]
-        return jnp.concatenate([_at_least_float32(part.reshape(-1)) for part in parts])
+        return jnp.concatenate([at_least_float32(part.reshape(-1)) for part in parts])
 
     def directions(self) -> list[tuple[_Direction, _Direction]]:
         """Of a bidirectional encoder, an encoder of one cell for each direction of each layer.
@@ -279,7 +283,7 @@ class Encoder(nnx.Module):
             final, steps = self._nnx_scan(self.initial_state(carry), t < length, x)
         else:
             final, steps = jax.lax.scan(self._masked_step, self.initial_state(carry), (t < length, x))
-        return self.readout(final) if steps is None else _at_least_float32(steps)
+        return self.readout(final) if steps is None else at_least_float32(steps)
 
     def _masked_step(self, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
         """A step that counts only where it is real; its output only where all are read out."""
@@ -313,7 +317,7 @@ class Encoder(nnx.Module):
             there, back = forward._forward(y, length, own[0]), backward._forward(y[reverse], length, own[1])
             if forward.gives_steps:
                 y = jnp.concatenate([there, jnp.where((jnp.arange(len(x)) < length)[:, None], back[reverse], 0)], -1)
-        return y if self.gives_steps else join_directions(forward, there, back)
+        return y if self.gives_steps else join_directions(forward.readout_widths, there, back)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -378,7 +382,7 @@ class Encoder(nnx.Module):
             before = {path: leaf[...] for path, leaf in before.items()}
             y = x_t
             for cell in layers:
-                y = _called(cell, initial_carry(cell, self.fill), y)[1]
+                y = called(cell, initial_carry(cell, self.fill), y)[1]
             after = nnx.to_flat_state(nnx.state(layers))
             changed.extend(path for path, leaf in after if leaf[...] is not before[path])
             return y
@@ -424,63 +428,6 @@ class _Direction(Encoder):
             self.step_features, self.pool_dtype = of.step_features, of.pool_dtype
         else:
             self._learn()
-
-
-def hidden_state(cell: Any, carry: Any) -> jax.Array:
-    """The hidden state within a carry: `h` of an LSTM's `(c, h)`; else all that the carry holds, as one vector."""
-    if isinstance(cell, nnx.LSTMCell | nnx.OptimizedLSTMCell):
-        return carry[1].reshape(-1)
-    return jnp.concatenate([_at_least_float32(leaf.reshape(-1)) for leaf in jax.tree.leaves(carry)])
-
-
-def _called(cell: Any, carry: Any, x_t: jax.Array) -> Any:
-    """One step of a cell; one of another `dtype` than its carry's mixes both, as flax means it to."""
-    with jax.numpy_dtype_promotion("standard"):
-        return cell(carry, x_t)
-
-
-def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
-    """`new` where the condition holds, else `old`, for every array of two equal trees."""
-    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
-
-
-def join_directions(part: Encoder, forward: Any, backward: Any) -> Any:
-    """Features `(..., F)` of both directions as `[forward, backward]` of each readout in turn; `part` is either's."""
-    widths = {"last": hidden_state(part.layers[-1], initial_carry(part.layers[-1], None)).size}
-    ends = np.cumsum([widths.get(name, part.step_features) for name in part.readout_names])[:-1]
-    xp = jnp if isinstance(forward, jax.Array) else np
-    pairs = zip(xp.split(forward, ends, -1), xp.split(backward, ends, -1), strict=True)
-    return xp.concatenate([half for pair in pairs for half in pair], -1)
-
-
-def initial_carry(cell: Any, fill: float | None) -> Any:
-    """A cell's carry before the first step."""
-    carry = cell.initialize_carry((cell.in_features,), rngs=nnx.Rngs(0))
-    return carry if fill is None else jax.tree.map(lambda leaf: jnp.full_like(leaf, fill), carry)
-
-
-def _at_least_float32(array: jax.Array) -> jax.Array:
-    """float32 for whole numbers and short floats, float64 as it is."""
-    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
-
-
-def _checked_layers(layers: Any) -> list[Any]:
-    """Cells, or pairs of cells as `Bidirectional`; `ConfigError` if they are anything else, or a mixture."""
-    given = [layers] if isinstance(layers, nnx.Module) and not isinstance(layers, Sequence) else list(layers)
-    given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
-    pairs = [isinstance(layer, Sequence) for layer in given]
-    if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
-        raise ConfigError(
-            f"The layers are {layers!r}; expected a cell, a list of cells, or a list of pairs (forward, backward)."
-        )
-    for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
-        if not isinstance(cell, nnx.RNNCellBase):
-            raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
-        if not isinstance(getattr(cell, "in_features", None), int):
-            raise ConfigError(
-                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
-            )
-    return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
 
 
 def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:

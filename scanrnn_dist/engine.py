@@ -13,9 +13,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, checked_encoder, initial_carry
+from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.feed import Feed, aligned_zeros
+from scanrnn_dist.layers import initial_carry
 from scanrnn_dist.mesh import (
     AXIS,
     BLOCK_STEPS,

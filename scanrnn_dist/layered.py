@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, join_directions
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
+from scanrnn_dist.layers import join_directions
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Finished, Run, Statistics, check_carries, checked_max_steps
 from scanrnn_dist.tape import WindowShape
@@ -54,6 +55,8 @@ class LayeredRun:
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
+        last = engine.layers[-1][0]
+        self._widths = [] if last.gives_steps else last.encoder.readout_widths
         self._carries: dict[int, np.ndarray] = {}
         widths = [[direction.carry_features for direction in layer] for layer in engine.layers]
         self._carry_ends = np.cumsum(np.ravel(widths))[:-1]
@@ -162,7 +165,7 @@ class LayeredRun:
             if engine.gives_steps:
                 matched.append((row, np.concatenate([forward, backward], axis=1)))
             else:
-                matched.append((row, join_directions(engine.encoder, forward, backward)))
+                matched.append((row, join_directions(self._widths, forward, backward)))
         return matched
 
     def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:

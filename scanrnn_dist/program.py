@@ -18,7 +18,8 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder, State, chosen
+from scanrnn_dist.encoder import Encoder, State
+from scanrnn_dist.layers import chosen
 from scanrnn_dist.mesh import AXIS, compiler_options, device_kind
 from scanrnn_dist.tape import WindowShape
 

@@ -50,10 +50,10 @@ def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
     shape = ("--in-features", 3, "--hidden", 5, "--cell", "lstm", "--num-layers", 2, "--bidirectional")
     succeeds("make", *shape, "--readout", "mean+max", "--initial-carry", 0.5, "--dtype", "bfloat16", "--precision",
-             "high", out)  # fmt: skip
+             "high", "--scan", "nnx", out)  # fmt: skip
     wanted = Encoder.from_seed(
         0, 3, 5, cell="lstm", num_layers=2, bidirectional=True, readout="mean+max", initial_carry=0.5,
-        dtype="bfloat16", precision="high",
+        dtype="bfloat16", precision="high", scan="nnx",
     )  # fmt: skip
     assert Encoder.load(out).fingerprint == wanted.fingerprint
 
@@ -62,6 +62,7 @@ def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
     ("option", "value", "message"),
     [
         ("--dtype", "float33", "dtype is 'float33'; expected a float type"),
+        ("--scan", "loop", "scan is 'loop'; expected 'lax'"),
         ("--precision", "most", "precision is 'most'; expected one of highest"),
         ("--readout", "first", "readout is 'first'; expected one or several of last, mean, max"),
     ],

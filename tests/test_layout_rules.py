@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 
 LEVELS = [
     {"spec", "errors"},
-    {"architecture", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
+    {"architecture", "layers", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
     {"encoder_file", "step_outputs"},
     {"encoder"},
     {"program", "feed", "weights"},
@@ -29,7 +29,7 @@ LEVELS = [
 
 KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
 KNOWS_NO_ARROW = {
-    *("spec", "architecture", "readouts", "encoder", "encoder_file"),
+    *("spec", "architecture", "layers", "readouts", "encoder", "encoder_file"),
     *("program", "engine", "narrow", "run", "layered", "mesh", "profiling", "weights"),
 }
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order

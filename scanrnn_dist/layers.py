@@ -1,0 +1,84 @@
+"""Cells and what is done with one: its first carry, a step, its hidden state; a layer of two cells; what fits together.
+
+`encoder.py` makes a network of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from scanrnn_dist.errors import ConfigError
+
+
+class Bidirectional(nnx.Module):
+    """One layer of two cells: `forward` reads a sequence from its start, `backward` from its own end."""
+
+    def __init__(self, forward: nnx.RNNCellBase, backward: nnx.RNNCellBase) -> None:
+        self.forward, self.backward = forward, backward
+
+    @property
+    def in_features(self) -> int:
+        """Features per step that both take."""
+        return int(self.forward.in_features)  # type: ignore[attr-defined]  # checked by Encoder
+
+
+def hidden_state(cell: Any, carry: Any) -> jax.Array:
+    """The hidden state within a carry: `h` of an LSTM's `(c, h)`; else all that the carry holds, as one vector."""
+    if isinstance(cell, nnx.LSTMCell | nnx.OptimizedLSTMCell):
+        return carry[1].reshape(-1)
+    return jnp.concatenate([at_least_float32(leaf.reshape(-1)) for leaf in jax.tree.leaves(carry)])
+
+
+def called(cell: Any, carry: Any, x_t: jax.Array) -> Any:
+    """One step of a cell; one of another `dtype` than its carry's mixes both, as flax means it to."""
+    with jax.numpy_dtype_promotion("standard"):
+        return cell(carry, x_t)
+
+
+def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new` where the condition holds, else `old`, for every array of two equal trees."""
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
+
+
+def join_directions(widths: Sequence[int], forward: Any, backward: Any) -> Any:
+    """Features `(..., F)` of both directions, in parts of these widths: `[forward, backward]` of each part in turn."""
+    ends = np.cumsum(widths)[:-1]
+    xp = jnp if isinstance(forward, jax.Array) else np
+    pairs = zip(xp.split(forward, ends, -1), xp.split(backward, ends, -1), strict=True)
+    return xp.concatenate([half for pair in pairs for half in pair], -1)
+
+
+def initial_carry(cell: Any, fill: float | None) -> Any:
+    """A cell's carry before the first step."""
+    carry = cell.initialize_carry((cell.in_features,), rngs=nnx.Rngs(0))
+    return carry if fill is None else jax.tree.map(lambda leaf: jnp.full_like(leaf, fill), carry)
+
+
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """float32 for whole numbers and short floats, float64 as it is."""
+    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
+
+
+def checked_layers(layers: Any) -> list[Any]:
+    """Cells, or pairs of cells as `Bidirectional`; `ConfigError` if they are anything else, or a mixture."""
+    given = [layers] if isinstance(layers, nnx.Module) and not isinstance(layers, Sequence) else list(layers)
+    given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
+    pairs = [isinstance(layer, Sequence) for layer in given]
+    if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
+        raise ConfigError(
+            f"The layers are {layers!r}; expected a cell, a list of cells, or a list of pairs (forward, backward)."
+        )
+    for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
+        if not isinstance(cell, nnx.RNNCellBase):
+            raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
+        if not isinstance(getattr(cell, "in_features", None), int):
+            raise ConfigError(
+                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
+            )
+    return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
