@@ -81,6 +81,10 @@ def read_features(path: str, columns: list[str]) -> pa.Table:
 def arrays(table: pa.Table, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Features `(N, H)` and labels `(N,)`."""
     features = table[FEATURES].combine_chunks()
+    if not pa.types.is_fixed_size_list(features.type) or not len(table):
+        raise srd.DataError(
+            f"{len(table)} rows of features, {features.type}; expected some rows of one vector each, not of all steps."
+        )
     if table[label].null_count:
         raise srd.DataError(f"{table[label].null_count} rows have no {label!r}; expected a class in every row.")
     return features.flatten().to_numpy().reshape(len(table), -1), np.asarray(table[label].to_pylist())
@@ -97,7 +101,10 @@ def evaluate(name: str, label: str, split: str) -> Result:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_ITERATIONS))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)  # an accuracy half-way there means nothing
-        classifier.fit(x, y)
+        try:
+            classifier.fit(x, y)
+        except ConvergenceWarning as warning:
+            raise srd.DataError(f"The classifier did not settle on {name}: {warning}") from warning
     return Result(name, x.shape[1], len(x), len(x_test), classifier.score(x, y), classifier.score(x_test, y_test))
 
 

@@ -57,7 +57,7 @@ def describe(cell: nnx.RNNCellBase) -> dict[str, Any]:
 
 
 def build(description: dict[str, Any]) -> nnx.RNNCellBase:
-    """The cell of a description, with random weights; raises `ConfigError` for one that no file can hold."""
+    """The cell of a description, its weights zeros; raises `ConfigError` for one that no file can hold."""
     kind = description["cell"]
     if kind not in CELLS:
         raise ConfigError(f"the cell is {kind!r}; a file holds only {sorted(CELLS)}.")
@@ -72,11 +72,15 @@ def build(description: dict[str, Any]) -> nnx.RNNCellBase:
         options["residual"] = bool(description["residual"])
     for name in ("dtype", "param_dtype"):
         options[name] = None if description[name] is None else jnp.dtype(description[name])
+    zeros = nnx.initializers.zeros_init()  # not every initializer can draw every dtype, and other weights follow
+    options |= {"kernel_init": zeros, "recurrent_kernel_init": zeros}
     cell = CELLS[kind](description["in_features"], description["hidden_features"], **options, rngs=nnx.Rngs(0))
-    return with_recurrent_bias(cell) if description.get("recurrent_bias") else cell
+    return with_recurrent_bias(cell, kernel_init=zeros) if description.get("recurrent_bias") else cell
 
 
-def with_recurrent_bias(cell: nnx.GRUCell, rngs: nnx.Rngs | None = None) -> nnx.GRUCell:
+def with_recurrent_bias(
+    cell: nnx.GRUCell, rngs: nnx.Rngs | None = None, kernel_init: Callable[..., Any] | None = None
+) -> nnx.GRUCell:
     """The GRU with biases `b_hr, b_hz, b_hn` (zeros at first) beside its recurrent weights, which are drawn anew.
 
     The equations are then those of PyTorch, Keras (`reset_after=True`) and ONNX (`linear_before_reset=1`):
@@ -85,7 +89,7 @@ def with_recurrent_bias(cell: nnx.GRUCell, rngs: nnx.Rngs | None = None) -> nnx.
     H = cell.hidden_features
     cell.dense_h = nnx.Linear(
         H, 3 * H, use_bias=True, dtype=cell.dtype, param_dtype=cell.param_dtype,
-        kernel_init=nnx.initializers.orthogonal(), rngs=rngs or nnx.Rngs(0),
+        kernel_init=kernel_init or nnx.initializers.orthogonal(), rngs=rngs or nnx.Rngs(0),
     )  # fmt: skip
     return cell
 

@@ -357,15 +357,18 @@ def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features
     positions = jax.local_device_count() * shape.lanes * shape.window_steps
-    window_bytes = 4 * positions * (in_features + out_features // shape.block_steps)
+    emitted = out_features if encoder.gives_steps else out_features / shape.block_steps
+    programs = len(encoder.cells) if encoder.is_bidirectional else 1
+    window_bytes = int(4 * positions * (in_features + emitted)) * programs
     rows_bytes = PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
     memory = WINDOWS_IN_FLIGHT * window_bytes + rows_bytes
     steps = planned.mean_steps(in_features) * rows
+    vector = f"fixed_size_list<float32>[{out_features}]"
     lines = {
         "source": f"{len(planned.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",
         "sequences": f"column {planned.column!r}, {in_features} features per step",
         "kept columns": ", ".join(planned.keep) or "none",
-        "output": f"{len(planned.units):,} parts, features: fixed_size_list<float32>[{out_features}]",
+        "output": f"{len(planned.units):,} parts, features: {f'list<{vector}>' if encoder.gives_steps else vector}",
         "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",

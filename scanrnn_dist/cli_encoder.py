@@ -64,9 +64,7 @@ def make(
     readout: Readout = None,
     initial_carry: Annotated[float | None, typer.Option(help="Fills every carry at first. 0 if not given.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of products: highest, high, default. highest if not given.")
-    ] = (None),
+    precision: Annotated[str | None, typer.Option(help="Of matrix products: highest, high, default.")] = None,
     scan: Annotated[str | None, typer.Option(help="lax, or nnx: by nnx.scan. lax if not given.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -209,4 +207,4 @@ def _indented(values: dict[str, Any]) -> list[str]:
 
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that the defaults of the functions behind stand in one place."""
-    return {name: value for name, value in options.items() if value not in (None, False, [])}
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}

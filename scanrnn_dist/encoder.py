@@ -161,6 +161,11 @@ class Encoder(nnx.Module):
         return isinstance(self.layers[0], Bidirectional)
 
     @property
+    def pool_dtype(self) -> Any:
+        """What features are: float32, or float64 where the cells compute in it."""
+        return self.directions()[-1][0].output_dtype if self.is_bidirectional else self.output_dtype
+
+    @property
     def gives_steps(self) -> bool:
         """Whether the readout is all outputs, `(T, out_features)`."""
         return self.readout_names == (STEPS,)
@@ -373,7 +378,7 @@ class Encoder(nnx.Module):
             raise ConfigError(f"The layers do not fit together: {error}") from error
 
     def _learn(self) -> None:
-        """Set `step_features` and `pool_dtype`; refuse cells that change variables where `scan` is `"lax"`."""
+        """Set `step_features` and `output_dtype`; refuse cells that change variables where `scan` is `"lax"`."""
         changed: list[Any] = []
 
         def one_step(variables: Any, x_t: jax.Array) -> jax.Array:
@@ -397,7 +402,7 @@ class Encoder(nnx.Module):
             )
         self.changing = tuple(changed)
         self.step_features = int(np.prod(output.shape))
-        self.pool_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
+        self.output_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
 
     def _is_changing(self, path: Any, value: Any) -> bool:
         return tuple(path) in self.changing
@@ -425,7 +430,7 @@ class _Direction(Encoder):
         self.readout_names, self.fill, self.scan, self.precision = readout, of.fill, of.scan, of.precision
         self.changing = ()
         if isinstance(cells, nnx.List):
-            self.step_features, self.pool_dtype = of.step_features, of.pool_dtype
+            self.step_features, self.output_dtype = of.step_features, of.output_dtype
         else:
             self._learn()
 

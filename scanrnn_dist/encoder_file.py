@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
@@ -18,7 +20,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from scanrnn_dist.architecture import build
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
@@ -40,8 +42,11 @@ def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        raise StoppedError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
@@ -52,7 +57,7 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError as error:
         raise ConfigError(f"There is no encoder file {path}.") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: dtypes that numpy has not
         raise DataError(f"{path} is not a readable safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise DataError(
@@ -64,7 +69,12 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:
     """Every variable as a numpy array, by its dotted path: `0.dense_i.kernel`, or `0.forward.dense_i.kernel`."""
     leaves = nnx.to_flat_state(nnx.state(encoder.layers))
-    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
+    return {".".join(map(str, path)): _as_numpy(leaf[...]) for path, leaf in leaves}
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    """A variable's value; of a random key, its numbers."""
+    return np.asarray(jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array)
 
 
 def why_no_file(kind: Any, encoder: Any) -> str | None:

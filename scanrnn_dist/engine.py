@@ -56,6 +56,8 @@ class Engine:
         self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
         self.out_features, self.dtype = encoder.out_features, np.dtype(encoder.pool_dtype)
         self.gives_steps, self.own_carries = encoder.gives_steps, own_carries
+        if self.gives_steps and self.dtype == np.float64:
+            raise ConfigError("The outputs of all steps are kept as float32, and the encoder computes in float64.")
         self.carry_features = encoder.carry_features if own_carries else 0
         self.shape = shape or window_shape_for(encoder, self.mesh)
         if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
@@ -111,7 +113,10 @@ class Engine:
 
 
 def window_shape_for(encoder: Encoder, mesh: Mesh) -> WindowShape:
-    """What suits the devices of a mesh and the sizes of an encoder."""
+    """What suits the devices of a mesh and the sizes of an encoder: of its widest layer, where each has a program."""
+    if encoder.is_bidirectional:
+        shapes = [window_shape_for(part, mesh) for pair in encoder.directions() for part in pair]
+        return min(shapes, key=lambda shape: (shape.lanes, shape.window_blocks))
     hidden = max(leaf.size for cell in encoder.cells for leaf in jax.tree.leaves(initial_carry(cell, None)))
     emitted = encoder.out_features * (BLOCK_STEPS if encoder.gives_steps else 1)
     return default_window_shape(mesh, encoder.in_features, hidden, emitted)

@@ -157,19 +157,19 @@ def featurize(
     )  # fmt: skip
     with closing(chunks), ExitStack() as stack:
         engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
-        manifest.create()
         options = {
             "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "initial_carry": initial_carry,
             "rows_per_part": plan.rows_per_part, "lossy_cast": lossy_cast,
         }  # fmt: skip
         described = _describe(engine, options)
+        manifest.create()
         manifest.write_job({**described, **plan.records})
         _save_encoder(manifest, encoder)
         metadata = {"scanrnn_dist": json.dumps(described)}
         schema = part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
         run = stack.enter_context(closing(run_of(engine)))
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
-        stream = _Stream(run, chunks, max_steps, initial_carry)
+        stream = _Stream(run, chunks, max_steps, initial_carry, lossy_cast)
         for finished in stream:
             writer.put(finished.unit, finished.kept, finished.finished_features)
             if on_rows is not None:
@@ -215,10 +215,16 @@ class _Stream:
     """
 
     def __init__(
-        self, run: Run | LayeredRun, chunks: Prefetched, max_steps: int | None, initial_carry: str | None
+        self,
+        run: Run | LayeredRun,
+        chunks: Prefetched,
+        max_steps: int | None,
+        initial_carry: str | None,
+        lossy_cast: bool,
     ) -> None:
         self.read_wait_seconds = 0.0
-        self._run, self._chunks, self._max_steps, self._carry_column = run, chunks, max_steps, initial_carry
+        self._run, self._chunks, self._max_steps = run, chunks, max_steps
+        self._carry_column, self._lossy_cast = initial_carry, lossy_cast
         self._open: deque[_OpenChunk] = deque()
         self._is_exhausted = False
 
@@ -259,11 +265,14 @@ class _Stream:
         nbytes = chunk.kept.nbytes + features.nbytes
         if engine.gives_steps:
             features = [np.empty((0, engine.out_features), np.float32)] * rows
-            nbytes += 4 * engine.out_features * int(chunk.sequences.lengths.sum())
+            lengths = chunk.sequences.lengths
+            steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
+            nbytes += 4 * engine.out_features * int(steps.sum())
         self._open.append(_OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
         carries = None
         if self._carry_column is not None:
-            carries = fixed_lists(chunk.kept, self._carry_column, engine.carry_features, chunk.where)
+            size, lossy = engine.carry_features, self._lossy_cast
+            carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
         self._run.submit(chunk.sequences, self._max_steps, carries)
 
     def _place(self, finished: Finished) -> None:

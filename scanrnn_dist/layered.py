@@ -12,8 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine import Engine, window_shape_for
+from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.layers import join_directions
+from scanrnn_dist.mesh import checked_mesh
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Finished, Run, Statistics, check_carries, checked_max_steps
 from scanrnn_dist.tape import WindowShape
@@ -30,6 +32,10 @@ class LayeredEngine:
         own_carries: bool = False,
     ) -> None:
         self.encoder, self.own_carries = encoder, own_carries
+        mesh = checked_mesh(mesh)
+        shape = shape or window_shape_for(encoder, mesh)
+        if encoder.pool_dtype == np.float64:
+            raise ConfigError("A bidirectional encoder computes in float64; between its layers float32 is kept.")
         self.layers = [
             tuple(Engine(part, mesh, shape, own_carries) for part in directions) for directions in encoder.directions()
         ]
@@ -63,8 +69,8 @@ class LayeredRun:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether the first layer's look-ahead has room."""
-        return self._runs[0][0].wants_rows
+        """Whether every layer's look-ahead has room."""
+        return all(run.wants_rows for layer in self._runs for run in layer)
 
     @property
     def has_window(self) -> bool:
@@ -97,7 +103,7 @@ class LayeredRun:
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
         """Add rows, numbered on from the last; see `Run.submit`."""
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
-        kept = first_steps(ragged, checked_max_steps(max_steps))
+        kept = ragged.first_steps(checked_max_steps(max_steps))
         numbers = range(self._rows, self._rows + len(ragged))
         if carries is not None:
             self._carries.update(zip(numbers, np.asarray(carries), strict=True))
@@ -105,14 +111,18 @@ class LayeredRun:
         self._rows += len(ragged)
 
     def advance(self, more: bool = False) -> list[Finished]:
-        """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`."""
+        """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.
+
+        A layer waits while the next one's look-ahead is full, which would grow without bound.
+        """
         done: list[tuple[int, np.ndarray]] = []
         for index, layer in enumerate(self._runs):
             arrived: list[tuple[int, np.ndarray]] = []
-            for direction, run in enumerate(layer):
-                for finished in run.advance(more):
+            next_layer = self._runs[index + 1] if index + 1 < len(self._runs) else ()
+            for direction, run in enumerate(layer if all(run.wants_rows for run in next_layer) else ()):
+                for finished in run.advance(more and (run.wants_rows or run.has_window)):
                     arrived += self._matched(index, direction, finished)
-            if index + 1 < len(self._runs):
+            if next_layer:
                 if arrived:
                     rows, values = zip(*arrived, strict=True)
                     self._submit(index + 1, Ragged.from_sequences(list(values)), list(rows))
@@ -181,16 +191,6 @@ def backwards(ragged: Ragged) -> Ragged:
     lengths = ends - begins
     index = np.repeat(begins + ends - 1, lengths) - np.arange(ragged.offsets[0], ragged.offsets[-1])
     return Ragged(ragged.values[index], ragged.offsets - ragged.offsets[0])
-
-
-def first_steps(ragged: Ragged, max_steps: int | None) -> Ragged:
-    """The first `max_steps` steps of every row, copied; the rows as they are where that is None."""
-    if max_steps is None:
-        return ragged
-    lengths = np.minimum(ragged.lengths, max_steps)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    index = np.repeat(ragged.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Ragged(ragged.values[index], offsets)
 
 
 def engine_for(

@@ -1,8 +1,8 @@
 """The end of a run, when fewer rows are left than lanes: a narrower program for them, where it gives the same bits.
 
-A window takes as long with one row left as with all lanes full. On CPU a step of 8 lanes takes a sixth to a quarter of
-one of 48 or 96 (1.4 of 8.8 us at H = 32, 2.3 of 8.8 at 64, 5.4 of 27 at 128). Whether it gives the same bits is tried
-out, since nobody promises it; `run.py` decides when rows move over.
+A window takes as long with one row left as with all lanes full. On CPU a step of 8 lanes takes a fifth to a third of
+one of 48 (1.4 of 4.4 us at H = 32, 2.3 of 8.8 at 64, 5.4 of 27 at 128). Whether it gives the same bits is tried out,
+since nobody promises it; `run.py` decides when rows move over.
 """
 
 from __future__ import annotations

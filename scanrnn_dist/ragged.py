@@ -63,6 +63,15 @@ class Ragged:
         """Row `index` as a view, `(T, D)` float32."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def first_steps(self, max_steps: int | None) -> Ragged:
+        """The first `max_steps` steps of every row, copied; the rows as they are where that is None."""
+        if max_steps is None:
+            return self
+        lengths = np.minimum(self.lengths, max_steps)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        index = np.repeat(self.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[index], offsets)
+
     def first_nonfinite(self, max_steps: int | None = None) -> tuple[int, int] | None:
         """The `(row, step)` of the first NaN or infinity within the rows, or within `max_steps` of each; or None."""
         begin, end = int(self.offsets[0]), int(self.offsets[-1])

@@ -75,6 +75,15 @@ class _Sent(NamedTuple):
         return self.output.done() and bool(self.output.result()[0].is_ready())  # type: ignore[attr-defined]
 
 
+@dataclass
+class _Carries:
+    """The initial carries of rows that were submitted together, until all of these have begun."""
+
+    first_row: int
+    carries: np.ndarray
+    rows_left: int
+
+
 class Run:
     """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
 
@@ -96,9 +105,10 @@ class Run:
         self._sent: deque[_Sent] = deque()
         self._free_feeds: list[Feed] = []
         self._free_emitted: list[jax.Array] = []
-        self._own_carries: deque[tuple[int, np.ndarray]] = deque()  # by the number of the first row
+        self._own_carries: list[_Carries] = []  # in the order of rows
         self._outputs = StepOutputs(engine.out_features) if engine.gives_steps else None
-        self._is_narrow = False
+        self._wide = engine
+        self._may_narrow = True  # until it was decided against, for the rows that are there now
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
@@ -155,8 +165,11 @@ class Run:
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
             return
+        self._may_narrow = True
+        if self._outputs is not None:
+            ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
         if carries is not None:
-            self._own_carries.append((self.statistics.rows, np.asarray(carries, np.float32)))
+            self._own_carries.append(_Carries(self.statistics.rows, np.array(carries, np.float32), len(carries)))
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         with stage("submit"):
             starts = self._values.add(ragged)
@@ -185,8 +198,14 @@ class Run:
                 ones are not waited for.
         """
         finished = []
-        if not more and self._tape.is_draining(self.engine.devices * NARROW_LANES):
-            finished.extend(self._move_to_narrow())
+        if self.engine is not self._wide and self._tape.blocks_waiting:
+            finished.extend(self._move_to(self._wide))
+        elif not more and self._may_narrow and self._tape.is_draining(self.engine.devices * NARROW_LANES):
+            self._may_narrow = False
+            narrow = narrow_engine(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
+            if narrow is not None:
+                self.statistics.compilations += narrow.compilations
+                finished.extend(self._move_to(narrow))
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
                 window = self._tape.next_window(self.engine.shape.window_blocks, more)
@@ -196,26 +215,20 @@ class Run:
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
 
-    def _move_to_narrow(self) -> list[Finished]:
-        """Go on in a narrower program with the few rows that are left, if there is one; fetch what was sent first."""
-        steps = self._tape.longest_cut_blocks * self.engine.shape.block_steps
-        narrow = None if self._is_narrow else narrow_engine(self.engine, steps)
-        self._is_narrow = True  # or it was decided against
-        if narrow is None:
-            return []
+    def _move_to(self, engine: Engine) -> list[Finished]:
+        """Go on in another program, with the rows that were cut; fetch what was sent first."""
         finished = [self._fetch(self._sent.popleft()) for _ in range(len(self._sent))]
-        before, after = self._tape.move(narrow.devices, narrow.shape.lanes)
+        before, after = self._tape.move(engine.devices, engine.shape.lanes)
         by_lane = "device lane ... -> (device lane) ..."
 
-        def moved(wide: jax.Array, fresh: jax.Array) -> np.ndarray:
+        def moved(here: jax.Array, fresh: jax.Array) -> np.ndarray:
             there = np.array(fresh)
-            rearrange(there, by_lane)[after] = rearrange(np.asarray(wide), by_lane)[before]
+            rearrange(there, by_lane)[after] = rearrange(np.asarray(here), by_lane)[before]
             return there
 
-        state = jax.tree.map(moved, self._state, narrow.initial_state())
-        self._state = jax.device_put(state, sharded(narrow.mesh))
-        self.statistics.compilations += narrow.compilations
-        self.engine, self._free_feeds, self._free_emitted = narrow, [], []
+        state = jax.tree.map(moved, self._state, engine.initial_state())
+        self._state = jax.device_put(state, sharded(engine.mesh))
+        self.engine, self._free_feeds, self._free_emitted = engine, [], []
         return finished
 
     def _send(self, window: Window) -> None:
@@ -267,10 +280,13 @@ class Run:
     def _place_carries(self, window: Window, initials: np.ndarray) -> None:
         """Write the initial carries of the rows that begin in a window to where they begin."""
         device, lane = np.divmod(window.begins_lane, self.engine.shape.lanes)
-        batch_of = np.searchsorted([first for first, _ in self._own_carries], window.begun, side="right") - 1
+        batch_of = np.searchsorted([batch.first_row for batch in self._own_carries], window.begun, side="right") - 1
         for index in np.unique(batch_of):
-            mine, (first, carries) = batch_of == index, self._own_carries[index]
-            initials[device[mine], window.begins_block[mine], lane[mine]] = carries[window.begun[mine] - first]
+            mine, batch = batch_of == index, self._own_carries[index]
+            rows = window.begun[mine] - batch.first_row
+            initials[device[mine], window.begins_block[mine], lane[mine]] = batch.carries[rows]
+            batch.rows_left -= len(rows)
+        self._own_carries = [batch for batch in self._own_carries if batch.rows_left]
 
     def _fetch(self, sent: _Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
@@ -315,9 +331,11 @@ def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) 
 
 def checked_max_steps(max_steps: float | None) -> int | None:
     """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
-    if max_steps is not None and int(max_steps) < 0:
+    if max_steps is None:
+        return None
+    if not max_steps >= 0:
         raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
-    return None if max_steps is None else int(max_steps)
+    return int(min(max_steps, 2**62))
 
 
 def _host_shards(array: jax.Array) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from flax import nnx
 
@@ -27,7 +28,8 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 
 TOLERANCE = 1e-6
-"""Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget."""
+"""Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget.
+Cells without gates need not forget; theirs are held to the same, in proportion where features are above 1."""
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
 
@@ -169,9 +171,7 @@ def _recompute(
                 # As text, so that a NaN that was kept equals itself.
                 if repr(chunk.kept.slice(row, 1).to_pylist()) != repr(kept.slice(nth, 1).to_pylist()):
                     raise DataError(f"{where}: the kept columns are not those of the source.")
-                carry = None
-                if (column := options["initial_carry"]) is not None:
-                    carry = fixed_lists(chunk.kept, column, encoder.carry_features, chunk.where)[row]
+                carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
                 alone = scan_alone(chunk.sequences.row(row)[: options["max_steps"]], carry)
                 difference = _difference(features[nth], alone)
                 if not difference <= tolerance:
@@ -183,8 +183,20 @@ def _recompute(
     return sampled, greatest
 
 
+def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], where: str) -> np.ndarray | None:
+    """The initial carry that a row of kept columns brings; None where rows bring none."""
+    column = options.get("initial_carry")
+    if column is None:
+        return None
+    lossy_cast, size = options["lossy_cast"], encoder.carry_features
+    carry: np.ndarray = fixed_lists(row, column, size, lossy_cast=lossy_cast, where=lambda _: where)[0]
+    return carry
+
+
 def _tolerance(encoder: Encoder) -> float:
-    """`TOLERANCE`, or for cells that compute in fewer bits, some of their roundings."""
+    """`TOLERANCE`, or for cells that compute in fewer bits, or products of lower precision, some of their roundings."""
+    if encoder.precision != "highest":
+        return 4 * float(jnp.finfo(jnp.bfloat16).eps)
     dtypes = [cell.dtype for cell in encoder.cells if getattr(cell, "dtype", None) is not None]
     return max([TOLERANCE, *(4 * float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.dtype(dtype).itemsize < 4)])
 

@@ -19,9 +19,12 @@ from jax.sharding import AxisType, Mesh
 from scanrnn_dist.architecture import with_recurrent_bias
 from scanrnn_dist.arrays import encode
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import featurize
+from scanrnn_dist.layered import LayeredRun, engine_for
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Run
 from scanrnn_dist.spec import scan_rnn_forward
 from scanrnn_dist.tape import WindowShape
 from scanrnn_dist.verify import verify
@@ -292,3 +295,79 @@ def test_the_table_covers_every_readout_and_kind_of_cell() -> None:
     kinds = {type(cell) for encoder in made for cell in encoder.cells}
     assert kinds >= {nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell}
     assert set(itertools.chain(*(e.readout_names for e in made))) == {"last", "mean", "max", "steps"}
+
+
+def test_a_later_layer_does_not_fall_behind() -> None:
+    """What one layer gives waits for the next one within its look-ahead."""
+    encoder = Encoder.from_seed(0, 2, 8, num_layers=3, bidirectional=True)
+    engine = engine_for(encoder, mesh_of(1), WindowShape(4, 4, 6))
+    run = LayeredRun(engine)
+    rows = [np.zeros((40, 2), np.float32)] * 20
+    worst = finished = 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scanrnn_dist.run.LOOK_AHEAD_BYTES", 0)  # so two windows are
+        for _ in range(60):
+            while run.wants_rows:
+                run.submit(Ragged.from_sequences(rows))
+            finished += sum(len(one.rows) for one in run.advance(more=True))
+            worst = max(worst, *(later.steps_waiting for layer in run._runs[1:] for later in layer))
+    finished += sum(len(one.rows) for one in run.results())
+    run.close()
+    assert finished == run.statistics.rows > 100
+    assert worst <= 8 * 4 * 24  # two windows of 4 lanes, and what windows of the layer before hand on at once
+
+
+def test_initial_carries_are_let_go_once_their_rows_have_begun() -> None:
+    encoder = ENCODERS["gru"]()
+    run = Run(Engine(encoder, mesh_of(1), SHAPE, own_carries=True))
+    for _ in range(5):
+        run.submit(Ragged.from_sequences(ROWS), carries=np.zeros((len(ROWS), H), np.float32))
+        run.results()
+    run.close()
+    assert not run._own_carries
+
+
+def test_steps_beyond_max_steps_take_no_room() -> None:
+    encoder = ENCODERS["steps"]()
+    long = np.broadcast_to(np.float32(0.5), (2 * 10**9, D))
+    outputs = encode(
+        encoder, Ragged(long, np.array([0, 10**9, 2 * 10**9])), mesh=mesh_of(1), window_shape=SHAPE, max_steps=4,
+        nonfinite="propagate",
+    )  # fmt: skip
+    np.testing.assert_allclose(outputs.row(1), encoder(long[:4]), rtol=0, atol=TOLERANCE)
+    everything = encode(encoder, ROWS, mesh=mesh_of(1), window_shape=SHAPE, max_steps=float("inf"))
+    assert everything.lengths.tolist() == [len(row) for row in ROWS]
+
+
+def test_a_cell_with_dropout_has_a_fingerprint_and_features(tmp_path: Path) -> None:
+    class Dropping(nnx.GRUCell):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            super().__init__(D, H, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, carry: Any, inputs: Any) -> Any:
+            return super().__call__(carry, self.drop(inputs))
+
+    encoder = Encoder(Dropping(nnx.Rngs(0)), scan="nnx")
+    assert len(encoder.fingerprint) == 64
+    for features, alone in zip(encoded(encoder, ROWS), scanned(encoder, ROWS), strict=True):
+        np.testing.assert_allclose(features, alone, rtol=0, atol=TOLERANCE)
+
+
+def test_float64_is_not_rounded_in_silence() -> None:
+    with jax.enable_x64(True):
+        made = [
+            Encoder([nnx.GRUCell(D, H, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))], readout="steps"),
+            Encoder([tuple(nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(i)) for i in range(2))]),
+        ]
+        for encoder in made:
+            with pytest.raises(ConfigError, match="float64"):
+                encode(encoder, ROWS)
+
+
+def test_a_file_may_hold_any_dtype_of_parameters(tmp_path: Path) -> None:
+    cell = nnx.GRUCell(
+        D, H, param_dtype=jnp.bfloat16, recurrent_kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0)
+    )
+    Encoder(cell).save(tmp_path / "e.safetensors")
+    assert Encoder.load(tmp_path / "e.safetensors").fingerprint == Encoder(cell).fingerprint

@@ -91,3 +91,20 @@ def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
 def test_few_lanes_are_narrow_already() -> None:
     wide = Engine(Encoder.from_seed(0, D, H), default_mesh(), WindowShape(2 * NARROW_LANES - 1, 4, 16))
     assert narrow_engine(wide, 10**9) is None
+
+
+def test_rows_that_come_later_are_run_wide_again() -> None:
+    run = Run(Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    first, later = rows()[:3], rows()[3:]
+    run.submit(Ragged.from_sequences(first))
+    finished = run.advance() + run.advance()
+    assert run.engine.shape == narrow_shape(SHAPE)
+    run.submit(Ragged.from_sequences(later))
+    finished += run.advance()
+    assert run.engine.shape == SHAPE
+    finished += run.results()
+    run.close()
+    features = np.full((len(LENGTHS), H), np.nan, np.float32)
+    for numbers, values in finished:
+        features[numbers] = values
+    np.testing.assert_array_equal(features.view(np.uint32), featurized()[1].view(np.uint32))

@@ -137,9 +137,9 @@ def to_ragged(
     return parts[0] if len(parts) == 1 else _concatenated(parts, expected)
 
 
-def fixed_lists(batch: pa.RecordBatch, column: str, size: int, where: Where) -> np.ndarray:
+def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bool, where: Where) -> np.ndarray:
     """A column of lists of `size` numbers as `(n, size)` float32; raises `DataError` for any other."""
-    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=True, where=where)
+    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=lossy_cast, where=where)
     wrong = lists.lengths != size
     if wrong.any():
         row = int(wrong.argmax())

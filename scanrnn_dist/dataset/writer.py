@@ -78,6 +78,10 @@ class PartWriter:
             )
         except OSError as error:
             raise _stopped(path, error) from error
+        except BaseException:
+            self._file.close()
+            self._aside.unlink(missing_ok=True)
+            raise
 
     def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
         """Append rows: their kept columns and their `(n, out_features)` float32 features, or a `Ragged` of steps'."""

@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> Named:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, TypeError) as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:  # the last two: dtypes that numpy has not
         raise DataError(f"{path} is not a readable safetensors file: {error}") from error
 
 

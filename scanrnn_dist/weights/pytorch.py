@@ -6,7 +6,6 @@ GRU r z n, LSTM i f g o. `batch_first` and `dropout` leave no trace in a state d
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,7 +166,7 @@ def _read_torch_file(path: Path) -> Named:
     torch = optional_module("torch", f"Reading {path}")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # bytes that are no such file make it raise anything, KeyError and IndexError too
         raise DataError(
             f"{path} is not a file of plain tensors that torch.load(weights_only=True) reads. Save "
             f"model.state_dict(), not the model. torch says: {error}"
@@ -180,7 +179,11 @@ def _read_torch_file(path: Path) -> Named:
 def _numpy(tensor: Any, torch: Any) -> np.ndarray:
     """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
     tensor = tensor.detach()
-    return (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    try:
+        array: np.ndarray = (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except TypeError as error:
+        raise DataError(f"A tensor is {tensor.dtype}, {tensor.layout}; expected dense floats. {error}") from error
+    return array
 
 
 def _flat(tree: Any, path: tuple[str, ...] = ()) -> Named:
