@@ -22,7 +22,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import featurize
-from scanrnn_dist.layered import LayeredRun, engine_for
+from scanrnn_dist.layered import LayeredEngine, LayeredRun
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Run
 from scanrnn_dist.spec import scan_rnn_forward
@@ -300,7 +300,9 @@ def test_the_table_covers_every_readout_and_kind_of_cell() -> None:
 def test_a_later_layer_does_not_fall_behind() -> None:
     """What one layer gives waits for the next one within its look-ahead."""
     encoder = Encoder.from_seed(0, 2, 8, num_layers=3, bidirectional=True)
-    engine = engine_for(encoder, mesh_of(1), WindowShape(4, 4, 6))
+    engine = LayeredEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
+    slower = WindowShape(4, 4, 2)  # a third of the steps in a window
+    engine.layers[1] = tuple(Engine(part, mesh_of(1), slower) for part in encoder.directions()[1])
     run = LayeredRun(engine)
     rows = [np.zeros((40, 2), np.float32)] * 20
     worst = finished = 0
@@ -313,7 +315,7 @@ def test_a_later_layer_does_not_fall_behind() -> None:
             worst = max(worst, *(later.steps_waiting for layer in run._runs[1:] for later in layer))
     finished += sum(len(one.rows) for one in run.results())
     run.close()
-    assert finished == run.statistics.rows > 100
+    assert finished == run.statistics.rows >= 40
     assert worst <= 8 * 4 * 24  # two windows of 4 lanes, and what windows of the layer before hand on at once
 
 
