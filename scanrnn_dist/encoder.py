@@ -133,6 +133,8 @@ class Encoder(nnx.Module):
             given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
         except TypeError as error:
             raise ConfigError(f"dtype is {dtype!r}; expected a float type such as 'bfloat16'.") from error
+        if given.get("dtype") == np.float64 and not jax.config.read("jax_enable_x64"):
+            raise ConfigError("dtype is float64, which JAX would round to float32; set JAX_ENABLE_X64=1 for it.")
         H, width = int(hidden_features), int(in_features)
         layers: list[Any] = []
         for _ in range(int(num_layers)):
@@ -205,6 +207,8 @@ class Encoder(nnx.Module):
     def initial_state(self, carry: jax.Array | None = None) -> State:
         """The state before the first step; `carry`, `(carry_features,)`, is that of the cells one after the other."""
         carries = [initial_carry(cell, self.fill) for cell in self.layers]
+        if self.output_dtype == jnp.float64:  # or each step would be rounded to the parameters' dtype
+            carries = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, carries)
         if carry is not None:
             with jax.numpy_dtype_promotion("standard"):  # a carry may hold several dtypes
                 flat, restore = ravel_pytree(carries)
@@ -228,7 +232,7 @@ class Encoder(nnx.Module):
             hidden_state(self.layers[-1], state.carries[-1]) if name == "last" else pooled(state.pools, name)
             for name in self.readout_names
         ]
-        return jnp.concatenate([at_least_float32(part.reshape(-1)) for part in parts])
+        return jnp.concatenate([part.reshape(-1).astype(self.output_dtype) for part in parts])
 
     def directions(self) -> list[tuple[_Direction, _Direction]]:
         """Of a bidirectional encoder, an encoder of one cell for each direction of each layer.

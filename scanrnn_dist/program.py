@@ -48,7 +48,7 @@ def block_scan(
         new, y = encoder.step(state, x_t)
         return chosen(t < count, new, state), y if encoder.gives_steps else None
 
-    state, steps = jax.lax.scan(step, state, (jnp.arange(len(values)), values))
+    state, steps = jax.lax.scan(step, state, (jnp.arange(len(values), dtype=jnp.int32), values))
     return state, encoder.readout(state) if steps is None else steps.astype(encoder.pool_dtype)
 
 

@@ -62,6 +62,7 @@ def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
     ("option", "value", "message"),
     [
         ("--dtype", "float33", "dtype is 'float33'; expected a float type"),
+        ("--dtype", "float64", "set JAX_ENABLE_X64=1"),
         ("--scan", "loop", "scan is 'loop'; expected 'lax'"),
         ("--precision", "most", "precision is 'most'; expected one of highest"),
         ("--readout", "first", "readout is 'first'; expected one or several of last, mean, max"),

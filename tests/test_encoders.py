@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -373,3 +374,13 @@ def test_a_file_may_hold_any_dtype_of_parameters(tmp_path: Path) -> None:
     )
     Encoder(cell).save(tmp_path / "e.safetensors")
     assert Encoder.load(tmp_path / "e.safetensors").fingerprint == Encoder(cell).fingerprint
+
+
+def test_float64_is_computed_in_float64() -> None:
+    with jax.enable_x64(True):
+        encoder = Encoder.from_seed(0, D, H, dtype="float64")
+        features = encode(encoder, ROWS, mesh=mesh_of(2), window_shape=SHAPE)
+        assert features.dtype == np.float64
+        weights = oracle.weights_of(encoder.cell)
+    wanted = np.stack([oracle.gru(weights, row) for row in ROWS])
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-14)
