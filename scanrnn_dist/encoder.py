@@ -305,10 +305,7 @@ class Encoder(nnx.Module):
         axes: Any = nnx.StateAxes({self._is_changing: nnx.Carry, ...: None})  # type: ignore[arg-type]
 
         def step(layers: Any, state: State, at: tuple[jax.Array, jax.Array]) -> Any:
-            is_real, x_t = at
-            lifted = _Direction(layers, self, self.readout_names)
-            new, y = lifted.step(state, x_t)
-            return chosen(is_real, new, state), jnp.where(is_real, y, 0) if self.gives_steps else None
+            return _Direction(layers, self, self.readout_names)._masked_step(state, at)
 
         lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
         final, steps = lift(nnx.clone(self.layers), state._replace(variables=None), (is_real, x))
@@ -374,8 +371,10 @@ class Encoder(nnx.Module):
     def _settle(self) -> None:
         """Trace a step once: learn the outputs' size and which variables change, and see that the sizes fit."""
         try:
-            for part in [part for pair in self.directions() for part in pair] if self.is_bidirectional else [self]:
-                part._learn()
+            if self.is_bidirectional:
+                self.directions()  # each of which learns this of its cell
+            else:
+                self._learn()
         except (TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise

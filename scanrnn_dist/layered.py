@@ -41,8 +41,8 @@ class LayeredEngine:
         ]
         first = self.layers[0][0]
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
-        self.out_features, self.gives_steps = encoder.out_features, encoder.gives_steps
-        self.dtype = self.layers[-1][0].dtype
+        self.out_features = sum(direction.out_features for direction in self.layers[-1])
+        self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
         self.carry_features = encoder.carry_features if own_carries else 0
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 

@@ -187,7 +187,7 @@ class Tape:
         return self.blocks_waiting == 0 and 0 < len(self._cut.row) <= lanes
 
     def move(self, devices: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Go on with `lanes` lanes on each device; no row may wait, and those that were cut must fit.
+        """Go on with `lanes` lanes on each device, which the rows that were cut must fit into.
 
         They are dealt out to the devices, longest first, and stay in order of lanes.
 
