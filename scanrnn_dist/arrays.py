@@ -15,6 +15,7 @@ from scanrnn_dist.layered import engine_for, run_of
 from scanrnn_dist.progress import rows_progress
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import checked_max_steps
+from scanrnn_dist.step_outputs import FeatureRows
 from scanrnn_dist.tape import WindowShape
 
 
@@ -69,23 +70,15 @@ def encode(
             "to let it reach the features of its own row."
         )
     engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
-    features: Any = np.empty((len(ragged), engine.out_features), engine.dtype)
-    if engine.gives_steps:
-        features = [np.empty((0, engine.out_features), np.float32)] * len(ragged)
+    features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None)
     with closing(run_of(engine)) as run, progress as advance:
         run.submit(ragged, max_steps, None if initial_carry is None else np.asarray(initial_carry))
         while run.is_busy:
             for finished in run.advance():
-                if engine.gives_steps:
-                    for nth, row in enumerate(finished.rows):
-                        features[row] = finished.features.row(nth)
-                else:
-                    features[finished.rows] = finished.features
+                features.place(finished.rows, finished.features)
                 advance(len(finished.rows))
-    if not engine.gives_steps:
-        return features
-    return Ragged.from_sequences(features) if features else Ragged.empty(engine.out_features)
+    return features.result
 
 
 def as_ragged(sequences: Any, seq_lengths: Any, in_features: int, nonfinite: Literal["error", "propagate"]) -> Ragged:

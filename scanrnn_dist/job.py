@@ -40,6 +40,7 @@ from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.profiling import stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Finished, Run, Statistics, checked_max_steps
+from scanrnn_dist.step_outputs import FeatureRows
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 2 << 20
@@ -171,7 +172,7 @@ def featurize(
         writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
         stream = _Stream(run, chunks, max_steps, initial_carry, lossy_cast)
         for finished in stream:
-            writer.put(finished.unit, finished.kept, finished.finished_features)
+            writer.put(finished.unit, finished.kept, finished.features.result)
             if on_rows is not None:
                 on_rows(finished.kept.num_rows)
         writer.finish()
@@ -188,23 +189,9 @@ class _OpenChunk:
     unit: Unit
     first_row: int  # as the engine counts rows
     kept: pa.RecordBatch
-    features: Any  # (n, out_features), or a list of the steps' outputs by row
+    features: FeatureRows
     rows_left: int
     nbytes: int  # asked for at every chunk that is read, of all that are open
-
-    def place(self, rows: np.ndarray, features: Any) -> None:
-        """Take the features of some rows, by their numbers within the chunk."""
-        if isinstance(features, list):
-            for row, steps in zip(rows, features, strict=True):
-                self.features[row] = steps
-        else:
-            self.features[rows] = features
-        self.rows_left -= len(rows)
-
-    @property
-    def finished_features(self) -> np.ndarray | Ragged:
-        """The features of all rows."""
-        return Ragged.from_sequences(self.features) if isinstance(self.features, list) else self.features
 
 
 class _Stream:
@@ -261,10 +248,9 @@ class _Stream:
     def _take(self, chunk: Chunk) -> None:
         """Hand the engine the rows of a chunk."""
         engine, rows = self._run.engine, len(chunk.sequences)
-        features: Any = np.empty((0 if engine.gives_steps else rows, engine.out_features), np.float32)
+        features = FeatureRows(rows, engine.out_features, steps=engine.gives_steps)
         nbytes = chunk.kept.nbytes + features.nbytes
         if engine.gives_steps:
-            features = [np.empty((0, engine.out_features), np.float32)] * rows
             lengths = chunk.sequences.lengths
             steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
             nbytes += 4 * engine.out_features * int(steps.sum())
@@ -279,15 +265,14 @@ class _Stream:
         """Put features where their rows stand."""
         order = np.argsort(finished.rows)
         rows, features = finished.rows[order], finished.features
-        is_ragged = isinstance(features, Ragged)
         bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
         for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
             if begin < end:
-                mine = order[begin:end]
-                chunk.place(
-                    rows[begin:end] - chunk.first_row,
-                    [features.row(nth) for nth in mine] if is_ragged else features[mine],
-                )
+                # Those of all steps come in order of rows.
+                is_ragged = isinstance(features, Ragged)
+                mine = features.slice(begin, end) if is_ragged else features[order[begin:end]]
+                chunk.features.place(rows[begin:end] - chunk.first_row, mine)
+                chunk.rows_left -= end - begin
 
 
 def _check_apart(plan: Plan, destination: Path) -> None:

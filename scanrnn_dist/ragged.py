@@ -63,6 +63,10 @@ class Ragged:
         """Row `index` as a view, `(T, D)` float32."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def slice(self, begin: int, end: int) -> Ragged:
+        """Rows `begin` to `end`, as views."""
+        return Ragged(self.values, self.offsets[begin : end + 1])
+
     def first_steps(self, max_steps: int | None) -> Ragged:
         """The first `max_steps` steps of every row, copied; the rows as they are where that is None."""
         if max_steps is None:

@@ -181,7 +181,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
         )  # fmt: skip
         with closing(chunks):
             for chunk in chunks:
-                taken = _first(chunk.sequences, most_rows - rows)
+                taken = chunk.sequences.slice(0, most_rows - rows)
                 sample.append(taken)
                 rows, nbytes = rows + len(taken), nbytes + int(taken.lengths.sum()) * 4 * encoder.in_features
                 if rows >= most_rows or nbytes >= most_bytes:
@@ -207,10 +207,6 @@ def _run(engine: Engine | LayeredEngine, sample: Sequence[Ragged]) -> tuple[floa
                 run.advance(more=True)
         run.results()
     return time.perf_counter() - begin, run.statistics.occupancy
-
-
-def _first(ragged: Ragged, rows: int) -> Ragged:
-    return Ragged(ragged.values, ragged.offsets[: rows + 1])
 
 
 def _steps(sample: Sequence[Ragged]) -> int:
