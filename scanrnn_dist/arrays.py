@@ -71,13 +71,14 @@ def encode(
         )
     engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
     features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
-    progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext(lambda rows: None)
-    with closing(run_of(engine)) as run, progress as advance:
+    progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
+    with closing(run_of(engine)) as run, progress as shown:
         run.submit(ragged, max_steps, None if initial_carry is None else np.asarray(initial_carry))
         while run.is_busy:
             for finished in run.advance():
                 features.place(finished.rows, finished.features)
-                advance(len(finished.rows))
+                if shown is not None:
+                    shown.advance(len(finished.rows))
     return features.result
 
 

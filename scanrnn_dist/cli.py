@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.tape import WindowShape
 
 CTRL_C = 130
-STOPPED = "Stopped. Finished parts are whole, the output is not complete: start again with another destination."
+STOPPED = "Stopped. What was committed is whole; the same command goes on from there."
 DEFAULT_HIDDEN = 64
 """Where a command can do without being told: demo and plan."""
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
@@ -44,7 +45,10 @@ app = typer.Typer(
 app.add_typer(encoder_app, name="encoder")
 
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
-Destination = Annotated[Path, typer.Argument(help="A folder that is new or empty.", metavar="DST")]
+Destination = Annotated[
+    str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
+]
+Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the sequences, if several could.")]
 Keep = Annotated[str | None, typer.Option(help="Columns to carry along, with commas; all others if not given.")]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
@@ -70,6 +74,22 @@ ProfileFolder = Annotated[
 ]
 ProfileSeconds = Annotated[float | None, typer.Option(help="How much --profile traces, once compiled. 2 if not given.")]
 Rounds = Annotated[int | None, typer.Option(help="Rounds of every shape. 7 if not given.", min=1)]
+ShareText = Annotated[
+    str | None,
+    typer.Option("--shard", help="Do the K-th of N shares only; auto: as Slurm or Kubernetes says.", metavar="K/N"),
+]
+Steal = Annotated[bool, typer.Option("--steal", help="Once done, take over the shares of processes that stopped.")]
+AllowMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Go on with a job of another device kind, XLA flags or versions.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Begin anew; the old output is replaced once the new one is complete.")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Try units again that ended their process twice.")]
+LockSeconds = Annotated[
+    float | None,
+    typer.Option("--lock-seconds", help="Not heard of for so long, a process has stopped. 60 if not given.", min=0.1),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -110,7 +130,7 @@ def demo(
     make_source(source, rows, seed)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
     planned = plan_job(source)
-    print(_indented(_featurize(planned, _encoder(planned, None, hidden, seed), destination, {})))
+    print(_indented(_featurize(planned, _encoder(planned, None, hidden, seed), str(destination), {})))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(_indented(verify_output(destination)))
     table = pq.read_table(destination)
@@ -164,6 +184,12 @@ def featurize(
     lanes: Lanes = None,
     block_steps: BlockSteps = None,
     window_blocks: WindowBlocks = None,
+    shard: ShareText = None,
+    steal: Steal = False,
+    allow_mixed: AllowMixed = False,
+    restart: Restart = False,
+    retry: Retry = False,
+    lock_seconds: LockSeconds = None,
     profile: ProfileFolder = None,
     profile_seconds: ProfileSeconds = None,
     compilation_cache: CacheFolder = None,
@@ -171,7 +197,8 @@ def featurize(
 ) -> None:
     """Write the features of every row of SRC to DST, a Parquet data set in the same order.
 
-    Give either --hidden (and --seed), for a GRU with random weights, or --encoder.
+    Give either --hidden (and --seed), for a GRU with random weights, or --encoder. The same command again goes on where
+    an earlier one was stopped.
     """
     if (encoder is None) == (hidden is None):
         raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
@@ -179,19 +206,24 @@ def featurize(
         raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
     if profile is None and profile_seconds is not None:
         raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
-    if profile is not None and profile.resolve().is_relative_to(destination.resolve()):
+    if profile is not None and profile.resolve().is_relative_to(Path(destination).resolve()):
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     _start_jax(devices)
     _use_cache(compilation_cache)
-    from scanrnn_dist.dataset.plan import plan_job
+    from scanrnn_dist.dataset.attempt import Sharing
+    from scanrnn_dist.dataset.opening import plan_for
     from scanrnn_dist.profiling import profile as profiled
 
-    planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
+    chosen_share = _share(shard)
+    columns = _given(column=column, keep=_names(keep), rows_per_part=rows_per_part)
+    planned = plan_for(destination, _one_or_many(source), restart=restart, **columns)
     chosen = _encoder(planned, encoder, hidden, seed or 0)
     sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     with nullcontext() if profile is None else profiled(profile, **_given(seconds=profile_seconds)):
-        options = _given(max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast)
-        report = _featurize(planned, chosen, destination, sizes, **options)
+        sharing = Sharing(**_given(share=chosen_share, expiry_seconds=lock_seconds), steal=steal, retry=retry)
+        options = _given(max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast, sharing=sharing)
+        flags = {"allow_mixed": allow_mixed, "restart": restart}
+        report = _featurize(planned, chosen, destination, sizes, **options, **flags)
     if profile is not None:
         _to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print(json.dumps(dataclasses.asdict(report)) if as_json else report)
@@ -237,7 +269,7 @@ def bench(
 
 @app.command()
 def verify(
-    destination: Annotated[Path, typer.Argument(help="A folder that featurize wrote.", metavar="DST")],
+    destination: Output,
     sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
     seed: Annotated[int, typer.Option(help="Of the choice of these rows.")] = 0,
     compilation_cache: CacheFolder = None,
@@ -259,6 +291,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
     signal.signal(signal.SIGTERM, _terminated)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:
         app(arguments, prog_name="scanrnn")
     except ScanRNNError as error:
@@ -336,14 +370,27 @@ def _window_shape(encoder: Encoder, sizes: dict[str, int]) -> WindowShape:
     return dataclasses.replace(window_shape_for(encoder, default_mesh()), **sizes)
 
 
-def _featurize(planned: Plan, encoder: Encoder, destination: Path, sizes: dict[str, int], **options: Any) -> JobReport:
+def _share(shard: str | None) -> tuple[int, int] | None:
+    """The share that --shard means, said where it was not told but seen."""
+    if shard is None:
+        return None
+    from scanrnn_dist.distributed import share_of
+
+    share, seen = share_of(shard)
+    if shard.startswith("auto"):
+        _to_stderr(f"--shard {shard} is {share[0]}/{share[1]}: {seen}.")
+    return share
+
+
+def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[str, int], **options: Any) -> JobReport:
     """Featurize with a progress display."""
     from scanrnn_dist.job import featurize as featurize_plan
     from scanrnn_dist.progress import rows_progress
 
     shape = _window_shape(encoder, sizes)
-    with rows_progress("featurize", planned.source.rows) as on_rows:
-        return featurize_plan(encoder, planned, destination, window_shape=shape, on_rows=on_rows, **options)
+    with rows_progress("featurize", planned.source.rows) as progress:
+        hears = {"on_start": progress.start, "on_rows": progress.advance}
+        return featurize_plan(encoder, planned, destination, window_shape=shape, **hears, **options)
 
 
 def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
@@ -351,8 +398,9 @@ def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     import jax
 
     from scanrnn_dist.dataset.parts import WAITING_BYTES
-    from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES
+    from scanrnn_dist.job import PREFETCH_BYTES
     from scanrnn_dist.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+    from scanrnn_dist.stream import OPEN_BYTES
 
     shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features

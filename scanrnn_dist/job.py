@@ -1,7 +1,8 @@
 """Door 2: `featurize`, from a Parquet data set to one with a feature vector per row. Read -> tape -> run -> write.
 
-The only place where the two halves meet: `dataset/`, which knows Parquet and no JAX, and `run.py`, which knows JAX
-and no Parquet. Three threads overlap: one decodes ahead, this one feeds the devices, one writes.
+Here and in `stream.py` the two halves meet: `dataset/`, which knows Parquet and no JAX, and `run.py`, which knows JAX
+and no Parquet. Three threads overlap: one decodes ahead, this one feeds the devices, one writes. What is committed, who
+does what, and how a job goes on after a crash, is `dataset/attempt.py`'s.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatch
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +24,36 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.attempt import Attempt, Sharing
+from scanrnn_dist.dataset.manifest import ENCODER, JOB_FORMAT, Manifest
+from scanrnn_dist.dataset.opening import check_apart, open_job, plan_for
 from scanrnn_dist.dataset.parts import PartsWriter
-from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
-from scanrnn_dist.dataset.reader import Chunk, Prefetched, read_chunks
-from scanrnn_dist.dataset.source import Unit
+from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
+from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.store import open_store
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine
-from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.layered import LayeredEngine, LayeredRun, engine_for, run_of
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.layered import LayeredEngine, engine_for, run_of
 from scanrnn_dist.mesh import compiler_options, device_kind
 from scanrnn_dist.profiling import stage
-from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Finished, Run, Statistics, checked_max_steps
-from scanrnn_dist.step_outputs import FeatureRows
+from scanrnn_dist.run import Statistics, checked_max_steps
+from scanrnn_dist.stream import Stream
 from scanrnn_dist.tape import WindowShape
 
 CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
 was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
 PREFETCH_BYTES = 8 << 20
-OPEN_BYTES = 64 << 20
-"""Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a job did.
+    """What a call did, of a job that others may have a part in.
+
+    `rows`, `steps` and `parts` are of this call; `rows_before` were committed when it began, `units_left` are other
+    processes' to do, and `is_complete` tells whether `_SUCCESS` is there.
 
     `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
     positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
@@ -64,6 +64,9 @@ class JobReport:
     rows: int
     steps: int
     parts: int
+    rows_before: int
+    units_left: int
+    is_complete: bool
     seconds: float
     gflops: float
     occupancy: float
@@ -78,12 +81,16 @@ class JobReport:
         object.__setattr__(self, "rows_per_second", self.rows / self.seconds)
 
     def __str__(self) -> str:
+        if not self.rows and self.is_complete and self.rows_before:
+            return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
+        before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
+        left = "" if self.is_complete else f"\nNot complete: {self.units_left:,} units are left to other processes"
         return (
-            f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}\n"
+            f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
             f"occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
-            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB"
+            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{left}"
         )
 
 
@@ -100,6 +107,10 @@ def featurize(
     initial_carry: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
+    sharing: Sharing | None = None,
+    allow_mixed: bool = False,
+    restart: bool = False,
+    on_start: Callable[[int, int], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> JobReport:
     """Write a Parquet data set with the features of every row of another one, in input order.
@@ -108,11 +119,13 @@ def featurize(
     columns and `features: fixed_size_list<float32>[out_features]`, or a list of them where the readout is `"steps"`.
     Its records stand in `destination/_scanrnn`, and `destination/_SUCCESS` appears last.
 
+    The same call again goes on where an earlier one was stopped, in whatever way; after a finished one it does nothing.
+
     Args:
         encoder: the cell and its readout.
         source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files; or a `Plan`,
             which has settled `column`, `keep` and `rows_per_part` already.
-        destination: a folder that is new or empty.
+        destination: a folder, or a URI such as `s3://bucket/folder`, that is new, empty, or holds this same job.
         column: the column that holds the sequences; None where only one can.
         keep: the columns to carry along; None keeps all but the sequence column.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
@@ -122,15 +135,24 @@ def featurize(
             None for the encoder's.
         rows_per_part: rows of a part, about.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
+        sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
+            and nothing, when None.
+        allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
+            versions, which may give other bits.
+        restart: whether to begin anew where the destination holds a job, finished or not, of whatever kind. The old
+            output stands until the new one is complete, and is then replaced.
+        on_start: called once with the rows that are committed already, and those of the job.
         on_rows: called with the number of rows each time some are finished.
 
     Returns:
         What was done and how fast.
 
     Raises:
-        ConfigError: arguments that do not fit, or a destination that holds something.
-        DataError: data that is not what it should be; file, row group and row are named.
-        StoppedError: the destination's file system refused.
+        ConfigError: arguments that do not fit, or a destination that holds something else, or a job with other
+            arguments; the differences are named.
+        DataError: data that is not what it should be; file, row group and row are named. Or a source that changed
+            since the job began.
+        StoppedError: the destination's file system refused, or another process works on the same share.
 
     Example:
         >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
@@ -142,201 +164,140 @@ def featurize(
     """
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     begin = time.perf_counter()
-    if isinstance(source, Plan):
-        plan = source
-    else:
-        plan = plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
-    if "://" in str(destination):
-        raise ConfigError(f"The destination {destination} is a URI; expected a folder of this machine.")
-    if initial_carry is not None and initial_carry not in plan.keep:
-        raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {plan.keep}.")
-    manifest = Manifest(Path(destination))
-    _check_apart(plan, manifest.destination)
-    chunks = read_chunks(
-        plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=encoder.in_features,
-        chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES, lossy_cast=lossy_cast, stage=stage,
-    )  # fmt: skip
-    with closing(chunks), ExitStack() as stack:
-        engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
-        options = {
-            "column": plan.column, "keep": plan.keep, "max_steps": max_steps, "initial_carry": initial_carry,
-            "rows_per_part": plan.rows_per_part, "lossy_cast": lossy_cast,
-        }  # fmt: skip
-        described = _describe(engine, options)
-        manifest.create()
-        manifest.write_job({**described, **plan.records})
-        _save_encoder(manifest, encoder)
-        metadata = {"scanrnn_dist": json.dumps(described)}
-        schema = part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
-        run = stack.enter_context(closing(run_of(engine)))
-        writer = stack.enter_context(PartsWriter(manifest, schema, len(plan.units), stage))
-        stream = _Stream(run, chunks, max_steps, initial_carry, lossy_cast)
-        for finished in stream:
-            writer.put(finished.unit, finished.kept, finished.features.result)
-            if on_rows is not None:
-                on_rows(finished.kept.num_rows)
-        writer.finish()
-    totals = {"rows": run.statistics.rows, "steps": run.statistics.steps, "parts": writer.parts}
-    manifest.write_success(totals)
-    waits = stream.read_wait_seconds, writer.wait_seconds
-    return _report(manifest, run.statistics, encoder, writer.parts, time.perf_counter() - begin, *waits)
+    if not isinstance(source, Plan):
+        source = plan_for(
+            destination, source, column=column, keep=keep, rows_per_part=rows_per_part, restart=restart
+        )
+    if initial_carry is not None and initial_carry not in source.keep:
+        raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {source.keep}.")
+    engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
+    options = {
+        "source": source.given, "column": source.column, "keep": list(source.keep), "max_steps": max_steps,
+        "initial_carry": initial_carry, "rows_per_part": source.rows_per_part, "lossy_cast": lossy_cast,
+    }  # fmt: skip
+    job = _describe(engine, options)
+    check_apart(source, destination)
+    manifest, plan = open_job(destination, job, source, allow_mixed=allow_mixed, restart=restart)
+    _save_encoder(manifest, encoder)
+    work = _Work(engine, plan, max_steps, initial_carry, lossy_cast, on_rows)
+    if manifest.is_complete:
+        totals, _ = manifest.read_success()
+        return work.report(manifest, totals["rows"], 0, True, begin)
+    header = {"environment": job["environment"], "devices": engine.devices}
+    schema = _schema(engine, plan, job)
+    with Attempt(manifest, plan.units, sharing or Sharing(), header) as attempt:
+        rows_before = attempt.commits().rows
+        if on_start is not None:
+            on_start(rows_before, plan.source.rows)
+        for numbers, alone in attempt.work():
+            work.do(attempt, manifest, schema, numbers, alone)
+    is_complete = manifest.is_complete
+    report = work.report(manifest, rows_before, attempt.units_left, is_complete, begin)
+    if restart and is_complete:
+        Manifest(open_store(destination)).publish_restart()
+    return report
 
 
 @dataclass
-class _OpenChunk:
-    """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
+class _Work:
+    """What units are put through, and what was done so far."""
 
-    unit: Unit
-    first_row: int  # as the engine counts rows
-    kept: pa.RecordBatch
-    features: FeatureRows
-    rows_left: int
-    nbytes: int  # asked for at every chunk that is read, of all that are open
+    engine: Engine | LayeredEngine
+    plan: Plan
+    max_steps: int | None
+    initial_carry: str | None
+    lossy_cast: bool
+    on_rows: Callable[[int], None] | None
+    statistics: Statistics = field(default_factory=Statistics)
+    parts: int = 0
+    read_wait_seconds: float = 0.0
+    write_wait_seconds: float = 0.0
 
+    def do(self, attempt: Attempt, manifest: Manifest, schema: pa.Schema, numbers: np.ndarray, alone: bool) -> None:
+        """Read, compute and write the units of these numbers."""
+        plan, units = self.plan, max(1, len(self.plan.units))
+        chunks = read_chunks(
+            plan.source, attempt.begun(numbers, alone), column=plan.column, keep=plan.keep,
+            in_features=self.engine.encoder.in_features, chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES,
+            lossy_cast=self.lossy_cast, stage=stage,
+        )  # fmt: skip
+        writer = PartsWriter(manifest.store, schema, units, attempt.log, stage, attempt.committed)
+        with closing(chunks), closing(run_of(self.engine)) as run, writer:
+            stream = Stream(run, chunks, self.max_steps, self.initial_carry, self.lossy_cast)
+            for finished in stream:
+                attempt.check()
+                writer.put(finished.unit, finished.kept, finished.features.result)
+                if self.on_rows is not None:
+                    self.on_rows(finished.kept.num_rows)
+            if not len(plan.units):
+                writer.put_empty()
+            writer.finish()
+        self.statistics += run.statistics
+        self.parts += writer.parts
+        self.read_wait_seconds += stream.read_wait_seconds
+        self.write_wait_seconds += writer.wait_seconds
 
-class _Stream:
-    """Chunks in, the same chunks with features out, in order; iterating it runs the engine.
-
-    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
-    `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
-    """
-
-    def __init__(
-        self,
-        run: Run | LayeredRun,
-        chunks: Prefetched,
-        max_steps: int | None,
-        initial_carry: str | None,
-        lossy_cast: bool,
-    ) -> None:
-        self.read_wait_seconds = 0.0
-        self._run, self._chunks, self._max_steps = run, chunks, max_steps
-        self._carry_column, self._lossy_cast = initial_carry, lossy_cast
-        self._open: deque[_OpenChunk] = deque()
-        self._is_exhausted = False
-
-    def __iter__(self) -> Iterator[_OpenChunk]:
-        while True:
-            more = self._fill()
-            if not more and not self._run.is_busy:
-                return
-            for finished in self._run.advance(more):
-                self._place(finished)
-            while self._open and self._open[0].rows_left == 0:
-                yield self._open.popleft()
-
-    def _fill(self) -> bool:
-        """Hand the engine rows until it has enough; whether it has a window of them and may count on more.
-
-        Not if there are no more, or if rows that are longer than a window fill the memory before they fill the lanes.
-        Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
-        """
-        while self._run.wants_rows and not self._is_exhausted:
-            if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
-                return False
-            if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
-                return True
-            begin = time.perf_counter()
-            chunk = next(self._chunks, None)
-            self.read_wait_seconds += time.perf_counter() - begin
-            if chunk is None:
-                self._is_exhausted = True
-                return False
-            self._take(chunk)
-        return self._run.has_window and not self._is_exhausted
-
-    def _take(self, chunk: Chunk) -> None:
-        """Hand the engine the rows of a chunk."""
-        engine, rows = self._run.engine, len(chunk.sequences)
-        features = FeatureRows(rows, engine.out_features, steps=engine.gives_steps)
-        nbytes = chunk.kept.nbytes + features.nbytes
-        if engine.gives_steps:
-            lengths = chunk.sequences.lengths
-            steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
-            nbytes += 4 * engine.out_features * int(steps.sum())
-        self._open.append(_OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
-        carries = None
-        if self._carry_column is not None:
-            size, lossy = engine.carry_features, self._lossy_cast
-            carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
-        self._run.submit(chunk.sequences, self._max_steps, carries)
-
-    def _place(self, finished: Finished) -> None:
-        """Put features where their rows stand."""
-        order = np.argsort(finished.rows)
-        rows, features = finished.rows[order], finished.features
-        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
-        for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
-            if begin < end:
-                # Those of all steps come in order of rows.
-                is_ragged = isinstance(features, Ragged)
-                mine = features.slice(begin, end) if is_ragged else features[order[begin:end]]
-                chunk.features.place(rows[begin:end] - chunk.first_row, mine)
-                chunk.rows_left -= end - begin
-
-
-def _check_apart(plan: Plan, destination: Path) -> None:
-    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files."""
-    resolved = destination.resolve()
-    for file in plan.source.files:
-        if resolved in Path(file.path).resolve().parents or resolved == Path(file.path).resolve():
-            raise ConfigError(f"The destination {destination} holds the source file {file.path}; choose another.")
-    for given in [plan.given] if isinstance(plan.given, str) else plan.given:
-        in_folder = Path(given).is_dir() and resolved.is_relative_to(Path(given).resolve())
-        in_glob = "**" in given and fnmatch(str(resolved / "part-00000.parquet"), given)
-        if in_folder or in_glob:
-            raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
+    def report(self, manifest: Manifest, rows_before: int, units_left: int, is_complete: bool, begin: float) -> JobReport:
+        """What was done since `begin`."""
+        seconds = time.perf_counter() - begin
+        return JobReport(
+            destination=manifest.store.root,
+            rows=self.statistics.rows,
+            steps=self.statistics.steps,
+            parts=self.parts,
+            rows_before=rows_before,
+            units_left=units_left,
+            is_complete=is_complete,
+            seconds=seconds,
+            gflops=self.engine.encoder.flops_per_step * self.statistics.steps / seconds / 1e9,
+            occupancy=self.statistics.occupancy,
+            compilations=self.statistics.compilations,
+            read_wait_seconds=self.read_wait_seconds,
+            device_wait_seconds=self.statistics.device_wait_seconds,
+            write_wait_seconds=self.write_wait_seconds,
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
 
 
 def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[str, Any]:
-    """All that the bits of the features depend on, for the records and the parts' metadata."""
+    """What the job is, for the records: all that the bits of the features depend on.
+
+    What stands under `environment` may differ from one attempt to the next where the user allows it.
+    """
     return {
-        "format": "scanrnn_dist.job/1",
+        "format": JOB_FORMAT,
         "encoder": {"fingerprint": engine.encoder.fingerprint, "architecture": engine.encoder.architecture},
         "options": options,
-        "window": {**asdict(engine.shape), "device_kind": device_kind(engine.mesh), "devices": engine.devices},
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "compiler_options": compiler_options(engine.mesh),
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            **{package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")},
+        "window": asdict(engine.shape),
+        "environment": {
+            "device_kind": device_kind(engine.mesh),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            "compiler_options": compiler_options(engine.mesh),
+            "versions": {
+                "python": ".".join(map(str, sys.version_info[:3])),
+                **{package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")},
+            },
         },
     }
 
 
+def _schema(engine: Engine | LayeredEngine, plan: Plan, job: dict[str, Any]) -> pa.Schema:
+    """Of the parts, with the job in its metadata: the same for all attempts in one environment."""
+    metadata = {"scanrnn_dist": json.dumps(job)}
+    return part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
+
+
 def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:
-    """Keep the encoder with the records, if a file can hold it."""
-    try:
-        encoder.save(manifest.encoder_path)
-    except ConfigError:
-        return  # a cell of the user's own: `verify` then asks for the encoder
-    except OSError as error:
-        raise StoppedError(f"{manifest.encoder_path} could not be written: {error.strerror}.") from error
-
-
-def _report(
-    manifest: Manifest,
-    statistics: Statistics,
-    encoder: Encoder,
-    parts: int,
-    seconds: float,
-    read_wait_seconds: float,
-    write_wait_seconds: float,
-) -> JobReport:
-    return JobReport(
-        destination=str(manifest.destination),
-        rows=statistics.rows,
-        steps=statistics.steps,
-        parts=parts,
-        seconds=seconds,
-        gflops=encoder.flops_per_step * statistics.steps / seconds / 1e9,
-        occupancy=statistics.occupancy,
-        compilations=statistics.compilations,
-        read_wait_seconds=read_wait_seconds,
-        device_wait_seconds=statistics.device_wait_seconds,
-        write_wait_seconds=write_wait_seconds,
-        peak_memory_bytes=_peak_memory_bytes(),
-    )
+    """Keep the encoder with the records, if a file can hold it and none is there yet."""
+    if manifest.has_encoder:
+        return
+    with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
+        path = Path(folder) / "encoder.safetensors"
+        try:
+            encoder.save(path)
+        except ConfigError:
+            return  # a cell of the user's own: `verify` then asks for the encoder
+        manifest.store.write(ENCODER, path.read_bytes())
 
 
 def _peak_memory_bytes() -> int:

@@ -7,59 +7,99 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
 
 
+class Progress(Protocol):
+    """What is told of the rows."""
+
+    def start(self, done: int, total: int) -> None:
+        """Rows that were finished before, which count for no rate, and all there are."""
+
+    def advance(self, rows: int) -> None:
+        """Rows that were finished just now."""
+
+
 @contextmanager
-def rows_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of rows that were just finished, of `total`.
+def rows_progress(what: str, total: int) -> Iterator[Progress]:
+    """Yields what is to hear of rows, of `total`, as they are finished.
 
     Example:
-        >>> with rows_progress("featurize", total=2) as advance:
-        ...     advance(2)
+        >>> with rows_progress("featurize", total=2) as progress:
+        ...     progress.advance(2)
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(what, total)
+        yield _Lines(what, total)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
     )  # fmt: skip
-    begin = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total, rate="")
-
-        def advance(rows: int) -> None:
-            done = progress.tasks[task].completed + rows
-            rate = f"{done / max(time.monotonic() - begin, 1e-9):,.0f} rows/s"
-            progress.update(task, advance=rows, rate=rate)
-
-        yield advance
+    with RichProgress(*columns, console=console) as bar:
+        yield _Bar(bar, what, total)
 
 
-def _lines(what: str, total: int) -> Callable[[int], None]:
+class _Rate:
+    """Rows per second since the start, and the seconds that are left at this rate."""
+
+    def __init__(self, total: int) -> None:
+        self.begin, self.before, self.done, self.total = time.monotonic(), 0, 0, total
+
+    def start(self, done: int, total: int) -> None:
+        self.begin, self.before, self.done, self.total = time.monotonic(), done, done, total
+
+    @property
+    def rate(self) -> float:
+        return (self.done - self.before) / max(time.monotonic() - self.begin, 1e-9)
+
+    @property
+    def left_seconds(self) -> float:
+        return (self.total - self.done) / max(self.rate, 1e-9)
+
+
+class _Bar:
+    def __init__(self, bar: RichProgress, what: str, total: int) -> None:
+        self._bar, self._rate = bar, _Rate(total)
+        self._task = bar.add_task(what, total=total, rate="", left="")
+
+    def start(self, done: int, total: int) -> None:
+        self._rate.start(done, total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def advance(self, rows: int) -> None:
+        rate = self._rate
+        rate.done += rows
+        left = f"{timedelta(seconds=round(rate.left_seconds))} left"
+        self._bar.update(self._task, completed=rate.done, rate=f"{rate.rate:,.0f} rows/s", left=left)
+
+
+class _Lines:
     """Prints a line when `LINE_SECONDS` have passed since the last one."""
-    begin = last = time.monotonic()
-    done = 0
 
-    def advance(rows: int) -> None:
-        nonlocal done, last
-        done += rows
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS:
-            last = now
-            rate = done / max(now - begin, 1e-9)
-            left = (total - done) / max(rate, 1e-9)
-            share = done / max(total, 1)
-            line = f"{what}: {done:,} of {total:,} rows ({share:.0%}), {rate:,.0f} rows/s, {left:,.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._rate, self._last = what, _Rate(total), time.monotonic()
 
-    return advance
+    def start(self, done: int, total: int) -> None:
+        self._rate.start(done, total)
+        if done:
+            print(f"{self._what}: {done:,} of {total:,} rows were there before", file=sys.stderr, flush=True)
+
+    def advance(self, rows: int) -> None:
+        rate, now = self._rate, time.monotonic()
+        rate.done += rows
+        if now - self._last >= LINE_SECONDS:
+            self._last = now
+            share = rate.done / max(rate.total, 1)
+            line = f"{self._what}: {rate.done:,} of {rate.total:,} rows ({share:.0%}), {rate.rate:,.0f} rows/s"
+            print(f"{line}, {rate.left_seconds:,.0f} s left", file=sys.stderr, flush=True)

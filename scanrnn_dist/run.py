@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +49,10 @@ class Statistics:
     def occupancy(self) -> float:
         """Positions that did useful work, of all positions; 1 if there were none."""
         return self.steps / self.positions if self.positions else 1.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Of two runs, one after the other."""
+        return Statistics(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Finished(NamedTuple):

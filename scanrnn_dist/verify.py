@@ -1,4 +1,4 @@
-"""Is the output of a job what it should be? Every part against the records, and a sample recomputed.
+"""Is the output of a job what it should be? Every part against the records, ids against the source, a sample recomputed.
 
 The sample goes around the engine: each of its rows is read from the source anew and scanned alone by
 `Encoder.__call__`, which the tests hold to the specification bit for bit.
@@ -6,7 +6,9 @@ The sample goes around the engine: each of its rows is read from the source anew
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from flax import nnx
 
+from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.manifest import Manifest
-from scanrnn_dist.dataset.plan import Plan, plan_job
-from scanrnn_dist.dataset.reader import Chunk, read_chunks
-from scanrnn_dist.dataset.writer import PartRecord, file_sha256, read_features
+from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
+from scanrnn_dist.dataset.plan import Plan
+from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
+from scanrnn_dist.dataset.store import open_store
+from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -36,11 +39,21 @@ SAMPLE_UNITS = 8
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found right: parts and rows against the records, and a sample of rows against the specification."""
+    """What was found right.
+
+    Args:
+        destination: the output.
+        parts: that stand as they were written, one per unit.
+        rows: of these.
+        rows_compared: whose kept columns are those of the source.
+        sampled: rows that were recomputed alone by the specification.
+        greatest_difference: of their features.
+    """
 
     destination: str
     parts: int
     rows: int
+    rows_compared: int
     sampled: int
     greatest_difference: float
 
@@ -48,73 +61,79 @@ class Verification:
         text = f"{self.destination}: {self.parts} parts with {self.rows:,} rows stand as they were written"
         if not self.sampled:
             return text
-        return f"{text}; {self.sampled} rows recomputed alone, greatest difference {self.greatest_difference:.1e}"
+        return (
+            f"{text}; the kept columns of {self.rows_compared:,} rows are the source's; {self.sampled} rows recomputed "
+            f"alone, greatest difference {self.greatest_difference:.1e}"
+        )
 
 
-def verify(destination: str | Path, *, sample: int = 32, seed: int = 0, encoder: Encoder | None = None) -> Verification:
+def verify(
+    destination: str | os.PathLike[str], *, sample: int = 32, seed: int = 0, encoder: Encoder | None = None
+) -> Verification:
     """Check the output of a finished job.
 
     Args:
-        destination: the folder that `featurize` wrote.
-        sample: rows to recompute from the source; 0 for none, which needs no source.
+        destination: the folder or URI that `featurize` wrote to.
+        sample: rows to recompute from the source, whose kept columns are then compared for all rows; 0 to look at the
+            parts alone, which needs no source.
         seed: of the choice of these rows.
         encoder: for a cell that could not be written to a file; None takes the job's own.
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
-        DataError: the job is not finished, a part is missing, changed or surplus, or a row's features are not what the
-            specification gives.
+        DataError: the job is not finished, a part is missing, changed or surplus, a row's kept columns are not the
+            source's, or its features are not what the specification gives.
 
     Example:
         >>> verify("features")  # doctest: +SKIP
-        Verification(destination='features', parts=2, rows=640, sampled=32, greatest_difference=1.2e-07)
+        Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, greatest_difference=1.2e-07)
     """
-    manifest = Manifest(Path(destination))
+    manifest = Manifest(open_store(destination))
     job = manifest.read_job()
-    totals = manifest.read_success()
-    parts = manifest.read_parts()
-    _check_parts(manifest, parts, job, totals)
-    if sample < 1 or totals["rows"] == 0:
-        return Verification(str(destination), len(parts), totals["rows"], 0, 0.0)
+    totals, content = manifest.read_success()
+    parts = read_parts(content, manifest.store.path(PARTS))
+    plan = Plan.from_records(manifest.read_plan(job))
+    _check_parts(manifest, parts, plan, totals)
+    root, rows = manifest.store.root, int(totals["rows"])
+    if sample < 1 or rows == 0:
+        return Verification(root, len(parts), rows, 0, 0, 0.0)
     encoder = _encoder_of(manifest, job, encoder)
-    plan = _plan_of(job)
-    sampled, greatest = _recompute(manifest, plan, parts, encoder, job["options"], sample, np.random.default_rng(seed))
-    return Verification(str(destination), len(parts), totals["rows"], sampled, greatest)
+    _check_source(plan)
+    compared = sum(_compare_kept(manifest, plan, index) for index in range(len(plan.units)))
+    sampled, greatest = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
+    return Verification(root, len(parts), rows, compared, sampled, greatest)
 
 
-def _check_parts(manifest: Manifest, parts: dict[int, PartRecord], job: dict[str, Any], totals: dict[str, Any]) -> None:
+def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[str, Any]) -> None:
     """One part per unit, each with its hash, and no others."""
-    units = {number: unit[-1] for number, unit in enumerate(job["units"])} or {0: 0}
-    if parts.keys() != units.keys():
-        raise DataError(
-            f"{manifest.destination}: units {sorted(parts.keys() ^ units.keys())[:5]} have no part, or a surplus one."
-        )
-    for number, part in parts.items():
-        path = manifest.destination / part.name
-        if not path.is_file():
-            raise DataError(f"{path} is missing; expected {part.rows} rows.")
-        if part.rows != units[number] or path.stat().st_size != part.size_bytes or file_sha256(path) != part.sha256:
-            raise DataError(f"{path} changed after it was written: its size or SHA-256 is not the recorded one.")
-    surplus = _visible_files(manifest.destination) - {part.name for part in parts.values()}
+    store, rows = manifest.store, plan.units.rows if len(plan.units) else np.zeros(1, np.int64)
+    recorded = parts["unit"].to_numpy()
+    if not np.array_equal(recorded, np.arange(len(rows))):
+        differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
+        raise DataError(f"{store.root}: units {differ} have no part, or a surplus one.")
+    there = store.below()
+    for part in parts.to_pylist():
+        name = part_name(part["unit"], len(rows))
+        if name not in there:
+            raise DataError(f"{store.path(name)} is missing; expected {part['rows']} rows.")
+        is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
+        if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
+            raise DataError(f"{store.path(name)} changed after it was written: its size or SHA-256 is not the recorded one.")
+    # Every file that readers of data sets take for a part, whatever its ending.
+    visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
+    surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}
     if surplus:
-        raise DataError(f"{manifest.destination} holds files that no unit made: {sorted(surplus)[:5]}.")
-    if sum(part.rows for part in parts.values()) != totals["rows"]:
-        raise DataError(f"{manifest.destination}: the parts hold other rows than the {totals['rows']} of the job.")
-
-
-def _visible_files(folder: Path) -> set[str]:
-    """Every file below a folder that readers of data sets take for a part of it, whatever its ending."""
-    below = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    return {str(path) for path in below if not any(name[0] in "_." for name in path.parts)}
+        raise DataError(f"{store.root} holds files that no unit made: {sorted(surplus)[:5]}.")
+    if rows.sum() != totals["rows"]:
+        raise DataError(f"{store.root}: the parts hold other rows than the {totals['rows']} of the job.")
 
 
 def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:
     """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
-    if given is None and not manifest.encoder_path.exists():
-        raise ConfigError(
-            f"There is no {manifest.encoder_path}; pass the encoder, or sample=0 to check the parts alone."
-        )
-    encoder = given or Encoder.load(manifest.encoder_path)
+    if given is None and not manifest.has_encoder:
+        path = manifest.store.path(ENCODER)
+        raise ConfigError(f"There is no {path}; pass the encoder, or sample=0 to check the parts alone.")
+    encoder = given or _recorded_encoder(manifest)
     if encoder.fingerprint != job["encoder"]["fingerprint"]:
         raise ConfigError(
             f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "
@@ -123,30 +142,51 @@ def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) 
     return encoder
 
 
-def _plan_of(job: dict[str, Any]) -> Plan:
-    """The job's plan, made anew from its source, which must be as it was."""
-    options = job["options"]
-    try:
-        plan = plan_job(
-            job["source"], column=options["column"], keep=options["keep"], rows_per_part=options["rows_per_part"]
-        )
-    except ConfigError as error:
+def _recorded_encoder(manifest: Manifest) -> Encoder:
+    with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
+        path = Path(folder) / "encoder.safetensors"
+        path.write_bytes(manifest.store.read(ENCODER))
+        return Encoder.load(path)
+
+
+def _check_source(plan: Plan) -> None:
+    """Refuse a source that is not as it was when the job was planned."""
+    changes = plan.source_changes()
+    if changes:
         raise DataError(
-            f"The source cannot be read again: {error} With sample 0 the parts alone are checked."
-        ) from error
-    now = plan.records["files"]
-    for before, after in zip(job["files"], now, strict=False):
-        if before != after:
-            raise DataError(f"The source changed after the job: {before} (path, bytes, time) is now {after}.")
-    if len(job["files"]) != len(now):
-        raise DataError(f"The source changed after the job: it had {len(job['files'])} files and has {len(now)}.")
-    return plan
+            f"The source changed after the job: {'; '.join(changes)}. With sample 0 the parts alone are checked."
+        )
+
+
+def _compare_kept(manifest: Manifest, plan: Plan, index: int) -> int:
+    """Hold the kept columns of a part against those of the source, row by row; how many rows."""
+    unit, name = plan.units[index], part_name(index, len(plan.units))
+    written = read_part(manifest.store, name, list(plan.keep)) if plan.keep else None
+    rows = 0
+    for batch in read_kept(plan.source, unit, plan.keep) if written is not None else ():
+        part = written.slice(rows, batch.num_rows).combine_chunks()
+        expected = pa.Table.from_batches([batch]).combine_chunks()
+        if not part.equals(expected):
+            _raise_first_other(part, expected, f"{manifest.store.path(name)}, row", rows)
+        rows += batch.num_rows
+    return unit.rows
+
+
+def _raise_first_other(part: pa.Table, expected: pa.Table, where: str, first_row: int) -> None:
+    """Name the first row that differs, if one does: a NaN that was kept is as it was, though it equals nothing."""
+    for row, (is_there, should_be) in enumerate(zip(_rows(part), _rows(expected), strict=True), first_row):
+        if is_there != should_be:
+            raise DataError(f"{where} {row}: the kept columns are not those of the source.")
+
+
+def _rows(table: pa.Table) -> Iterator[str]:
+    """Every row as text, in which a NaN equals itself."""
+    return map(repr, table.to_pylist())
 
 
 def _recompute(
     manifest: Manifest,
     plan: Plan,
-    parts: dict[int, PartRecord],
     encoder: Encoder,
     options: dict[str, Any],
     sample: int,
@@ -157,20 +197,16 @@ def _recompute(
     greatest, sampled, tolerance = 0.0, 0, _tolerance(encoder)
     scan_alone = _scan_alone(encoder)
     for index in units:
-        unit, part = plan.units[index], manifest.destination / parts[int(index)].name
+        unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
-        features = read_features(part, rows)
-        kept = pq.read_table(part, columns=list(plan.keep)).take(rows)
+        features = read_features(manifest.store, name, rows)
         chunks = read_chunks(
             plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
             lossy_cast=options["lossy_cast"],
         )  # fmt: skip
         with closing(chunks):
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
-                where = f"{part}, row {rows[nth]}"
-                # As text, so that a NaN that was kept equals itself.
-                if repr(chunk.kept.slice(row, 1).to_pylist()) != repr(kept.slice(nth, 1).to_pylist()):
-                    raise DataError(f"{where}: the kept columns are not those of the source.")
+                where = f"{manifest.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
                 alone = scan_alone(chunk.sequences.row(row)[: options["max_steps"]], carry)
                 difference = _difference(features[nth], alone)

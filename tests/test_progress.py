@@ -16,9 +16,9 @@ def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("every_line")
 def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with rows_progress("featurize", 4000) as advance:
-        for rows in (1000, 2500, 500):
-            advance(rows)
+    with rows_progress("featurize", 4000) as rows:
+        for some in (1000, 2500, 500):
+            rows.advance(some)
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
@@ -32,8 +32,8 @@ def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture
 
 
 def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with rows_progress("featurize", 10) as advance:
-        advance(10)
+    with rows_progress("featurize", 10) as rows:
+        rows.advance(10)
     assert capsys.readouterr() == ("", "")
 
 
@@ -47,16 +47,16 @@ def test_no_rows_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("every_line")
 @pytest.mark.parametrize(("total", "rows"), [(0, 0), (5, 0), (0, 2)])
 def test_totals_of_0_and_steps_of_0_break_nothing(total: int, rows: int) -> None:
-    with rows_progress("featurize", total) as advance:
-        advance(rows)
+    with rows_progress("featurize", total) as told:
+        told.advance(rows)
 
 
 @pytest.mark.parametrize("total", [0, 5])
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with rows_progress("featurize", total) as advance:
-        advance(total)
+    with rows_progress("featurize", total) as rows:
+        rows.advance(total)
     out, err = capsys.readouterr()
     assert out == ""
     assert "featurize" in err
@@ -66,3 +66,19 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_errors_pass_through() -> None:
     with pytest.raises(KeyboardInterrupt), rows_progress("featurize", 5):
         raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("every_line")
+def test_rows_that_were_there_before_count_for_no_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with rows_progress("featurize", 4000) as rows:
+        rows.start(3000, 4000)
+        rows.advance(500)
+    before, line = capsys.readouterr().err.splitlines()
+    assert before == "featurize: 3,000 of 4,000 rows were there before"
+    assert line.startswith("featurize: 3,500 of 4,000 rows (88%)")
+    rate, left = (float(word) for word in line.replace(" rows/s", "").replace(" s left", "").split(", ")[-2:])
+    assert rate < 30 and 15 < left < 60  # 500 rows in a few tens of seconds; with the rows before, 7 times as many

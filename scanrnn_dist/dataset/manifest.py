@@ -1,29 +1,52 @@
-"""The records of a job, `DST/_scanrnn/`: what was to be done, which parts stand, and that all of them do.
+"""The records of a job, `DST/_scanrnn/`: what is to be done, which parts stand, and that all of them do.
 
-    DST/_scanrnn/job.json               configuration, versions, source, units
-    DST/_scanrnn/parts.jsonl            one line per finished part: unit, name, rows, size, hash
-    DST/_scanrnn/encoder.safetensors    the encoder, where its cell can be written to a file
-    DST/_SUCCESS                        appears last: totals, and the hash of parts.jsonl
+    DST/_scanrnn/job.json                configuration and what the plan's records are; made once, first
+    DST/_scanrnn/files-HASH.parquet      the plan: files with size and time, units with row groups and rows
+    DST/_scanrnn/units-HASH.parquet
+    DST/_scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
+    DST/_scanrnn/workers/                who is at work: see `workers.py`
+    DST/_scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commits.py`
+    DST/_scanrnn/parts.parquet           every part with rows, bytes and hash; made when the last one stands
+    DST/_scanrnn/restart/                a job that is to take this one's place: the same layout once more
+    DST/_SUCCESS                         appears last: totals, and the hash of parts.parquet
 
-Readers of Parquet data sets skip names that begin with `_`. What a part is stands in `writer.py`.
+The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
+done again: a part of a unit has the same bytes whenever it is made, so a second one changes nothing, and a record that
+is missing costs the work of one unit. Records are only added to, by one attempt each, so no lock guards them; the lock
+of `workers.py` saves double work.
+
+Readers of Parquet data sets skip names that begin with `_` or `.`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from scanrnn_dist.dataset.writer import PartRecord, write_file
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.errors import ConfigError, DataError
 
 RECORDS = "_scanrnn"
 SUCCESS = "_SUCCESS"
-JOB_FIELDS = {"format", "encoder", "options", "source", "files", "units"}
+JOB = f"{RECORDS}/job.json"
+ENCODER = f"{RECORDS}/encoder.safetensors"
+PARTS = f"{RECORDS}/parts.parquet"
+RESTART = f"{RECORDS}/restart"
+JOB_FORMAT = "scanrnn_dist.job/2"
+_JOB_FIELDS = {"format", "encoder", "options", "window", "environment", "plan"}
+
+
+def part_name(unit: int, units: int) -> str:
+    """The file name of a unit's part; as many digits as sort the parts of all units.
+
+    Example:
+        >>> part_name(17, 640), part_name(17, 1_000_001)
+        ('part-00017.parquet', 'part-0000017.parquet')
+    """
+    return f"part-{unit:0{max(5, len(str(units - 1)))}}.parquet"
 
 
 @dataclass(frozen=True)
@@ -31,99 +54,146 @@ class Manifest:
     """The records under one destination.
 
     Args:
-        destination: the folder of the output data set.
+        store: the destination.
     """
 
-    destination: Path
-
-    @property
-    def encoder_path(self) -> Path:
-        """Where the job's encoder is kept."""
-        return self.destination / RECORDS / "encoder.safetensors"
+    store: Store
 
     @property
     def is_complete(self) -> bool:
         """Whether the job was finished."""
-        return (self.destination / SUCCESS).exists()
+        return SUCCESS in self.store.names()
 
-    def create(self) -> None:
-        """Make the folders; raises `ConfigError` if the destination is a file or holds anything at all."""
-        if self.destination.exists() and not self.destination.is_dir():
-            raise ConfigError(f"The destination {self.destination} is a file; expected a folder that is new or empty.")
-        held = sorted(entry.name for entry in self.destination.iterdir()) if self.destination.exists() else []
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the encoder is with the records."""
+        return ENCODER.rpartition("/")[2] in self.store.names(RECORDS)
+
+    def check_is_free(self) -> None:
+        """Raise `ConfigError` if the destination is a file or holds anything but records without a job."""
+        held = sorted(name for name in self.store.names() if name != f"{RECORDS}/")
         if held:
-            state = "" if RECORDS not in held else " (a finished run)" if SUCCESS in held else " (an unfinished run)"
             raise ConfigError(
-                f"The destination {self.destination} holds {len(held)} entries{state}, such as {held[0]!r}, "
-                "and nothing is ever overwritten. Choose another, or remove it."
+                f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job of ours; "
+                "nothing is ever overwritten. Choose another, or remove it."
             )
-        try:
-            (self.destination / RECORDS).mkdir(parents=True)
-        except OSError as error:
-            raise ConfigError(f"The destination {self.destination} cannot be made: {error.strerror}.") from error
 
-    def write_job(self, job: dict[str, Any]) -> None:
-        """Record what is to be done."""
-        write_file(self.destination / RECORDS / "job.json", json.dumps(job, indent=1).encode())
+    def create_job(self, job: dict[str, Any], plan: Mapping[str, bytes]) -> dict[str, Any]:
+        """Record what is to be done, the plan first; returns the job that stands, which another may have recorded.
+
+        Two that plan the same write the same plan, and of two that do not only one finds its own in `job.json`.
+        """
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in plan.items()}
+        for name, content in plan.items():
+            self.store.write(self._plan_name(name, hashes), content)
+        self.store.create(JOB, json.dumps({**job, "plan": hashes}, indent=1).encode())
+        return self.read_job()
 
     def read_job(self) -> dict[str, Any]:
-        """What was to be done; raises `ConfigError` where no job was ever started."""
-        path = self.destination / RECORDS / "job.json"
+        """What is to be done; raises `ConfigError` where no job was ever started."""
+        job = self.find_job()
+        if job is None:
+            raise ConfigError(f"{self.store.root} is no output of a job: there is no {self.store.path(JOB)}.")
+        return job
+
+    def find_job(self) -> dict[str, Any] | None:
+        """What is to be done; None where no job was ever started."""
         try:
-            return _checked_object(path, path.read_bytes(), JOB_FIELDS)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ConfigError(f"{self.destination} is no output of a job: there is no {path}.") from error
+            content = self.store.read(JOB)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        job = self._checked_object(JOB, content, _JOB_FIELDS)
+        if job["format"] != JOB_FORMAT:
+            raise DataError(
+                f"{self.store.path(JOB)} is of format {job['format']!r}; expected {JOB_FORMAT!r}. Finish or verify it "
+                "with the version that began it."
+            )
+        return job
 
-    def append_part(self, unit: int, part: PartRecord) -> None:
-        """Record that the part of a unit stands."""
-        line = json.dumps({"unit": unit, **dataclasses.asdict(part)}) + "\n"
-        path = self.destination / RECORDS / "parts.jsonl"
-        try:
-            with open(path, "ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StoppedError(f"{path} could not be written: {error.strerror}.") from error
+    def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
+        """Records of the plan, all if none is named, held against their hashes."""
+        records = {}
+        for name in names or job["plan"]:
+            path = self._plan_name(name, job["plan"])
+            try:
+                records[name] = self.store.read(path)
+            except FileNotFoundError as error:
+                raise DataError(f"{self.store.path(path)} is missing; expected the plan of the job.") from error
+            if hashlib.sha256(records[name]).hexdigest() != job["plan"][name]:
+                raise DataError(f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}.")
+        return records
 
-    def read_parts(self) -> dict[int, PartRecord]:
-        """The parts that stand, by the number of their unit."""
-        path = self.destination / RECORDS / "parts.jsonl"
-        parts = {}
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            record = _checked_object(path, line, {"unit", *PartRecord.__dataclass_fields__})
-            unit = record.pop("unit")
-            parts[unit] = PartRecord(**record)
-        return parts
-
-    def parts_sha256(self) -> str:
-        """SHA-256 of the list of parts, in hexadecimal."""
-        path = self.destination / RECORDS / "parts.jsonl"
-        return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
-
-    def write_success(self, totals: dict[str, Any]) -> None:
+    def write_success(self, parts: bytes, totals: dict[str, Any]) -> None:
         """Say that the job is finished; the last thing that is written."""
-        content = {"parts_sha256": self.parts_sha256(), **totals}
-        write_file(self.destination / SUCCESS, json.dumps(content, indent=1).encode())
+        self.store.write(PARTS, parts)
+        content = {"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}
+        self.store.write(SUCCESS, json.dumps(content, indent=1).encode())
 
-    def read_success(self) -> dict[str, Any]:
-        """The totals; raises `DataError` if the job was not finished or the list of parts changed since."""
-        path = self.destination / SUCCESS
+    def read_success(self) -> tuple[dict[str, Any], bytes]:
+        """The totals, and the list of parts; `DataError` if the job was not finished or the list changed since."""
         try:
-            totals = _checked_object(path, path.read_bytes(), {"parts_sha256", "rows"})
+            content = self.store.read(SUCCESS)
         except FileNotFoundError as error:
-            raise DataError(f"{self.destination} is not finished: there is no {path.name}.") from error
-        if totals.get("parts_sha256") != self.parts_sha256():
-            raise DataError(f"The list of parts {self.destination / RECORDS / 'parts.jsonl'} changed after the job.")
-        return totals
+            raise DataError(f"{self.store.root} is not finished: there is no {SUCCESS}.") from error
+        totals = self._checked_object(SUCCESS, content, {"parts_sha256", "rows", "parts"})
+        try:
+            parts = self.store.read(PARTS)
+        except FileNotFoundError:
+            parts = b""
+        if totals["parts_sha256"] != hashlib.sha256(parts).hexdigest():
+            raise DataError(f"The list of parts {self.store.path(PARTS)} changed after the job.")
+        return totals, parts
 
+    def publish_restart(self) -> bool:
+        """Put the output of a restarted job, once it is complete, in the place of the old one; whether there was one.
 
-def _checked_object(path: Path, content: bytes, fields: set[str]) -> dict[str, Any]:
-    """A JSON object with at least these fields, or a `DataError` that names the file."""
-    try:
-        read = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    if not isinstance(read, dict) or not fields <= read.keys():
-        raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
-    return read
+        May be cut short at any point and is then done to its end by the next one: every move is one that was made or
+        not, and what says that the new output is complete goes last.
+        """
+        new = Manifest(self.store.child(RESTART))
+        if SUCCESS not in new.store.names():
+            return False
+        success = new.store.read(SUCCESS)
+        parts = int(self._checked_object(SUCCESS, success, {"parts"})["parts"])
+        names = {part_name(unit, parts) for unit in range(parts)}
+        self.store.delete(SUCCESS)
+        for name in sorted(names & new.store.names().keys()):
+            self.store.move(f"{RESTART}/{name}", name)
+        for name in self.store.names():
+            if name.startswith("part-") and name not in names:
+                self.store.delete(name)
+        self._replace_records(new)
+        self.store.write(SUCCESS, success)
+        self.store.delete_below(RESTART)
+        return True
+
+    def _replace_records(self, new: Manifest) -> None:
+        """Old records go, the old job's own last; then the new ones come, the new job's own last.
+
+        So which of the two `job.json` are there tells what a crash has left to do.
+        """
+        coming = new.store.below(RECORDS)
+        if JOB in coming:
+            old = [name for name in self.store.below(RECORDS) if not name.startswith(f"{RESTART}/")]
+            if JOB in old:
+                for name in sorted(old, key=lambda name: (name == JOB, name)):
+                    self.store.delete(name)
+        for name in sorted(coming, key=lambda name: (name == JOB, name)):
+            self.store.move(f"{RESTART}/{name}", name)
+
+    @staticmethod
+    def _plan_name(name: str, hashes: Mapping[str, str]) -> str:
+        """Where a record of the plan stands: under a name that tells its content, so that no two plans meet."""
+        stem, _, ending = name.rpartition(".")
+        return f"{RECORDS}/{stem}-{hashes[name][:16]}.{ending}"
+
+    def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
+        """A JSON object with at least these fields, or a `DataError` that names the file."""
+        path = self.store.path(name)
+        try:
+            read = json.loads(content)
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        if not isinstance(read, dict) or not fields <= read.keys():
+            raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
+        return read

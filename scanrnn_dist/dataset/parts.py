@@ -1,12 +1,13 @@
-"""All parts of a job, written one after the other in a thread of their own, and recorded when they are whole.
+"""The parts of some units, written one after the other in a thread of their own, and recorded when they are whole.
 
-One part is `writer.py`'s, the records are `manifest.py`'s.
+One part is `writer.py`'s, the records are `commits.py`'s.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.commits import AttemptLog
+from scanrnn_dist.dataset.manifest import part_name
 from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.stages import Stage
+from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.writer import PartWriter
 from scanrnn_dist.ragged import Ragged
 
@@ -28,17 +31,27 @@ class PartsWriter:
     """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole.
 
     Args:
-        manifest: where it is recorded.
+        store: the destination.
         schema: of the parts.
-        units: how many there are.
+        units: how many the job has.
+        log: where a part is recorded.
         stage: names the stages "write" and "commit".
+        on_commit: called, in the thread, with each unit whose part is recorded.
     """
 
-    def __init__(self, manifest: Manifest, schema: pa.Schema, units: int, stage: Stage = nullcontext) -> None:
+    def __init__(
+        self,
+        store: Store,
+        schema: pa.Schema,
+        units: int,
+        log: AttemptLog,
+        stage: Stage = nullcontext,
+        on_commit: Callable[[Unit], None] | None = None,
+    ) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
-        self._manifest, self._schema, self._stage = manifest, schema, stage
-        self._digits = max(5, len(str(units - 1)))
+        self._store, self._schema, self._units, self._log = store, schema, units, log
+        self._stage, self._on_commit = stage, on_commit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
@@ -52,10 +65,12 @@ class PartsWriter:
         self._waiting_bytes += nbytes
 
     def finish(self) -> None:
-        """Wait for all that was put; an output without rows gets one empty part, which carries its schema."""
+        """Wait for all that was put."""
         self._wait(-1)
-        if self.parts == 0:
-            self._commit(self._new_part(0), 0)
+
+    def put_empty(self) -> None:
+        """Write the one part of a job without rows, which carries the schema."""
+        self._commit(self._new_part(0))
 
     def __enter__(self) -> PartsWriter:
         return self
@@ -76,7 +91,7 @@ class PartsWriter:
         self.wait_seconds += time.perf_counter() - begin
 
     def _new_part(self, unit: int) -> PartWriter:
-        return PartWriter(self._manifest.destination / f"part-{unit:0{self._digits}}.parquet", self._schema)
+        return PartWriter(self._store, part_name(unit, self._units), unit, self._schema)
 
     def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
         self._part = self._part or self._new_part(unit.index)
@@ -84,11 +99,13 @@ class PartsWriter:
             self._part.write(kept, features)
         if self._part.rows == unit.rows:
             part, self._part = self._part, None
-            self._commit(part, unit.index)
+            self._commit(part)
+            if self._on_commit is not None:
+                self._on_commit(unit)
 
-    def _commit(self, part: PartWriter, unit: int) -> None:
+    def _commit(self, part: PartWriter) -> None:
         with self._stage("commit"):
             with part:
                 record = part.commit()
-            self._manifest.append_part(unit, record)
+            self._log.commit(record)
         self.parts += 1

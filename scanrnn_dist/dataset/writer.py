@@ -1,22 +1,22 @@
-"""Part files: written aside, synced, renamed, so that a reader sees a whole part or none.
+"""Part files: rows in batches to Parquet, hashed on the way, whole under their name or not there.
 
-Which rows make a part is decided in `source.py`; what is recorded of it, in `manifest.py`.
+Which rows make a part is decided in `source.py`; how a file appears, in `store.py`; what is recorded of it, in
+`commits.py`. The bytes of a part are a function of the rows and of the batches they come in.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.dataset.commits import PartRecord
+from scanrnn_dist.dataset.store import Part, Store, stopped
+from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
 
 FEATURES = "features"
@@ -24,16 +24,6 @@ FEATURES = "features"
 ROW_GROUP_BYTES = 4 << 20
 """A row group of a part takes at least so many bytes, unless it is the part's last. Large ones are encoded at the end
 of the part, when nothing else is left to do: 20 ms for 10 MB."""
-
-
-@dataclass(frozen=True)
-class PartRecord:
-    """What is recorded of a part: its file name, rows, size in bytes, and the SHA-256 of the file in hexadecimal."""
-
-    name: str
-    rows: int
-    size_bytes: int
-    sha256: str
 
 
 def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False) -> pa.Schema:
@@ -50,24 +40,29 @@ class PartWriter:
     """One part, written batch by batch; nothing stands under its name before `commit`.
 
     Args:
-        path: where the part is to stand.
+        store: the destination.
+        name: of the part in it.
+        unit: the number that is recorded.
         schema: from `part_schema`.
 
     Raises:
         StoppedError: the file system refuses: full, read-only, gone.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema, self.rows = path, schema, 0
+    def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema) -> None:
+        self.path, self.unit, self.schema, self.rows = store.path(name), unit, schema, 0
         self._group: list[pa.RecordBatch] = []  # what is not written yet
         self._group_bytes = 0
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         leaves = _leaves(schema)
         kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
         try:
-            self._file = _HashedFile(self._aside)
+            self._part = store.part(name)
+        except OSError as error:
+            raise stopped(self.path, error) from error
+        self._hashed = _Hashed(self._part)
+        try:
             self._writer = pq.ParquetWriter(
-                self._file,
+                self._hashed,
                 schema,
                 # Features hardly compress (zstd: 10 %) and never repeat: 100,000 rows of 64 take 0.026 s written
                 # plainly, 0.064 s with pyarrow's defaults, 0.048 s with zstd.
@@ -77,10 +72,10 @@ class PartWriter:
                 write_page_checksum=True,
             )
         except OSError as error:
-            raise _stopped(path, error) from error
+            self._part.abandon()
+            raise stopped(self.path, error) from error
         except BaseException:
-            self._file.close()
-            self._aside.unlink(missing_ok=True)
+            self._part.abandon()
             raise
 
     def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
@@ -98,17 +93,14 @@ class PartWriter:
             self._write_group()
 
     def commit(self) -> PartRecord:
-        """Sync the file, give it its name, sync the folder."""
+        """Make the part durable and give it its name."""
         self._write_group()
         try:
             self._writer.close()
-            self._file.sync()
-            record = PartRecord(self.path.name, self.rows, self._file.tell(), self._file.sha256)
-            self._file.close()
-            os.rename(self._aside, self.path)
-            sync_folder(self.path.parent)
+            record = PartRecord(self.unit, self.rows, self._part.tell(), self._hashed.sha256)
+            self._part.commit()
         except OSError as error:
-            raise _stopped(self.path, error) from error
+            raise stopped(self.path, error) from error
         return record
 
     def _write_group(self) -> None:
@@ -119,7 +111,7 @@ class PartWriter:
         try:
             self._writer.write_table(table, row_group_size=table.num_rows)
         except OSError as error:
-            raise _stopped(self.path, error) from error
+            raise stopped(self.path, error) from error
 
     def __enter__(self) -> PartWriter:
         return self
@@ -130,23 +122,20 @@ class PartWriter:
             with suppress(OSError, pa.ArrowException):
                 self._writer.close()
             self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
-            with suppress(OSError):
-                self._file.close()
-            self._aside.unlink(missing_ok=True)
+            self._part.abandon()
 
 
-class _HashedFile:
-    """A new file to write to, which hashes what is written on the way: nothing is read again."""
+class _Hashed:
+    """A file to write to, which hashes what is written on the way: nothing is read again."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by whoever writes
-        self._digest = hashlib.sha256()
-        self.tell, self.flush, self.close = self._file.tell, self._file.flush, self._file.close
+    def __init__(self, part: Part) -> None:
+        self._part, self._digest = part, hashlib.sha256()
+        self.tell, self.flush, self.close = part.tell, part.flush, part.close
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._file.closed
+        return self._part.closed
 
     @property
     def sha256(self) -> str:
@@ -156,57 +145,35 @@ class _HashedFile:
     def write(self, content: bytes) -> int:
         """Append and hash."""
         self._digest.update(content)
-        return self._file.write(content)
-
-    def sync(self) -> None:
-        """Make what was written durable."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        return self._part.write(content)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(store: Store, name: str) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with store.open_input(name) as file:
+        while content := file.read(8 << 20):
+            digest.update(content)
+    return digest.hexdigest()
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+def read_part(store: Store, name: str, columns: list[str]) -> pa.Table:
+    """Columns of a part; raises `DataError` for an unreadable one."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with store.open_input(name) as file:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{store.path(name)} cannot be read: {error}") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all, durably; an existing one is replaced."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise _stopped(path, error) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def read_features(path: Path, rows: np.ndarray) -> list[np.ndarray]:
+def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]:
     """The features of some rows of a part, each `(out_features,)` or `(T, out_features)` float32.
 
     Raises `DataError` for an unreadable part, or one with fewer rows.
     """
-    try:
-        column = pq.read_table(path, columns=[FEATURES], page_checksum_verification=True)[FEATURES].combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    column = read_part(store, name, [FEATURES])[FEATURES].combine_chunks()
     if len(column) <= rows.max(initial=-1):
-        raise DataError(f"{path} holds {len(column)} rows; expected more than {rows.max()}.")
+        raise DataError(f"{store.path(name)} holds {len(column)} rows; expected more than {rows.max()}.")
     vectors = [column[int(row)].values for row in rows]
     if pa.types.is_fixed_size_list(column.type):
         return [vector.to_numpy() for vector in vectors]
@@ -220,6 +187,3 @@ def _leaves(schema: pa.Schema) -> set[str]:
     parquet = pq.ParquetFile(empty.getvalue()).schema
     return {parquet.column(index).path for index in range(len(parquet.names))}
 
-
-def _stopped(path: Path, error: OSError) -> StoppedError:
-    return StoppedError(f"{path} could not be written: {error.strerror or error}. What was committed before is whole.")

@@ -1,0 +1,181 @@
+"""One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
+
+Takes shares by the locks of `workers.py`, learns what is committed from `commits.py`, and says when the last unit is.
+What is done to a unit is `job.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.dataset.commits import AttemptLog, Commits, read_commits
+from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.shares import units_of_share
+from scanrnn_dist.dataset.units import Unit, Units
+from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, STOPPED, Lock, Share, Worker, read_workers
+from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError
+
+ROUNDS = 3
+"""Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
+
+logger = logging.getLogger("scanrnn_dist")
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the units of a job are shared among processes.
+
+    Args:
+        share: `(k, n)`, the k-th of n shares, counted from 1.
+        steal: whether to take over the shares of processes that stopped, once the own one is done.
+        expiry_seconds: a process that was not heard of for so long has stopped.
+        retry: whether to try units again that ended their process twice.
+    """
+
+    share: Share = (1, 1)
+    steal: bool = False
+    expiry_seconds: float = EXPIRY_SECONDS
+    retry: bool = False
+
+
+class Attempt:
+    """A context in which `work` gives the units to do; leaving it says how the attempt ended.
+
+    Args:
+        manifest: of the job, which is recorded.
+        units: of the job.
+        sharing: which of them are this process's.
+        header: what the first line of the attempt's log tells.
+
+    Raises:
+        StoppedError: another process works on the share.
+    """
+
+    def __init__(self, manifest: Manifest, units: Units, sharing: Sharing, header: dict[str, Any]) -> None:
+        self._manifest, self._units, self._sharing = manifest, units, sharing
+        # A job without rows has one part all the same, which carries the schema.
+        self._rows = units.rows if len(units) else np.zeros(1, np.int64)
+        self._done: dict[int, int] = {}  # how often this attempt did a unit
+        self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
+        try:
+            self.log = AttemptLog(manifest.store, {"share": list(sharing.share), **header})
+        except BaseException:
+            self._lock.release(STOPPED)
+            raise
+        self._lock.works_on(lambda: self.log.in_hand)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
+        with suppress(StoppedError) if error is not None else suppress():
+            self.log.end("done" if error is None else f"{type(error).__name__}: {error}"[:500])
+            self._lock.release(DONE if error is None else STOPPED)
+
+    def work(self) -> Iterator[tuple[np.ndarray, bool]]:
+        """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.
+
+        Units that were in hand when an attempt died come last and alone: should the process die again, its log says
+        which of them did it. At the end, and where this was the last process, the job is declared finished.
+
+        Raises:
+            DataError: all is done but units that ended their process `FATAL_DEATHS` times.
+            StoppedError: the share was taken over by another process, or parts do not stay where they were put.
+        """
+        while True:
+            commits = self.commits()
+            if commits.is_complete:
+                self._finish(commits)
+                return
+            mine = commits.missing(self._share_units(self._lock.share))
+            fatal = [] if self._sharing.retry else np.intersect1d(mine, commits.fatal).tolist()
+            suspects = np.setdiff1d(np.intersect1d(mine, list(commits.deaths)), fatal)
+            safe = np.setdiff1d(mine, [*suspects, *fatal])
+            if len(safe):
+                yield safe, False
+            elif len(suspects):
+                yield suspects[:1], True
+            elif fatal:
+                raise self._fatal(fatal)
+            elif not self._take_another(commits):
+                return
+
+    def begun(self, numbers: Sequence[int], alone: bool) -> Iterator[Unit]:
+        """The units of these numbers, each noted down as it is taken to be read."""
+        for unit in self._units.select(numbers):
+            self.log.begin(unit.index, alone)
+            yield unit
+
+    def committed(self, unit: Unit) -> None:
+        """Take note of a unit whose part is recorded."""
+        self._done[unit.index] = self._done.get(unit.index, 0) + 1
+        if self._done[unit.index] > ROUNDS:
+            raise StoppedError(
+                f"The part of unit {unit.index} was written {ROUNDS} times to {self._manifest.store.root} and is not "
+                "there. Something removes or changes it; stop that, then start the same command again."
+            )
+        self._lock.did(1, unit.rows, unit.values)
+
+    def check(self) -> None:
+        """Raise `StoppedError` if another process has taken over what this one works on."""
+        self._lock.check()
+
+    def commits(self) -> Commits:
+        """What all attempts have committed, and stands."""
+        alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
+        commits = read_commits(self._manifest.store, self._rows, alive | {self._manifest.store.attempt})
+        return commits.that_stand(self._manifest.store.names())
+
+    def _share_units(self, share: Share) -> np.ndarray:
+        weights = self._units.values if len(self._units) else np.ones(1)
+        return units_of_share(weights, share[0] - 1, share[1])
+
+    def _finish(self, commits: Commits) -> None:
+        if not self._manifest.is_complete:
+            totals = {"rows": commits.rows, "parts": commits.units, "attempts": commits.attempts}
+            self._manifest.write_success(commits.to_parquet(), totals)
+
+    def _take_another(self, commits: Commits) -> bool:
+        """Take over a share that has units left and nobody alive; waits while others work on theirs, if stealing.
+
+        Whether there is work to look for again.
+        """
+        if not self._sharing.steal:
+            return False
+        others = [worker for worker in read_workers(self._manifest.store) if worker.share != self._lock.share]
+        for worker in others:
+            if not worker.is_alive and len(commits.missing(self._share_units(worker.share))):
+                return self._steal(worker)
+        if any(worker.is_alive for worker in others):
+            time.sleep(min(2.0, self._sharing.expiry_seconds / 10))
+            return True
+        return False
+
+    def _steal(self, worker: Worker) -> bool:
+        self._lock.release(DONE)
+        logger.info("Taking over share %d/%d from %s.", *worker.share, worker)
+        try:
+            self._lock = Lock(self._manifest.store, worker.share, self._sharing.expiry_seconds)
+        except StoppedError:  # another one was faster
+            self._lock = Lock(self._manifest.store, self._sharing.share, self._sharing.expiry_seconds)
+        self._lock.works_on(lambda: self.log.in_hand)
+        return True
+
+    def _fatal(self, numbers: list[int]) -> ScanRNNError:
+        unit = self._units[numbers[0]]
+        more = f" So did units {numbers[1:8]}." if len(numbers) > 1 else ""
+        return DataError(
+            f"Unit {unit.index} ended its process twice, the second time alone: row groups {unit.row_group_begin} to "
+            f"{unit.row_group_end - 1} of {unit.file.path}, {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} "
+            "All other units of this share are committed. A page that crashes the decoder, or a row that needs more "
+            "memory than there is, does this: write the file again, or find more memory, and start the same command "
+            "with --retry."
+        )

@@ -1,0 +1,147 @@
+"""Whether a destination is new, holds the same job, or must be left alone; and the plan that holds for it.
+
+The same job is one with the same encoder, options, window and source. What must also be the same unless the user allows
+otherwise is the environment: device kind, flags and versions, which may change bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from scanrnn_dist.dataset.filesystems import is_uri, resolve
+from scanrnn_dist.dataset.manifest import RESTART, Manifest
+from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
+from scanrnn_dist.dataset.store import Store, open_store
+from scanrnn_dist.dataset.workers import read_workers
+from scanrnn_dist.errors import ConfigError, DataError
+
+ENVIRONMENT = "environment"
+_NOT_COMPARED = {"plan", "architecture"}  # told by the source's files, and by the encoder's fingerprint
+
+
+def plan_for(
+    destination: str | os.PathLike[str],
+    source: SourceLike,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+    restart: bool = False,
+) -> Plan:
+    """The plan of the job that the destination holds, if it is of the same source and options; else a new one.
+
+    A recorded plan is read back in seconds, and no footer is looked at.
+
+    Raises:
+        DataError: the source changed since the plan was recorded; or as `plan_job`.
+        ConfigError: as `plan_job`.
+    """
+    if not restart:
+        manifest = Manifest(open_store(destination))
+        job = manifest.find_job()
+        if job is not None:
+            plan = Plan.from_records(manifest.read_plan(job))
+            if plan.is_of(source, column, keep, rows_per_part):
+                _check_unchanged(plan, manifest.store.root)
+                return plan
+    return plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
+
+
+def open_job(
+    destination: str | os.PathLike[str], job: dict[str, Any], plan: Plan, *, allow_mixed: bool, restart: bool
+) -> tuple[Manifest, Plan]:
+    """The records to work with, made if the destination is new, and the plan that they hold.
+
+    Args:
+        destination: folder or URI.
+        job: what the job is: its "encoder", "options", "window" and "environment".
+        plan: what a new job is to do.
+        allow_mixed: whether the environment may differ.
+        restart: whether to begin anew, aside, where there is a job.
+
+    Raises:
+        ConfigError: it holds something else, or a job that differs.
+        DataError: the source changed since the job began.
+    """
+    manifest = Manifest(open_store(destination))
+    manifest.publish_restart()
+    recorded = manifest.find_job()
+    if restart and recorded is not None:
+        _check_idle(manifest)
+        manifest = Manifest(manifest.store.child(RESTART))
+        recorded = _restarted(manifest, job, allow_mixed)
+    if recorded is None:
+        manifest.check_is_free()
+        recorded = manifest.create_job(job, plan.to_records())
+    differences = list(_differing(recorded, job, allow_mixed))
+    if differences:
+        only_environment = all(what.startswith(ENVIRONMENT) for what in differences)
+        hint = " --allow-mixed goes on all the same, with bits that may differ from row to row." if only_environment else ""
+        raise ConfigError(
+            f"{manifest.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
+            "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
+            f"one is complete.{hint}"
+        )
+    plan = Plan.from_records(manifest.read_plan(recorded))
+    _check_unchanged(plan, manifest.store.root)
+    return manifest, plan
+
+
+def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
+    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files."""
+    filesystem, uri, path = resolve(os.fspath(destination))
+    if not plan.source.filesystem.equals(filesystem):
+        return
+    real = os.path.realpath if uri is None else str
+    resolved = real(path.rstrip("/"))
+    folders = {name.rpartition("/")[0] for name in plan.source.files.paths.to_pylist()}
+    if any(_is_in(real(folder), resolved) for folder in folders) or resolved in map(real, plan.source.files.paths.to_pylist()):
+        raise ConfigError(f"The destination {destination} holds the source's files; choose another.")
+    for given in [plan.given] if isinstance(plan.given, str) else plan.given:
+        name = resolve(given)[2].rstrip("/")
+        is_folder = name not in folders and filesystem.get_file_info(name).type == fs.FileType.Directory
+        in_glob = "**" in given and fnmatch(f"{resolved}/part-00000.parquet", given)
+        if (is_folder and _is_in(resolved, real(name))) or in_glob:
+            raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
+
+
+def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) -> dict[str, Any] | None:
+    """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
+    recorded = manifest.find_job()
+    if recorded is not None and not list(_differing(recorded, job, allow_mixed)):
+        if not Plan.from_records(manifest.read_plan(recorded)).source_changes():
+            return recorded
+    manifest.store.delete_below("")
+    return None
+
+
+def _check_idle(manifest: Manifest) -> None:
+    """Refuse to begin anew what somebody works on."""
+    for worker in read_workers(manifest.store):
+        if worker.is_alive:
+            raise ConfigError(f"{manifest.store.root} is being worked on: {worker}. Stop it before --restart.")
+
+
+def _check_unchanged(plan: Plan, root: str) -> None:
+    changes = plan.source_changes()
+    if changes:
+        raise DataError(
+            f"The source changed since the job in {root} began: {'; '.join(changes)}. Bring it back as it was and start "
+            "the same command again, or begin anew with --restart."
+        )
+
+
+def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool, name: str = "") -> Iterator[str]:
+    """What differs, in words, at any depth."""
+    for key in sorted((recorded.keys() | job.keys()) - _NOT_COMPARED):
+        if key == ENVIRONMENT and allow_mixed:
+            continue
+        full, before, now = f"{name}{key}", recorded.get(key), job.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differing(before, now, allow_mixed, f"{full}.")
+        elif before != now:
+            yield f"{full} was {before!r} and is {now!r}"

@@ -1,0 +1,127 @@
+"""How far a job is, read from its records: while it runs, from anywhere that sees the destination, touching nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from scanrnn_dist.dataset.commits import read_commits, read_headers
+from scanrnn_dist.dataset.manifest import RESTART, Manifest
+from scanrnn_dist.dataset.plan_records import read_weights
+from scanrnn_dist.dataset.store import open_store
+from scanrnn_dist.dataset.workers import Worker, read_workers
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a job is.
+
+    Args:
+        destination: of the job.
+        state: "complete", "running", or "stopped": begun, not complete, and nobody is heard of.
+        units: of the job.
+        units_committed: of these.
+        rows: of the job.
+        rows_committed: of these.
+        share_done: of the work, weighed in steps, from 0 to 1.
+        rows_per_second: of all that are at work, of late; 0 if nobody is.
+        seconds_left: at that rate; None if nobody is at work, or too short for a rate to be known.
+        workers: the present owner of every share that ever had one.
+        attempts: processes that have worked on it.
+        environments: how many different ones they had; more than 1 only where --allow-mixed was given.
+        fatal_units: units that ended their process twice.
+        is_restarting: whether a job that is to take this one's place was begun beside it.
+    """
+
+    destination: str
+    state: str
+    units: int
+    units_committed: int
+    rows: int
+    rows_committed: int
+    share_done: float
+    rows_per_second: float
+    seconds_left: float | None
+    workers: tuple[Worker, ...]
+    attempts: int
+    environments: int
+    fatal_units: tuple[int, ...]
+    is_restarting: bool
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def to_json(self) -> dict[str, object]:
+        """The same for machines; of each worker also whether it is alive."""
+        return {**asdict(self), "workers": [{**asdict(it), "is_alive": it.is_alive} for it in self.workers]}
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.destination}: {self.state}"
+        yield (
+            f"units    {self.units_committed:,} of {self.units:,} committed, {self.share_done:.1%} of the steps, in "
+            f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
+        )
+        yield f"rows     {self.rows_committed:,} of {self.rows:,}"
+        if self.seconds_left is not None:
+            end = datetime.now() + timedelta(seconds=self.seconds_left)
+            left = timedelta(seconds=round(self.seconds_left))
+            yield f"rate     {self.rows_per_second:,.0f} rows/s; {left} left, until {end:%Y-%m-%d %H:%M}"
+        for worker in self.workers:
+            yield f"share    {worker.share[0]}/{worker.share[1]}: {_doing(worker)}"
+        if self.environments > 1:
+            yield f"mixed    computed in {self.environments} environments, which may have given other bits"
+        if self.fatal_units:
+            yield f"fatal    units {list(self.fatal_units[:8])} ended their process twice; see --retry"
+        if self.is_restarting:
+            yield f"restart  a new output is made in {RESTART}; it will replace this one"
+
+
+def read_status(destination: str | os.PathLike[str]) -> Status:
+    """How far the job of a destination is.
+
+    Raises:
+        ConfigError: no job was ever started there.
+        DataError: its records are damaged.
+    """
+    store = open_store(destination)
+    manifest = Manifest(store)
+    job = manifest.read_job()
+    rows, values = read_weights(manifest.read_plan(job))
+    workers = read_workers(store)
+    alive = [worker for worker in workers if worker.is_alive]
+    commits = read_commits(store, rows, {worker.attempt for worker in alive})
+    environments = {str(header.get("environment")) for header in read_headers(store)}
+    total, done = int(values.sum()), int(values[commits.committed].sum())
+    rate = sum(worker.values_per_second for worker in alive)
+    known = rate > 0 and not commits.is_complete
+    state = "complete" if manifest.is_complete else "running" if alive else "stopped"
+    return Status(
+        destination=store.root,
+        state=state,
+        units=commits.units,
+        units_committed=len(commits.committed),
+        rows=int(rows.sum()),
+        rows_committed=commits.rows,
+        share_done=done / total if total else float(commits.is_complete),
+        rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
+        seconds_left=(total - done) / rate if known else None,
+        workers=tuple(workers),
+        attempts=commits.attempts,
+        environments=len(environments),
+        fatal_units=tuple(commits.fatal),
+        is_restarting=bool(store.names(RESTART)),
+    )
+
+
+def _doing(worker: Worker) -> str:
+    """What a worker is doing, or what became of it."""
+    did = f"{worker.units:,} units, {worker.rows:,} rows"
+    if worker.is_alive:
+        running = timedelta(seconds=round(time.time() - worker.started))
+        hand = f", now unit {', '.join(map(str, worker.in_hand[:3]))}" if worker.in_hand else ""
+        return f"{worker}; {did} in {running}{hand}"
+    ended = "died" if worker.state == "working" else worker.state
+    return f"{ended}: {worker}; {did}"

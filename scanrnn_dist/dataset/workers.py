@@ -1,0 +1,253 @@
+"""Who is at work at a job, and on which share of it: a lock per share, with an owner and an expiry.
+
+    DST/_scanrnn/workers/2-of-16.000003.json      share 2 of 16, held by its third owner
+
+The owner writes the file anew every few seconds; with it goes how far it is, for `scanrnn status`. One that ended says
+so. One that died is told by its process where that ran on this machine, elsewhere by the age of its last beat. Whoever
+takes a share over writes the file with the next number; an owner that finds a higher number than its own has lost the
+share, and stops.
+
+A lock here saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store that
+cannot write exclusively, compute some parts twice, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scanrnn_dist.dataset.manifest import RECORDS
+from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.errors import ScanRNNError, StoppedError
+
+WORKERS = f"{RECORDS}/workers"
+EXPIRY_SECONDS = 60.0
+"""A lock whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
+shorter, and a person waits so long for the job of another machine that died."""
+BEATS_PER_EXPIRY = 12
+RATE_BEATS = 60
+"""The rate that is told is that of the last so many beats, 5 minutes."""
+WORKING, STOPPED, DONE = "working", "stopped", "done"
+
+logger = logging.getLogger("scanrnn_dist")
+
+Share = tuple[int, int]
+"""`(k, n)`: the k-th of n shares, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The owner of a share as its file tells.
+
+    Args:
+        attempt: its name.
+        host: where it runs.
+        pid: its process there.
+        share: which of how many.
+        state: "working"; "stopped" before all was done; or "done".
+        started: seconds since 1970.
+        beat: when it last wrote, seconds since 1970.
+        expiry_seconds: how long after its beat it counts as dead.
+        units: committed by it.
+        rows: of these units.
+        values: of these units, what steps are weighed by.
+        values_per_second: of late.
+        in_hand: units that it began and has not committed, some of them.
+    """
+
+    attempt: str
+    host: str
+    pid: int
+    share: Share
+    state: str
+    started: float
+    beat: float
+    expiry_seconds: float = EXPIRY_SECONDS
+    units: int = 0
+    rows: int = 0
+    values: int = 0
+    values_per_second: float = 0.0
+    in_hand: tuple[int, ...] = ()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it works, as far as can be told: of this machine's processes for certain."""
+        if self.state != WORKING or time.time() - self.beat > self.expiry_seconds:
+            return False
+        return self.host != socket.gethostname() or runs(self.pid)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, last heard of {max(0, time.time() - self.beat):.0f} s ago"
+
+
+def read_workers(store: Store) -> list[Worker]:
+    """The present owner of every share that ever had one."""
+    newest: dict[str, tuple[int, str]] = {}
+    for name in store.names(WORKERS):
+        share, number = _parsed(name)
+        if share and number > newest.get(share, (0, ""))[0]:
+            newest[share] = number, name
+    workers = (_read(store, name) for _, name in sorted(newest.values(), key=lambda it: it[1]))
+    return [worker for worker in workers if worker is not None]
+
+
+class Lock:
+    """A share that is held; beats in a thread of its own until it is released.
+
+    Args:
+        store: the destination.
+        share: which of how many.
+        expiry_seconds: how long after the last beat others may take it.
+
+    Raises:
+        StoppedError: another process holds it, and was heard of while this one waited.
+    """
+
+    def __init__(self, store: Store, share: Share, expiry_seconds: float = EXPIRY_SECONDS) -> None:
+        self.is_lost = False
+        self._store = store
+        now, pid = time.time(), os.getpid()
+        self._worker = Worker(store.attempt, socket.gethostname(), pid, share, WORKING, now, now, expiry_seconds)
+        self._number = _acquire(store, self._worker)
+        self._history = deque([(now, 0)], maxlen=RATE_BEATS)
+        self._changed = threading.Lock()
+        self._released = threading.Event()
+        # A daemon: a process that ends without releasing must end.
+        self._thread = threading.Thread(target=self._beat_on, name="scanrnn-beat", daemon=True)
+        self._thread.start()
+
+    @property
+    def share(self) -> Share:
+        """Which of how many."""
+        return self._worker.share
+
+    def did(self, units: int, rows: int, values: int) -> None:
+        """Take note of units that were committed, to be told with the next beat."""
+        with self._changed:
+            w = self._worker
+            self._worker = replace(w, units=w.units + units, rows=w.rows + rows, values=w.values + values)
+
+    def works_on(self, in_hand: Callable[[], list[int]]) -> None:
+        """Ask this, at every beat, which units are in hand."""
+        self._in_hand = in_hand
+
+    def check(self) -> None:
+        """Raise `StoppedError` if another process has taken the share."""
+        if self.is_lost:
+            raise StoppedError(
+                f"Another process has taken share {_name(self.share)} of {self._store.root} over, since this one was "
+                f"not heard of for {self._worker.expiry_seconds:.0f} s. It goes on there; nothing was lost."
+            )
+
+    def release(self, state: str) -> None:
+        """Say how it ended, and beat no more."""
+        self._released.set()
+        self._thread.join()
+        if not self.is_lost:
+            self._worker = replace(self._worker, state=state, in_hand=())
+            self._write()
+
+    _in_hand: Callable[[], list[int]] = staticmethod(list)
+
+    def _beat_on(self) -> None:
+        while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
+            try:
+                self.is_lost = self._number < max(_numbers(self._store, self.share), default=0)
+                if self.is_lost:
+                    return
+                self._write()
+            except (ScanRNNError, OSError) as error:
+                # A lock that cannot be kept is one that others may take, which loses nothing; a store that refuses
+                # everything ends the job when the next part is written.
+                logger.warning("The lock of share %s could not be written: %s", _name(self.share), error)
+
+    def _write(self) -> None:
+        with self._changed:
+            now, (then, values) = time.time(), self._history[0]
+            rate = (self._worker.values - values) / max(now - then, 1e-9)
+            self._history.append((now, self._worker.values))
+            in_hand = tuple(self._in_hand()[:8])
+            self._worker = replace(self._worker, beat=now, values_per_second=rate, in_hand=in_hand)
+            worker = self._worker
+        self._store.write(_file(self.share, self._number), _content(worker), durable=False)
+
+
+def _acquire(store: Store, worker: Worker) -> int:
+    """Make the next file of a share once nobody alive holds it; its number."""
+    heard: Worker | None = None
+    while True:
+        numbers = _numbers(store, worker.share)
+        number = max(numbers, default=0)
+        owner = _read(store, _file(worker.share, number).rpartition("/")[2]) if numbers else None
+        if owner is None or not owner.is_alive:
+            if store.create(_file(worker.share, number + 1), _content(worker)):
+                for old in numbers:
+                    store.delete(_file(worker.share, old))
+                return number + 1
+            continue
+        if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
+            raise StoppedError(
+                f"Share {_name(worker.share)} of {store.root} is being worked on: {owner}. Leave it to that one, or "
+                "take another share with --shard; `scanrnn status` shows who is at work."
+            )
+        if heard is None:
+            logger.info("Share %s of %s is held by %s; waiting for a sign of it.", _name(worker.share), store.root, owner)
+            heard = owner
+        time.sleep(min(1.0, owner.expiry_seconds / BEATS_PER_EXPIRY / 4))
+
+
+def _name(share: Share) -> str:
+    return f"{share[0]}/{share[1]}"
+
+
+def _file(share: Share, number: int) -> str:
+    return f"{WORKERS}/{share[0]}-of-{share[1]}.{number:06}.json"
+
+
+def _parsed(name: str) -> tuple[str, int]:
+    """Share and number of a file's name; nothing and 0 if it is another's."""
+    share, _, rest = name.partition(".")
+    number = rest.removesuffix(".json")
+    return (share, int(number)) if "-of-" in share and number.isdigit() and rest.endswith(".json") else ("", 0)
+
+
+def _numbers(store: Store, share: Share) -> list[int]:
+    wanted = f"{share[0]}-of-{share[1]}"
+    return [number for name, number in map(_parsed, store.names(WORKERS)) if name == wanted]
+
+
+
+def _read(store: Store, name: str) -> Worker | None:
+    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood."""
+    try:
+        told: dict[str, Any] = json.loads(store.read(f"{WORKERS}/{name}"))
+        return Worker(**{**told, "share": tuple(told["share"]), "in_hand": tuple(told["in_hand"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _content(worker: Worker) -> bytes:
+    return json.dumps(asdict(worker)).encode()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process of this machine runs; one that died and was not waited for does not."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,120 @@
+"""Chunks in, the same chunks with features out, in order: where rows meet the engine.
+
+The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound.
+Which chunks there are, and what becomes of them, is `job.py`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.dataset.layouts import fixed_lists
+from scanrnn_dist.dataset.reader import Chunk, Prefetched
+from scanrnn_dist.dataset.units import Unit
+from scanrnn_dist.layered import LayeredRun
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.run import Finished, Run
+from scanrnn_dist.step_outputs import FeatureRows
+
+OPEN_BYTES = 64 << 20
+"""Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+
+
+@dataclass
+class OpenChunk:
+    """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
+
+    unit: Unit
+    first_row: int  # as the engine counts rows
+    kept: pa.RecordBatch
+    features: FeatureRows
+    rows_left: int
+    nbytes: int  # asked for at every chunk that is read, of all that are open
+
+
+class Stream:
+    """Chunks in, the same chunks with features out, in order; iterating it runs the engine.
+
+    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
+    `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
+    """
+
+    def __init__(
+        self,
+        run: Run | LayeredRun,
+        chunks: Prefetched,
+        max_steps: int | None,
+        initial_carry: str | None,
+        lossy_cast: bool,
+    ) -> None:
+        self.read_wait_seconds = 0.0
+        self._run, self._chunks, self._max_steps = run, chunks, max_steps
+        self._carry_column, self._lossy_cast = initial_carry, lossy_cast
+        self._open: deque[OpenChunk] = deque()
+        self._is_exhausted = False
+
+    def __iter__(self) -> Iterator[OpenChunk]:
+        while True:
+            more = self._fill()
+            if not more and not self._run.is_busy:
+                return
+            for finished in self._run.advance(more):
+                self._place(finished)
+            while self._open and self._open[0].rows_left == 0:
+                yield self._open.popleft()
+
+    def _fill(self) -> bool:
+        """Hand the engine rows until it has enough; whether it has a window of them and may count on more.
+
+        Not if there are no more, or if rows that are longer than a window fill the memory before they fill the lanes.
+        Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
+        """
+        while self._run.wants_rows and not self._is_exhausted:
+            if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
+                return False
+            if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
+                return True
+            begin = time.perf_counter()
+            chunk = next(self._chunks, None)
+            self.read_wait_seconds += time.perf_counter() - begin
+            if chunk is None:
+                self._is_exhausted = True
+                return False
+            self._take(chunk)
+        return self._run.has_window and not self._is_exhausted
+
+    def _take(self, chunk: Chunk) -> None:
+        """Hand the engine the rows of a chunk."""
+        engine, rows = self._run.engine, len(chunk.sequences)
+        features = FeatureRows(rows, engine.out_features, steps=engine.gives_steps)
+        nbytes = chunk.kept.nbytes + features.nbytes
+        if engine.gives_steps:
+            lengths = chunk.sequences.lengths
+            steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
+            nbytes += 4 * engine.out_features * int(steps.sum())
+        self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
+        carries = None
+        if self._carry_column is not None:
+            size, lossy = engine.carry_features, self._lossy_cast
+            carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
+        self._run.submit(chunk.sequences, self._max_steps, carries)
+
+    def _place(self, finished: Finished) -> None:
+        """Put features where their rows stand."""
+        order = np.argsort(finished.rows)
+        rows, features = finished.rows[order], finished.features
+        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
+        for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
+            if begin < end:
+                # Those of all steps come in order of rows.
+                is_ragged = isinstance(features, Ragged)
+                mine = features.slice(begin, end) if is_ragged else features[order[begin:end]]
+                chunk.features.place(rows[begin:end] - chunk.first_row, mine)
+                chunk.rows_left -= end - begin
