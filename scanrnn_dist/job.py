@@ -30,7 +30,7 @@ from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.reader import Chunk, Prefetched, read_chunks
-from scanrnn_dist.dataset.source import Unit
+from scanrnn_dist.dataset.units import Unit
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine
@@ -164,7 +164,8 @@ def featurize(
         }  # fmt: skip
         described = _describe(engine, options)
         manifest.create()
-        manifest.write_job({**described, **plan.records})
+        manifest.write_job({**described, "source": plan.given})
+        manifest.write_plan(plan.to_records())
         _save_encoder(manifest, encoder)
         metadata = {"scanrnn_dist": json.dumps(described)}
         schema = part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)

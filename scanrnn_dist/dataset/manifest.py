@@ -1,6 +1,8 @@
 """The records of a job, `DST/_scanrnn/`: what was to be done, which parts stand, and that all of them do.
 
-    DST/_scanrnn/job.json               configuration, versions, source, units
+    DST/_scanrnn/job.json               configuration, versions, source
+    DST/_scanrnn/files.parquet          the files of the source
+    DST/_scanrnn/units.parquet          the units; with the files, the plan
     DST/_scanrnn/parts.jsonl            one line per finished part: unit, name, rows, size, hash
     DST/_scanrnn/encoder.safetensors    the encoder, where its cell can be written to a file
     DST/_SUCCESS                        appears last: totals, and the hash of parts.jsonl
@@ -14,16 +16,18 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanrnn_dist.dataset.plan_records import FILES, UNITS
 from scanrnn_dist.dataset.writer import PartRecord, write_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 RECORDS = "_scanrnn"
 SUCCESS = "_SUCCESS"
-JOB_FIELDS = {"format", "encoder", "options", "source", "files", "units"}
+JOB_FIELDS = {"format", "encoder", "options", "source"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ class Manifest:
             return _checked_object(path, path.read_bytes(), JOB_FIELDS)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(f"{self.destination} is no output of a job: there is no {path}.") from error
+
+    def write_plan(self, records: Mapping[str, bytes]) -> None:
+        """Record the plan: content by names of files."""
+        for name, content in records.items():
+            write_file(self.destination / RECORDS / name, content)
+
+    def read_plan(self) -> dict[str, bytes]:
+        """The records of the plan that are there."""
+        paths = (self.destination / RECORDS / name for name in (FILES, UNITS))
+        return {path.name: path.read_bytes() for path in paths if path.exists()}
 
     def append_part(self, unit: int, part: PartRecord) -> None:
         """Record that the part of a unit stands."""

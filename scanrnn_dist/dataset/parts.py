@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.dataset.manifest import Manifest
-from scanrnn_dist.dataset.source import Unit
 from scanrnn_dist.dataset.stages import Stage
+from scanrnn_dist.dataset.units import Unit
 from scanrnn_dist.dataset.writer import PartWriter
 from scanrnn_dist.ragged import Ragged
 
