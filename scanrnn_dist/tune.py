@@ -169,7 +169,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
     """
     kind = known_kind(checked_mesh(mesh))
     flop_bytes = int(SAMPLE_FLOPS[kind] / encoder.flops_per_step) * 4 * encoder.in_features
-    units = plan.units[:: -(-len(plan.units) // SAMPLE_UNITS) or 1]
+    units = list(plan.units.select(range(0, len(plan.units), -(-len(plan.units) // SAMPLE_UNITS) or 1)))
     share = max(1, len(units))
     most_rows, most_bytes = SAMPLE_ROWS[kind] // share, min(SAMPLE_BYTES[kind], flop_bytes) // share
     sample: list[Ragged] = []

@@ -31,6 +31,7 @@ from sources import (
 
 from scanrnn_dist import job
 from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.writer import PartWriter
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError, StoppedError
@@ -140,9 +141,16 @@ def test_the_records_name_source_units_and_parts_and_hold_the_encoder(tmp_path: 
     featurize(path, tmp_path / "out", rows_per_part=5)
     manifest = Manifest(tmp_path / "out")
     recorded = manifest.read_job()
-    assert recorded["source"] == str(path)
-    assert recorded["files"] == [[str(path), path.stat().st_size, path.stat().st_mtime_ns]]
-    assert recorded["units"] == [[0, 0, 1, 0, 5], [0, 1, 2, 5, 5], [0, 2, 3, 10, 2]]
+    plan = Plan.from_records(manifest.read_plan())
+    assert recorded["source"] == plan.given == str(path)
+    assert [(file.path, file.size_bytes, file.modified_ns) for file in plan.source.files] == [
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+    ]
+    assert [(unit.row_group_begin, unit.first_row, unit.rows) for unit in plan.units] == [
+        (0, 0, 5),
+        (1, 5, 5),
+        (2, 10, 2),
+    ]
     assert {unit: part.rows for unit, part in manifest.read_parts().items()} == {0: 5, 1: 5, 2: 2}
     assert Encoder.load(manifest.encoder_path).fingerprint == encoder_of().fingerprint
     top = {entry.name for entry in (tmp_path / "out").iterdir()}

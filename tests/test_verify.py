@@ -182,10 +182,10 @@ def test_a_source_that_changed_or_went_is_told_and_sample_0_needs_none(tmp_path:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     verify(tmp_path / "out")
     write_source(tmp_path / "in/b.parquet", random_rows([4]))
-    with pytest.raises(DataError, match="it had 1 files and has 2"):
+    with pytest.raises(DataError, match=r"changed after the job: .*b\.parquet is new"):
         verify(tmp_path / "out")
     shutil.rmtree(tmp_path / "in")
-    with pytest.raises(DataError, match="The source cannot be read again"):
+    with pytest.raises(DataError, match="the source cannot be listed again: Nothing found"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 7
 

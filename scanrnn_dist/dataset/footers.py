@@ -6,7 +6,8 @@ the other, so that a dead child names its file. It runs this file as a script, i
 stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
-answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...]}` or `{"error": ...}`.
+answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of
+each row group]}}`, the last for columns of lists alone, or `{"error": ...}`.
 Not covered: the data pages, which `reader.py` checks while it reads; and a footer that makes the child hang.
 """
 
@@ -27,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 IDLE_SECONDS = 60
-_MAX_ROWS = 2**48  # beyond any real file; keeps sums of lying counts far from int64's end
+_MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
 
 
 def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
@@ -38,8 +39,10 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
         uri: a URI of that filesystem, or None for local files.
 
     Yields:
-        Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...)}` or `{"error": str}`.
-        After a file that ended the child, whose error says so, a new child goes on with the next one.
+        Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...), "values": {column:
+        (values, ...)}}` or `{"error": str}`. Values are those of each row group in the columns of lists, the greatest
+        number of a column's leaves; a null or an empty list counts one. After a file that ended the child, whose error
+        says so, a new child goes on with the next one.
 
     Example:
         >>> [footer["error"].split(":")[0] for footer in read_footers(["/nowhere.parquet"], uri=None)]
@@ -51,7 +54,9 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
             answer = child.ask(path)
             if "schema" in answer:
                 schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
-                yield {"schema": schema, "row_groups": tuple((rows, size) for rows, size in answer["row_groups"])}
+                values = {name: tuple(counts) for name, counts in answer["values"].items()}
+                groups = tuple((rows, size) for rows, size in answer["row_groups"])
+                yield {"schema": schema, "row_groups": groups, "values": values}
             else:
                 yield answer
     finally:
@@ -140,24 +145,52 @@ def _footer(filesystem: Any, path: str) -> dict[str, Any]:
         if rows != metadata.num_rows:
             raise ValueError(f"the footer promises {metadata.num_rows} rows, its row groups {rows}")
         schema = parquet.schema_arrow
-    return {"schema": base64.b64encode(schema.serialize().to_pybytes()).decode(), "row_groups": groups}
+        values = _values(metadata, schema)
+    schema_text = base64.b64encode(schema.serialize().to_pybytes()).decode()
+    return {"schema": schema_text, "row_groups": groups, "values": values}
 
 
 def _row_group(metadata: Any, index: int, file_bytes: int) -> tuple[int, int]:
     """Rows and uncompressed bytes of a row group, held against what its columns say."""
     group = metadata.row_group(index)
     rows, size = group.num_rows, group.total_byte_size
-    if not 0 <= rows <= _MAX_ROWS or size < 0:
+    if not 0 <= rows <= _MAX_COUNT or size < 0:
         raise ValueError(f"row group {index} promises {rows} rows in {size} bytes")
     for leaf in range(group.num_columns):
         column = group.column(leaf)
         flat = metadata.schema.column(leaf).max_repetition_level == 0
         # A flat column has one value (or null) per row, a repeated one at least one.
-        if column.num_values < rows or (column.num_values != rows and (flat or rows == 0)):
-            raise ValueError(f"row group {index} promises {rows} rows, its column {leaf} {column.num_values} values")
+        values = column.num_values
+        if not rows <= values <= _MAX_COUNT or (values != rows and (flat or rows == 0)):
+            raise ValueError(f"row group {index} promises {rows} rows, its column {leaf} {values} values")
         if not 0 <= column.total_compressed_size <= file_bytes or not 0 <= column.data_page_offset <= file_bytes:
             raise ValueError(f"column {leaf} of row group {index} stands outside the file of {file_bytes} bytes")
     return rows, size
+
+
+def _values(metadata: Any, schema: pa.Schema) -> dict[str, list[int]]:
+    """Values of every row group in each column that is repeated: the greatest number among its leaves."""
+    leaves = [_leaves(field.type) for field in schema]
+    if sum(leaves) != metadata.num_columns:
+        return {}  # a type that Arrow stores otherwise than it shows; who asks gets rows instead
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    values, begin = {}, 0
+    # By position, since names with dots make the paths of leaves ambiguous.
+    for name, count in zip(schema.names, leaves, strict=True):
+        own = [leaf for leaf in range(begin, begin + count) if metadata.schema.column(leaf).max_repetition_level > 0]
+        if own:
+            values[name] = [max(group.column(leaf).num_values for leaf in own) for group in groups]
+        begin += count
+    return values
+
+
+def _leaves(kind: pa.DataType) -> int:
+    """How many columns Parquet makes of an Arrow type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaves(kind.storage_type)
+    if not pa.types.is_nested(kind):
+        return 1
+    return sum(_leaves(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _serve() -> None:

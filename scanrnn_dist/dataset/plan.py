@@ -1,31 +1,35 @@
 """What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
 
-The files are listed by `source.py`, layouts judged by `layouts.py`; who carries the plan out is `job.py`.
+The files are listed by `source.py`, layouts judged by `layouts.py`, records encoded by `plan_records.py`; who carries
+the plan out is `job.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import pyarrow as pa
 
+from scanrnn_dist.dataset.files import differences
 from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
+from scanrnn_dist.dataset.listing import SourceLike, filesystem_of, list_again
+from scanrnn_dist.dataset.plan_records import Facts, read_records, write_records
 from scanrnn_dist.dataset.reader import read_chunks
-from scanrnn_dist.dataset.source import Source, Unit, open_source, plan_units
+from scanrnn_dist.dataset.source import Source, open_source, plan_units
+from scanrnn_dist.dataset.units import Units
 from scanrnn_dist.dataset.writer import FEATURES
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import Ragged
 
 ROWS_PER_PART = 65_536
+_CHANGES_TOLD = 5
 
-SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What a job would do.
 
@@ -40,7 +44,7 @@ class Plan:
 
     given: str | list[str]
     source: Source
-    units: tuple[Unit, ...]
+    units: Units
     column: str
     keep: tuple[str, ...]
     rows_per_part: int
@@ -50,29 +54,59 @@ class Plan:
         """The kept columns as they will stand in the output."""
         return pa.schema([self.source.schema.field(name) for name in self.keep])
 
-    @property
-    def records(self) -> dict[str, Any]:
-        """Source, files and units as JSON can hold them: what must be the same for a rerun to be the same job."""
-        numbers = {file.path: number for number, file in enumerate(self.source.files)}
-        return {
-            "source": self.given,
-            "files": [[file.path, file.size_bytes, file.modified_ns] for file in self.source.files],
-            "units": [
-                [numbers[unit.file.path], unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows]
-                for unit in self.units
-            ],
-        }
+    def to_records(self) -> dict[str, bytes]:
+        """The plan as the content of files by their names: what must be the same for a rerun to be the same job.
+
+        Plans that are equal have equal records, byte for byte, with the same version of pyarrow.
+        """
+        facts = Facts(self.given, self.column, self.keep, self.rows_per_part, self.source.schema)
+        return write_records(facts, self.units)
+
+    @classmethod
+    def from_records(cls, records: Mapping[str, bytes]) -> Plan:
+        """The plan of which these are the records; neither a file nor a footer of the source is looked at.
+
+        Raises:
+            ConfigError: the URI of the source is none that this pyarrow understands.
+            DataError: a record that is missing, damaged or of another format.
+
+        Example:
+            >>> import pyarrow.parquet as pq, tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> pq.write_table(pa.table({"sequence": [[[1.0]], []]}), folder + "/a.parquet")
+            >>> plan = Plan.from_records(plan_job(folder).to_records())
+            >>> [unit.rows for unit in plan.units], plan.source_changes()
+            ([2], [])
+        """
+        facts, units = read_records(records)
+        source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
+        return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part)
+
+    def source_changes(self) -> list[str]:
+        """What differs from the plan now in the names, sizes and times of the source's files, in words.
+
+        Nothing if it is as it was; else a line for each of the first few files and one for all others, or a single
+        line if the source cannot be listed at all.
+        """
+        try:
+            now = list_again(self.given, self.source.files)
+        except ConfigError as error:
+            return [f"the source cannot be listed again: {error}"]
+        changes = differences(self.source.files, now)
+        told = list(islice(changes, _CHANGES_TOLD))
+        others = sum(1 for _ in changes)
+        return told + ([f"and {others:,} more"] if others else [])
 
     def in_features(self) -> int:
         """Features per step, `D`: from the column's type, or from the first rows."""
         fixed = fixed_in_features(self.source.schema.field(self.column).type)
-        if fixed is None and not self.units:
+        if fixed is None and not len(self.units):
             raise ConfigError("The source has no rows, so the number of features per step is unknown.")
         return fixed if fixed is not None else self._first_rows(None).in_features
 
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, some hundred kilobytes of them; 0 without rows."""
-        return float(self._first_rows(in_features).lengths.mean()) if self.units else 0.0
+        return float(self._first_rows(in_features).lengths.mean()) if len(self.units) else 0.0
 
     def _first_rows(self, in_features: int | None) -> Ragged:
         chunks = read_chunks(
@@ -107,8 +141,9 @@ def plan_job(
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
-    units = plan_units(opened, rows_per_part)
-    return Plan(_absolute(source), opened, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
+    units = plan_units(opened, rows_per_part, column)
+    planned = replace(opened, row_groups=None)  # the units say all that is needed of them
+    return Plan(_absolute(source), planned, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
 
 
 def _absolute(source: SourceLike) -> str | list[str]:

@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
-from scanrnn_dist.dataset.source import Source, SourceFile, Unit
+from scanrnn_dist.dataset.source import Source
 from scanrnn_dist.dataset.stages import Stage
+from scanrnn_dist.dataset.units import Unit
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.ragged import Ragged
 
@@ -218,13 +219,10 @@ class _Decoder:
     lossy_cast: bool
     nonfinite: Nonfinite
     stage: Stage
-    # Decoded bytes per byte that the footer names: below 1 where columns are left out, far above 1 for
-    # dictionary-encoded values. None until a first look.
-    expansion: float | None = None
 
     def __post_init__(self) -> None:
-        schema, files = self.source.schema, self.source.files
-        partitions = dict(files[0].partitions) if files else {}
+        schema = self.source.schema
+        partitions = self.source.files.partition_schema.names
         self.kept_schema = pa.schema([schema.field(name) for name in self.keep])
         self.columns = [name for name in dict.fromkeys((self.column, *self.keep)) if name not in partitions]
         self.in_features = self.in_features or fixed_in_features(schema.field(self.column).type)
@@ -238,47 +236,45 @@ class _Decoder:
                 if parquet is None or unit.file.path != path:
                     if parquet is not None:
                         parquet.close(force=True)
-                    parquet, path = self.open(unit.file), unit.file.path
+                    parquet, path = self.open(unit.file.path), unit.file.path
                 yield from self.unit_chunks(parquet, unit)
         finally:
             if parquet is not None:
                 parquet.close(force=True)
 
-    def open(self, file: SourceFile) -> pq.ParquetFile:
-        with _named(file.path):
-            parquet = pq.ParquetFile(
-                file.path,
+    def open(self, path: str) -> pq.ParquetFile:
+        with _named(path):
+            return pq.ParquetFile(
+                path,
                 filesystem=self.source.filesystem,
                 pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
                 buffer_size=_buffer_bytes(self.source.filesystem),
                 page_checksum_verification=True,
             )
+
+    def check(self, parquet: pq.ParquetFile, unit: Unit) -> None:
+        """Refuse a file whose footer no longer says of the unit what it said when the unit was planned."""
+        with _named(unit.file.path):
             metadata = parquet.metadata
-            groups = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+            numbers = range(unit.row_group_begin, min(unit.row_group_end, metadata.num_row_groups))
+            groups = [metadata.row_group(number) for number in numbers]
+            rows, nbytes = tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
             missing = set(self.columns).difference(parquet.schema_arrow.names)
-        if missing or groups != file.row_groups:
-            parquet.close(force=True)
+        if missing or (rows, nbytes) != (unit.group_rows, unit.nbytes):
             raise DataError(
-                f"{file.path} has {sum(groups)} rows in {len(groups)} row groups and lacks {sorted(missing) or 'no'} "
-                f"columns; expected {file.rows} rows in {len(file.row_groups)} and every column, as when the source "
-                "was opened. Something changed the file since: open the source anew."
+                f"{_span(unit)} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
+                f"{sorted(missing) or 'no'} columns; expected {unit.rows} rows in {len(unit.group_rows)} of "
+                f"{unit.nbytes} and every column, as when the source was opened. Something changed the file since: "
+                "open the source anew."
             )
-        return parquet
 
     def unit_chunks(self, parquet: pq.ParquetFile, unit: Unit) -> Iterator[Chunk]:
-        footer_bytes = sum(unit.file.row_group_bytes[unit.row_group_begin : unit.row_group_end])
-        per_row = max(1.0, footer_bytes / unit.rows)  # of all columns, encoded
-        if self.expansion is None:
-            # The footer's figure may be far off, in both directions: decode a few rows before it is relied on.
-            rows = int(min(_PROBE_ROWS, max(1.0, self.chunk_bytes / per_row)))
-            batch = next(self.batches(parquet, unit, rows), None)
-            self.expansion = batch.nbytes / batch.num_rows / per_row if batch is not None and batch.num_rows else 1.0
-        rows = int(min(_MAX_ROWS, max(1.0, self.chunk_bytes / max(1.0, per_row * self.expansion))))
-        delivered, expansion = 0, 0.0
+        self.check(parquet, unit)
+        rows = self.chunk_rows(parquet, unit)
+        delivered = 0
         for batch in self.batches(parquet, unit, rows):
             if batch.num_rows == 0:
                 continue
-            expansion = max(expansion, batch.nbytes / batch.num_rows / per_row)
             if delivered + batch.num_rows <= unit.rows:
                 yield self.chunk(unit, delivered, batch)
             delivered += batch.num_rows
@@ -288,7 +284,20 @@ class _Decoder:
                 f"{_span(unit)} promised {unit.rows} rows in the footer and delivered {delivered}. "
                 "Expected a sound file: write it again."
             )
-        self.expansion = expansion
+
+    def chunk_rows(self, parquet: pq.ParquetFile, unit: Unit) -> int:
+        """Rows per chunk of a unit; from the unit alone, so that it is read alike whichever were read before it.
+
+        The footer's bytes are encoded and of all columns, so they may be far off in both directions: a few rows are
+        decoded before they are relied on. PROBE_COST
+        """
+        encoded = max(1.0, unit.nbytes / unit.rows)
+        rows = int(min(_PROBE_ROWS, max(1.0, self.chunk_bytes / encoded)))
+        batch = next(self.batches(parquet, unit, rows), None)
+        decoded = batch.nbytes / batch.num_rows if batch is not None and batch.num_rows else encoded
+        # The first rows may be the shortest ones; what the values come to as float32 is known.
+        decoded = max(1.0, decoded, 4 * unit.values / unit.rows)
+        return int(min(_MAX_ROWS, max(1.0, self.chunk_bytes / decoded)))
 
     def batches(self, parquet: pq.ParquetFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
@@ -340,10 +349,10 @@ def _span(unit: Unit) -> str:
 def _where(unit: Unit, row: int) -> str:
     """Where row `row` of a unit stands: file, row group, row within it, row of the file."""
     of_file = unit.first_row + row
-    ends = list(accumulate(unit.file.row_groups))
-    group = bisect_right(ends, of_file)
-    within = of_file - (ends[group] - unit.file.row_groups[group])
-    return f"{unit.file.path}, row group {group}, row {within} (row {of_file} of the file)"
+    ends = list(accumulate(unit.group_rows))
+    group = bisect_right(ends, row)
+    within = row - (ends[group] - unit.group_rows[group])
+    return f"{unit.file.path}, row group {unit.row_group_begin + group}, row {within} (row {of_file} of the file)"
 
 
 @contextmanager

@@ -1,88 +1,64 @@
-"""What there is to read: files in a fixed order, their row groups and partition values, and the units of work.
+"""What there is to read: files in a fixed order, their row groups and partition values, cut into units of work.
 
-Listing and checking only; the rows are read by `reader.py`, the footers by a child process in `footers.py`. Every path
-goes through `pyarrow.fs`, so buckets work as folders do. Partition keys (`split=train/`) are taken from the folders
+Checking and cutting only; files are listed by `listing.py` and kept by `files.py`, units by `units.py`; footers are
+read by a child process in `footers.py`, rows by `reader.py`. Partition keys (`split=train/`) are taken from the folders
 below what was named: below the folder, below the part of a glob before its first wildcard, below the folder that all
 files of a list share; never from above it, and none for a single file.
+
+All of it stands in columns, so that a million files or row groups take tens of megabytes.
 """
 
 from __future__ import annotations
 
-import glob
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from pyarrow import fs
 
+from scanrnn_dist.dataset.files import Files, partition_schema
 from scanrnn_dist.dataset.footers import read_footers
+from scanrnn_dist.dataset.listing import SourceLike, list_source
+from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import ConfigError, DataError
 
-_HIDDEN = (".", "_")  # readers skip such names: .crc files, _SUCCESS, _metadata, _temporary
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One Parquet file, as its footer describes it.
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """What the footers of `N` files say about their `G` row groups, file after file.
 
     Args:
-        path: within the filesystem of the source.
-        size_bytes: of the file.
-        modified_ns: nanoseconds since 1970, or None if the filesystem does not tell.
-        row_groups: rows of each row group.
-        row_group_bytes: uncompressed bytes of each row group, all columns.
-        partitions: `(key, value)` of each partition field of the source, a null where the path has none.
+        offsets: `(N + 1,)` int64; those of file `i` are `offsets[i]` to `offsets[i + 1]`.
+        rows: `(G,)` int64.
+        nbytes: `(G,)` int64, uncompressed bytes of all columns.
+        values: `(G,)` int64 for each column of lists: the values in them, a null or an empty list counting one.
     """
 
-    path: str
-    size_bytes: int
-    modified_ns: int | None
-    row_groups: tuple[int, ...]
-    row_group_bytes: tuple[int, ...]
-    partitions: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows of all row groups."""
-        return sum(self.row_groups)
+    offsets: np.ndarray
+    rows: np.ndarray
+    nbytes: np.ndarray
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
-    """The files of a job in their order, with one schema: that of the files, then the partition fields."""
+    """The files of a job in their order, with one schema: that of the files, then the partition fields.
+
+    `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
+    """
 
     filesystem: fs.FileSystem
-    files: tuple[SourceFile, ...]
+    files: Files
     schema: pa.Schema
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files."""
-        return sum(file.rows for file in self.files)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Row groups `row_group_begin` to `row_group_end` (exclusive) of one file: read and committed as a whole.
-
-    `first_row` is the row of the file at which it starts.
-    """
-
-    index: int
-    file: SourceFile
-    row_group_begin: int
-    row_group_end: int
-    first_row: int
     rows: int
+    row_groups: RowGroups | None = None
 
 
-def open_source(source: str | PathLike[str] | Sequence[str | PathLike[str]]) -> Source:
+def open_source(source: SourceLike) -> Source:
     """List the files of a source and read their footers.
 
     Args:
@@ -104,155 +80,123 @@ def open_source(source: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
         >>> open_source(folder).rows
         2
     """
-    filesystem, uri, base, found = _list(source)
-    schemas, files = [], []
-    for info, footer in zip(found, read_footers([info.path for info in found], uri=uri), strict=True):
+    listing = list_source(source)
+    files, first = listing.files, listing.files[0].path
+    schema: Any = None  # that of the first file
+    read = _Footers()
+    for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
             reason = footer["error"].rstrip(" .\n")
             raise DataError(
-                f"{info.path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: "
+                f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: "
                 "remove or rewrite it, or name the others by a glob such as 'folder/**/*.parquet'."
             )
-        schemas.append(_plain(footer["schema"], info.path))
-        files.append((info, footer["row_groups"]))
-        _check_same(schemas[0], found[0].path, schemas[-1], info.path)
-    fields, values = _partitions(filesystem, base, [info.path for info in found])
+        own = _plain(footer["schema"], path)
+        schema = own if schema is None else schema
+        _check_same(schema, first, own, path)
+        read.add(footer)
+    fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
     for name in fields.names:
-        if name in schemas[0].names:
+        if name in schema.names:
             raise DataError(
-                f"{found[0].path} has a column {name!r} and stands in a folder '{name}=...'; expected one of them. "
+                f"{first} has a column {name!r} and stands in a folder '{name}=...'; expected one of them. "
                 "Rename the folder, or name the files so that it is above what they share."
             )
-    described = tuple(
-        _source_file(info, groups, tuple((name, keys.get(name)) for name in fields.names))
-        for (info, groups), keys in zip(files, values, strict=True)
-    )
-    return Source(filesystem, described, pa.schema([*schemas[0], *fields]))
+    files = replace(files, partition_schema=fields)
+    return Source(listing.filesystem, files, pa.schema([*schema, *fields]), int(groups.rows.sum()), groups)
 
 
-def plan_units(source: Source, rows_per_part: int) -> tuple[Unit, ...]:
+def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
     """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
 
-    A unit never spans files, and files without rows give none.
+    A unit never spans files, and files without rows give none. Units are weighed by the values in the lists of
+    `column`; by rows if it is None or holds no lists.
+
+    Args:
+        source: as it was opened, with its row groups.
+        rows_per_part: see above.
+        column: the sequence column.
 
     Raises:
         ConfigError: `rows_per_part` below 1.
 
     Example:
-        >>> file = SourceFile("a.parquet", 0, None, (10, 10, 10), (0, 0, 0))
-        >>> units = plan_units(Source(fs.LocalFileSystem(), (file,), pa.schema([])), 15)
+        >>> files = Files(pa.array(["a.parquet"]), np.array([0]), np.array([0]))
+        >>> groups = RowGroups(np.array([0, 3]), np.array([10, 10, 10]), np.array([0, 0, 0]))
+        >>> units = plan_units(Source(fs.LocalFileSystem(), files, pa.schema([]), 30, groups), 15)
         >>> [(unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows) for unit in units]
         [(0, 2, 0, 20), (2, 3, 20, 10)]
     """
     if rows_per_part < 1:
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
-    units: list[Unit] = []
-    for file in source.files:
-        begin = first_row = rows = 0
-        for index, group_rows in enumerate(file.row_groups):
-            rows += group_rows
-            left = file.rows - first_row - rows
-            # Row groups without rows at the end of a file go with the unit before them.
-            if (left and rows >= rows_per_part) or (rows and index == len(file.row_groups) - 1):
-                units.append(Unit(len(units), file, begin, index + 1, first_row, rows))
-                begin, first_row, rows = index + 1, first_row + rows, 0
-    return tuple(units)
-
-
-def _list(source: Any) -> tuple[fs.FileSystem, str | None, str, list[fs.FileInfo]]:
-    """Filesystem, its URI, the folder below which partition keys count, and the files in order."""
-    if not isinstance(source, str | PathLike):
-        return _list_files([os.fspath(item) for item in source])
-    name = os.fspath(source)
-    if not _SCHEME.match(name) and glob.has_magic(name) and not os.path.exists(name):
-        return _list_glob(name)
-    filesystem, uri, path = _resolve(name)
-    info = _info(filesystem, path, name)
-    if info.type == fs.FileType.File:
-        return filesystem, uri, path.rpartition("/")[0], [info]
-    if info.type == fs.FileType.NotFound:
-        hint = " Globs work on local paths only; name the folder." if glob.has_magic(name) else ""
-        raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{hint}")
-    below = path.rstrip("/")
-    infos = _info(filesystem, fs.FileSelector(path, recursive=True), name)
-    files = [item for item in infos if item.is_file and not _hidden(item.path[len(below) :])]
-    if not files:
-        raise ConfigError(
-            f"No files below the folder {name!r}; expected Parquet files "
-            f"({len(infos)} entries looked at; names that begin with '_' or '.' are skipped)."
-        )
-    return filesystem, uri, below, sorted(files, key=lambda item: item.path)
-
-
-def _list_glob(pattern: str) -> tuple[fs.FileSystem, None, str, list[fs.FileInfo]]:
-    filesystem = fs.LocalFileSystem()
-    pattern = os.path.abspath(os.path.expanduser(pattern)).replace(os.sep, "/")
-    parts = pattern.split("/")
-    base = "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-    matches = [match.replace(os.sep, "/") for match in glob.glob(pattern, recursive=True)]
-    # A pattern that spells such a name out ('data/_old*/x.parquet') means it.
-    spelled = any(part.startswith(_HIDDEN) for part in parts[base.count("/") + 1 :])
-    paths = sorted(
-        {match for match in matches if os.path.isfile(match) and (spelled or not _hidden(match[len(base) :]))}
+    assert source.row_groups is not None, "a source whose footers were read"
+    groups = source.row_groups
+    begins, ends = _cut(groups, rows_per_part)
+    values = groups.rows if column is None else groups.values.get(column, groups.rows)
+    # Row groups between two units are those of files without rows.
+    used = np.zeros(len(groups.rows) + 1, np.int64)
+    used[begins] += 1
+    used[ends] -= 1
+    return Units(
+        source.files,
+        (np.searchsorted(groups.offsets, begins, side="right") - 1).astype(np.int32),
+        running_sums(ends - begins),
+        groups.rows[np.cumsum(used[:-1]) > 0],
+        _sums_between(groups.nbytes, begins, ends),
+        _sums_between(values, begins, ends),
     )
-    if not paths:
-        hint = " Below matching folders: add '/**/*.parquet'." if any(map(os.path.isdir, matches)) else ""
-        raise ConfigError(f"No files match the glob {pattern!r} ({len(matches)} matches looked at).{hint}")
-    return filesystem, None, base, filesystem.get_file_info(paths)
 
 
-def _list_files(names: list[str]) -> tuple[fs.FileSystem, str | None, str, list[fs.FileInfo]]:
-    if not names:
-        raise ConfigError("The list of files is empty; expected at least one Parquet file.")
-    filesystem, uri, _ = _resolve(names[0])
-    infos: dict[str, fs.FileInfo] = {}
-    for name in names:
-        own, _, path = _resolve(name)
-        if not own.equals(filesystem):
-            raise ConfigError(
-                f"{names[0]!r} and {name!r} are of different filesystems; expected one. Copy, or run twice."
-            )
-        info = _info(own, path, name)
-        if not info.is_file:
-            what = "a folder" if info.type == fs.FileType.Directory else "not there"
-            raise ConfigError(
-                f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list."
-            )
-        if path in infos:
-            raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")
-        infos[path] = info
-    folders = {path.rpartition("/")[0] for path in infos}
-    return filesystem, uri, os.path.commonpath(folders).replace(os.sep, "/"), list(infos.values())
+def _cut(groups: RowGroups, rows_per_part: int) -> tuple[np.ndarray, np.ndarray]:
+    """First row group of every unit and the one after its last, counted over all files, `(U,)` int64 each."""
+    all_rows, offsets = groups.rows.tolist(), groups.offsets.tolist()
+    begins, ends = array("q"), array("q")
+    for file_begin, file_end in pairwise(offsets):
+        begin, rows, left = file_begin, 0, sum(all_rows[file_begin:file_end])
+        for index in range(file_begin, file_end):
+            rows += all_rows[index]
+            left -= all_rows[index]
+            # Row groups without rows at the end of a file go with the unit before them.
+            if (left and rows >= rows_per_part) or (rows and index == file_end - 1):
+                begins.append(begin)
+                ends.append(index + 1)
+                begin, rows = index + 1, 0
+    return np.array(begins, np.int64), np.array(ends, np.int64)
 
 
-def _resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
-    """Filesystem, the URI to reach it by (None for this machine), and the path in it."""
-    if not _SCHEME.match(name):
-        path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
-        return fs.LocalFileSystem(), None, path
-    try:
-        filesystem, path = fs.FileSystem.from_uri(name)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(
-            f"{name!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
-        ) from error
-    return filesystem, name, path
+def _sums_between(numbers: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    sums = running_sums(numbers)
+    return sums[ends] - sums[begins]
 
 
-def _info(filesystem: fs.FileSystem, path: str | fs.FileSelector, name: str) -> Any:
-    try:
-        return filesystem.get_file_info(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{name!r} cannot be looked at: {error}. Check the address and the access rights.") from error
+class _Footers:
+    """Gathers what footers say about row groups."""
+
+    def __init__(self) -> None:
+        self._offsets, self._rows, self._nbytes = array("q", [0]), array("q"), array("q")
+        self._values: dict[str, array[int]] = {}
+
+    def add(self, footer: dict[str, Any]) -> None:
+        """Those of the next file."""
+        rows = [rows for rows, _ in footer["row_groups"]]
+        # Files have the same columns; if one does not tell of a column's values, its rows take their place.
+        for name, counts in footer["values"].items():
+            self._values.setdefault(name, array("q", self._rows)).extend(counts)
+        for name in self._values.keys() - footer["values"].keys():
+            self._values[name].extend(rows)
+        self._rows.extend(rows)
+        self._nbytes.extend(nbytes for _, nbytes in footer["row_groups"])
+        self._offsets.append(len(self._rows))
+
+    def row_groups(self) -> RowGroups:
+        """All that was added."""
+        values = {name: np.array(counts, np.int64) for name, counts in self._values.items()}
+        offsets, rows, nbytes = (np.array(of, np.int64) for of in (self._offsets, self._rows, self._nbytes))
+        return RowGroups(offsets, rows, nbytes, values)
 
 
-def _hidden(relative: str) -> bool:
-    return any(part.startswith(_HIDDEN) for part in relative.split("/"))
-
-
-def _source_file(info: fs.FileInfo, groups: Any, partitions: tuple[tuple[str, Any], ...]) -> SourceFile:
-    rows, sizes = tuple(rows for rows, _ in groups), tuple(size for _, size in groups)
-    return SourceFile(info.path, info.size, info.mtime_ns, rows, sizes, partitions)
+def _paths(files: Files) -> Iterator[str]:
+    return (path.as_py() for path in files.paths)
 
 
 def _plain(schema: pa.Schema, path: str) -> pa.Schema:
@@ -280,23 +224,3 @@ def _check_same(first: pa.Schema, first_path: str, other: pa.Schema, path: str) 
         f"{path} has other columns than {first_path}: {text}. Expected the same names and types in every file: "
         "rewrite one of them, or run on each kind alone."
     )
-
-
-def _partitions(filesystem: fs.FileSystem, base: str, paths: list[str]) -> tuple[pa.Schema, list[dict[str, Any]]]:
-    """The hive partition fields that pyarrow infers below `base`, and the values for each path."""
-    relative = [path[len(base) :].strip("/") for path in paths]
-    if not any("=" in path.rpartition("/")[0] for path in relative):
-        return pa.schema([]), [{} for _ in paths]
-    options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
-    try:
-        factory = ds.FileSystemDatasetFactory(filesystem, paths, ds.ParquetFileFormat(), options)
-        # No fragment: pyarrow would look at footers here, in this process.
-        fields = factory.inspect(fragments=0)
-        partitioning = ds.HivePartitioning(fields)
-        folders = (path.rpartition("/")[0] for path in relative)
-        return fields, [ds.get_partition_keys(partitioning.parse(folder + "/")) for folder in folders]
-    except pa.ArrowException as error:
-        raise DataError(
-            f"The folders 'key=value' below {base!r} cannot be understood: {error}. Expected hive partitions: "
-            "rename them, or name the files one by one or by a glob that spells these folders out."
-        ) from error

@@ -161,6 +161,29 @@ def test_chunks_are_of_the_size_asked_for_although_the_footer_misleads(tmp_path:
     assert len(read(open_source(tmp_path / "blob"), chunk_bytes=1 << 18)) == 1
 
 
+def test_the_chunks_of_a_unit_are_the_same_whatever_was_read_before(tmp_path: Path) -> None:
+    """Rows that get longer, encoded better and better: what one unit teaches would cut the next one otherwise."""
+    rows = [[[float(row % (1 + 400 // (1 + row)))] * 2] * (1 + row // 4) for row in range(400)]
+    write(tmp_path / "a.parquet", rows, row_group_size=50)
+    source = open_source(tmp_path)
+    units = plan_units(source, 50, "seq")
+    options: Any = {"column": "seq", "keep": ["id"], "in_features": 2, "chunk_bytes": 3000}
+    together = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, units, **options)]
+    alone = [(unit.index, len(chunk.sequences)) for unit in units for chunk in read_chunks(source, [unit], **options)]
+    backwards = [units[index] for index in range(len(units))[::-1]]
+    last_first = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, backwards, **options)]
+    assert together == alone == sorted(last_first, key=lambda one: one[0]) and len(together) > 2 * len(units)
+
+
+def test_rows_that_get_longer_within_a_unit_do_not_make_giant_chunks(tmp_path: Path) -> None:
+    """The first rows have one step, the others 400: what the footer says of the lists is known."""
+    write(tmp_path / "a.parquet", [[[1.0] * 2]] * 100 + [[[1.0] * 2] * 400] * 900, row_group_size=1000)
+    source = open_source(tmp_path)
+    options: Any = {"column": "seq", "keep": [], "in_features": 2, "chunk_bytes": 1 << 16}
+    chunks = list(read_chunks(source, plan_units(source, 1000, "seq"), **options))
+    assert max(chunk.nbytes for chunk in chunks) < 3 << 15
+
+
 def test_rows_promised_and_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", sequences(30))
     source = open_source(tmp_path)
@@ -174,7 +197,13 @@ def test_a_file_that_changed_or_went_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", sequences(30))
     source = open_source(tmp_path)
     write(tmp_path / "a.parquet", sequences(29))
-    with pytest.raises(DataError, match=r"a\.parquet has 29 rows .* expected 30"):
+    with pytest.raises(DataError, match=r"a\.parquet, row group 2, has 9 rows .* expected 10"):
+        read(source)
+    write(tmp_path / "a.parquet", sequences(20))
+    with pytest.raises(DataError, match=r"a\.parquet, row group 2, has 0 rows in 0 row groups"):
+        read(source)
+    write(tmp_path / "a.parquet", sequences(30, seed=1))
+    with pytest.raises(DataError, match=r"a\.parquet, row groups 0 to 1, has 20 rows in 2 row groups of \d+ bytes"):
         read(source)
     (tmp_path / "a.parquet").unlink()
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read: FileNotFoundError"):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from scanrnn_dist.dataset import footers
-from scanrnn_dist.dataset.source import Source, SourceFile, open_source, plan_units
+from scanrnn_dist.dataset.files import Files
+from scanrnn_dist.dataset.source import RowGroups, Source, open_source, plan_units
 from scanrnn_dist.errors import ConfigError, DataError
 
 
@@ -54,11 +56,24 @@ def test_a_list_keeps_its_order_and_a_file_is_itself(folder: Path) -> None:
     given_names = ["sub/c.parquet", "a.parquet"]
     source = open_source([folder / name for name in given_names])
     assert names(source, folder) == given_names
-    file = open_source(str(folder / "a.parquet")).files[0]
+    one = open_source(str(folder / "a.parquet"))
     stat = (folder / "a.parquet").stat()
-    assert (file.rows, file.row_groups, file.size_bytes) == (3, (2, 1), stat.st_size)
-    assert file.modified_ns == stat.st_mtime_ns and len(file.row_group_bytes) == 2
+    assert (one.files[0].size_bytes, one.files[0].modified_ns) == (stat.st_size, stat.st_mtime_ns)
     assert source.rows == 6 and source.schema.names == ["seq", "id"]
+
+
+def test_row_groups_are_what_the_footers_say(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", seq=[[1.0, 2.0], [], [3.0], None, [4.0]], id=range(5))
+    write(tmp_path / "b.parquet", seq=pa.array([], pa.list_(pa.float64())), id=pa.array([], pa.int64()))
+    write(tmp_path / "c.parquet", seq=[[1.0, 2.0]], id=[0])
+    source = open_source(tmp_path)
+    assert source.row_groups is not None
+    assert source.row_groups.offsets.tolist() == [0, 3, 4, 5] and source.rows == 6
+    assert source.row_groups.rows.tolist() == [2, 2, 1, 0, 1]
+    metadata = [pq.read_metadata(path) for path in sorted(tmp_path.iterdir())]
+    sizes = [of.row_group(index).total_byte_size for of in metadata for index in range(of.num_row_groups)]
+    assert source.row_groups.nbytes.tolist() == sizes
+    assert {name: values.tolist() for name, values in source.row_groups.values.items()} == {"seq": [3, 2, 1, 0, 2]}
 
 
 def test_a_name_with_glob_characters_that_exists_is_a_name(tmp_path: Path) -> None:
@@ -72,7 +87,7 @@ def test_partition_values_are_those_of_pyarrow(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     oracle = pq.read_table(tmp_path).select(["p", "q"])  # rows of files in the same order
     assert source.schema.field("p").type == pa.int32() and source.schema.names == ["seq", "id", "p", "q"]
-    got = [dict(file.partitions) for file in source.files for _ in range(file.rows)]
+    got = [dict(unit.file.partitions) for unit in plan_units(source, 100) for _ in range(unit.rows)]
     assert [{key: str(value) for key, value in row.items()} for row in got] == [
         {key: str(value) for key, value in row.items()} for row in oracle.to_pylist()
     ]
@@ -159,23 +174,40 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
 ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
 
 
+def described(row_groups: list[list[int]], values: list[int] | None = None) -> Source:
+    """A source of which only the footers are known; the bytes of a row group are ten times its rows."""
+    names = pa.array([f"{number}" for number in range(len(row_groups))], pa.string())
+    files = Files(names, *np.zeros((2, len(row_groups)), np.int64))
+    rows = np.array([rows for groups in row_groups for rows in groups], np.int64)
+    offsets = np.cumsum([0, *map(len, row_groups)])
+    lists = {} if values is None else {"seq": np.array(values, np.int64)}
+    groups = RowGroups(offsets, rows, 10 * rows, lists)
+    return Source(fs.LocalFileSystem(), files, pa.schema([]), int(rows.sum()), groups)
+
+
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=4), st.integers(1, 12))
 def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_per_part: int) -> None:
-    files = tuple(SourceFile(f"{i}", 0, None, tuple(groups), tuple(groups)) for i, groups in enumerate(row_groups))
-    source = Source(fs.LocalFileSystem(), files, pa.schema([]))
+    source = described(row_groups)
     units = plan_units(source, rows_per_part)
     assert [unit.index for unit in units] == list(range(len(units)))
-    for file in files:
-        own = [unit for unit in units if unit.file is file]
+    for number, groups in enumerate(row_groups):
+        own = [unit for unit in units if unit.file == source.files[number]]
         at = group = 0
         for unit in own:
             assert (unit.first_row, unit.row_group_begin) == (at, group) and unit.rows > 0
-            assert unit.rows == sum(file.row_groups[unit.row_group_begin : unit.row_group_end])
+            assert unit.group_rows == tuple(groups[unit.row_group_begin : unit.row_group_end])
+            assert (unit.nbytes, unit.values) == (10 * unit.rows, unit.rows)
             at, group = at + unit.rows, unit.row_group_end
-        assert at == file.rows and group == (len(file.row_groups) if at else 0)
+        assert at == sum(groups) and group == (len(groups) if at else 0)
         assert all(unit.rows >= rows_per_part for unit in own[:-1])
     with pytest.raises(ConfigError):
         plan_units(source, 0)
+
+
+def test_units_are_weighed_by_the_values_of_their_lists() -> None:
+    source = described([[1, 1, 0], [0], [3, 2]], values=[70, 1, 0, 0, 30, 5])
+    assert plan_units(source, 2, "seq").values.tolist() == [71, 30, 5]
+    assert plan_units(source, 2, "id").values.tolist() == plan_units(source, 2).values.tolist() == [2, 3, 2]
 
 
 def test_dataset_never_imports_jax() -> None:

@@ -1,0 +1,159 @@
+"""The files of a source as columns: paths, sizes, times, and the partition values that their folders spell.
+
+A million files take what their paths take and 16 bytes each; an object stands for a file only while someone looks at
+it. Who lists files is `listing.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from scanrnn_dist.errors import DataError
+
+UNKNOWN_TIME = np.iinfo(np.int64).min
+"""In place of nanoseconds, where a filesystem does not tell; numpy reads it as "not a time"."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    Args:
+        path: within the filesystem of the source.
+        size_bytes: of the file.
+        modified_ns: nanoseconds since 1970, or None if the filesystem does not tell.
+        partitions: `(key, value)` of each partition field of the source, a null where the path has none.
+    """
+
+    path: str
+    size_bytes: int
+    modified_ns: int | None
+    partitions: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """`N` files in their order; a sequence of `SourceFile`.
+
+    Args:
+        paths: `(N,)` strings, within the filesystem of the source.
+        sizes_bytes: `(N,)` int64.
+        modified_ns: `(N,)` int64, nanoseconds since 1970 or `UNKNOWN_TIME`.
+        partition_base: the folder below which partition keys count.
+        partition_schema: the partition fields; none for a listing that was not looked at for them.
+    """
+
+    paths: pa.LargeStringArray
+    sizes_bytes: np.ndarray
+    modified_ns: np.ndarray
+    partition_base: str = ""
+    partition_schema: pa.Schema = pa.schema([])  # noqa: RUF009  immutable
+
+    @classmethod
+    def from_infos(cls, infos: Sequence[fs.FileInfo], base: str) -> Files:
+        """What a filesystem said about files, without partition fields."""
+        times = (UNKNOWN_TIME if info.mtime_ns is None else info.mtime_ns for info in infos)
+        return cls(
+            pa.array((info.path for info in infos), pa.large_string()),
+            np.fromiter((info.size for info in infos), np.int64, len(infos)),
+            np.fromiter(times, np.int64, len(infos)),
+            base,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> SourceFile:
+        path = self.paths[index].as_py()
+        modified_ns = int(self.modified_ns[index])
+        known_ns = None if modified_ns == UNKNOWN_TIME else modified_ns
+        return SourceFile(path, int(self.sizes_bytes[index]), known_ns, self._partitions(path))
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        return (self[index] for index in range(len(self)))
+
+    def _partitions(self, path: str) -> tuple[tuple[str, Any], ...]:
+        if not self.partition_schema.names:
+            return ()
+        folder = path[len(self.partition_base) :].strip("/").rpartition("/")[0]
+        keys = ds.get_partition_keys(self._partitioning.parse(folder + "/"))
+        return tuple((name, keys.get(name)) for name in self.partition_schema.names)
+
+    @cached_property
+    def _partitioning(self) -> ds.Partitioning:
+        return ds.HivePartitioning(self.partition_schema)
+
+
+def partition_schema(filesystem: fs.FileSystem, files: Files) -> pa.Schema:
+    """The hive partition fields that pyarrow infers below the base of `files`.
+
+    Raises:
+        DataError: folders `key=value` that pyarrow cannot understand.
+    """
+    base = files.partition_base
+    folders = pc.replace_substring_regex(pc.utf8_slice_codeunits(files.paths, len(base)), "[^/]*$", "")
+    if not pc.any(pc.match_substring(folders, "=")).as_py():
+        return pa.schema([])
+    options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
+    try:
+        factory = ds.FileSystemDatasetFactory(filesystem, files.paths.to_pylist(), ds.ParquetFileFormat(), options)
+        # No fragment: pyarrow would look at footers here, in this process.
+        fields = factory.inspect(fragments=0)
+        partitioning = ds.HivePartitioning(fields)
+        for folder in pc.unique(folders).to_pylist():  # so that none is refused later, in the middle of a job
+            partitioning.parse(folder.strip("/") + "/")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"The folders 'key=value' below {base!r} cannot be understood: {error}. Expected hive partitions: "
+            "rename them, or name the files one by one or by a glob that spells these folders out."
+        ) from error
+    return fields
+
+
+def differences(before: Files, now: Files) -> Iterator[str]:
+    """What differs between two listings, in words: files that are gone, that are others than they were, that are new.
+
+    The order of the files does not count. A size or a time that is another makes a file another.
+
+    Example:
+        >>> before = Files(pa.array(["a", "b"]), np.array([1, 2]), np.array([0, 10**9]))
+        >>> now = Files(pa.array(["b", "c"]), np.array([2, 2]), np.array([5 * 10**8, 0]))
+        >>> for line in differences(before, now):
+        ...     print(line)
+        a is gone
+        b was 2 bytes of 1970-01-01 00:00:01 UTC and is 2 bytes of 1970-01-01 00:00:00.5 UTC
+        c is new
+    """
+    place = np.arange(len(before))
+    if not now.paths.equals(before.paths):
+        found = pc.index_in(before.paths, value_set=now.paths)
+        place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    stays = place >= 0
+    is_other = np.zeros(len(before), bool)
+    is_other[stays] = before.sizes_bytes[stays] != now.sizes_bytes[place[stays]]
+    is_other[stays] |= before.modified_ns[stays] != now.modified_ns[place[stays]]
+    for index in np.flatnonzero(~stays | is_other):
+        path, it_is = before.paths[index].as_py(), place[index]
+        is_there = f"was {_state(before, index)} and is {_state(now, it_is)}" if stays[index] else "is gone"
+        yield f"{path} {is_there}"
+    is_new = np.ones(len(now), bool)
+    is_new[place[stays]] = False
+    for index in np.flatnonzero(is_new):
+        yield f"{now.paths[index].as_py()} is new"
+
+
+def _state(files: Files, index: Any) -> str:
+    """Size and time of a file, the time as fine as it is."""
+    modified_ns = int(files.modified_ns[index])
+    time = str(np.datetime64(modified_ns, "ns")).replace("T", " ").rstrip("0").rstrip(".")
+    when = "unknown time" if modified_ns == UNKNOWN_TIME else f"{time} UTC"
+    return f"{files.sizes_bytes[index]} bytes of {when}"

@@ -1,0 +1,34 @@
+"""Shares of a job: every unit has one owner, and no share is heavier than it has to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanrnn_dist.dataset.shares import units_of_share
+from scanrnn_dist.errors import ConfigError
+
+
+@given(st.lists(st.integers(0, 1000), max_size=60), st.integers(1, 9))
+def test_shares_are_a_disjoint_cover_and_balanced(weights: list[int], count: int) -> None:
+    of_units = np.array(weights, np.int64)
+    shares = [units_of_share(of_units, index, count) for index in range(count)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
+    assert all((np.diff(share) > 0).all() for share in shares)
+    heaviest = max(int(of_units[share].sum()) for share in shares)
+    assert heaviest <= sum(weights) / count + max(weights, default=0)
+
+
+def test_units_of_the_same_weight_are_dealt_out_evenly() -> None:
+    for weight in (0, 7):
+        weights = np.full(10, weight)
+        assert [len(units_of_share(weights, index, 4)) for index in range(4)] == [3, 3, 2, 2]
+    assert units_of_share(np.full(5, 1), 1, 2).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_share_that_is_none_is_refused(index: int, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"Share {index} of {count}"):
+        units_of_share(np.array([1]), index, count)
