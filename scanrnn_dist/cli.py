@@ -389,8 +389,8 @@ def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[st
 
     shape = _window_shape(encoder, sizes)
     with rows_progress("featurize", planned.source.rows) as progress:
-        hears = {"on_start": progress.start, "on_rows": progress.advance}
-        return featurize_plan(encoder, planned, destination, window_shape=shape, **hears, **options)
+        options |= {"on_start": progress.start, "on_rows": progress.advance}
+        return featurize_plan(encoder, planned, destination, window_shape=shape, **options)
 
 
 def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:

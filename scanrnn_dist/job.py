@@ -25,12 +25,12 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from scanrnn_dist.dataset.attempt import Attempt, Sharing
+from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import ENCODER, JOB_FORMAT, Manifest
 from scanrnn_dist.dataset.opening import check_apart, open_job, plan_for
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
 from scanrnn_dist.dataset.reader import read_chunks
-from scanrnn_dist.dataset.store import open_store
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import Engine
@@ -46,6 +46,7 @@ CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
 was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
 PREFETCH_BYTES = 8 << 20
+_PACKAGES = ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")  # whose versions may change bits
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,7 @@ def featurize(
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     begin = time.perf_counter()
     if not isinstance(source, Plan):
-        source = plan_for(
-            destination, source, column=column, keep=keep, rows_per_part=rows_per_part, restart=restart
-        )
+        source = plan_for(destination, source, column=column, keep=keep, rows_per_part=rows_per_part, restart=restart)
     if initial_carry is not None and initial_carry not in source.keep:
         raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {source.keep}.")
     engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
@@ -180,9 +179,9 @@ def featurize(
     manifest, plan = open_job(destination, job, source, allow_mixed=allow_mixed, restart=restart)
     _save_encoder(manifest, encoder)
     work = _Work(engine, plan, max_steps, initial_carry, lossy_cast, on_rows)
+    root = open_store(destination).root
     if manifest.is_complete:
-        totals, _ = manifest.read_success()
-        return work.report(manifest, totals["rows"], 0, True, begin)
+        return work.report(root, int(plan.units.rows.sum()), 0, begin)
     header = {"environment": job["environment"], "devices": engine.devices}
     schema = _schema(engine, plan, job)
     with Attempt(manifest, plan.units, sharing or Sharing(), header) as attempt:
@@ -191,11 +190,9 @@ def featurize(
             on_start(rows_before, plan.source.rows)
         for numbers, alone in attempt.work():
             work.do(attempt, manifest, schema, numbers, alone)
-    is_complete = manifest.is_complete
-    report = work.report(manifest, rows_before, attempt.units_left, is_complete, begin)
-    if restart and is_complete:
+    if restart and manifest.is_complete:
         Manifest(open_store(destination)).publish_restart()
-    return report
+    return work.report(root, rows_before, attempt.units_left, begin)
 
 
 @dataclass
@@ -237,17 +234,17 @@ class _Work:
         self.read_wait_seconds += stream.read_wait_seconds
         self.write_wait_seconds += writer.wait_seconds
 
-    def report(self, manifest: Manifest, rows_before: int, units_left: int, is_complete: bool, begin: float) -> JobReport:
+    def report(self, destination: str, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""
         seconds = time.perf_counter() - begin
         return JobReport(
-            destination=manifest.store.root,
+            destination=destination,
             rows=self.statistics.rows,
             steps=self.statistics.steps,
             parts=self.parts,
             rows_before=rows_before,
             units_left=units_left,
-            is_complete=is_complete,
+            is_complete=not units_left,
             seconds=seconds,
             gflops=self.engine.encoder.flops_per_step * self.statistics.steps / seconds / 1e9,
             occupancy=self.statistics.occupancy,
@@ -273,10 +270,7 @@ def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[s
             "device_kind": device_kind(engine.mesh),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "compiler_options": compiler_options(engine.mesh),
-            "versions": {
-                "python": ".".join(map(str, sys.version_info[:3])),
-                **{package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")},
-            },
+            "versions": {package: version(package) for package in _PACKAGES},
         },
     }
 

@@ -1,4 +1,4 @@
-"""Is the output of a job what it should be? Every part against the records, ids against the source, a sample recomputed.
+"""Is the output of a job what it should be? Parts against the records, ids against the source, a sample recomputed.
 
 The sample goes around the engine: each of its rows is read from the source anew and scanned alone by
 `Encoder.__call__`, which the tests hold to the specification bit for bit.
@@ -21,11 +21,11 @@ import pyarrow as pa
 from flax import nnx
 
 from scanrnn_dist.dataset.commits import read_parts
+from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.layouts import fixed_lists
 from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
-from scanrnn_dist.dataset.store import open_store
 from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
@@ -86,7 +86,7 @@ def verify(
 
     Example:
         >>> verify("features")  # doctest: +SKIP
-        Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, greatest_difference=1.2e-07)
+        Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
     """
     manifest = Manifest(open_store(destination))
     job = manifest.read_job()
@@ -118,7 +118,9 @@ def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[s
             raise DataError(f"{store.path(name)} is missing; expected {part['rows']} rows.")
         is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
         if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
-            raise DataError(f"{store.path(name)} changed after it was written: its size or SHA-256 is not the recorded one.")
+            raise DataError(
+                f"{store.path(name)} changed after it was written: its size or SHA-256 is not the recorded one."
+            )
     # Every file that readers of data sets take for a part, whatever its ending.
     visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
     surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}
@@ -160,16 +162,17 @@ def _check_source(plan: Plan) -> None:
 
 def _compare_kept(manifest: Manifest, plan: Plan, index: int) -> int:
     """Hold the kept columns of a part against those of the source, row by row; how many rows."""
-    unit, name = plan.units[index], part_name(index, len(plan.units))
-    written = read_part(manifest.store, name, list(plan.keep)) if plan.keep else None
-    rows = 0
-    for batch in read_kept(plan.source, unit, plan.keep) if written is not None else ():
+    unit, name, rows = plan.units[index], part_name(index, len(plan.units)), 0
+    if not plan.keep:
+        return 0
+    written = read_part(manifest.store, name, list(plan.keep))
+    for batch in read_kept(plan.source, unit, plan.keep):
         part = written.slice(rows, batch.num_rows).combine_chunks()
         expected = pa.Table.from_batches([batch]).combine_chunks()
         if not part.equals(expected):
             _raise_first_other(part, expected, f"{manifest.store.path(name)}, row", rows)
         rows += batch.num_rows
-    return unit.rows
+    return rows
 
 
 def _raise_first_other(part: pa.Table, expected: pa.Table, where: str, first_row: int) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class Attempt:
         # A job without rows has one part all the same, which carries the schema.
         self._rows = units.rows if len(units) else np.zeros(1, np.int64)
         self._done: dict[int, int] = {}  # how often this attempt did a unit
+        self.units_left = len(self._rows)  # as of the last look at what is committed
         self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
         try:
             self.log = AttemptLog(manifest.store, {"share": list(sharing.share), **header})
@@ -76,8 +77,9 @@ class Attempt:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
-        with suppress(StoppedError) if error is not None else suppress():
+        with nullcontext() if error is None else suppress(StoppedError):
             self.log.end("done" if error is None else f"{type(error).__name__}: {error}"[:500])
+        with nullcontext() if error is None else suppress(StoppedError):
             self._lock.release(DONE if error is None else STOPPED)
 
     def work(self) -> Iterator[tuple[np.ndarray, bool]]:
@@ -108,7 +110,7 @@ class Attempt:
             elif not self._take_another(commits):
                 return
 
-    def begun(self, numbers: Sequence[int], alone: bool) -> Iterator[Unit]:
+    def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
         for unit in self._units.select(numbers):
             self.log.begin(unit.index, alone)
@@ -132,7 +134,9 @@ class Attempt:
         """What all attempts have committed, and stands."""
         alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
         commits = read_commits(self._manifest.store, self._rows, alive | {self._manifest.store.attempt})
-        return commits.that_stand(self._manifest.store.names())
+        commits = commits.that_stand(self._manifest.store.names())
+        self.units_left = commits.units - len(commits.committed)
+        return commits
 
     def _share_units(self, share: Share) -> np.ndarray:
         weights = self._units.values if len(self._units) else np.ones(1)

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scanrnn_dist.dataset.commits import read_commits
+from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import read_weights
-from scanrnn_dist.dataset.store import open_store
 from scanrnn_dist.dataset.workers import WORKERS, Worker, read_workers, runs
 
 _ASIDE = re.compile(r"\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
@@ -41,7 +41,9 @@ class Cleaning:
         if not self.names:
             return f"{self.destination}: nothing to remove"
         head = f"{self.destination}: {len(self.names)} files, {self.nbytes:,} bytes"
-        return "\n".join([f"{head} {'removed' if self.is_done else 'to remove'}", *(f"  {name}" for name in self.names)])
+        return "\n".join(
+            [f"{head} {'removed' if self.is_done else 'to remove'}", *(f"  {name}" for name in self.names)]
+        )
 
 
 def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Cleaning:

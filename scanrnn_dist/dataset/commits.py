@@ -35,9 +35,7 @@ COMMITS = f"{RECORDS}/commits"
 FATAL_DEATHS = 2
 """A unit that was begun in so many attempts that died, the last of them working on it alone, ended them."""
 
-_RECORD = pa.schema(
-    [("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())]
-)
+_RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 _LINE = pa.schema([*_RECORD, ("begin", pa.int64()), ("alone", pa.bool_()), ("end", pa.string())])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -24,10 +25,19 @@ def is_uri(name: str) -> bool:
 
 
 def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
-    """Filesystem, the URI to reach it by (None for this machine), and the path in it."""
+    """Filesystem, the URI to reach it by (None for this machine), and the path in it.
+
+    Raises:
+        ConfigError: a URI that pyarrow does not understand, or that holds a secret, which would end in the records.
+    """
     if not is_uri(name):
         path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
         return fs.LocalFileSystem(), None, path
+    if urlsplit(name).password is not None:
+        raise ConfigError(
+            f"A {name.partition('://')[0]}:// URI holds a secret, which would be written to the records of the job; "
+            "expected one without. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads, instead."
+        )
     try:
         filesystem, path = fs.FileSystem.from_uri(name)
     except (pa.ArrowException, OSError) as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.dataset.files import Files
+from scanrnn_dist.dataset.filesystems import is_uri, resolve
 from scanrnn_dist.errors import ConfigError
 
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _HIDDEN = (".", "_")  # readers skip such names: .crc files, _SUCCESS, _metadata, _temporary
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def list_source(source: SourceLike) -> Listing:
     if not isinstance(source, str | os.PathLike):
         return _list_files([os.fspath(item) for item in source])
     name = os.fspath(source)
-    if not _SCHEME.match(name) and glob.has_magic(name) and not os.path.exists(name):
+    if not is_uri(name) and glob.has_magic(name) and not os.path.exists(name):
         return _list_glob(name)
     return _list_one(name)
 
@@ -65,12 +64,12 @@ def filesystem_of(source: SourceLike) -> fs.FileSystem:
     Raises:
         ConfigError: a URI that pyarrow does not understand.
     """
-    return _resolve(os.fspath(source if isinstance(source, str | os.PathLike) else source[0]))[0]
+    return resolve(os.fspath(source if isinstance(source, str | os.PathLike) else source[0]))[0]
 
 
 def _list_one(name: str) -> Listing:
     """A file, or all below a folder."""
-    filesystem, uri, path = _resolve(name)
+    filesystem, uri, path = resolve(name)
     info = _info(filesystem, path, name)
     if info.type == fs.FileType.File:
         return Listing(filesystem, uri, Files.from_infos([info], path.rpartition("/")[0]))
@@ -109,10 +108,10 @@ def _list_glob(pattern: str) -> Listing:
 def _list_files(names: list[str]) -> Listing:
     if not names:
         raise ConfigError("The list of files is empty; expected at least one Parquet file.")
-    filesystem, uri, _ = _resolve(names[0])
+    filesystem, uri, _ = resolve(names[0])
     infos: dict[str, fs.FileInfo] = {}
     for name in names:
-        own, _, path = _resolve(name)
+        own, _, path = resolve(name)
         if not own.equals(filesystem):
             raise ConfigError(
                 f"{names[0]!r} and {name!r} are of different filesystems; expected one. Copy, or run twice."
@@ -128,20 +127,6 @@ def _list_files(names: list[str]) -> Listing:
         infos[path] = info
     base = os.path.commonpath({path.rpartition("/")[0] for path in infos}).replace(os.sep, "/")
     return Listing(filesystem, uri, Files.from_infos(list(infos.values()), base))
-
-
-def _resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
-    """Filesystem, the URI to reach it by (None for this machine), and the path in it."""
-    if not _SCHEME.match(name):
-        path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
-        return fs.LocalFileSystem(), None, path
-    try:
-        filesystem, path = fs.FileSystem.from_uri(name)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(
-            f"{name!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
-        ) from error
-    return filesystem, name, path
 
 
 def _info(filesystem: fs.FileSystem, path: str | list[str] | fs.FileSelector, name: str) -> Any:

@@ -62,19 +62,19 @@ class Manifest:
     @property
     def is_complete(self) -> bool:
         """Whether the job was finished."""
-        return SUCCESS in self.store.names()
+        return self.store.exists(SUCCESS)
 
     @property
     def has_encoder(self) -> bool:
         """Whether the encoder is with the records."""
-        return ENCODER.rpartition("/")[2] in self.store.names(RECORDS)
+        return self.store.exists(ENCODER)
 
     def check_is_free(self) -> None:
         """Raise `ConfigError` if the destination is a file or holds anything but records without a job."""
         held = sorted(name for name in self.store.names() if name != f"{RECORDS}/")
         if held:
             raise ConfigError(
-                f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job of ours; "
+                f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job; "
                 "nothing is ever overwritten. Choose another, or remove it."
             )
 
@@ -151,7 +151,7 @@ class Manifest:
         not, and what says that the new output is complete goes last.
         """
         new = Manifest(self.store.child(RESTART))
-        if SUCCESS not in new.store.names():
+        if not new.is_complete:
             return False
         success = new.store.read(SUCCESS)
         parts = int(self._checked_object(SUCCESS, success, {"parts"})["parts"])

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
-from scanrnn_dist.dataset.filesystems import is_uri, resolve
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.filesystems import resolve
 from scanrnn_dist.dataset.manifest import RESTART, Manifest
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
-from scanrnn_dist.dataset.store import Store, open_store
 from scanrnn_dist.dataset.workers import read_workers
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -80,7 +82,11 @@ def open_job(
     differences = list(_differing(recorded, job, allow_mixed))
     if differences:
         only_environment = all(what.startswith(ENVIRONMENT) for what in differences)
-        hint = " --allow-mixed goes on all the same, with bits that may differ from row to row." if only_environment else ""
+        hint = (
+            " --allow-mixed goes on all the same, with bits that may differ from row to row."
+            if only_environment
+            else ""
+        )
         raise ConfigError(
             f"{manifest.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
             "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
@@ -98,23 +104,27 @@ def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
         return
     real = os.path.realpath if uri is None else str
     resolved = real(path.rstrip("/"))
-    folders = {name.rpartition("/")[0] for name in plan.source.files.paths.to_pylist()}
-    if any(_is_in(real(folder), resolved) for folder in folders) or resolved in map(real, plan.source.files.paths.to_pylist()):
-        raise ConfigError(f"The destination {destination} holds the source's files; choose another.")
-    for given in [plan.given] if isinstance(plan.given, str) else plan.given:
+    folders = pc.unique(pc.replace_substring_regex(plan.source.files.paths, "/[^/]*$", "")).to_pylist()
+    if any(_is_within(real(folder), resolved) for folder in folders):
+        raise ConfigError(f"The destination {destination} holds files of the source; choose another.")
+    for given in [plan.given] if isinstance(plan.given, str) else ():
         name = resolve(given)[2].rstrip("/")
-        is_folder = name not in folders and filesystem.get_file_info(name).type == fs.FileType.Directory
+        is_folder = filesystem.get_file_info(name).type == fs.FileType.Directory
         in_glob = "**" in given and fnmatch(f"{resolved}/part-00000.parquet", given)
-        if (is_folder and _is_in(resolved, real(name))) or in_glob:
+        if (is_folder and _is_within(resolved, real(name))) or in_glob:
             raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) -> dict[str, Any] | None:
     """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
     recorded = manifest.find_job()
-    if recorded is not None and not list(_differing(recorded, job, allow_mixed)):
-        if not Plan.from_records(manifest.read_plan(recorded)).source_changes():
-            return recorded
+    is_same = recorded is not None and not list(_differing(recorded, job, allow_mixed))
+    if recorded is not None and is_same and not Plan.from_records(manifest.read_plan(recorded)).source_changes():
+        return recorded
     manifest.store.delete_below("")
     return None
 
@@ -130,8 +140,8 @@ def _check_unchanged(plan: Plan, root: str) -> None:
     changes = plan.source_changes()
     if changes:
         raise DataError(
-            f"The source changed since the job in {root} began: {'; '.join(changes)}. Bring it back as it was and start "
-            "the same command again, or begin anew with --restart."
+            f"The source changed since the job in {root} began: {'; '.join(changes)}. Bring it back as it was and "
+            "start the same command again, or begin anew with --restart."
         )
 
 

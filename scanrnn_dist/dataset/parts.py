@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from scanrnn_dist.dataset.commits import AttemptLog
 from scanrnn_dist.dataset.manifest import part_name
-from scanrnn_dist.dataset.units import Unit
 from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.units import Unit
 from scanrnn_dist.dataset.writer import PartWriter
 from scanrnn_dist.ragged import Ragged
 

@@ -54,6 +54,16 @@ class Plan:
         """The kept columns as they will stand in the output."""
         return pa.schema([self.source.schema.field(name) for name in self.keep])
 
+    def is_of(self, source: SourceLike, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
+        """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
+        everything = [name for name in self.source.schema.names if name != self.column]
+        return (
+            self.given == _absolute(source)
+            and column in (None, self.column)
+            and self.keep == tuple(dict.fromkeys(everything if keep is None else keep))
+            and self.rows_per_part == rows_per_part
+        )
+
     def to_records(self) -> dict[str, bytes]:
         """The plan as the content of files by their names: what must be the same for a rerun to be the same job.
 

@@ -84,6 +84,18 @@ def read_records(records: Mapping[str, bytes]) -> tuple[Facts, Units]:
         return facts, _read_units(table, files)
 
 
+def read_weights(records: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone.
+
+    Of a source without rows those of the one part that is written all the same.
+    """
+    with _damage(UNITS):
+        table, _ = _decoded(UNITS, records[UNITS])
+        groups = table["group_rows"].combine_chunks()
+        rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
+        return (rows, table["values"].to_numpy()) if len(rows) else (np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
 def _files_record(facts: Facts, files: Files) -> bytes:
     times = pa.array(files.modified_ns, mask=files.modified_ns == UNKNOWN_TIME)
     table = pa.Table.from_arrays([files.paths.cast(pa.large_string()), pa.array(files.sizes_bytes), times],

@@ -33,6 +33,7 @@ from scanrnn_dist.ragged import Ragged
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
+_KEPT_ROWS = 4096  # of columns that are no sequences
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,21 @@ def read_chunks(
         raise ConfigError(f"The kept columns {list(keep)} hold a name twice; expected each once.")
     decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite, stage)
     return Prefetched(decoder.chunks(units), prefetch_bytes)
+
+
+def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The columns `keep` of a unit, in order, without its sequences.
+
+    Raises `DataError` as `read_chunks`.
+    """
+    decoder = _Decoder(source, "", tuple(keep), None, 0, False, "propagate", nullcontext)
+    parquet = decoder.open(unit.file.path)
+    try:
+        decoder.check(parquet, unit)
+        for batch in decoder.batches(parquet, unit, _KEPT_ROWS):
+            yield decoder.kept(unit, batch)
+    finally:
+        parquet.close(force=True)
 
 
 class Prefetched:
@@ -224,8 +240,10 @@ class _Decoder:
         schema = self.source.schema
         partitions = self.source.files.partition_schema.names
         self.kept_schema = pa.schema([schema.field(name) for name in self.keep])
-        self.columns = [name for name in dict.fromkeys((self.column, *self.keep)) if name not in partitions]
-        self.in_features = self.in_features or fixed_in_features(schema.field(self.column).type)
+        wanted = (self.column, *self.keep) if self.column else self.keep
+        self.columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
+        if self.column:
+            self.in_features = self.in_features or fixed_in_features(schema.field(self.column).type)
 
     def chunks(self, units: Iterable[Unit]) -> Iterator[Chunk]:
         """The chunks of all units; the file stays open from one unit of it to the next."""
@@ -323,6 +341,10 @@ class _Decoder:
                 where=lambda row: _where(unit, first_row + row),
             )
         self.in_features = sequences.in_features
+        return Chunk(unit, first_row, sequences, self.kept(unit, batch))
+
+    def kept(self, unit: Unit, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The kept columns of a batch, partition values as columns."""
         partitions = dict(unit.file.partitions)
         arrays = [
             pa.repeat(pa.scalar(partitions[field.name], field.type), batch.num_rows)
@@ -331,8 +353,7 @@ class _Decoder:
             for field in self.kept_schema
         ]
         # Without columns a record batch made of arrays would forget how many rows it has.
-        kept = pa.RecordBatch.from_arrays(arrays, schema=self.kept_schema) if arrays else batch.select([])
-        return Chunk(unit, first_row, sequences, kept)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.kept_schema) if arrays else batch.select([])
 
 
 def _buffer_bytes(filesystem: fs.FileSystem) -> int:

@@ -34,6 +34,8 @@ def units_of_share(weights: np.ndarray, index: int, count: int) -> np.ndarray:
     """
     if not 0 <= index < count:
         raise ConfigError(f"Share {index} of {count}; expected one of 0 to {count - 1}.")
+    if count == 1:
+        return np.arange(len(weights))
     shares = [(0, 0, share) for share in range(count)]  # weight, units, number
     owners = np.empty(len(weights), np.int64)
     order = np.argsort(-weights, kind="stable")

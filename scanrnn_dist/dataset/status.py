@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from scanrnn_dist.dataset.commits import read_commits, read_headers
+from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import RESTART, Manifest
 from scanrnn_dist.dataset.plan_records import read_weights
-from scanrnn_dist.dataset.store import open_store
 from scanrnn_dist.dataset.workers import Worker, read_workers
 
 

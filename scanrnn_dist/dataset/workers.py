@@ -201,7 +201,9 @@ def _acquire(store: Store, worker: Worker) -> int:
                 "take another share with --shard; `scanrnn status` shows who is at work."
             )
         if heard is None:
-            logger.info("Share %s of %s is held by %s; waiting for a sign of it.", _name(worker.share), store.root, owner)
+            logger.info(
+                "Share %s of %s is held by %s; waiting for a sign of it.", _name(worker.share), store.root, owner
+            )
             heard = owner
         time.sleep(min(1.0, owner.expiry_seconds / BEATS_PER_EXPIRY / 4))
 
@@ -224,7 +226,6 @@ def _parsed(name: str) -> tuple[str, int]:
 def _numbers(store: Store, share: Share) -> list[int]:
     wanted = f"{share[0]}-of-{share[1]}"
     return [number for name, number in map(_parsed, store.names(WORKERS)) if name == wanted]
-
 
 
 def _read(store: Store, name: str) -> Worker | None:

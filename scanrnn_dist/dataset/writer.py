@@ -186,4 +186,3 @@ def _leaves(schema: pa.Schema) -> set[str]:
     pq.write_table(schema.empty_table(), empty)
     parquet = pq.ParquetFile(empty.getvalue()).schema
     return {parquet.column(index).path for index in range(len(parquet.names))}
-

@@ -1,0 +1,42 @@
+"""Which store a destination is, and how an attempt at a job is named."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from pathlib import Path
+
+from scanrnn_dist.dataset.filesystems import is_uri, resolve
+from scanrnn_dist.dataset.local_store import LocalStore
+from scanrnn_dist.dataset.object_store import ObjectStore
+from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.errors import ConfigError
+
+
+def new_attempt() -> str:
+    """A name for what this process does from now on, unlike any other: host, process, eight random digits."""
+    host = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in socket.gethostname()) or "host"
+    return f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def open_store(destination: str | os.PathLike[str], attempt: str | None = None) -> Store:
+    """The store of a destination, which need not exist yet.
+
+    Args:
+        destination: a folder of this machine, or a URI that pyarrow understands.
+        attempt: names what is written aside; a new one if not given.
+
+    Raises:
+        ConfigError: a URI that cannot be opened, or a file.
+    """
+    attempt = attempt or new_attempt()
+    if not is_uri(os.fspath(destination)):
+        folder = Path(destination).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"The destination {folder} is a file; expected a folder that is new, empty, or of a job.")
+        return LocalStore(str(folder), attempt)
+    filesystem, _, path = resolve(os.fspath(destination))
+    scheme = os.fspath(destination).partition("://")[0]
+    # Named without what else a URI may hold: an access key, a secret, an endpoint.
+    return ObjectStore(f"{scheme}://{path.rstrip('/')}", attempt, filesystem, path.rstrip("/"))

@@ -1,0 +1,191 @@
+"""A destination that is a prefix of a bucket: an object appears with the request that completes it, whole."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import IO
+
+import pyarrow as pa
+from pyarrow import fs
+
+from scanrnn_dist.dataset import store
+from scanrnn_dist.dataset.store import Log, Part, stopping
+from scanrnn_dist.errors import ConfigError
+
+UPLOAD_BYTES = 8 << 20
+SEGMENT_LINES = 1000
+"""An object cannot grow: a log there is a row of objects of at most so many lines, and a line costs one upload of the
+last of them. A million lines are a thousand objects to list."""
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A prefix of a bucket: an object appears with the request that completes it, whole.
+
+    Covered: a process that dies at any moment, at worst leaving an upload that nobody sees and that only the bucket's
+    life-cycle rule removes. Not covered: two different jobs started on one new prefix within a second, of which the
+    later one stands; `manifest.py` has each look again whose job it is.
+    """
+
+    root: str
+    attempt: str
+    filesystem: fs.FileSystem = field(repr=False)
+    prefix: str
+
+    def child(self, name: str) -> ObjectStore:
+        """As in `Store`."""
+        return ObjectStore(self.path(name), self.attempt, self.filesystem, self._key(name))
+
+    def path(self, name: str) -> str:
+        """As in `Store`."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def names(self, folder: str = "") -> dict[str, int]:
+        """As in `Store`."""
+        found = self._list(folder, recursive=False)
+        return {info.base_name + "/" * (not info.is_file): info.size or 0 for info in found}
+
+    def below(self, folder: str = "") -> dict[str, int]:
+        """As in `Store`."""
+        found = self._list(folder, recursive=True)
+        return {info.path[len(self.prefix) + 1 :]: info.size for info in found if info.is_file}
+
+    def exists(self, name: str) -> bool:
+        """As in `Store`."""
+        return bool(self.filesystem.get_file_info(self._key(name)).is_file)
+
+    def read(self, name: str) -> bytes:
+        """As in `Store`."""
+        with self.open_input(name) as file:
+            content: bytes = file.read()
+            return content
+
+    def open_input(self, name: str) -> pa.NativeFile:
+        """As in `Store`."""
+        return self.filesystem.open_input_file(self._key(name))
+
+    def write(self, name: str, content: bytes, durable: bool = True) -> None:
+        """As in `Store`."""
+        with stopping(self.path(name)):
+            store.step("write", name)
+            self.upload(name, iter([content]))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """As in `Store`."""
+        with stopping(self.path(name)):
+            if self.exists(name):
+                return False
+        self.write(name, content)
+        return True
+
+    def part(self, name: str) -> Part:
+        """As in `Store`."""
+        return _UploadedPart(self, name)
+
+    def log(self, name: str) -> Log:
+        """As in `Store`."""
+        return _UploadedLog(self, name)
+
+    def move(self, old: str, new: str) -> None:
+        """As in `Store`."""
+        with stopping(self.path(new)):
+            store.step("rename", new)
+            self.filesystem.copy_file(self._key(old), self._key(new))
+        self.delete(old)
+
+    def delete(self, name: str) -> None:
+        """As in `Store`."""
+        with stopping(self.path(name)):
+            store.step("delete", name)
+            if self.exists(name):
+                self.filesystem.delete_file(self._key(name))
+
+    def delete_below(self, folder: str) -> None:
+        """As in `Store`."""
+        for name in self.below(folder):
+            self.delete(name)
+
+    def upload(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Make an object of these pieces.
+
+        In a thread of its own, where no signal raises: pyarrow completes an upload whose stream is left or dropped, so
+        that an exception between two pieces would make half an object appear.
+        """
+
+        def send() -> None:
+            stream = self.filesystem.open_output_stream(self._key(name))
+            for piece in pieces:
+                stream.write(piece)
+            stream.close()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
+            thread.submit(send).result()
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}".rstrip("/")
+
+    def _list(self, folder: str, recursive: bool) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self._key(folder), allow_not_found=True, recursive=recursive)
+        try:
+            found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(
+                f"{self.path(folder)} cannot be looked at: {error}. Check the address and the access rights."
+            ) from error
+        return found
+
+
+class _UploadedPart:
+    """Written to a temporary file of this machine, then uploaded at once.
+
+    Not streamed while it is made: an error midway would make half a part appear, see `ObjectStore.upload`.
+    """
+
+    def __init__(self, bucket: ObjectStore, name: str) -> None:
+        self._bucket, self._name = bucket, name
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="scanrnn-part-")  # noqa: SIM115 - closed by whoever ends it
+        self.tell, self.flush, self.close = self._file.tell, self._file.flush, lambda: None
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, content: bytes) -> int:
+        return self._file.write(content)
+
+    def commit(self) -> None:
+        self._file.seek(0)
+        store.step("open", self._name)
+        self._bucket.upload(self._name, self._pieces())
+        self._file.close()
+
+    def _pieces(self) -> Iterator[bytes]:
+        while content := self._file.read(UPLOAD_BYTES):
+            store.step("write", self._name)
+            yield content
+        store.step("rename", self._name)
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+class _UploadedLog:
+    def __init__(self, bucket: ObjectStore, name: str) -> None:
+        self._bucket, self._name, self._lock = bucket, name, threading.Lock()
+        self._segment, self._lines = 0, list[str]()
+
+    def append(self, line: str, durable: bool = True) -> None:
+        with self._lock:
+            if len(self._lines) == SEGMENT_LINES:
+                self._segment, self._lines = self._segment + 1, []
+            self._lines.append(line)
+            self._bucket.write(
+                f"{self._name}.{self._segment:06}.jsonl", "".join(f"{it}\n" for it in self._lines).encode()
+            )
+
+    def close(self) -> None:
+        self._lines = []
