@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 LEVELS = [
     {"spec", "errors"},
     {"architecture", "layers", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
+    {"distributed"},
     {"encoder_file", "step_outputs"},
     {"encoder"},
     {"program", "feed", "weights"},
@@ -21,13 +22,14 @@ LEVELS = [
     {"narrow"},
     {"run"},
     {"layered"},
+    {"stream"},
     {"job", "arrays", "verify", "tune"},
     {"demo", "cli_encoder"},
     {"cli", "__main__"},
 ]
 """The parts of the package, lowest first; `dataset` is one part."""
 
-KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset"}
+KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset", "distributed"}
 KNOWS_NO_ARROW = {
     *("spec", "architecture", "layers", "readouts", "encoder", "encoder_file"),
     *("program", "engine", "narrow", "run", "layered", "mesh", "profiling", "weights"),

@@ -7,7 +7,7 @@ it. Who lists files is `listing.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from scanrnn_dist.errors import DataError
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 """In place of nanoseconds, where a filesystem does not tell; numpy reads it as "not a time"."""
+_PIECE = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,22 @@ class Files:
     def from_infos(cls, infos: Sequence[fs.FileInfo], base: str) -> Files:
         """What a filesystem said about files, without partition fields."""
         times = (UNKNOWN_TIME if info.mtime_ns is None else info.mtime_ns for info in infos)
+        # In pieces: as Python strings, all at once, a million paths would take as much memory as all the rest.
+        pieces = [
+            pa.array([info.path for info in infos[begin : begin + _PIECE]], pa.large_string())
+            for begin in range(0, len(infos), _PIECE)
+        ]
         return cls(
-            pa.array((info.path for info in infos), pa.large_string()),
+            pa.chunked_array(pieces, pa.large_string()).combine_chunks(),
             np.fromiter((info.size for info in infos), np.int64, len(infos)),
             np.fromiter(times, np.int64, len(infos)),
             base,
         )
+
+    def take(self, indices: np.ndarray) -> Files:
+        """The files of these numbers, in their order."""
+        paths = self.paths.take(pa.array(indices))
+        return replace(self, paths=paths, sizes_bytes=self.sizes_bytes[indices], modified_ns=self.modified_ns[indices])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -119,36 +130,49 @@ def partition_schema(filesystem: fs.FileSystem, files: Files) -> pa.Schema:
     return fields
 
 
-def differences(before: Files, now: Files) -> Iterator[str]:
+def differences(before: Files, now: Files, most: int) -> list[str]:
     """What differs between two listings, in words: files that are gone, that are others than they were, that are new.
 
     The order of the files does not count. A size or a time that is another makes a file another.
 
+    Args:
+        before: some files.
+        now: files that should be the same.
+        most: differences to put into words; one line more says how many others there are.
+
     Example:
         >>> before = Files(pa.array(["a", "b"]), np.array([1, 2]), np.array([0, 10**9]))
         >>> now = Files(pa.array(["b", "c"]), np.array([2, 2]), np.array([5 * 10**8, 0]))
-        >>> for line in differences(before, now):
+        >>> for line in differences(before, now, 2):
         ...     print(line)
         a is gone
         b was 2 bytes of 1970-01-01 00:00:01 UTC and is 2 bytes of 1970-01-01 00:00:00.5 UTC
-        c is new
+        and 1 more
     """
-    place = np.arange(len(before))
-    if not now.paths.equals(before.paths):
-        found = pc.index_in(before.paths, value_set=now.paths)
-        place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    place = _places(before, now)
     stays = place >= 0
     is_other = np.zeros(len(before), bool)
     is_other[stays] = before.sizes_bytes[stays] != now.sizes_bytes[place[stays]]
     is_other[stays] |= before.modified_ns[stays] != now.modified_ns[place[stays]]
-    for index in np.flatnonzero(~stays | is_other):
-        path, it_is = before.paths[index].as_py(), place[index]
-        is_there = f"was {_state(before, index)} and is {_state(now, it_is)}" if stays[index] else "is gone"
-        yield f"{path} {is_there}"
     is_new = np.ones(len(now), bool)
     is_new[place[stays]] = False
-    for index in np.flatnonzero(is_new):
-        yield f"{now.paths[index].as_py()} is new"
+    differing, new = np.flatnonzero(~stays | is_other), np.flatnonzero(is_new)
+    told = []
+    for index in differing[:most]:
+        is_there = f"was {_state(before, index)} and is {_state(now, place[index])}" if stays[index] else "is gone"
+        told.append(f"{before.paths[index].as_py()} {is_there}")
+    told += [f"{now.paths[index].as_py()} is new" for index in new[: most - len(told)]]
+    others = len(differing) + len(new) - len(told)
+    return told + ([f"and {others:,} more"] if others else [])
+
+
+def _places(files: Files, among: Files) -> np.ndarray:
+    """Where each file stands among others by its path, `(N,)` integers; -1 where it does not."""
+    if files.paths.equals(among.paths):
+        return np.arange(len(files))
+    found = pc.index_in(files.paths, value_set=among.paths)
+    places: np.ndarray = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    return places
 
 
 def _state(files: Files, index: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import fs
 
 from scanrnn_dist.dataset.files import Files
@@ -21,6 +22,7 @@ from scanrnn_dist.errors import ConfigError
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _HIDDEN = (".", "_")  # readers skip such names: .crc files, _SUCCESS, _metadata, _temporary
+_HIDDEN_PART = "(^|/)[._]"
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,17 @@ def _list_one(name: str) -> Listing:
         raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{hint}")
     below = path.rstrip("/")
     infos = _info(filesystem, fs.FileSelector(path, recursive=True), name)
-    files = [item for item in infos if item.is_file and not _hidden(item.path[len(below) :])]
-    if not files:
+    files = Files.from_infos([item for item in infos if item.is_file], below)
+    hidden = pc.match_substring_regex(pc.utf8_slice_codeunits(files.paths, len(below)), _HIDDEN_PART)
+    # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
+    order = pc.sort_indices(files.paths).to_numpy()
+    order = order[~hidden.to_numpy(zero_copy_only=False)[order]]
+    if not len(order):
         raise ConfigError(
             f"No files below the folder {name!r}; expected Parquet files "
             f"({len(infos)} entries looked at; names that begin with '_' or '.' are skipped)."
         )
-    files.sort(key=lambda item: item.path)
-    return Listing(filesystem, uri, Files.from_infos(files, below))
+    return Listing(filesystem, uri, files.take(order))
 
 
 def _list_glob(pattern: str) -> Listing:

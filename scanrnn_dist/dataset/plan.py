@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import pyarrow as pa
 
@@ -102,10 +101,7 @@ class Plan:
             now = list_again(self.given, self.source.files)
         except ConfigError as error:
             return [f"the source cannot be listed again: {error}"]
-        changes = differences(self.source.files, now)
-        told = list(islice(changes, _CHANGES_TOLD))
-        others = sum(1 for _ in changes)
-        return told + ([f"and {others:,} more"] if others else [])
+        return differences(self.source.files, now, most=_CHANGES_TOLD)
 
     def in_features(self) -> int:
         """Features per step, `D`: from the column's type, or from the first rows."""

@@ -48,18 +48,20 @@ def test_folders_that_are_no_partitions_are_refused() -> None:
 
 @given(LISTINGS, LISTINGS)
 def test_every_difference_is_told_once(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]]) -> None:
-    told = list(differences(files_of(before), files_of(now)))
+    told = differences(files_of(before), files_of(now), 99)
     for names, what in ((before.keys() - now.keys(), "is gone"), (now.keys() - before.keys(), "is new")):
         assert {line for line in told if line.endswith(what)} == {f"{name} {what}" for name in names}
     others = {name for name in before.keys() & now.keys() if before[name] != now[name]}
     assert {line[0] for line in told if " was " in line} == others
+    for most in range(len(told)):
+        assert differences(files_of(before), files_of(now), most) == [*told[:most], f"and {len(told) - most} more"]
     assert len(told) == len(set(told)) == len(before.keys() ^ now.keys()) + len(others)
 
 
 def test_times_are_told_as_fine_as_they_are() -> None:
     before = files_of({"a": (123, 1795514400 * 10**9), "b": (1, 0), "c": (1, UNKNOWN_TIME)})
     now = files_of({"a": (125, 1795514400 * 10**9 + 1), "b": (1, 10**10), "c": (2, UNKNOWN_TIME)})
-    assert list(differences(before, now)) == [
+    assert differences(before, now, 3) == [
         "a was 123 bytes of 2026-11-24 10:00:00 UTC and is 125 bytes of 2026-11-24 10:00:00.000000001 UTC",
         "b was 1 bytes of 1970-01-01 00:00:00 UTC and is 1 bytes of 1970-01-01 00:00:10 UTC",
         "c was 1 bytes of unknown time and is 2 bytes of unknown time",

@@ -1,58 +1,57 @@
-"""The records of a job: what is written is read back, and damage is told from absence."""
+"""The records of a job: what is written is read back, damage is named, a restart replaces all or nothing."""
 
 from __future__ import annotations
 
-import errno
+import io
 import json
-import os
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.dataset.manifest import Manifest
-from scanrnn_dist.dataset.writer import PartRecord
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.dataset import store as steps
+from scanrnn_dist.dataset.local_store import LocalStore
+from scanrnn_dist.dataset.manifest import JOB_FORMAT, RESTART, Manifest, part_name
+from scanrnn_dist.errors import ConfigError, DataError
 
 JOB = {
-    "format": "scanrnn_dist.job/1",
+    "format": JOB_FORMAT,
     "encoder": {"fingerprint": "ef" * 32},
-    "source": "größe/温度.parquet",
-    "files": [["größe/温度.parquet", 1, None]],
-    "units": [[0, 0, 1, 0, 5]],
-    "options": {"keep": ["a.b"], "max_steps": None},
+    "options": {"source": "größe/温度.parquet", "keep": ["a.b"], "max_steps": None},
+    "window": {"lanes": 4},
+    "environment": {"device_kind": "cpu"},
 }
-PARTS = {0: PartRecord("part-00000.parquet", 5, 1234, "ab" * 32), 1: PartRecord("part-00001.parquet", 0, 99, "cd" * 32)}
+PLAN = {"files.parquet": b"files", "units.parquet": b"units"}
+PARTS = b"the list of parts"
+
+
+def manifest_at(folder: Path) -> Manifest:
+    return Manifest(LocalStore(str(folder), "host.1.00000000"))
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     """The records of a finished job."""
-    made = Manifest(tmp_path / "new" / "out")
-    made.create()
-    made.write_job(JOB)
-    for unit, part in PARTS.items():
-        made.append_part(unit, part)
-    made.write_success({"rows": 5})
+    made = manifest_at(tmp_path / "new" / "out")
+    made.create_job(JOB, PLAN)
+    made.write_success(PARTS, {"rows": 5, "parts": 1})
     return made
 
 
 def record(manifest: Manifest, name: str) -> Path:
-    return manifest.destination / ("_SUCCESS" if name == "_SUCCESS" else f"_scanrnn/{name}")
-
-
-def read(manifest: Manifest, name: str) -> Any:
-    reading = {"job.json": manifest.read_job, "parts.jsonl": manifest.read_parts, "_SUCCESS": manifest.read_success}
-    return reading[name]()
+    return Path(manifest.store.path(name if name == "_SUCCESS" else f"_scanrnn/{name}"))
 
 
 def test_what_was_written_is_read_back(manifest: Manifest) -> None:
-    assert manifest.read_job() == JOB
-    assert manifest.read_parts() == PARTS
-    assert manifest.read_success() == {"rows": 5, "parts_sha256": manifest.parts_sha256()}
+    job = manifest.read_job()
+    assert {name: job[name] for name in JOB} == JOB
+    assert manifest.read_plan(job) == PLAN
+    totals, parts = manifest.read_success()
+    assert (totals["rows"], totals["parts"], parts) == (5, 1, PARTS)
     assert manifest.is_complete
-    names = sorted(path.name for path in manifest.destination.rglob("*"))
-    assert names == ["_SUCCESS", "_scanrnn", "job.json", "parts.jsonl"]
+    names = [name.split("-")[0] for name in sorted(manifest.store.below())]
+    assert names == ["_SUCCESS", "_scanrnn/files", "_scanrnn/job.json", "_scanrnn/parts.parquet", "_scanrnn/units"]
 
 
 def test_a_job_that_was_not_finished_says_so(manifest: Manifest) -> None:
@@ -62,85 +61,152 @@ def test_a_job_that_was_not_finished_says_so(manifest: Manifest) -> None:
         manifest.read_success()
 
 
-def test_no_parts_are_no_error(tmp_path: Path) -> None:
-    manifest = Manifest(tmp_path)
-    manifest.create()
-    assert manifest.read_parts() == {}
-    manifest.write_success({"rows": 0})
-    assert manifest.read_success()["rows"] == 0
+def test_of_two_that_begin_at_once_one_job_stands_and_both_learn_which(tmp_path: Path) -> None:
+    first, second = manifest_at(tmp_path), manifest_at(tmp_path)
+    mine = first.create_job(JOB, PLAN)
+    other = {**JOB, "encoder": {"fingerprint": "ab" * 32}}
+    assert second.create_job(other, {**PLAN, "units.parquet": b"other units"}) == mine
+    assert first.read_plan(mine) == PLAN
 
 
 def test_a_folder_without_records_is_no_output(tmp_path: Path) -> None:
-    for destination in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=r"is no output of a job: there is no .*job\.json"):
-            Manifest(destination).read_job()
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConfigError, match="is no output of a job"):
-        Manifest(tmp_path / "file").read_job()
+    for destination in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
+        assert manifest_at(destination).find_job() is None
+        with pytest.raises(ConfigError, match=r"is no output of a job: there is no .*job\.json"):
+            manifest_at(destination).read_job()
 
 
-@pytest.mark.parametrize("name", ["job.json", "parts.jsonl", "_SUCCESS"])
-@pytest.mark.parametrize("damage", ["cut", "garbage", "zeros"])
+@pytest.mark.parametrize("name", ["job.json", "_SUCCESS"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "zeros", "number", "null"])
 def test_damaged_records_are_named(manifest: Manifest, name: str, damage: str) -> None:
     path = record(manifest, name)
     content = path.read_bytes()
-    path.write_bytes({"cut": content[:-9], "garbage": b"\xff\xfe{]", "zeros": bytes(len(content))}[damage])
+    damaged = {
+        "cut": content[:-9],
+        "garbage": b"\xff\xfe{]",
+        "zeros": bytes(len(content)),
+        "number": b"5",
+        "null": b"null",
+    }
+    path.write_bytes(damaged[damage])
     with pytest.raises(DataError, match=rf"{name} is damaged"):
-        read(manifest, name)
+        manifest.read_job() if name == "job.json" else manifest.read_success()
 
 
-@pytest.mark.parametrize("name", ["job.json", "parts.jsonl", "_SUCCESS"])
-@pytest.mark.parametrize("content", ["5", "null"])
-def test_records_that_are_json_of_another_kind_are_damaged(manifest: Manifest, name: str, content: str) -> None:
-    record(manifest, name).write_text(content)
-    with pytest.raises(DataError, match=rf"{name} is damaged"):
-        read(manifest, name)
-
-
-@pytest.mark.parametrize("line", ["{}", '{"unit": 0}', '{"unit": "x", "name": "p", "rows": 1}', "[1]"])
-def test_a_part_that_lacks_a_figure_is_damage(manifest: Manifest, line: str) -> None:
-    with open(record(manifest, "parts.jsonl"), "a") as file:
-        file.write(line + "\n")
-    with pytest.raises(DataError, match=r"parts\.jsonl is damaged"):
-        manifest.read_parts()
+def test_a_damaged_or_missing_plan_is_named(manifest: Manifest) -> None:
+    job = manifest.read_job()
+    (path,) = record(manifest, "").glob("units-*.parquet")
+    path.write_bytes(b"other")
+    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.parquet is damaged"):
+        manifest.read_plan(job)
+    assert manifest.read_plan(job, "files.parquet") == {"files.parquet": b"files"}
+    path.unlink()
+    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.parquet is missing"):
+        manifest.read_plan(job)
 
 
 def test_a_list_of_parts_that_changed_after_the_job_is_told(manifest: Manifest) -> None:
-    path = record(manifest, "parts.jsonl")
-    lines = path.read_text().splitlines(keepends=True)
-    for content in (lines[0], "".join(lines + lines[:1]), "".join(lines).replace("1234", "1235")):
-        path.write_text(content)
-        with pytest.raises(DataError, match=r"parts\.jsonl changed after the job"):
-            manifest.read_success()
-    path.unlink()
-    with pytest.raises(DataError, match=r"parts\.jsonl changed after the job"):
+    record(manifest, "parts.parquet").write_bytes(PARTS[:-1])
+    with pytest.raises(DataError, match=r"parts\.parquet changed after the job"):
+        manifest.read_success()
+    record(manifest, "parts.parquet").unlink()
+    with pytest.raises(DataError, match=r"parts\.parquet changed after the job"):
         manifest.read_success()
 
 
-def test_a_destination_with_anything_in_it_is_refused_and_its_state_told(manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match=r"2 entries \(a finished run\)"):
-        manifest.create()
-    record(manifest, "_SUCCESS").unlink()
-    with pytest.raises(ConfigError, match=r"1 entries \(an unfinished run\)"):
-        manifest.create()
-    assert manifest.read_job() == JOB
+def test_a_job_of_another_format_is_refused(manifest: Manifest) -> None:
+    path = record(manifest, "job.json")
+    path.write_text(path.read_text().replace(JOB_FORMAT, "scanrnn_dist.job/9"))
+    with pytest.raises(DataError, match=r"is of format 'scanrnn_dist\.job/9'; expected"):
+        manifest.read_job()
 
 
-def test_a_full_disk_stops_and_names_the_record(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_destination_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    manifest = manifest_at(tmp_path)
+    manifest.check_is_free()
+    (tmp_path / "_scanrnn").mkdir()
+    manifest.check_is_free()  # of an attempt that died before it recorded its job
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"holds 1 entries, such as 'a\.txt', and no job"):
+        manifest.check_is_free()
 
-    monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(StoppedError, match=r"parts\.jsonl could not be written: No space left"):
-        manifest.append_part(2, PARTS[0])
-    with pytest.raises(StoppedError, match=r"job\.json could not be written: No space left"):
-        manifest.write_job({})
-    with pytest.raises(StoppedError, match="_SUCCESS could not be written: No space left"):
-        manifest.write_success({})
-    assert manifest.read_job() == JOB
+
+def test_names_of_parts_sort_as_their_units_do() -> None:
+    for units in (1, 99_999, 100_000, 100_001, 1_000_000):
+        names = [part_name(unit, units) for unit in (0, 9, 99, units - 1) if unit < units]
+        assert names == sorted(names)
+    assert part_name(99_999, 100_000) == "part-99999.parquet"
+
+
+# Restarts ------------------------------------------------------------------------------------------------------------
+
+
+class Died(Exception):
+    """In place of the end of the process."""
+
+
+def part_bytes(number: int) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"x": [number]}), content)
+    return content.getvalue()
+
+
+def make_output(folder: Path, first: int, parts: int) -> dict[str, bytes]:
+    """A finished output of parts that hold the numbers from `first` on; all of its files."""
+    manifest = manifest_at(folder)
+    manifest.create_job({**JOB, "options": {"first": first}}, {"units.parquet": str(first).encode()})
+    manifest.store.write(f"_scanrnn/commits/a{first}.jsonl", b"{}\n")
+    for unit in range(parts):
+        manifest.store.write(part_name(unit, parts), part_bytes(first + unit))
+    manifest.write_success(str(first).encode(), {"rows": parts, "parts": parts})
+    return {name: manifest.store.read(name) for name in manifest.store.below()}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    store = manifest_at(folder).store
+    return {name: store.read(name) for name in store.below()}
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
+def test_a_restart_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
+) -> None:
+    count = [0]
+
+    def counted(kind: str, name: str) -> None:
+        count[0] -= 1
+        if count[0] == 0:
+            raise Died
+
+    monkeypatch.setattr(steps, "step", counted)
+    expected = make_output(tmp_path / "expected", 10, new)
+    for died_at in range(1, 1000):
+        folder = tmp_path / str(died_at)
+        make_output(folder, 0, old)
+        make_output(folder / RESTART, 10, new)
+        count[0] = died_at
+        try:
+            assert manifest_at(folder).publish_restart()
+            count[0] = 0
+            break
+        except Died:
+            count[0] = 0
+            manifest_at(folder).publish_restart()
+        assert files_of(folder) == expected
+        assert not (folder / RESTART).exists()
+    assert died_at > 10
+    assert files_of(folder) == expected
+    assert not manifest_at(folder).publish_restart()
+
+
+def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None:
+    before = make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 2)
+    (tmp_path / RESTART / "_SUCCESS").unlink()
+    assert not manifest_at(tmp_path).publish_restart()
+    assert {name: content for name, content in files_of(tmp_path).items() if not name.startswith(RESTART)} == before
 
 
 def test_records_are_json_that_other_tools_read(manifest: Manifest) -> None:
-    assert json.loads(record(manifest, "job.json").read_text())["source"] == "größe/温度.parquet"
-    lines = record(manifest, "parts.jsonl").read_text().splitlines()
-    assert [json.loads(line)["unit"] for line in lines] == [0, 1]
+    assert json.loads(record(manifest, "job.json").read_text())["options"]["source"] == "größe/温度.parquet"

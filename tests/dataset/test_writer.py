@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.dataset import writer
-from scanrnn_dist.dataset.writer import PartWriter, file_sha256, part_schema, read_features, write_file
+from scanrnn_dist.dataset.commits import PartRecord
+from scanrnn_dist.dataset.local_store import LocalStore
+from scanrnn_dist.dataset.writer import PartWriter, file_sha256, part_schema, read_features
 from scanrnn_dist.errors import DataError, StoppedError
 
 KEPT = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -29,10 +31,22 @@ def batch(rows: int, begin: int = 0) -> tuple[pa.RecordBatch, np.ndarray]:
     return kept, np.arange(3 * begin, 3 * (begin + rows), dtype=np.float32).reshape(rows, 3)
 
 
-def write_part(path: Path, rows: int = 7) -> writer.PartRecord:
-    with PartWriter(path, SCHEMA) as part:
+def part_at(path: Path, schema: pa.Schema = SCHEMA, unit: int = 0) -> PartWriter:
+    return PartWriter(store_of(path), path.name, unit, schema)
+
+
+def store_of(path: Path) -> LocalStore:
+    return LocalStore(str(path.parent), "host.1.00000000")
+
+
+def write_part(path: Path, rows: int = 7, unit: int = 0) -> PartRecord:
+    with part_at(path, unit=unit) as part:
         part.write(*batch(rows))
         return part.commit()
+
+
+def features_of(path: Path, rows: Any) -> list[np.ndarray]:
+    return read_features(store_of(path), path.name, np.array(rows))
 
 
 def no_space(*_: Any, **__: Any) -> None:
@@ -41,7 +55,7 @@ def no_space(*_: Any, **__: Any) -> None:
 
 def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) -> None:
     path = tmp_path / "part-00000.parquet"
-    with PartWriter(path, SCHEMA) as part:
+    with part_at(path, SCHEMA) as part:
         part.write(*batch(4))
         part.write(*batch(3, begin=4))
         assert not path.exists()
@@ -58,7 +72,7 @@ def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) ->
 
 def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 2000)
-    with PartWriter(tmp_path / "a.parquet", SCHEMA) as part:
+    with part_at(tmp_path / "a.parquet", SCHEMA) as part:
         for begin in range(0, 200, 4):
             part.write(*batch(4, begin))
         part.commit()
@@ -70,18 +84,18 @@ def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path, monke
 
 def test_the_record_is_what_stands_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    record = write_part(path)
+    record = write_part(path, unit=3)
     content = path.read_bytes()
-    assert record == writer.PartRecord(path.name, 7, len(content), hashlib.sha256(content).hexdigest())
-    assert file_sha256(path) == record.sha256
+    assert record == PartRecord(3, 7, len(content), hashlib.sha256(content).hexdigest())
+    assert file_sha256(store_of(path), path.name) == record.sha256
 
 
 def test_a_part_without_kept_columns_or_rows_has_its_schema(tmp_path: Path) -> None:
     schema = part_schema(pa.schema([]), 2, {})
-    with PartWriter(tmp_path / "rows.parquet", schema) as part:
+    with part_at(tmp_path / "rows.parquet", schema) as part:
         part.write(pa.table({"x": [1, 2]}).select([]).to_batches()[0], np.ones((2, 2), np.float32))
         assert part.commit().rows == 2
-    with PartWriter(tmp_path / "none.parquet", schema) as part:
+    with part_at(tmp_path / "none.parquet", schema) as part:
         assert part.commit().rows == 0
     assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == [{"features": [1.0, 1.0]}] * 2
     assert pq.read_table(tmp_path / "none.parquet").schema.equals(schema)
@@ -89,7 +103,7 @@ def test_a_part_without_kept_columns_or_rows_has_its_schema(tmp_path: Path) -> N
 
 def test_features_that_are_a_view_are_written_as_they_look(tmp_path: Path) -> None:
     kept, features = batch(4)
-    with PartWriter(tmp_path / "a.parquet", SCHEMA) as part:
+    with part_at(tmp_path / "a.parquet", SCHEMA) as part:
         part.write(kept, np.asfortranarray(features)[::-1])
         part.commit()
     assert pq.read_table(tmp_path / "a.parquet")["features"].to_pylist() == features[::-1].tolist()
@@ -98,15 +112,15 @@ def test_features_that_are_a_view_are_written_as_they_look(tmp_path: Path) -> No
 def test_nan_features_and_their_bits_survive(tmp_path: Path) -> None:
     kept, features = batch(4)
     features[1] = [np.nan, np.inf, -0.0]
-    with PartWriter(tmp_path / "a.parquet", SCHEMA) as part:
+    with part_at(tmp_path / "a.parquet", SCHEMA) as part:
         part.write(kept, features)
         part.commit()
-    assert np.stack(read_features(tmp_path / "a.parquet", np.arange(4))).tobytes() == features.tobytes()
+    assert np.stack(features_of(tmp_path / "a.parquet", range(4))).tobytes() == features.tobytes()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("of the caller")])
 def test_an_error_removes_what_stands_aside(tmp_path: Path, error: Any) -> None:
-    with pytest.raises(error if isinstance(error, type) else type(error)), PartWriter(tmp_path / "a", SCHEMA) as part:
+    with pytest.raises(error if isinstance(error, type) else type(error)), part_at(tmp_path / "a", SCHEMA) as part:
         part.write(*batch(4))
         assert os.listdir(tmp_path)
         raise error
@@ -115,7 +129,7 @@ def test_an_error_removes_what_stands_aside(tmp_path: Path, error: Any) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (os, "fsync"), (os, "rename")],
+    [(pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (os, "fsync"), (os, "replace")],
     ids=["write", "close", "sync", "rename"],
 )
 def test_a_full_disk_stops_and_names_the_part(
@@ -125,7 +139,7 @@ def test_a_full_disk_stops_and_names_the_part(
     with (
         pytest.raises(StoppedError, match=r"part-00003\.parquet.*No space left on device") as caught,
         monkeypatch.context() as patched,
-        PartWriter(tmp_path / "part-00003.parquet", SCHEMA) as part,
+        part_at(tmp_path / "part-00003.parquet", SCHEMA) as part,
     ):
         patched.setattr(owner, name, no_space)
         part.write(*batch(4))
@@ -137,41 +151,25 @@ def test_a_full_disk_stops_and_names_the_part(
 
 def test_a_folder_that_is_gone_stops_and_names_the_part(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"gone/.*a\.parquet.*could not be written"):
-        PartWriter(tmp_path / "gone" / "a.parquet", SCHEMA)
+        part_at(tmp_path / "gone" / "a.parquet", SCHEMA)
 
 
-def test_a_small_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "job.json"
-    write_file(path, b"old")
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", no_space)
-        with pytest.raises(StoppedError, match=r"job\.json could not be written: No space left"):
-            write_file(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    write_file(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_a_small_file_that_could_not_be_written_leaves_nothing_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched, pytest.raises(StoppedError):
-        patched.setattr(os, "fsync", no_space)
-        write_file(tmp_path / "job.json", b"new")
-    assert not os.listdir(tmp_path)
+def test_a_part_has_the_same_bytes_whenever_it_is_made(tmp_path: Path) -> None:
+    assert write_part(tmp_path / "a.parquet") == write_part(tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_features_are_read_by_row_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_part(path)
-    assert [row.tolist() for row in read_features(path, np.array([5, 0]))] == [[15, 16, 17], [0, 1, 2]]
+    assert [row.tolist() for row in features_of(path, [5, 0])] == [[15, 16, 17], [0, 1, 2]]
     content = bytearray(path.read_bytes())
     values = np.arange(21, dtype=np.float32).tobytes()
     at = bytes(content).index(values)  # features are written plainly, so their bytes stand in the file
     content[at + 9] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
-        read_features(path, np.array([0]))
+        features_of(path, [0])
     path.write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
-        read_features(path, np.array([0]))
+        features_of(path, [0])
