@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import hashlib
+import io
 import os
 import shutil
 from pathlib import Path
@@ -18,8 +18,9 @@ import sources
 from flax import nnx
 from sources import TOLERANCE, D, H, encoder_of, featurize, random_rows, some_lengths, threads, write_source
 
-from scanrnn_dist.dataset.manifest import Manifest
-from scanrnn_dist.dataset.writer import file_sha256
+from scanrnn_dist.dataset.commits import read_parts
+from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.manifest import Manifest, part_name
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.verify import verify
@@ -52,16 +53,26 @@ def output(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished / "out", tmp_path / "out"))
 
 
+def manifest_of(output: Path) -> Manifest:
+    return Manifest(open_store(output))
+
+
 def recorded_again(output: Path) -> None:
     """Update size and hash in the records to the parts as they are now, as a forger would."""
-    manifest = Manifest(output)
-    totals, parts = manifest.read_success(), manifest.read_parts()
-    (output / "_scanrnn/parts.jsonl").unlink()
-    for unit, part in parts.items():
-        path = output / part.name
-        size, sha256 = path.stat().st_size, file_sha256(path)
-        manifest.append_part(unit, dataclasses.replace(part, size_bytes=size, sha256=sha256))
-    manifest.write_success({name: total for name, total in totals.items() if name != "parts_sha256"})
+    manifest = manifest_of(output)
+    totals, parts = manifest.read_success()
+    records = read_parts(parts, "").to_pylist()
+    for record in records:
+        path = output / part_name(record["unit"], len(records))
+        record |= {"size_bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_parts(output, records, totals)
+
+
+def write_parts(output: Path, records: list[dict[str, Any]], totals: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), content)
+    rest = {name: total for name, total in totals.items() if name != "parts_sha256"}
+    manifest_of(output).write_success(content.getvalue(), rest)
 
 
 def replace_column(path: Path, name: str, values: pa.Array) -> None:
@@ -74,7 +85,8 @@ def test_a_good_output_passes_and_says_so(finished: Path) -> None:
     result = verify(finished / "out", sample=100)
     assert (result.parts, result.rows, result.sampled) == (3, ROWS, ROWS)
     assert 0 <= result.greatest_difference <= TOLERANCE
-    said = f"{finished / 'out'}: 3 parts with 25 rows stand as they were written; 25 rows recomputed alone"
+    said = f"{finished / 'out'}: 3 parts with 25 rows stand as they were written; "
+    said += "the kept columns of 25 rows are the source's; 25 rows recomputed alone"
     assert str(result).startswith(said)
     assert str(verify(str(finished / "out"), sample=0)).endswith("stand as they were written")
 
@@ -218,19 +230,26 @@ def test_an_unfinished_job_is_bad_data_and_no_job_is_wrong_usage(output: Path, t
 
 
 def test_a_part_that_is_not_recorded_is_told(output: Path) -> None:
-    lines = (output / "_scanrnn/parts.jsonl").read_text().splitlines(keepends=True)
-    (output / "_scanrnn/parts.jsonl").write_text("".join(lines[:-1]))
-    totals = json.loads((output / "_SUCCESS").read_text())
-    Manifest(output).write_success({name: total for name, total in totals.items() if name != "parts_sha256"})
+    totals, parts = manifest_of(output).read_success()
+    write_parts(output, read_parts(parts, "").to_pylist()[:-1], totals)
     with pytest.raises(DataError, match=r"units \[2\] have no part"):
         verify(output, sample=0)
+
+
+def test_a_kept_column_that_changed_is_seen_wherever_it_is(output: Path) -> None:
+    path = output / "part-00002.parquet"
+    names = pq.read_table(path)["split"].to_pylist()
+    replace_column(path, "split", pa.array(["c", *names[1:]]))
+    recorded_again(output)
+    with pytest.raises(DataError, match=r"part-00002\.parquet, row 0: the kept columns are not those of the source"):
+        verify(output, sample=1)
 
 
 def test_another_encoder_is_refused(finished: Path, output: Path) -> None:
     verify(finished / "out", encoder=encoder_of())
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(finished / "out", encoder=encoder_of(seed=99))
-    encoder_of(seed=99).save(Manifest(output).encoder_path)
+    encoder_of(seed=99).save(output / "_scanrnn/encoder.safetensors")
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(output)
 
@@ -241,7 +260,7 @@ def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
 
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())
-    assert not Manifest(tmp_path / "out").encoder_path.exists()
+    assert not (tmp_path / "out/_scanrnn/encoder.safetensors").exists()
     with pytest.raises(ConfigError, match="pass the encoder, or sample=0"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 12

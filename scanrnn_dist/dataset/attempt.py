@@ -112,7 +112,7 @@ class Attempt:
 
     def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
-        for unit in self._units.select(numbers):
+        for unit in self._units.select(numbers) if len(self._units) else ():
             self.log.begin(unit.index, alone)
             yield unit
 

@@ -33,8 +33,9 @@ def open_store(destination: str | os.PathLike[str], attempt: str | None = None) 
     attempt = attempt or new_attempt()
     if not is_uri(os.fspath(destination)):
         folder = Path(destination).expanduser()
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"The destination {folder} is a file; expected a folder that is new, empty, or of a job.")
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"The destination {folder} is or lies below the file {path}; expected a folder.")
         return LocalStore(str(folder), attempt)
     filesystem, _, path = resolve(os.fspath(destination))
     scheme = os.fspath(destination).partition("://")[0]
