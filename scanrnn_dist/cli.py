@@ -283,6 +283,28 @@ def verify(
     print(json.dumps(dataclasses.asdict(result)) if as_json else result)
 
 
+@app.command()
+def status(destination: Output, as_json: Json = False) -> None:
+    """Say how far the job of DST is: units, rows, rate, who works on what, the estimated end. Touches nothing."""
+    from scanrnn_dist.dataset.status import read_status
+
+    found = read_status(destination)
+    print(json.dumps(found.to_json()) if as_json else found)
+
+
+@app.command()
+def clean(
+    destination: Output,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what crashed attempts left in DST, nothing else."""
+    from scanrnn_dist.dataset.cleaning import clean as clean_output
+
+    result = clean_output(destination, dry_run=dry_run)
+    print(json.dumps(dataclasses.asdict(result)) if as_json else result)
+
+
 def main() -> None:
     """Run the command line and end the process with the exit code that fits."""
     sys.exit(run(sys.argv[1:]))

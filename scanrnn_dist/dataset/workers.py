@@ -34,8 +34,8 @@ WORKERS = f"{RECORDS}/workers"
 EXPIRY_SECONDS = 60.0
 """A lock whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
 shorter, and a person waits so long for the job of another machine that died."""
-BEATS_PER_EXPIRY = 12
-RATE_BEATS = 60
+BEATS_PER_EXPIRY = 20
+RATE_BEATS = 100
 """The rate that is told is that of the last so many beats, 5 minutes."""
 WORKING, STOPPED, DONE = "working", "stopped", "done"
 
