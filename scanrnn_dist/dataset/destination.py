@@ -33,9 +33,9 @@ def open_store(destination: str | os.PathLike[str], attempt: str | None = None) 
     attempt = attempt or new_attempt()
     if not is_uri(os.fspath(destination)):
         folder = Path(destination).expanduser()
-        for path in (folder, *folder.parents):
-            if path.exists() and not path.is_dir():
-                raise ConfigError(f"The destination {folder} is or lies below the file {path}; expected a folder.")
+        for above in (folder, *folder.parents):
+            if above.exists() and not above.is_dir():
+                raise ConfigError(f"The destination {folder} is or lies below the file {above}; expected a folder.")
         return LocalStore(str(folder), attempt)
     filesystem, _, path = resolve(os.fspath(destination))
     scheme = os.fspath(destination).partition("://")[0]
