@@ -1,6 +1,6 @@
 """The files of a source as columns: paths, sizes, times, and the partition values that their folders spell.
 
-A million files take what their paths take and 16 bytes each; an object stands for a file only while someone looks at
+A million files take 24 bytes each and their paths; an object stands for a file only while someone looks at
 it. Who lists files is `listing.py`.
 """
 

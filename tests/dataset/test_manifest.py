@@ -18,8 +18,6 @@ JOB = {
     "format": "scanrnn_dist.job/1",
     "encoder": {"fingerprint": "ef" * 32},
     "source": "größe/温度.parquet",
-    "files": [["größe/温度.parquet", 1, None]],
-    "units": [[0, 0, 1, 0, 5]],
     "options": {"keep": ["a.b"], "max_steps": None},
 }
 PARTS = {0: PartRecord("part-00000.parquet", 5, 1234, "ab" * 32), 1: PartRecord("part-00001.parquet", 0, 99, "cd" * 32)}
@@ -53,6 +51,13 @@ def test_what_was_written_is_read_back(manifest: Manifest) -> None:
     assert manifest.is_complete
     names = sorted(path.name for path in manifest.destination.rglob("*"))
     assert names == ["_SUCCESS", "_scanrnn", "job.json", "parts.jsonl"]
+
+
+def test_the_records_of_a_plan_are_read_back(manifest: Manifest) -> None:
+    assert manifest.read_plan() == {}
+    records = {"files.parquet": b"PAR1", "units.parquet": b""}
+    manifest.write_plan(records)
+    assert manifest.read_plan() == records
 
 
 def test_a_job_that_was_not_finished_says_so(manifest: Manifest) -> None:
