@@ -14,7 +14,7 @@ def units_of_share(weights: np.ndarray, index: int, count: int) -> np.ndarray:
 
     The heaviest unit that is left goes to the lightest share (R. L. Graham, Bounds on multiprocessing timing anomalies,
     1969), so none weighs more than the mean share and the heaviest unit together. Of shares that weigh the same, the
-    one with fewer units comes first, then the lower number. A million units take 1.4 s.
+    one with fewer units comes first, then the lower number. A million units take half a second.
 
     Args:
         weights: `(U,)` integers of at least 0, such as `Units.values`.

@@ -17,8 +17,10 @@ def test_shares_are_a_disjoint_cover_and_balanced(weights: list[int], count: int
     shares = [units_of_share(of_units, index, count) for index in range(count)]
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
     assert all((np.diff(share) > 0).all() for share in shares)
-    heaviest = max(int(of_units[share].sum()) for share in shares)
-    assert heaviest <= sum(weights) / count + max(weights, default=0)
+    loads = [int(of_units[share].sum()) for share in shares]
+    assert max(loads) <= sum(weights) / count + max(weights, default=0)
+    # Each was the lightest when it got its last, its lightest unit.
+    assert all(load - min(of_units[share], default=0) <= min(loads) for load, share in zip(loads, shares, strict=True))
 
 
 def test_units_of_the_same_weight_are_dealt_out_evenly() -> None:
