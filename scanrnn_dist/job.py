@@ -7,6 +7,7 @@ does what, and how a job goes on after a crash, is `dataset/attempt.py`'s.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -171,7 +172,7 @@ def featurize(
         raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {source.keep}.")
     engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
     options = {
-        "source": source.given, "column": source.column, "keep": list(source.keep), "max_steps": max_steps,
+        "source": _named(source.given), "column": source.column, "keep": list(source.keep), "max_steps": max_steps,
         "initial_carry": initial_carry, "rows_per_part": source.rows_per_part, "lossy_cast": lossy_cast,
     }  # fmt: skip
     job = _describe(engine, options)
@@ -254,6 +255,14 @@ class _Work:
             write_wait_seconds=self.write_wait_seconds,
             peak_memory_bytes=_peak_memory_bytes(),
         )
+
+
+def _named(given: str | list[str]) -> str:
+    """The source as the records name it; of many files, which the plan lists, the first, their number and a hash."""
+    if isinstance(given, str):
+        return given
+    digest = hashlib.sha256("\0".join(given).encode()).hexdigest()[:16]
+    return f"{given[0]} and {len(given) - 1} other files ({digest})"
 
 
 def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[str, Any]:

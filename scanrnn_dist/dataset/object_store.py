@@ -106,8 +106,10 @@ class ObjectStore:
 
     def delete_below(self, folder: str) -> None:
         """As in `Store`."""
-        for name in self.below(folder):
-            self.delete(name)
+        if self.below(folder):
+            with stopping(self.path(folder)):
+                store.step("delete", folder)
+                self.filesystem.delete_dir(self._key(folder))
 
     def upload(self, name: str, pieces: Iterator[bytes]) -> None:
         """Make an object of these pieces.

@@ -112,7 +112,7 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
         attempts=commits.attempts,
         environments=len(environments),
         fatal_units=tuple(commits.fatal),
-        is_restarting=bool(store.names(RESTART)),
+        is_restarting=Manifest(store.child(RESTART)).find_job() is not None,
     )
 
 

@@ -1,0 +1,161 @@
+"""How long a job of a million units takes to go on, and to tell how far it is: fresh processes, peak memory of each.
+
+    python -m benchmarks.bench_resume                    # 1,000,000 units, half of them committed; 3 minutes on 2 cores
+    python -m benchmarks.bench_resume --units 20000      # whether it works
+
+Every unit is a file of one row group, which is the worst case: of fewer files, less is listed. The files are there, as
+links to few of them, so that listing and comparing them is measured; only what their footers say is not read but
+repeated, and the parts that are committed are empty stand-ins. `resume` ends when the first rows would be read: JAX
+imported, the source listed and compared, the plan, all commit records and the names of all parts read. `status` and
+`clean` are whole commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.harness import finish
+
+D, H, LINKS = 4, 8, 1000
+CHILD = """
+import json, sys, time
+begin = time.perf_counter()
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.job import _peak_memory_bytes, featurize
+class Reached(Exception): pass
+def reached(done, total):
+    print(json.dumps({"rows_before": done, "rows": total, "seconds": time.perf_counter() - begin,
+                      "peak_memory_bytes": _peak_memory_bytes()}))
+    raise Reached
+try:
+    featurize(Encoder.from_seed(0, %d, %d), sys.argv[1], sys.argv[2], rows_per_part=1, on_start=reached)
+except Reached:
+    pass
+"""
+
+
+def make_source(folder: Path, units: int) -> None:
+    """So many files, a thousand links to each of few; every file has one row of one step."""
+    step = pa.list_(pa.float32(), D)
+    table = pa.table({"sequence": pa.array([[[1.0] * D]], pa.list_(step))})
+    for begin in range(0, units, LINKS):
+        below = folder / f"{begin // LINKS:05}"
+        below.mkdir(parents=True)
+        pq.write_table(table, below / "000.parquet")
+        for link in range(1, min(LINKS, units - begin)):
+            os.link(below / "000.parquet", below / f"{link:03}.parquet")
+
+
+def begin_job(source: Path, destination: Path, units: int) -> None:
+    """A job of these files as one that read their footers would have recorded it."""
+    from scanrnn_dist.dataset import source as sources
+    from scanrnn_dist.dataset.footers import read_footers
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.errors import StoppedError
+    from scanrnn_dist.job import featurize
+
+    (first,) = read_footers([str(source / "00000/000.parquet")], uri=None)
+    sources.read_footers = lambda paths, uri: (first for _ in paths)
+
+    def stop(done: int, total: int) -> None:
+        raise StoppedError("begun")
+
+    try:
+        featurize(Encoder.from_seed(0, D, H), source, destination, rows_per_part=1, on_start=stop)
+    except StoppedError:
+        print(f"began a job of {units:,} units", file=sys.stderr)
+
+
+def commit_half(destination: Path, units: int) -> None:
+    """Every second unit has a part and a commit record."""
+    from scanrnn_dist.dataset.manifest import part_name
+
+    with open(destination / "_scanrnn/commits/elsewhere.1.00000000.jsonl", "w") as log:
+        log.write(json.dumps({"attempt": "elsewhere.1.00000000", "started": time.time()}) + "\n")
+        for number, unit in enumerate(range(0, units, 2)):
+            stand_in, name = destination / f".stand-in-{number // LINKS}", destination / part_name(unit, units)
+            if number % LINKS == 0:
+                stand_in.touch()
+            os.link(stand_in, name)
+            record = {
+                "unit": unit,
+                "rows": 1,
+                "size_bytes": 0,
+                "sha256": "0" * 64,
+                "seconds": 0.1,
+                "finished": time.time(),
+            }
+            log.write(json.dumps({"begin": unit}) + "\n" + json.dumps(record) + "\n")
+        log.write(json.dumps({"end": "StoppedError"}) + "\n")
+    for stand_in in destination.glob(".stand-in-*"):
+        stand_in.unlink()
+
+
+def measured(command: list[str]) -> dict[str, Any]:
+    """A command in a fresh process: seconds, and the most memory it had."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+        except FileNotFoundError:
+            break
+        time.sleep(0.01)
+    output, _ = process.communicate()
+    assert process.returncode == 0, command
+    return {"seconds": time.perf_counter() - begin, "peak_memory_bytes": peak, "output": output}
+
+
+def main() -> None:
+    """Make the files, then measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--units", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to make the files; a temporary folder if not given")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        source, destination = Path(folder) / "in", Path(folder) / "out"
+        make_source(source, arguments.units)
+        begin_job(source, destination, arguments.units)
+        commit_half(destination, arguments.units)
+        commands = {
+            "resume": [sys.executable, "-c", CHILD % (D, H), str(source), str(destination)],
+            "status": [sys.executable, "-m", "scanrnn_dist.cli", "status", str(destination), "--json"],
+            "clean --dry-run": [sys.executable, "-m", "scanrnn_dist.cli", "clean", str(destination), "--dry-run"],
+        }
+        runs = {name: [measured(command) for _ in range(arguments.rounds)] for name, command in commands.items()}
+        half = json.loads(runs["status"][0]["output"])["units_committed"]
+        assert half == json.loads(runs["resume"][0]["output"])["rows_before"] == -(-arguments.units // 2)
+        records = {
+            path.name.partition("-")[0]: path.stat().st_size for path in (destination / "_scanrnn").glob("*-*.parquet")
+        }
+    figures = {
+        name: {
+            "seconds": float(np.median([run["seconds"] for run in times])),
+            "peak_memory_bytes": max(run["peak_memory_bytes"] for run in times),
+        }
+        for name, times in runs.items()
+    }
+    for name, figure in figures.items():
+        print(f"{name:16}{figure['seconds']:8.2f} s{figure['peak_memory_bytes'] / 2**20:8.0f} MiB")
+    print(f"plan: {records['files'] / 1e6:.1f} MB of files, {records['units'] / 1e6:.1f} MB of units")
+    finish({"units": arguments.units, "committed": half, "figures": figures, "records_bytes": records})
+
+
+if __name__ == "__main__":
+    main()
