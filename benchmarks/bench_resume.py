@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,11 @@ def begin_job(source: Path, destination: Path, units: int) -> None:
     from scanrnn_dist.job import featurize
 
     (first,) = read_footers([str(source / "00000/000.parquet")], uri=None)
-    sources.read_footers = lambda paths, uri: (first for _ in paths)
+
+    def repeated(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
+        return (first for _ in paths)
+
+    sources.read_footers = repeated
 
     def stop(done: int, total: int) -> None:
         raise StoppedError("begun")
@@ -154,7 +159,7 @@ def main() -> None:
     for name, figure in figures.items():
         print(f"{name:16}{figure['seconds']:8.2f} s{figure['peak_memory_bytes'] / 2**20:8.0f} MiB")
     print(f"plan: {records['files'] / 1e6:.1f} MB of files, {records['units'] / 1e6:.1f} MB of units")
-    finish({"units": arguments.units, "committed": half, "figures": figures, "records_bytes": records})
+    finish("resume", {"units": arguments.units, "committed": half, "figures": figures, "records_bytes": records})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from scanrnn_dist import job
 from scanrnn_dist.dataset import workers
 from scanrnn_dist.dataset.attempt import Sharing
 from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.local_store import LocalStore
 from scanrnn_dist.dataset.manifest import RESTART
 from scanrnn_dist.dataset.plan import plan_job
 from scanrnn_dist.dataset.shares import units_of_share
@@ -277,9 +278,12 @@ def test_a_committed_part_that_is_not_as_it_was_is_made_again(
 
 def test_parts_that_do_not_stay_stop_the_job(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Only a removal that the job does not see itself: here, that a listing of the destination never shows the part.
-    names = type(open_store(tmp_path)).names
-    hidden = lambda self, folder="": {n: s for n, s in names(self, folder).items() if n != "part-00003.parquet"}  # noqa: E731
-    monkeypatch.setattr(type(open_store(tmp_path)), "names", hidden)
+    entries = LocalStore.entries
+
+    def hidden(self: LocalStore, folder: str = "") -> Any:
+        return (entry for entry in entries(self, folder) if entry[0] != "part-00003.parquet")
+
+    monkeypatch.setattr(LocalStore, "entries", hidden)
     with pytest.raises(StoppedError, match=r"The part of unit 3 was written 3 times .* and is not there"):
         featurize(source, tmp_path / "out", rows_per_part=5)
 

@@ -134,7 +134,7 @@ class Attempt:
         """What all attempts have committed, and stands."""
         alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
         commits = read_commits(self._manifest.store, self._rows, alive | {self._manifest.store.attempt})
-        commits = commits.that_stand(self._manifest.store.names())
+        commits = commits.that_stand(self._manifest.store.entries())
         self.units_left = commits.units - len(commits.committed)
         return commits
 

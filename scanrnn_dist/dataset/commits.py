@@ -18,7 +18,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from scanrnn_dist.dataset.manifest import RECORDS, part_name
+from scanrnn_dist.dataset.manifest import RECORDS, unit_of_part
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.errors import DataError
 
@@ -135,11 +135,15 @@ class Commits:
         """Those of the sorted unit numbers that are not committed."""
         return np.setdiff1d(among, self.committed, assume_unique=True)
 
-    def that_stand(self, sizes: dict[str, int]) -> Commits:
-        """Without the units whose part is not there any more, or has another size than its record says."""
-        units, recorded = self.committed.tolist(), self.records["size_bytes"].to_pylist()
-        stand = [sizes.get(part_name(unit, self.units)) == size for unit, size in zip(units, recorded, strict=True)]
-        return self if all(stand) else dataclasses.replace(self, records=self.records.filter(pa.array(stand)))
+    def that_stand(self, entries: Iterable[tuple[str, int]]) -> Commits:
+        """Without the units whose part is not among the files with their sizes, or not of the size that is recorded."""
+        sizes = np.full(self.units, -1)
+        for name, size in entries:
+            unit = unit_of_part(name, self.units)
+            if unit is not None:
+                sizes[unit] = size
+        stand = sizes[self.committed] == self.records["size_bytes"].to_numpy()
+        return self if stand.all() else dataclasses.replace(self, records=self.records.filter(pa.array(stand)))
 
     def to_parquet(self) -> bytes:
         """The list of parts as it is kept with a finished job; the same bytes for the same parts."""
@@ -193,7 +197,7 @@ def read_headers(store: Store) -> list[dict[str, Any]]:
 def _logs_of(store: Store) -> dict[str, list[str]]:
     """The files of each attempt's log, in order; in a folder one, in an object store one for every so many lines."""
     logs: dict[str, list[str]] = {}
-    for name in sorted(store.names(COMMITS)):
+    for name in sorted(name for name, _ in store.entries(COMMITS)):
         if name.endswith(".jsonl") and not name.startswith("."):
             parts = name.removesuffix(".jsonl").split(".")
             # host.pid.random, and maybe the number of a segment
@@ -203,13 +207,14 @@ def _logs_of(store: Store) -> dict[str, list[str]]:
 
 
 def _read_log(store: Store, attempt: str, names: Sequence[str]) -> tuple[str, pa.Table]:
-    content = b"".join(store.read(name) for name in names)
-    whole = content[: content.rfind(b"\n") + 1]
+    contents = [store.read(name) for name in names]
+    content = contents[0] if len(contents) == 1 else b"".join(contents)
+    whole = content.rfind(b"\n") + 1
     if not whole:
         return attempt, pa.Table.from_batches([], _LINE)
     parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
     try:
-        table = pyarrow.json.read_json(io.BytesIO(whole), parse_options=parsing)
+        table = pyarrow.json.read_json(pa.BufferReader(pa.py_buffer(content).slice(0, whole)), parse_options=parsing)
         return attempt, table.select(_LINE.names).cast(_LINE)
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{store.path(names[0])} is damaged: {error}") from error

@@ -32,18 +32,19 @@ class LocalStore:
         """As in `Store`."""
         return os.path.join(self.root, name) if name else self.root
 
-    def names(self, folder: str = "") -> dict[str, int]:
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
         try:
-            with os.scandir(self.path(folder)) as entries:
-                return {entry.name + "/" * entry.is_dir(): _size(entry) for entry in entries}
+            found = os.scandir(self.path(folder))
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return
+        with found:
+            yield from ((entry.name + "/" * entry.is_dir(), _size(entry)) for entry in found)
 
     def below(self, folder: str = "") -> dict[str, int]:
         """As in `Store`."""
         found: dict[str, int] = {}
-        for name, size in self.names(folder).items():
+        for name, size in self.entries(folder):
             full = f"{folder}/{name}".lstrip("/")
             found |= self.below(full[:-1]) if name.endswith("/") else {full: size}
         return found

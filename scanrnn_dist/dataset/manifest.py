@@ -49,6 +49,19 @@ def part_name(unit: int, units: int) -> str:
     return f"part-{unit:0{max(5, len(str(units - 1)))}}.parquet"
 
 
+def unit_of_part(name: str, units: int) -> int | None:
+    """The unit whose part has this name; None if it is the name of none.
+
+    Example:
+        >>> unit_of_part("part-00017.parquet", 640), unit_of_part("part-17.parquet", 640), unit_of_part("_SUCCESS", 640)
+        (17, None, None)
+    """
+    number = name[len("part-") : -len(".parquet")]
+    if not (number.isdecimal() and number.isascii() and int(number) < units):
+        return None
+    return int(number) if name == part_name(int(number), units) else None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The records under one destination.
@@ -71,7 +84,7 @@ class Manifest:
 
     def check_is_free(self) -> None:
         """Raise `ConfigError` if the destination is a file or holds anything but records without a job."""
-        held = sorted(name for name in self.store.names() if name != f"{RECORDS}/")
+        held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
         if held:
             raise ConfigError(
                 f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job; "
@@ -157,9 +170,9 @@ class Manifest:
         parts = int(self._checked_object(SUCCESS, success, {"parts"})["parts"])
         names = {part_name(unit, parts) for unit in range(parts)}
         self.store.delete(SUCCESS)
-        for name in sorted(names & new.store.names().keys()):
+        for name in sorted(names.intersection(name for name, _ in new.store.entries())):
             self.store.move(f"{RESTART}/{name}", name)
-        for name in self.store.names():
+        for name in sorted(name for name, _ in self.store.entries()):
             if name.startswith("part-") and name not in names:
                 self.store.delete(name)
         self._replace_records(new)

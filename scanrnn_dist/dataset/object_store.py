@@ -44,10 +44,10 @@ class ObjectStore:
         """As in `Store`."""
         return f"{self.root}/{name}" if name else self.root
 
-    def names(self, folder: str = "") -> dict[str, int]:
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
-        found = self._list(folder, recursive=False)
-        return {info.base_name + "/" * (not info.is_file): info.size or 0 for info in found}
+        for info in self._list(folder, recursive=False):
+            yield info.base_name + "/" * (not info.is_file), info.size or 0
 
     def below(self, folder: str = "") -> dict[str, int]:
         """As in `Store`."""

@@ -97,10 +97,10 @@ class Store(Protocol):
     def path(self, name: str) -> str:
         """A name in full, for messages."""
 
-    def names(self, folder: str = "") -> dict[str, int]:
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """The files that stand directly in a folder, hidden ones too, with their bytes; none where there is no folder.
 
-        Folders in it are named with a trailing slash, and have 0 bytes.
+        Folders in it are named with a trailing slash, and have 0 bytes. One after the other: there may be a million.
         """
 
     def below(self, folder: str = "") -> dict[str, int]:

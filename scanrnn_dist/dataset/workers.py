@@ -93,7 +93,7 @@ class Worker:
 def read_workers(store: Store) -> list[Worker]:
     """The present owner of every share that ever had one."""
     newest: dict[str, tuple[int, str]] = {}
-    for name in store.names(WORKERS):
+    for name, _ in store.entries(WORKERS):
         share, number = _parsed(name)
         if share and number > newest.get(share, (0, ""))[0]:
             newest[share] = number, name
@@ -225,7 +225,7 @@ def _parsed(name: str) -> tuple[str, int]:
 
 def _numbers(store: Store, share: Share) -> list[int]:
     wanted = f"{share[0]}-of-{share[1]}"
-    return [number for name, number in map(_parsed, store.names(WORKERS)) if name == wanted]
+    return [number for name, number in (_parsed(name) for name, _ in store.entries(WORKERS)) if name == wanted]
 
 
 def _read(store: Store, name: str) -> Worker | None:
