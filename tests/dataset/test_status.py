@@ -1,0 +1,176 @@
+"""What `status` and `clean` say and do, beside jobs of every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import sources
+from sources import encoder_of, entries, featurize, random_rows, write_source
+
+from scanrnn_dist import job
+from scanrnn_dist.dataset.attempt import Sharing
+from scanrnn_dist.dataset.cleaning import clean
+from scanrnn_dist.dataset.destination import new_attempt
+from scanrnn_dist.dataset.status import read_status
+from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.compile_once(monkeypatch)
+    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """12 units, of which the second half has 9 times the steps of the first."""
+    return write_source(tmp_path / "a.parquet", random_rows([4] * 30 + [36] * 30))
+
+
+def stop(_: int) -> None:
+    raise StoppedError("SIGTERM")
+
+
+def stopped(source: Path, out: Path, share: tuple[int, int] = (1, 1)) -> None:
+    done = [0]
+
+    def on_rows(rows: int) -> None:
+        done[0] += rows
+        if done[0] >= 25:
+            raise StoppedError("SIGTERM")
+
+    with pytest.raises(StoppedError):
+        featurize(source, out, rows_per_part=5, on_rows=on_rows, sharing=Sharing(share))
+
+
+def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    status = read_status(out)
+    parts = len(list(out.glob("part-*")))
+    assert (status.state, status.units, status.units_committed, status.rows_committed) == (
+        "stopped",
+        12,
+        parts,
+        5 * parts,
+    )
+    assert (status.seconds_left, status.rows_per_second) == (None, 0.0)
+    assert f"share    1/1: stopped: process {os.getpid()} on" in str(status)
+    featurize(source, out, rows_per_part=5)
+    status = read_status(out)
+    assert (status.state, status.units_committed, status.rows_committed, status.share_done) == ("complete", 12, 60, 1.0)
+    assert str(status).startswith(f"{out}: complete\nunits    12 of 12 committed, 100.0% of the steps, in 2 attempts\n")
+
+
+def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_path: Path, source: Path) -> None:
+    out, seen = tmp_path / "out", []
+    stopped(source, out)
+
+    def on_rows(_: int) -> None:
+        time.sleep(0.15)
+        seen.append(read_status(out))
+
+    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
+    assert {status.state for status in seen} == {"running"}
+    known = [status for status in seen if status.seconds_left is not None]
+    assert known and "left, until 20" in str(known[-1])
+    for status in known:
+        (worker,) = status.workers
+        assert worker.units < status.units_committed  # the others were committed before
+        left = (1 - status.share_done) * (4 * 30 + 36 * 30) * sources.D
+        assert status.seconds_left == pytest.approx(left / worker.values_per_second)
+    assert json.loads(json.dumps(known[-1].to_json()))["workers"][0]["is_alive"] is False  # by now
+
+
+def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
+    for command in (read_status, clean):
+        with pytest.raises(ConfigError, match="is no output of a job"):
+            command(tmp_path)
+
+
+def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> None:
+    stopped(source, tmp_path / "out")
+    (tmp_path / "out" / f".part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
+    before = entries(tmp_path / "out")
+    read_status(tmp_path / "out")
+    result = clean(tmp_path / "out", dry_run=True)
+    assert result.nbytes == 4 and "1 files, 4 bytes to remove" in str(result)
+    assert entries(tmp_path / "out") == before
+
+
+def make_leftovers(out: Path) -> dict[str, bytes]:
+    """What attempts of another machine leave when they die at different moments."""
+    attempt = "elsewhere.example.org.7.01234567"
+    content = {
+        f".part-00007.parquet.{attempt}.tmp": b"half a part",
+        f"_scanrnn/.job.json.{attempt}.tmp": b"half a job",
+        f"_scanrnn/commits/.x.{attempt}.tmp": b"",
+        f"_scanrnn/workers/.1-of-1.000001.json.{attempt}.tmp": b"{",
+        "_scanrnn/files-0123456789abcdef.parquet": b"the plan of a race that was lost",
+        "_scanrnn/units-0123456789abcdef.parquet": b"",
+    }
+    for name, data in content.items():
+        (out / name).write_bytes(data)
+    return content
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, source: Path, finish: bool) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    if finish:
+        featurize(source, out, rows_per_part=5)
+    before = entries(out)
+    (out / f".part-00008.parquet.{new_attempt()}.tmp").write_bytes(b"of a process that runs: this one")
+    (out / ".of-somebody-else.tmp").write_bytes(b"")
+    theirs = entries(out)
+    left = make_leftovers(out)
+    if not finish:
+        left["part-00011.parquet"] = b"named, and never recorded"
+        (out / "part-00011.parquet").write_bytes(left["part-00011.parquet"])
+    removed = set(clean(out).names)
+    locks = {name for name in before if name.startswith("_scanrnn/workers/")} if finish else set()
+    assert removed == left.keys() | locks
+    assert entries(out) == {name: content for name, content in theirs.items() if name not in locks}
+    assert not clean(out).names and str(clean(out)) == f"{out}: nothing to remove"
+    featurize(source, out, rows_per_part=5)
+    (out / ".of-somebody-else.tmp").unlink()
+    verify(out)
+
+
+def test_what_the_living_need_stays(tmp_path: Path, source: Path) -> None:
+    out, seen = tmp_path / "out", []
+
+    def on_rows(_: int) -> None:
+        seen.append(clean(out).names)
+
+    featurize(source, out, rows_per_part=5, on_rows=on_rows)
+    assert seen and not any(seen)
+    verify(out)
+
+
+def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    (out / "_scanrnn/commits").mkdir(parents=True)
+    (out / "_scanrnn/workers").mkdir()
+    left = make_leftovers(out)
+    assert set(clean(out).names) == left.keys()
+    featurize(source, out)
+
+
+def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out)
+    with pytest.raises(StoppedError):
+        featurize(source, out, encoder_of(seed=9), restart=True, on_rows=stop)
+    name = "_scanrnn/restart/.part-00000.parquet.elsewhere.7.01234567.tmp"
+    (out / name).write_bytes(b"half")
+    assert name in clean(out).names
+    assert read_status(out).is_restarting
+    assert featurize(source, out, encoder_of(seed=9), restart=True).is_complete
