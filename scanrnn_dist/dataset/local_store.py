@@ -32,6 +32,11 @@ class LocalStore:
         """As in `Store`."""
         return os.path.join(self.root, name) if name else self.root
 
+    def prepare(self) -> None:
+        """As in `Store`."""
+        with stopping(self.root):
+            self._make(self.root)
+
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
         try:
@@ -114,8 +119,12 @@ class LocalStore:
                 shutil.rmtree(self.path(folder))
 
     def make_folder(self, path: str) -> None:
-        """Make the folder that a path is in."""
-        folder = os.path.dirname(path)
+        """Make the folder that a path is in, below the destination."""
+        if not os.path.isdir(self.root):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.root)
+        self._make(os.path.dirname(path))
+
+    def _make(self, folder: str) -> None:
         if not os.path.isdir(folder):
             store.step("mkdir", folder)
             os.makedirs(folder, exist_ok=True)

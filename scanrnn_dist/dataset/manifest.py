@@ -96,6 +96,7 @@ class Manifest:
 
         Two that plan the same write the same plan, and of two that do not only one finds its own in `job.json`.
         """
+        self.store.prepare()
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in plan.items()}
         for name, content in plan.items():
             self.store.write(self._plan_name(name, hashes), content)

@@ -44,6 +44,9 @@ class ObjectStore:
         """As in `Store`."""
         return f"{self.root}/{name}" if name else self.root
 
+    def prepare(self) -> None:
+        """As in `Store`; a prefix needs no making."""
+
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
         for info in self._list(folder, recursive=False):

@@ -97,6 +97,9 @@ class Store(Protocol):
     def path(self, name: str) -> str:
         """A name in full, for messages."""
 
+    def prepare(self) -> None:
+        """Make the destination, once: one that vanishes later, as when it is unmounted, is missed, not made anew."""
+
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """The files that stand directly in a folder, hidden ones too, with their bytes; none where there is no folder.
 
