@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -172,10 +172,8 @@ def read_commits(store: Store, rows: np.ndarray, alive: Collection[str] = ()) ->
         DataError: a log is damaged, or speaks of other units.
     """
     logs = [_read_log(store, attempt, names) for attempt, names in sorted(_logs_of(store).items())]
-    table = pa.concat_tables([pa.Table.from_batches([], _LINE), *(lines for _, lines in logs)])
-    records = table.select(_RECORD.names).filter(table["unit"].is_valid())
-    units = records["unit"].to_numpy()
-    _, first = np.unique(units, return_index=True)
+    records = pa.concat_tables([pa.Table.from_batches([], _RECORD), *(log.records for log in logs)])
+    _, first = np.unique(records["unit"].to_numpy(), return_index=True)
     records = records.take(first).combine_chunks()
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
@@ -184,7 +182,7 @@ def read_commits(store: Store, rows: np.ndarray, alive: Collection[str] = ()) ->
     if len(wrong):
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
-    deaths, alone = _deaths([lines for attempt, lines in logs if attempt not in alive], committed)
+    deaths, alone = _deaths([log for log in logs if not log.is_ended and log.attempt not in alive], committed)
     return Commits(records, len(rows), len(logs), deaths, alone)
 
 
@@ -206,27 +204,42 @@ def _logs_of(store: Store) -> dict[str, list[str]]:
     return logs
 
 
-def _read_log(store: Store, attempt: str, names: Sequence[str]) -> tuple[str, pa.Table]:
+class _AttemptRead(NamedTuple):
+    """What the log of an attempt says: parts, units begun and whether alone, and whether it ended by itself."""
+
+    attempt: str
+    records: pa.Table
+    begun: np.ndarray
+    alone: np.ndarray
+    is_ended: bool
+
+
+def _read_log(store: Store, attempt: str, names: Sequence[str]) -> _AttemptRead:
     contents = [store.read(name) for name in names]
     content = contents[0] if len(contents) == 1 else b"".join(contents)
     whole = content.rfind(b"\n") + 1
-    if not whole:
-        return attempt, pa.Table.from_batches([], _LINE)
     parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
     try:
-        table = pyarrow.json.read_json(pa.BufferReader(pa.py_buffer(content).slice(0, whole)), parse_options=parsing)
-        return attempt, table.select(_LINE.names).cast(_LINE)
+        lines = pa.Table.from_batches([], _LINE)
+        if whole:
+            buffer = pa.py_buffer(content).slice(0, whole)
+            lines = (
+                pyarrow.json.read_json(pa.BufferReader(buffer), parse_options=parsing).select(_LINE.names).cast(_LINE)
+            )
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
+    records = lines.select(_RECORD.names).filter(lines["unit"].is_valid())
+    begins = lines.select(["begin", "alone"]).filter(lines["begin"].is_valid())
+    alone = begins["alone"].fill_null(False).to_numpy()
+    is_ended = lines["end"].null_count < len(lines)
+    return _AttemptRead(attempt, records, begins["begin"].to_numpy(), alone, is_ended)
 
 
-def _deaths(logs: list[pa.Table], committed: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
+def _deaths(died: list[_AttemptRead], committed: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
     """How often each unit was in hand when an attempt died, and how often it was so alone."""
     deaths, alone = Counter[int](), Counter[int]()
-    for lines in logs:
-        if lines["end"].null_count == len(lines):
-            units = lines["begin"].to_numpy()
-            in_hand = ~np.isnan(units) & ~np.isin(units, committed)
-            deaths.update(set(units[in_hand].astype(int).tolist()))
-            alone.update(set(units[in_hand & lines["alone"].fill_null(False).to_numpy()].astype(int).tolist()))
+    for log in died:
+        in_hand = ~np.isin(log.begun, committed)
+        deaths.update(set(log.begun[in_hand].tolist()))
+        alone.update(set(log.begun[in_hand & log.alone].tolist()))
     return dict(deaths), dict(alone)
