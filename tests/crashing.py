@@ -156,12 +156,12 @@ class Zygote:
     def go_on(self, *runs: Run) -> None:
         """Have stopped runs continue."""
         for run in runs:
-            run.is_stopped = False
+            run.is_stopped, run.began = False, time.monotonic()
             self._ask(signal=signal.SIGCONT, run=run.number)
 
     def kill(self, run: Run) -> None:
         """Kill a run, also a stopped one."""
-        run.is_stopped = False
+        run.is_stopped, run.began = False, time.monotonic()
         self._ask(signal=signal.SIGKILL, run=run.number)
 
     def wait(self, *runs: Run) -> None:
@@ -181,14 +181,14 @@ class Zygote:
                     name, scenario = waiting.pop()
                     playing[name] = scenario, ()
                 for name in [name for name, (_, awaited) in playing.items() if _has_come(awaited)]:
-                    scenario, _ = playing.pop(name)
+                    scenario, awaited = playing.pop(name)
                     try:
                         awaited = next(scenario)
                         playing[name] = scenario, time.monotonic() + awaited if isinstance(awaited, float) else awaited
                     except StopIteration:
                         pass
                     except Exception as error:
-                        error.add_note(f"In the scenario {name!r}.")
+                        error.add_note(f"In the scenario {name!r}, after {awaited}.")
                         failures.append(error)
                 self._hear(0 if any(_has_come(awaited) for _, awaited in playing.values()) else 0.02)
                 self._check_time()
