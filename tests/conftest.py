@@ -9,6 +9,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("crashing")
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

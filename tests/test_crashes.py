@@ -1,0 +1,317 @@
+"""A job that was killed anywhere, as often as may be, and called again gives the output of an undisturbed one.
+
+Every run is a process of its own, with a JAX of its own; what kills it, stops it, or refuses its writes stands in
+`crashing.py` and `zygote.py`. Not covered: a machine that loses power, and with it what was not synced.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from crashing import (
+    KILLED,
+    Job,
+    Output,
+    Scenario,
+    Zygote,
+    assert_nothing_aside,
+    assert_same,
+    assert_whole,
+    identities,
+    output_of,
+)
+from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
+
+from scanrnn_dist.errors import StoppedError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them."),
+]
+
+STOPPED = StoppedError.exit_code
+ROWS_PER_PART = 5
+KILLS = 200
+"""Of real processes, that the tests here survive together."""
+EXPIRY_SECONDS = 0.3
+
+
+def shared_by(number: int, count: int) -> dict[str, Any]:
+    """The options of one of several processes that share a destination."""
+    return {"shard": (number, count), "steal": True}
+
+
+def expiring() -> dict[str, Any]:
+    """The options of a process that takes a destination over from one that was silent for `EXPIRY_SECONDS`."""
+    return {"lock_expiry_seconds": EXPIRY_SECONDS}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A job, and what it gives and does undisturbed."""
+
+    job: Job
+    undisturbed: Output
+    steps: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    with Zygote(tmp_path_factory.mktemp("zygote")) as zygote:
+        yield zygote
+
+
+@pytest.fixture(scope="module")
+def small(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """Four units of two files."""
+    return known(zygote, tmp_path_factory.mktemp("small"), [10, 10])
+
+
+@pytest.fixture(scope="module")
+def larger(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """Twelve units of three files."""
+    return known(zygote, tmp_path_factory.mktemp("larger"), [20, 20, 20])
+
+
+def known(zygote: Zygote, folder: Path, rows_of_files: list[int]) -> Known:
+    """Write a source, and run its job undisturbed: the features are the specification's."""
+    rows = random_rows(some_lengths(sum(rows_of_files)))
+    for number, end in enumerate(np.cumsum(rows_of_files)):
+        begin = end - rows_of_files[number]
+        write_source(folder / f"in/{number}.parquet", rows[begin:end], id=pa.array(range(begin, end)))
+    encoder_of().save(folder / "encoder.safetensors")
+    shape = SHAPE.lanes, SHAPE.block_steps, SHAPE.window_blocks
+    options = {"rows_per_part": ROWS_PER_PART, "window_shape": shape}
+    job = Job(folder / "encoder.safetensors", folder / "in", options)
+    zygote.wait(zygote.start(job, folder / "first", may_cache=True))
+    begin = time.monotonic()
+    run = zygote.start(job, folder / "undisturbed")
+    zygote.wait(run)
+    seconds = time.monotonic() - begin
+    assert run.exit_code == 0, run
+    undisturbed = output_of(folder / "undisturbed")
+    assert undisturbed.ids == list(range(len(rows)))
+    assert list(undisturbed.parts) == [f"part-{unit:05}.parquet" for unit in range(len(rows) // ROWS_PER_PART)]
+    features = np.frombuffer(undisturbed.features, np.float32).reshape(-1, H)
+    assert np.abs(features - specification(rows)).max() <= TOLERANCE
+    for name in ("first", "undisturbed"):
+        assert_same(folder / name, undisturbed, sample=5)
+    return Known(job, undisturbed, run.steps, seconds)
+
+
+def kinds(steps: list[str]) -> list[str]:
+    """What kinds of steps, whose names may be other ones in another process."""
+    return [step.split()[0] for step in steps]
+
+
+def finished(zygote: Zygote, known: Known, destination: Path, sample: int = 0) -> Scenario:
+    """A last, undisturbed run, and the comparison."""
+    before = identities(destination)
+    run = zygote.start(known.job, destination)
+    yield (run,)
+    assert run.exit_code == 0, run
+    assert_same(destination, known.undisturbed, sample)
+    assert_written_once(before, identities(destination))
+
+
+def assert_written_once(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    """A job that goes on writes no part that stands, but for the one that stood and was not recorded."""
+    assert len(before.items() - after.items()) <= 1
+
+
+# Kills ----------------------------------------------------------------------------------------------------------------
+
+
+def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Scenario:
+    """A run that is killed at a step, one that is killed at another if it gets there, and one that is not."""
+    run = zygote.start(known.job, destination, fault=(step, "kill"))
+    yield (run,)
+    assert run.exit_code == KILLED, run
+    assert kinds(run.steps) == kinds(known.steps[:step]), run
+    assert_whole(destination, known.undisturbed)
+    left = len(known.steps) - step
+    run = zygote.start(known.job, destination, fault=(random.Random(step).randint(1, max(6, left)), "kill"))
+    before = identities(destination)
+    yield (run,)
+    assert run.exit_code in (KILLED, 0), run
+    assert_whole(destination, known.undisturbed)
+    assert_written_once(before, identities(destination))
+    yield from finished(zygote, known, destination)
+
+
+def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    steps = range(1, len(small.steps) + 1)
+    zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
+    assert zygote.kills >= len(steps)
+
+
+def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int) -> Scenario:
+    """Runs that are killed from outside at random moments, until one is quicker, or has long been due."""
+    generator = random.Random(seed)
+    for _ in range(20):
+        seconds = known.seconds * generator.uniform(0.4, 1.0)
+        run = zygote.start(known.job, destination, kill_after_seconds=seconds)
+        yield (run,)
+        assert run.exit_code in (KILLED, 0), run
+        assert_whole(destination, known.undisturbed)
+        if run.exit_code == 0:
+            break
+    yield from finished(zygote, known, destination, sample=5 if seed == 0 else 0)
+
+
+def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturbed(
+    zygote: Zygote, larger: Known, tmp_path: Path
+) -> None:
+    seeds = range(8)
+    zygote.play({f"seed {seed}": killed_until_done(zygote, larger, tmp_path / f"{seed}", seed) for seed in seeds})
+
+
+def test_a_finished_job_that_is_called_again_changes_nothing(zygote: Zygote, small: Known, tmp_path: Path) -> None:
+    zygote.play({"first": finished(zygote, small, tmp_path / "out")})
+    before = entries(tmp_path / "out"), identities(tmp_path / "out")
+    zygote.play({"again": finished(zygote, small, tmp_path / "out")})
+    assert (entries(tmp_path / "out"), identities(tmp_path / "out")) == before
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def refused_at(zygote: Zygote, known: Known, destination: Path, step: int, kind: str) -> Scenario:
+    """A run that a full disk stops at a step, and one that has room again."""
+    run = zygote.start(known.job, destination, fault=(step, kind))
+    yield (run,)
+    assert_whole(destination, known.undisturbed)
+    if known.steps[step - 1].startswith("delete"):
+        assert run.exit_code in (STOPPED, 0), run  # what need not be deleted may stay
+    else:
+        assert run.exit_code == STOPPED, run
+        assert "No space left on device" in run.said
+        assert "Traceback" not in run.said
+        assert_nothing_aside(destination)
+    yield from finished(zygote, known, destination)
+
+
+def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    steps = range(1, len(small.steps) + 1)
+    zygote.play({f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in steps})
+
+
+def test_a_job_whose_disk_stays_full_stops_and_called_again_is_as_undisturbed(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    what = kinds(small.steps)
+    steps = [n for n in range(1, len(what) + 1) if n == 1 or what[n - 1] != what[n - 2]]  # not each of many writes
+    zygote.play({f"full at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "full") for n in steps})
+
+
+# Several at once ------------------------------------------------------------------------------------------------------
+
+
+def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: int) -> Scenario:
+    """Several processes that share the units and take over what others leave; one is killed."""
+    generator = random.Random(seed)
+    victim = generator.randrange(count)
+    seconds = known.seconds * generator.uniform(0.4, 1.2) * count / 2  # they have two cores
+    runs = [
+        zygote.start(
+            known.job.but_with(**shared_by(number, count), **expiring()),
+            destination,
+            kill_after_seconds=seconds if number == victim else None,
+        )
+        for number in range(count)
+    ]
+    yield tuple(runs)
+    for number, run in enumerate(runs):
+        assert run.exit_code in ((0, KILLED) if number == victim else (0,)), run
+    assert_whole(destination, known.undisturbed)
+    yield EXPIRY_SECONDS
+    run = zygote.start(known.job.but_with(**expiring()), destination)
+    yield (run,)
+    assert run.exit_code == 0, run
+    assert_same(destination, known.undisturbed)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
+    zygote: Zygote, larger: Known, tmp_path: Path, count: int
+) -> None:
+    seeds = range(6)
+    scenarios = {f"seed {seed}": shared(zygote, larger, tmp_path / f"{seed}", count, seed) for seed in seeds}
+    zygote.play(scenarios, at_once=1)
+
+
+def both(zygote: Zygote, known: Known, destination: Path, step: int | None) -> Scenario:
+    """Two identical jobs that begin together; with a step, that stand still before it until both do, or one ended."""
+    fault = (step, "stop") if step else None
+    runs = [zygote.start(known.job, destination, fault=fault) for _ in range(2)]
+    yield tuple(runs)
+    zygote.go_on(*runs)
+    yield tuple(runs)
+    for run in runs:
+        assert run.exit_code in (0, STOPPED), run
+    assert_whole(destination, known.undisturbed)
+    assert any(run.exit_code == 0 for run in runs), runs
+    yield from finished(zygote, known, destination)
+
+
+def test_of_two_identical_jobs_at_the_same_time_one_works(zygote: Zygote, small: Known, tmp_path: Path) -> None:
+    steps = [None, None, None, *range(1, 13)]
+    scenarios = {f"{i}: stop at {n}": both(zygote, small, tmp_path / f"{i}", n) for i, n in enumerate(steps)}
+    zygote.play(scenarios, at_once=1)
+
+
+def woken_after(zygote: Zygote, known: Known, destination: Path, step: int) -> Scenario:
+    """A process that stands still at a step until another took over and finished, and then goes on."""
+    job = known.job.but_with(**expiring())
+    zombie = zygote.start(job, destination, fault=(step, "stop"))
+    yield (zombie,)
+    assert zombie.is_stopped, zombie
+    yield 1.5 * EXPIRY_SECONDS
+    heir = zygote.start(job, destination)
+    yield (heir,)
+    assert heir.exit_code == 0, heir
+    assert_same(destination, known.undisturbed)
+    zygote.go_on(zombie)
+    yield (zombie,)
+    assert zombie.exit_code in (0, STOPPED), zombie
+    assert_same(destination, known.undisturbed)
+    yield from finished(zygote, known, destination)
+
+
+def test_a_process_that_stood_still_while_another_finished_changes_nothing(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    renamed = small.steps.index("rename part-00001.parquet") + 1
+    around = range(renamed - 2, renamed + 9)  # from the sync of the part until it is recorded, and beyond
+    steps = sorted({*around, *range(2, len(small.steps) + 1, 5), len(small.steps) - 1, len(small.steps)})
+    scenarios = {f"stands still at {n}": woken_after(zygote, small, tmp_path / f"{n}", n) for n in steps}
+    zygote.play(scenarios, at_once=4)  # they wait for the expiry, mostly
+
+
+# And more -------------------------------------------------------------------------------------------------------------
+
+
+def test_this_many_kills_were_survived(zygote: Zygote, small: Known, tmp_path: Path) -> None:
+    """Those of the tests above count; as many as are wanting follow, alone or in selections all."""
+    generator, count = random.Random(0), 0
+    while zygote.kills < KILLS:
+        steps = [generator.randint(1, len(small.steps)) for _ in range(8)]
+        names = [f"{count + i}: killed at {n}" for i, n in enumerate(steps)]
+        scenarios = [killed_at(zygote, small, tmp_path / f"{count + i}", n) for i, n in enumerate(steps)]
+        zygote.play(dict(zip(names, scenarios, strict=True)))
+        count += len(steps)
+    assert zygote.kills >= KILLS
