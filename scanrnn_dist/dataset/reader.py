@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
 from scanrnn_dist.dataset.source import Source, SourceFile, Unit
 from scanrnn_dist.dataset.stages import Stage
@@ -94,6 +95,7 @@ def read_chunks(
         ConfigError: a column that the source does not have, or a size below 1.
         DataError: a file that cannot be read, holds other rows than its footer promised, or sequences that
             `to_ragged` refuses. It comes after the chunks that precede it.
+        StoppedError: the server of a bucket failed for as long as it was asked; likewise.
 
     Example:
         >>> from scanrnn_dist.dataset.source import open_source, plan_units
@@ -247,8 +249,7 @@ class _Decoder:
     def open(self, file: SourceFile) -> pq.ParquetFile:
         with _named(file.path):
             parquet = pq.ParquetFile(
-                file.path,
-                filesystem=self.source.filesystem,
+                open_input_file(self.source.filesystem, file.path),
                 pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
                 buffer_size=_buffer_bytes(self.source.filesystem),
                 page_checksum_verification=True,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -20,11 +19,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from scanrnn_dist.dataset.filesystems import SCHEME, resolve, without_secret
 from scanrnn_dist.dataset.footers import read_footers
 from scanrnn_dist.errors import ConfigError, DataError
 
 _HIDDEN = (".", "_")  # readers skip such names: .crc files, _SUCCESS, _metadata, _temporary
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ def open_source(source: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
     Raises:
         ConfigError: nothing found, a file named twice, or files of several filesystems.
         DataError: a file that is no sound Parquet file, or that has other columns than the first one.
+        StoppedError: the server of a bucket failed for as long as it was asked.
 
     Example:
         >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
@@ -164,7 +164,7 @@ def _list(source: Any) -> tuple[fs.FileSystem, str | None, str, list[fs.FileInfo
     if not isinstance(source, str | PathLike):
         return _list_files([os.fspath(item) for item in source])
     name = os.fspath(source)
-    if not _SCHEME.match(name) and glob.has_magic(name) and not os.path.exists(name):
+    if not SCHEME.match(name) and glob.has_magic(name) and not os.path.exists(name):
         return _list_glob(name)
     filesystem, uri, path = _resolve(name)
     info = _info(filesystem, path, name)
@@ -172,13 +172,15 @@ def _list(source: Any) -> tuple[fs.FileSystem, str | None, str, list[fs.FileInfo
         return filesystem, uri, path.rpartition("/")[0], [info]
     if info.type == fs.FileType.NotFound:
         hint = " Globs work on local paths only; name the folder." if glob.has_magic(name) else ""
-        raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{hint}")
+        raise ConfigError(
+            f"Nothing found at {without_secret(name)!r}; expected a Parquet file, a folder, or a glob.{hint}"
+        )
     below = path.rstrip("/")
     infos = _info(filesystem, fs.FileSelector(path, recursive=True), name)
     files = [item for item in infos if item.is_file and not _hidden(item.path[len(below) :])]
     if not files:
         raise ConfigError(
-            f"No files below the folder {name!r}; expected Parquet files "
+            f"No files below the folder {without_secret(name)!r}; expected Parquet files "
             f"({len(infos)} entries looked at; names that begin with '_' or '.' are skipped)."
         )
     return filesystem, uri, below, sorted(files, key=lambda item: item.path)
@@ -210,40 +212,41 @@ def _list_files(names: list[str]) -> tuple[fs.FileSystem, str | None, str, list[
         own, _, path = _resolve(name)
         if not own.equals(filesystem):
             raise ConfigError(
-                f"{names[0]!r} and {name!r} are of different filesystems; expected one. Copy, or run twice."
+                f"{without_secret(names[0])!r} and {without_secret(name)!r} are of different filesystems; expected "
+                "one. Copy, or run twice."
             )
         info = _info(own, path, name)
         if not info.is_file:
             what = "a folder" if info.type == fs.FileType.Directory else "not there"
             raise ConfigError(
-                f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list."
+                f"{without_secret(name)!r} is {what}; expected a list of files. Name a folder or a glob alone, "
+                "not in a list."
             )
         if path in infos:
-            raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")
+            raise ConfigError(
+                f"{without_secret(name)!r} is named twice; expected every file once. Drop one of the two."
+            )
         infos[path] = info
     folders = {path.rpartition("/")[0] for path in infos}
     return filesystem, uri, os.path.commonpath(folders).replace(os.sep, "/"), list(infos.values())
 
 
 def _resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
-    """Filesystem, the URI to reach it by (None for this machine), and the path in it."""
-    if not _SCHEME.match(name):
-        path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
-        return fs.LocalFileSystem(), None, path
     try:
-        filesystem, path = fs.FileSystem.from_uri(name)
+        return resolve(name)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
-            f"{name!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
+            f"{without_secret(name)!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
         ) from error
-    return filesystem, name, path
 
 
 def _info(filesystem: fs.FileSystem, path: str | fs.FileSelector, name: str) -> Any:
     try:
         return filesystem.get_file_info(path)
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{name!r} cannot be looked at: {error}. Check the address and the access rights.") from error
+        raise ConfigError(
+            f"{without_secret(name)!r} cannot be looked at: {error}. Check the address and the access rights."
+        ) from error
 
 
 def _hidden(relative: str) -> bool:
