@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
+import s3_server
 from hypothesis import settings
 
 pytest.register_assert_rewrite("crashing")
@@ -28,3 +30,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"There is no {SHARED_DATA}; the data sets are not part of the repository.")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[s3_server.S3Server]:
+    """The S3 server of all tests; begun when the first one asks for it."""
+    pytest.importorskip("moto", reason="The S3 server of the tests is moto: install the extra 'test'.")
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_running: s3_server.S3Server) -> Iterator[s3_server.S3Server]:
+    """The S3 server, without faults at first, with an empty bucket "bucket"."""
+    s3_running.calm()
+    s3_running.create_bucket("bucket")
+    yield s3_running
+    s3_running.calm()

@@ -1,17 +1,34 @@
-"""Which filesystem a name means: this machine's, or the one that a URI tells pyarrow of."""
+"""Filesystems by name, for sources and destinations, and files of theirs that survive a server's bad moments.
+
+The AWS SDK retries what it recognises as passing; here it is told for how long, and what it does not recognise is
+retried (`open_input_file`). The child of `footers.py` imports this module too, so it has to stay a light one.
+
+Measured against a server that fails to order, with pyarrow 26: a filesystem straight from a URI gives an operation up
+after 6 s of errors, and after 3 s without a byte it takes a slow answer for a lost one, 31 times over, for 99 s in all.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit
+import time
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, StoppedError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
+RETRIES = 10
+"""Of one request. The waits between them double from 0.025 s on, so the last error comes after 26 s of them."""
+REQUEST_SECONDS = 30.0
+"""Without a byte in either direction a request is given up and tried again. pyarrow says that Linux ignores it; it
+does not."""
+CONNECT_SECONDS = 5.0
+_FIRST_WAIT_SECONDS = 0.025
+_NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
 
 
 def is_uri(name: str) -> bool:
@@ -44,4 +61,85 @@ def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
         raise ConfigError(
             f"{name!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
         ) from error
+    if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(urlsplit(name).query).keys():
+        filesystem = _patient(filesystem)
     return filesystem, name, path
+
+
+def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
+    """A file to read from.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoppedError: a file of a bucket could not be opened, or, from its methods, read on, for all retries.
+
+    Example:
+        >>> open_input_file(fs.LocalFileSystem(), os.devnull).read()
+        b''
+    """
+    if filesystem.type_name != "s3":
+        return filesystem.open_input_file(path)
+    return pa.PythonFile(_S3File(filesystem, path), mode="r")
+
+
+def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
+    """The same filesystem with our retries and timeouts, which a URI cannot ask for.
+
+    Its options are those that pickle would keep: pyarrow has no other way to tell them.
+    """
+    options = filesystem.__reduce__()[1][0]
+    return fs.S3FileSystem(
+        **{
+            **options,
+            # Not the "standard" strategy: its first wait is 0.5 s on average and ten of its attempts took 75 s.
+            "retry_strategy": fs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES),
+            "request_timeout": REQUEST_SECONDS,
+            "connect_timeout": CONNECT_SECONDS,
+        }
+    )
+
+
+class _S3File:
+    """The calls that `pa.PythonFile` makes, each read retried where the SDK gives up at once.
+
+    It does so when the text of a server's error (100 to 500 bytes) is longer than what was asked for: then it has
+    nowhere to put that text, and forgets what it was. Small column chunks are read in such requests.
+    """
+
+    def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
+        self._path = path
+        try:
+            self._file = file = filesystem.open_input_file(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._stopped(error) from error
+        self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(self._file.closed)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, fewer at the end of the file."""
+        return bytes(self.read_buffer(size))
+
+    def read_buffer(self, size: int = -1) -> Any:
+        """The same as a buffer, which pyarrow takes without a copy."""
+        start = self._file.tell()
+        for retry in range(RETRIES + 1):
+            try:
+                return self._file.read_buffer(None if size < 0 else size)
+            except OSError as error:
+                if retry == RETRIES or "Failed to flush response stream" not in str(error):
+                    raise self._stopped(error) from error
+            time.sleep(_FIRST_WAIT_SECONDS * 2**retry)
+            self._file.seek(start)
+        raise AssertionError
+
+    def _stopped(self, error: OSError) -> StoppedError:
+        return StoppedError(
+            f"{self._path} could not be read from its server: {str(error).rstrip(' .:')}. Check the network and the "
+            "access rights, then run again."
+        )

@@ -2,12 +2,13 @@
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
 instead, and what it reports is checked before anyone relies on it. One child reads all footers of a source, one after
-the other, so that a dead child names its file. It runs this file as a script, imports nothing but pyarrow (0.14 s), and
-stays for the next source until it was idle for `IDLE_SECONDS`.
+the other, so that a dead child names its file. It runs this file as a script, imports nothing heavier than pyarrow
+(0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
 answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of
-each row group]}}`, the last for columns of lists alone, or `{"error": ...}`.
+each row group]}}`, the last for columns of lists alone, or `{"error": ...}`, or `{"stopped": ...}` if the file could
+not be reached, which says nothing about it.
 Not covered: the data pages, which `reader.py` checks while it reads; and a footer that makes the child hang.
 """
 
@@ -27,6 +28,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from scanrnn_dist.dataset.filesystems import open_input_file, resolve
+from scanrnn_dist.errors import StoppedError
+
 IDLE_SECONDS = 60
 _MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
 
@@ -44,6 +48,9 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
         number of a column's leaves; a null or an empty list counts one. After a file that ended the child, whose error
         says so, a new child goes on with the next one.
 
+    Raises:
+        StoppedError: the server of a bucket failed for as long as it was asked.
+
     Example:
         >>> [footer["error"].split(":")[0] for footer in read_footers(["/nowhere.parquet"], uri=None)]
         ['FileNotFoundError']
@@ -52,6 +59,8 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
     try:
         for path in paths:
             answer = child.ask(path)
+            if "stopped" in answer:
+                raise StoppedError(answer["stopped"])
             if "schema" in answer:
                 schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
                 values = {name: tuple(counts) for name, counts in answer["values"].items()}
@@ -136,7 +145,7 @@ def _footer(filesystem: Any, path: str) -> dict[str, Any]:
     """The child's work for one file; a footer that contradicts itself is a `ValueError`."""
     import pyarrow.parquet as pq
 
-    with filesystem.open_input_file(path) as source:
+    with open_input_file(filesystem, path) as source:
         size = source.size()
         parquet = pq.ParquetFile(source, pre_buffer=False)
         metadata = parquet.metadata
@@ -198,10 +207,12 @@ def _serve() -> None:
     from pyarrow import fs
 
     uri = json.loads(sys.stdin.readline())["uri"]
-    filesystem = fs.LocalFileSystem() if uri is None else fs.FileSystem.from_uri(uri)[0]
+    filesystem = fs.LocalFileSystem() if uri is None else resolve(uri)[0]
     while line := _next_line():
         try:
             answer = _footer(filesystem, json.loads(line))
+        except StoppedError as error:
+            answer = {"stopped": str(error)}
         except Exception as error:  # whatever it is, the parent turns it into an error that names the file
             answer = {"error": f"{type(error).__name__}: {error}"}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.dataset import store
+from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.store import Log, Part, stopping
 from scanrnn_dist.errors import ConfigError
 
@@ -69,7 +70,7 @@ class ObjectStore:
 
     def open_input(self, name: str) -> pa.NativeFile:
         """As in `Store`."""
-        return self.filesystem.open_input_file(self._key(name))
+        return open_input_file(self.filesystem, self._key(name))
 
     def write(self, name: str, content: bytes, durable: bool = True) -> None:
         """As in `Store`."""

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
 from scanrnn_dist.dataset.source import Source
 from scanrnn_dist.dataset.stages import Stage
@@ -96,6 +97,7 @@ def read_chunks(
         ConfigError: a column that the source does not have, or a size below 1.
         DataError: a file that cannot be read, holds other rows than its footer promised, or sequences that
             `to_ragged` refuses. It comes after the chunks that precede it.
+        StoppedError: the server of a bucket failed for as long as it was asked; likewise.
 
     Example:
         >>> from scanrnn_dist.dataset.source import open_source, plan_units
@@ -263,8 +265,7 @@ class _Decoder:
     def open(self, path: str) -> pq.ParquetFile:
         with _named(path):
             return pq.ParquetFile(
-                path,
-                filesystem=self.source.filesystem,
+                open_input_file(self.source.filesystem, path),
                 pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
                 buffer_size=_buffer_bytes(self.source.filesystem),
                 page_checksum_verification=True,
