@@ -323,7 +323,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int) -> None:
         code = _CODES[status]
-        body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>to order</Message></Error>"
+        # As long as the real ones: a client may have no room for it.
+        ids = f"<RequestId>{'0' * 16}</RequestId><HostId>{'0' * 76}</HostId>"
+        error = f"<Error><Code>{code}</Code><Message>We failed to order. Please try again.</Message>{ids}</Error>"
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n{error}'
         content = b"" if self.command == "HEAD" else body.encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
