@@ -192,7 +192,7 @@ def refused_uri(path: str) -> str:
 
 def _uri(port: int, path: str, **options: str) -> str:
     query = {"endpoint_override": f"{_HOST}:{port}", "scheme": "http", "region": "us-east-1", **options}
-    return f"s3://key:secret@{path}?{urlencode(query)}"
+    return f"s3://{path}?{urlencode(query)}"
 
 
 @dataclass

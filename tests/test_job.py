@@ -467,7 +467,7 @@ def begun_parts(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def watched(self: PartWriter, *batch: Any) -> None:
         write(self, *batch)
-        begun.extend(Path(self.path).parent.glob(".*"))
+        begun.extend((Path(self.path).parent / "_scanrnn/aside").iterdir())
 
     monkeypatch.setattr(PartWriter, "write", watched)
     return begun

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 
 from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import read_weights
 from scanrnn_dist.dataset.workers import WORKERS, Worker, read_workers, runs
 
-_ASIDE = re.compile(r"\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
+_ASIDE = re.compile(rf"^{ASIDE}/.*\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{{8}}\.tmp$")
 _PART = re.compile(r"part-\d+\.parquet")
 
 

@@ -83,7 +83,7 @@ def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
 
 
 def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
-    """The same filesystem with our retries and timeouts, which a URI cannot ask for.
+    """The same filesystem with our retries and timeouts, which a URI cannot ask for, and fewer requests.
 
     Its options are those that pickle would keep: pyarrow has no other way to tell them.
     """
@@ -95,6 +95,7 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
             "retry_strategy": fs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES),
             "request_timeout": REQUEST_SECONDS,
             "connect_timeout": CONNECT_SECONDS,
+            "allow_delayed_open": True,  # a small object is one request then, not three
         }
     )
 

@@ -16,6 +16,9 @@ import pyarrow as pa
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.store import Log, Part, stopping
 
+ASIDE = "_scanrnn/aside"
+"""The folder of what has no name yet, in the same file system, so that it is named by a rename."""
+
 
 @dataclass(frozen=True)
 class LocalStore:
@@ -142,14 +145,16 @@ class LocalStore:
             os.close(descriptor)
 
     def aside(self, name: str) -> str:
-        """Where a file is written before it has its name; hidden from readers, and told from others' by the attempt."""
-        folder, base = os.path.split(self.path(name))
-        return os.path.join(folder, f".{base}.{self.attempt}.tmp")
+        """Where a file is written before it has its name: where no reader looks, told from others' by the attempt."""
+        path = self.path(f"{ASIDE}/{name.replace('/', '-')}.{self.attempt}.tmp")
+        self.make_folder(path)
+        return path
 
     @contextmanager
     def _aside(self, name: str, content: bytes, durable: bool) -> Iterator[tuple[str, str]]:
-        path, aside = self.path(name), self.aside(name)
+        path = self.path(name)
         with stopping(path):
+            aside = self.aside(name)
             try:
                 self.make_folder(path)
                 store.step("open", name)

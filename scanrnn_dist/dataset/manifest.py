@@ -7,6 +7,7 @@
     DST/_scanrnn/workers/                who is at work: see `workers.py`
     DST/_scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commits.py`
     DST/_scanrnn/parts.parquet           every part with rows, bytes and hash; made when the last one stands
+    DST/_scanrnn/aside/                  what is being written, and has no name yet
     DST/_scanrnn/restart/                a job that is to take this one's place: the same layout once more
     DST/_SUCCESS                         appears last: totals, and the hash of parts.parquet
 

@@ -15,7 +15,6 @@ from pyarrow import fs
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.store import Log, Part, stopping
-from scanrnn_dist.errors import ConfigError
 
 UPLOAD_BYTES = 8 << 20
 SEGMENT_LINES = 1000
@@ -60,7 +59,8 @@ class ObjectStore:
 
     def exists(self, name: str) -> bool:
         """As in `Store`."""
-        return bool(self.filesystem.get_file_info(self._key(name)).is_file)
+        with stopping(self.path(name), "looked at"):
+            return bool(self.filesystem.get_file_info(self._key(name)).is_file)
 
     def read(self, name: str) -> bytes:
         """As in `Store`."""
@@ -136,12 +136,8 @@ class ObjectStore:
 
     def _list(self, folder: str, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._key(folder), allow_not_found=True, recursive=recursive)
-        try:
+        with stopping(self.path(folder), "looked at"):
             found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(
-                f"{self.path(folder)} cannot be looked at: {error}. Check the address and the access rights."
-            ) from error
         return found
 
 

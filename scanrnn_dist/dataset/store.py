@@ -140,20 +140,20 @@ class Store(Protocol):
         """Remove a folder with all that is in it; nothing happens if there is none."""
 
 
-def stopped(path: str, error: OSError) -> StoppedError:
-    """What a refusal of the file system becomes."""
+def stopped(path: str, error: OSError, what: str = "written") -> StoppedError:
+    """What a refusal of the file system becomes; `what` could not be done."""
     reason = (error.strerror or str(error)).rstrip(" .")
     remedy = _REMEDIES.get(error.errno or 0, "See to it")
     return StoppedError(
-        f"{path} could not be written: {reason}. What was committed before is whole. {remedy}, then start the same "
+        f"{path} could not be {what}: {reason}. What was committed before is whole. {remedy}, then start the same "
         "command again: it goes on from there."
     )
 
 
 @contextmanager
-def stopping(path: str) -> Iterator[None]:
+def stopping(path: str, what: str = "written") -> Iterator[None]:
     """Whatever the file system refuses inside becomes a `StoppedError` that names the path."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise stopped(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+        raise stopped(path, error if isinstance(error, OSError) else OSError(str(error)), what) from error

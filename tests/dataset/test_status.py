@@ -96,7 +96,7 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
-    (tmp_path / "out" / f".part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
+    (tmp_path / "out" / f"_scanrnn/aside/part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
     before = entries(tmp_path / "out")
     read_status(tmp_path / "out")
     result = clean(tmp_path / "out", dry_run=True)
@@ -108,10 +108,9 @@ def make_leftovers(out: Path) -> dict[str, bytes]:
     """What attempts of another machine leave when they die at different moments."""
     attempt = "elsewhere.example.org.7.01234567"
     content = {
-        f".part-00007.parquet.{attempt}.tmp": b"half a part",
-        f"_scanrnn/.job.json.{attempt}.tmp": b"half a job",
-        f"_scanrnn/commits/.x.{attempt}.tmp": b"",
-        f"_scanrnn/workers/.1-of-1.000001.json.{attempt}.tmp": b"{",
+        f"_scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
+        f"_scanrnn/aside/_scanrnn-job.json.{attempt}.tmp": b"half a job",
+        f"_scanrnn/aside/_scanrnn-workers-1-of-1.000001.json.{attempt}.tmp": b"",
         "_scanrnn/files-0123456789abcdef.parquet": b"the plan of a race that was lost",
         "_scanrnn/units-0123456789abcdef.parquet": b"",
     }
@@ -127,7 +126,7 @@ def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, 
     if finish:
         featurize(source, out, rows_per_part=5)
     before = entries(out)
-    (out / f".part-00008.parquet.{new_attempt()}.tmp").write_bytes(b"of a process that runs: this one")
+    (out / f"_scanrnn/aside/part-00008.parquet.{new_attempt()}.tmp").write_bytes(b"of a process that runs: this one")
     (out / ".of-somebody-else.tmp").write_bytes(b"")
     theirs = entries(out)
     left = make_leftovers(out)
@@ -157,8 +156,7 @@ def test_what_the_living_need_stays(tmp_path: Path, source: Path) -> None:
 
 def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
-    (out / "_scanrnn/commits").mkdir(parents=True)
-    (out / "_scanrnn/workers").mkdir()
+    (out / "_scanrnn/aside").mkdir(parents=True)
     left = make_leftovers(out)
     assert set(clean(out).names) == left.keys()
     featurize(source, out)
@@ -169,7 +167,7 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
     featurize(source, out)
     with pytest.raises(StoppedError):
         featurize(source, out, encoder_of(seed=9), restart=True, on_rows=stop)
-    name = "_scanrnn/restart/.part-00000.parquet.elsewhere.7.01234567.tmp"
+    name = "_scanrnn/restart/_scanrnn/aside/part-00000.parquet.elsewhere.7.01234567.tmp"
     (out / name).write_bytes(b"half")
     assert name in clean(out).names
     assert read_status(out).is_restarting
