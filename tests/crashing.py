@@ -137,19 +137,22 @@ class Zygote:
         *,
         fault: tuple[int, str] | None = None,
         kill_after_seconds: float | None = None,
+        poison: int | None = None,
         may_cache: bool = False,
     ) -> Run:
-        """Begin a run, with a fault as `zygote.py` knows them, or killed from outside after a while."""
+        """Begin a run, with a fault as `zygote.py` knows them, killed from outside after a while, or by a unit."""
         self._count += 1
         happens = f", {fault[1]} at step {fault[0]}" if fault else ""
         if kill_after_seconds is not None:
             happens = f", killed after {kill_after_seconds:.3f} s"
+        if poison is not None:
+            happens = f", killed by unit {poison}"
         run = Run(self._count, f"{destination.name}{happens}", self._folder / f"runs/{self._count}")
         self._runs[run.number] = run
         self._ask(
             run=run.number, encoder=str(job.encoder), source=str(job.source), destination=str(destination),
             options=dict(job.options), log=str(run.log), fault=fault, kill_after_seconds=kill_after_seconds,
-            may_cache=may_cache,
+            poison=poison, may_cache=may_cache,
         )  # fmt: skip
         return run
 

@@ -31,7 +31,7 @@ from crashing import (
 )
 from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
 
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import DataError, StoppedError
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,17 +42,17 @@ STOPPED = StoppedError.exit_code
 ROWS_PER_PART = 5
 KILLS = 200
 """Of real processes, that the tests here survive together."""
-EXPIRY_SECONDS = 0.3
+EXPIRY_SECONDS = 1.0
 
 
 def shared_by(number: int, count: int) -> dict[str, Any]:
-    """The options of one of several processes that share a destination."""
-    return {"shard": (number, count), "steal": True}
+    """The options of one of several processes that share a destination, and take over from those that stopped."""
+    return {"sharing": {"share": (number + 1, count), "steal": True, "retry": True, "expiry_seconds": EXPIRY_SECONDS}}
 
 
 def expiring() -> dict[str, Any]:
     """The options of a process that takes a destination over from one that was silent for `EXPIRY_SECONDS`."""
-    return {"lock_expiry_seconds": EXPIRY_SECONDS}
+    return {"sharing": {"retry": True, "expiry_seconds": EXPIRY_SECONDS}}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def known(zygote: Zygote, folder: Path, rows_of_files: list[int]) -> Known:
         write_source(folder / f"in/{number}.parquet", rows[begin:end], id=pa.array(range(begin, end)))
     encoder_of().save(folder / "encoder.safetensors")
     shape = SHAPE.lanes, SHAPE.block_steps, SHAPE.window_blocks
-    options = {"rows_per_part": ROWS_PER_PART, "window_shape": shape}
+    # No unit ends its process here, but some are in hand whenever one is killed.
+    options = {"rows_per_part": ROWS_PER_PART, "window_shape": shape, "sharing": {"retry": True}}
     job = Job(folder / "encoder.safetensors", folder / "in", options)
     zygote.wait(zygote.start(job, folder / "first", may_cache=True))
     begin = time.monotonic()
@@ -107,11 +108,6 @@ def known(zygote: Zygote, folder: Path, rows_of_files: list[int]) -> Known:
     for name in ("first", "undisturbed"):
         assert_same(folder / name, undisturbed, sample=5)
     return Known(job, undisturbed, run.steps, seconds)
-
-
-def kinds(steps: list[str]) -> list[str]:
-    """What kinds of steps, whose names may be other ones in another process."""
-    return [step.split()[0] for step in steps]
 
 
 def finished(zygote: Zygote, known: Known, destination: Path, sample: int = 0) -> Scenario:
@@ -137,7 +133,7 @@ def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Sce
     run = zygote.start(known.job, destination, fault=(step, "kill"))
     yield (run,)
     assert run.exit_code == KILLED, run
-    assert kinds(run.steps) == kinds(known.steps[:step]), run
+    assert len(run.steps) == step, run
     assert_whole(destination, known.undisturbed)
     left = len(known.steps) - step
     run = zygote.start(known.job, destination, fault=(random.Random(step).randint(1, max(6, left)), "kill"))
@@ -213,7 +209,7 @@ def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
 def test_a_job_whose_disk_stays_full_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
-    what = kinds(small.steps)
+    what = [step.split()[0] for step in small.steps]
     steps = [n for n in range(1, len(what) + 1) if n == 1 or what[n - 1] != what[n - 2]]  # not each of many writes
     zygote.play({f"full at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "full") for n in steps})
 
@@ -228,7 +224,7 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
     seconds = known.seconds * generator.uniform(0.4, 1.2) * count / 2  # they have two cores
     runs = [
         zygote.start(
-            known.job.but_with(**shared_by(number, count), **expiring()),
+            known.job.but_with(**shared_by(number, count)),
             destination,
             kill_after_seconds=seconds if number == victim else None,
         )
@@ -238,8 +234,7 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
     for number, run in enumerate(runs):
         assert run.exit_code in ((0, KILLED) if number == victim else (0,)), run
     assert_whole(destination, known.undisturbed)
-    yield EXPIRY_SECONDS
-    run = zygote.start(known.job.but_with(**expiring()), destination)
+    run = zygote.start(known.job, destination)
     yield (run,)
     assert run.exit_code == 0, run
     assert_same(destination, known.undisturbed)
@@ -300,6 +295,28 @@ def test_a_process_that_stood_still_while_another_finished_changes_nothing(
     steps = sorted({*around, *range(2, len(small.steps) + 1, 5), len(small.steps) - 1, len(small.steps)})
     scenarios = {f"stands still at {n}": woken_after(zygote, small, tmp_path / f"{n}", n) for n in steps}
     zygote.play(scenarios, at_once=4)  # they wait for the expiry, mostly
+
+
+def test_a_unit_that_ends_its_process_twice_is_named_and_all_others_are_done(
+    zygote: Zygote, larger: Known, tmp_path: Path
+) -> None:
+    zygote.play({"poison": poisoned(zygote, larger, tmp_path / "out", unit=5)})
+
+
+def poisoned(zygote: Zygote, known: Known, destination: Path, unit: int) -> Scenario:
+    """A job one of whose units kills whoever reads it, until it does not."""
+    job = known.job.but_with(sharing={})
+    for _ in range(2):
+        run = zygote.start(job, destination, poison=unit)
+        yield (run,)
+        assert run.exit_code == KILLED, run
+    assert output_of(destination).parts.keys() == known.undisturbed.parts.keys() - {f"part-{unit:05}.parquet"}
+    for _ in range(2):
+        run = zygote.start(job, destination, poison=unit)
+        yield (run,)
+        assert run.exit_code == DataError.exit_code, run
+        assert f"Unit {unit} ended its process twice" in run.said and "1.parquet" in run.said
+    yield from finished(zygote, known, destination)  # with `retry`, and cured
 
 
 # And more -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ runs a real job in 0.13 s; what of it is not real stands in `_replace`. `crashin
 speaks JSON lines with it. It asks, on standard input:
 
     {"run": 3, "encoder": file, "source": ..., "destination": ..., "options": {...}, "log": path without ending,
-     "fault": [17, "kill"] or null, "kill_after_seconds": 0.1 or null, "may_cache": false}
+     "fault": [17, "kill"] or null, "kill_after_seconds": 0.1 or null, "poison": 2 or null, "may_cache": false}
     {"signal": 18, "run": 3}
 
 and hears `{"ready": true}`, then `{"stopped": 3}` and `{"ended": 3, "status": -9}`. A child writes each step of its
@@ -42,7 +42,8 @@ from safetensors import safe_open
 
 from scanrnn_dist import encoder_file, job
 from scanrnn_dist.compilation_cache import use_compilation_cache
-from scanrnn_dist.dataset import footers, store
+from scanrnn_dist.dataset import footers, reader, store
+from scanrnn_dist.dataset.attempt import Sharing
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.tape import WindowShape
@@ -177,6 +178,8 @@ def _run(request: dict[str, Any], encoder: Encoder, zygote: int) -> None:
         os.dup2(said, 1)
         os.dup2(said, 2)
         _replace(encoder, _stepper(f"{request['log']}.steps", request["fault"]), may_cache=request["may_cache"])
+        if request["poison"] is not None:
+            _kill_at_unit(request["poison"])
         options = {name: _KINDS.get(name, _as_it_is)(value) for name, value in request["options"].items()}
         job.featurize(encoder, request["source"], request["destination"], **options)
         code = 0
@@ -194,7 +197,10 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-_KINDS: dict[str, Callable[[Any], Any]] = {"window_shape": lambda shape: WindowShape(*shape), "shard": tuple}
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "window_shape": lambda shape: WindowShape(*shape),
+    "sharing": lambda told: Sharing(**{**told, "share": tuple(told.get("share", (1, 1)))}),
+}
 """What JSON cannot say of an option."""
 
 
@@ -212,6 +218,18 @@ def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zeros)
 
     Encoder.initial_state = first_state
+
+
+def _kill_at_unit(poison: int) -> None:
+    """Have the reader of a unit kill this process."""
+    decode = reader._Decoder.unit_chunks
+
+    def unit_chunks(self: Any, parquet: Any, unit: Any) -> Any:
+        if unit.index == poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(self, parquet, unit)
+
+    reader._Decoder.unit_chunks = unit_chunks
 
 
 class _InThisProcess:
@@ -233,6 +251,8 @@ def _stepper(log: str, fault: list[Any] | None) -> Callable[[str, str], None]:
 
     def step(kind: str, name: str) -> None:
         nonlocal count
+        if threading.current_thread().name == "scanrnn-beat":
+            return  # comes at any time, and would shift all others
         with lock:
             count += 1
             os.write(file, f"{kind} {os.path.basename(name)}\n".encode())

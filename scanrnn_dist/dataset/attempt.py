@@ -148,20 +148,20 @@ class Attempt:
             self._manifest.write_success(commits.to_parquet(), totals)
 
     def _take_another(self, commits: Commits) -> bool:
-        """Take over a share that has units left and nobody alive; waits while others work on theirs, if stealing.
+        """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
 
-        Whether there is work to look for again.
+        Whether there is work to look for again. A share that nobody ever began is waited for by nobody.
         """
         if not self._sharing.steal:
             return False
         others = [worker for worker in read_workers(self._manifest.store) if worker.share != self._lock.share]
-        for worker in others:
-            if not worker.is_alive and len(commits.missing(self._share_units(worker.share))):
+        unfinished = [worker for worker in others if len(commits.missing(self._share_units(worker.share)))]
+        for worker in unfinished:
+            if not worker.is_alive:
                 return self._steal(worker)
-        if any(worker.is_alive for worker in others):
+        if unfinished:
             time.sleep(min(2.0, self._sharing.expiry_seconds / 10))
-            return True
-        return False
+        return bool(unfinished)
 
     def _steal(self, worker: Worker) -> bool:
         self._lock.release(DONE)
