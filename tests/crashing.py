@@ -38,7 +38,7 @@ class Job:
     """The arguments of a job but for its destination; `options` are what `featurize` takes by keyword."""
 
     encoder: Path
-    source: Path
+    source: Path | str
     options: Mapping[str, Any]
 
     def but_with(self, **options: Any) -> Job:
@@ -133,7 +133,7 @@ class Zygote:
     def start(
         self,
         job: Job,
-        destination: Path,
+        destination: Path | str,
         *,
         fault: tuple[int, str] | None = None,
         kill_after_seconds: float | None = None,
@@ -147,7 +147,11 @@ class Zygote:
             happens = f", killed after {kill_after_seconds:.3f} s"
         if poison is not None:
             happens = f", killed by unit {poison}"
-        run = Run(self._count, f"{destination.name}{happens}", self._folder / f"runs/{self._count}")
+        run = Run(
+            self._count,
+            f"{str(destination).partition('?')[0].rpartition('/')[2]}{happens}",
+            self._folder / f"runs/{self._count}",
+        )
         self._runs[run.number] = run
         self._ask(
             run=run.number, encoder=str(job.encoder), source=str(job.source), destination=str(destination),
