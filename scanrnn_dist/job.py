@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,6 @@ CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
 was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
 PREFETCH_BYTES = 8 << 20
-_PACKAGES = ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")  # whose versions may change bits
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def featurize(
     header = {"environment": job["environment"], "devices": engine.devices}
     schema = _schema(engine, plan, job)
     with Attempt(manifest, plan.units, sharing or Sharing(), header) as attempt:
-        rows_before = attempt.commits().rows
+        rows_before = attempt.commits.rows
         if on_start is not None:
             on_start(rows_before, plan.source.rows)
         for numbers, alone in attempt.work():
@@ -257,6 +257,12 @@ class _Work:
         )
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of all that may change bits."""
+    return {package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")}
+
+
 def _named(given: str | list[str]) -> str:
     """The source as the records name it; of many files, which the plan lists, the first, their number and a hash."""
     if isinstance(given, str):
@@ -279,7 +285,7 @@ def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[s
             "device_kind": device_kind(engine.mesh),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "compiler_options": compiler_options(engine.mesh),
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": _versions(),
         },
     }
 

@@ -48,6 +48,8 @@ class Sharing:
 class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
+    `commits` is what all attempts had committed when it was last looked.
+
     Args:
         manifest: of the job, which is recorded.
         units: of the job.
@@ -63,9 +65,9 @@ class Attempt:
         # A job without rows has one part all the same, which carries the schema.
         self._rows = units.rows if len(units) else np.zeros(1, np.int64)
         self._done: dict[int, int] = {}  # how often this attempt did a unit
-        self.units_left = len(self._rows)  # as of the last look at what is committed
         self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
         try:
+            self.commits = self._read_commits()
             self.log = AttemptLog(manifest.store, {"share": list(sharing.share), **header})
         except BaseException:
             self._lock.release(STOPPED)
@@ -93,7 +95,7 @@ class Attempt:
             StoppedError: the share was taken over by another process, or parts do not stay where they were put.
         """
         while True:
-            commits = self.commits()
+            commits = self.commits
             if commits.is_complete:
                 self._finish(commits)
                 return
@@ -109,6 +111,7 @@ class Attempt:
                 raise self._fatal(fatal)
             elif not self._take_another(commits):
                 return
+            self.commits = self._read_commits()
 
     def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
@@ -130,13 +133,16 @@ class Attempt:
         """Raise `StoppedError` if another process has taken over what this one works on."""
         self._lock.check()
 
-    def commits(self) -> Commits:
+    @property
+    def units_left(self) -> int:
+        """Units of the job that were not committed when it was last looked."""
+        return self.commits.units - len(self.commits.committed)
+
+    def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
         alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
         commits = read_commits(self._manifest.store, self._rows, alive | {self._manifest.store.attempt})
-        commits = commits.that_stand(self._manifest.store.entries())
-        self.units_left = commits.units - len(commits.committed)
-        return commits
+        return commits.that_stand(self._manifest.store.entries())
 
     def _share_units(self, share: Share) -> np.ndarray:
         weights = self._units.values if len(self._units) else np.ones(1)

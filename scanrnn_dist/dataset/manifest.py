@@ -63,6 +63,11 @@ def unit_of_part(name: str, units: int) -> int | None:
     return int(number) if name == part_name(int(number), units) else None
 
 
+def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of every record, in hexadecimal."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in records.items()}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The records under one destination.
@@ -98,7 +103,7 @@ class Manifest:
         Two that plan the same write the same plan, and of two that do not only one finds its own in `job.json`.
         """
         self.store.prepare()
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in plan.items()}
+        hashes = hashes_of(plan)
         for name, content in plan.items():
             self.store.write(self._plan_name(name, hashes), content)
         self.store.create(JOB, json.dumps({**job, "plan": hashes}, indent=1).encode())

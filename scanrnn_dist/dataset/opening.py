@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.filesystems import resolve
-from scanrnn_dist.dataset.manifest import RESTART, Manifest
+from scanrnn_dist.dataset.manifest import RESTART, Manifest, hashes_of
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.workers import read_workers
 from scanrnn_dist.errors import ConfigError, DataError
@@ -76,24 +76,24 @@ def open_job(
         _check_idle(manifest)
         manifest = Manifest(manifest.store.child(RESTART))
         recorded = _restarted(manifest, job, allow_mixed)
+    is_planned_now = False
     if recorded is None:
         manifest.check_is_free()
-        recorded = manifest.create_job(job, plan.to_records())
+        records = plan.to_records()
+        recorded = manifest.create_job(job, records)
+        is_planned_now = recorded["plan"] == hashes_of(records)  # else another process was faster
     differences = list(_differing(recorded, job, allow_mixed))
     if differences:
         only_environment = all(what.startswith(ENVIRONMENT) for what in differences)
-        hint = (
-            " --allow-mixed goes on all the same, with bits that may differ from row to row."
-            if only_environment
-            else ""
-        )
+        hint = " --allow-mixed goes on all the same, with bits that may differ." if only_environment else ""
         raise ConfigError(
             f"{manifest.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
             "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
             f"one is complete.{hint}"
         )
-    plan = Plan.from_records(manifest.read_plan(recorded))
-    _check_unchanged(plan, manifest.store.root)
+    if not is_planned_now:
+        plan = Plan.from_records(manifest.read_plan(recorded))
+        _check_unchanged(plan, manifest.store.root)
     return manifest, plan
 
 
