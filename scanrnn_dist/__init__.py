@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scanrnn_dist.arrays import encode
+    from scanrnn_dist.dataset.attempt import Sharing
+    from scanrnn_dist.distributed import share_of
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
@@ -33,6 +35,7 @@ _MODULE_OF = {
     "LayoutError": "errors",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
+    "Sharing": "dataset.attempt",
     "StoppedError": "errors",
     "WindowShape": "tape",
     "default_mesh": "mesh",
@@ -40,6 +43,7 @@ _MODULE_OF = {
     "featurize": "job",
     "profile": "profiling",
     "scan_rnn_forward": "spec",
+    "share_of": "distributed",
 }
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "LayoutError",
     "Ragged",
     "ScanRNNError",
+    "Sharing",
     "StoppedError",
     "WindowShape",
     "default_mesh",
@@ -58,6 +63,7 @@ __all__ = [
     "featurize",
     "profile",
     "scan_rnn_forward",
+    "share_of",
 ]
 
 

@@ -174,6 +174,15 @@ def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturb
     zygote.play({f"seed {seed}": killed_until_done(zygote, larger, tmp_path / f"{seed}", seed) for seed in seeds})
 
 
+@pytest.mark.soak
+def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(zygote: Zygote, larger: Known, tmp_path: Path) -> None:
+    seeds = range(1000, 1150)
+    kills = {f"seed {n}": killed_until_done(zygote, larger, tmp_path / f"{n}", n) for n in seeds}
+    zygote.play(kills)
+    sharing = {f"shared {n}": shared(zygote, larger, tmp_path / f"s{n}", 2 + n % 3, n) for n in seeds}
+    zygote.play(sharing, at_once=1)
+
+
 def test_a_finished_job_that_is_called_again_changes_nothing(zygote: Zygote, small: Known, tmp_path: Path) -> None:
     zygote.play({"first": finished(zygote, small, tmp_path / "out")})
     before = entries(tmp_path / "out"), identities(tmp_path / "out")

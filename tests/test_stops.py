@@ -107,20 +107,39 @@ def test_a_destination_that_may_not_be_written_to_stops_the_job(source: Path, tm
     assert_good(tmp_path / "out")
 
 
-def test_a_destination_that_vanishes_stops_the_job(source: Path, tmp_path: Path) -> None:
-    out, away = tmp_path / "out", tmp_path / "away"
+def scanrnn_that(does: str, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """The command line of a process to which something happens as it begins its third part."""
     script = (
-        "import os, sys; from scanrnn_dist import cli; from scanrnn_dist.dataset import store\n"
+        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.dataset import store\n"
         "def step(kind, name):\n"
-        f"    if (kind, name) == ('open', 'part-00002.parquet'): os.rename({str(out)!r}, {str(away)!r})\n"
+        f"    if (kind, name) == ('open', 'part-00002.parquet'): {does}\n"
         "store.step = step; sys.exit(cli.run(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, "featurize", str(source), str(out), "--hidden", str(WIDTH)]
     command += ["--rows-per-part", str(ROWS // 8), "--devices", "1"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_destination_that_vanishes_stops_the_job(source: Path, tmp_path: Path) -> None:
+    out, away = tmp_path / "out", tmp_path / "away"
+    run = scanrnn_that(f"os.rename({str(out)!r}, {str(away)!r})", source, out)
     assert run.returncode == 4, run.stderr
     assert "part-00002.parquet could not be written: No such file or directory" in run.stderr
     assert "Bring it back" in run.stderr and "Traceback" not in run.stderr
     away.rename(out)
     assert "1,000 of 4,000 rows were there before" in scanrnn(source, out, 0)
+    assert_good(out)
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, signal: str) -> None:
+    out = tmp_path / "out"
+    run = scanrnn_that(f"os.kill(os.getpid(), signal.{signal})", source, out)
+    assert run.returncode == 4, run.stderr
+    assert run.stderr.strip().endswith("Stopped. What was committed is whole; the same command goes on from there.")
+    assert "Traceback" not in run.stderr
+    assert not (out / "_SUCCESS").exists() and not leftovers(out)
+    (log,) = (out / "_scanrnn/commits").iterdir()
+    assert '{"end": ' in log.read_text().splitlines()[-1]
+    assert "of 4,000 rows were there before" in scanrnn(source, out, 0)
     assert_good(out)
