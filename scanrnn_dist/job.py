@@ -143,7 +143,7 @@ def featurize(
             versions, which may give other bits.
         restart: whether to begin anew where the destination holds a job, finished or not, of whatever kind. The old
             output stands until the new one is complete, and is then replaced.
-        on_start: called once with the rows that are committed already, and those of the job.
+        on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
         on_rows: called with the number of rows each time some are finished.
 
     Returns:
@@ -178,6 +178,7 @@ def featurize(
     job = _describe(engine, options)
     check_apart(source, destination)
     manifest, plan = open_job(destination, job, source, allow_mixed=allow_mixed, restart=restart)
+    del source  # a plan of a million units takes 100 MB
     _save_encoder(manifest, encoder)
     work = _Work(engine, plan, max_steps, initial_carry, lossy_cast, on_rows)
     root = open_store(destination).root
@@ -186,10 +187,11 @@ def featurize(
     header = {"environment": job["environment"], "devices": engine.devices}
     schema = _schema(engine, plan, job)
     with Attempt(manifest, plan.units, sharing or Sharing(), header) as attempt:
-        rows_before = attempt.commits.rows
-        if on_start is not None:
-            on_start(rows_before, plan.source.rows)
+        rows_before, share = attempt.commits.rows, None
         for numbers, alone in attempt.work():
+            if on_start is not None and attempt.share != share:
+                on_start(*attempt.share_rows)
+            share = attempt.share
             work.do(attempt, manifest, schema, numbers, alone)
     if restart and manifest.is_complete:
         Manifest(open_store(destination)).publish_restart()

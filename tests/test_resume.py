@@ -80,8 +80,17 @@ def stop_after(rows: int, error: BaseException | None = None) -> Any:
 
 def stopped(source: Path, out: Path, rows: int = 20, **options: Any) -> None:
     """A job that was stopped after some rows, and has committed some units and not others."""
+    done = [0]
+
+    def on_rows(some: int) -> None:
+        done[0] += some
+        if done[0] >= rows:
+            while not parts_of(out):  # the writer is behind
+                time.sleep(0.001)
+            raise StoppedError("SIGTERM")
+
     with pytest.raises(StoppedError):
-        featurize(source, out, rows_per_part=5, on_rows=stop_after(rows), **options)
+        featurize(source, out, rows_per_part=5, on_rows=on_rows, **options)
     assert 0 < len(parts_of(out)) < UNITS
 
 
@@ -388,6 +397,18 @@ def test_shares_make_the_whole_and_the_last_declares_it(
     assert sum(report.rows for report in reports) == ROWS
     assert [report.is_complete for report in reports].index(True) == len(reports) - 1
     assert_whole(tmp_path / "out", undisturbed)
+
+
+def test_progress_is_told_of_the_share_and_not_of_the_job(tmp_path: Path, source: Path) -> None:
+    starts: list[tuple[int, int]] = []
+    out, options = tmp_path / "out", {"on_start": lambda *start: starts.append(start), "rows_per_part": 5}
+    with pytest.raises(StoppedError):
+        featurize(source, out, sharing=Sharing((2, 2)), on_rows=stop_after(15), **options)
+    first = featurize(source, out, sharing=Sharing((1, 2), steal=True), **options)
+    assert [done for done, _ in starts[:2]] == [0, 0]
+    assert starts[0][1] + starts[1][1] == ROWS
+    assert starts[2] == (ROWS - first.rows, starts[0][1])  # taken over, some of it done
+    assert first.is_complete and len(starts) == 3
 
 
 def test_shares_of_another_count_make_the_whole_too(

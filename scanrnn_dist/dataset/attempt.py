@@ -134,6 +134,18 @@ class Attempt:
         self._lock.check()
 
     @property
+    def share(self) -> Share:
+        """The share that is worked on now."""
+        return self._lock.share
+
+    @property
+    def share_rows(self) -> tuple[int, int]:
+        """Rows of the share that are committed already, and all of it."""
+        rows = self._rows[self._share_units(self.share)]
+        missing = self._rows[self.commits.missing(self._share_units(self.share))]
+        return int(rows.sum() - missing.sum()), int(rows.sum())
+
+    @property
     def units_left(self) -> int:
         """Units of the job that were not committed when it was last looked."""
         return self.commits.units - len(self.commits.committed)

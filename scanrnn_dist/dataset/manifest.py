@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -61,11 +62,6 @@ def unit_of_part(name: str, units: int) -> int | None:
     if not (number.isdecimal() and number.isascii() and int(number) < units):
         return None
     return int(number) if name == part_name(int(number), units) else None
-
-
-def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
-    """SHA-256 of every record, in hexadecimal."""
-    return {name: hashlib.sha256(content).hexdigest() for name, content in records.items()}
 
 
 @dataclass(frozen=True)
@@ -122,13 +118,13 @@ class Manifest:
             content = self.store.read(JOB)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        job = self._checked_object(JOB, content, _JOB_FIELDS)
+        job = self._checked_object(JOB, content, {"format"})
         if job["format"] != JOB_FORMAT:
             raise DataError(
                 f"{self.store.path(JOB)} is of format {job['format']!r}; expected {JOB_FORMAT!r}. Finish or verify it "
                 "with the version that began it."
             )
-        return job
+        return self._checked_object(JOB, content, _JOB_FIELDS)
 
     def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
         """Records of the plan, all if none is named, held against their hashes."""

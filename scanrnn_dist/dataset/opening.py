@@ -16,8 +16,9 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.filesystems import resolve
-from scanrnn_dist.dataset.manifest import RESTART, Manifest, hashes_of
+from scanrnn_dist.dataset.manifest import RESTART, Manifest
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
+from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.workers import read_workers
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -76,12 +77,11 @@ def open_job(
         _check_idle(manifest)
         manifest = Manifest(manifest.store.child(RESTART))
         recorded = _restarted(manifest, job, allow_mixed)
-    is_planned_now = False
+    hashes = plan.recorded
     if recorded is None:
         manifest.check_is_free()
         records = plan.to_records()
-        recorded = manifest.create_job(job, records)
-        is_planned_now = recorded["plan"] == hashes_of(records)  # else another process was faster
+        hashes, recorded = hashes_of(records), manifest.create_job(job, records)
     differences = list(_differing(recorded, job, allow_mixed))
     if differences:
         only_environment = all(what.startswith(ENVIRONMENT) for what in differences)
@@ -91,7 +91,7 @@ def open_job(
             "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
             f"one is complete.{hint}"
         )
-    if not is_planned_now:
+    if recorded["plan"] != hashes:  # made before another process recorded the job, or by the user
         plan = Plan.from_records(manifest.read_plan(recorded))
         _check_unchanged(plan, manifest.store.root)
     return manifest, plan

@@ -16,7 +16,7 @@ import pyarrow as pa
 from scanrnn_dist.dataset.files import differences
 from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
 from scanrnn_dist.dataset.listing import SourceLike, filesystem_of, list_again
-from scanrnn_dist.dataset.plan_records import Facts, read_records, write_records
+from scanrnn_dist.dataset.plan_records import Facts, hashes_of, read_records, write_records
 from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.dataset.source import Source, open_source, plan_units
 from scanrnn_dist.dataset.units import Units
@@ -39,6 +39,7 @@ class Plan:
         column: the sequence column.
         keep: the columns to carry along.
         rows_per_part: what the units were cut by.
+        recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
     """
 
     given: str | list[str]
@@ -47,6 +48,7 @@ class Plan:
     column: str
     keep: tuple[str, ...]
     rows_per_part: int
+    recorded: Mapping[str, str] | None = None
 
     @property
     def kept_schema(self) -> pa.Schema:
@@ -89,7 +91,7 @@ class Plan:
         """
         facts, units = read_records(records)
         source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
-        return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part)
+        return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part, hashes_of(records))
 
     def source_changes(self) -> list[str]:
         """What differs from the plan now in the names, sizes and times of the source's files, in words.

@@ -65,6 +65,11 @@ def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
     return {FILES: files, UNITS: _encoded(_units_table(units), {"files_sha256": sha256})}
 
 
+def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of every record, in hexadecimal."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in records.items()}
+
+
 def read_records(records: Mapping[str, bytes]) -> tuple[Facts, Units]:
     """What was written.
 
