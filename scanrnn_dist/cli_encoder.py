@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanrnn_dist.cli_options import Json
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ TAKES = {
 
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
 Readout = Annotated[str | None, typer.Option(help="What becomes the features. last if not given.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @encoder_app.command()
