@@ -33,6 +33,7 @@ from sources import (
 
 from scanrnn_dist import cli, job
 from scanrnn_dist.dataset.plan import ROWS_PER_PART
+from scanrnn_dist.dataset.workers import EXPIRY_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
 from scanrnn_dist.profiling import PROFILE_SECONDS
 from scanrnn_dist.tune import ROUNDS
@@ -167,6 +168,29 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_shares_then_status_clean_and_the_same_command_again(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "out")
+    featurize = ["featurize", source, out, *GRU, "--rows-per-part", "5"]
+    assert "units are left to other processes" in done(capsys, [*featurize, "--shard", "2/2"])
+    assert f"{out}: stopped" in done(capsys, ["status", out])
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    assert cli.run([*featurize, "--shard", "auto/2", "--steal", "--json"]) == 0
+    printed, said = capsys.readouterr()
+    assert json.loads(printed)["is_complete"]
+    assert "--shard auto/2 is 1/2: Kubernetes: JOB_COMPLETION_INDEX=0." in said
+    status = json.loads(done(capsys, ["status", out, "--json"]))
+    assert (status["state"], status["rows_committed"], len(status["workers"])) == ("complete", 12, 2)
+    assert done(capsys, featurize) == f"Nothing to do: {out} is finished, with 12 rows.\n"
+    assert "2 files" in done(capsys, ["clean", out, "--dry-run"])
+    assert json.loads(done(capsys, ["clean", out, "--json"]))["is_done"]
+    assert "nothing to remove" in done(capsys, ["clean", out])
+    assert "differs: encoder.fingerprint" in failed(capsys, [*featurize, "--seed", "9"], 2)
+    assert "12 rows" in done(capsys, [*featurize, "--seed", "9", "--restart"])
+    done(capsys, ["verify", out])
+
+
 # Wrong usage: 2 ------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +217,12 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         (["plan", "nowhere"], "Nothing found at 'nowhere'"),
         (["verify", "HELD"], "no output of a job"),
         (["verify", "HELD", "--sample", "-1"], "--sample"),
+        (["featurize", "SRC", "OUT", *GRU, "--shard", "0/3"], "Share 0 of 3 does not exist"),
+        (["featurize", "SRC", "OUT", *GRU, "--shard", "third"], "expected K/N such as 3/16"),
+        (["featurize", "SRC", "OUT", *GRU, "--lock-seconds", "0"], "--lock-seconds"),
+        (["featurize", "SRC", "s3://key:secret@bucket/out", *GRU], "URI holds a secret"),
+        (["status", "HELD"], "no output of a job"),
+        (["clean", "HELD"], "no output of a job"),
         (["nonsense"], "nonsense"),
         (["--nonsense"], "--nonsense"),
     ],
@@ -225,6 +255,7 @@ def test_the_help_tells_the_defaults_of_the_profile_and_the_bench(capsys: pytest
 
     assert f"{PROFILE_SECONDS:g} if not given" in words("featurize")
     assert f"{ROUNDS} if not given" in words("bench")
+    assert f"has stopped. {EXPIRY_SECONDS:g} if not given" in words("featurize")
 
 
 def test_a_seed_that_is_too_large_is_wrong_usage(
