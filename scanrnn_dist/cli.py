@@ -13,7 +13,8 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.job import JobReport
     from scanrnn_dist.tape import WindowShape
 
-CTRL_C = 130
+CTRL_C, UNREAD = 130, 1
 STOPPED = "Stopped. What was committed is whole; the same command goes on from there."
 DEFAULT_HIDDEN = 64
 """Where a command can do without being told: demo and plan."""
@@ -288,12 +289,20 @@ def clean(
 
 def main() -> None:
     """Run the command line and end the process with the exit code that fits."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    if code == StoppedError.exit_code:
+        os._exit(code)  # what was interrupted may be anywhere, and waiting for its threads serves nobody
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _SIGNALS.handle)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:
@@ -301,7 +310,10 @@ def run(arguments: list[str]) -> int:
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
-    except SystemExit as end:  # how typer ends: 0, 2 for wrong usage, 130 for Ctrl-C
+    except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
+        if end.code == UNREAD:
+            _forget_stdout()
+            return 0
         if end.code != CTRL_C:
             return end.code if isinstance(end.code, int) else 0
         print(STOPPED, file=sys.stderr)
@@ -309,8 +321,53 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _terminated(number: int, frame: Any) -> None:
-    raise StoppedError(f"{signal.Signals(number).name}. {STOPPED}")
+def _forget_stdout() -> None:
+    """Whoever read the results has gone, as `head` does; Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Signals:
+    """SIGTERM and SIGINT. While a job runs they raise, so that it ends in order; else, and the second time, they exit.
+
+    What a handler raises can be lost: Python drops it inside a callback of the garbage collector, and JAX has one. So
+    it is remembered, and `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.job_runs = False
+        self._stopped: StoppedError | None = None
+
+    def handle(self, number: int, frame: Any) -> None:
+        """Raise, or end the process."""
+        if self._stopped is not None or not self.job_runs:
+            os.write(2, f"{STOPPED}\n".encode())
+            os._exit(StoppedError.exit_code)
+        os.write(2, f"{signal.Signals(number).name}: stopping...\n".encode())
+        self._stopped = StoppedError(f"{signal.Signals(number).name}. {STOPPED}")
+        raise self._stopped
+
+    def check(self) -> None:
+        """Raise once more what was raised and lost."""
+        if self._stopped is not None:
+            raise self._stopped
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """In here a job runs."""
+        before, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        self.job_runs, self._stopped = True, None
+        try:
+            yield
+            self.check()
+        finally:
+            self.job_runs, sys.unraisablehook = False, before
+
+    def _unraisable(self, lost: Any) -> None:
+        if not isinstance(lost.exc_value, StoppedError):
+            sys.__unraisablehook__(lost)
+
+
+_SIGNALS = _Signals()
 
 
 def _start_jax(devices: int | None) -> None:
@@ -391,8 +448,13 @@ def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[st
     from scanrnn_dist.progress import rows_progress
 
     shape = _window_shape(encoder, sizes)
-    with rows_progress("featurize", planned.source.rows) as progress:
-        options |= {"on_start": progress.start, "on_rows": progress.advance}
+    with _SIGNALS.raising(), rows_progress("featurize", planned.source.rows) as progress:
+
+        def advance(rows: int) -> None:
+            _SIGNALS.check()
+            progress.advance(rows)
+
+        options |= {"on_start": progress.start, "on_rows": advance}
         return featurize_plan(encoder, planned, destination, window_shape=shape, **options)
 
 

@@ -43,6 +43,8 @@ def share_of(told: str, environment: Mapping[str, str] | None = None) -> tuple[t
         assert count is not None
     else:
         index, count, seen = _seen(count, os.environ if environment is None else environment)
+    if count < 1:
+        raise ConfigError(f"There are no {count} shares ({seen}); expected 1 or more.")
     if not 0 <= index < count:
         raise ConfigError(
             f"Share {index + 1} of {count} does not exist ({seen}); expected 1/{count} to {count}/{count}: shares are "
@@ -61,7 +63,7 @@ def _seen(count: int | None, environment: Mapping[str, str]) -> tuple[int, int, 
                 raise ConfigError(f"{seen} does not tell of how many; expected --shard auto/N.")
             if told is not None and count not in (None, told):
                 raise ConfigError(f"--shard auto/{count} was given, but {seen}; leave out one of them.")
-            return index, told or count or 0, seen
+            return index, count if told is None else told, seen  # type: ignore[return-value]
     raise ConfigError(
         "--shard auto found nothing that tells: no jax.distributed, no SLURM_PROCID or SLURM_ARRAY_TASK_ID, no "
         "JOB_COMPLETION_INDEX. Expected one of them, or --shard K/N."
@@ -86,7 +88,9 @@ def _slurm(environment: Mapping[str, str]) -> Found | None:
     number, elements, seen = array
     first = _number(environment, "SLURM_ARRAY_TASK_MIN") or 0
     index, rest = divmod(number - first, _number(environment, "SLURM_ARRAY_TASK_STEP") or 1)
-    if rest or elements is None or not 0 <= index < elements:
+    if elements is None:
+        return index, None, seen
+    if rest or not 0 <= index < elements:
         raise ConfigError(f"{seen}, from {first} on, is no array of equal steps; expected one, or --shard K/N.")
     if tasks is None or not tasks[1] or tasks[1] == 1:
         return index, elements, f"{seen}, from {first} on"
@@ -101,7 +105,8 @@ def _kubernetes(environment: Mapping[str, str]) -> Found | None:
 
 def _numbers(environment: Mapping[str, str], who: str, index: str, count: str) -> Found | None:
     first, second = _number(environment, index), _number(environment, count)
-    return None if first is None or second is None else (first, second, f"{who}: {index}={first}, {count}={second}")
+    of = f", {count}={second}" if second is not None else ""
+    return None if first is None else (first, second, f"{who}: {index}={first}{of}")
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

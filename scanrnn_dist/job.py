@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.dataset.attempt import Attempt, Sharing
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import ENCODER, JOB_FORMAT, Manifest
-from scanrnn_dist.dataset.opening import check_apart, open_job, plan_for
+from scanrnn_dist.dataset.opening import OpenJob, check_apart, opened_job, plan_for
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
 from scanrnn_dist.dataset.reader import read_chunks
@@ -85,6 +85,9 @@ class JobReport:
     def __str__(self) -> str:
         if not self.rows and self.is_complete and self.rows_before:
             return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
+        if not self.rows and self.parts == 0:
+            left = f"{self.units_left:,} units are left to other processes"
+            return f"Nothing to do in this share of {self.destination}: {left}."
         before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
         left = "" if self.is_complete else f"\nNot complete: {self.units_left:,} units are left to other processes"
         return (
@@ -177,25 +180,17 @@ def featurize(
     }  # fmt: skip
     job = _describe(engine, options)
     check_apart(source, destination)
-    manifest, plan = open_job(destination, job, source, allow_mixed=allow_mixed, restart=restart)
-    del source  # a plan of a million units takes 100 MB
-    _save_encoder(manifest, encoder)
-    work = _Work(engine, plan, max_steps, initial_carry, lossy_cast, on_rows)
-    root = open_store(destination).root
-    if manifest.is_complete:
-        return work.report(root, int(plan.units.rows.sum()), 0, begin)
-    header = {"environment": job["environment"], "devices": engine.devices}
-    schema = _schema(engine, plan, job)
-    with Attempt(manifest, plan.units, sharing or Sharing(), header) as attempt:
-        rows_before, share = attempt.commits.rows, None
-        for numbers, alone in attempt.work():
-            if on_start is not None and attempt.share != share:
-                on_start(*attempt.share_rows)
-            share = attempt.share
-            work.do(attempt, manifest, schema, numbers, alone)
-    if restart and manifest.is_complete:
-        Manifest(open_store(destination)).publish_restart()
-    return work.report(root, rows_before, attempt.units_left, begin)
+    sharing = sharing or Sharing()
+    if restart and (sharing.share != (1, 1) or sharing.steal):
+        raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
+    opening = opened_job(
+        destination, job, source, allow_mixed=allow_mixed, restart=restart, expiry_seconds=sharing.expiry_seconds
+    )
+    with opening as opened:
+        del source  # a plan of a million units takes 100 MB
+        work = _Work(engine, opened, max_steps, initial_carry, lossy_cast, on_rows)
+        rows_before, units_left = work.run(sharing, on_start)
+    return work.report(open_store(destination).root, rows_before, units_left, begin)
 
 
 @dataclass
@@ -203,7 +198,7 @@ class _Work:
     """What units are put through, and what was done so far."""
 
     engine: Engine | LayeredEngine
-    plan: Plan
+    opened: OpenJob
     max_steps: int | None
     initial_carry: str | None
     lossy_cast: bool
@@ -213,15 +208,33 @@ class _Work:
     read_wait_seconds: float = 0.0
     write_wait_seconds: float = 0.0
 
-    def do(self, attempt: Attempt, manifest: Manifest, schema: pa.Schema, numbers: np.ndarray, alone: bool) -> None:
+    def run(self, sharing: Sharing, on_start: Callable[[int, int], None] | None) -> tuple[int, int]:
+        """Do what is this process's, unless all is done; rows that were committed before, and units that are left."""
+        manifest, job, plan = self.opened.manifest, self.opened.job, self.opened.plan
+        _save_encoder(manifest, self.engine.encoder)
+        if manifest.is_complete:
+            return int(plan.units.rows.sum()), 0
+        header = {"environment": _environment(self.engine), "devices": self.engine.devices}
+        with Attempt(manifest, job, plan.units, sharing, header) as attempt:
+            rows_before, share = attempt.commits.rows, None
+            for numbers, alone in attempt.work():
+                if on_start is not None and attempt.share != share:
+                    on_start(*attempt.share_rows)
+                share = attempt.share
+                self._do(attempt, numbers, alone)
+        return rows_before, attempt.units_left
+
+    def _do(self, attempt: Attempt, numbers: np.ndarray, alone: bool) -> None:
         """Read, compute and write the units of these numbers."""
-        plan, units = self.plan, max(1, len(self.plan.units))
+        plan, units = self.opened.plan, max(1, len(self.opened.plan.units))
         chunks = read_chunks(
             plan.source, attempt.begun(numbers, alone), column=plan.column, keep=plan.keep,
             in_features=self.engine.encoder.in_features, chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES,
             lossy_cast=self.lossy_cast, stage=stage,
         )  # fmt: skip
-        writer = PartsWriter(manifest.store, schema, units, attempt.log, stage, attempt.committed)
+        writer = PartsWriter(
+            self.opened.manifest.store, self._schema(), units, attempt.log, attempt.check_job, stage, attempt.committed
+        )
         with closing(chunks), closing(run_of(self.engine)) as run, writer:
             stream = Stream(run, chunks, self.max_steps, self.initial_carry, self.lossy_cast)
             for finished in stream:
@@ -236,6 +249,12 @@ class _Work:
         self.parts += writer.parts
         self.read_wait_seconds += stream.read_wait_seconds
         self.write_wait_seconds += writer.wait_seconds
+
+    def _schema(self) -> pa.Schema:
+        """Of the parts, with the job in its metadata: the same for all attempts in one environment."""
+        engine, described = self.engine, {**self.opened.job, "environment": _environment(self.engine)}
+        metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in sorted(described.keys() - {"id"})})}
+        return part_schema(self.opened.plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
 
     def report(self, destination: str, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""
@@ -274,28 +293,24 @@ def _named(given: str | list[str]) -> str:
 
 
 def _describe(engine: Engine | LayeredEngine, options: dict[str, Any]) -> dict[str, Any]:
-    """What the job is, for the records: all that the bits of the features depend on.
-
-    What stands under `environment` may differ from one attempt to the next where the user allows it.
-    """
+    """What the job is, for the records: all that the bits of the features depend on."""
     return {
         "format": JOB_FORMAT,
         "encoder": {"fingerprint": engine.encoder.fingerprint, "architecture": engine.encoder.architecture},
         "options": options,
         "window": asdict(engine.shape),
-        "environment": {
-            "device_kind": device_kind(engine.mesh),
-            "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "compiler_options": compiler_options(engine.mesh),
-            "versions": _versions(),
-        },
+        "environment": _environment(engine),
     }
 
 
-def _schema(engine: Engine | LayeredEngine, plan: Plan, job: dict[str, Any]) -> pa.Schema:
-    """Of the parts, with the job in its metadata: the same for all attempts in one environment."""
-    metadata = {"scanrnn_dist": json.dumps(job)}
-    return part_schema(plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
+def _environment(engine: Engine | LayeredEngine) -> dict[str, Any]:
+    """What may differ from one attempt to the next where the user allows it, and may change bits."""
+    return {
+        "device_kind": device_kind(engine.mesh),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler_options(engine.mesh),
+        "versions": _versions(),
+    }
 
 
 def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:

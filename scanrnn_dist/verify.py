@@ -33,6 +33,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 TOLERANCE = 1e-6
 """Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget.
 Cells without gates need not forget; theirs are held to the same, in proportion where features are above 1."""
+_REPAIR = "Remove it, where it is there, and _SUCCESS: the command that made it makes it again."
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
 
@@ -115,7 +116,7 @@ def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[s
     for part in parts.to_pylist():
         name = part_name(part["unit"], len(rows))
         if name not in there:
-            raise DataError(f"{store.path(name)} is missing; expected {part['rows']} rows.")
+            raise DataError(f"{store.path(name)} is missing; expected {part['rows']} rows. {_REPAIR}")
         is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
         if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
             raise DataError(

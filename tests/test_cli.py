@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -32,6 +34,7 @@ from sources import (
 )
 
 from scanrnn_dist import cli, job
+from scanrnn_dist.dataset import attempt
 from scanrnn_dist.dataset.plan import ROWS_PER_PART
 from scanrnn_dist.dataset.workers import EXPIRY_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
@@ -44,14 +47,15 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """JAX has its devices already; a small window; the handler of SIGTERM is put back."""
+    """JAX has its devices already; a small window; the handlers of signals are put back."""
     monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
     monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
     monkeypatch.setenv("COLUMNS", "120")
     sources.compile_once(monkeypatch)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -316,6 +320,31 @@ def test_a_defect_of_ours_is_not_hidden(source: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cli, "_encoder", defect)
     with pytest.raises(ZeroDivisionError):
         cli.run(["plan", source])
+
+
+def test_a_signal_whose_exception_was_lost_stops_the_job_all_the_same(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = attempt.Attempt.work
+
+    def swallowing(self: Any) -> Any:
+        with contextlib.suppress(StoppedError):  # as Python does in a callback of the garbage collector
+            os.kill(os.getpid(), signal.SIGTERM)
+        return work(self)
+
+    monkeypatch.setattr(attempt.Attempt, "work", swallowing)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert "SIGTERM. Stopped. What was committed is whole; the same command goes on from there." in said
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true; echo $?"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "0" and not run.stderr
 
 
 @pytest.fixture(scope="module")

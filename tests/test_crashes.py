@@ -328,7 +328,7 @@ def poisoned(zygote: Zygote, known: Known, destination: Path, unit: int) -> Scen
         run = zygote.start(job, destination, poison=unit)
         yield (run,)
         assert run.exit_code == DataError.exit_code, run
-        assert f"Unit {unit} ended its process twice" in run.said and "1.parquet" in run.said
+        assert f"Unit {unit} was in hand twice when its process was killed" in run.said and "1.parquet" in run.said
     yield from finished(zygote, known, destination)  # with `retry`, and cured
 
 

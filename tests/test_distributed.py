@@ -30,6 +30,7 @@ TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
         ("auto", {**ARRAY, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (4, 4), "from 1 on"),
         ("auto/16", {"JOB_COMPLETION_INDEX": "3"}, (4, 16), "Kubernetes: JOB_COMPLETION_INDEX=3"),
         ("auto/2", TASKS, (2, 2), "Slurm"),
+        ("auto/9", {"SLURM_ARRAY_TASK_ID": "5"}, (6, 9), "SLURM_ARRAY_TASK_ID=5"),
     ],
 )
 def test_a_share_is_what_is_told_or_seen(
@@ -45,7 +46,9 @@ def test_a_share_is_what_is_told_or_seen(
     [
         ("0/4", {}, "Share 0 of 4 does not exist.*counted from 1"),
         ("5/4", {}, "Share 5 of 4 does not exist"),
-        ("1/0", {}, "Share 1 of 0 does not exist"),
+        ("1/0", {}, "There are no 0 shares"),
+        ("auto", {"SLURM_ARRAY_TASK_ID": "5"}, "does not tell of how many"),
+        ("auto/0", {"JOB_COMPLETION_INDEX": "0"}, "There are no 0 shares"),
         ("3", {}, "expected K/N such as 3/16"),
         ("-1/4", {}, "expected K/N"),
         ("1/4/2", {}, "expected K/N"),

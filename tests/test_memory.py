@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist import job, run
+from scanrnn_dist import job, run, stream
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.run import Run
 from scanrnn_dist.tape import WindowShape
@@ -85,7 +85,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Run, "advance", watched)
     monkeypatch.setattr(job, "CHUNK_BYTES", 50_000)
-    monkeypatch.setattr(job, "OPEN_BYTES", 100_000)
+    monkeypatch.setattr(stream, "OPEN_BYTES", 100_000)
     monkeypatch.setattr(run, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50)

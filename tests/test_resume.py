@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import time
@@ -16,8 +17,9 @@ import sources
 from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_source
 
 from scanrnn_dist import job
-from scanrnn_dist.dataset import workers
+from scanrnn_dist.dataset import store, workers
 from scanrnn_dist.dataset.attempt import Sharing
+from scanrnn_dist.dataset.cleaning import clean
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.local_store import LocalStore
 from scanrnn_dist.dataset.manifest import RESTART
@@ -85,7 +87,7 @@ def stopped(source: Path, out: Path, rows: int = 20, **options: Any) -> None:
     def on_rows(some: int) -> None:
         done[0] += some
         if done[0] >= rows:
-            while not parts_of(out):  # the writer is behind
+            while not list(out.glob("part-*")):  # the writer is behind
                 time.sleep(0.001)
             raise StoppedError("SIGTERM")
 
@@ -345,8 +347,11 @@ def test_a_restart_leaves_the_old_output_until_the_new_one_is_complete(
     before = entries(out)
     with pytest.raises(StoppedError):
         featurize(source, out, other, rows_per_part=10, restart=True, on_rows=stop_after(40))
-    assert {name: content for name, content in entries(out).items() if not name.startswith(RESTART)} == before
-    assert read_status(out).is_restarting
+    passed = (RESTART, f"{WORKERS}/0-of-0")
+    assert {name: content for name, content in entries(out).items() if not name.startswith(passed)} == before
+    restart = read_status(out).restart
+    assert restart is not None and restart.state == "stopped" and 0 < restart.rows_committed < ROWS
+    assert "    rows     " in str(read_status(out))
     report = featurize(source, out, other, rows_per_part=10, restart=True)
     assert report.rows_before and report.destination == str(out)
     featurize(source, tmp_path / "expected", other, rows_per_part=10)
@@ -366,6 +371,146 @@ def test_a_restart_of_another_job_than_the_one_begun_begins_anew(tmp_path: Path,
     assert parts_of(out) == parts_of(tmp_path / "expected")
 
 
+def test_a_restart_is_made_by_one_process(tmp_path: Path, source: Path) -> None:
+    for sharing in (Sharing((1, 2)), Sharing(steal=True)):
+        with pytest.raises(ConfigError, match="A restart is made by one process"):
+            featurize(source, tmp_path / "out", restart=True, sharing=sharing)
+
+
+def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> None:
+    out, refused = tmp_path / "out", []
+    stopped(source, out)
+
+    def on_rows(_: int) -> None:
+        for begin in (
+            lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2))),
+            lambda: featurize(source, out, encoder_of(seed=8), restart=True),
+        ):
+            with pytest.raises((StoppedError, ConfigError), match=r"is being (restarted or cleaned|worked on)"):
+                begin()
+        assert not clean(out).names
+        refused.append(True)
+
+    expiring = Sharing(expiry_seconds=2.0)
+    featurize(source, out, encoder_of(seed=9), rows_per_part=30, restart=True, on_rows=on_rows, sharing=expiring)
+    assert refused
+    featurize(source, tmp_path / "expected", encoder_of(seed=9), rows_per_part=30)
+    assert parts_of(out) == parts_of(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("command", ["restart", "featurize", "clean"])
+def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def dies(kind: str, name: str) -> None:
+        if (kind, name) == ("rename", "part-00003.parquet") and (out / RESTART / "_SUCCESS").exists():
+            raise Died
+
+    other = encoder_of(seed=9)
+    featurize(source, tmp_path / "expected", other, rows_per_part=5)
+    out = tmp_path / "out"
+    stopped(source, out)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "step", dies)
+        with pytest.raises(Died):
+            featurize(source, out, other, rows_per_part=5, restart=True)
+    assert not (out / "_SUCCESS").exists()
+    if command == "clean":
+        clean(out)
+    else:
+        assert featurize(source, out, other, rows_per_part=5, restart=command == "restart").rows == 0
+    assert parts_of(out) == parts_of(tmp_path / "expected")
+    assert verify(out).rows == ROWS
+
+
+def test_a_restart_replaces_a_job_that_cannot_be_understood(tmp_path: Path, source: Path) -> None:
+    stopped(source, tmp_path / "out")
+    (tmp_path / "out/_scanrnn/job.json").write_text('{"format": "scanrnn_dist.job/1"}')
+    with pytest.raises(DataError, match=r"is of format 'scanrnn_dist.job/1'; expected"):
+        featurize(source, tmp_path / "out")
+    assert featurize(source, tmp_path / "out", restart=True).is_complete
+    verify(tmp_path / "out")
+
+
+def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(tmp_path: Path, source: Path) -> None:
+    out, other = tmp_path / "out", encoder_of(seed=9)
+    begun = []
+
+    def on_rows(_: int) -> None:  # as if this process had slept for a minute, in which its lock expired
+        if not begun:
+            begun.append(True)
+            (lock,) = (out / WORKERS).glob("1-of-1.*")
+            lock.write_text(lock.read_text().replace('"working"', '"stopped"'))
+            featurize(source, out, other, rows_per_part=10, restart=True)
+
+    with pytest.raises(StoppedError, match=r"does not hold the job any more|has taken over"):
+        featurize(source, out, rows_per_part=5, on_rows=on_rows)
+    featurize(source, tmp_path / "expected", other, rows_per_part=10)
+    assert parts_of(out) == parts_of(tmp_path / "expected")
+    assert verify(out).rows == ROWS
+
+
+@pytest.mark.parametrize("size", [0, 2000])
+def test_a_part_that_another_environment_made_again_counts(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    path = out / min(parts_of(out))
+    path.unlink()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false" + " " * size)
+    assert featurize(source, out, rows_per_part=5, allow_mixed=True).is_complete
+    assert verify(out).rows == ROWS
+
+
+def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes | None]
+) -> None:
+    failed = []
+
+    def fails(kind: str, name: str) -> None:
+        if (kind, name) == ("sync", "part-00000.parquet"):
+            time.sleep(0.3)  # so that more chunks wait for the writer
+        if (kind, name) == ("open", "part-00001.parquet") and not failed:
+            failed.append(True)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(job, "CHUNK_BYTES", 1)  # several chunks a unit
+    monkeypatch.setattr(store, "step", fails)
+    with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
+        featurize(source, tmp_path / "out", rows_per_part=5)
+    assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}
+    featurize(source, tmp_path / "out", rows_per_part=5)
+    assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [*range(35), *range(25)]
+    verify(tmp_path / "out")
+
+
+def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(tmp_path: Path, source: Path) -> None:
+    stopped(source, tmp_path / "out")
+    held_by(open_store(tmp_path / "out"), beat=time.time() + 0.9, expiry_seconds=1.0)
+    assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"beat": null}', '{"pid": "x"}'])
+def test_a_lock_that_cannot_be_understood_is_nobodys(tmp_path: Path, source: Path, content: str) -> None:
+    stopped(source, tmp_path / "out")
+    (tmp_path / "out" / WORKERS / "1-of-1.000009.json").write_text(content)
+    assert read_status(tmp_path / "out").state == "stopped"
+    assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
+
+
+def test_a_job_without_rows_whose_part_does_not_stay_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_source(tmp_path / "a.parquet", [])
+    entries = LocalStore.entries
+    hidden = lambda self, folder="": (it for it in entries(self, folder) if not it[0].startswith("part-"))  # noqa: E731
+    monkeypatch.setattr(LocalStore, "entries", hidden)
+    with pytest.raises(StoppedError, match="The part of unit 0 was written 3 times"):
+        featurize(path, tmp_path / "out")
+
+
 def test_a_restart_where_nothing_is_begins(tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]) -> None:
     featurize(source, tmp_path / "out", rows_per_part=5, restart=True)
     assert_whole(tmp_path / "out", undisturbed)
@@ -374,11 +519,11 @@ def test_a_restart_where_nothing_is_begins(tmp_path: Path, source: Path, undistu
 # Shares and locks ----------------------------------------------------------------------------------------------------
 
 
-def held_by(store: Store, **changes: Any) -> None:
+def held_by(held: Store, **changes: Any) -> None:
     """A share that a process of another machine holds."""
     now = time.time()
     worker = workers.Worker("elsewhere.7.01234567", "elsewhere", 7, (1, 1), "working", now, now)
-    path = Path(store.path(f"{WORKERS}/1-of-1.000009.json"))
+    path = Path(held.path(f"{WORKERS}/1-of-1.000009.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(worker, **changes))))
 
@@ -475,11 +620,9 @@ def test_an_owner_whose_share_was_taken_stops_and_harms_nothing(
             held_by(open_store(out))
             time.sleep(0.2)
 
-    with pytest.raises(StoppedError, match=r"Another process has taken share 1/1 of .* over"):
+    with pytest.raises(StoppedError, match=r"Another process has taken over Share 1/1 of "):
         featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
-    assert [path.name for path in (out / WORKERS).iterdir()] == ["1-of-1.000009.json"] or (
-        out / WORKERS / "1-of-1.000009.json"
-    ).exists()
+    assert (out / WORKERS / "1-of-1.000009.json").exists()
     held_by(open_store(out), state="stopped")
     featurize(source, out, rows_per_part=5)
     assert_whole(out, undisturbed)
@@ -488,7 +631,7 @@ def test_an_owner_whose_share_was_taken_stops_and_harms_nothing(
 def test_a_restart_of_what_is_worked_on_is_refused(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
     held_by(open_store(tmp_path / "out"))
-    with pytest.raises(ConfigError, match=r"is being worked on: process 7 on elsewhere.*Stop it before --restart"):
+    with pytest.raises(ConfigError, match=r"is being worked on: process 7 on elsewhere.*Wait for it, or stop it"):
         featurize(source, tmp_path / "out", rows_per_part=5, restart=True)
 
 
@@ -498,7 +641,8 @@ def test_a_restart_of_what_is_worked_on_is_refused(tmp_path: Path, source: Path)
 def died(out: Path, *units: int, alone: bool = False) -> None:
     """The log of an attempt that died with these units in hand."""
     logs = out / "_scanrnn/commits"
-    lines = [{"attempt": "x"}, *({"begin": unit, **({"alone": True} if alone else {})} for unit in units)]
+    job = json.loads((out / "_scanrnn/job.json").read_bytes())["id"]
+    lines = [{"attempt": "x", "job": job}, *({"begin": unit, **({"alone": True} if alone else {})} for unit in units)]
     name = f"elsewhere.7.{len(list(logs.iterdir())):08}.jsonl"
     (logs / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -525,7 +669,10 @@ def test_a_unit_that_ended_its_process_twice_is_named_after_all_others_are_done(
     stopped(source, out)
     died(out, 10, 11)
     died(out, 10, alone=True)
-    with pytest.raises(DataError, match=r"Unit 10 ended its process twice.*row groups 3 to 3 of .*b\.parquet, 5 rows"):
+    with pytest.raises(
+        DataError,
+        match=r"Unit 10 was in hand twice when its process was killed.*row groups 3 to 3 of .*b\.parquet, 5 rows",
+    ):
         featurize(source, out, rows_per_part=5)
     status = read_status(out)
     assert (status.units_committed, status.fatal_units) == (UNITS - 1, (10,))

@@ -125,7 +125,7 @@ def test_a_destination_that_vanishes_stops_the_job(source: Path, tmp_path: Path)
     run = scanrnn_that(f"os.rename({str(out)!r}, {str(away)!r})", source, out)
     assert run.returncode == 4, run.stderr
     assert "part-00002.parquet could not be written: No such file or directory" in run.stderr
-    assert "Bring it back" in run.stderr and "Traceback" not in run.stderr
+    assert "bring that back" in run.stderr and "Traceback" not in run.stderr
     away.rename(out)
     assert "1,000 of 4,000 rows were there before" in scanrnn(source, out, 0)
     assert_good(out)
@@ -136,6 +136,7 @@ def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, sig
     out = tmp_path / "out"
     run = scanrnn_that(f"os.kill(os.getpid(), signal.{signal})", source, out)
     assert run.returncode == 4, run.stderr
+    assert f"{signal}: stopping..." in run.stderr
     assert run.stderr.strip().endswith("Stopped. What was committed is whole; the same command goes on from there.")
     assert "Traceback" not in run.stderr
     assert not (out / "_SUCCESS").exists() and not leftovers(out)

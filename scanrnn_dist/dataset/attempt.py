@@ -17,9 +17,18 @@ import numpy as np
 
 from scanrnn_dist.dataset.commits import AttemptLog, Commits, read_commits
 from scanrnn_dist.dataset.manifest import Manifest
-from scanrnn_dist.dataset.shares import units_of_share
+from scanrnn_dist.dataset.shares import share_of_units
 from scanrnn_dist.dataset.units import Unit, Units
-from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, STOPPED, Lock, Share, Worker, read_workers
+from scanrnn_dist.dataset.workers import (
+    DONE,
+    EXPIRY_SECONDS,
+    REPLACING,
+    STOPPED,
+    Lock,
+    Share,
+    Worker,
+    read_workers,
+)
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError
 
 ROUNDS = 3
@@ -51,7 +60,8 @@ class Attempt:
     `commits` is what all attempts had committed when it was last looked.
 
     Args:
-        manifest: of the job, which is recorded.
+        manifest: where the job is recorded.
+        job: the record.
         units: of the job.
         sharing: which of them are this process's.
         header: what the first line of the attempt's log tells.
@@ -60,15 +70,22 @@ class Attempt:
         StoppedError: another process works on the share.
     """
 
-    def __init__(self, manifest: Manifest, units: Units, sharing: Sharing, header: dict[str, Any]) -> None:
-        self._manifest, self._units, self._sharing = manifest, units, sharing
+    def __init__(
+        self, manifest: Manifest, job: dict[str, Any], units: Units, sharing: Sharing, header: dict[str, Any]
+    ) -> None:
+        self._manifest, self._job, self._units, self._sharing = manifest, job, units, sharing
         # A job without rows has one part all the same, which carries the schema.
         self._rows = units.rows if len(units) else np.zeros(1, np.int64)
-        self._done: dict[int, int] = {}  # how often this attempt did a unit
+        self._pause_seconds = (
+            0.2  # of one who waits for work, longer each time: a look costs seconds for a million units
+        )
+        self._times_done = np.zeros(len(self._rows), np.int8)
+        self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
         self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
         try:
+            self._check_is_not_replaced()
             self.commits = self._read_commits()
-            self.log = AttemptLog(manifest.store, {"share": list(sharing.share), **header})
+            self.log = AttemptLog(manifest.store, {"job": job["id"], "share": list(sharing.share), **header})
         except BaseException:
             self._lock.release(STOPPED)
             raise
@@ -104,9 +121,9 @@ class Attempt:
             suspects = np.setdiff1d(np.intersect1d(mine, list(commits.deaths)), fatal)
             safe = np.setdiff1d(mine, [*suspects, *fatal])
             if len(safe):
-                yield safe, False
+                yield self._counted(safe), False
             elif len(suspects):
-                yield suspects[:1], True
+                yield self._counted(suspects[:1]), True
             elif fatal:
                 raise self._fatal(fatal)
             elif not self._take_another(commits):
@@ -121,17 +138,15 @@ class Attempt:
 
     def committed(self, unit: Unit) -> None:
         """Take note of a unit whose part is recorded."""
-        self._done[unit.index] = self._done.get(unit.index, 0) + 1
-        if self._done[unit.index] > ROUNDS:
-            raise StoppedError(
-                f"The part of unit {unit.index} was written {ROUNDS} times to {self._manifest.store.root} and is not "
-                "there. Something removes or changes it; stop that, then start the same command again."
-            )
         self._lock.did(1, unit.rows, unit.values)
 
     def check(self) -> None:
         """Raise `StoppedError` if another process has taken over what this one works on."""
         self._lock.check()
+
+    def check_job(self) -> None:
+        """The same if another job took the place of this one; asked before anything gets its name."""
+        self._manifest.check_is(self._job)
 
     @property
     def share(self) -> Share:
@@ -153,14 +168,39 @@ class Attempt:
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
         alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
-        commits = read_commits(self._manifest.store, self._rows, alive | {self._manifest.store.attempt})
+        commits = read_commits(
+            self._manifest.store, self._job["id"], self._rows, alive | {self._manifest.store.attempt}
+        )
         return commits.that_stand(self._manifest.store.entries())
 
+    def _check_is_not_replaced(self) -> None:
+        """Refuse to begin where somebody restarts or cleans; who does looks for attempts after it took its lock."""
+        for worker in read_workers(self._manifest.store):
+            if worker.share == REPLACING and worker.is_alive:
+                raise StoppedError(
+                    f"{self._manifest.store.root} is being restarted or cleaned: {worker}. Wait for it, or stop it."
+                )
+
+    def _counted(self, numbers: np.ndarray) -> np.ndarray:
+        """Units that will be done now; none is done again and again."""
+        self._times_done[numbers] += 1
+        often = numbers[self._times_done[numbers] > ROUNDS]
+        if len(often):
+            raise StoppedError(
+                f"The part of unit {often[0]} was written {ROUNDS} times to {self._manifest.store.root} and is not "
+                "there. Something removes or changes it; stop that, then start the same command again."
+            )
+        return numbers
+
     def _share_units(self, share: Share) -> np.ndarray:
-        weights = self._units.values if len(self._units) else np.ones(1)
-        return units_of_share(weights, share[0] - 1, share[1])
+        index, count = share
+        if count not in self._owners:
+            weights = self._units.values if len(self._units) else np.ones(1)
+            self._owners[count] = share_of_units(weights, count)
+        return np.flatnonzero(self._owners[count] == index - 1)
 
     def _finish(self, commits: Commits) -> None:
+        self.check_job()
         if not self._manifest.is_complete:
             totals = {"rows": commits.rows, "parts": commits.units, "attempts": commits.attempts}
             self._manifest.write_success(commits.to_parquet(), totals)
@@ -172,13 +212,16 @@ class Attempt:
         """
         if not self._sharing.steal:
             return False
-        others = [worker for worker in read_workers(self._manifest.store) if worker.share != self._lock.share]
+        others = [
+            worker for worker in read_workers(self._manifest.store) if worker.share not in (self._lock.share, REPLACING)
+        ]
         unfinished = [worker for worker in others if len(commits.missing(self._share_units(worker.share)))]
         for worker in unfinished:
             if not worker.is_alive:
                 return self._steal(worker)
         if unfinished:
-            time.sleep(min(2.0, self._sharing.expiry_seconds / 10))
+            self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
+            time.sleep(self._pause_seconds)
         return bool(unfinished)
 
     def _steal(self, worker: Worker) -> bool:
@@ -194,10 +237,11 @@ class Attempt:
     def _fatal(self, numbers: list[int]) -> ScanRNNError:
         unit = self._units[numbers[0]]
         more = f" So did units {numbers[1:8]}." if len(numbers) > 1 else ""
+        where = f"row groups {unit.row_group_begin} to {unit.row_group_end - 1} of {unit.file.path}"
         return DataError(
-            f"Unit {unit.index} ended its process twice, the second time alone: row groups {unit.row_group_begin} to "
-            f"{unit.row_group_end - 1} of {unit.file.path}, {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} "
-            "All other units of this share are committed. A page that crashes the decoder, or a row that needs more "
-            "memory than there is, does this: write the file again, or find more memory, and start the same command "
-            "with --retry."
+            f"Unit {unit.index} was in hand twice when its process was killed, the second time alone: {where}, "
+            f"{unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} "
+            "All other units of this share are committed. A page that crashes the decoder does this, a row that needs "
+            "more memory than there is, or somebody who killed the process both times. Write the file again or find "
+            "more memory, then start the same command with --retry."
         )

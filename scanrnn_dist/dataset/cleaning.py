@@ -2,9 +2,11 @@
 
 - files that were written aside and never got their name, of attempts that are not alive;
 - parts that were named and never recorded, where nobody is at work: the job would write them anew;
-- plans that no job names: of two processes that planned one destination at once, or of one that died before its job
-  was recorded;
+- plans that the job does not name: of another process that planned the same destination at once;
 - files of processes that are not alive, once the job is complete.
+
+But for the first, whoever cleans has the destination for itself meanwhile (`restart.replacing`), and does nothing where
+somebody works. A restart that died while it was published is published first, to its end.
 
 Uploads to an object store that were begun and never completed are visible to nobody, pyarrow included: a life-cycle
 rule of the bucket removes them.
@@ -14,19 +16,20 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scanrnn_dist.dataset.commits import read_commits
-from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.destination import open_store, this_host
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import RECORDS, RESTART, Manifest, part_name
-from scanrnn_dist.dataset.plan_records import read_weights
-from scanrnn_dist.dataset.workers import WORKERS, Worker, read_workers, runs
+from scanrnn_dist.dataset.plan_records import UNITS, read_weights
+from scanrnn_dist.dataset.restart import PART, finish_publishing, replacing, restart_of
+from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.workers import REPLACING, WORKERS, read_workers, runs
 
-_ASIDE = re.compile(rf"^{ASIDE}/.*\.(?P<host>[^/]*)\.(?P<pid>\d+)\.[0-9a-f]{{8}}\.tmp$")
-_PART = re.compile(r"part-\d+\.parquet")
+_ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
+_PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -58,50 +61,51 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
         ConfigError: there is neither a job nor what is left of one.
         DataError: its records are damaged.
     """
-    store = open_store(destination)
-    sizes = store.below()
-    manifest = Manifest(store)
-    if not any(name.startswith(f"{RECORDS}/") for name in sizes):
-        manifest.read_job()
-    roots = [manifest]
-    if any(name.startswith(f"{RESTART}/") for name in sizes):
-        roots.append(Manifest(store.child(RESTART)))
-    names = sorted(f"{root.store.root}/{name}" for root in roots for name in _left(root))
-    relative = tuple(dict.fromkeys(name.removeprefix(f"{store.root}/") for name in names))
-    for name in () if dry_run else relative:
-        store.delete(name)
-    return Cleaning(store.root, relative, sum(sizes.get(name, 0) for name in relative), not dry_run)
-
-
-def _left(manifest: Manifest) -> Iterator[str]:
-    """Names of what may go, of one job."""
-    store, workers = manifest.store, read_workers(manifest.store)
-    alive = [worker for worker in workers if worker.is_alive]
-    names = [name for name in store.below() if not name.startswith(f"{RESTART}/")]
-    for name in names:
-        match = _ASIDE.search(name)
-        if match and not _is_of_living(match, name, alive):
-            yield name
+    manifest = Manifest(open_store(destination))
+    store, new = manifest.store, restart_of(manifest)
+    left = [*_asides(store), *(f"{RESTART}/{name}" for name in _asides(new.store))]
     job = manifest.find_job()
-    for name in names:
-        if re.fullmatch(rf"{RECORDS}/(files|units)-[0-9a-f]{{16}}\.parquet", name):
-            stem, _, digest = name.removeprefix(f"{RECORDS}/").removesuffix(".parquet").partition("-")
-            if job is None or not job["plan"][f"{stem}.parquet"].startswith(digest):
-                yield name
-    if job is None or alive:
-        return
+    if job is None and not any(name.startswith(f"{RECORDS}/") for name in store.below()):
+        manifest.read_job()  # says that there is none
+    is_worked_on = any(worker.is_alive for root in (store, new.store) for worker in read_workers(root))
+    if job is None or is_worked_on or dry_run:
+        left += [] if job is None or is_worked_on or new.is_complete else _unrecorded(manifest)
+        return _removed(store, left, dry_run)
+    finish_publishing(manifest)
+    with replacing(manifest):
+        return _removed(store, [*left, *_unrecorded(manifest)], dry_run)
+
+
+def _removed(store: Store, names: list[str], dry_run: bool) -> Cleaning:
+    """Remove these, or do not."""
+    sizes = store.below()
+    there = tuple(sorted(name for name in set(names) if name in sizes))
+    for name in () if dry_run else there:
+        store.delete(name)
+    return Cleaning(store.root, there, sum(sizes[name] for name in there), not dry_run)
+
+
+def _asides(store: Store) -> Iterator[str]:
+    """What was written aside by attempts that are not at work; of this machine also ones that hold no share yet."""
+    alive = {worker.attempt for worker in read_workers(store) if worker.is_alive}
+    for name in store.below(ASIDE):
+        match = _ASIDE.fullmatch(name)
+        if match and match["attempt"] not in alive and not (match["host"] == this_host() and runs(int(match["pid"]))):
+            yield name
+
+
+def _unrecorded(manifest: Manifest) -> Iterator[str]:
+    """Names that nobody at work and no record stands for."""
+    store, job = manifest.store, manifest.read_job()
+    for name, _ in store.entries(RECORDS):
+        match = _PLAN.fullmatch(f"{RECORDS}/{name}")
+        if match and not job["plan"][f"{match[1]}.parquet"].startswith(match[2]):
+            yield f"{RECORDS}/{name}"
     if manifest.is_complete:
-        yield from (name for name in names if name.startswith(f"{WORKERS}/") and name.endswith(".json"))
+        held = f"{REPLACING[0]}-of-{REPLACING[1]}."
+        yield from (f"{WORKERS}/{name}" for name, _ in store.entries(WORKERS) if not name.startswith(held))
         return
-    rows, _ = read_weights(manifest.read_plan(job))
-    commits = read_commits(store, rows)
+    rows, _ = read_weights(manifest.read_plan(job, UNITS))
+    commits = read_commits(store, job["id"], rows)
     recorded = {part_name(unit, commits.units) for unit in commits.committed.tolist()}
-    yield from (name for name in names if _PART.fullmatch(name) and name not in recorded)
-
-
-def _is_of_living(match: re.Match[str], name: str, alive: list[Worker]) -> bool:
-    """Whether the attempt that a name tells is at work; of this machine also one that holds no share yet."""
-    if any(name.endswith(f".{worker.attempt}.tmp") for worker in alive):
-        return True
-    is_here = match["host"].endswith(socket.gethostname())
-    return is_here and runs(int(match["pid"]))
+    yield from (name for name, _ in store.entries() if PART.fullmatch(name) and name not in recorded)

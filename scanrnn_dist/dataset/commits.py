@@ -2,12 +2,13 @@
 
 Every attempt has a log of its own, `_scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
 
-    {"attempt": ..., "started": ..., "share": [1, 1], "environment": {...}}    first
+    {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
     {"begin": 17}                                                             before a unit is read; "alone": true
     {"unit": 17, "rows": ..., "size_bytes": ..., "sha256": ..., "seconds": ..., "finished": ...}
     {"end": "done"}                                                           last, unless the process was killed
 
-A line that a crash has cut is the last of its file and not counted. Read as columns: a million of them take 2 s.
+Logs of another job do not count, nor does a line that a crash has cut, the last of its file. Read as columns: a million
+of them take 2 s.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ FATAL_DEATHS = 2
 """A unit that was begun in so many attempts that died, the last of them working on it alone, ended them."""
 
 _RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
-_LINE = pa.schema([*_RECORD, ("begin", pa.int64()), ("alone", pa.bool_()), ("end", pa.string())])
+_COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
+_LINE = pa.schema([*_COMMIT, ("begin", pa.int64()), ("alone", pa.bool_()), ("end", pa.string())])
+_HEADER_BYTES = 1 << 16  # far more than a first line has
 
 
 @dataclass(frozen=True)
@@ -160,21 +163,26 @@ def read_parts(content: bytes, where: str) -> pa.Table:
         raise DataError(f"{where} is damaged: {error}") from error
 
 
-def read_commits(store: Store, rows: np.ndarray, alive: Collection[str] = ()) -> Commits:
+def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str] = ()) -> Commits:
     """What the attempts at a job of units of so many rows have committed.
 
     Args:
         store: the destination.
+        job: the id of the job.
         rows: of each unit.
         alive: attempts that are at work now, whose units did not end them.
 
     Raises:
         DataError: a log is damaged, or speaks of other units.
     """
-    logs = [_read_log(store, attempt, names) for attempt, names in sorted(_logs_of(store).items())]
-    records = pa.concat_tables([pa.Table.from_batches([], _RECORD), *(log.records for log in logs)])
-    _, first = np.unique(records["unit"].to_numpy(), return_index=True)
-    records = records.take(first).combine_chunks()
+    read = (_read_log(store, job, attempt, names) for attempt, names in sorted(_logs_of(store).items()))
+    logs = [log for log in read if log is not None]
+    records = pa.concat_tables([pa.Table.from_batches([], _COMMIT), *(log.records for log in logs)])
+    units = records["unit"].to_numpy()
+    # By unit, then by time: the last of each unit is the one that wrote its part last.
+    order = np.lexsort((records["finished"].to_numpy(), units))
+    is_last = np.diff(units[order], append=-1) != 0
+    records = records.select(_RECORD.names).take(order[is_last]).combine_chunks()
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
@@ -186,10 +194,23 @@ def read_commits(store: Store, rows: np.ndarray, alive: Collection[str] = ()) ->
     return Commits(records, len(rows), len(logs), deaths, alone)
 
 
-def read_headers(store: Store) -> list[dict[str, Any]]:
-    """The first line of every attempt's log."""
-    firsts = (store.read(names[0]).partition(b"\n") for _, names in sorted(_logs_of(store).items()))
-    return [json.loads(line) for line, newline, _ in firsts if newline]
+def read_headers(store: Store, job: str) -> list[dict[str, Any]]:
+    """The first line of the log of every attempt at a job."""
+    headers = []
+    for names in _logs_of(store).values():
+        with store.open_input(names[0]) as file:
+            headers.append(_header(store, names[0], file.read(_HEADER_BYTES)))
+    return [header for header in headers if header is not None and header.get("job") == job]
+
+
+def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:
+    """The first line of a log; None if it was cut."""
+    line, newline, _ = content.partition(b"\n")
+    try:
+        header = json.loads(line) if newline else None
+    except ValueError as error:
+        raise DataError(f"{store.path(name)} is damaged: {error}") from error
+    return header if isinstance(header, dict) else None
 
 
 def _logs_of(store: Store) -> dict[str, list[str]]:
@@ -214,10 +235,14 @@ class _AttemptRead(NamedTuple):
     is_ended: bool
 
 
-def _read_log(store: Store, attempt: str, names: Sequence[str]) -> _AttemptRead:
+def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _AttemptRead | None:
+    """The log of an attempt; None if it is at another job, or died before it had said at which."""
     contents = [store.read(name) for name in names]
     content = contents[0] if len(contents) == 1 else b"".join(contents)
     whole = content.rfind(b"\n") + 1
+    header = _header(store, names[0], content)
+    if header is None or header.get("job") != job:
+        return None
     parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
     try:
         lines = pa.Table.from_batches([], _LINE)
@@ -228,7 +253,7 @@ def _read_log(store: Store, attempt: str, names: Sequence[str]) -> _AttemptRead:
             )
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
-    records = lines.select(_RECORD.names).filter(lines["unit"].is_valid())
+    records = lines.select(_COMMIT.names).filter(lines["unit"].is_valid())
     begins = lines.select(["begin", "alone"]).filter(lines["begin"].is_valid())
     alone = begins["alone"].fill_null(False).to_numpy()
     is_ended = lines["end"].null_count < len(lines)

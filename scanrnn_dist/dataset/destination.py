@@ -14,10 +14,14 @@ from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.errors import ConfigError
 
 
+def this_host() -> str:
+    """This machine's name in letters, digits and hyphens."""
+    return "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname()) or "host"
+
+
 def new_attempt() -> str:
     """A name for what this process does from now on, unlike any other: host, process, eight random digits."""
-    host = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in socket.gethostname()) or "host"
-    return f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    return f"{this_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
 def open_store(destination: str | os.PathLike[str], attempt: str | None = None) -> Store:
@@ -28,14 +32,16 @@ def open_store(destination: str | os.PathLike[str], attempt: str | None = None) 
         attempt: names what is written aside; a new one if not given.
 
     Raises:
-        ConfigError: a URI that cannot be opened, or a file.
+        ConfigError: a URI that cannot be opened, or something that is no folder.
     """
+    if not os.fspath(destination):
+        raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
     attempt = attempt or new_attempt()
     if not is_uri(os.fspath(destination)):
-        folder = Path(destination).expanduser()
+        folder = Path(os.path.expanduser(destination))
         for above in (folder, *folder.parents):
-            if above.exists() and not above.is_dir():
-                raise ConfigError(f"The destination {folder} is or lies below the file {above}; expected a folder.")
+            if os.path.lexists(above) and not os.path.isdir(above):
+                raise ConfigError(f"The destination {folder} is or lies below {above}, which is no folder.")
         return LocalStore(str(folder), attempt)
     filesystem, _, path = resolve(os.fspath(destination))
     scheme = os.fspath(destination).partition("://")[0]

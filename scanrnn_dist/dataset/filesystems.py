@@ -47,6 +47,8 @@ def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
     Raises:
         ConfigError: a URI that pyarrow does not understand, or that holds a secret, which would end in the records.
     """
+    if not name:
+        raise ConfigError("A source or destination has no name; expected a path or a URI. Is a variable empty?")
     if not is_uri(name):
         path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
         return fs.LocalFileSystem(), None, path

@@ -128,7 +128,7 @@ def to_ragged(
     if expected is None:
         raise LayoutError(
             f"{where(0)}: all {len(column)} rows are empty and {column.type} does not say how many features a step "
-            "has; expected at least one step. Pass in_features."
+            "has; expected at least one step. Choose an encoder, which tells how many."
         )
     for levels in opened:
         _check_widths(levels, expected, told=in_features is not None)
@@ -299,7 +299,7 @@ def _finish(levels: _Levels, in_features: int, lossy_cast: bool, nonfinite: Nonf
         became = f"{value} (too large for float32)" if np.isfinite(value) else f"{value}"
         raise DataError(
             f"{levels.at(index)}: feature {feature} is {became}; expected a finite number. "
-            "Clean the data, or let such values through with --nonfinite propagate / nonfinite='propagate'."
+            "Clean the data: a recurrent cell would carry it through all later steps."
         )
     return ragged
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,12 +43,14 @@ class LocalStore:
 
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
-        try:
-            found = os.scandir(self.path(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with found:
-            yield from ((entry.name + "/" * entry.is_dir(), _size(entry)) for entry in found)
+        with stopping(self.path(folder), "read"):
+            try:
+                found = os.scandir(self.path(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            with found:
+                for entry in found:
+                    yield entry.name + "/" * entry.is_dir(), _size(entry)
 
     def below(self, folder: str = "") -> dict[str, int]:
         """As in `Store`."""
@@ -59,15 +62,21 @@ class LocalStore:
 
     def exists(self, name: str) -> bool:
         """As in `Store`."""
-        return os.path.isfile(self.path(name))
+        with stopping(self.path(name), "read"):
+            try:
+                return stat.S_ISREG(os.stat(self.path(name)).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def read(self, name: str) -> bytes:
         """As in `Store`."""
-        return Path(self.path(name)).read_bytes()
+        with stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)):
+            return Path(self.path(name)).read_bytes()
 
     def open_input(self, name: str) -> pa.NativeFile:
         """As in `Store`."""
-        return pa.OSFile(self.path(name))
+        with stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)):
+            return pa.OSFile(self.path(name))
 
     def write(self, name: str, content: bytes, durable: bool = True) -> None:
         """As in `Store`."""
@@ -106,13 +115,17 @@ class LocalStore:
             self.make_folder(self.path(new))
             store.step("rename", new)
             os.replace(self.path(old), self.path(new))
-            self.sync_folder(self.path(new))
 
     def delete(self, name: str) -> None:
         """As in `Store`."""
         with stopping(self.path(name)):
             store.step("delete", name)
             Path(self.path(name)).unlink(missing_ok=True)
+
+    def sync(self, folder: str = "") -> None:
+        """As in `Store`."""
+        with stopping(self.path(folder)):
+            self.sync_folder(self.path(f"{folder}/x".lstrip("/")))
 
     def delete_below(self, folder: str) -> None:
         """As in `Store`."""
@@ -129,6 +142,7 @@ class LocalStore:
 
     def _make(self, folder: str) -> None:
         if not os.path.isdir(folder):
+            self._make(os.path.dirname(os.path.abspath(folder)))  # one by one, so that each name is durable
             store.step("mkdir", folder)
             os.makedirs(folder, exist_ok=True)
             self.sync_folder(folder)

@@ -1,6 +1,6 @@
 """The records of a job, `DST/_scanrnn/`: what is to be done, which parts stand, and that all of them do.
 
-    DST/_scanrnn/job.json                configuration and what the plan's records are; made once, first
+    DST/_scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
     DST/_scanrnn/files-HASH.parquet      the plan: files with size and time, units with row groups and rows
     DST/_scanrnn/units-HASH.parquet
     DST/_scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
@@ -12,9 +12,10 @@
     DST/_SUCCESS                         appears last: totals, and the hash of parts.parquet
 
 The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
-done again: a part of a unit has the same bytes whenever it is made, so a second one changes nothing, and a record that
-is missing costs the work of one unit. Records are only added to, by one attempt each, so no lock guards them; the lock
-of `workers.py` saves double work.
+done again: a part of a unit has the same bytes whenever it is made in one environment, so a second one changes nothing,
+and a record that is missing costs the work of one unit. Of several records of a unit the latest counts. Records are
+only added to, by one attempt each, so no lock guards them; the lock of `workers.py` saves double work. Before a part is
+named, `check_is` sees that the job is still the same.
 
 Readers of Parquet data sets skip names that begin with `_` or `.`.
 """
@@ -23,13 +24,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.store import Store
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 RECORDS = "_scanrnn"
 SUCCESS = "_SUCCESS"
@@ -38,7 +40,7 @@ ENCODER = f"{RECORDS}/encoder.safetensors"
 PARTS = f"{RECORDS}/parts.parquet"
 RESTART = f"{RECORDS}/restart"
 JOB_FORMAT = "scanrnn_dist.job/2"
-_JOB_FIELDS = {"format", "encoder", "options", "window", "environment", "plan"}
+_JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
 
 def part_name(unit: int, units: int) -> str:
@@ -84,6 +86,12 @@ class Manifest:
         """Whether the encoder is with the records."""
         return self.store.exists(ENCODER)
 
+    @property
+    def parts_told(self) -> int:
+        """How many parts a finished job says to have."""
+        totals = self._checked_object(SUCCESS, self.store.read(SUCCESS), {"parts"})
+        return int(totals["parts"])
+
     def check_is_free(self) -> None:
         """Raise `ConfigError` if the destination is a file or holds anything but records without a job."""
         held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
@@ -102,7 +110,7 @@ class Manifest:
         hashes = hashes_of(plan)
         for name, content in plan.items():
             self.store.write(self._plan_name(name, hashes), content)
-        self.store.create(JOB, json.dumps({**job, "plan": hashes}, indent=1).encode())
+        self.store.create(JOB, json.dumps({"id": uuid.uuid4().hex, **job, "plan": hashes}, indent=1).encode())
         return self.read_job()
 
     def read_job(self) -> dict[str, Any]:
@@ -129,7 +137,7 @@ class Manifest:
     def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
         """Records of the plan, all if none is named, held against their hashes."""
         records = {}
-        for name in names or job["plan"]:
+        for name in names or tuple(job["plan"]):
             path = self._plan_name(name, job["plan"])
             try:
                 records[name] = self.store.read(path)
@@ -160,42 +168,17 @@ class Manifest:
             raise DataError(f"The list of parts {self.store.path(PARTS)} changed after the job.")
         return totals, parts
 
-    def publish_restart(self) -> bool:
-        """Put the output of a restarted job, once it is complete, in the place of the old one; whether there was one.
+    def check_is(self, job: Mapping[str, Any]) -> None:
+        """Raise `StoppedError` unless the job that stands is still this one.
 
-        May be cut short at any point and is then done to its end by the next one: every move is one that was made or
-        not, and what says that the new output is complete goes last.
+        Another takes its place where a restart is published, or, in a bucket, where two began at once.
         """
-        new = Manifest(self.store.child(RESTART))
-        if not new.is_complete:
-            return False
-        success = new.store.read(SUCCESS)
-        parts = int(self._checked_object(SUCCESS, success, {"parts"})["parts"])
-        names = {part_name(unit, parts) for unit in range(parts)}
-        self.store.delete(SUCCESS)
-        for name in sorted(names.intersection(name for name, _ in new.store.entries())):
-            self.store.move(f"{RESTART}/{name}", name)
-        for name in sorted(name for name, _ in self.store.entries()):
-            if name.startswith("part-") and name not in names:
-                self.store.delete(name)
-        self._replace_records(new)
-        self.store.write(SUCCESS, success)
-        self.store.delete_below(RESTART)
-        return True
-
-    def _replace_records(self, new: Manifest) -> None:
-        """Old records go, the old job's own last; then the new ones come, the new job's own last.
-
-        So which of the two `job.json` are there tells what a crash has left to do.
-        """
-        coming = new.store.below(RECORDS)
-        if JOB in coming:
-            old = [name for name in self.store.below(RECORDS) if not name.startswith(f"{RESTART}/")]
-            if JOB in old:
-                for name in sorted(old, key=lambda name: (name == JOB, name)):
-                    self.store.delete(name)
-        for name in sorted(coming, key=lambda name: (name == JOB, name)):
-            self.store.move(f"{RESTART}/{name}", name)
+        now = self.find_job()
+        if now is None or now["id"] != job["id"]:
+            raise StoppedError(
+                f"{self.store.root} does not hold the job any more that this process works on: another one took its "
+                "place, or it was removed. Nothing more is written. `scanrnn status` shows what is there."
+            )
 
     @staticmethod
     def _plan_name(name: str, hashes: Mapping[str, str]) -> str:

@@ -108,6 +108,9 @@ class ObjectStore:
             if self.exists(name):
                 self.filesystem.delete_file(self._key(name))
 
+    def sync(self, folder: str = "") -> None:
+        """As in `Store`; every request that was answered is durable."""
+
     def delete_below(self, folder: str) -> None:
         """As in `Store`."""
         if self.below(folder):
@@ -119,12 +122,21 @@ class ObjectStore:
         """Make an object of these pieces.
 
         In a thread of its own, where no signal raises: pyarrow completes an upload whose stream is left or dropped, so
-        that an exception between two pieces would make half an object appear.
+        that an exception between two pieces makes half an object appear. Where a piece cannot be had, because the
+        temporary file cannot be read, that object is removed at once.
         """
 
         def send() -> None:
             stream = self.filesystem.open_output_stream(self._key(name))
-            for piece in pieces:
+            while True:
+                try:
+                    piece = next(pieces, None)
+                except BaseException:
+                    stream.close()
+                    self.filesystem.delete_file(self._key(name))
+                    raise
+                if piece is None:
+                    break
                 stream.write(piece)
             stream.close()
 

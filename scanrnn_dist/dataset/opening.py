@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
@@ -16,14 +18,15 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.filesystems import resolve
-from scanrnn_dist.dataset.manifest import RESTART, Manifest
+from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.plan_records import hashes_of
-from scanrnn_dist.dataset.workers import read_workers
+from scanrnn_dist.dataset.restart import finish_publishing, publish, replacing, restart_of
+from scanrnn_dist.dataset.workers import EXPIRY_SECONDS
 from scanrnn_dist.errors import ConfigError, DataError
 
 ENVIRONMENT = "environment"
-_NOT_COMPARED = {"plan", "architecture"}  # told by the source's files, and by the encoder's fingerprint
+_NOT_COMPARED = {"id", "plan", "architecture"}  # the latter two by the source's files and the encoder's fingerprint
 
 
 def plan_for(
@@ -45,6 +48,7 @@ def plan_for(
     """
     if not restart:
         manifest = Manifest(open_store(destination))
+        finish_publishing(manifest)
         job = manifest.find_job()
         if job is not None:
             plan = Plan.from_records(manifest.read_plan(job))
@@ -54,10 +58,26 @@ def plan_for(
     return plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
 
 
-def open_job(
-    destination: str | os.PathLike[str], job: dict[str, Any], plan: Plan, *, allow_mixed: bool, restart: bool
-) -> tuple[Manifest, Plan]:
-    """The records to work with, made if the destination is new, and the plan that they hold.
+@dataclass(frozen=True)
+class OpenJob:
+    """A job that may be worked on: its records, what `job.json` says, and the plan that holds."""
+
+    manifest: Manifest
+    job: dict[str, Any]
+    plan: Plan
+
+
+@contextmanager
+def opened_job(
+    destination: str | os.PathLike[str],
+    job: dict[str, Any],
+    plan: Plan,
+    *,
+    allow_mixed: bool = False,
+    restart: bool = False,
+    expiry_seconds: float = EXPIRY_SECONDS,
+) -> Iterator[OpenJob]:
+    """The job to work on, made if the destination is new; at the end a restart takes the place of the old output.
 
     Args:
         destination: folder or URI.
@@ -65,18 +85,41 @@ def open_job(
         plan: what a new job is to do.
         allow_mixed: whether the environment may differ.
         restart: whether to begin anew, aside, where there is a job.
+        expiry_seconds: of the lock of a restart.
 
     Raises:
-        ConfigError: it holds something else, or a job that differs.
+        ConfigError: it holds something else, or a job that differs, or one that is worked on and was to be restarted.
         DataError: the source changed since the job began.
+        StoppedError: another process restarts or cleans it.
     """
     manifest = Manifest(open_store(destination))
-    manifest.publish_restart()
-    recorded = manifest.find_job()
-    if restart and recorded is not None:
-        _check_idle(manifest)
-        manifest = Manifest(manifest.store.child(RESTART))
-        recorded = _restarted(manifest, job, allow_mixed)
+    was_published = finish_publishing(manifest)
+    recorded = _found(manifest, restart)
+    # The command whose restart was published just now, after it had died doing so, has nothing left to do.
+    is_done = was_published and recorded is not None and not list(_differing(recorded, job, allow_mixed))
+    if not restart or recorded is None or is_done:
+        yield _open(manifest, recorded, job, plan, allow_mixed)
+        return
+    with replacing(manifest, expiry_seconds) as lock:
+        new = restart_of(manifest)
+        yield _open(new, _restarted(new, job, allow_mixed), job, plan, allow_mixed)
+        publish(manifest, lock)
+
+
+def _found(manifest: Manifest, restart: bool) -> dict[str, Any] | None:
+    """The job that stands; to be replaced, it need not be one that can be understood."""
+    try:
+        return manifest.find_job()
+    except DataError:
+        if not restart:
+            raise
+        return {}
+
+
+def _open(
+    manifest: Manifest, recorded: dict[str, Any] | None, job: dict[str, Any], plan: Plan, allow_mixed: bool
+) -> OpenJob:
+    """The job that is recorded, if it is this one, or this one, recorded now."""
     hashes = plan.recorded
     if recorded is None:
         manifest.check_is_free()
@@ -94,7 +137,7 @@ def open_job(
     if recorded["plan"] != hashes:  # made before another process recorded the job, or by the user
         plan = Plan.from_records(manifest.read_plan(recorded))
         _check_unchanged(plan, manifest.store.root)
-    return manifest, plan
+    return OpenJob(manifest, recorded, plan)
 
 
 def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
@@ -127,13 +170,6 @@ def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) ->
         return recorded
     manifest.store.delete_below("")
     return None
-
-
-def _check_idle(manifest: Manifest) -> None:
-    """Refuse to begin anew what somebody works on."""
-    for worker in read_workers(manifest.store):
-        if worker.is_alive:
-            raise ConfigError(f"{manifest.store.root} is being worked on: {worker}. Stop it before --restart.")
 
 
 def _check_unchanged(plan: Plan, root: str) -> None:

@@ -35,6 +35,7 @@ class PartsWriter:
         schema: of the parts.
         units: how many the job has.
         log: where a part is recorded.
+        check: called, in the thread, before a part gets its name; raises if it must not.
         stage: names the stages "write" and "commit".
         on_commit: called, in the thread, with each unit whose part is recorded.
     """
@@ -45,13 +46,15 @@ class PartsWriter:
         schema: pa.Schema,
         units: int,
         log: AttemptLog,
+        check: Callable[[], None],
         stage: Stage = nullcontext,
         on_commit: Callable[[Unit], None] | None = None,
     ) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log = store, schema, units, log
-        self._stage, self._on_commit = stage, on_commit
+        self._check, self._stage, self._on_commit = check, stage, on_commit
+        self._has_failed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
@@ -94,18 +97,27 @@ class PartsWriter:
         return PartWriter(self._store, part_name(unit, self._units), unit, self._schema)
 
     def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
-        self._part = self._part or self._new_part(unit.index)
-        with self._stage("write"):
-            self._part.write(kept, features)
-        if self._part.rows == unit.rows:
-            part, self._part = self._part, None
-            self._commit(part)
-            if self._on_commit is not None:
-                self._on_commit(unit)
+        if self._has_failed:  # what was put before the error was seen
+            return
+        try:
+            self._part = self._part or self._new_part(unit.index)
+            if self._part.unit != unit.index:
+                raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
+            with self._stage("write"):
+                self._part.write(kept, features)
+            if self._part.rows == unit.rows:
+                part, self._part = self._part, None
+                self._commit(part)
+                if self._on_commit is not None:
+                    self._on_commit(unit)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def _commit(self, part: PartWriter) -> None:
         with self._stage("commit"):
             with part:
+                self._check()
                 record = part.commit()
             self._log.commit(record)
         self.parts += 1

@@ -9,38 +9,46 @@ import numpy as np
 from scanrnn_dist.errors import ConfigError
 
 
-def units_of_share(weights: np.ndarray, index: int, count: int) -> np.ndarray:
-    """The units of one of `count` shares, which together have every unit once.
+def share_of_units(weights: np.ndarray, count: int) -> np.ndarray:
+    """The share, from 0 on, of every unit, among `count` shares.
 
     The heaviest unit that is left goes to the lightest share (R. L. Graham, Bounds on multiprocessing timing anomalies,
     1969), so none weighs more than the mean share and the heaviest unit together. Of shares that weigh the same, the
-    one with fewer units comes first, then the lower number. A million units take half a second.
+    one with fewer units comes first, then the lower number. A million units take 0.6 s.
 
     Args:
         weights: `(U,)` integers of at least 0, such as `Units.values`.
-        index: which share, from 0 on.
         count: of shares.
 
     Returns:
-        Numbers of units, int64, sorted.
-
-    Raises:
-        ConfigError: `index` is not among the numbers of shares.
+        `(U,)` int64.
 
     Example:
-        >>> weights = np.array([5, 1, 1, 1, 1, 1])
-        >>> units_of_share(weights, 0, 2), units_of_share(weights, 1, 2)
-        (array([0]), array([1, 2, 3, 4, 5]))
+        >>> share_of_units(np.array([5, 1, 1, 1, 1, 1]), 2)
+        array([0, 1, 1, 1, 1, 1])
     """
-    if not 0 <= index < count:
-        raise ConfigError(f"Share {index} of {count}; expected one of 0 to {count - 1}.")
+    owners = np.zeros(len(weights), np.int64)
     if count == 1:
-        return np.arange(len(weights))
+        return owners
     shares = [(0, 0, share) for share in range(count)]  # weight, units, number
-    owners = np.empty(len(weights), np.int64)
     order = np.argsort(-weights, kind="stable")
     for unit, weight in zip(order.tolist(), weights[order].tolist(), strict=True):
         load, units, share = shares[0]
         heapq.heapreplace(shares, (load + weight, units + 1, share))
         owners[unit] = share
-    return np.flatnonzero(owners == index)
+    return owners
+
+
+def units_of_share(weights: np.ndarray, index: int, count: int) -> np.ndarray:
+    """The numbers of the units of share `index`, counted from 0, sorted.
+
+    Raises:
+        ConfigError: `index` is not among the numbers of shares.
+
+    Example:
+        >>> units_of_share(np.array([5, 1, 1, 1, 1, 1]), 1, 2)
+        array([1, 2, 3, 4, 5])
+    """
+    if not 0 <= index < count:
+        raise ConfigError(f"Share {index} of {count}; expected one of 0 to {count - 1}.")
+    return np.flatnonzero(share_of_units(weights, count) == index)

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from scanrnn_dist.dataset.commits import read_commits, read_headers
 from scanrnn_dist.dataset.destination import open_store
-from scanrnn_dist.dataset.manifest import RESTART, Manifest
-from scanrnn_dist.dataset.plan_records import read_weights
-from scanrnn_dist.dataset.workers import Worker, read_workers
+from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.plan_records import UNITS, read_weights
+from scanrnn_dist.dataset.restart import restart_of
+from scanrnn_dist.dataset.workers import REPLACING, Worker, read_workers
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Status:
         attempts: processes that have worked on it.
         environments: how many different ones they had; more than 1 only where --allow-mixed was given.
         fatal_units: units that ended their process twice.
-        is_restarting: whether a job that is to take this one's place was begun beside it.
+        restart: of the job that is to take this one's place, if one was begun.
     """
 
     destination: str
@@ -49,14 +51,15 @@ class Status:
     attempts: int
     environments: int
     fatal_units: tuple[int, ...]
-    is_restarting: bool
+    restart: Status | None
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def to_json(self) -> dict[str, object]:
         """The same for machines; of each worker also whether it is alive."""
-        return {**asdict(self), "workers": [{**asdict(it), "is_alive": it.is_alive} for it in self.workers]}
+        workers = [{**asdict(worker), "is_alive": worker.is_alive} for worker in self.workers]
+        return {**asdict(self), "workers": workers, "restart": self.restart and self.restart.to_json()}
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.destination}: {self.state}"
@@ -75,8 +78,9 @@ class Status:
             yield f"mixed    computed in {self.environments} environments, which may have given other bits"
         if self.fatal_units:
             yield f"fatal    units {list(self.fatal_units[:8])} ended their process twice; see --retry"
-        if self.is_restarting:
-            yield f"restart  a new output is made in {RESTART}; it will replace this one"
+        if self.restart is not None:
+            yield "restart  a new output is made; it will take the place of this one:"
+            yield from (f"    {line}" for line in self.restart._lines())
 
 
 def read_status(destination: str | os.PathLike[str]) -> Status:
@@ -86,14 +90,18 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
         ConfigError: no job was ever started there.
         DataError: its records are damaged.
     """
-    store = open_store(destination)
-    manifest = Manifest(store)
-    job = manifest.read_job()
-    rows, values = read_weights(manifest.read_plan(job))
-    workers = read_workers(store)
+    manifest = Manifest(open_store(destination))
+    return _status_of(manifest, manifest.read_job())
+
+
+def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
+    store, new = manifest.store, restart_of(manifest)
+    rows, values = read_weights(manifest.read_plan(job, UNITS))
+    workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
     alive = [worker for worker in workers if worker.is_alive]
-    commits = read_commits(store, rows, {worker.attempt for worker in alive})
-    environments = {str(header.get("environment")) for header in read_headers(store)}
+    commits = read_commits(store, job["id"], rows, {worker.attempt for worker in alive})
+    environments = {str(header.get("environment")) for header in read_headers(store, job["id"])}
+    new_job = new.find_job()
     total, done = int(values.sum()), int(values[commits.committed].sum())
     rate = sum(worker.values_per_second for worker in alive)
     known = rate > 0 and not commits.is_complete
@@ -112,7 +120,7 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
         attempts=commits.attempts,
         environments=len(environments),
         fatal_units=tuple(commits.fatal),
-        is_restarting=Manifest(store.child(RESTART)).find_job() is not None,
+        restart=None if new_job is None else _status_of(new, new_job),
     )
 
 

@@ -30,7 +30,7 @@ _REMEDIES = {
     errno.EROFS: "Make it writable",
     errno.EACCES: "Make it writable",
     errno.EPERM: "Make it writable",
-    errno.ENOENT: "Bring it back",
+    errno.ENOENT: "Something removed it, or what it was in: bring that back",
     errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
 }
 
@@ -136,6 +136,9 @@ class Store(Protocol):
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if there is none."""
 
+    def sync(self, folder: str = "") -> None:
+        """Make durable what was moved into or deleted from a folder."""
+
     def delete_below(self, folder: str) -> None:
         """Remove a folder with all that is in it; nothing happens if there is none."""
 
@@ -151,9 +154,11 @@ def stopped(path: str, error: OSError, what: str = "written") -> StoppedError:
 
 
 @contextmanager
-def stopping(path: str, what: str = "written") -> Iterator[None]:
-    """Whatever the file system refuses inside becomes a `StoppedError` that names the path."""
+def stopping(path: str, what: str = "written", but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+    """Whatever the file system refuses inside, but for some errors, becomes a `StoppedError` that names the path."""
     try:
         yield
+    except but:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise stopped(path, error if isinstance(error, OSError) else OSError(str(error)), what) from error

@@ -43,6 +43,8 @@ logger = logging.getLogger("scanrnn_dist")
 
 Share = tuple[int, int]
 """`(k, n)`: the k-th of n shares, counted from 1."""
+REPLACING: Share = (0, 0)
+"""In place of a share: the whole destination, see `restart.py`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Worker:
     @property
     def is_alive(self) -> bool:
         """Whether it works, as far as can be told: of this machine's processes for certain."""
-        if self.state != WORKING or time.time() - self.beat > self.expiry_seconds:
+        # A clock that is ahead of this one by more than the expiry is as little to be believed as an old beat.
+        if self.state != WORKING or abs(time.time() - self.beat) > self.expiry_seconds:
             return False
         return self.host != socket.gethostname() or runs(self.pid)
 
@@ -145,7 +148,7 @@ class Lock:
         """Raise `StoppedError` if another process has taken the share."""
         if self.is_lost:
             raise StoppedError(
-                f"Another process has taken share {_name(self.share)} of {self._store.root} over, since this one was "
+                f"Another process has taken over {_what(self.share)} of {self._store.root}, since this one was "
                 f"not heard of for {self._worker.expiry_seconds:.0f} s. It goes on there; nothing was lost."
             )
 
@@ -169,7 +172,7 @@ class Lock:
             except (ScanRNNError, OSError) as error:
                 # A lock that cannot be kept is one that others may take, which loses nothing; a store that refuses
                 # everything ends the job when the next part is written.
-                logger.warning("The lock of share %s could not be written: %s", _name(self.share), error)
+                logger.warning("The lock of %s could not be written: %s", _what(self.share), error)
 
     def _write(self) -> None:
         with self._changed:
@@ -185,11 +188,13 @@ class Lock:
 def _acquire(store: Store, worker: Worker) -> int:
     """Make the next file of a share once nobody alive holds it; its number."""
     heard: Worker | None = None
+    since = time.monotonic()
     while True:
         numbers = _numbers(store, worker.share)
         number = max(numbers, default=0)
         owner = _read(store, _file(worker.share, number).rpartition("/")[2]) if numbers else None
-        if owner is None or not owner.is_alive:
+        is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
+        if owner is None or not owner.is_alive or is_silent:
             if store.create(_file(worker.share, number + 1), _content(worker)):
                 for old in numbers:
                     store.delete(_file(worker.share, old))
@@ -197,19 +202,19 @@ def _acquire(store: Store, worker: Worker) -> int:
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise StoppedError(
-                f"Share {_name(worker.share)} of {store.root} is being worked on: {owner}. Leave it to that one, or "
-                "take another share with --shard; `scanrnn status` shows who is at work."
+                f"{_what(worker.share)} of {store.root} is being worked on: {owner}. Leave it to that one; `scanrnn "
+                "status` shows who is at work, and --shard shares a job."
             )
         if heard is None:
-            logger.info(
-                "Share %s of %s is held by %s; waiting for a sign of it.", _name(worker.share), store.root, owner
-            )
+            what, most = _what(worker.share), owner.expiry_seconds
+            logger.info("%s is held by %s; waiting for a sign of it, for up to %.0f s.", what, owner, most)
             heard = owner
         time.sleep(min(1.0, owner.expiry_seconds / BEATS_PER_EXPIRY / 4))
 
 
-def _name(share: Share) -> str:
-    return f"{share[0]}/{share[1]}"
+def _what(share: Share) -> str:
+    """A share in words."""
+    return "The whole" if share == REPLACING else f"Share {share[0]}/{share[1]}"
 
 
 def _file(share: Share, number: int) -> str:
@@ -232,7 +237,12 @@ def _read(store: Store, name: str) -> Worker | None:
     """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood."""
     try:
         told: dict[str, Any] = json.loads(store.read(f"{WORKERS}/{name}"))
-        return Worker(**{**told, "share": tuple(told["share"]), "in_hand": tuple(told["in_hand"])})
+        first, count = map(int, told["share"])
+        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "state"), str)
+        kinds |= dict.fromkeys(("pid", "units", "rows", "values"), int)
+        kinds |= dict.fromkeys(("started", "beat", "expiry_seconds", "values_per_second"), float)
+        checked = {field: kind(told[field]) for field, kind in kinds.items()}
+        return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 

@@ -1,19 +1,15 @@
-"""The records of a job: what is written is read back, damage is named, a restart replaces all or nothing."""
+"""The records of a job: what is written is read back, damage is named, of two jobs one stands."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.dataset import store as steps
 from scanrnn_dist.dataset.local_store import LocalStore
-from scanrnn_dist.dataset.manifest import JOB_FORMAT, RESTART, Manifest, part_name
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.dataset.manifest import JOB_FORMAT, Manifest, part_name
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 JOB = {
     "format": JOB_FORMAT,
@@ -46,6 +42,7 @@ def record(manifest: Manifest, name: str) -> Path:
 def test_what_was_written_is_read_back(manifest: Manifest) -> None:
     job = manifest.read_job()
     assert {name: job[name] for name in JOB} == JOB
+    manifest.check_is(job)
     assert manifest.read_plan(job) == PLAN
     totals, parts = manifest.read_success()
     assert (totals["rows"], totals["parts"], parts) == (5, 1, PARTS)
@@ -67,6 +64,16 @@ def test_of_two_that_begin_at_once_one_job_stands_and_both_learn_which(tmp_path:
     other = {**JOB, "encoder": {"fingerprint": "ab" * 32}}
     assert second.create_job(other, {**PLAN, "units.parquet": b"other units"}) == mine
     assert first.read_plan(mine) == PLAN
+
+
+def test_another_job_in_its_place_is_noticed(manifest: Manifest) -> None:
+    job = manifest.read_job()
+    record(manifest, "job.json").unlink()
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        manifest.check_is(job)
+    manifest.create_job(JOB, PLAN)  # the same again is another one all the same
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        manifest.check_is(job)
 
 
 def test_a_folder_without_records_is_no_output(tmp_path: Path) -> None:
@@ -137,75 +144,6 @@ def test_names_of_parts_sort_as_their_units_do() -> None:
         names = [part_name(unit, units) for unit in (0, 9, 99, units - 1) if unit < units]
         assert names == sorted(names)
     assert part_name(99_999, 100_000) == "part-99999.parquet"
-
-
-# Restarts ------------------------------------------------------------------------------------------------------------
-
-
-class Died(Exception):
-    """In place of the end of the process."""
-
-
-def part_bytes(number: int) -> bytes:
-    content = io.BytesIO()
-    pq.write_table(pa.table({"x": [number]}), content)
-    return content.getvalue()
-
-
-def make_output(folder: Path, first: int, parts: int) -> dict[str, bytes]:
-    """A finished output of parts that hold the numbers from `first` on; all of its files."""
-    manifest = manifest_at(folder)
-    manifest.create_job({**JOB, "options": {"first": first}}, {"units.parquet": str(first).encode()})
-    manifest.store.write(f"_scanrnn/commits/a{first}.jsonl", b"{}\n")
-    for unit in range(parts):
-        manifest.store.write(part_name(unit, parts), part_bytes(first + unit))
-    manifest.write_success(str(first).encode(), {"rows": parts, "parts": parts})
-    return {name: manifest.store.read(name) for name in manifest.store.below()}
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    store = manifest_at(folder).store
-    return {name: store.read(name) for name in store.below()}
-
-
-@pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
-def test_a_restart_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
-) -> None:
-    count = [0]
-
-    def counted(kind: str, name: str) -> None:
-        count[0] -= 1
-        if count[0] == 0:
-            raise Died
-
-    monkeypatch.setattr(steps, "step", counted)
-    expected = make_output(tmp_path / "expected", 10, new)
-    for died_at in range(1, 1000):
-        folder = tmp_path / str(died_at)
-        make_output(folder, 0, old)
-        make_output(folder / RESTART, 10, new)
-        count[0] = died_at
-        try:
-            assert manifest_at(folder).publish_restart()
-            count[0] = 0
-            break
-        except Died:
-            count[0] = 0
-            manifest_at(folder).publish_restart()
-        assert files_of(folder) == expected
-        assert not (folder / RESTART).exists()
-    assert died_at > 10
-    assert files_of(folder) == expected
-    assert not manifest_at(folder).publish_restart()
-
-
-def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None:
-    before = make_output(tmp_path, 0, 2)
-    make_output(tmp_path / RESTART, 10, 2)
-    (tmp_path / RESTART / "_SUCCESS").unlink()
-    assert not manifest_at(tmp_path).publish_restart()
-    assert {name: content for name, content in files_of(tmp_path).items() if not name.startswith(RESTART)} == before
 
 
 def test_records_are_json_that_other_tools_read(manifest: Manifest) -> None:

@@ -33,6 +33,11 @@ def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "a.parquet", random_rows([4] * 30 + [36] * 30))
 
 
+def without_lock(files: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    """But for the file that tells who cleaned."""
+    return {name: content for name, content in files.items() if not name.startswith("_scanrnn/workers/0-of-0")}
+
+
 def stop(_: int) -> None:
     raise StoppedError("SIGTERM")
 
@@ -108,7 +113,7 @@ def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> Non
 
 def make_leftovers(out: Path) -> dict[str, bytes]:
     """What attempts of another machine leave when they die at different moments."""
-    attempt = "elsewhere.example.org.7.01234567"
+    attempt = "elsewhere-example-org.7.01234567"
     content = {
         f"_scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
         f"_scanrnn/aside/_scanrnn-job.json.{attempt}.tmp": b"half a job",
@@ -138,7 +143,7 @@ def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, 
     removed = set(clean(out).names)
     locks = {name for name in before if name.startswith("_scanrnn/workers/")} if finish else set()
     assert removed == left.keys() | locks
-    assert entries(out) == {name: content for name, content in theirs.items() if name not in locks}
+    assert without_lock(entries(out)) == {name: content for name, content in theirs.items() if name not in locks}
     assert not clean(out).names and str(clean(out)) == f"{out}: nothing to remove"
     featurize(source, out, rows_per_part=5)
     (out / ".of-somebody-else.tmp").unlink()
@@ -160,8 +165,10 @@ def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Pa
     out = tmp_path / "out"
     (out / "_scanrnn/aside").mkdir(parents=True)
     left = make_leftovers(out)
-    assert set(clean(out).names) == left.keys()
+    # A plan may be that of a process that is about to record its job.
+    assert set(clean(out).names) == {name for name in left if name.startswith("_scanrnn/aside/")}
     featurize(source, out)
+    assert {name for name in clean(out).names if name.endswith(".parquet")} == {n for n in left if "-0123" in n}
 
 
 def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) -> None:
@@ -172,5 +179,5 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
     name = "_scanrnn/restart/_scanrnn/aside/part-00000.parquet.elsewhere.7.01234567.tmp"
     (out / name).write_bytes(b"half")
     assert name in clean(out).names
-    assert read_status(out).is_restarting
+    assert read_status(out).restart is not None
     assert featurize(source, out, encoder_of(seed=9), restart=True).is_complete

@@ -1,0 +1,148 @@
+"""A restart takes the place of the old output as a whole, wherever it is cut short, or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.dataset import store as steps
+from scanrnn_dist.dataset.local_store import LocalStore
+from scanrnn_dist.dataset.manifest import JOB_FORMAT, RESTART, Manifest, part_name
+from scanrnn_dist.dataset.restart import finish_publishing, replacing
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+
+JOB = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
+
+
+class Died(Exception):
+    """In place of the end of the process."""
+
+
+def manifest_at(folder: Path) -> Manifest:
+    return Manifest(LocalStore(str(folder), "host.1.00000000"))
+
+
+def make_output(folder: Path, first: int, parts: int) -> None:
+    """A finished output of parts that hold the numbers from `first` on."""
+    manifest = manifest_at(folder)
+    manifest.create_job({**JOB, "options": {"first": first}}, {"units.parquet": str(first).encode()})
+    manifest.store.write(f"_scanrnn/commits/a{first}.jsonl", b"{}\n")
+    sizes = []
+    for unit in range(parts):
+        content = io.BytesIO()
+        pq.write_table(pa.table({"x": [first + unit]}), content)
+        manifest.store.write(part_name(unit, parts), content.getvalue())
+        sizes.append(len(content.getvalue()))
+    records = {"unit": range(parts), "rows": [1] * parts, "size_bytes": sizes, "sha256": [""] * parts}
+    listed = io.BytesIO()
+    pq.write_table(pa.table(records), listed)
+    manifest.write_success(listed.getvalue(), {"rows": parts, "parts": parts})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files but for locks, and what a crash leaves aside."""
+    store = manifest_at(folder).store
+    passed = ("_scanrnn/workers/0-of-0", "_scanrnn/aside/")
+    return {name: store.read(name) for name in store.below() if not name.startswith(passed)}
+
+
+@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
+@pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
+def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int, is_copied: bool
+) -> None:
+    count = [0]
+
+    def counted(kind: str, name: str) -> None:
+        count[0] -= 1
+        if count[0] == 0:
+            raise Died
+
+    def copy_then_delete(self: LocalStore, old: str, new: str) -> None:
+        self.make_folder(self.path(new))
+        steps.step("rename", new)
+        shutil.copy(self.path(old), self.path(new))
+        self.delete(old)
+
+    monkeypatch.setattr(steps, "step", counted)
+    if is_copied:
+        monkeypatch.setattr(LocalStore, "move", copy_then_delete)
+    for died_at in range(1, 1000):
+        folder = tmp_path / str(died_at)
+        make_output(folder, 0, old)
+        make_output(folder / RESTART, 10, new)
+        expected = files_of(folder / RESTART)
+        count[0] = died_at
+        try:
+            assert finish_publishing(manifest_at(folder))
+            is_through = count[0] > 0
+        except Died:
+            is_through = False
+        count[0] = 0
+        for lock in (folder / "_scanrnn/workers").glob("0-of-0.*"):
+            lock.unlink()  # else it would be waited for: this process lives
+        finish_publishing(manifest_at(folder))
+        assert files_of(folder) == expected
+        assert not (folder / RESTART).exists()
+        if is_through:
+            break
+    assert 20 < died_at < 900
+    assert not finish_publishing(manifest_at(folder))
+
+
+def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 2)
+    (tmp_path / RESTART / "_SUCCESS").unlink()
+    before = files_of(tmp_path)
+    assert not finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["missing", "cut"])
+def test_a_new_output_that_is_not_whole_replaces_nothing(tmp_path: Path, change: str) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 3)
+    part = tmp_path / RESTART / "part-00002.parquet"
+    part.unlink() if change == "missing" else part.write_bytes(part.read_bytes()[:-1])
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match=r"restart/part-00002\.parquet is missing or changed"):
+        finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+def test_what_is_not_a_part_stays(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 3)
+    (tmp_path / "part-notes.txt").write_bytes(b"mine")
+    (tmp_path / "part-old").mkdir()
+    make_output(tmp_path / RESTART, 10, 1)
+    assert finish_publishing(manifest_at(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "_SUCCESS", "_scanrnn", "part-00000.parquet", "part-notes.txt", "part-old"
+    }  # fmt: skip
+
+
+def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 1)
+    manifest = manifest_at(tmp_path)
+    with (
+        replacing(manifest, expiry_seconds=1.0),
+        pytest.raises(StoppedError, match=r"The whole of .* is being worked on"),
+        replacing(manifest, expiry_seconds=1.0),
+    ):
+        pass
+    worker = {
+        "attempt": "elsewhere.7.01234567", "host": "elsewhere", "pid": 7, "share": [1, 1], "state": "working",
+        "started": time.time(), "beat": time.time(), "expiry_seconds": 60.0, "units": 0, "rows": 0, "values": 0,
+        "values_per_second": 0.0, "in_hand": [],
+    }  # fmt: skip
+    manifest.store.write("_scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
+    with pytest.raises(ConfigError, match="is being worked on: process 7 on elsewhere"), replacing(manifest):
+        pass
