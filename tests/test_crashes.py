@@ -129,19 +129,20 @@ def assert_written_once(before: dict[str, tuple[int, int]], after: dict[str, tup
 
 
 def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Scenario:
-    """A run that is killed at a step, one that is killed at another if it gets there, and one that is not."""
+    """A run that is killed at a step, half the time one that is killed at another, and one that is not."""
     run = zygote.start(known.job, destination, fault=(step, "kill"))
     yield (run,)
     assert run.exit_code == KILLED, run
     assert len(run.steps) == step, run
     assert_whole(destination, known.undisturbed)
-    left = len(known.steps) - step
-    run = zygote.start(known.job, destination, fault=(random.Random(step).randint(1, max(6, left)), "kill"))
-    before = identities(destination)
-    yield (run,)
-    assert run.exit_code in (KILLED, 0), run
-    assert_whole(destination, known.undisturbed)
-    assert_written_once(before, identities(destination))
+    if step % 2:
+        left = len(known.steps) - step
+        run = zygote.start(known.job, destination, fault=(random.Random(step).randint(1, max(6, left)), "kill"))
+        before = identities(destination)
+        yield (run,)
+        assert run.exit_code in (KILLED, 0), run
+        assert_whole(destination, known.undisturbed)
+        assert_written_once(before, identities(destination))
     yield from finished(zygote, known, destination)
 
 
@@ -151,6 +152,40 @@ def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
     steps = range(1, len(small.steps) + 1)
     zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
     assert zygote.kills >= len(steps)
+
+
+def restarted(zygote: Zygote, known: Known, other: Output, destination: Path, step: int) -> Scenario:
+    """A finished job that is begun anew with other options, and killed at a step of that; then the same once more."""
+    yield from finished(zygote, known, destination)
+    job = known.job.but_with(restart=True, max_steps=3)
+    run = zygote.start(job, destination, fault=(step, "kill"))
+    yield (run,)
+    assert run.exit_code == KILLED, run
+    if (destination / "_SUCCESS").exists():  # a whole output, old or new, and nothing of the other
+        assert output_of(destination) in (known.undisturbed, other), run
+    run = zygote.start(job, destination)
+    yield (run,)
+    assert run.exit_code == 0, run
+    assert_same(destination, other)
+
+
+def test_a_restart_that_is_killed_at_any_step_leaves_the_old_output_or_the_new_one(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    other = small.job.but_with(max_steps=3)
+    zygote.play({"first": finished(zygote, small, tmp_path / "counted")})
+    runs = [
+        zygote.start(other, tmp_path / "other"),
+        zygote.start(other.but_with(restart=True), tmp_path / "counted"),
+    ]
+    zygote.wait(*runs)
+    assert [run.exit_code for run in runs] == [0, 0], runs
+    expected, steps = output_of(tmp_path / "other"), runs[1].steps
+    assert output_of(tmp_path / "counted") == expected != small.undisturbed
+    first = next(n for n, step in enumerate(steps) if step.startswith("delete _SUCCESS"))
+    chosen = [*range(2, first, 9), *range(first, len(steps) + 1, 2)]  # publishing most of all
+    names = {n: tmp_path / f"restart-{n}" for n in chosen}
+    zygote.play({f"restart killed at {n}": restarted(zygote, small, expected, out, n) for n, out in names.items()})
 
 
 def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int) -> Scenario:
@@ -216,14 +251,14 @@ def not_each_of_many(steps: list[str]) -> list[int]:
 def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
-    steps = not_each_of_many(small.steps)
+    steps = not_each_of_many(small.steps)[::2]
     zygote.play({f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in steps})
 
 
 def test_a_job_whose_disk_stays_full_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
-    steps = not_each_of_many(small.steps)[::2]
+    steps = not_each_of_many(small.steps)[1::4]
     zygote.play({f"full at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "full") for n in steps})
 
 
@@ -305,7 +340,7 @@ def test_a_process_that_stood_still_while_another_finished_changes_nothing(
 ) -> None:
     renamed = small.steps.index("rename part-00001.parquet") + 1
     around = range(renamed - 2, renamed + 9)  # from the sync of the part until it is recorded, and beyond
-    steps = sorted({*around, *range(2, len(small.steps) + 1, 5), len(small.steps) - 1, len(small.steps)})
+    steps = sorted({*around, *range(2, len(small.steps) + 1, 9), len(small.steps) - 1, len(small.steps)})
     scenarios = {f"stands still at {n}": woken_after(zygote, small, tmp_path / f"{n}", n) for n in steps}
     zygote.play(scenarios, at_once=8)  # they wait for the expiry, mostly
 

@@ -110,22 +110,21 @@ def finished(zygote: Zygote, known: Known, name: str, folder: Path) -> Scenario:
 
 
 def killed_at(zygote: Zygote, known: Known, name: str, folder: Path, step: int) -> Scenario:
-    """A run that is killed at a step, another that is killed somewhere, and one that is not."""
-    for nth, at in enumerate((step, random.Random(step).randint(1, len(known.steps)))):
-        run = zygote.start(known.job, known.uri(name), fault=(at, "kill"))
-        yield (run,)
-        assert run.exit_code == KILLED or (nth and run.exit_code == 0), run
-        assert_whole(known.copy(name, folder / str(nth)), known.undisturbed)
+    """A run that is killed at a step, and one that is not."""
+    run = zygote.start(known.job, known.uri(name), fault=(step, "kill"))
+    yield (run,)
+    assert run.exit_code == KILLED, run
+    assert_whole(known.copy(name, folder / "killed"), known.undisturbed)
     yield from finished(zygote, known, name, folder)
 
 
 def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
-    steps = range(1, len(known.steps) + 1)
+    steps = range(1, len(known.steps) + 1, 2)  # each waits for a slow server; those between are of the same kinds
     names = [f"step-{n}" for n in steps]
     scenarios = (killed_at(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
-    zygote.play(dict(zip(names, scenarios, strict=True)), at_once=3)  # they wait for the server
+    zygote.play(dict(zip(names, scenarios, strict=True)), at_once=4)  # they wait for the server
     assert zygote.kills >= len(steps)
 
 
@@ -150,7 +149,7 @@ def shared(zygote: Zygote, known: Known, name: str, folder: Path, seed: int) -> 
 def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
-    names = [f"shared-{seed}" for seed in range(4)]
+    names = [f"shared-{seed}" for seed in range(3)]
     scenarios = (shared(zygote, known, name, tmp_path / name, seed) for seed, name in enumerate(names))
     zygote.play(dict(zip(names, scenarios, strict=True)))
 
