@@ -29,7 +29,7 @@ from scanrnn_dist.dataset.workers import (
     Worker,
     read_workers,
 )
-from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
 
 ROUNDS = 3
 """Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
@@ -46,12 +46,22 @@ class Sharing:
         steal: whether to take over the shares of processes that stopped, once the own one is done.
         expiry_seconds: a process that was not heard of for so long has stopped.
         retry: whether to try units again that ended their process twice.
+
+    Raises:
+        ConfigError: a share that there is none of, or an expiry that is not above 0.
     """
 
     share: Share = (1, 1)
     steal: bool = False
     expiry_seconds: float = EXPIRY_SECONDS
     retry: bool = False
+
+    def __post_init__(self) -> None:
+        index, count = self.share
+        if not 1 <= index <= count:
+            raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
+        if not self.expiry_seconds > 0:
+            raise ConfigError(f"expiry_seconds is {self.expiry_seconds}; expected more than 0.")
 
 
 class Attempt:

@@ -6,8 +6,6 @@ import heapq
 
 import numpy as np
 
-from scanrnn_dist.errors import ConfigError
-
 
 def share_of_units(weights: np.ndarray, count: int) -> np.ndarray:
     """The share, from 0 on, of every unit, among `count` shares.
@@ -37,18 +35,3 @@ def share_of_units(weights: np.ndarray, count: int) -> np.ndarray:
         heapq.heapreplace(shares, (load + weight, units + 1, share))
         owners[unit] = share
     return owners
-
-
-def units_of_share(weights: np.ndarray, index: int, count: int) -> np.ndarray:
-    """The numbers of the units of share `index`, counted from 0, sorted.
-
-    Raises:
-        ConfigError: `index` is not among the numbers of shares.
-
-    Example:
-        >>> units_of_share(np.array([5, 1, 1, 1, 1, 1]), 1, 2)
-        array([1, 2, 3, 4, 5])
-    """
-    if not 0 <= index < count:
-        raise ConfigError(f"Share {index} of {count}; expected one of 0 to {count - 1}.")
-    return np.flatnonzero(share_of_units(weights, count) == index)

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanrnn_dist.dataset.shares import units_of_share
+from scanrnn_dist.dataset.attempt import Sharing
+from scanrnn_dist.dataset.shares import share_of_units
 from scanrnn_dist.errors import ConfigError
 
 
 @given(st.lists(st.integers(0, 1000), max_size=60), st.integers(1, 9))
 def test_shares_are_a_disjoint_cover_and_balanced(weights: list[int], count: int) -> None:
     of_units = np.array(weights, np.int64)
-    shares = [units_of_share(of_units, index, count) for index in range(count)]
+    owners = share_of_units(of_units, count)
+    shares = [np.flatnonzero(owners == index) for index in range(count)]
     assert sorted(np.concatenate(shares).tolist()) == list(range(len(weights)))
     assert all((np.diff(share) > 0).all() for share in shares)
     loads = [int(of_units[share].sum()) for share in shares]
@@ -26,11 +28,11 @@ def test_shares_are_a_disjoint_cover_and_balanced(weights: list[int], count: int
 def test_units_of_the_same_weight_are_dealt_out_evenly() -> None:
     for weight in (0, 7):
         weights = np.full(10, weight)
-        assert [len(units_of_share(weights, index, 4)) for index in range(4)] == [3, 3, 2, 2]
-    assert units_of_share(np.full(5, 1), 1, 2).tolist() == [1, 3]
+        assert np.bincount(share_of_units(weights, 4)).tolist() == [3, 3, 2, 2]
+    assert share_of_units(np.full(5, 1), 2).tolist() == [0, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])
-def test_a_share_that_is_none_is_refused(index: int, count: int) -> None:
-    with pytest.raises(ConfigError, match=f"Share {index} of {count}"):
-        units_of_share(np.array([1]), index, count)
+@pytest.mark.parametrize("share", [(3, 2), (0, 2), (-1, 2), (1, 0)])
+def test_a_share_that_is_none_is_refused(share: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"Share {share[0]} of {share[1]} does not exist"):
+        Sharing(share)
