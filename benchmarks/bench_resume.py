@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def commit_half(destination: Path, units: int) -> None:
     """Every second unit has a part and a commit record."""
     from scanrnn_dist.dataset.manifest import part_name
 
+    job = json.loads((destination / "_scanrnn/job.json").read_bytes())["id"]
     with open(destination / "_scanrnn/commits/elsewhere.1.00000000.jsonl", "w") as log:
-        log.write(json.dumps({"attempt": "elsewhere.1.00000000", "started": time.time()}) + "\n")
+        log.write(json.dumps({"attempt": "elsewhere.1.00000000", "job": job, "started": time.time()}) + "\n")
         for number, unit in enumerate(range(0, units, 2)):
             stand_in, name = destination / f".stand-in-{number // LINKS}", destination / part_name(unit, units)
             if number % LINKS == 0:
@@ -112,18 +114,18 @@ def commit_half(destination: Path, units: int) -> None:
 def measured(command: list[str]) -> dict[str, Any]:
     """A command in a fresh process: seconds, and the most memory it had."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
-    while process.poll() is None:
-        try:
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
-        except FileNotFoundError:
-            break
-        time.sleep(0.01)
-    output, _ = process.communicate()
-    assert process.returncode == 0, command
-    return {"seconds": time.perf_counter() - begin, "peak_memory_bytes": peak, "output": output}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output)
+        while process.poll() is None:
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                peak = max([peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+            time.sleep(0.01)
+        seconds = time.perf_counter() - begin
+        assert process.returncode == 0, command
+        output.seek(0)
+        return {"seconds": seconds, "peak_memory_bytes": peak, "output": output.read()}
 
 
 def main() -> None:
