@@ -86,9 +86,8 @@ class Attempt:
         self._manifest, self._job, self._units, self._sharing = manifest, job, units, sharing
         # A job without rows has one part all the same, which carries the schema.
         self._rows = units.rows if len(units) else np.zeros(1, np.int64)
-        self._pause_seconds = (
-            0.2  # of one who waits for work, longer each time: a look costs seconds for a million units
-        )
+        # Of one who waits for work; longer each time, since a look at a million units takes seconds.
+        self._pause_seconds = 0.2
         self._times_done = np.zeros(len(self._rows), np.int8)
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
         self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
@@ -177,11 +176,9 @@ class Attempt:
 
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
-        alive = {worker.attempt for worker in read_workers(self._manifest.store) if worker.is_alive}
-        commits = read_commits(
-            self._manifest.store, self._job["id"], self._rows, alive | {self._manifest.store.attempt}
-        )
-        return commits.that_stand(self._manifest.store.entries())
+        store = self._manifest.store
+        alive = {store.attempt, *(worker.attempt for worker in read_workers(store) if worker.is_alive)}
+        return read_commits(store, self._job["id"], self._rows, alive).that_stand(store.entries())
 
     def _check_is_not_replaced(self) -> None:
         """Refuse to begin where somebody restarts or cleans; who does looks for attempts after it took its lock."""
