@@ -83,7 +83,7 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
         time.sleep(0.15)
         seen.append(read_status(out))
 
-    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
+    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=3.0), on_rows=on_rows)
     assert {status.state for status in seen} == {"running"}
     known = [status for status in seen if status.seconds_left is not None]
     assert known and "left, until 20" in str(known[-1])
