@@ -118,14 +118,24 @@ def killed_at(zygote: Zygote, known: Known, name: str, folder: Path, step: int) 
     yield from finished(zygote, known, name, folder)
 
 
+def kill_at(zygote: Zygote, known: Known, folder: Path, steps: range) -> None:
+    names = [f"step-{n}" for n in steps]
+    scenarios = (killed_at(zygote, known, name, folder / name, n) for name, n in zip(names, steps, strict=True))
+    zygote.play(dict(zip(names, scenarios, strict=True)), at_once=4)  # they wait for the server
+    assert zygote.kills >= len(steps)
+
+
 def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
-    steps = range(1, len(known.steps) + 1, 2)  # each waits for a slow server; those between are of the same kinds
-    names = [f"step-{n}" for n in steps]
-    scenarios = (killed_at(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
-    zygote.play(dict(zip(names, scenarios, strict=True)), at_once=4)  # they wait for the server
-    assert zygote.kills >= len(steps)
+    kill_at(zygote, known, tmp_path, range(1, len(known.steps) + 1, 2))  # of neighbours, mostly alike, one
+
+
+@pytest.mark.soak
+def test_a_job_that_is_killed_at_the_other_steps_is_as_undisturbed(
+    zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
+) -> None:
+    kill_at(zygote, known, tmp_path, range(2, len(known.steps) + 1, 2))
 
 
 def shared(zygote: Zygote, known: Known, name: str, folder: Path, seed: int) -> Scenario:
