@@ -27,6 +27,7 @@ from scanrnn_dist.dataset.workers import (
     Lock,
     Share,
     Worker,
+    living_workers,
     read_workers,
 )
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
@@ -177,13 +178,13 @@ class Attempt:
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
         store = self._manifest.store
-        alive = {store.attempt, *(worker.attempt for worker in read_workers(store) if worker.is_alive)}
+        alive = {store.attempt, *(worker.attempt for worker in living_workers(store))}
         return read_commits(store, self._job["id"], self._rows, alive).that_stand(store.entries())
 
     def _check_is_not_replaced(self) -> None:
         """Refuse to begin where somebody restarts or cleans; who does looks for attempts after it took its lock."""
-        for worker in read_workers(self._manifest.store):
-            if worker.share == REPLACING and worker.is_alive:
+        for worker in living_workers(self._manifest.store):
+            if worker.share == REPLACING:
                 raise StoppedError(
                     f"{self._manifest.store.root} is being restarted or cleaned: {worker}. Wait for it, or stop it."
                 )

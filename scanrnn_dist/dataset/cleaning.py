@@ -26,7 +26,7 @@ from scanrnn_dist.dataset.manifest import RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import PART, finish_publishing, replacing, restart_of
 from scanrnn_dist.dataset.store import Store
-from scanrnn_dist.dataset.workers import REPLACING, WORKERS, read_workers, runs
+from scanrnn_dist.dataset.workers import REPLACING, WORKERS, living_workers, lock_names, runs
 
 _ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
 _PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
@@ -67,7 +67,7 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
     job = manifest.find_job()
     if job is None and not any(name.startswith(f"{RECORDS}/") for name in store.below()):
         manifest.read_job()  # says that there is none
-    is_worked_on = any(worker.is_alive for root in (store, new.store) for worker in read_workers(root))
+    is_worked_on = bool(living_workers(store) or living_workers(new.store))
     if job is None or is_worked_on or dry_run:
         left += [] if job is None or is_worked_on or new.is_complete else _unrecorded(manifest)
         return _removed(store, left, dry_run)
@@ -87,7 +87,7 @@ def _removed(store: Store, names: list[str], dry_run: bool) -> Cleaning:
 
 def _asides(store: Store) -> Iterator[str]:
     """What was written aside by attempts that are not at work; of this machine also ones that hold no share yet."""
-    alive = {worker.attempt for worker in read_workers(store) if worker.is_alive}
+    alive = {worker.attempt for worker in living_workers(store)}
     for name in store.below(ASIDE):
         match = _ASIDE.fullmatch(name)
         if match and match["attempt"] not in alive and not (match["host"] == this_host() and runs(int(match["pid"]))):
@@ -102,8 +102,7 @@ def _unrecorded(manifest: Manifest) -> Iterator[str]:
         if match and not job["plan"][f"{match[1]}.parquet"].startswith(match[2]):
             yield f"{RECORDS}/{name}"
     if manifest.is_complete:
-        held = f"{REPLACING[0]}-of-{REPLACING[1]}."
-        yield from (f"{WORKERS}/{name}" for name, _ in store.entries(WORKERS) if not name.startswith(held))
+        yield from (name for name in store.below(WORKERS) if not name.startswith(lock_names(REPLACING)))
         return
     rows, _ = read_weights(manifest.read_plan(job, UNITS))
     commits = read_commits(store, job["id"], rows)

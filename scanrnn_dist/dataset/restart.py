@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import JOB, PARTS, RECORDS, RESTART, SUCCESS, Manifest, part_name
-from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, WORKERS, Lock, read_workers
+from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
 from scanrnn_dist.errors import ConfigError, DataError
 
 PART = re.compile(r"part-\d{5,}\.parquet")
@@ -70,7 +70,8 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     _check_parts(manifest, new)
     store.delete(SUCCESS)
     store.sync()
-    names = {part_name(unit, new.parts_told) for unit in range(new.parts_told)}
+    parts = new.parts_told
+    names = {part_name(unit, parts) for unit in range(parts)}
     for name in sorted(names.intersection(name for name, _ in new.store.entries())):
         store.move(f"{RESTART}/{name}", name)
     for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in names):
@@ -84,8 +85,8 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
 
 def _check_idle(manifest: Manifest) -> None:
     """Refuse to replace what somebody works on."""
-    for worker in read_workers(manifest.store):
-        if worker.is_alive and worker.share != REPLACING:
+    for worker in living_workers(manifest.store):
+        if worker.share != REPLACING:
             raise ConfigError(f"{manifest.store.root} is being worked on: {worker}. Wait for it, or stop it.")
 
 
@@ -111,10 +112,9 @@ def _replace_records(manifest: Manifest, new: Manifest) -> None:
     """
     store = manifest.store
     coming = sorted(new.store.below(RECORDS), key=lambda name: (name == JOB, name))
-    if (
-        JOB in coming and store.exists(JOB) and store.read(JOB) != new.store.read(JOB)
-    ):  # the same: copied, not deleted yet
-        kept = (f"{RESTART}/", f"{ASIDE}/", f"{WORKERS}/{REPLACING[0]}-of-{REPLACING[1]}.")
+    # In a bucket a move is a copy, then a deletion: between the two, both are the new job's, and nothing old is left.
+    if JOB in coming and store.exists(JOB) and store.read(JOB) != new.store.read(JOB):
+        kept = (f"{RESTART}/", f"{ASIDE}/", lock_names(REPLACING))
         for name in sorted(store.below(RECORDS), key=lambda name: (name == JOB, name)):
             if not name.startswith(kept):
                 store.delete(name)

@@ -104,6 +104,16 @@ def read_workers(store: Store) -> list[Worker]:
     return [worker for worker in workers if worker is not None]
 
 
+def living_workers(store: Store) -> list[Worker]:
+    """Those of them that are at work."""
+    return [worker for worker in read_workers(store) if worker.is_alive]
+
+
+def lock_names(share: Share) -> str:
+    """What the names of all lock files of a share begin with."""
+    return f"{WORKERS}/{share[0]}-of-{share[1]}."
+
+
 class Lock:
     """A share that is held; beats in a thread of its own until it is released.
 
@@ -218,7 +228,7 @@ def _what(share: Share) -> str:
 
 
 def _file(share: Share, number: int) -> str:
-    return f"{WORKERS}/{share[0]}-of-{share[1]}.{number:06}.json"
+    return f"{lock_names(share)}{number:06}.json"
 
 
 def _parsed(name: str) -> tuple[str, int]:
