@@ -210,7 +210,7 @@ class Attempt:
     def _finish(self, commits: Commits) -> None:
         self.check_job()
         if not self._manifest.is_complete:
-            totals = {"rows": commits.rows, "parts": commits.units, "attempts": commits.attempts}
+            totals = {"rows": commits.rows, "parts": commits.units, "attempts": len(commits.headers)}
             self._manifest.write_success(commits.to_parquet(), totals)
 
     def _take_another(self, commits: Commits) -> bool:

@@ -39,7 +39,6 @@ FATAL_DEATHS = 2
 _RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _LINE = pa.schema([*_COMMIT, ("begin", pa.int64()), ("alone", pa.bool_()), ("end", pa.string())])
-_HEADER_BYTES = 1 << 16  # far more than a first line has
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,14 @@ class Commits:
     Args:
         records: one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`.
         units: how many units the job has.
-        attempts: how many there were.
+        headers: the first line of the log of every attempt there was.
         deaths: of each unit that is not committed, how often an attempt died that had begun it.
         alone: of each, how often it was worked on alone when that happened.
     """
 
     records: pa.Table
     units: int
-    attempts: int
+    headers: tuple[dict[str, Any], ...]
     deaths: dict[int, int]
     alone: dict[int, int]
 
@@ -191,16 +190,7 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
     deaths, alone = _deaths([log for log in logs if not log.is_ended and log.attempt not in alive], committed)
-    return Commits(records, len(rows), len(logs), deaths, alone)
-
-
-def read_headers(store: Store, job: str) -> list[dict[str, Any]]:
-    """The first line of the log of every attempt at a job."""
-    headers = []
-    for names in _logs_of(store).values():
-        with store.open_input(names[0]) as file:
-            headers.append(_header(store, names[0], file.read(_HEADER_BYTES)))
-    return [header for header in headers if header is not None and header.get("job") == job]
+    return Commits(records, len(rows), tuple(log.header for log in logs), deaths, alone)
 
 
 def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:
@@ -229,6 +219,7 @@ class _AttemptRead(NamedTuple):
     """What the log of an attempt says: parts, units begun and whether alone, and whether it ended by itself."""
 
     attempt: str
+    header: dict[str, Any]
     records: pa.Table
     begun: np.ndarray
     alone: np.ndarray
@@ -257,7 +248,7 @@ def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _At
     begins = lines.select(["begin", "alone"]).filter(lines["begin"].is_valid())
     alone = begins["alone"].fill_null(False).to_numpy()
     is_ended = lines["end"].null_count < len(lines)
-    return _AttemptRead(attempt, records, begins["begin"].to_numpy(), alone, is_ended)
+    return _AttemptRead(attempt, header, records, begins["begin"].to_numpy(), alone, is_ended)
 
 
 def _deaths(died: list[_AttemptRead], committed: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:

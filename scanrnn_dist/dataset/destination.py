@@ -24,19 +24,18 @@ def new_attempt() -> str:
     return f"{this_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
-def open_store(destination: str | os.PathLike[str], attempt: str | None = None) -> Store:
-    """The store of a destination, which need not exist yet.
+def open_store(destination: str | os.PathLike[str]) -> Store:
+    """The store of a destination, which need not exist yet, for an attempt of its own.
 
     Args:
         destination: a folder of this machine, or a URI that pyarrow understands.
-        attempt: names what is written aside; a new one if not given.
 
     Raises:
         ConfigError: a URI that cannot be opened, or something that is no folder.
     """
     if not os.fspath(destination):
         raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
-    attempt = attempt or new_attempt()
+    attempt = new_attempt()
     if not is_uri(os.fspath(destination)):
         folder = Path(os.path.expanduser(destination))
         for above in (folder, *folder.parents):

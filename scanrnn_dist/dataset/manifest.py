@@ -93,7 +93,7 @@ class Manifest:
         return int(totals["parts"])
 
     def check_is_free(self) -> None:
-        """Raise `ConfigError` if the destination is a file or holds anything but records without a job."""
+        """Raise `ConfigError` if the destination holds anything but records without a job."""
         held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
         if held:
             raise ConfigError(

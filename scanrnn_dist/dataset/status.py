@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from scanrnn_dist.dataset.commits import read_commits, read_headers
+from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
@@ -100,7 +100,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
     workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
     alive = [worker for worker in workers if worker.is_alive]
     commits = read_commits(store, job["id"], rows, {worker.attempt for worker in alive})
-    environments = {str(header.get("environment")) for header in read_headers(store, job["id"])}
+    environments = {str(header.get("environment")) for header in commits.headers}
     new_job = new.find_job()
     total, done = int(values.sum()), int(values[commits.committed].sum())
     rate = sum(worker.values_per_second for worker in alive)
@@ -117,7 +117,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
         seconds_left=(total - done) / rate if known else None,
         workers=tuple(workers),
-        attempts=commits.attempts,
+        attempts=len(commits.headers),
         environments=len(environments),
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None else _status_of(new, new_job),
