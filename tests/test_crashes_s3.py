@@ -164,6 +164,31 @@ def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
     zygote.play(dict(zip(names, scenarios, strict=True)))
 
 
+def begun_together(zygote: Zygote, known: Known, name: str, folder: Path, step: int) -> Scenario:
+    """Three processes that share a new job, stand still before a step until all of them do, and go on one by one."""
+    runs = [
+        zygote.start(known.job.but_with(sharing={"share": (number, 3)}), known.uri(name), fault=(step, "stop"))
+        for number in (1, 2, 3)
+    ]
+    yield tuple(runs)
+    for run in runs:
+        assert run.is_stopped, run
+        zygote.go_on(run)
+        yield (run,)
+        assert run.exit_code == 0, run
+    assert_same(known.copy(name, folder), known.undisturbed)
+
+
+def test_processes_that_begin_to_share_a_job_in_the_same_instant_all_work_on_it(
+    zygote: Zygote, known: Known, tmp_path: Path
+) -> None:
+    steps = range(1, 8)  # the plan, `job.json`, the encoder, the lock, the log
+    assert "write job.json" in known.steps[: len(steps)]
+    names = [f"together-{n}" for n in steps]
+    scenarios = (begun_together(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
+    zygote.play(dict(zip(names, scenarios, strict=True)))
+
+
 def woken_after(zygote: Zygote, known: Known, name: str, folder: Path, step: int) -> Scenario:
     """A process that stands still at a step until another finished, and then goes on."""
     job = known.job.but_with(sharing={"retry": True, "expiry_seconds": 1.0})

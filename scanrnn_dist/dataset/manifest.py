@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,16 +100,24 @@ class Manifest:
                 "nothing is ever overwritten. Choose another, or remove it."
             )
 
-    def create_job(self, job: dict[str, Any], plan: Mapping[str, bytes]) -> dict[str, Any]:
+    def create_job(self, job: dict[str, Any], plan: Mapping[str, bytes], replaces: str = "") -> dict[str, Any]:
         """Record what is to be done, the plan first; returns the job that stands, which another may have recorded.
 
-        Two that plan the same write the same plan, and of two that do not only one finds its own in `job.json`.
+        Processes that begin the same write the same, id and all, in whatever order: so they are of one job even in a
+        bucket, where each may find none and record its own. Of two that differ only one finds its own in `job.json`.
+
+        Args:
+            job: all of it but its id and its plan.
+            plan: the records of its plan.
+            replaces: the id of the job whose place it is to take, which it must be told from even where it is the same.
         """
         self.store.prepare()
         hashes = hashes_of(plan)
+        told = {**job, "plan": hashes}
+        id = hashlib.sha256(json.dumps([told, replaces], sort_keys=True).encode()).hexdigest()[:32]
         for name, content in plan.items():
             self.store.write(self._plan_name(name, hashes), content)
-        self.store.create(JOB, json.dumps({"id": uuid.uuid4().hex, **job, "plan": hashes}, indent=1).encode())
+        self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
         return self.read_job()
 
     def read_job(self) -> dict[str, Any]:
@@ -171,7 +178,7 @@ class Manifest:
     def check_is(self, job: Mapping[str, Any]) -> None:
         """Raise `StoppedError` unless the job that stands is still this one.
 
-        Another takes its place where a restart is published, or, in a bucket, where two began at once.
+        Another takes its place where a restart is published, or, in a bucket, where two that differ began at once.
         """
         now = self.find_job()
         if now is None or now["id"] != job["id"]:

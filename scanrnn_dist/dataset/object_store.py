@@ -27,7 +27,7 @@ class ObjectStore:
     """A prefix of a bucket: an object appears with the request that completes it, whole.
 
     Covered: a process that dies at any moment, at worst leaving an upload that nobody sees and that only the bucket's
-    life-cycle rule removes. Not covered: two different jobs started on one new prefix within a second, of which the
+    life-cycle rule removes. Not covered: two jobs that differ, started on one new prefix within a second, of which the
     later one stands; `manifest.py` has each look again whose job it is.
     """
 

@@ -102,7 +102,7 @@ def opened_job(
         return
     with replacing(manifest, expiry_seconds) as lock:
         new = restart_of(manifest)
-        yield _open(new, _restarted(new, job, allow_mixed), job, plan, allow_mixed)
+        yield _open(new, _restarted(new, job, allow_mixed), job, plan, allow_mixed, replaces=recorded.get("id", ""))
         publish(manifest, lock)
 
 
@@ -117,14 +117,19 @@ def _found(manifest: Manifest, restart: bool) -> dict[str, Any] | None:
 
 
 def _open(
-    manifest: Manifest, recorded: dict[str, Any] | None, job: dict[str, Any], plan: Plan, allow_mixed: bool
+    manifest: Manifest,
+    recorded: dict[str, Any] | None,
+    job: dict[str, Any],
+    plan: Plan,
+    allow_mixed: bool,
+    replaces: str = "",
 ) -> OpenJob:
     """The job that is recorded, if it is this one, or this one, recorded now."""
     hashes = plan.recorded
     if recorded is None:
         manifest.check_is_free()
         records = plan.to_records()
-        hashes, recorded = hashes_of(records), manifest.create_job(job, records)
+        hashes, recorded = hashes_of(records), manifest.create_job(job, records, replaces)
     differences = list(_differing(recorded, job, allow_mixed))
     if differences:
         only_environment = all(what.startswith(ENVIRONMENT) for what in differences)

@@ -71,7 +71,10 @@ def test_another_job_in_its_place_is_noticed(manifest: Manifest) -> None:
     record(manifest, "job.json").unlink()
     with pytest.raises(StoppedError, match="does not hold the job any more"):
         manifest.check_is(job)
-    manifest.create_job(JOB, PLAN)  # the same again is another one all the same
+    manifest.create_job(JOB, PLAN)
+    manifest.check_is(job)  # whoever begins the same has a part in it
+    record(manifest, "job.json").unlink()
+    manifest.create_job(JOB, PLAN, replaces=job["id"])
     with pytest.raises(StoppedError, match="does not hold the job any more"):
         manifest.check_is(job)
 
