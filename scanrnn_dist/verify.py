@@ -33,7 +33,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 TOLERANCE = 1e-6
 """Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget.
 Cells without gates need not forget; theirs are held to the same, in proportion where features are above 1."""
-_REPAIR = "Remove it, where it is there, and _SUCCESS: the command that made it makes it again."
+PROBLEMS_TOLD = 8
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
 
@@ -112,16 +112,21 @@ def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[s
     if not np.array_equal(recorded, np.arange(len(rows))):
         differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
         raise DataError(f"{store.root}: units {differ} have no part, or a surplus one.")
-    there = store.below()
+    there, wrong = store.below(), list[str]()
     for part in parts.to_pylist():
         name = part_name(part["unit"], len(rows))
         if name not in there:
-            raise DataError(f"{store.path(name)} is missing; expected {part['rows']} rows. {_REPAIR}")
+            wrong.append(f"{name} is missing; expected {part['rows']} rows")
+            continue
         is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
         if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
-            raise DataError(
-                f"{store.path(name)} changed after it was written: its size or SHA-256 is not the recorded one."
-            )
+            wrong.append(f"{name} changed after it was written: its size or SHA-256 is not the recorded one")
+    if wrong:
+        more = f"; and {len(wrong) - PROBLEMS_TOLD} more" if len(wrong) > PROBLEMS_TOLD else ""
+        raise DataError(
+            f"{store.root}: {'; '.join(wrong[:PROBLEMS_TOLD])}{more}. Remove what changed, and _SUCCESS: the command "
+            "that made these parts makes them again."
+        )
     # Every file that readers of data sets take for a part, whatever its ending.
     visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
     surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}

@@ -190,7 +190,7 @@ def test_shares_then_status_clean_and_the_same_command_again(
     assert "2 files" in done(capsys, ["clean", out, "--dry-run"])
     assert json.loads(done(capsys, ["clean", out, "--json"]))["is_done"]
     assert "nothing to remove" in done(capsys, ["clean", out])
-    assert "differs: encoder.fingerprint" in failed(capsys, [*featurize, "--seed", "9"], 2)
+    assert "differs: the encoder's weights are others" in failed(capsys, [*featurize, "--seed", "9"], 2)
     assert "12 rows" in done(capsys, [*featurize, "--seed", "9", "--restart"])
     done(capsys, ["verify", out])
 

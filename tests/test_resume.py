@@ -28,6 +28,7 @@ from scanrnn_dist.dataset.shares import share_of_units
 from scanrnn_dist.dataset.status import read_status
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import WORKERS, Lock
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.verify import verify
 
@@ -164,14 +165,21 @@ def test_the_number_of_devices_may_change(tmp_path: Path, source: Path, undistur
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"encoder": encoder_of(seed=9)}, "encoder.fingerprint was '"),
-        ({"max_steps": 7}, "options.max_steps was None and is 7"),
-        ({"keep": []}, r"options.keep was \['id'\] and is \[\]"),
-        ({"rows_per_part": 10}, "options.rows_per_part was 5 and is 10"),
-        ({"lossy_cast": True}, "options.lossy_cast was False and is True"),
-        ({"window_shape": dataclasses.replace(sources.SHAPE, lanes=8)}, "window.lanes was 4 and is 8"),
+        (
+            {"encoder": encoder_of(seed=9)},
+            r"the encoder's weights are others: the fingerprint was \w{16} and is \w{16}",
+        ),
+        (
+            {"encoder": Encoder.from_seed(0, sources.D, 2)},
+            rf"encoder\.layers\[0\]\.hidden_features was {sources.H} and is 2",
+        ),
+        ({"max_steps": 7}, "max_steps was None and is 7"),
+        ({"keep": []}, r"keep was \['id'\] and is \[\]"),
+        ({"rows_per_part": 10}, "rows_per_part was 5 and is 10"),
+        ({"lossy_cast": True}, "lossy_cast was False and is True"),
+        ({"window_shape": dataclasses.replace(sources.SHAPE, lanes=8)}, "lanes was 4 and is 8"),
     ],
-    ids=["encoder", "max_steps", "keep", "rows_per_part", "lossy_cast", "lanes"],
+    ids=["weights", "architecture", "max_steps", "keep", "rows_per_part", "lossy_cast", "lanes"],
 )
 def test_another_job_is_refused_with_the_difference_and_nothing_changes(
     tmp_path: Path, source: Path, options: dict[str, Any], says: str, finish: bool
@@ -189,7 +197,7 @@ def test_another_job_is_refused_with_the_difference_and_nothing_changes(
 
 def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"options\.source was '.*in' and is '.*a\.parquet'"):
+    with pytest.raises(ConfigError, match=r": source was '.*in' and is '.*a\.parquet'"):
         featurize(source / "a.parquet", tmp_path / "out", rows_per_part=5)
 
 
@@ -200,9 +208,7 @@ def test_another_environment_is_refused_unless_allowed_and_then_recorded(
     stopped(source, out)
     with monkeypatch.context() as patched:
         patched.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-        with pytest.raises(
-            ConfigError, match=r"environment\.xla_flags was '' and is '--xla_cpu.*--allow-mixed goes on"
-        ):
+        with pytest.raises(ConfigError, match=r": xla_flags was '' and is '--xla_cpu.*--allow-mixed goes on"):
             featurize(source, out, rows_per_part=5)
         featurize(source, out, rows_per_part=5, allow_mixed=True)
     assert read_status(out).environments == 2

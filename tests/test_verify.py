@@ -118,6 +118,21 @@ def test_a_part_that_is_gone_is_named(output: Path) -> None:
         verify(output, sample=0)
 
 
+def test_every_part_that_is_not_as_it_was_is_named_and_made_again(finished: Path, output: Path) -> None:
+    before = {path: path.read_bytes() for path in output.glob("part-*")}
+    (output / "part-00002.parquet").unlink()
+    (output / "part-00000.parquet").write_bytes(b"other")
+    with pytest.raises(
+        DataError, match=r"part-00000\.parquet changed .*part-00002\.parquet is missing; expected \d+ rows"
+    ):
+        verify(output, sample=0)
+    for name in ("part-00000.parquet", "_SUCCESS"):
+        (output / name).unlink()
+    featurize(finished / "in", output, rows_per_part=10)
+    verify(output)
+    assert {path: path.read_bytes() for path in output.glob("part-*")} == before
+
+
 def test_a_surplus_part_is_named(output: Path) -> None:
     shutil.copy(output / "part-00002.parquet", output / "part-00003.parquet")
     with pytest.raises(DataError, match=r"no unit made: \['part-00003\.parquet'\]"):

@@ -106,10 +106,11 @@ class Attempt:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
+        reason = "" if error is None else f"{type(error).__name__}: {error}"[:500]
         with nullcontext() if error is None else suppress(StoppedError):
-            self.log.end("done" if error is None else f"{type(error).__name__}: {error}"[:500])
+            self.log.end(reason or "done")
         with nullcontext() if error is None else suppress(StoppedError):
-            self._lock.release(DONE if error is None else STOPPED)
+            self._lock.release(STOPPED if reason else DONE, reason)
 
     def work(self) -> Iterator[tuple[np.ndarray, bool]]:
         """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.

@@ -26,7 +26,7 @@ from scanrnn_dist.dataset.workers import EXPIRY_SECONDS
 from scanrnn_dist.errors import ConfigError, DataError
 
 ENVIRONMENT = "environment"
-_NOT_COMPARED = {"id", "plan", "architecture"}  # the latter two by the source's files and the encoder's fingerprint
+_COMPARED = ("encoder", "options", "window")
 
 
 def plan_for(
@@ -132,8 +132,8 @@ def _open(
         hashes, recorded = hashes_of(records), manifest.create_job(job, records, replaces)
     differences = list(_differing(recorded, job, allow_mixed))
     if differences:
-        only_environment = all(what.startswith(ENVIRONMENT) for what in differences)
-        hint = " --allow-mixed goes on all the same, with bits that may differ." if only_environment else ""
+        may_differ = not list(_differing(recorded, job, allow_mixed=True))
+        hint = " --allow-mixed goes on all the same, with bits that may differ." if may_differ else ""
         raise ConfigError(
             f"{manifest.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
             "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
@@ -186,13 +186,28 @@ def _check_unchanged(plan: Plan, root: str) -> None:
         )
 
 
-def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool, name: str = "") -> Iterator[str]:
-    """What differs, in words, at any depth."""
-    for key in sorted((recorded.keys() | job.keys()) - _NOT_COMPARED):
-        if key == ENVIRONMENT and allow_mixed:
-            continue
-        full, before, now = f"{name}{key}", recorded.get(key), job.get(key)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differing(before, now, allow_mixed, f"{full}.")
-        elif before != now:
-            yield f"{full} was {before!r} and is {now!r}"
+def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> Iterator[str]:
+    """What differs, in words. Of encoders their fingerprint tells, their architecture only says how."""
+    for name in _COMPARED if allow_mixed else (*_COMPARED, ENVIRONMENT):
+        before, now = recorded.get(name, {}), job[name]
+        if name != "encoder":
+            yield from _others("", before, now)
+        elif before.get("fingerprint") != now["fingerprint"]:
+            others = list(_others("encoder.", before.get("architecture", {}), now["architecture"]))
+            prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
+            yield from others or [
+                f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
+            ]
+
+
+def _others(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """The values that differ, at any depth."""
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _others(f"{name}.", old, new)
+        elif key == "layers" and old and new and len(old) == len(new):
+            for nth, layers in enumerate(zip(old, new, strict=True)):
+                yield from _others(f"{name}[{nth}].", *layers)
+        elif old != new:
+            yield f"{name} was {old!r} and is {new!r}"

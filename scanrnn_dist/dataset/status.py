@@ -132,4 +132,5 @@ def _doing(worker: Worker) -> str:
         hand = f", now unit {', '.join(map(str, worker.in_hand[:3]))}" if worker.in_hand else ""
         return f"{worker}; {did} in {running}{hand}"
     ended = "died" if worker.state == "working" else worker.state
-    return f"{ended}: {worker}; {did}"
+    why = f"\n         {worker.reason}" if worker.reason else ""
+    return f"{ended}: {worker}; {did}{why}"

@@ -65,6 +65,7 @@ class Worker:
         values: of these units, what steps are weighed by.
         values_per_second: of late.
         in_hand: units that it began and has not committed, some of them.
+        reason: why it stopped, where it could say so.
     """
 
     attempt: str
@@ -80,6 +81,7 @@ class Worker:
     values: int = 0
     values_per_second: float = 0.0
     in_hand: tuple[int, ...] = ()
+    reason: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -162,12 +164,12 @@ class Lock:
                 f"not heard of for {self._worker.expiry_seconds:.0f} s. It goes on there; nothing was lost."
             )
 
-    def release(self, state: str) -> None:
+    def release(self, state: str, reason: str = "") -> None:
         """Say how it ended, and beat no more."""
         self._released.set()
         self._thread.join()
         if not self.is_lost:
-            self._worker = replace(self._worker, state=state, in_hand=())
+            self._worker = replace(self._worker, state=state, in_hand=(), reason=reason)
             self._write()
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
@@ -248,7 +250,7 @@ def _read(store: Store, name: str) -> Worker | None:
     try:
         told: dict[str, Any] = json.loads(store.read(f"{WORKERS}/{name}"))
         first, count = map(int, told["share"])
-        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "state"), str)
+        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "state", "reason"), str)
         kinds |= dict.fromkeys(("pid", "units", "rows", "values"), int)
         kinds |= dict.fromkeys(("started", "beat", "expiry_seconds", "values_per_second"), float)
         checked = {field: kind(told[field]) for field, kind in kinds.items()}

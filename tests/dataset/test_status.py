@@ -69,6 +69,7 @@ def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source:
     )
     assert (status.seconds_left, status.rows_per_second) == (None, 0.0)
     assert f"share    1/1: stopped: process {os.getpid()} on" in str(status)
+    assert str(status).endswith("\n         StoppedError: SIGTERM")
     featurize(source, out, rows_per_part=5)
     status = read_status(out)
     assert (status.state, status.units_committed, status.rows_committed, status.share_done) == ("complete", 12, 60, 1.0)
