@@ -238,7 +238,7 @@ class _Work:
         with closing(chunks), closing(run_of(self.engine)) as run, writer:
             stream = Stream(run, chunks, self.max_steps, self.initial_carry, self.lossy_cast)
             for finished in stream:
-                attempt.check()
+                attempt.finished(finished.unit, finished.kept.num_rows)
                 writer.put(finished.unit, finished.kept, finished.features.result)
                 if self.on_rows is not None:
                     self.on_rows(finished.kept.num_rows)

@@ -149,10 +149,11 @@ class Attempt:
 
     def committed(self, unit: Unit) -> None:
         """Take note of a unit whose part is recorded."""
-        self._lock.did(1, unit.rows, unit.values)
+        self._lock.committed(unit.rows, unit.values)
 
-    def check(self) -> None:
-        """Raise `StoppedError` if another process has taken over what this one works on."""
+    def finished(self, unit: Unit, rows: int) -> None:
+        """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
+        self._lock.finished(rows, unit.values * rows // max(1, unit.rows))
         self._lock.check()
 
     def check_job(self) -> None:

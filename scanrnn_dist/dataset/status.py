@@ -30,7 +30,8 @@ class Status:
         rows_committed: of these.
         share_done: of the work, weighed in steps, from 0 to 1.
         rows_per_second: of all that are at work, of late; 0 if nobody is.
-        seconds_left: at that rate; None if nobody is at work, or too short for a rate to be known.
+        seconds_left: at that rate, rows in hand taken as done; None if nobody is at work, or too short for a rate to be
+            known.
         workers: the present owner of every share that ever had one.
         attempts: processes that have worked on it.
         environments: how many different ones they had; more than 1 only where --allow-mixed was given.
@@ -103,7 +104,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
     environments = {str(header.get("environment")) for header in commits.headers}
     new_job = new.find_job()
     total, done = int(values.sum()), int(values[commits.committed].sum())
-    rate = sum(worker.values_per_second for worker in alive)
+    rate, in_hand = sum(worker.values_per_second for worker in alive), sum(worker.values_in_hand for worker in alive)
     known = rate > 0 and not commits.is_complete
     state = "complete" if manifest.is_complete else "running" if alive else "stopped"
     return Status(
@@ -115,7 +116,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         rows_committed=commits.rows,
         share_done=done / total if total else float(commits.is_complete),
         rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
-        seconds_left=(total - done) / rate if known else None,
+        seconds_left=max(0, total - done - in_hand) / rate if known else None,
         workers=tuple(workers),
         attempts=len(commits.headers),
         environments=len(environments),
@@ -127,9 +128,11 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
 def _doing(worker: Worker) -> str:
     """What a worker is doing, or what became of it."""
     did = f"{worker.units:,} units, {worker.rows:,} rows"
+    did += f" and {worker.rows_in_hand:,} in hand" if worker.rows_in_hand else ""
     if worker.is_alive:
         running = timedelta(seconds=round(time.time() - worker.started))
-        hand = f", now unit {', '.join(map(str, worker.in_hand[:3]))}" if worker.in_hand else ""
+        units = ", ".join(map(str, worker.in_hand[:3]))
+        hand = f", now unit{'s' * (len(worker.in_hand) > 1)} {units}" if worker.in_hand else ""
         return f"{worker}; {did} in {running}{hand}"
     ended = "died" if worker.state == "working" else worker.state
     why = f"\n         {worker.reason}" if worker.reason else ""

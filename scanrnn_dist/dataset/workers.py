@@ -63,7 +63,9 @@ class Worker:
         units: committed by it.
         rows: of these units.
         values: of these units, what steps are weighed by.
-        values_per_second: of late.
+        rows_in_hand: that are finished, of units that are not committed.
+        values_in_hand: of these rows, about.
+        values_per_second: finished of late.
         in_hand: units that it began and has not committed, some of them.
         reason: why it stopped, where it could say so.
     """
@@ -79,6 +81,8 @@ class Worker:
     units: int = 0
     rows: int = 0
     values: int = 0
+    rows_in_hand: int = 0
+    values_in_hand: int = 0
     values_per_second: float = 0.0
     in_hand: tuple[int, ...] = ()
     reason: str = ""
@@ -146,11 +150,19 @@ class Lock:
         """Which of how many."""
         return self._worker.share
 
-    def did(self, units: int, rows: int, values: int) -> None:
-        """Take note of units that were committed, to be told with the next beat."""
+    def finished(self, rows: int, values: int) -> None:
+        """Take note of rows that are finished, to be told with the next beat."""
         with self._changed:
             w = self._worker
-            self._worker = replace(w, units=w.units + units, rows=w.rows + rows, values=w.values + values)
+            self._worker = replace(w, rows_in_hand=w.rows_in_hand + rows, values_in_hand=w.values_in_hand + values)
+
+    def committed(self, rows: int, values: int) -> None:
+        """Take note of a unit that is committed, of whose rows `finished` was told before."""
+        with self._changed:
+            w = self._worker
+            w = replace(w, units=w.units + 1, rows=w.rows + rows, values=w.values + values)
+            left = max(0, w.values_in_hand - values)  # it is rounded at every chunk
+            self._worker = replace(w, rows_in_hand=w.rows_in_hand - rows, values_in_hand=left)
 
     def works_on(self, in_hand: Callable[[], list[int]]) -> None:
         """Ask this, at every beat, which units are in hand."""
@@ -169,7 +181,8 @@ class Lock:
         self._released.set()
         self._thread.join()
         if not self.is_lost:
-            self._worker = replace(self._worker, state=state, in_hand=(), reason=reason)
+            nothing: dict[str, Any] = {"in_hand": (), "rows_in_hand": 0, "values_in_hand": 0}
+            self._worker = replace(self._worker, state=state, reason=reason, **nothing)
             self._write()
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
@@ -189,8 +202,9 @@ class Lock:
     def _write(self) -> None:
         with self._changed:
             now, (then, values) = time.time(), self._history[0]
-            rate = (self._worker.values - values) / max(now - then, 1e-9)
-            self._history.append((now, self._worker.values))
+            done = self._worker.values + self._worker.values_in_hand
+            rate = max(0, done - values) / max(now - then, 1e-9)
+            self._history.append((now, done))
             in_hand = tuple(self._in_hand()[:8])
             self._worker = replace(self._worker, beat=now, values_per_second=rate, in_hand=in_hand)
             worker = self._worker
@@ -251,7 +265,7 @@ def _read(store: Store, name: str) -> Worker | None:
         told: dict[str, Any] = json.loads(store.read(f"{WORKERS}/{name}"))
         first, count = map(int, told["share"])
         kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "state", "reason"), str)
-        kinds |= dict.fromkeys(("pid", "units", "rows", "values"), int)
+        kinds |= dict.fromkeys(("pid", "units", "rows", "values", "rows_in_hand", "values_in_hand"), int)
         kinds |= dict.fromkeys(("started", "beat", "expiry_seconds", "values_per_second"), float)
         checked = {field: kind(told[field]) for field, kind in kinds.items()}
         return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))

@@ -91,9 +91,29 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
     for status in known:
         (worker,) = status.workers
         assert worker.units < status.units_committed  # the others were committed before
-        left = (1 - status.share_done) * (4 * 30 + 36 * 30) * sources.D
+        left = (1 - status.share_done) * (4 * 30 + 36 * 30) * sources.D - worker.values_in_hand
         assert status.seconds_left == pytest.approx(left / worker.values_per_second)
     assert "is_alive" in json.loads(json.dumps(known[-1].to_json()))["workers"][0]
+
+
+def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(tmp_path: Path, source: Path) -> None:
+    seen = []
+
+    def on_rows(_: int) -> None:
+        time.sleep(0.1)
+        seen.append(read_status(tmp_path / "out"))
+
+    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
+    known = [status for status in seen if status.units_committed == 0 and status.seconds_left is not None]
+    assert known
+    for status in known:
+        (worker,) = status.workers
+        assert 0 < worker.rows_in_hand <= 30 and worker.values_in_hand == 4 * sources.D * worker.rows_in_hand
+        left = (4 * 30 + 36 * 30) * sources.D - worker.values_in_hand
+        assert status.seconds_left == pytest.approx(left / worker.values_per_second)
+        assert f"0 units, 0 rows and {worker.rows_in_hand} in hand" in str(status)
+    (worker,) = read_status(tmp_path / "out").workers
+    assert (worker.units, worker.rows, worker.rows_in_hand, worker.values_in_hand) == (2, 60, 0, 0)
 
 
 def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
