@@ -26,19 +26,25 @@ FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
 
 
-def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
-    """Write architecture and weights as one safetensors file, whole or not at all; an existing one is replaced."""
+def encoder_content(kind: type, encoder: Any) -> bytes:
+    """Architecture and weights, as one safetensors file."""
     reason = why_no_file(kind, encoder)
     if reason is not None:
         raise ConfigError(f"The encoder cannot be written to a file: {reason}")
     metadata = {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
-    path = Path(path)
+    content: bytes = safetensors.numpy.save(variables_of(encoder), metadata)
+    return content
+
+
+def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
+    """Write an encoder's file, whole or not at all; an existing one is replaced."""
+    content, path = encoder_content(kind, encoder), Path(path)
     if not path.parent.is_dir():
         raise ConfigError(f"There is no folder {path.parent} to write {path.name} to.")
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(aside, "wb") as file:
-            file.write(safetensors.numpy.save(variables_of(encoder), metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -35,6 +34,7 @@ from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
 from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
+from scanrnn_dist.encoder_file import encoder_content
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.layered import LayeredEngine, engine_for, run_of
@@ -317,13 +317,11 @@ def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:
     """Keep the encoder with the records, if a file can hold it and none is there yet."""
     if manifest.has_encoder:
         return
-    with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
-        path = Path(folder) / "encoder.safetensors"
-        try:
-            encoder.save(path)
-        except ConfigError:
-            return  # a cell of the user's own: `verify` then asks for the encoder
-        manifest.store.write(ENCODER, path.read_bytes())
+    try:
+        content = encoder_content(Encoder, encoder)
+    except ConfigError:
+        return  # a cell of the user's own: `verify` then asks for the encoder
+    manifest.store.write(ENCODER, content)
 
 
 def _peak_memory_bytes() -> int:
