@@ -32,6 +32,7 @@ from scanrnn_dist.dataset.opening import OpenJob, check_apart, opened_job, plan_
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
 from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.store import Check
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.encoder_file import encoder_content
@@ -211,11 +212,11 @@ class _Work:
     def run(self, sharing: Sharing, on_start: Callable[[int, int], None] | None) -> tuple[int, int]:
         """Do what is this process's, unless all is done; rows that were committed before, and units that are left."""
         manifest, job, plan = self.opened.manifest, self.opened.job, self.opened.plan
-        _save_encoder(manifest, self.engine.encoder)
         if manifest.is_complete:
             return int(plan.units.rows.sum()), 0
         header = {"environment": _environment(self.engine), "devices": self.engine.devices}
         with Attempt(manifest, job, plan.units, sharing, header) as attempt:
+            _save_encoder(manifest, self.engine.encoder, attempt.check_job)
             rows_before, share = attempt.commits.rows, None
             for numbers, alone in attempt.work():
                 if on_start is not None and attempt.share != share:
@@ -313,7 +314,7 @@ def _environment(engine: Engine | LayeredEngine) -> dict[str, Any]:
     }
 
 
-def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:
+def _save_encoder(manifest: Manifest, encoder: Encoder, check: Check) -> None:
     """Keep the encoder with the records, if a file can hold it and none is there yet."""
     if manifest.has_encoder:
         return
@@ -321,7 +322,7 @@ def _save_encoder(manifest: Manifest, encoder: Encoder) -> None:
         content = encoder_content(Encoder, encoder)
     except ConfigError:
         return  # a cell of the user's own: `verify` then asks for the encoder
-    manifest.store.write(ENCODER, content)
+    manifest.store.write(ENCODER, content, check=check)
 
 
 def _peak_memory_bytes() -> int:

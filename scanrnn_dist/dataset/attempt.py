@@ -107,10 +107,12 @@ class Attempt:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
         reason = "" if error is None else f"{type(error).__name__}: {error}"[:500]
-        with nullcontext() if error is None else suppress(StoppedError):
-            self.log.end(reason or "done")
-        with nullcontext() if error is None else suppress(StoppedError):
-            self._lock.release(STOPPED if reason else DONE, reason)
+        try:
+            with nullcontext() if error is None else suppress(StoppedError):
+                self.log.end(reason or "done")
+        finally:
+            with nullcontext() if error is None else suppress(StoppedError):
+                self._lock.release(STOPPED if reason else DONE, reason)
 
     def work(self) -> Iterator[tuple[np.ndarray, bool]]:
         """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.
@@ -138,6 +140,7 @@ class Attempt:
             elif fatal:
                 raise self._fatal(fatal)
             elif not self._take_another(commits):
+                self.check_job()  # else what was done here would count for nobody
                 return
             self.commits = self._read_commits()
 
@@ -157,8 +160,9 @@ class Attempt:
         self._lock.check()
 
     def check_job(self) -> None:
-        """The same if another job took the place of this one; asked before anything gets its name."""
+        """The same, and if another job took the place of this one, by asking the store; before anything is named."""
         self._manifest.check_is(self._job)
+        self._lock.confirm()
 
     @property
     def share(self) -> Share:
@@ -213,7 +217,7 @@ class Attempt:
         self.check_job()
         if not self._manifest.is_complete:
             totals = {"rows": commits.rows, "parts": commits.units, "attempts": len(commits.headers)}
-            self._manifest.write_success(commits.to_parquet(), totals)
+            self._manifest.write_success(commits.to_parquet(), totals, self.check_job)
 
     def _take_another(self, commits: Commits) -> bool:
         """Take over a share that has units left and nobody alive; waits while somebody works on one that has.

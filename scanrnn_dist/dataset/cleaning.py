@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store, this_host
 from scanrnn_dist.dataset.local_store import ASIDE
-from scanrnn_dist.dataset.manifest import RECORDS, RESTART, Manifest, part_name
+from scanrnn_dist.dataset.manifest import PLAN, RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import PART, finish_publishing, replacing, restart_of
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Check, Store
 from scanrnn_dist.dataset.workers import REPLACING, WORKERS, living_workers, lock_names, runs
 
 _ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
-_PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,16 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
         left += [] if job is None or is_worked_on or new.is_complete else _unrecorded(manifest)
         return _removed(store, left, dry_run)
     finish_publishing(manifest)
-    with replacing(manifest):
-        return _removed(store, [*left, *_unrecorded(manifest)], dry_run)
+    with replacing(manifest) as lock:
+        return _removed(store, [*left, *_unrecorded(manifest)], dry_run, lock.confirm)
 
 
-def _removed(store: Store, names: list[str], dry_run: bool) -> Cleaning:
+def _removed(store: Store, names: list[str], dry_run: bool, check: Check = lambda: None) -> Cleaning:
     """Remove these, or do not."""
     sizes = store.below()
     there = tuple(sorted(name for name in set(names) if name in sizes))
     for name in () if dry_run else there:
+        check()
         store.delete(name)
     return Cleaning(store.root, there, sum(sizes[name] for name in there), not dry_run)
 
@@ -98,13 +98,14 @@ def _unrecorded(manifest: Manifest) -> Iterator[str]:
     """Names that nobody at work and no record stands for."""
     store, job = manifest.store, manifest.read_job()
     for name, _ in store.entries(RECORDS):
-        match = _PLAN.fullmatch(f"{RECORDS}/{name}")
+        match = PLAN.fullmatch(f"{RECORDS}/{name}")
         if match and not job["plan"][f"{match[1]}.parquet"].startswith(match[2]):
             yield f"{RECORDS}/{name}"
     if manifest.is_complete:
         yield from (name for name in store.below(WORKERS) if not name.startswith(lock_names(REPLACING)))
         return
     rows, _ = read_weights(manifest.read_plan(job, UNITS))
+    parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
     commits = read_commits(store, job["id"], rows)
     recorded = {part_name(unit, commits.units) for unit in commits.committed.tolist()}
-    yield from (name for name, _ in store.entries() if PART.fullmatch(name) and name not in recorded)
+    yield from (name for name in parts if name not in recorded)

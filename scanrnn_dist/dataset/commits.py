@@ -228,7 +228,10 @@ class _AttemptRead(NamedTuple):
 
 def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _AttemptRead | None:
     """The log of an attempt; None if it is at another job, or died before it had said at which."""
-    contents = [store.read(name) for name in names]
+    try:
+        contents = [store.read(name) for name in names]
+    except FileNotFoundError:  # removed since it was listed, as where a restart takes the place of the job
+        return None
     content = contents[0] if len(contents) == 1 else b"".join(contents)
     whole = content.rfind(b"\n") + 1
     header = _header(store, names[0], content)

@@ -9,9 +9,11 @@ after 6 s of errors, and after 3 s without a byte it takes a slow answer for a l
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,6 +30,7 @@ REQUEST_SECONDS = 30.0
 does not."""
 CONNECT_SECONDS = 5.0
 _FIRST_WAIT_SECONDS = 0.025
+_LOOK_AT_RETRY = 2
 _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
 
 
@@ -110,7 +113,7 @@ class _S3File:
     """
 
     def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
-        self._path = path
+        self._path, self._filesystem = path, filesystem
         try:
             self._file = file = filesystem.open_input_file(path)
         except FileNotFoundError:
@@ -137,9 +140,17 @@ class _S3File:
             except OSError as error:
                 if retry == RETRIES or "Failed to flush response stream" not in str(error):
                     raise self._stopped(error) from error
+                if retry == _LOOK_AT_RETRY and self._is_gone():
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from error
             time.sleep(_FIRST_WAIT_SECONDS * 2**retry)
             self._file.seek(start)
         raise AssertionError
+
+    def _is_gone(self) -> bool:
+        """Whether the error whose text was lost is that the object was removed since it was opened."""
+        with suppress(OSError):
+            return bool(self._filesystem.get_file_info(self._path).type == fs.FileType.NotFound)
+        return False
 
     def _stopped(self, error: OSError) -> StoppedError:
         return StoppedError(

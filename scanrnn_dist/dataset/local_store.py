@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from scanrnn_dist.dataset import store
-from scanrnn_dist.dataset.store import Log, Part, stopping
+from scanrnn_dist.dataset.store import Check, Log, Part, stopping
 
 ASIDE = "_scanrnn/aside"
 """The folder of what has no name yet, in the same file system, so that it is named by a rename."""
@@ -78,9 +78,11 @@ class LocalStore:
         with stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)):
             return pa.OSFile(self.path(name))
 
-    def write(self, name: str, content: bytes, durable: bool = True) -> None:
+    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         """As in `Store`."""
         with self._aside(name, content, durable) as (aside, path):
+            if check is not None:
+                check()
             store.step("rename", name)
             os.replace(aside, path)
             if durable:

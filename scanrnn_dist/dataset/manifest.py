@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.dataset.plan_records import hashes_of
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Check, Store
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 RECORDS = "_scanrnn"
@@ -38,6 +39,7 @@ JOB = f"{RECORDS}/job.json"
 ENCODER = f"{RECORDS}/encoder.safetensors"
 PARTS = f"{RECORDS}/parts.parquet"
 RESTART = f"{RECORDS}/restart"
+PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
 JOB_FORMAT = "scanrnn_dist.job/2"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
@@ -85,12 +87,6 @@ class Manifest:
         """Whether the encoder is with the records."""
         return self.store.exists(ENCODER)
 
-    @property
-    def parts_told(self) -> int:
-        """How many parts a finished job says to have."""
-        totals = self._checked_object(SUCCESS, self.store.read(SUCCESS), {"parts"})
-        return int(totals["parts"])
-
     def check_is_free(self) -> None:
         """Raise `ConfigError` if the destination holds anything but records without a job."""
         held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
@@ -118,7 +114,12 @@ class Manifest:
         for name, content in plan.items():
             self.store.write(self._plan_name(name, hashes), content)
         self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
-        return self.read_job()
+        stands = self.find_job()
+        if stands is None:
+            raise StoppedError(
+                f"{self.store.path(JOB)} was removed as soon as it was written. Start the command again."
+            )
+        return stands
 
     def read_job(self) -> dict[str, Any]:
         """What is to be done; raises `ConfigError` where no job was ever started."""
@@ -154,19 +155,26 @@ class Manifest:
                 raise DataError(f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}.")
         return records
 
-    def write_success(self, parts: bytes, totals: dict[str, Any]) -> None:
+    def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:
         """Say that the job is finished; the last thing that is written."""
-        self.store.write(PARTS, parts)
-        content = {"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}
-        self.store.write(SUCCESS, json.dumps(content, indent=1).encode())
+        self.store.write(PARTS, parts, check=check)
+        self.write_totals({"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
 
-    def read_success(self) -> tuple[dict[str, Any], bytes]:
-        """The totals, and the list of parts; `DataError` if the job was not finished or the list changed since."""
+    def write_totals(self, totals: dict[str, Any], check: Check | None = None) -> None:
+        """The last step of `write_success`."""
+        self.store.write(SUCCESS, json.dumps(totals, indent=1).encode(), check=check)
+
+    def read_totals(self) -> dict[str, Any]:
+        """What a finished job says of itself; `DataError` if it was not finished."""
         try:
             content = self.store.read(SUCCESS)
         except FileNotFoundError as error:
             raise DataError(f"{self.store.root} is not finished: there is no {SUCCESS}.") from error
-        totals = self._checked_object(SUCCESS, content, {"parts_sha256", "rows", "parts"})
+        return self._checked_object(SUCCESS, content, {"parts_sha256", "rows", "parts"})
+
+    def read_success(self) -> tuple[dict[str, Any], bytes]:
+        """The totals, and the list of parts; `DataError` if the job was not finished or the list changed since."""
+        totals = self.read_totals()
         try:
             parts = self.store.read(PARTS)
         except FileNotFoundError:

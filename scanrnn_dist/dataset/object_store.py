@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -14,7 +15,7 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.filesystems import open_input_file
-from scanrnn_dist.dataset.store import Log, Part, stopping
+from scanrnn_dist.dataset.store import Check, Log, Part, stopping
 
 UPLOAD_BYTES = 8 << 20
 SEGMENT_LINES = 1000
@@ -72,8 +73,10 @@ class ObjectStore:
         """As in `Store`."""
         return open_input_file(self.filesystem, self._key(name))
 
-    def write(self, name: str, content: bytes, durable: bool = True) -> None:
+    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         """As in `Store`."""
+        if check is not None:
+            check()
         with stopping(self.path(name)):
             store.step("write", name)
             self.upload(name, iter([content]))
@@ -106,7 +109,8 @@ class ObjectStore:
         with stopping(self.path(name)):
             store.step("delete", name)
             if self.exists(name):
-                self.filesystem.delete_file(self._key(name))
+                with suppress(FileNotFoundError):  # another process removed it just now
+                    self.filesystem.delete_file(self._key(name))
 
     def sync(self, folder: str = "") -> None:
         """As in `Store`; every request that was answered is durable."""
@@ -116,7 +120,8 @@ class ObjectStore:
         if self.below(folder):
             with stopping(self.path(folder)):
                 store.step("delete", folder)
-                self.filesystem.delete_dir(self._key(folder))
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_dir(self._key(folder))
 
     def upload(self, name: str, pieces: Iterator[bytes]) -> None:
         """Make an object of these pieces.

@@ -127,7 +127,13 @@ def _open(
     """The job that is recorded, if it is this one, or this one, recorded now."""
     hashes = plan.recorded
     if recorded is None:
-        manifest.check_is_free()
+        try:
+            manifest.check_is_free()
+        except ConfigError:
+            recorded = manifest.find_job()  # begun, since it was looked for, by another process
+            if recorded is None:
+                raise
+    if recorded is None:
         records = plan.to_records()
         hashes, recorded = hashes_of(records), manifest.create_job(job, records, replaces)
     differences = list(_differing(recorded, job, allow_mixed))

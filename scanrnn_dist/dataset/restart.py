@@ -5,21 +5,28 @@ the new one is. Whoever restarts, publishes or cleans holds a lock of the destin
 begins an attempt there; so no two publish at once, and nobody works on what is being replaced.
 
 Publishing may be cut short at any point, and is then done to its end by the next command on the destination: every move
-was made or not, and what says that the new output is complete goes last.
+was made or not, and what says that the new output is complete goes last. It may also go on after a pause so long that
+another one ended it. So only what the new output does not name is removed, by a list that is made first; the lock is
+confirmed before every step; and `job.json` is replaced early, by which a process that still works on the old job learns
+of it before it names anything. In a folder what such a one had written aside by then is removed, and cannot be named.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.local_store import ASIDE
-from scanrnn_dist.dataset.manifest import JOB, PARTS, RECORDS, RESTART, SUCCESS, Manifest, part_name
+from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, RECORDS, RESTART, SUCCESS, Manifest, part_name
+from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
+_COMING = "coming"
+"""Of the totals of a restart that is being published: the names of its records, moved or not."""
 PART = re.compile(r"part-\d{5,}\.parquet")
 
 
@@ -64,23 +71,67 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     new, store = restart_of(manifest), manifest.store
     if not new.is_complete:
         return False
-    lock.check()
+    lock.confirm()
     _check_idle(manifest)
-    success = new.store.read(SUCCESS)
     _check_parts(manifest, new)
-    store.delete(SUCCESS)
+    totals, coming = _begun(new)
+    delete = _confirmed(lock, store.delete)
+    take = _confirmed(lock, lambda name: _take(store, name))
+    delete(SUCCESS)
     store.sync()
-    parts = new.parts_told
-    names = {part_name(unit, parts) for unit in range(parts)}
+    for name in [*filter(PLAN.fullmatch, coming), JOB]:
+        take(name)
+    for name in store.below(ASIDE):
+        if f".{store.attempt}." not in name:
+            delete(name)
+    names = {part_name(unit, totals["parts"]) for unit in range(totals["parts"])}
     for name in sorted(names.intersection(name for name, _ in new.store.entries())):
-        store.move(f"{RESTART}/{name}", name)
+        take(name)
     for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in names):
-        store.delete(name)
-    store.sync()
-    _replace_records(manifest, new)
-    store.write(SUCCESS, success)
+        delete(name)
+    for name in coming:
+        take(name)
+    kept = (f"{RESTART}/", f"{ASIDE}/", lock_names(REPLACING))
+    for name in sorted(set(store.below(RECORDS)) - set(coming)):
+        if not name.startswith(kept):
+            delete(name)
+    for folder in {"", *(name.rpartition("/")[0] for name in coming)}:
+        store.sync(folder)
+    manifest.write_totals(totals, lock.confirm)
+    told = f"{RESTART}/{SUCCESS}"
+    for name in sorted(store.below(RESTART), key=lambda name: name == told):
+        delete(name)
     store.delete_below(RESTART)
     return True
+
+
+def _begun(new: Manifest) -> tuple[dict[str, Any], list[str]]:
+    """The totals of a complete restart, and the names of its records, also of those that were moved already."""
+    totals = new.read_totals()
+    if _COMING not in totals:
+        names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
+        if JOB not in names:
+            raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
+        totals[_COMING] = names
+        new.write_totals(totals)
+    coming = totals.pop(_COMING)
+    return totals, coming
+
+
+def _confirmed(lock: Lock, step: Callable[[str], None]) -> Callable[[str], None]:
+    """The step, taken by the owner of the lock alone."""
+
+    def confirmed(name: str) -> None:
+        lock.confirm()
+        step(name)
+
+    return confirmed
+
+
+def _take(store: Store, name: str) -> None:
+    """Give a file of the restart its place, unless that was done."""
+    if store.exists(f"{RESTART}/{name}"):
+        store.move(f"{RESTART}/{name}", name)
 
 
 def _check_idle(manifest: Manifest) -> None:
@@ -103,21 +154,3 @@ def _check_parts(manifest: Manifest, new: Manifest) -> None:
                 f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old "
                 f"one. Remove {new.store.root} and begin with --restart again."
             )
-
-
-def _replace_records(manifest: Manifest, new: Manifest) -> None:
-    """Old records go, the old job's own last; then the new ones come, the new job's own last.
-
-    So which of the two `job.json` are there tells what a crash has left to do.
-    """
-    store = manifest.store
-    coming = sorted(new.store.below(RECORDS), key=lambda name: (name == JOB, name))
-    # In a bucket a move is a copy, then a deletion: between the two, both are the new job's, and nothing old is left.
-    if JOB in coming and store.exists(JOB) and store.read(JOB) != new.store.read(JOB):
-        kept = (f"{RESTART}/", f"{ASIDE}/", lock_names(REPLACING))
-        for name in sorted(store.below(RECORDS), key=lambda name: (name == JOB, name)):
-            if not name.startswith(kept):
-                store.delete(name)
-    for name in coming:
-        if not name.startswith(f"{ASIDE}/"):
-            store.move(f"{RESTART}/{name}", name)

@@ -16,7 +16,7 @@ attempt is named, `destination.py`'s.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -33,6 +33,10 @@ _REMEDIES = {
     errno.ENOENT: "Something removed it, or what it was in: bring that back",
     errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
 }
+
+
+Check = Callable[[], None]
+"""Raises if the writer has lost its right to write."""
 
 
 def step(kind: str, name: str) -> None:
@@ -118,8 +122,8 @@ class Store(Protocol):
     def open_input(self, name: str) -> pa.NativeFile:
         """A file to read from at any place; `FileNotFoundError` if there is none."""
 
-    def write(self, name: str, content: bytes, durable: bool = True) -> None:
-        """Write a small file whole or not at all."""
+    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
+        """Write a small file whole or not at all; `check` is called once nothing is left but to name it."""
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file where none stands; whether it was."""

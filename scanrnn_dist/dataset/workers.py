@@ -4,11 +4,12 @@
 
 The owner writes the file anew every few seconds; with it goes how far it is, for `scanrnn status`. One that ended says
 so. One that died is told by its process where that ran on this machine, elsewhere by the age of its last beat. Whoever
-takes a share over writes the file with the next number; an owner that finds a higher number than its own has lost the
-share, and stops.
+takes a share over writes the file with the next number and removes the earlier ones; an owner whose file is gone, tells
+of another or is not the last has lost the share, and stops.
 
-A lock here saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store that
-cannot write exclusively, compute some parts twice, with the same bytes.
+A lock of a share saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store
+that cannot write exclusively, compute some parts twice, with the same bytes. Whoever changes more than a part
+(`restart.py`, `cleaning.py`) asks for its lock again before every step.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ EXPIRY_SECONDS = 60.0
 """A lock whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
 shorter, and a person waits so long for the job of another machine that died."""
 BEATS_PER_EXPIRY = 20
+READINGS = 5
 RATE_BEATS = 100
 """The rate that is told is that of the last so many beats, 5 minutes."""
 WORKING, STOPPED, DONE = "working", "stopped", "done"
@@ -55,6 +58,7 @@ class Worker:
         attempt: its name.
         host: where it runs.
         pid: its process there.
+        machine: what knows of that process, see `this_machine`.
         share: which of how many.
         state: "working"; "stopped" before all was done; or "done".
         started: seconds since 1970.
@@ -84,6 +88,7 @@ class Worker:
     rows_in_hand: int = 0
     values_in_hand: int = 0
     values_per_second: float = 0.0
+    machine: str = ""
     in_hand: tuple[int, ...] = ()
     reason: str = ""
 
@@ -93,7 +98,7 @@ class Worker:
         # A clock that is ahead of this one by more than the expiry is as little to be believed as an old beat.
         if self.state != WORKING or abs(time.time() - self.beat) > self.expiry_seconds:
             return False
-        return self.host != socket.gethostname() or runs(self.pid)
+        return self.machine != this_machine() or runs(self.pid)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, last heard of {max(0, time.time() - self.beat):.0f} s ago"
@@ -136,7 +141,10 @@ class Lock:
         self.is_lost = False
         self._store = store
         now, pid = time.time(), os.getpid()
-        self._worker = Worker(store.attempt, socket.gethostname(), pid, share, WORKING, now, now, expiry_seconds)
+        host, machine = socket.gethostname(), this_machine()
+        self._worker = Worker(
+            store.attempt, host, pid, share, WORKING, now, now, machine=machine, expiry_seconds=expiry_seconds
+        )
         self._number = _acquire(store, self._worker)
         self._history = deque([(now, 0)], maxlen=RATE_BEATS)
         self._changed = threading.Lock()
@@ -169,18 +177,24 @@ class Lock:
         self._in_hand = in_hand
 
     def check(self) -> None:
-        """Raise `StoppedError` if another process has taken the share."""
+        """Raise `StoppedError` if this is known not to be the owner any more."""
         if self.is_lost:
             raise StoppedError(
-                f"Another process has taken over {_what(self.share)} of {self._store.root}, since this one was "
-                f"not heard of for {self._worker.expiry_seconds:.0f} s. It goes on there; nothing was lost."
+                f"{_what(self.share)} of {self._store.root} is not this process's any more: it was not heard of for "
+                f"{self._worker.expiry_seconds:g} s and another one took over, or its file was removed. Nothing was "
+                "lost; `scanrnn status` shows who is at work."
             )
+
+    def confirm(self) -> None:
+        """The same, but asks the store: before whatever an owner must not do that has lost its share unawares."""
+        self.is_lost = self.is_lost or not self._is_mine()
+        self.check()
 
     def release(self, state: str, reason: str = "") -> None:
         """Say how it ended, and beat no more."""
         self._released.set()
         self._thread.join()
-        if not self.is_lost:
+        if not self.is_lost and self._is_mine():
             nothing: dict[str, Any] = {"in_hand": (), "rows_in_hand": 0, "values_in_hand": 0}
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
             self._write()
@@ -190,14 +204,23 @@ class Lock:
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
             try:
-                self.is_lost = self._number < max(_numbers(self._store, self.share), default=0)
-                if self.is_lost:
+                if self.is_lost or not self._is_mine():
+                    self.is_lost = True
                     return
                 self._write()
             except (ScanRNNError, OSError) as error:
                 # A lock that cannot be kept is one that others may take, which loses nothing; a store that refuses
                 # everything ends the job when the next part is written.
                 logger.warning("The lock of %s could not be written: %s", _what(self.share), error)
+
+    def _is_mine(self) -> bool:
+        """Whether this is still the owner."""
+        told = _read(self._store, _file(self.share, self._number).rpartition("/")[2])
+        if told is None or told.attempt != self._worker.attempt:
+            return False
+        # Of the whole destination: once the others may think this one dead, they do not look for its lock any more.
+        is_old = time.time() - self._worker.beat > self._worker.expiry_seconds and self.share == REPLACING
+        return not is_old and self._number >= max(_numbers(self._store, self.share), default=0)
 
     def _write(self) -> None:
         with self._changed:
@@ -260,21 +283,49 @@ def _numbers(store: Store, share: Share) -> list[int]:
 
 
 def _read(store: Store, name: str) -> Worker | None:
-    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood."""
+    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood.
+
+    In a bucket a file that is written anew between the question for its size and its reading comes cut.
+    """
+    for _ in range(READINGS):
+        try:
+            content = store.read(f"{WORKERS}/{name}")
+        except FileNotFoundError:
+            return None
+        worker = _understood(content)
+        if worker is not None:
+            return worker
+        time.sleep(0.01)
+    return None
+
+
+def _understood(content: bytes) -> Worker | None:
     try:
-        told: dict[str, Any] = json.loads(store.read(f"{WORKERS}/{name}"))
+        told: dict[str, Any] = json.loads(content)
         first, count = map(int, told["share"])
-        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "state", "reason"), str)
+        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "machine", "state", "reason"), str)
         kinds |= dict.fromkeys(("pid", "units", "rows", "values", "rows_in_hand", "values_in_hand"), int)
         kinds |= dict.fromkeys(("started", "beat", "expiry_seconds", "values_per_second"), float)
-        checked = {field: kind(told[field]) for field, kind in kinds.items()}
+        checked = {field: kind(told[field]) for field, kind in kinds.items() if field in told}
         return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 
 def _content(worker: Worker) -> bytes:
     return json.dumps(asdict(worker)).encode()
+
+
+@cache
+def this_machine() -> str:
+    """Where a process number means the same process: this boot of this machine, and on Linux this container.
+
+    Not the host's name, which containers may share.
+    """
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
 
 
 def runs(pid: int) -> bool:
