@@ -146,7 +146,7 @@ def plan(
 
     planned = plan_job(_one_or_many(source), **_given(column=column, keep=_names(keep), rows_per_part=rows_per_part))
     sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    print(_described(planned, _encoder(planned, encoder, hidden, 0), sizes))
+    _print_result(_described(planned, _encoder(planned, encoder, hidden, 0), sizes))
 
 
 @app.command()
@@ -208,7 +208,7 @@ def featurize(
         report = _featurize(planned, chosen, destination, sizes, **options, **flags)
     if profile is not None:
         _to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
-    print(json.dumps(dataclasses.asdict(report)) if as_json else report)
+    _print_result(dataclasses.asdict(report) if as_json else report)
 
 
 @app.command()
@@ -246,7 +246,7 @@ def bench(
     tuning = tune_shape(
         chosen, read_sample(planned, chosen), start=shape, say=_to_stderr, candidates=vary, **_given(rounds=rounds)
     )
-    print(json.dumps(dataclasses.asdict(tuning)) if as_json else tuning)
+    _print_result(dataclasses.asdict(tuning) if as_json else tuning)
 
 
 @app.command()
@@ -262,7 +262,7 @@ def verify(
     from scanrnn_dist.verify import verify as verify_output
 
     result = verify_output(destination, sample=sample, seed=seed)
-    print(json.dumps(dataclasses.asdict(result)) if as_json else result)
+    _print_result(dataclasses.asdict(result) if as_json else result)
 
 
 @app.command()
@@ -271,7 +271,7 @@ def status(destination: Output, as_json: Json = False) -> None:
     from scanrnn_dist.dataset.status import read_status
 
     found = read_status(destination)
-    print(json.dumps(found.to_json()) if as_json else found)
+    _print_result(found.to_json() if as_json else found)
 
 
 @app.command()
@@ -284,25 +284,30 @@ def clean(
     from scanrnn_dist.dataset.cleaning import clean as clean_output
 
     result = clean_output(destination, dry_run=dry_run)
-    print(json.dumps(dataclasses.asdict(result)) if as_json else result)
+    _print_result(dataclasses.asdict(result) if as_json else result)
 
 
 def main() -> None:
     """Run the command line and end the process with the exit code that fits."""
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-    if code == StoppedError.exit_code:
-        os._exit(code)  # what was interrupted may be anywhere, and waiting for its threads serves nobody
-    sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):  # None where it was closed before the start
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            pass  # whoever read it has gone, as `head` does
+        except OSError:
+            code = code or StoppedError.exit_code  # `_print_result` has told
+    # Without Python's own end: what was interrupted may be anywhere, and waiting for its threads serves nobody. Also, a
+    # thread of pyarrow that lets go of Python's bytes then ends the process by SIGABRT: 3 of 40 `verify`, under load.
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _SIGNALS.handle)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` does
+            signal.signal(number, _SIGNALS.handle)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:
@@ -310,6 +315,12 @@ def run(arguments: list[str]) -> int:
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        return _out_of_memory(error)
+    except RuntimeError as error:  # JAX's
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _out_of_memory(error)
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD:
             _forget_stdout()
@@ -326,8 +337,17 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _out_of_memory(error: Exception) -> int:
+    print(
+        f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Choose fewer --lanes, "
+        f"--window-blocks or --hidden, or find more memory. {STOPPED}",
+        file=sys.stderr,
+    )
+    return StoppedError.exit_code
+
+
 class _Signals:
-    """SIGTERM and SIGINT. While a job runs they raise, so that it ends in order; else, and the second time, they exit.
+    """SIGTERM, SIGINT, SIGHUP. While a job runs they raise, and it ends in order; else, and the second time, they exit.
 
     What a handler raises can be lost: Python drops it inside a callback of the garbage collector, and JAX has one. So
     it is remembered, and `check` raises it again.
@@ -394,6 +414,18 @@ def _use_cache(folder: Path | None) -> None:
 def _check_one_encoder(encoder: Path | None, hidden: int | None) -> None:
     if encoder is not None and hidden is not None:
         raise ConfigError("Give either --hidden or --encoder FILE; not both.")
+
+
+def _print_result(result: Any) -> None:
+    """A result for people, or a dictionary as JSON."""
+    try:
+        print(json.dumps(result) if isinstance(result, dict) else result, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoppedError(
+            f"The result could not be printed: {error.strerror}. What was committed is whole."
+        ) from error
 
 
 def _to_stderr(line: str) -> None:

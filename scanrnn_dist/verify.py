@@ -131,7 +131,7 @@ def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[s
     visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
     surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}
     if surplus:
-        raise DataError(f"{store.root} holds files that no unit made: {sorted(surplus)[:5]}.")
+        raise DataError(f"{store.root} holds files that no unit made: {sorted(surplus)[:5]}. Move them elsewhere.")
     if rows.sum() != totals["rows"]:
         raise DataError(f"{store.root}: the parts hold other rows than the {totals['rows']} of the job.")
 

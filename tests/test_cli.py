@@ -52,7 +52,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
     monkeypatch.setenv("COLUMNS", "120")
     sources.compile_once(monkeypatch)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -347,6 +347,31 @@ def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, caps
     assert run.stdout.strip() == "0" and not run.stderr
 
 
+def test_a_result_that_cannot_be_printed_is_told(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    run = subprocess.run(["bash", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert run.returncode == 4 and run.stderr.startswith(
+        "StoppedError: The result could not be printed: No space left on device."
+    )
+    run = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", [MemoryError("16 TiB"), RuntimeError("RESOURCE_EXHAUSTED: 16 TiB")])
+def test_too_little_memory_ends_with_4(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job, "featurize", fails)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert said.startswith("Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
+
+
 @pytest.fixture(scope="module")
 def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small to write and some ten seconds to scan: the same 200,000 steps in every row group."""
@@ -361,7 +386,7 @@ def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
     tmp_path: Path, large_source: Path, number: signal.Signals
 ) -> None:

@@ -195,6 +195,27 @@ def test_another_job_is_refused_with_the_difference_and_nothing_changes(
     assert entries(tmp_path / "out") == before
 
 
+def test_a_job_of_which_nothing_was_done_gives_way_to_another(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+
+    def stop(_: int) -> None:
+        raise StoppedError("SIGTERM")
+
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        featurize(source, out, rows_per_part=5, on_rows=stop)
+    held_by(open_store(out))
+    with pytest.raises(ConfigError, match="holds a job that differs"):
+        featurize(source, out, encoder_of(seed=9), rows_per_part=10)
+    (out / WORKERS / "1-of-1.000009.json").unlink()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds a job that differs"):
+        featurize(source, out, encoder_of(seed=9), rows_per_part=10)
+    (out / "notes.txt").unlink()
+    assert featurize(source, out, encoder_of(seed=9), rows_per_part=10).rows_before == 0
+    assert verify(out).rows == ROWS
+    assert set(clean(out, dry_run=True).names) >= {name for name in clean(out).names if "units-" in name}
+
+
 def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
     with pytest.raises(ConfigError, match=r": source was '.*in' and is '.*a\.parquet'"):
@@ -581,6 +602,12 @@ def test_a_share_that_stopped_is_stolen_and_one_that_never_began_is_not(
     assert not report.is_complete and report.units_left == (owners == 2).sum() > 0
     featurize(source, out, rows_per_part=5, sharing=Sharing((3, 3)))
     assert_whole(out, undisturbed)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_expiry_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError, match=r"expiry_seconds is .*; expected more than 0, at most 1e\+06"):
+        Sharing(expiry_seconds=seconds)
 
 
 def test_a_share_that_is_worked_on_is_refused(tmp_path: Path, source: Path) -> None:

@@ -32,6 +32,7 @@ from scanrnn_dist.dataset.workers import (
 )
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
 
+MOST_SECONDS = 1e6
 ROUNDS = 3
 """Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
 
@@ -61,8 +62,10 @@ class Sharing:
         index, count = self.share
         if not 1 <= index <= count:
             raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
-        if not self.expiry_seconds > 0:
-            raise ConfigError(f"expiry_seconds is {self.expiry_seconds}; expected more than 0.")
+        if not 0 < self.expiry_seconds <= MOST_SECONDS:
+            raise ConfigError(
+                f"expiry_seconds is {self.expiry_seconds}; expected more than 0, at most {MOST_SECONDS:g}."
+            )
 
 
 class Attempt:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
@@ -104,6 +105,7 @@ class Commits:
         headers: the first line of the log of every attempt there was.
         deaths: of each unit that is not committed, how often an attempt died that had begun it.
         alone: of each, how often it was worked on alone when that happened.
+        by_attempt: units and rows that each attempt committed.
     """
 
     records: pa.Table
@@ -111,6 +113,7 @@ class Commits:
     headers: tuple[dict[str, Any], ...]
     deaths: dict[int, int]
     alone: dict[int, int]
+    by_attempt: dict[str, tuple[int, int]]
 
     @property
     def committed(self) -> np.ndarray:
@@ -190,7 +193,9 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
     deaths, alone = _deaths([log for log in logs if not log.is_ended and log.attempt not in alive], committed)
-    return Commits(records, len(rows), tuple(log.header for log in logs), deaths, alone)
+    headers = tuple(log.header for log in logs)
+    by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
+    return Commits(records, len(rows), headers, deaths, alone, by_attempt)
 
 
 def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:

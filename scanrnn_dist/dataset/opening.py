@@ -6,6 +6,7 @@ otherwise is the environment: device kind, flags and versions, which may change 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,14 +19,15 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.filesystems import resolve
-from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.manifest import ENCODER, JOB, RECORDS, Manifest
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.dataset.workers import EXPIRY_SECONDS
+from scanrnn_dist.dataset.workers import EXPIRY_SECONDS, living_workers
 from scanrnn_dist.errors import ConfigError, DataError
 
 ENVIRONMENT = "environment"
+logger = logging.getLogger("scanrnn_dist")
 _COMPARED = ("encoder", "options", "window")
 
 
@@ -137,6 +139,10 @@ def _open(
         records = plan.to_records()
         hashes, recorded = hashes_of(records), manifest.create_job(job, records, replaces)
     differences = list(_differing(recorded, job, allow_mixed))
+    if differences and not _was_begun(manifest):
+        logger.info("%s held a job of which nothing was done yet; this one takes its place.", manifest.store.root)
+        _forget(manifest)
+        return _open(manifest, None, job, plan, allow_mixed, replaces)
     if differences:
         may_differ = not list(_differing(recorded, job, allow_mixed=True))
         hint = " --allow-mixed goes on all the same, with bits that may differ." if may_differ else ""
@@ -164,13 +170,33 @@ def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
     for given in [plan.given] if isinstance(plan.given, str) else ():
         name = resolve(given)[2].rstrip("/")
         is_folder = filesystem.get_file_info(name).type == fs.FileType.Directory
-        in_glob = "**" in given and fnmatch(f"{resolved}/part-00000.parquet", given)
-        if (is_folder and _is_within(resolved, real(name))) or in_glob:
+        if (is_folder and _is_within(resolved, real(name))) or _matches(f"{resolved}/part-00000.parquet", given):
             raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a glob finds a path; with `**`, in which folders may be missing, about."""
+    names, patterns = path.split("/"), pattern.split("/")
+    if "**" in patterns:
+        return fnmatch(path, pattern)
+    return len(names) == len(patterns) and all(map(fnmatch, names, patterns))
 
 
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _was_begun(manifest: Manifest) -> bool:
+    """Whether there is a part, or somebody who makes one."""
+    return any(name != f"{RECORDS}/" for name, _ in manifest.store.entries()) or bool(living_workers(manifest.store))
+
+
+def _forget(manifest: Manifest) -> None:
+    """Remove a job of which nothing was done."""
+    with replacing(manifest) as lock:
+        for name in (ENCODER, JOB):
+            lock.confirm()
+            manifest.store.delete(name)
 
 
 def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) -> dict[str, Any] | None:
@@ -196,14 +222,15 @@ def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed:
     """What differs, in words. Of encoders their fingerprint tells, their architecture only says how."""
     for name in _COMPARED if allow_mixed else (*_COMPARED, ENVIRONMENT):
         before, now = recorded.get(name, {}), job[name]
+        if name == "window" and recorded.get("encoder") != job["encoder"]:
+            continue  # it follows from the encoder's size
         if name != "encoder":
             yield from _others("", before, now)
         elif before.get("fingerprint") != now["fingerprint"]:
             others = list(_others("encoder.", before.get("architecture", {}), now["architecture"]))
             prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
-            yield from others or [
-                f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
-            ]
+            weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
+            yield from others or [f"{weights} (the job keeps its own as {ENCODER})"]
 
 
 def _others(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from scanrnn_dist.dataset.commits import read_commits
+from scanrnn_dist.dataset.commits import Commits, read_commits
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import restart_of
-from scanrnn_dist.dataset.workers import REPLACING, Worker, read_workers
+from scanrnn_dist.dataset.workers import REPLACING, Share, Worker, read_workers
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Status:
         workers = [{**asdict(worker), "is_alive": worker.is_alive} for worker in self.workers]
         return {**asdict(self), "workers": workers, "restart": self.restart and self.restart.to_json()}
 
+    def _not_begun(self) -> list[Share]:
+        """The shares that never had an owner, where all that had one are of the same division."""
+        seen = {worker.share for worker in self.workers}
+        counts = {count for _, count in seen}
+        return [(k, n) for n in counts for k in range(1, n + 1) if (k, n) not in seen] if len(counts) == 1 else []
+
     def _lines(self) -> Iterator[str]:
         yield f"{self.destination}: {self.state}"
         yield (
@@ -75,6 +81,8 @@ class Status:
             yield f"rate     {self.rows_per_second:,.0f} rows/s; {left} left, until {end:%Y-%m-%d %H:%M}"
         for worker in self.workers:
             yield f"share    {worker.share[0]}/{worker.share[1]}: {_doing(worker)}"
+        if self.state != "complete":
+            yield from (f"share    {index}/{count}: nobody has begun it" for index, count in self._not_begun()[:8])
         if self.environments > 1:
             yield f"mixed    computed in {self.environments} environments, which may have given other bits"
         if self.fatal_units:
@@ -101,6 +109,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
     workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
     alive = [worker for worker in workers if worker.is_alive]
     commits = read_commits(store, job["id"], rows, {worker.attempt for worker in alive})
+    workers = [_as_recorded(worker, commits) for worker in workers]
     environments = {str(header.get("environment")) for header in commits.headers}
     new_job = new.find_job()
     total, done = int(values.sum()), int(values[commits.committed].sum())
@@ -123,6 +132,13 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None else _status_of(new, new_job),
     )
+
+
+def _as_recorded(worker: Worker, commits: Commits) -> Worker:
+    """A worker with what its log tells, which is newer than its last beat."""
+    units, rows = commits.by_attempt.get(worker.attempt, (0, 0))
+    in_hand = tuple(unit for unit in worker.in_hand if worker.is_alive and unit not in commits.committed)
+    return replace(worker, units=units, rows=rows, in_hand=in_hand)
 
 
 def _doing(worker: Worker) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -146,3 +150,37 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
     manifest.store.write("_scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
     with pytest.raises(ConfigError, match="is being worked on: process 7 on elsewhere"), replacing(manifest):
         pass
+
+
+def test_who_was_asleep_while_another_published_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
+
+    def take_over(folder: Path, expected: dict[str, bytes]) -> None:
+        for lock in (folder / "_scanrnn/workers").glob("0-of-0.*"):
+            lock.write_text(json.dumps({**json.loads(lock.read_text()), "state": "stopped"}))
+        finish_publishing(Manifest(LocalStore(str(folder), "host.2.00000000")))
+        assert files_of(folder) == expected
+
+    def asleep_before(step: int, take_over: Callable[[], None]) -> Callable[[str, str], None]:
+        count = itertools.count(1)
+        return lambda kind, name: take_over() if next(count) == step else None
+
+    steps_of_one = []
+    make_output(tmp_path / "count", 0, 3)
+    make_output(tmp_path / "count" / RESTART, 10, 2)
+    monkeypatch.setattr(steps, "step", lambda kind, name: steps_of_one.append(f"{kind} {name}"))
+    assert finish_publishing(manifest_at(tmp_path / "count"))
+    for number, step in enumerate(steps_of_one, 1):
+        monkeypatch.setattr(steps, "step", lambda kind, name: None)
+        folder = tmp_path / str(number)
+        make_output(folder, 0, 3)
+        make_output(folder / RESTART, 10, 2)
+        expected = files_of(folder / RESTART)
+        monkeypatch.setattr(steps, "step", asleep_before(number, partial(take_over, folder, expected)))
+        with suppress(StoppedError):
+            finish_publishing(manifest_at(folder))
+        if step == "delete _SUCCESS":  # whose deletion it was about to ask for; the next command writes it again
+            del expected["_SUCCESS"]
+        assert files_of(folder) == expected, step

@@ -116,6 +116,20 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(tmp_p
     assert (worker.units, worker.rows, worker.rows_in_hand, worker.values_in_hand) == (2, 60, 0, 0)
 
 
+def test_what_an_attempt_committed_is_told_by_its_log_and_shares_that_nobody_began_are_named(
+    tmp_path: Path, source: Path
+) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)))
+    (lock,) = (out / "_scanrnn/workers").glob("2-of-3.*")
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), "units": 0, "rows": 0, "in_hand": [0, 1]}))
+    status = read_status(out)
+    (worker,) = status.workers
+    assert (worker.units, worker.rows, worker.in_hand) == (status.units_committed, 5 * status.units_committed, ())
+    lines = str(status).splitlines()
+    assert [line.split(": ")[1] for line in lines if "1/3" in line or "3/3" in line] == ["nobody has begun it"] * 2
+
+
 def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
     for command in (read_status, clean):
         with pytest.raises(ConfigError, match="is no output of a job"):
