@@ -412,6 +412,15 @@ def test_a_destination_within_the_source_folder_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "in/out").exists()
 
 
+@pytest.mark.parametrize("glob", ["in/*/*.parquet", "in/**/*.parquet", "in/o*/p*-?????.parquet"])
+def test_a_destination_whose_parts_the_glob_would_find_is_refused(tmp_path: Path, glob: str) -> None:
+    write_source(tmp_path / "in/o1/p-12345.parquet", random_rows([1]))
+    with pytest.raises(ConfigError, match="lies within the source"):
+        featurize(str(tmp_path / glob), tmp_path / "in/out")
+    assert not (tmp_path / "in/out").exists()
+    featurize(str(tmp_path / "in/o1/*.parquet"), tmp_path / "in/out")
+
+
 def broken(name: str) -> tuple[list[Any], pa.DataType, str]:
     """Rows in row groups of 5 whose row 13 (row group 2, row 3) or row group 2 is wrong; and what the error says."""
     double = pa.list_(pa.list_(pa.float64()))

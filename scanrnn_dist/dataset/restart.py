@@ -74,7 +74,7 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     lock.confirm()
     _check_idle(manifest)
     _check_parts(manifest, new)
-    totals, coming = _begun(new)
+    totals, coming = _begun(new, lock)
     delete = _confirmed(lock, store.delete)
     take = _confirmed(lock, lambda name: _take(store, name))
     delete(SUCCESS)
@@ -101,11 +101,12 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     told = f"{RESTART}/{SUCCESS}"
     for name in sorted(store.below(RESTART), key=lambda name: name == told):
         delete(name)
+    lock.confirm()
     store.delete_below(RESTART)
     return True
 
 
-def _begun(new: Manifest) -> tuple[dict[str, Any], list[str]]:
+def _begun(new: Manifest, lock: Lock) -> tuple[dict[str, Any], list[str]]:
     """The totals of a complete restart, and the names of its records, also of those that were moved already."""
     totals = new.read_totals()
     if _COMING not in totals:
@@ -113,7 +114,7 @@ def _begun(new: Manifest) -> tuple[dict[str, Any], list[str]]:
         if JOB not in names:
             raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
         totals[_COMING] = names
-        new.write_totals(totals)
+        new.write_totals(totals, lock.confirm)
     coming = totals.pop(_COMING)
     return totals, coming
 
