@@ -409,6 +409,8 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
     stopped(source, out)
 
     def on_rows(_: int) -> None:
+        if refused:  # each waits for a sign of who restarts
+            return
         for begin in (
             lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2))),
             lambda: featurize(source, out, encoder_of(seed=8), restart=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +24,12 @@ from scanrnn_dist.dataset.restart import finish_publishing, replacing
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 JOB = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
+
+
+@pytest.fixture(autouse=True)
+def _not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time of these tests; no loss of power is at stake."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Died(Exception):
