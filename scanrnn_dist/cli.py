@@ -315,35 +315,21 @@ def run(arguments: list[str]) -> int:
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
-    except MemoryError as error:
-        return _out_of_memory(error)
-    except RuntimeError as error:  # JAX's
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
             raise
-        return _out_of_memory(error)
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
+        print(f"Out of memory: {what}. {remedy} {STOPPED}", file=sys.stderr)
+        return StoppedError.exit_code
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD:
-            _forget_stdout()
             return 0
         if end.code != CTRL_C:
             return end.code if isinstance(end.code, int) else 0
         print(STOPPED, file=sys.stderr)
         return StoppedError.exit_code
     return 0
-
-
-def _forget_stdout() -> None:
-    """Whoever read the results has gone, as `head` does; Python flushes once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _out_of_memory(error: Exception) -> int:
-    print(
-        f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Choose fewer --lanes, "
-        f"--window-blocks or --hidden, or find more memory. {STOPPED}",
-        file=sys.stderr,
-    )
-    return StoppedError.exit_code
 
 
 class _Signals:

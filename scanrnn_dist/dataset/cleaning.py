@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scanrnn_dist.dataset.commits import read_commits
@@ -25,7 +25,7 @@ from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import PLAN, RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import PART, finish_publishing, replacing, restart_of
-from scanrnn_dist.dataset.store import Check, Store
+from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import REPLACING, WORKERS, living_workers, lock_names, runs
 
 _ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
@@ -69,19 +69,18 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
     is_worked_on = bool(living_workers(store) or living_workers(new.store))
     if job is None or is_worked_on or dry_run:
         left += [] if job is None or is_worked_on or new.is_complete else _unrecorded(manifest)
-        return _removed(store, left, dry_run)
+        return _removed(store, left, dry_run, store.delete)
     finish_publishing(manifest)
     with replacing(manifest) as lock:
-        return _removed(store, [*left, *_unrecorded(manifest)], dry_run, lock.confirm)
+        return _removed(store, [*left, *_unrecorded(manifest)], dry_run, lock.guarded(store.delete))
 
 
-def _removed(store: Store, names: list[str], dry_run: bool, check: Check = lambda: None) -> Cleaning:
+def _removed(store: Store, names: list[str], dry_run: bool, delete: Callable[[str], None]) -> Cleaning:
     """Remove these, or do not."""
     sizes = store.below()
     there = tuple(sorted(name for name in set(names) if name in sizes))
     for name in () if dry_run else there:
-        check()
-        store.delete(name)
+        delete(name)
     return Cleaning(store.root, there, sum(sizes[name] for name in there), not dry_run)
 
 

@@ -26,9 +26,7 @@ from scanrnn_dist.dataset.restart import finish_publishing, publish, replacing, 
 from scanrnn_dist.dataset.workers import EXPIRY_SECONDS, living_workers
 from scanrnn_dist.errors import ConfigError, DataError
 
-ENVIRONMENT = "environment"
 logger = logging.getLogger("scanrnn_dist")
-_COMPARED = ("encoder", "options", "window")
 
 
 def plan_for(
@@ -195,8 +193,7 @@ def _forget(manifest: Manifest) -> None:
     """Remove a job of which nothing was done."""
     with replacing(manifest) as lock:
         for name in (ENCODER, JOB):
-            lock.confirm()
-            manifest.store.delete(name)
+            lock.guarded(manifest.store.delete)(name)
 
 
 def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) -> dict[str, Any] | None:
@@ -220,17 +217,17 @@ def _check_unchanged(plan: Plan, root: str) -> None:
 
 def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> Iterator[str]:
     """What differs, in words. Of encoders their fingerprint tells, their architecture only says how."""
-    for name in _COMPARED if allow_mixed else (*_COMPARED, ENVIRONMENT):
-        before, now = recorded.get(name, {}), job[name]
-        if name == "window" and recorded.get("encoder") != job["encoder"]:
-            continue  # it follows from the encoder's size
-        if name != "encoder":
-            yield from _others("", before, now)
-        elif before.get("fingerprint") != now["fingerprint"]:
-            others = list(_others("encoder.", before.get("architecture", {}), now["architecture"]))
-            prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
-            weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
-            yield from others or [f"{weights} (the job keeps its own as {ENCODER})"]
+    sections = ["options"] if allow_mixed else ["options", "environment"]
+    before, now = recorded.get("encoder", {}), job["encoder"]
+    if before.get("fingerprint") != now["fingerprint"]:
+        others = list(_others("encoder.", before.get("architecture", {}), now["architecture"]))
+        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
+        weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
+        yield from others or [f"{weights} (the job keeps its own as {ENCODER})"]
+    else:
+        sections.append("window")  # that of another encoder follows from its size
+    for section in sections:
+        yield from _others("", recorded.get(section, {}), job[section])
 
 
 def _others(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ of it before it names anything. In a folder what such a one had written aside by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,8 +75,7 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     _check_idle(manifest)
     _check_parts(manifest, new)
     totals, coming = _begun(new, lock)
-    delete = _confirmed(lock, store.delete)
-    take = _confirmed(lock, lambda name: _take(store, name))
+    delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(store, name))
     delete(SUCCESS)
     store.sync()
     for name in [*filter(PLAN.fullmatch, coming), JOB]:
@@ -101,8 +100,7 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     told = f"{RESTART}/{SUCCESS}"
     for name in sorted(store.below(RESTART), key=lambda name: name == told):
         delete(name)
-    lock.confirm()
-    store.delete_below(RESTART)
+    lock.guarded(store.delete_below)(RESTART)
     return True
 
 
@@ -117,16 +115,6 @@ def _begun(new: Manifest, lock: Lock) -> tuple[dict[str, Any], list[str]]:
         new.write_totals(totals, lock.confirm)
     coming = totals.pop(_COMING)
     return totals, coming
-
-
-def _confirmed(lock: Lock, step: Callable[[str], None]) -> Callable[[str], None]:
-    """The step, taken by the owner of the lock alone."""
-
-    def confirmed(name: str) -> None:
-        lock.confirm()
-        step(name)
-
-    return confirmed
 
 
 def _take(store: Store, name: str) -> None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from scanrnn_dist.dataset.commits import Commits, read_commits
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import Manifest
@@ -137,8 +139,8 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
 def _as_recorded(worker: Worker, commits: Commits) -> Worker:
     """A worker with what its log tells, which is newer than its last beat."""
     units, rows = commits.by_attempt.get(worker.attempt, (0, 0))
-    in_hand = tuple(unit for unit in worker.in_hand if worker.is_alive and unit not in commits.committed)
-    return replace(worker, units=units, rows=rows, in_hand=in_hand)
+    in_hand = commits.missing(np.array(worker.in_hand, np.int64)).tolist() if worker.is_alive else ()
+    return replace(worker, units=units, rows=rows, in_hand=tuple(in_hand))
 
 
 def _doing(worker: Worker) -> str:

@@ -111,7 +111,7 @@ def read_workers(store: Store) -> list[Worker]:
         share, number = _parsed(name)
         if share and number > newest.get(share, (0, ""))[0]:
             newest[share] = number, name
-    workers = (_read(store, name) for _, name in sorted(newest.values(), key=lambda it: it[1]))
+    workers = (_read(store, f"{WORKERS}/{name}") for _, name in sorted(newest.values(), key=lambda it: it[1]))
     return [worker for worker in workers if worker is not None]
 
 
@@ -187,14 +187,23 @@ class Lock:
 
     def confirm(self) -> None:
         """The same, but asks the store: before whatever an owner must not do that has lost its share unawares."""
-        self.is_lost = self.is_lost or not self._is_mine()
+        self._ask()
         self.check()
+
+    def guarded(self, step: Callable[[str], None]) -> Callable[[str], None]:
+        """The step, taken by the owner alone: confirmed each time."""
+
+        def confirmed(name: str) -> None:
+            self.confirm()
+            step(name)
+
+        return confirmed
 
     def release(self, state: str, reason: str = "") -> None:
         """Say how it ended, and beat no more."""
         self._released.set()
         self._thread.join()
-        if not self.is_lost and self._is_mine():
+        if self._ask():
             nothing: dict[str, Any] = {"in_hand": (), "rows_in_hand": 0, "values_in_hand": 0}
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
             self._write()
@@ -204,8 +213,7 @@ class Lock:
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
             try:
-                if self.is_lost or not self._is_mine():
-                    self.is_lost = True
+                if not self._ask():
                     return
                 self._write()
             except (ScanRNNError, OSError) as error:
@@ -213,9 +221,14 @@ class Lock:
                 # everything ends the job when the next part is written.
                 logger.warning("The lock of %s could not be written: %s", _what(self.share), error)
 
+    def _ask(self) -> bool:
+        """Whether this is still the owner; one that was not once never is again."""
+        self.is_lost = self.is_lost or not self._is_mine()
+        return not self.is_lost
+
     def _is_mine(self) -> bool:
-        """Whether this is still the owner."""
-        told = _read(self._store, _file(self.share, self._number).rpartition("/")[2])
+        """What the store says of it."""
+        told = _read(self._store, _file(self.share, self._number))
         if told is None or told.attempt != self._worker.attempt:
             return False
         # Of the whole destination: once the others may think this one dead, they do not look for its lock any more.
@@ -241,7 +254,7 @@ def _acquire(store: Store, worker: Worker) -> int:
     while True:
         numbers = _numbers(store, worker.share)
         number = max(numbers, default=0)
-        owner = _read(store, _file(worker.share, number).rpartition("/")[2]) if numbers else None
+        owner = _read(store, _file(worker.share, number)) if numbers else None
         is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
         if owner is None or not owner.is_alive or is_silent:
             if store.create(_file(worker.share, number + 1), _content(worker)):
@@ -289,7 +302,7 @@ def _read(store: Store, name: str) -> Worker | None:
     """
     for _ in range(READINGS):
         try:
-            content = store.read(f"{WORKERS}/{name}")
+            content = store.read(name)
         except FileNotFoundError:
             return None
         worker = _understood(content)
