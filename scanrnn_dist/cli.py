@@ -305,9 +305,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` does
-            signal.signal(number, _SIGNALS.handle)
+    has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
+        signal.signal(number, _SIGNALS.handle)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:

@@ -338,6 +338,16 @@ def test_a_signal_whose_exception_was_lost_stops_the_job_all_the_same(
     assert not (tmp_path / "out/_SUCCESS").exists()
 
 
+def test_nohup_is_heeded_and_what_a_script_began_can_be_stopped(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT):  # a shell without a terminal has its background jobs ignore SIGINT
+        signal.signal(number, signal.SIG_IGN)
+    done(capsys, ["plan", source])
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.SIG_DFL)
+
+
 def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
     command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
