@@ -23,5 +23,5 @@ def test_the_two_commands_stand_alone_on_their_lines():
     commands = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[0].endswith("scanrnn demo")
-    assert commands[1].endswith("pytest")
-    assert 'grep -m1 "^python3 -m venv .*pytest$" README.md' in (ROOT / ".ci" / "run").read_text()
+    assert commands[1].endswith("-m pytest -n auto")
+    assert 'grep -m1 "^python3 -m venv .*-m pytest -n auto$" README.md' in (ROOT / ".ci" / "run").read_text()
