@@ -6,6 +6,7 @@ dtype and in float64. `verify.py` and the tests of the engine judge features by 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -70,13 +71,13 @@ class Judge:
 
     def __init__(self, encoder: Encoder) -> None:
         graphdef, weights = nnx.split(encoder)
-        self._gives_steps, self._products = encoder.gives_steps, OPERAND_ROUNDOFF[encoder.precision]
+        try:
+            self._scans = _scans_of(graphdef)
+        except TypeError:  # an attribute of the cell has no hash
+            self._scans = _Scans(graphdef)
         self._weights = jax.tree.map(np.asarray, weights)
+        self._gives_steps, self._products = encoder.gives_steps, OPERAND_ROUNDOFF[encoder.precision]
         self._floor = FLOOR * float(jnp.finfo(encoder.pool_dtype).eps) / 2 / FLOAT32_ROUNDOFF
-        self._forward = jax.jit(lambda weights, x, length, carry: nnx.merge(graphdef, weights)(x, length, carry))
-        self._in_float64 = jax.jit(self._evaluated, static_argnums=0)
-        self._drawn = jax.jit(self._all_drawn, static_argnums=0)
-        self._programs: dict[Any, Any] = {}
 
     def __call__(self, features: np.ndarray, x: np.ndarray, carry: np.ndarray | None = None) -> Judgement:
         """Judge the features of one sequence.
@@ -90,37 +91,54 @@ class Judge:
         padded[: len(x)] = x
         given = self._weights, padded, np.int32(len(x)), carry
         steps = slice(0, len(x)) if self._gives_steps else slice(None)
-        alone = np.asarray(self._forward(*given))[steps]
-        program = self._program(given)
-        leaves = jax.tree.leaves(given)
-        with jax.enable_x64(True), jax.default_device(_device()):
-            exact = np.asarray(self._in_float64(program, leaves))[steps]
+        alone, exact = np.asarray(self._scans.alone(*given))[steps], self._scans.exact(given)[steps]
         distance, specification = distance_of(features, exact), distance_of(alone, exact)
         bound = max(self._floor, OF_SPECIFICATION * specification)
         if not distance <= bound:
-            with jax.enable_x64(True), jax.default_device(_device()):
-                drawn = np.asarray(self._drawn(program, leaves))
+            drawn = self._scans.drawn(given, self._products)
             bound = max(bound, OF_DRAWS * max(distance_of(one[steps], exact) for one in drawn))
         return Judgement(distance, specification, bound, distance_of(features, alone))
 
-    def _program(self, given: tuple[Any, ...]) -> Any:
-        """What JAX traces of the specification for so many steps."""
-        key = given[1].shape, given[3] is None
+
+class _Scans:
+    """The scans of single rows by encoders of one structure, each compiled once per number of steps.
+
+    All of them take `given`: weights, `x (T, D)`, how many of its steps are real, and a carry or None.
+    """
+
+    def __init__(self, graphdef: Any) -> None:
+        self.alone = jax.jit(lambda weights, x, length, carry: nnx.merge(graphdef, weights)(x, length, carry))
+        self._programs: dict[Any, Any] = {}
+        self._exact = jax.jit(lambda program, leaves: evaluate(program, leaves)[0], static_argnums=0)
+        self._drawn = jax.jit(_draws, static_argnums=(0, 2))
+
+    def exact(self, given: tuple[Any, ...]) -> np.ndarray:
+        """The features in float64."""
+        return self._in_float64(self._exact, given)
+
+    def drawn(self, given: tuple[Any, ...], products: float) -> np.ndarray:
+        """The features of `DRAWS` scans with made-up roundings, one after the other on the first axis."""
+        return self._in_float64(self._drawn, given, products)
+
+    def _in_float64(self, scan: Any, given: tuple[Any, ...], *options: Any) -> np.ndarray:
+        """A scan of what JAX traces of the specification for so many steps."""
+        key = given[1].shape, given[3] is None, str(jnp.result_type(float))  # follows jax_enable_x64
         if key not in self._programs:
-            self._programs[key] = jax.make_jaxpr(self._forward)(*given)
-        return self._programs[key]
+            self._programs[key] = jax.make_jaxpr(self.alone)(*given)
+        with jax.enable_x64(True), jax.default_device(_device()):
+            return np.asarray(scan(self._programs[key], jax.tree.leaves(given), *options))
 
-    def _evaluated(self, program: Any, leaves: list[Any], roundings: Roundings | None = None) -> jax.Array:
-        return evaluate(program, leaves, roundings)[0]
 
-    def _all_drawn(self, program: Any, leaves: list[Any]) -> jax.Array:
-        """The features of `DRAWS` scans, one after the other on the first axis."""
+@lru_cache(maxsize=16)
+def _scans_of(graphdef: Any) -> _Scans:
+    return _Scans(graphdef)
 
-        def draw(number: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(jax.random.key(0), number)
-            return self._evaluated(program, leaves, Roundings(key, number % 2 == 0, self._products))
 
-        return jax.vmap(draw)(jnp.arange(DRAWS))
+def _draws(program: Any, leaves: list[Any], products: float) -> jax.Array:
+    def draw(number: jax.Array) -> jax.Array:
+        return evaluate(program, leaves, Roundings(number, number % 2 == 0, products))[0]
+
+    return jax.vmap(draw)(jnp.arange(DRAWS, dtype=jnp.uint32))
 
 
 def distance_of(features: np.ndarray, others: np.ndarray) -> float:

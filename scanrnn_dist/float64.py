@@ -34,7 +34,7 @@ class Roundings(NamedTuple):
     """Where made-up rounding errors come from.
 
     Args:
-        key: a JAX random key.
+        key: `()` uint32.
         anew: `()` bool, whether each step of a scan draws anew. Else all steps share one draw, as those of a row whose
             steps are all the same share their rounding errors, which then add up.
         products: the relative error of the operands of matrix products; 0 where they keep the bits of their dtype.
@@ -46,11 +46,11 @@ class Roundings(NamedTuple):
 
     def of(self, number: int) -> Roundings:
         """Of the operation of this number, or the program in it."""
-        return self._replace(key=jax.random.fold_in(self.key, number))
+        return self._replace(key=_mixed(self.key ^ jnp.uint32(number + 1)))
 
     def at(self, step: jax.Array) -> Roundings:
         """Of one step of a scan."""
-        return self._replace(key=jax.random.fold_in(self.key, jnp.where(self.anew, step, 0)))
+        return self._replace(key=_mixed(self.key + jnp.where(self.anew, step + 1, 0).astype(jnp.uint32)))
 
 
 def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Roundings | None = None) -> list[jax.Array]:
@@ -77,7 +77,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Rou
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *arguments], strict=True))
 
     def read(atom: Any) -> Any:
-        return _wide(jnp.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, Literal) else values[atom]
+        return values[atom] if not isinstance(atom, Literal) else _wide(jnp.asarray(atom.val, atom.aval.dtype))  # type: ignore[attr-defined]
 
     for number, eqn in enumerate(jaxpr.eqns):
         given = [read(atom) for atom in eqn.invars]
@@ -133,7 +133,15 @@ def _rounded(eqn: Any, given: list[Any], nth: int, result: Any, roundings: Round
 
 def _draw(roundings: Roundings, like: Any) -> jax.Array:
     """Numbers from -1 to 1."""
-    return jax.random.uniform(roundings.key, like.shape, jnp.float64, -1, 1)
+    counter = jnp.arange(like.size, dtype=jnp.uint32).reshape(like.shape)
+    return _mixed(_mixed(counter) ^ roundings.key).astype(jnp.float64) * 2.0**-31 - 1
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    """32 other bits, by the end of MurmurHash3; JAX's own generator takes many times as long to compile."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 def _scan(params: dict[str, Any], given: list[Any], roundings: Roundings | None) -> list[Any]:
