@@ -75,7 +75,7 @@ class Judge:
             self._scans = _scans_of(graphdef)
         except TypeError:  # an attribute of the cell has no hash
             self._scans = _Scans(graphdef)
-        self._weights = jax.tree.map(np.asarray, weights)
+        self._weights = weights
         self._gives_steps, self._products = encoder.gives_steps, OPERAND_ROUNDOFF[encoder.precision]
         self._floor = FLOOR * float(jnp.finfo(encoder.pool_dtype).eps) / 2 / FLOAT32_ROUNDOFF
 
@@ -89,7 +89,7 @@ class Judge:
         """
         padded = np.zeros((1 << (len(x) - 1).bit_length() if len(x) else 1, x.shape[1]), x.dtype)
         padded[: len(x)] = x
-        given = self._weights, padded, np.int32(len(x)), carry
+        given = self._weights, padded, len(x), carry
         steps = slice(0, len(x)) if self._gives_steps else slice(None)
         alone, exact = np.asarray(self._scans.alone(*given))[steps], self._scans.exact(given)[steps]
         distance, specification = distance_of(features, exact), distance_of(alone, exact)
@@ -126,7 +126,8 @@ class _Scans:
         if key not in self._programs:
             self._programs[key] = jax.make_jaxpr(self.alone)(*given)
         with jax.enable_x64(True), jax.default_device(_device()):
-            return np.asarray(scan(self._programs[key], jax.tree.leaves(given), *options))
+            leaves = jax.device_put(jax.tree.leaves(given), _device())
+            return np.asarray(scan(self._programs[key], leaves, *options))
 
 
 @lru_cache(maxsize=16)

@@ -59,7 +59,7 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
     Args:
         program: from `jax.make_jaxpr`. An operation with a program of its own that is not known here (a kernel, say) is
             computed in its own dtypes.
-        arguments: its flat arguments, of the dtypes that it was traced with.
+        arguments: its flat arguments; cast to the dtypes that it was traced with.
         roundings: None for the exact program. Else every result gets a relative error of at most the unit roundoff of
             the dtype that the program has there; that of a matrix product is relative to the sum of all magnitudes.
 
@@ -69,7 +69,11 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
         ...     float(evaluate(program, [np.float32(1)])[0])
         0.3333333333333333
     """
-    return _run(program.jaxpr, program.consts, [_wide(a) for a in arguments], roundings)
+    taken = [
+        a if a.dtype == v.aval.dtype else a.astype(v.aval.dtype)
+        for a, v in zip(arguments, program.jaxpr.invars, strict=True)
+    ]
+    return _run(program.jaxpr, program.consts, [_wide(a) for a in taken], roundings)
 
 
 def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Roundings | None) -> list[Any]:
