@@ -89,6 +89,7 @@ class Encoder(nnx.Module):
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
         self.changing: tuple[Any, ...] = ()
+        self._check_dtypes()
         self._settle()
 
     @classmethod
@@ -133,8 +134,6 @@ class Encoder(nnx.Module):
             given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
         except TypeError as error:
             raise ConfigError(f"dtype is {dtype!r}; expected a float type such as 'bfloat16'.") from error
-        if given.get("dtype") == np.float64 and not jax.config.read("jax_enable_x64"):
-            raise ConfigError("dtype is float64, which JAX would round to float32; set JAX_ENABLE_X64=1 for it.")
         H, width = int(hidden_features), int(in_features)
         layers: list[Any] = []
         for _ in range(int(num_layers)):
@@ -367,6 +366,14 @@ class Encoder(nnx.Module):
         """
         encoder: Encoder = load_encoder(Encoder, path)
         return encoder
+
+    def _check_dtypes(self) -> None:
+        """Refuse cells that compute in float64, or keep their weights in it, where JAX would round it to float32."""
+        for name in ("dtype", "param_dtype"):
+            given = [getattr(cell, name, None) for cell in self.cells]
+            is_wide = any(dtype is not None and jnp.dtype(dtype) == np.float64 for dtype in given)
+            if is_wide and not jax.config.read("jax_enable_x64"):
+                raise ConfigError(f"{name} is float64, which JAX would round to float32; set JAX_ENABLE_X64=1 for it.")
 
     def _settle(self) -> None:
         """Trace a step once: learn the outputs' size and which variables change, and see that the sizes fit."""

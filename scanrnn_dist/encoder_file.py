@@ -114,6 +114,8 @@ def _graphdef(kind: type, architecture: str) -> Any:
 
 def _from_parts(kind: type, architecture: str | None, weights: dict[str, np.ndarray], where: str) -> Any:
     """Build the cells of an architecture and give them their weights, all of them and of the right shapes."""
+    if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
+        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     try:
         encoder = build_encoder(kind, json.loads(architecture or "{}"))
     except (ValueError, TypeError, KeyError) as error:

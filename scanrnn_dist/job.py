@@ -122,8 +122,9 @@ def featurize(
     """Write a Parquet data set with the features of every row of another one, in input order.
 
     The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
-    columns and `features: fixed_size_list<float32>[out_features]`, or a list of them where the readout is `"steps"`.
-    Its records stand in `destination/_scanrnn`, and `destination/_SUCCESS` appears last.
+    columns and `features: fixed_size_list<float32>[out_features]` (float64 where the encoder computes in it), or a list
+    of them where the readout is `"steps"`. Its records stand in `destination/_scanrnn`, and
+    `destination/_SUCCESS` appears last.
 
     The same call again goes on where an earlier one was stopped, in whatever way; after a finished one it does nothing.
 
@@ -255,7 +256,8 @@ class _Work:
         """Of the parts, with the job in its metadata: the same for all attempts in one environment."""
         engine, described = self.engine, {**self.opened.job, "environment": _environment(self.engine)}
         metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in sorted(described.keys() - {"id"})})}
-        return part_schema(self.opened.plan.kept_schema, engine.out_features, metadata, steps=engine.gives_steps)
+        kept = self.opened.plan.kept_schema
+        return part_schema(kept, engine.out_features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
 
     def report(self, destination: str, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""

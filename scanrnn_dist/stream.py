@@ -93,7 +93,7 @@ class Stream:
     def _take(self, chunk: Chunk) -> None:
         """Hand the engine the rows of a chunk."""
         engine, rows = self._run.engine, len(chunk.sequences)
-        features = FeatureRows(rows, engine.out_features, steps=engine.gives_steps)
+        features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
         nbytes = chunk.kept.nbytes + features.nbytes
         if engine.gives_steps:
             lengths = chunk.sequences.lengths

@@ -1,24 +1,20 @@
 """Is the output of a job what it should be? Parts against the records, ids against the source, a sample recomputed.
 
-The sample goes around the engine: each of its rows is read from the source anew and scanned alone by
-`Encoder.__call__`, which the tests hold to the specification bit for bit.
+The sample goes around the engine: each of its rows is read from the source anew, and judged by `faithfulness.py`.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-from flax import nnx
 
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.destination import open_store
@@ -29,10 +25,8 @@ from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
 from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.faithfulness import Judge
 
-TOLERANCE = 1e-6
-"""Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget.
-Cells without gates need not forget; theirs are held to the same, in proportion where features are above 1."""
 PROBLEMS_TOLD = 8
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
@@ -48,7 +42,9 @@ class Verification:
         rows: of these.
         rows_compared: whose kept columns are those of the source.
         sampled: rows that were recomputed alone by the specification.
-        greatest_difference: of their features.
+        greatest_distance: of their features from float64; see `faithfulness.Judgement` for all three.
+        specification_distance: the greatest of the specification, in the encoder's own dtype, from float64.
+        greatest_difference: of their features from the specification in the encoder's own dtype.
     """
 
     destination: str
@@ -56,7 +52,9 @@ class Verification:
     rows: int
     rows_compared: int
     sampled: int
-    greatest_difference: float
+    greatest_distance: float = 0.0
+    specification_distance: float = 0.0
+    greatest_difference: float = 0.0
 
     def __str__(self) -> str:
         text = f"{self.destination}: {self.parts} parts with {self.rows:,} rows stand as they were written"
@@ -64,7 +62,8 @@ class Verification:
             return text
         return (
             f"{text}; the kept columns of {self.rows_compared:,} rows are the source's; {self.sampled} rows recomputed "
-            f"alone, greatest difference {self.greatest_difference:.1e}"
+            f"alone: features at most {self.greatest_distance:.1e} from float64 (the specification's own "
+            f"{self.specification_distance:.1e}), {self.greatest_difference:.1e} from the specification"
         )
 
 
@@ -97,12 +96,12 @@ def verify(
     _check_parts(manifest, parts, plan, totals)
     root, rows = manifest.store.root, int(totals["rows"])
     if sample < 1 or rows == 0:
-        return Verification(root, len(parts), rows, 0, 0, 0.0)
+        return Verification(root, len(parts), rows, 0, 0)
     encoder = _encoder_of(manifest, job, encoder)
     _check_source(plan)
     compared = sum(_compare_kept(manifest, plan, index) for index in range(len(plan.units)))
-    sampled, greatest = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
-    return Verification(root, len(parts), rows, compared, sampled, greatest)
+    found = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
+    return Verification(root, len(parts), rows, compared, *found)
 
 
 def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[str, Any]) -> None:
@@ -200,11 +199,10 @@ def _recompute(
     options: dict[str, Any],
     sample: int,
     rng: np.random.Generator,
-) -> tuple[int, float]:
-    """Scan a sample of rows alone; how many, and the greatest difference from what stands in the parts."""
+) -> tuple[int, float, float, float]:
+    """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
     units = rng.permutation(len(plan.units))[:SAMPLE_UNITS]
-    greatest, sampled, tolerance = 0.0, 0, _tolerance(encoder)
-    scan_alone = _scan_alone(encoder)
+    judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
@@ -217,15 +215,16 @@ def _recompute(
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{manifest.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
-                alone = scan_alone(chunk.sequences.row(row)[: options["max_steps"]], carry)
-                difference = _difference(features[nth], alone)
-                if not difference <= tolerance:
+                found = judge(features[nth], chunk.sequences.row(row)[: options["max_steps"]], carry)
+                if not found.is_faithful:
                     raise DataError(
-                        f"{where}: the features differ by {difference:.1e} from the row scanned alone; at most "
-                        f"{tolerance:.0e} was expected."
+                        f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "
+                        f"specification's own distance is {found.specification:.1e}, and at most {found.bound:.1e} was "
+                        "expected."
                     )
-                greatest, sampled = max(greatest, difference), sampled + 1
-    return sampled, greatest
+                distances = found.distance, found.specification, found.between
+                greatest, sampled = np.maximum(greatest, distances), sampled + 1
+    return sampled, float(greatest[0]), float(greatest[1]), float(greatest[2])
 
 
 def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], where: str) -> np.ndarray | None:
@@ -236,35 +235,6 @@ def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], wh
     lossy_cast, size = options["lossy_cast"], encoder.carry_features
     carry: np.ndarray = fixed_lists(row, column, size, lossy_cast=lossy_cast, where=lambda _: where)[0]
     return carry
-
-
-def _tolerance(encoder: Encoder) -> float:
-    """`TOLERANCE`, or for cells that compute in fewer bits, or products of lower precision, some of their roundings."""
-    if encoder.precision != "highest":
-        return 4 * float(jnp.finfo(jnp.bfloat16).eps)
-    dtypes = [cell.dtype for cell in encoder.cells if getattr(cell, "dtype", None) is not None]
-    return max([TOLERANCE, *(4 * float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.dtype(dtype).itemsize < 4)])
-
-
-def _difference(features: np.ndarray, alone: np.ndarray) -> float:
-    """The greatest difference of two arrays of features: relative for those above 1, infinite for other shapes."""
-    if features.shape != alone.shape:
-        return float("inf")
-    return float((np.abs(alone - features) / np.maximum(1, np.abs(alone))).max(initial=0))
-
-
-def _scan_alone(encoder: Encoder) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
-    """`encoder(x)` for one sequence `(T, D)`, compiled once for all lengths up to the next power of two."""
-    graphdef, weights = nnx.split(encoder)
-    forward = jax.jit(lambda weights, x, length, carry: nnx.merge(graphdef, weights)(x, length, carry))
-
-    def scan_alone(x: np.ndarray, carry: np.ndarray | None) -> np.ndarray:
-        padded = np.zeros((1 << (len(x) - 1).bit_length() if len(x) else 1, x.shape[1]), x.dtype)
-        padded[: len(x)] = x
-        features = np.asarray(forward(weights, padded, len(x), carry))
-        return features[: len(x)] if encoder.gives_steps else features
-
-    return scan_alone
 
 
 def _find(chunks: Any, rows: np.ndarray) -> Any:

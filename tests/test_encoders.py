@@ -31,6 +31,7 @@ from scanrnn_dist.tape import WindowShape
 from scanrnn_dist.verify import verify
 
 TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
+FLOAT64_TOLERANCE = 1e-14  # of features below 1: 45 roundings
 D, H = 3, 5
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
 
@@ -383,4 +384,31 @@ def test_float64_is_computed_in_float64() -> None:
         assert features.dtype == np.float64
         weights = oracle.weights_of(encoder.cell)
     wanted = np.stack([oracle.gru(weights, row) for row in ROWS])
-    np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=FLOAT64_TOLERANCE)
+
+
+def test_a_job_writes_float64_where_the_encoder_computes_in_it(tmp_path: Path) -> None:
+    rows = [row.tolist() for row in ROWS]
+    pq.write_table(pa.table({"sequence": pa.array(rows, pa.list_(pa.list_(pa.float32())))}), tmp_path / "in.parquet")
+    with jax.enable_x64(True):
+        encoder = Encoder.from_seed(0, D, H, dtype="float64")
+        featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", mesh=mesh_of(2), window_shape=SHAPE)
+        result = verify(tmp_path / "out", sample=100)
+        encoder.save(tmp_path / "encoder.safetensors")
+        weights = oracle.weights_of(encoder.cell)
+    column = pq.read_table(tmp_path / "out")["features"].combine_chunks()
+    assert column.type == pa.list_(pa.float64(), H)
+    features = column.flatten().to_numpy().reshape(-1, H)
+    wanted = np.stack([oracle.gru(weights, row) for row in ROWS])
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=FLOAT64_TOLERANCE)
+    assert result.sampled == len(ROWS) and result.greatest_distance < FLOAT64_TOLERANCE
+    for load in (Encoder.load, lambda path: verify(path.parent / "out")):
+        with pytest.raises(ConfigError, match=r"set JAX_ENABLE_X64=1"):
+            load(tmp_path / "encoder.safetensors")
+
+
+def test_weights_of_float64_are_not_rounded_where_the_encoder_is_made() -> None:
+    with jax.enable_x64(True):
+        cell = nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    with pytest.raises(ConfigError, match="param_dtype is float64, which JAX would round"):
+        Encoder(cell)

@@ -12,12 +12,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 
 LEVELS = [
-    {"spec", "errors"},
+    {"spec", "errors", "float64"},
     {"architecture", "layers", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
     {"distributed", "cli_options"},
     {"encoder_file", "step_outputs"},
     {"encoder"},
-    {"program", "feed", "weights"},
+    {"program", "feed", "weights", "faithfulness"},
     {"engine", "dataset"},
     {"narrow"},
     {"run"},
@@ -33,6 +33,7 @@ KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset", "distributed"}
 KNOWS_NO_ARROW = {
     *("spec", "architecture", "layers", "readouts", "encoder", "encoder_file"),
     *("program", "engine", "narrow", "run", "layered", "mesh", "profiling", "weights"),
+    *("float64", "faithfulness"),
 }
 PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
 

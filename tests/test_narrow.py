@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scanrnn_dist import narrow
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.mesh import default_mesh
-from scanrnn_dist.narrow import NARROW_LANES, gives_same_bits, narrow_engine, narrow_shape
+from scanrnn_dist.narrow import NARROW_LANES, PROBE_BLOCKS, gives_same_bits, narrow_engine, narrow_shape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Run
 from scanrnn_dist.spec import scan_rnn_forward
@@ -77,14 +78,15 @@ def test_it_is_compiled_once_enough_was_wasted_over_all_runs(monkeypatch: pytest
 
 
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
+    wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
     engines = [
         Engine(Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))), default_mesh(), shape)
-        for shape in (SHAPE, narrow_shape(SHAPE))
+        for shape in (wide, narrow_shape(wide))
     ]
     assert gives_same_bits(*engines)
     weights = engines[1].encoder.cell.dense_h.kernel
     weights[...] = weights[...].at[0, 0].set(np.nextafter(weights[0, 0], np.float32(9)))
-    nudged = Engine(engines[1].encoder, default_mesh(), narrow_shape(SHAPE))
+    nudged = Engine(engines[1].encoder, default_mesh(), narrow_shape(wide))
     assert not gives_same_bits(engines[0], nudged)
 
 

@@ -84,7 +84,8 @@ def replace_column(path: Path, name: str, values: pa.Array) -> None:
 def test_a_good_output_passes_and_says_so(finished: Path) -> None:
     result = verify(finished / "out", sample=100)
     assert (result.parts, result.rows, result.sampled) == (3, ROWS, ROWS)
-    assert 0 <= result.greatest_difference <= TOLERANCE
+    assert 0 < result.greatest_distance <= TOLERANCE and 0 < result.specification_distance <= TOLERANCE
+    assert 0 <= result.greatest_difference <= result.greatest_distance + result.specification_distance
     said = f"{finished / 'out'}: 3 parts with 25 rows stand as they were written; "
     said += "the kept columns of 25 rows are the source's; 25 rows recomputed alone"
     assert str(result).startswith(said)
@@ -155,7 +156,7 @@ def test_features_that_changed_with_their_records_are_seen_by_computing_them_aga
     replace_column(path, "features", pa.FixedSizeListArray.from_arrays(pa.array(features), H))
     recorded_again(output)
     verify(output, sample=0)
-    with pytest.raises(DataError, match=r"part-00001\.parquet, row 3: the features differ by"):
+    with pytest.raises(DataError, match=r"part-00001\.parquet, row 3: the features are 5\.\de-06 from the row"):
         verify(output, sample=100)
 
 
@@ -165,7 +166,7 @@ def test_nan_features_that_changed_with_their_records_are_seen(output: Path) -> 
     features[0] = np.nan
     replace_column(path, "features", pa.FixedSizeListArray.from_arrays(pa.array(features), H))
     recorded_again(output)
-    with pytest.raises(DataError, match=r"part-00001\.parquet, row 0: the features differ by nan"):
+    with pytest.raises(DataError, match=r"part-00001\.parquet, row 0: the features are inf from the row scanned alone"):
         verify(output, sample=100)
 
 
