@@ -201,8 +201,8 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
 def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
     """The files of the logs of a job, as those of another one that takes over some of its units under other numbers.
 
-    Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing of
-    the units of the new job.
+    Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing
+    of the units of the new job.
 
     Args:
         store: the destination.

@@ -195,8 +195,8 @@ def plan_again(before: Plan, source: SourceLike) -> Plan:
 def with_columns(source: Source, before: Plan) -> Source:
     """The source with its schema as an earlier plan has it; `DataError` if that names other columns or types.
 
-    What is no name and no type, such as the order of columns and what writers note beside them, stays as it was, so that
-    parts that were made before and after are of one schema.
+    The order of columns, and what writers note beside them, stays as it was: so parts that were made before and after
+    are of one schema.
     """
     was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
     differ = [name for name in was | now if was.get(name) != now.get(name)]

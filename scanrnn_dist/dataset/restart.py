@@ -112,7 +112,7 @@ def write_coming(new: Manifest, coming: Coming, lock: Lock) -> None:
 
 
 def publish(manifest: Manifest, lock: Lock) -> bool:
-    """Put a new output that is ready in the place of the old one; the lock is that of `replacing`. Whether it was ready.
+    """Put a new output that is ready in the place of the old one; the lock is that of `replacing`. Whether one was.
 
     Raises:
         DataError: parts of the new output are missing.
