@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,30 @@ import numpy as np
 import pyarrow as pa
 from flax import nnx
 
-from scanrnn_dist.dataset.commits import read_parts
+from scanrnn_dist.dataset.commits import read_commits
+from scanrnn_dist.dataset.damage import (
+    PROBLEMS_TOLD,
+    check_parts,
+    damaged_parts,
+    recorded_parts,
+    rows_of,
+    surplus_files,
+    wrong_parts,
+)
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
+from scanrnn_dist.dataset.manifest import ENCODER, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
-from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
+from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing
+from scanrnn_dist.dataset.writer import read_features, read_part
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job import resume
 
 TOLERANCE = 1e-6
 """Against the specification, for float32: some roundings of numbers below 1, which do not add up since gates forget.
 Cells without gates need not forget; theirs are held to the same, in proportion where features are above 1."""
-PROBLEMS_TOLD = 8
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
 
@@ -44,11 +54,14 @@ class Verification:
 
     Args:
         destination: the output.
-        parts: that stand as they were written, one per unit.
+        parts: that stand as they were written, one per unit that is committed.
         rows: of these.
         rows_compared: whose kept columns are those of the source.
         sampled: rows that were recomputed alone by the specification.
         greatest_difference: of their features.
+        is_complete: whether the job is finished.
+        units: of the job.
+        repaired: names of parts that were not as they should be, and are again, or were removed as surplus.
     """
 
     destination: str
@@ -57,9 +70,15 @@ class Verification:
     rows_compared: int
     sampled: int
     greatest_difference: float
+    is_complete: bool = True
+    units: int = 0
+    repaired: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.destination}: {self.parts} parts with {self.rows:,} rows stand as they were written"
+        text = f"{self.parts} parts with {self.rows:,} rows stand as they were written"
+        if not self.is_complete:
+            text = f"unfinished: {self.parts} of {self.units} units are committed; these are as they should be; {text}"
+        text = f"{self.destination}: {_told_repair(self.repaired)}{text}"
         if not self.sampled:
             return text
         return (
@@ -69,9 +88,14 @@ class Verification:
 
 
 def verify(
-    destination: str | os.PathLike[str], *, sample: int = 32, seed: int = 0, encoder: Encoder | None = None
+    destination: str | os.PathLike[str],
+    *,
+    sample: int = 32,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    repair: bool = False,
 ) -> Verification:
-    """Check the output of a finished job.
+    """Check the output of a job; of an unfinished one what is committed.
 
     Args:
         destination: the folder or URI that `featurize` wrote to.
@@ -79,61 +103,66 @@ def verify(
             parts alone, which needs no source.
         seed: of the choice of these rows.
         encoder: for a cell that could not be written to a file; None takes the job's own.
+        repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
+            Of an unfinished job they are removed only: the command that goes on makes them.
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
-        DataError: the job is not finished, a part is missing, changed or surplus, a row's kept columns are not the
-            source's, or its features are not what the specification gives.
+        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, or its features are
+            not what the specification gives.
+        StoppedError: another output is taking the place of this one.
 
     Example:
         >>> verify("features")  # doctest: +SKIP
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
     """
     manifest = Manifest(open_store(destination))
+    repaired = _repair(destination, manifest, encoder) if repair else ()
+    if is_ready(manifest):
+        raise StoppedError(
+            f"{manifest.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
+            "command that replaces it, ends that; then verify."
+        )
     job = manifest.read_job()
-    totals, content = manifest.read_success()
-    parts = read_parts(content, manifest.store.path(PARTS))
     plan = Plan.from_records(manifest.read_plan(job))
-    _check_parts(manifest, parts, plan, totals)
-    root, rows = manifest.store.root, int(totals["rows"])
+    parts, is_complete = recorded_parts(manifest, job, plan)
+    check_parts(manifest, parts, plan, is_complete)
+    root, rows, units = manifest.store.root, int(parts["rows"].to_numpy().sum()), max(1, len(plan.units))
     if sample < 1 or rows == 0:
-        return Verification(root, len(parts), rows, 0, 0, 0.0)
+        return Verification(root, len(parts), rows, 0, 0, 0.0, is_complete, units, repaired)
     encoder = _encoder_of(manifest, job, encoder)
     _check_source(plan)
-    compared = sum(_compare_kept(manifest, plan, index) for index in range(len(plan.units)))
-    sampled, greatest = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
-    return Verification(root, len(parts), rows, compared, sampled, greatest)
+    committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
+    compared = sum(_compare_kept(manifest, plan, index) for index in committed.tolist())
+    sampled, greatest = _recompute(manifest, plan, committed, encoder, job["options"], sample, rng)
+    return Verification(root, len(parts), rows, compared, sampled, greatest, is_complete, units, repaired)
 
 
-def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[str, Any]) -> None:
-    """One part per unit, each with its hash, and no others."""
-    store, rows = manifest.store, plan.units.rows if len(plan.units) else np.zeros(1, np.int64)
-    recorded = parts["unit"].to_numpy()
-    if not np.array_equal(recorded, np.arange(len(rows))):
-        differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
-        raise DataError(f"{store.root}: units {differ} have no part, or a surplus one.")
-    there, wrong = store.below(), list[str]()
-    for part in parts.to_pylist():
-        name = part_name(part["unit"], len(rows))
-        if name not in there:
-            wrong.append(f"{name} is missing; expected {part['rows']} rows")
-            continue
-        is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
-        if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
-            wrong.append(f"{name} changed after it was written: its size or SHA-256 is not the recorded one")
-    if wrong:
-        more = f"; and {len(wrong) - PROBLEMS_TOLD} more" if len(wrong) > PROBLEMS_TOLD else ""
-        raise DataError(
-            f"{store.root}: {'; '.join(wrong[:PROBLEMS_TOLD])}{more}. Remove what changed, and _SUCCESS: the command "
-            "that made these parts makes them again."
-        )
-    # Every file that readers of data sets take for a part, whatever its ending.
-    visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
-    surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}
-    if surplus:
-        raise DataError(f"{store.root} holds files that no unit made: {sorted(surplus)[:5]}. Move them elsewhere.")
-    if rows.sum() != totals["rows"]:
-        raise DataError(f"{store.root}: the parts hold other rows than the {totals['rows']} of the job.")
+def _repair(destination: str | os.PathLike[str], manifest: Manifest, given: Encoder | None) -> tuple[str, ...]:
+    """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
+    finish_publishing(manifest)
+    job = manifest.read_job()
+    plan, store = Plan.from_records(manifest.read_plan(job)), manifest.store
+    # Of a finished job whose list of parts is damaged, what the logs say.
+    parts = read_commits(store, job["id"], rows_of(plan)).records
+    with suppress(DataError):
+        parts, _ = recorded_parts(manifest, job, plan)
+    surplus = [name for name in surplus_files(manifest, plan) if PART.fullmatch(name)]
+    wrong = sorted([*wrong_parts(manifest, parts, plan), *surplus])
+    if manifest.is_complete and (wrong or damaged_parts(manifest)):
+        resume(destination, _encoder_of(manifest, job, given), discard=wrong)
+    elif wrong:
+        with replacing(manifest) as lock:
+            for name in wrong:
+                lock.guarded(store.delete)(name)
+            store.sync()
+    return tuple(wrong)
+
+
+def _told_repair(names: tuple[str, ...]) -> str:
+    """What was repaired, in words."""
+    more = f" and {len(names) - PROBLEMS_TOLD} more" if len(names) > PROBLEMS_TOLD else ""
+    return f"repaired {', '.join(names[:PROBLEMS_TOLD])}{more}; " if names else ""
 
 
 def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:
@@ -196,13 +225,14 @@ def _rows(table: pa.Table) -> Iterator[str]:
 def _recompute(
     manifest: Manifest,
     plan: Plan,
+    committed: np.ndarray,
     encoder: Encoder,
     options: dict[str, Any],
     sample: int,
     rng: np.random.Generator,
 ) -> tuple[int, float]:
     """Scan a sample of rows alone; how many, and the greatest difference from what stands in the parts."""
-    units = rng.permutation(len(plan.units))[:SAMPLE_UNITS]
+    units = rng.permutation(committed)[:SAMPLE_UNITS]
     greatest, sampled, tolerance = 0.0, 0, _tolerance(encoder)
     scan_alone = _scan_alone(encoder)
     for index in units:
