@@ -44,10 +44,15 @@ def told_damage(damaged: Collection[str], discarded: Collection[str] = ()) -> st
 
 
 def recorded_parts(manifest: Manifest, job: dict[str, Any], plan: Plan) -> tuple[pa.Table, bool]:
-    """What is recorded of every part, and whether these are all."""
+    """What is recorded of every part, and whether these are all.
+
+    Of an unfinished job, of the parts that stand: one that is gone is done again by the command that goes on.
+    """
     rows = rows_of(plan)
     if not manifest.is_complete:
-        return read_commits(manifest.store, job["id"], rows).records, False
+        records, there = read_commits(manifest.store, job["id"], rows).records, dict(manifest.store.entries())
+        stands = [part_name(unit, len(rows)) in there for unit in records["unit"].to_pylist()]
+        return records.filter(pa.array(stands, pa.bool_())), False
     totals, content = manifest.read_success()
     parts = read_parts(content, manifest.store.path(PARTS))
     recorded = parts["unit"].to_numpy()
