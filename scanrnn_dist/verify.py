@@ -191,7 +191,8 @@ def _check_source(plan: Plan) -> None:
     changes = plan.source_changes()
     if changes:
         raise DataError(
-            f"The source changed after the job: {'; '.join(changes)}. With sample 0 the parts alone are checked."
+            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
+            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from scanrnn_dist import job
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.attempt import Sharing
 from scanrnn_dist.dataset.cleaning import clean
+from scanrnn_dist.dataset.local_store import LocalStore
 from scanrnn_dist.dataset.manifest import JOB, PUBLISHING, RESTART
 from scanrnn_dist.dataset.status import read_status
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -44,7 +46,9 @@ class Died(BaseException):
 
 
 def file_of(folder: Path, name: str, rows: int, seed: int) -> Path:
-    return write_source(folder / f"{name}.parquet", random_rows(np.full(rows, 40), seed), id=pa.array([name] * rows, pa.string()))
+    return write_source(
+        folder / f"{name}.parquet", random_rows(np.full(rows, 40), seed), id=pa.array([name] * rows, pa.string())
+    )
 
 
 @pytest.fixture
@@ -279,6 +283,12 @@ def forget_locks(out: Path) -> None:
         lock.unlink()
 
 
+def copied(folder: LocalStore, old: str, new: str) -> None:
+    folder.make_folder(folder.path(new))
+    store.step("link", new)
+    shutil.copy(folder.path(old), folder.path(new))
+
+
 def steps_of_amending(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done until the amended job is begun to be worked on."""
     seen: list[str] = []
@@ -289,10 +299,14 @@ def steps_of_amending(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
 @pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
 def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, every: int
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, is_copied: bool, every: int
 ) -> None:
+    if is_copied:
+        monkeypatch.setattr(LocalStore, "link", copied)
+        monkeypatch.setattr(LocalStore, "move", lambda self, old, new: (copied(self, old, new), self.delete(old)))
     first = tmp_path / "first"
     run(source, first) if is_finished else stopped(source, first)
     CHANGES["all"][0](source)

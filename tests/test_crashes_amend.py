@@ -133,11 +133,9 @@ def asleep_at(zygote: Zygote, known: Amended, destination: Path, step: int) -> S
     assert_same(destination, known.undisturbed)
 
 
-def test_an_amendment_that_is_killed_at_some_steps_is_ended_by_the_same_command(
-    zygote: Zygote, tmp_path: Path
-) -> None:
+def test_an_amendment_that_is_killed_at_some_steps_is_ended_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
     known = amended(zygote, tmp_path, "all", is_finished=False)
-    steps = range(3, len(known.steps) + 1, 14)
+    steps = range(20, len(known.steps) + 1, 35)
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
 
 

@@ -179,7 +179,14 @@ def test_repair_runs_the_job_as_it_was_run(tmp_path: Path) -> None:
     rows = random_rows(np.full(10, 8), 1)
     carry = pa.array([[0.5] * H] * 10, pa.list_(pa.float64()))
     path = write_source(tmp_path / "a.parquet", rows, carry=carry, more=pa.array(range(10)))
-    options = {"column": "sequence", "keep": ["carry"], "max_steps": 5, "initial_carry": "carry", "lossy_cast": True, "rows_per_part": 5}
+    options = {
+        "column": "sequence",
+        "keep": ["carry"],
+        "max_steps": 5,
+        "initial_carry": "carry",
+        "lossy_cast": True,
+        "rows_per_part": 5,
+    }
     with pytest.MonkeyPatch.context() as real:
         real.undo()
         from scanrnn_dist.layered import engine_for
@@ -260,7 +267,9 @@ def test_of_an_unfinished_job_what_is_committed_is_checked(
     assert json.loads(capsys.readouterr().out)["is_complete"] is False
     name = sorted(parts_of(out))[1]
     flip_a_bit(out / name)
-    with pytest.raises(DataError, match=rf"{name} changed .*--repair` removes them, and the command that goes on makes"):
+    with pytest.raises(
+        DataError, match=rf"{name} changed .*--repair` removes them, and the command that goes on makes"
+    ):
         verify(out)
     assert verify(out, repair=True).repaired == (name,)
     assert name not in parts_of(out) and verify(out).parts == 2

@@ -16,10 +16,12 @@ from scanrnn_dist.dataset.commits import COMMITS, read_commits, renumbered_logs
 from scanrnn_dist.dataset.files import unchanged
 from scanrnn_dist.dataset.manifest import ENCODER, JOB, PLAN, RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
+from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import Coming, publish, restart_of, spans_of, write_coming
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.units import found_again
 from scanrnn_dist.dataset.workers import Lock
+from scanrnn_dist.errors import StoppedError
 
 ACCEPTED = "accepted"
 """Of a job: which changes of its source were accepted, in words."""
@@ -45,8 +47,11 @@ def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, pla
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
     told = {name: value for name, value in job.items() if name not in ("id", "plan")}
     told |= {"options": {**job["options"], "source": source}, ACCEPTED: changes}
+    records = plan.to_records()
     lock.confirm()
-    amended = new.create_job(told, plan.to_records(), replaces=job["id"])
+    amended = new.create_job(told, records, replaces=job["id"])
+    if amended["plan"] != hashes_of(records):
+        raise StoppedError(f"{new.store.root} is written by another process too. Start the same command again.")
     for name, content in renumbered_logs(store, job["id"], amended["id"], numbers):
         new.store.write(name, content, check=lock.confirm)
     for old, number in numbers.items():
@@ -56,10 +61,10 @@ def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, pla
             store.link(names[0], f"{RESTART}/{names[1]}")
     for folder in ("", COMMITS):
         new.store.sync(folder)
-    records = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
-    records += [*new.store.below(COMMITS), ENCODER]
+    coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
+    coming += [*new.store.below(COMMITS), ENCODER]
     kept = np.array(sorted(numbers.values()), np.int64)
-    write_coming(new, Coming(records, units, spans_of(kept), None), lock)
+    write_coming(new, Coming(coming, units, spans_of(kept), None), lock)
     publish(manifest, lock)
     return len(numbers)
 

@@ -1,7 +1,7 @@
 """Which parts of a job are not what is recorded of them: missing, changed, or surplus.
 
-At a glance by names and sizes (`damaged_parts`), which proves nothing; by their hashes (`wrong_parts`), which reads all.
-What is found is made again by the command that made it, see `opening.py`.
+At a glance by names and sizes (`damaged_parts`), which proves nothing; by their hashes (`wrong_parts`), which reads
+them all. What is found is made again by the command that made it, see `opening.py`.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         attempts=len(commits.headers),
         environments=len(environments),
         fatal_units=tuple(commits.fatal),
-        restart=None if new_job is None else _status_of(new, new_job),
+        restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
         parts_damaged=len([name for name in damaged if name != PARTS]),
         accepted=tuple(job.get(ACCEPTED, ())),
     )
