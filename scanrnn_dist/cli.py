@@ -23,6 +23,7 @@ import typer
 
 from scanrnn_dist.cli_encoder import encoder_app
 from scanrnn_dist.cli_options import (
+    AcceptChanges,
     AllowMixed,
     BlockSteps,
     CacheFolder,
@@ -41,6 +42,7 @@ from scanrnn_dist.cli_options import (
     Output,
     ProfileFolder,
     ProfileSeconds,
+    Repair,
     Restart,
     Retry,
     Rounds,
@@ -170,6 +172,7 @@ def featurize(
     steal: Steal = False,
     allow_mixed: AllowMixed = False,
     restart: Restart = False,
+    accept_changes: AcceptChanges = False,
     retry: Retry = False,
     lock_seconds: LockSeconds = None,
     profile: ProfileFolder = None,
@@ -198,13 +201,15 @@ def featurize(
 
     chosen_share = _share(shard)
     columns = _given(column=column, keep=_names(keep), rows_per_part=rows_per_part)
-    planned = plan_for(destination, _one_or_many(source), restart=restart, **columns)
+    if restart and accept_changes:
+        raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
+    planned = plan_for(destination, _one_or_many(source), restart=restart, accept_changes=accept_changes, **columns)
     chosen = _encoder(planned, encoder, hidden, seed or 0)
     sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     with nullcontext() if profile is None else profiled(profile, **_given(seconds=profile_seconds)):
         sharing = Sharing(**_given(share=chosen_share, expiry_seconds=lock_seconds), steal=steal, retry=retry)
         options = _given(max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast, sharing=sharing)
-        flags = {"allow_mixed": allow_mixed, "restart": restart}
+        flags = {"allow_mixed": allow_mixed, "restart": restart, "accept_changes": accept_changes}
         report = _featurize(planned, chosen, destination, sizes, **options, **flags)
     if profile is not None:
         _to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
@@ -254,14 +259,21 @@ def verify(
     destination: Output,
     sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
     seed: Annotated[int, typer.Option(help="Of the choice of these rows.")] = 0,
+    repair: Repair = False,
     compilation_cache: CacheFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Check every part of DST against the records, and a sample of rows against the specification."""
+    """Check every part of DST against the records, and a sample of rows against the specification.
+
+    Of an unfinished job, what is committed is checked.
+    """
+    if repair:
+        _start_jax(None)  # as featurize does
     _use_cache(compilation_cache)
     from scanrnn_dist.verify import verify as verify_output
 
-    result = verify_output(destination, sample=sample, seed=seed)
+    with _SIGNALS.raising() if repair else nullcontext():
+        result = verify_output(destination, sample=sample, seed=seed, repair=repair)
     _print_result(dataclasses.asdict(result) if as_json else result)
 
 

@@ -48,6 +48,16 @@ AllowMixed = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew; the old output is replaced once the new one is complete.")
 ]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Files of SRC were changed, added or removed: do their rows again, keep all other parts.",
+    ),
+]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="First make parts again that are missing or changed; remove surplus ones.")
+]
 Retry = Annotated[bool, typer.Option("--retry", help="Try units again that ended their process twice.")]
 LockSeconds = Annotated[
     float | None,

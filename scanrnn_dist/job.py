@@ -13,8 +13,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -25,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
+from scanrnn_dist.dataset.amending import ACCEPTED
 from scanrnn_dist.dataset.attempt import Attempt, Sharing
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import ENCODER, JOB_FORMAT, Manifest
-from scanrnn_dist.dataset.opening import OpenJob, check_apart, opened_job, plan_for
+from scanrnn_dist.dataset.opening import OpenJob, Wanted, check_apart, opened_job, plan_for, recorded_plan
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
 from scanrnn_dist.dataset.reader import read_chunks
@@ -116,6 +117,7 @@ def featurize(
     sharing: Sharing | None = None,
     allow_mixed: bool = False,
     restart: bool = False,
+    accept_changes: bool = False,
     on_start: Callable[[int, int], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> JobReport:
@@ -148,6 +150,8 @@ def featurize(
             versions, which may give other bits.
         restart: whether to begin anew where the destination holds a job, finished or not, of whatever kind. The old
             output stands until the new one is complete, and is then replaced.
+        accept_changes: whether files of the source may have changed, come or gone since the job began: their units are
+            then done again, done or dropped, all others stay as they are, and the records tell it.
         on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
         on_rows: called with the number of rows each time some are finished.
 
@@ -158,7 +162,7 @@ def featurize(
         ConfigError: arguments that do not fit, or a destination that holds something else, or a job with other
             arguments; the differences are named.
         DataError: data that is not what it should be; file, row group and row are named. Or a source that changed
-            since the job began.
+            since the job began, parts of which are done.
         StoppedError: the destination's file system refused, or another process works on the same share.
 
     Example:
@@ -171,26 +175,80 @@ def featurize(
     """
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     begin = time.perf_counter()
+    if restart and accept_changes:
+        raise ConfigError("A restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
     if not isinstance(source, Plan):
-        source = plan_for(destination, source, column=column, keep=keep, rows_per_part=rows_per_part, restart=restart)
+        source = plan_for(
+            destination, source, column=column, keep=keep, rows_per_part=rows_per_part, restart=restart,
+            accept_changes=accept_changes,
+        )  # fmt: skip
     if initial_carry is not None and initial_carry not in source.keep:
         raise ConfigError(f"The initial carries' column {initial_carry!r} is not kept; expected one of {source.keep}.")
     engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
-    options = {
-        "source": _named(source.given), "column": source.column, "keep": list(source.keep), "max_steps": max_steps,
-        "initial_carry": initial_carry, "rows_per_part": source.rows_per_part, "lossy_cast": lossy_cast,
-    }  # fmt: skip
-    job = _describe(engine, options)
     check_apart(source, destination)
     sharing = sharing or Sharing()
     if restart and (sharing.share != (1, 1) or sharing.steal):
         raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
-    opening = opened_job(
-        destination, job, source, allow_mixed=allow_mixed, restart=restart, expiry_seconds=sharing.expiry_seconds
-    )
+    options = {"max_steps": max_steps, "initial_carry": initial_carry, "lossy_cast": lossy_cast}
+    job = _describe(engine, {**_options_of_plan(source), **options})
+    wanted = Wanted(job, source, allow_mixed, accept_changes, sharing.expiry_seconds)
+    opening = opened_job(destination, wanted, restart=restart)
+    del source, wanted  # a plan of a million units takes 100 MB
+    return _work(opening, engine, options, destination, sharing, begin, on_start, on_rows)
+
+
+def resume(
+    destination: str | os.PathLike[str],
+    encoder: Encoder,
+    *,
+    mesh: Mesh | None = None,
+    discard: Collection[str] = (),
+    sharing: Sharing | None = None,
+    allow_mixed: bool = False,
+    on_start: Callable[[int, int], None] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> JobReport:
+    """Go on with the job of a destination by what its records say, as the command that began it would.
+
+    Args:
+        destination: a folder or URI that `featurize` wrote to.
+        encoder: that of the job.
+        mesh: as of `featurize`.
+        discard: names of parts that are not what they should be, to be removed and made again.
+        sharing: as of `featurize`.
+        allow_mixed: as of `featurize`.
+        on_start: as of `featurize`.
+        on_rows: as of `featurize`.
+
+    Raises:
+        ConfigError: there is no job, or another encoder or environment than the job's.
+        DataError: the source changed since the job began, or as `featurize`.
+        StoppedError: as `featurize`.
+    """
+    begin, encoder, sharing = time.perf_counter(), checked_encoder(encoder), sharing or Sharing()
+    recorded, plan = recorded_plan(destination)
+    own = _options_of_plan(plan)
+    options = {name: value for name, value in recorded["options"].items() if name not in own}
+    own_carries = options["initial_carry"] is not None
+    engine = engine_for(encoder, mesh, WindowShape(**recorded["window"]), own_carries=own_carries)
+    wanted = Wanted(_describe(engine, {**own, **options}), plan, allow_mixed, expiry_seconds=sharing.expiry_seconds)
+    opening = opened_job(destination, wanted, discard=discard)
+    return _work(opening, engine, options, destination, sharing, begin, on_start, on_rows)
+
+
+def _work(
+    opening: AbstractContextManager[OpenJob],
+    engine: Engine | LayeredEngine,
+    options: dict[str, Any],
+    destination: str | os.PathLike[str],
+    sharing: Sharing,
+    begin: float,
+    on_start: Callable[[int, int], None] | None,
+    on_rows: Callable[[int], None] | None,
+) -> JobReport:
+    """Do what is this process's of a job that is opened."""
     with opening as opened:
-        del source  # a plan of a million units takes 100 MB
-        work = _Work(engine, opened, max_steps, initial_carry, lossy_cast, on_rows)
+        work = _Work(engine, opened, on_rows=on_rows, **options)
         rows_before, units_left = work.run(sharing, on_start)
     return work.report(open_store(destination).root, rows_before, units_left, begin)
 
@@ -253,9 +311,15 @@ class _Work:
         self.write_wait_seconds += writer.wait_seconds
 
     def _schema(self) -> pa.Schema:
-        """Of the parts, with the job in its metadata: the same for all attempts in one environment."""
+        """Of the parts, with the job in its metadata: the same for all attempts in one environment.
+
+        Nothing of it tells of other units, so that a part stays what it is when other files of the source change.
+        """
         engine, described = self.engine, {**self.opened.job, "environment": _environment(self.engine)}
-        metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in sorted(described.keys() - {"id"})})}
+        if not isinstance(self.opened.plan.given, str):
+            described["options"] = {**described["options"], "source": "a list of files"}
+        told = sorted(described.keys() - {"id", "plan", ACCEPTED})
+        metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in told})}
         kept = self.opened.plan.kept_schema
         return part_schema(kept, engine.out_features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
 
@@ -285,6 +349,14 @@ class _Work:
 def _versions() -> dict[str, str]:
     """Of all that may change bits."""
     return {package: version(package) for package in ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow")}
+
+
+def _options_of_plan(plan: Plan) -> dict[str, Any]:
+    """The options of a job that its plan has settled."""
+    return {
+        "source": _named(plan.given), "column": plan.column, "keep": list(plan.keep),
+        "rows_per_part": plan.rows_per_part,
+    }  # fmt: skip
 
 
 def _named(given: str | list[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.dataset.commits import read_parts
+from scanrnn_dist.dataset.commits import read_commits
+from scanrnn_dist.dataset.damage import (
+    PROBLEMS_TOLD,
+    check_parts,
+    damaged_parts,
+    recorded_parts,
+    rows_of,
+    surplus_files,
+    wrong_parts,
+)
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
+from scanrnn_dist.dataset.manifest import ENCODER, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
-from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
+from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing
+from scanrnn_dist.dataset.writer import read_features, read_part
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
+from scanrnn_dist.job import resume
 
-PROBLEMS_TOLD = 8
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
 
@@ -38,13 +48,16 @@ class Verification:
 
     Args:
         destination: the output.
-        parts: that stand as they were written, one per unit.
+        parts: that stand as they were written, one per unit that is committed.
         rows: of these.
         rows_compared: whose kept columns are those of the source.
         sampled: rows that were recomputed alone by the specification.
-        greatest_distance: of their features from float64; see `faithfulness.Judgement` for all three.
+        is_complete: whether the job is finished.
+        units: of the job.
+        repaired: names of parts that were not as they should be, and are again, or were removed as surplus.
+        greatest_distance: of the features of sampled rows from float64; see `faithfulness.Judgement` for all three.
         specification_distance: the greatest of the specification, in the encoder's own dtype, from float64.
-        greatest_difference: of their features from the specification in the encoder's own dtype.
+        greatest_difference: of the features from the specification in the encoder's own dtype.
     """
 
     destination: str
@@ -52,12 +65,18 @@ class Verification:
     rows: int
     rows_compared: int
     sampled: int
+    is_complete: bool
+    units: int
+    repaired: tuple[str, ...]
     greatest_distance: float = 0.0
     specification_distance: float = 0.0
     greatest_difference: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.destination}: {self.parts} parts with {self.rows:,} rows stand as they were written"
+        text = f"{self.parts} parts with {self.rows:,} rows stand as they were written"
+        if not self.is_complete:
+            text = f"unfinished: {self.parts} of {self.units} units are committed; these are as they should be; {text}"
+        text = f"{self.destination}: {_told_repair(self.repaired)}{text}"
         if not self.sampled:
             return text
         return (
@@ -68,9 +87,14 @@ class Verification:
 
 
 def verify(
-    destination: str | os.PathLike[str], *, sample: int = 32, seed: int = 0, encoder: Encoder | None = None
+    destination: str | os.PathLike[str],
+    *,
+    sample: int = 32,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    repair: bool = False,
 ) -> Verification:
-    """Check the output of a finished job.
+    """Check the output of a job; of an unfinished one what is committed.
 
     Args:
         destination: the folder or URI that `featurize` wrote to.
@@ -78,61 +102,66 @@ def verify(
             parts alone, which needs no source.
         seed: of the choice of these rows.
         encoder: for a cell that could not be written to a file; None takes the job's own.
+        repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
+            Of an unfinished job they are removed only: the command that goes on makes them.
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
-        DataError: the job is not finished, a part is missing, changed or surplus, a row's kept columns are not the
-            source's, or its features are not what the specification gives.
+        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, or its features are
+            not what the specification gives.
+        StoppedError: another output is taking the place of this one.
 
     Example:
         >>> verify("features")  # doctest: +SKIP
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
     """
     manifest = Manifest(open_store(destination))
+    repaired = _repair(destination, manifest, encoder) if repair else ()
+    if is_ready(manifest):
+        raise StoppedError(
+            f"{manifest.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
+            "command that replaces it, ends that; then verify."
+        )
     job = manifest.read_job()
-    totals, content = manifest.read_success()
-    parts = read_parts(content, manifest.store.path(PARTS))
     plan = Plan.from_records(manifest.read_plan(job))
-    _check_parts(manifest, parts, plan, totals)
-    root, rows = manifest.store.root, int(totals["rows"])
+    parts, is_complete = recorded_parts(manifest, job, plan)
+    check_parts(manifest, parts, plan, is_complete)
+    root, rows, units = manifest.store.root, int(parts["rows"].to_numpy().sum()), max(1, len(plan.units))
     if sample < 1 or rows == 0:
-        return Verification(root, len(parts), rows, 0, 0)
+        return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
     encoder = _encoder_of(manifest, job, encoder)
     _check_source(plan)
-    compared = sum(_compare_kept(manifest, plan, index) for index in range(len(plan.units)))
-    found = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
-    return Verification(root, len(parts), rows, compared, *found)
+    committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
+    compared = sum(_compare_kept(manifest, plan, index) for index in committed.tolist())
+    sampled, distances = _recompute(manifest, plan, committed, encoder, job["options"], sample, rng)
+    return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
 
-def _check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, totals: dict[str, Any]) -> None:
-    """One part per unit, each with its hash, and no others."""
-    store, rows = manifest.store, plan.units.rows if len(plan.units) else np.zeros(1, np.int64)
-    recorded = parts["unit"].to_numpy()
-    if not np.array_equal(recorded, np.arange(len(rows))):
-        differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
-        raise DataError(f"{store.root}: units {differ} have no part, or a surplus one.")
-    there, wrong = store.below(), list[str]()
-    for part in parts.to_pylist():
-        name = part_name(part["unit"], len(rows))
-        if name not in there:
-            wrong.append(f"{name} is missing; expected {part['rows']} rows")
-            continue
-        is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
-        if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
-            wrong.append(f"{name} changed after it was written: its size or SHA-256 is not the recorded one")
-    if wrong:
-        more = f"; and {len(wrong) - PROBLEMS_TOLD} more" if len(wrong) > PROBLEMS_TOLD else ""
-        raise DataError(
-            f"{store.root}: {'; '.join(wrong[:PROBLEMS_TOLD])}{more}. Remove what changed, and _SUCCESS: the command "
-            "that made these parts makes them again."
-        )
-    # Every file that readers of data sets take for a part, whatever its ending.
-    visible = {name for name in there if not any(part[0] in "_." for part in name.split("/"))}
-    surplus = visible - {part_name(unit, len(rows)) for unit in range(len(rows))}
-    if surplus:
-        raise DataError(f"{store.root} holds files that no unit made: {sorted(surplus)[:5]}. Move them elsewhere.")
-    if rows.sum() != totals["rows"]:
-        raise DataError(f"{store.root}: the parts hold other rows than the {totals['rows']} of the job.")
+def _repair(destination: str | os.PathLike[str], manifest: Manifest, given: Encoder | None) -> tuple[str, ...]:
+    """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
+    finish_publishing(manifest)
+    job = manifest.read_job()
+    plan, store = Plan.from_records(manifest.read_plan(job)), manifest.store
+    # Of a finished job whose list of parts is damaged, what the logs say.
+    parts = read_commits(store, job["id"], rows_of(plan)).records
+    with suppress(DataError):
+        parts, _ = recorded_parts(manifest, job, plan)
+    surplus = [name for name in surplus_files(manifest, plan) if PART.fullmatch(name)]
+    wrong = sorted([*wrong_parts(manifest, parts, plan), *surplus])
+    if manifest.is_complete and (wrong or damaged_parts(manifest)):
+        resume(destination, _encoder_of(manifest, job, given), discard=wrong)
+    elif wrong:
+        with replacing(manifest) as lock:
+            for name in wrong:
+                lock.guarded(store.delete)(name)
+            store.sync()
+    return tuple(wrong)
+
+
+def _told_repair(names: tuple[str, ...]) -> str:
+    """What was repaired, in words."""
+    more = f" and {len(names) - PROBLEMS_TOLD} more" if len(names) > PROBLEMS_TOLD else ""
+    return f"repaired {', '.join(names[:PROBLEMS_TOLD])}{more}; " if names else ""
 
 
 def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:
@@ -161,7 +190,8 @@ def _check_source(plan: Plan) -> None:
     changes = plan.source_changes()
     if changes:
         raise DataError(
-            f"The source changed after the job: {'; '.join(changes)}. With sample 0 the parts alone are checked."
+            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
+            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
 
 
@@ -195,13 +225,14 @@ def _rows(table: pa.Table) -> Iterator[str]:
 def _recompute(
     manifest: Manifest,
     plan: Plan,
+    committed: np.ndarray,
     encoder: Encoder,
     options: dict[str, Any],
     sample: int,
     rng: np.random.Generator,
-) -> tuple[int, float, float, float]:
+) -> tuple[int, list[float]]:
     """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
-    units = rng.permutation(len(plan.units))[:SAMPLE_UNITS]
+    units = rng.permutation(committed)[:SAMPLE_UNITS]
     judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
@@ -224,7 +255,7 @@ def _recompute(
                     )
                 distances = found.distance, found.specification, found.between
                 greatest, sampled = np.maximum(greatest, distances), sampled + 1
-    return sampled, float(greatest[0]), float(greatest[1]), float(greatest[2])
+    return sampled, greatest.tolist()
 
 
 def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], where: str) -> np.ndarray | None:

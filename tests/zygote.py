@@ -49,7 +49,7 @@ from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.tape import WindowShape
 
 PR_SET_PDEATHSIG = 1
-WITHOUT_ROOM = {"open", "write", "append", "rename", "mkdir", "sync"}
+WITHOUT_ROOM = {"open", "write", "append", "rename", "link", "mkdir", "sync"}
 """Steps that a full disk refuses; it lets files be deleted."""
 
 

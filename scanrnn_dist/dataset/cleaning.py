@@ -3,7 +3,8 @@
 - files that were written aside and never got their name, of attempts that are not alive;
 - parts that were named and never recorded, where nobody is at work: the job would write them anew;
 - plans that the job does not name: of another process that planned the same destination at once;
-- files of processes that are not alive, once the job is complete.
+- files of processes that are not alive, once the job is complete;
+- a job for a source that changed, which never took its place (`amending.py`).
 
 But for the first, whoever cleans has the destination for itself meanwhile (`restart.replacing`), and does nothing where
 somebody works. A restart that died while it was published is published first, to its end.
@@ -19,12 +20,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from scanrnn_dist.dataset.amending import ACCEPTED
 from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store, this_host
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import PLAN, RECORDS, RESTART, Manifest, part_name
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
-from scanrnn_dist.dataset.restart import PART, finish_publishing, replacing, restart_of
+from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing, restart_of
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import REPLACING, WORKERS, living_workers, lock_names, runs
 
@@ -68,7 +70,7 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
         manifest.read_job()  # says that there is none
     is_worked_on = bool(living_workers(store) or living_workers(new.store))
     if job is None or is_worked_on or dry_run:
-        left += [] if job is None or is_worked_on or new.is_complete else _unrecorded(manifest)
+        left += [] if job is None or is_worked_on or is_ready(manifest) else _unrecorded(manifest)
         return _removed(store, left, dry_run, store.delete)
     finish_publishing(manifest)
     with replacing(manifest) as lock:
@@ -95,7 +97,9 @@ def _asides(store: Store) -> Iterator[str]:
 
 def _unrecorded(manifest: Manifest) -> Iterator[str]:
     """Names that nobody at work and no record stands for."""
-    store, job = manifest.store, manifest.read_job()
+    store, job, new = manifest.store, manifest.read_job(), restart_of(manifest)
+    if ACCEPTED in (new.find_job() or {}) and not is_ready(manifest):
+        yield from store.below(RESTART)
     for name, _ in store.entries(RECORDS):
         match = PLAN.fullmatch(f"{RECORDS}/{name}")
         if match and not job["plan"][f"{match[1]}.parquet"].startswith(match[2]):

@@ -19,7 +19,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -196,6 +196,31 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
     headers = tuple(log.header for log in logs)
     by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
     return Commits(records, len(rows), headers, deaths, alone, by_attempt)
+
+
+def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
+    """The files of the logs of a job, as those of another one that takes over some of its units under other numbers.
+
+    Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing
+    of the units of the new job.
+
+    Args:
+        store: the destination.
+        job: the id of the job; logs of others are passed over.
+        new_job: the id of the other one.
+        numbers: of each unit that is taken over, its number in the other job.
+    """
+    for _, names in sorted(_logs_of(store).items()):
+        contents = [store.read(name) for name in names]
+        header = _header(store, names[0], contents[0])
+        if header is None or header.get("job") != job:
+            continue
+        for name, content in zip(names, contents, strict=True):
+            lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+            kept = [{**line, "unit": numbers[line["unit"]]} for line in lines if line.get("unit") in numbers]
+            first = [{**header, "job": new_job}] if name == names[0] else []
+            last = [{"end": "amended"}] if name == names[-1] else []
+            yield name, "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode()
 
 
 def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:

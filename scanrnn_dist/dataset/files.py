@@ -148,14 +148,9 @@ def differences(before: Files, now: Files, most: int) -> list[str]:
         b was 2 bytes of 1970-01-01 00:00:01 UTC and is 2 bytes of 1970-01-01 00:00:00.5 UTC
         and 1 more
     """
-    place = _places(before, now)
+    place, same = _places(before, now), unchanged(before, now)
     stays = place >= 0
-    is_other = np.zeros(len(before), bool)
-    is_other[stays] = before.sizes_bytes[stays] != now.sizes_bytes[place[stays]]
-    is_other[stays] |= before.modified_ns[stays] != now.modified_ns[place[stays]]
-    is_new = np.ones(len(now), bool)
-    is_new[place[stays]] = False
-    differing, new = np.flatnonzero(~stays | is_other), np.flatnonzero(is_new)
+    differing, new = np.flatnonzero(same < 0), new_files(before, now)
     told = []
     for index in differing[:most]:
         is_there = f"was {_state(before, index)} and is {_state(now, place[index])}" if stays[index] else "is gone"
@@ -165,13 +160,27 @@ def differences(before: Files, now: Files, most: int) -> list[str]:
     return told + ([f"and {others:,} more"] if others else [])
 
 
+def unchanged(before: Files, now: Files) -> np.ndarray:
+    """Where each file stands in a later listing, `(N,)` integers; -1 if it is gone, or of another size or time."""
+    place = _places(before, now)
+    stays = place >= 0
+    is_same = before.sizes_bytes[stays] == now.sizes_bytes[place[stays]]
+    is_same &= before.modified_ns[stays] == now.modified_ns[place[stays]]
+    place[stays] = np.where(is_same, place[stays], -1)
+    return place
+
+
+def new_files(before: Files, now: Files) -> np.ndarray:
+    """The numbers of the files that an earlier listing does not have under any size or time."""
+    return np.flatnonzero(_places(now, before) < 0)
+
+
 def _places(files: Files, among: Files) -> np.ndarray:
     """Where each file stands among others by its path, `(N,)` integers; -1 where it does not."""
     if files.paths.equals(among.paths):
         return np.arange(len(files))
     found = pc.index_in(files.paths, value_set=among.paths)
-    places: np.ndarray = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
-    return places
+    return np.array(pc.fill_null(found, -1).to_numpy(zero_copy_only=False))
 
 
 def _state(files: Files, index: Any) -> str:

@@ -118,6 +118,20 @@ class LocalStore:
             store.step("rename", new)
             os.replace(self.path(old), self.path(new))
 
+    def link(self, old: str, new: str) -> None:
+        """As in `Store`."""
+        with stopping(self.path(new)):
+            self.make_folder(self.path(new))
+            store.step("link", new)
+            try:
+                os.link(self.path(old), self.path(new))
+            except FileNotFoundError:
+                raise
+            except OSError:  # no hard links here, as on FAT
+                shutil.copyfile(self.path(old), self.path(new))
+                with open(self.path(new), "rb") as file:
+                    os.fsync(file.fileno())
+
     def delete(self, name: str) -> None:
         """As in `Store`."""
         with stopping(self.path(name)):

@@ -9,6 +9,7 @@
     DST/_scanrnn/parts.parquet           every part with rows, bytes and hash; made when the last one stands
     DST/_scanrnn/aside/                  what is being written, and has no name yet
     DST/_scanrnn/restart/                a job that is to take this one's place: the same layout once more
+    DST/_scanrnn/restart/_scanrnn/publishing.json    once it takes that place: what comes, and what stays
     DST/_SUCCESS                         appears last: totals, and the hash of parts.parquet
 
 The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
@@ -39,6 +40,7 @@ JOB = f"{RECORDS}/job.json"
 ENCODER = f"{RECORDS}/encoder.safetensors"
 PARTS = f"{RECORDS}/parts.parquet"
 RESTART = f"{RECORDS}/restart"
+PUBLISHING = f"{RECORDS}/publishing.json"
 PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
 JOB_FORMAT = "scanrnn_dist.job/2"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
@@ -103,7 +105,7 @@ class Manifest:
         bucket, where each may find none and record its own. Of two that differ only one finds its own in `job.json`.
 
         Args:
-            job: all of it but its id and its plan.
+            job: all of it but its id and its plan. An amended one tells as "accepted" which changes of its source were.
             plan: the records of its plan.
             replaces: the id of the job whose place it is to take, which it must be told from even where it is the same.
         """

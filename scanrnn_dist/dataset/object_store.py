@@ -99,10 +99,12 @@ class ObjectStore:
 
     def move(self, old: str, new: str) -> None:
         """As in `Store`."""
-        with stopping(self.path(new)):
-            store.step("rename", new)
-            self.filesystem.copy_file(self._key(old), self._key(new))
+        self._copy("rename", old, new)
         self.delete(old)
+
+    def link(self, old: str, new: str) -> None:
+        """As in `Store`: a copy, made by the server."""
+        self._copy("link", old, new)
 
     def delete(self, name: str) -> None:
         """As in `Store`."""
@@ -147,6 +149,11 @@ class ObjectStore:
 
         with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
             thread.submit(send).result()
+
+    def _copy(self, kind: str, old: str, new: str) -> None:
+        with stopping(self.path(new)):
+            store.step(kind, new)
+            self.filesystem.copy_file(self._key(old), self._key(new))
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".rstrip("/")

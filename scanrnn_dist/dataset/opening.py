@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Any
 
 import pyarrow.compute as pc
 from pyarrow import fs
 
+from scanrnn_dist.dataset.amending import ACCEPTED, amend
+from scanrnn_dist.dataset.damage import damaged_parts, told_damage
 from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.differing import differing
 from scanrnn_dist.dataset.filesystems import resolve
-from scanrnn_dist.dataset.manifest import ENCODER, JOB, RECORDS, Manifest
-from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
+from scanrnn_dist.dataset.manifest import ENCODER, JOB, RECORDS, SUCCESS, Manifest
+from scanrnn_dist.dataset.plan import ROWS_PER_PART, Changes, Plan, SourceLike, plan_again, plan_job, with_columns
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.dataset.workers import EXPIRY_SECONDS, living_workers
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -37,25 +40,51 @@ def plan_for(
     keep: Sequence[str] | None = None,
     rows_per_part: int = ROWS_PER_PART,
     restart: bool = False,
+    accept_changes: bool = False,
 ) -> Plan:
     """The plan of the job that the destination holds, if it is of the same source and options; else a new one.
 
-    A recorded plan is read back in seconds, and no footer is looked at.
+    A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
+    options of the recorded one.
 
     Raises:
-        DataError: the source changed since the plan was recorded; or as `plan_job`.
+        DataError: the source changed since the plan was recorded, parts of it are done, and it was not said that
+            changes are accepted; or as `plan_job`.
         ConfigError: as `plan_job`.
     """
+    options: dict[str, Any] = {"column": column, "keep": keep, "rows_per_part": rows_per_part}
     if not restart:
         manifest = Manifest(open_store(destination))
         finish_publishing(manifest)
         job = manifest.find_job()
         if job is not None:
             plan = Plan.from_records(manifest.read_plan(job))
-            if plan.is_of(source, column, keep, rows_per_part):
-                _check_unchanged(plan, manifest.store.root)
-                return plan
-    return plan_job(source, column=column, keep=keep, rows_per_part=rows_per_part)
+            if plan.is_of(source, **options):
+                changes, is_begun = plan.changes(), _was_begun(manifest)
+                if not changes:
+                    return plan
+                if is_begun and not accept_changes:
+                    raise _changed(changes, plan, manifest.store.root)
+                return plan_again(plan, source) if is_begun else plan_job(source, **options)
+            if accept_changes and _are_lists(plan.given, source) and plan.has_options(**options):
+                return plan_again(plan, source)
+    return plan_job(source, **options)
+
+
+def recorded_plan(destination: str | os.PathLike[str]) -> tuple[dict[str, Any], Plan]:
+    """The job that a destination holds, and its plan.
+
+    Raises:
+        ConfigError: no job was ever started there.
+        DataError: its records are damaged, or the source changed since the job began.
+    """
+    manifest = Manifest(open_store(destination))
+    finish_publishing(manifest)
+    job = manifest.read_job()
+    plan = Plan.from_records(manifest.read_plan(job))
+    if changes := plan.changes():
+        raise _changed(changes, plan, manifest.store.root)
+    return job, plan
 
 
 @dataclass(frozen=True)
@@ -67,42 +96,57 @@ class OpenJob:
     plan: Plan
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks for.
+
+    Args:
+        job: what the job is: its "encoder", "options", "window" and "environment".
+        plan: what a new job is to do, or one whose source changed.
+        allow_mixed: whether the environment may differ.
+        accept_changes: whether the source may have changed.
+        expiry_seconds: of the lock of who has the destination for itself.
+    """
+
+    job: dict[str, Any]
+    plan: Plan
+    allow_mixed: bool = False
+    accept_changes: bool = False
+    expiry_seconds: float = EXPIRY_SECONDS
+
+
 @contextmanager
 def opened_job(
-    destination: str | os.PathLike[str],
-    job: dict[str, Any],
-    plan: Plan,
-    *,
-    allow_mixed: bool = False,
-    restart: bool = False,
-    expiry_seconds: float = EXPIRY_SECONDS,
+    destination: str | os.PathLike[str], wanted: Wanted, *, restart: bool = False, discard: Collection[str] = ()
 ) -> Iterator[OpenJob]:
     """The job to work on, made if the destination is new; at the end a restart takes the place of the old output.
 
+    A finished job of which parts are missing, or of another size than recorded, is unfinished again.
+
     Args:
         destination: folder or URI.
-        job: what the job is: its "encoder", "options", "window" and "environment".
-        plan: what a new job is to do.
-        allow_mixed: whether the environment may differ.
+        wanted: the job.
         restart: whether to begin anew, aside, where there is a job.
-        expiry_seconds: of the lock of a restart.
+        discard: names of parts that are not what they should be, to be removed first.
 
     Raises:
         ConfigError: it holds something else, or a job that differs, or one that is worked on and was to be restarted.
         DataError: the source changed since the job began.
-        StoppedError: another process restarts or cleans it.
+        StoppedError: another process restarts, amends or cleans it.
     """
     manifest = Manifest(open_store(destination))
     was_published = finish_publishing(manifest)
     recorded = _found(manifest, restart)
     # The command whose restart was published just now, after it had died doing so, has nothing left to do.
-    is_done = was_published and recorded is not None and not list(_differing(recorded, job, allow_mixed))
+    is_done = was_published and recorded is not None and manifest.is_complete and not _refused(recorded, wanted)
     if not restart or recorded is None or is_done:
-        yield _open(manifest, recorded, job, plan, allow_mixed)
+        opened = _open(manifest, recorded, wanted)
+        _set_right(opened, wanted, discard)
+        yield opened
         return
-    with replacing(manifest, expiry_seconds) as lock:
+    with replacing(manifest, wanted.expiry_seconds) as lock:
         new = restart_of(manifest)
-        yield _open(new, _restarted(new, job, allow_mixed), job, plan, allow_mixed, replaces=recorded.get("id", ""))
+        yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
         publish(manifest, lock)
 
 
@@ -116,16 +160,8 @@ def _found(manifest: Manifest, restart: bool) -> dict[str, Any] | None:
         return {}
 
 
-def _open(
-    manifest: Manifest,
-    recorded: dict[str, Any] | None,
-    job: dict[str, Any],
-    plan: Plan,
-    allow_mixed: bool,
-    replaces: str = "",
-) -> OpenJob:
+def _open(manifest: Manifest, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = "") -> OpenJob:
     """The job that is recorded, if it is this one, or this one, recorded now."""
-    hashes = plan.recorded
     if recorded is None:
         try:
             manifest.check_is_free()
@@ -133,26 +169,94 @@ def _open(
             recorded = manifest.find_job()  # begun, since it was looked for, by another process
             if recorded is None:
                 raise
+    hashes = wanted.plan.recorded
     if recorded is None:
-        records = plan.to_records()
-        hashes, recorded = hashes_of(records), manifest.create_job(job, records, replaces)
-    differences = list(_differing(recorded, job, allow_mixed))
+        records = wanted.plan.to_records()
+        hashes, recorded = hashes_of(records), manifest.create_job(wanted.job, records, replaces)
+    differences = _refused(recorded, _as_listed(manifest, recorded, wanted))
     if differences and not _was_begun(manifest):
-        logger.info("%s held a job of which nothing was done yet; this one takes its place.", manifest.store.root)
-        _forget(manifest)
-        return _open(manifest, None, job, plan, allow_mixed, replaces)
+        return _anew(manifest, wanted, replaces)
     if differences:
-        may_differ = not list(_differing(recorded, job, allow_mixed=True))
+        may_differ = not _refused(recorded, replace(wanted, allow_mixed=True))
         hint = " --allow-mixed goes on all the same, with bits that may differ." if may_differ else ""
+        if not _refused(recorded, _as_listed(manifest, recorded, replace(wanted, accept_changes=True))):
+            hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
         raise ConfigError(
             f"{manifest.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
             "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
             f"one is complete.{hint}"
         )
-    if recorded["plan"] != hashes:  # made before another process recorded the job, or by the user
-        plan = Plan.from_records(manifest.read_plan(recorded))
-        _check_unchanged(plan, manifest.store.root)
-    return OpenJob(manifest, recorded, plan)
+    if recorded["plan"] == hashes:
+        return OpenJob(manifest, recorded, wanted.plan)
+    # Made before another process recorded the job, or by the user, or of a source that changed.
+    before = Plan.from_records(manifest.read_plan(recorded))
+    is_named_so = before.given == wanted.plan.given
+    changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
+    if is_named_so and not changes:
+        return OpenJob(manifest, recorded, before)
+    if not _was_begun(manifest):
+        return _anew(manifest, wanted, replaces)
+    if not wanted.accept_changes:
+        raise _changed(changes, before, manifest.store.root)
+    return _amended(manifest, recorded, before, wanted)
+
+
+def _anew(manifest: Manifest, wanted: Wanted, replaces: str) -> OpenJob:
+    """The job, in the place of one of which nothing was done."""
+    logger.info("%s held a job of which nothing was done yet; this one takes its place.", manifest.store.root)
+    with replacing(manifest, wanted.expiry_seconds) as lock:
+        for name in (ENCODER, JOB):
+            lock.guarded(manifest.store.delete)(name)
+    return _open(manifest, None, wanted, replaces)
+
+
+def _amended(manifest: Manifest, recorded: dict[str, Any], before: Plan, wanted: Wanted) -> OpenJob:
+    """The job with the source as it is now; by whichever process comes first."""
+    plan, root = wanted.plan, manifest.store.root
+    changes = plan.changes()
+    if changes:
+        raise _changed(changes, plan, root)
+    plan = replace(plan, source=with_columns(plan.source, before))
+    try:
+        with replacing(manifest, wanted.expiry_seconds) as lock:
+            manifest.check_is(recorded)
+            kept = amend(manifest, lock, recorded, before, plan, wanted.job["options"]["source"])
+    except (ConfigError, StoppedError):
+        now = manifest.find_job()
+        if now is None or now["id"] == recorded["id"]:
+            raise
+        finish_publishing(manifest)
+        return _open(manifest, manifest.read_job(), wanted)  # another process was faster
+    units, was = max(1, len(plan.units)), max(1, len(before.units))
+    logger.info(
+        "%s: the changes of the source are accepted: %d of %d units are kept of the %d that there were; %d are to be "
+        "done.", root, kept, units, was, units - kept,
+    )  # fmt: skip
+    return OpenJob(manifest, manifest.read_job(), plan)
+
+
+def _set_right(opened: OpenJob, wanted: Wanted, discard: Collection[str]) -> None:
+    """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
+    manifest, store = opened.manifest, opened.manifest.store
+
+    def found() -> list[str]:
+        return damaged_parts(manifest) if manifest.is_complete else []
+
+    if not discard and not found():
+        return
+    try:
+        with replacing(manifest, wanted.expiry_seconds) as lock:
+            manifest.check_is(opened.job)
+            damaged = found()
+            if damaged or discard:
+                logger.info("%s: %s.", store.root, told_damage(damaged, discard))
+                for name in (SUCCESS, *discard):
+                    lock.guarded(store.delete)(name)
+                store.sync()
+    except ConfigError:
+        if manifest.is_complete or discard:
+            raise
+        # else another process found the same, and is at work
 
 
 def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
@@ -189,55 +293,44 @@ def _was_begun(manifest: Manifest) -> bool:
     return any(name != f"{RECORDS}/" for name, _ in manifest.store.entries()) or bool(living_workers(manifest.store))
 
 
-def _forget(manifest: Manifest) -> None:
-    """Remove a job of which nothing was done."""
-    with replacing(manifest) as lock:
-        for name in (ENCODER, JOB):
-            lock.guarded(manifest.store.delete)(name)
-
-
-def _restarted(manifest: Manifest, job: Mapping[str, Any], allow_mixed: bool) -> dict[str, Any] | None:
+def _restarted(new: Manifest, wanted: Wanted) -> dict[str, Any] | None:
     """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
-    recorded = manifest.find_job()
-    is_same = recorded is not None and not list(_differing(recorded, job, allow_mixed))
-    if recorded is not None and is_same and not Plan.from_records(manifest.read_plan(recorded)).source_changes():
+    recorded = new.find_job()
+    is_same = recorded is not None and ACCEPTED not in recorded and not _refused(recorded, wanted)
+    if recorded is not None and is_same and not Plan.from_records(new.read_plan(recorded)).changes():
         return recorded
-    manifest.store.delete_below("")
+    new.store.delete_below("")
     return None
 
 
-def _check_unchanged(plan: Plan, root: str) -> None:
-    changes = plan.source_changes()
-    if changes:
-        raise DataError(
-            f"The source changed since the job in {root} began: {'; '.join(changes)}. Bring it back as it was and "
-            "start the same command again, or begin anew with --restart."
-        )
+def _changed(changes: Changes, plan: Plan, root: str) -> DataError:
+    """What to say of a source that changed."""
+    text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
+    if not changes.is_listed:
+        return DataError(f"{text} Bring it back as it was and start the same command again.")
+    new = f", and {changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
+    return DataError(
+        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the same command with "
+        "--accept-changes: it does exactly these again and keeps all others. A file that was only touched may get its "
+        "time back by `touch -d` instead; --restart begins anew."
+    )
 
 
-def _differing(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> Iterator[str]:
-    """What differs, in words. Of encoders their fingerprint tells, their architecture only says how."""
-    sections = ["options"] if allow_mixed else ["options", "environment"]
-    before, now = recorded.get("encoder", {}), job["encoder"]
-    if before.get("fingerprint") != now["fingerprint"]:
-        others = list(_others("encoder.", before.get("architecture", {}), now["architecture"]))
-        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
-        weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
-        yield from others or [f"{weights} (the job keeps its own as {ENCODER})"]
-    else:
-        sections.append("window")  # that of another encoder follows from its size
-    for section in sections:
-        yield from _others("", recorded.get(section, {}), job[section])
+def _are_lists(before: SourceLike, now: SourceLike) -> bool:
+    """Whether both name files one by one, as a shell does that expands a glob; in another list some are new or gone."""
+    return not isinstance(before, str | os.PathLike) and not isinstance(now, str | os.PathLike)
 
 
-def _others(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """The values that differ, at any depth."""
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _others(f"{name}.", old, new)
-        elif key == "layers" and old and new and len(old) == len(new):
-            for nth, layers in enumerate(zip(old, new, strict=True)):
-                yield from _others(f"{name}[{nth}].", *layers)
-        elif old != new:
-            yield f"{name} was {old!r} and is {new!r}"
+def _as_listed(manifest: Manifest, recorded: Mapping[str, Any], wanted: Wanted) -> Wanted:
+    """What is wanted; where changes are accepted and both sources are lists of files, not told apart by these."""
+    named = recorded.get("options", {}).get("source")
+    if not wanted.accept_changes or isinstance(wanted.plan.given, str) or named == wanted.job["options"]["source"]:
+        return wanted
+    if isinstance(Plan.from_records(manifest.read_plan(dict(recorded))).given, str):
+        return wanted
+    return replace(wanted, job={**wanted.job, "options": {**wanted.job["options"], "source": named}})
+
+
+def _refused(recorded: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """What keeps a recorded job from being the one that is wanted, in words."""
+    return list(differing(recorded, wanted.job, wanted.allow_mixed))

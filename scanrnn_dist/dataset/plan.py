@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from scanrnn_dist.dataset.files import differences
+from scanrnn_dist.dataset.files import Files, differences, new_files, unchanged
 from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
 from scanrnn_dist.dataset.listing import SourceLike, filesystem_of, list_again
 from scanrnn_dist.dataset.plan_records import Facts, hashes_of, read_records, write_records
@@ -21,11 +21,31 @@ from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.dataset.source import Source, open_source, plan_units
 from scanrnn_dist.dataset.units import Units
 from scanrnn_dist.dataset.writer import FEATURES
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.ragged import Ragged
 
 ROWS_PER_PART = 65_536
 _CHANGES_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of the files of a plan since it was made.
+
+    Args:
+        told: in words, a line for each of the first few files and one for all others; none if nothing changed.
+        units: of the plan, whose file is gone or another.
+        new_files: that the plan does not have.
+        is_listed: whether the source could be listed at all.
+    """
+
+    told: tuple[str, ...]
+    units: int = 0
+    new_files: int = 0
+    is_listed: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +77,13 @@ class Plan:
 
     def is_of(self, source: SourceLike, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
+        return self.given == _absolute(source) and self.has_options(column, keep, rows_per_part)
+
+    def has_options(self, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
+        """Whether `plan_job` with these arguments, of whatever source with these columns, would choose the same."""
         everything = [name for name in self.source.schema.names if name != self.column]
         return (
-            self.given == _absolute(source)
-            and column in (None, self.column)
+            column in (None, self.column)
             and self.keep == tuple(dict.fromkeys(everything if keep is None else keep))
             and self.rows_per_part == rows_per_part
         )
@@ -93,17 +116,23 @@ class Plan:
         source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
         return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part, hashes_of(records))
 
-    def source_changes(self) -> list[str]:
-        """What differs from the plan now in the names, sizes and times of the source's files, in words.
-
-        Nothing if it is as it was; else a line for each of the first few files and one for all others, or a single
-        line if the source cannot be listed at all.
-        """
+    def changes(self) -> Changes:
+        """What differs from the plan now in the names, sizes and times of the source's files."""
         try:
             now = list_again(self.given, self.source.files)
         except ConfigError as error:
-            return [f"the source cannot be listed again: {error}"]
-        return differences(self.source.files, now, most=_CHANGES_TOLD)
+            return Changes((f"the source cannot be listed again: {error}",), len(self.units), is_listed=False)
+        return self.changes_to(now)
+
+    def changes_to(self, now: Files) -> Changes:
+        """The same for files that were listed by now."""
+        before = self.source.files
+        units = int((unchanged(before, now)[self.units.file] < 0).sum())
+        return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
+
+    def source_changes(self) -> list[str]:
+        """`changes` in words alone."""
+        return list(self.changes().told)
 
     def in_features(self) -> int:
         """Features per step, `D`: from the column's type, or from the first rows."""
@@ -149,6 +178,41 @@ def plan_job(
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
+    return _planned(source, opened, column, keep, rows_per_part)
+
+
+def plan_again(before: Plan, source: SourceLike) -> Plan:
+    """A plan with the options of an earlier one, of its source as it is now.
+
+    Raises:
+        ConfigError: nothing found.
+        DataError: an unreadable file, or other columns than before.
+    """
+    opened = open_source(source)
+    return _planned(source, with_columns(opened, before), before.column, before.keep, before.rows_per_part)
+
+
+def with_columns(source: Source, before: Plan) -> Source:
+    """The source with its schema as an earlier plan has it; `DataError` if that names other columns or types.
+
+    The order of columns, and what writers note beside them, stays as it was: so parts that were made before and after
+    are of one schema.
+    """
+    was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
+    differ = [name for name in was | now if was.get(name) != now.get(name)]
+    if differ:
+        told = "; ".join(
+            f"{name!r} was {was.get(name, 'not there')} and is {now.get(name, 'gone')}" for name in differ[:4]
+        )
+        raise DataError(
+            f"The columns of the source changed: {told}. Only files may change, not their columns: bring them back, "
+            "choose another destination, or begin anew with --restart."
+        )
+    return replace(source, schema=before.source.schema)
+
+
+def _planned(source: SourceLike, opened: Source, column: str, keep: Sequence[str], rows_per_part: int) -> Plan:
+    """An opened source, cut into units."""
     units = plan_units(opened, rows_per_part, column)
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
     return Plan(_absolute(source), planned, units, column, tuple(dict.fromkeys(keep)), rows_per_part)

@@ -1,33 +1,72 @@
-"""A job that is to take the place of another one: made aside, published when it is complete.
+"""A job that is to take the place of another one: made aside, published when it is ready.
 
 It stands in `DST/_scanrnn/restart/`, with the layout of a destination of its own, so that the old output is whole until
-the new one is. Whoever restarts, publishes or cleans holds a lock of the destination, `REPLACING`, besides which nobody
-begins an attempt there; so no two publish at once, and nobody works on what is being replaced.
+the new one can take its place: a restart once it is complete; an amended job (`amending.py`) as soon as its records and
+the parts that it takes over stand there. Whoever restarts, amends, publishes or cleans holds a lock of the destination,
+`REPLACING`, besides which nobody begins an attempt there; so no two publish at once, and nobody works on what is being
+replaced.
 
-Publishing may be cut short at any point, and is then done to its end by the next command on the destination: every move
-was made or not, and what says that the new output is complete goes last. It may also go on after a pause so long that
-another one ended it. So only what the new output does not name is removed, by a list that is made first; the lock is
-confirmed before every step; and `job.json` is replaced early, by which a process that still works on the old job learns
-of it before it names anything. In a folder what such a one had written aside by then is removed, and cannot be named.
+Publishing may be cut short at any point, and is then done to its end by the next command on the destination: a record,
+`PUBLISHING`, says what comes and what stays; every move was made or not; and what says that the new output is complete
+goes last. It may also go on after a pause so long that another one ended it. So only what the new output does not name
+is removed; the lock is confirmed before every step; and `job.json` is replaced early, by which a process that still
+works on the old job learns of it before it names anything. In a folder what such a one had written aside by then is
+removed, and cannot be named.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.local_store import ASIDE
-from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, RECORDS, RESTART, SUCCESS, Manifest, part_name
+from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, PUBLISHING, RECORDS, RESTART, SUCCESS, Manifest, part_name
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
-_COMING = "coming"
-"""Of the totals of a restart that is being published: the names of its records, moved or not."""
 PART = re.compile(r"part-\d{5,}\.parquet")
+
+
+@dataclass(frozen=True)
+class Coming:
+    """What a destination holds once a new output has taken its place: all that is not named goes.
+
+    Args:
+        records: names of records, moved or not; also of such that stay where they are.
+        units: of the new job.
+        spans: `[begin, end)` of the units whose parts come, or stay.
+        totals: of `_SUCCESS`; None of a job that is not complete.
+    """
+
+    records: Sequence[str]
+    units: int
+    spans: Sequence[tuple[int, int]]
+    totals: dict[str, Any] | None
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of parts, moved or not, or to stay where they are."""
+        return [part_name(unit, self.units) for begin, end in self.spans for unit in range(begin, end)]
+
+
+def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Sorted whole numbers as few `[begin, end)`.
+
+    Example:
+        >>> spans_of(np.array([0, 1, 2, 5]))
+        [(0, 3), (5, 6)]
+    """
+    begins = numbers[np.diff(numbers, prepend=-2) != 1]
+    ends = numbers[np.diff(numbers, append=-2) != 1] + 1
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))
 
 
 def restart_of(manifest: Manifest) -> Manifest:
@@ -37,7 +76,7 @@ def restart_of(manifest: Manifest) -> Manifest:
 
 @contextmanager
 def replacing(manifest: Manifest, expiry_seconds: float = EXPIRY_SECONDS) -> Iterator[Lock]:
-    """Have the destination for oneself: nobody else restarts, publishes or cleans, and nobody works there.
+    """Have the destination for oneself: nobody else restarts, amends, publishes or cleans, and nobody works there.
 
     Raises:
         StoppedError: somebody else has it.
@@ -53,72 +92,90 @@ def replacing(manifest: Manifest, expiry_seconds: float = EXPIRY_SECONDS) -> Ite
     lock.release(DONE)
 
 
+def is_ready(manifest: Manifest) -> bool:
+    """Whether a new output is to take the place of this one, and maybe began to."""
+    new = restart_of(manifest)
+    return new.is_complete or new.store.exists(PUBLISHING)
+
+
 def finish_publishing(manifest: Manifest) -> bool:
-    """Publish a restart that is complete, as where the process died that did; whether there was one."""
-    if not restart_of(manifest).is_complete:
+    """Publish what is ready, as where the process died that did; whether there was something."""
+    if not is_ready(manifest):
         return False
     with replacing(manifest) as lock:
         return publish(manifest, lock)
 
 
+def write_coming(new: Manifest, coming: Coming, lock: Lock) -> None:
+    """Say that a new output is ready to take its place."""
+    new.store.write(PUBLISHING, json.dumps(asdict(coming)).encode(), check=lock.confirm)
+
+
 def publish(manifest: Manifest, lock: Lock) -> bool:
-    """Put a complete restart in the place of the old output; the lock is that of `replacing`. Whether it was complete.
+    """Put a new output that is ready in the place of the old one; the lock is that of `replacing`. Whether one was.
 
     Raises:
         DataError: parts of the new output are missing.
         StoppedError: the file system refused, or the lock was lost.
     """
-    new, store = restart_of(manifest), manifest.store
-    if not new.is_complete:
+    if not is_ready(manifest):
         return False
+    new, store = restart_of(manifest), manifest.store
     lock.confirm()
     _check_idle(manifest)
     _check_parts(manifest, new)
-    totals, coming = _begun(new, lock)
+    coming = _coming(new, lock)
     delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(store, name))
     delete(SUCCESS)
     store.sync()
-    for name in [*filter(PLAN.fullmatch, coming), JOB]:
+    for name in [*filter(PLAN.fullmatch, coming.records), JOB]:
         take(name)
     for name in store.below(ASIDE):
         if f".{store.attempt}." not in name:
             delete(name)
-    names = {part_name(unit, totals["parts"]) for unit in range(totals["parts"])}
-    for name in sorted(names.intersection(name for name, _ in new.store.entries())):
+    parts = set(coming.parts)
+    for name in sorted(parts.intersection(name for name, _ in new.store.entries())):
         take(name)
-    for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in names):
+    for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in parts):
         delete(name)
-    for name in coming:
+    for name in coming.records:
         take(name)
     kept = (f"{RESTART}/", f"{ASIDE}/", lock_names(REPLACING))
-    for name in sorted(set(store.below(RECORDS)) - set(coming)):
+    for name in sorted(set(store.below(RECORDS)) - set(coming.records)):
         if not name.startswith(kept):
             delete(name)
-    for folder in {"", *(name.rpartition("/")[0] for name in coming)}:
+    for folder in {"", *(name.rpartition("/")[0] for name in coming.records)}:
         store.sync(folder)
-    manifest.write_totals(totals, lock.confirm)
-    told = f"{RESTART}/{SUCCESS}"
-    for name in sorted(store.below(RESTART), key=lambda name: name == told):
+    if coming.totals is not None:
+        manifest.write_totals(coming.totals, lock.confirm)
+    last = [f"{RESTART}/{SUCCESS}", f"{RESTART}/{PUBLISHING}"]  # as long as they stand, it is not done
+    left = store.below(RESTART)
+    for name in [*sorted(left.keys() - set(last)), *(name for name in last if name in left)]:
         delete(name)
     lock.guarded(store.delete_below)(RESTART)
     return True
 
 
-def _begun(new: Manifest, lock: Lock) -> tuple[dict[str, Any], list[str]]:
-    """The totals of a complete restart, and the names of its records, also of those that were moved already."""
+def _coming(new: Manifest, lock: Lock) -> Coming:
+    """What comes: as it was recorded, or, of a restart that nobody began to publish, all of it."""
+    try:
+        told = json.loads(new.store.read(PUBLISHING))
+        return Coming(told["records"], told["units"], [(begin, end) for begin, end in told["spans"]], told["totals"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{new.store.path(PUBLISHING)} is damaged: {error}") from error
     totals = new.read_totals()
-    if _COMING not in totals:
-        names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
-        if JOB not in names:
-            raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
-        totals[_COMING] = names
-        new.write_totals(totals, lock.confirm)
-    coming = totals.pop(_COMING)
-    return totals, coming
+    names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
+    if JOB not in names:
+        raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
+    coming = Coming(names, totals["parts"], [(0, totals["parts"])], totals)
+    write_coming(new, coming, lock)
+    return coming
 
 
 def _take(store: Store, name: str) -> None:
-    """Give a file of the restart its place, unless that was done."""
+    """Give a file of the new output its place, unless that was done, or it stands there."""
     if store.exists(f"{RESTART}/{name}"):
         store.move(f"{RESTART}/{name}", name)
 
@@ -131,8 +188,8 @@ def _check_idle(manifest: Manifest) -> None:
 
 
 def _check_parts(manifest: Manifest, new: Manifest) -> None:
-    """See that all parts of the new output stand, here or there, before anything of the old one goes."""
-    if not new.store.exists(PARTS):  # moved already, and so were all parts
+    """See that all parts of a restart stand, here or there, before anything of the old output goes."""
+    if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
         return
     stand = dict(manifest.store.entries()) | dict(new.store.entries())
     records = read_parts(new.store.read(PARTS), new.store.path(PARTS))

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from scanrnn_dist.dataset.amending import ACCEPTED
 from scanrnn_dist.dataset.commits import Commits, read_commits
+from scanrnn_dist.dataset.damage import damaged_parts
 from scanrnn_dist.dataset.destination import open_store
-from scanrnn_dist.dataset.manifest import Manifest
+from scanrnn_dist.dataset.manifest import PARTS, Manifest
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import restart_of
 from scanrnn_dist.dataset.workers import REPLACING, Share, Worker, read_workers
@@ -25,7 +27,8 @@ class Status:
 
     Args:
         destination: of the job.
-        state: "complete", "running", or "stopped": begun, not complete, and nobody is heard of.
+        state: "complete"; "damaged": it was, and parts are missing or changed since; "running"; or "stopped": begun,
+            not complete, and nobody is heard of.
         units: of the job.
         units_committed: of these.
         rows: of the job.
@@ -39,6 +42,8 @@ class Status:
         environments: how many different ones they had; more than 1 only where --allow-mixed was given.
         fatal_units: units that ended their process twice.
         restart: of the job that is to take this one's place, if one was begun.
+        parts_damaged: of a job that was complete, how many parts are missing or of another size than recorded.
+        accepted: which changes of its source were accepted, in words.
     """
 
     destination: str
@@ -55,6 +60,8 @@ class Status:
     environments: int
     fatal_units: tuple[int, ...]
     restart: Status | None
+    parts_damaged: int = 0
+    accepted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -70,8 +77,15 @@ class Status:
         counts = {count for _, count in seen}
         return [(k, n) for n in counts for k in range(1, n + 1) if (k, n) not in seen] if len(counts) == 1 else []
 
+    def _damage(self) -> str:
+        """What is damaged, and what to do about it."""
+        if self.state != "damaged":
+            return ""
+        told = f"{self.parts_damaged:,} of {self.units:,} parts are missing or changed"
+        return f": {told if self.parts_damaged else 'the list of parts changed'}; the same command makes them again"
+
     def _lines(self) -> Iterator[str]:
-        yield f"{self.destination}: {self.state}"
+        yield f"{self.destination}: {self.state}{self._damage()}"
         yield (
             f"units    {self.units_committed:,} of {self.units:,} committed, {self.share_done:.1%} of the steps, in "
             f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
@@ -89,6 +103,8 @@ class Status:
             yield f"mixed    computed in {self.environments} environments, which may have given other bits"
         if self.fatal_units:
             yield f"fatal    units {list(self.fatal_units[:8])} ended their process twice; see --retry"
+        for change in self.accepted[:8]:
+            yield f"source   a change was accepted: {change}"
         if self.restart is not None:
             yield "restart  a new output is made; it will take the place of this one:"
             yield from (f"    {line}" for line in self.restart._lines())
@@ -117,7 +133,9 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
     total, done = int(values.sum()), int(values[commits.committed].sum())
     rate, in_hand = sum(worker.values_per_second for worker in alive), sum(worker.values_in_hand for worker in alive)
     known = rate > 0 and not commits.is_complete
-    state = "complete" if manifest.is_complete else "running" if alive else "stopped"
+    damaged = damaged_parts(manifest) if manifest.is_complete else []
+    finished = "damaged" if damaged else "complete"
+    state = finished if manifest.is_complete else "running" if alive else "stopped"
     return Status(
         destination=store.root,
         state=state,
@@ -132,7 +150,9 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         attempts=len(commits.headers),
         environments=len(environments),
         fatal_units=tuple(commits.fatal),
-        restart=None if new_job is None else _status_of(new, new_job),
+        restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
+        parts_damaged=len([name for name in damaged if name != PARTS]),
+        accepted=tuple(job.get(ACCEPTED, ())),
     )
 
 

@@ -43,7 +43,7 @@ def step(kind: str, name: str) -> None:
     """Called before every step that changes a destination: where tests count, and kill.
 
     Args:
-        kind: "open", "write", "sync", "rename", "append", "delete" or "mkdir".
+        kind: "open", "write", "sync", "rename", "link", "append", "delete" or "mkdir".
         name: what it is about.
     """
 
@@ -136,6 +136,12 @@ class Store(Protocol):
 
     def move(self, old: str, new: str) -> None:
         """Rename a file; what stood under the new name is replaced."""
+
+    def link(self, old: str, new: str) -> None:
+        """Have the content of a file stand under a second name too, where nothing stands yet; not always whole at once.
+
+        A hard link where there are such, else a copy: renaming or replacing one of the two leaves the other as it is.
+        """
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if there is none."""

@@ -103,6 +103,31 @@ class Units:
         return Unit(index, file, int(self.row_group_begin[index]), group_rows, *map(int, numbers))
 
 
+def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
+    """Of each unit the number of the one that had the same row groups of the same file before, `(U,)` int64; else -1.
+
+    Args:
+        now: units of a source that changed.
+        before: those of the source as it was, by the same options.
+        places: `(N,)` of each file of `now`, its number in the files of `before`; -1 if it is not the same.
+    """
+    if not len(now) or not len(before):
+        return np.full(len(now), -1, np.int64)
+    file = places[now.file].astype(np.int64)
+    span = 1 + int(max(now.row_group_begin.max(), before.row_group_begin.max()))
+    wanted, there = file * span + now.row_group_begin, before.file.astype(np.int64) * span + before.row_group_begin
+    found = np.minimum(np.searchsorted(there, wanted), len(before) - 1)
+    groups = np.diff(now.offsets)
+    is_same = (file >= 0) & (there[found] == wanted) & (groups == np.diff(before.offsets)[found])
+    # Their row groups one by one: of those that may be the same.
+    units, groups = np.flatnonzero(is_same), groups[is_same]
+    nth = np.arange(groups.sum()) - np.repeat(running_sums(groups)[:-1], groups)
+    rows = now.group_rows[np.repeat(now.offsets[units], groups) + nth]
+    differ = rows != before.group_rows[np.repeat(before.offsets[found[units]], groups) + nth]
+    is_same[np.repeat(units, groups)[differ]] = False
+    return np.where(is_same, found, -1)
+
+
 def running_sums(numbers: np.ndarray) -> np.ndarray:
     """Running sums from 0 on: `(N,)` -> `(N + 1,)` int64."""
     sums = np.zeros(len(numbers) + 1, np.int64)

@@ -1,0 +1,78 @@
+"""A job whose source changed becomes the job of the source as it is now, and keeps the parts of what did not change.
+
+The amended job is made aside, where a restart would be: its records, a copy of the commit logs under the new numbers of
+the units, and, of the parts whose number is another one now, a second name of the same file (in a bucket a copy). That
+touches nothing of the old job. Then it takes the old one's place at once, by `restart.publish`, and goes on as any
+unfinished job does: with the units that are new or changed. Whoever dies before the place is taken has changed nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.dataset.commits import COMMITS, read_commits, renumbered_logs
+from scanrnn_dist.dataset.files import unchanged
+from scanrnn_dist.dataset.manifest import ENCODER, JOB, PLAN, RECORDS, RESTART, Manifest, part_name
+from scanrnn_dist.dataset.plan import Plan
+from scanrnn_dist.dataset.plan_records import hashes_of
+from scanrnn_dist.dataset.restart import Coming, publish, restart_of, spans_of, write_coming
+from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.units import found_again
+from scanrnn_dist.dataset.workers import Lock
+from scanrnn_dist.errors import StoppedError
+
+ACCEPTED = "accepted"
+"""Of a job: which changes of its source were accepted, in words."""
+
+
+def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, plan: Plan, source: str) -> int:
+    """Have a job be the one of another plan; how many of its units are committed already.
+
+    Args:
+        manifest: of the job.
+        lock: that of `replacing`.
+        job: as it is recorded.
+        before: its plan.
+        plan: of the same options, for the source as it is now.
+        source: how the records name it.
+
+    Raises:
+        StoppedError: the file system refused, or the lock was lost.
+    """
+    new, store = restart_of(manifest), manifest.store
+    lock.guarded(store.delete_below)(RESTART)
+    numbers, units = _taken_over(store, job["id"], before, plan), max(1, len(plan.units))
+    changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
+    told = {name: value for name, value in job.items() if name not in ("id", "plan")}
+    told |= {"options": {**job["options"], "source": source}, ACCEPTED: changes}
+    records = plan.to_records()
+    lock.confirm()
+    amended = new.create_job(told, records, replaces=job["id"])
+    if amended["plan"] != hashes_of(records):
+        raise StoppedError(f"{new.store.root} is written by another process too. Start the same command again.")
+    for name, content in renumbered_logs(store, job["id"], amended["id"], numbers):
+        new.store.write(name, content, check=lock.confirm)
+    for old, number in numbers.items():
+        names = part_name(old, max(1, len(before.units))), part_name(number, units)
+        if names[0] != names[1]:
+            lock.confirm()
+            store.link(names[0], f"{RESTART}/{names[1]}")
+    for folder in ("", COMMITS):
+        new.store.sync(folder)
+    coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
+    coming += [*new.store.below(COMMITS), ENCODER]
+    kept = np.array(sorted(numbers.values()), np.int64)
+    write_coming(new, Coming(coming, units, spans_of(kept), None), lock)
+    publish(manifest, lock)
+    return len(numbers)
+
+
+def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> dict[int, int]:
+    """Units whose parts stand and are those of the new plan too, and their numbers in it."""
+    rows = before.units.rows if len(before.units) else np.zeros(1, np.int64)
+    committed = read_commits(store, job, rows).that_stand(store.entries()).committed
+    old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
+    kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
+    return dict(zip(old[kept].tolist(), kept.tolist(), strict=True))
