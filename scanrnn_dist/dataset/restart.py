@@ -1,8 +1,9 @@
 """A job that is to take the place of another one: made aside, published when it is complete.
 
-It stands in `DST/_scanrnn/restart/`, with the layout of a destination of its own, so that the old output is whole until
-the new one is. Whoever restarts, publishes or cleans holds a lock of the destination, `REPLACING`, besides which nobody
-begins an attempt there; so no two publish at once, and nobody works on what is being replaced.
+It stands in `DST/_scanrnn/restart/`, so that the old output is whole until the new one is. It has the layout of a
+destination of its own, but its parts end in `.parquet.staged`, see `store.staged`. Whoever restarts, publishes or
+cleans holds a lock of the destination, `REPLACING`, besides which nobody begins an attempt there; so no two publish at
+once, and nobody works on what is being replaced.
 
 Publishing may be cut short at any point, and is then done to its end by the next command on the destination: every move
 was made or not, and what says that the new output is complete goes last. It may also go on after a pause so long that
@@ -21,7 +22,7 @@ from typing import Any
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, RECORDS, RESTART, SUCCESS, Manifest, part_name
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Store, staged
 from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
@@ -71,11 +72,13 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     new, store = restart_of(manifest), manifest.store
     if not new.is_complete:
         return False
+    if new.find_job() is None:  # its record was moved already; either refuses a restart of another version
+        manifest.find_job()
     lock.confirm()
     _check_idle(manifest)
     _check_parts(manifest, new)
     totals, coming = _begun(new, lock)
-    delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(store, name))
+    delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(new, store, name))
     delete(SUCCESS)
     store.sync()
     for name in [*filter(PLAN.fullmatch, coming), JOB]:
@@ -117,10 +120,10 @@ def _begun(new: Manifest, lock: Lock) -> tuple[dict[str, Any], list[str]]:
     return totals, coming
 
 
-def _take(store: Store, name: str) -> None:
+def _take(new: Manifest, store: Store, name: str) -> None:
     """Give a file of the restart its place, unless that was done."""
-    if store.exists(f"{RESTART}/{name}"):
-        store.move(f"{RESTART}/{name}", name)
+    if new.store.exists(name):
+        store.move(f"{RESTART}/{staged(name)}", name)
 
 
 def _check_idle(manifest: Manifest) -> None:

@@ -153,8 +153,8 @@ def make_leftovers(out: Path) -> dict[str, bytes]:
         f"_scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
         f"_scanrnn/aside/_scanrnn-job.json.{attempt}.tmp": b"half a job",
         f"_scanrnn/aside/_scanrnn-workers-1-of-1.000001.json.{attempt}.tmp": b"",
-        "_scanrnn/files-0123456789abcdef.parquet": b"the plan of a race that was lost",
-        "_scanrnn/units-0123456789abcdef.parquet": b"",
+        "_scanrnn/files-0123456789abcdef.table": b"the plan of a race that was lost",
+        "_scanrnn/units-0123456789abcdef.table": b"",
     }
     for name, data in content.items():
         (out / name).write_bytes(data)
