@@ -203,7 +203,7 @@ def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Pa
     # A plan may be that of a process that is about to record its job.
     assert set(clean(out).names) == {name for name in left if name.startswith("_scanrnn/aside/")}
     featurize(source, out)
-    assert {name for name in clean(out).names if name.endswith(".parquet")} == {n for n in left if "-0123" in n}
+    assert {name for name in clean(out).names if name.endswith(".table")} == {n for n in left if "-0123" in n}
 
 
 def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) -> None:
