@@ -18,7 +18,7 @@ from scanrnn_dist.dataset.manifest import ENCODER, JOB, PLAN, RECORDS, RESTART, 
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import Coming, publish, restart_of, spans_of, write_coming
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Store, staged
 from scanrnn_dist.dataset.units import found_again
 from scanrnn_dist.dataset.workers import Lock
 from scanrnn_dist.errors import StoppedError
@@ -58,7 +58,7 @@ def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, pla
         names = part_name(old, max(1, len(before.units))), part_name(number, units)
         if names[0] != names[1]:
             lock.confirm()
-            store.link(names[0], f"{RESTART}/{names[1]}")
+            store.link(names[0], f"{RESTART}/{staged(names[1])}")
     for folder in ("", COMMITS):
         new.store.sync(folder)
     coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]

@@ -25,7 +25,7 @@ from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store, this_host
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import PLAN, RECORDS, RESTART, Manifest, part_name
-from scanrnn_dist.dataset.plan_records import UNITS, read_weights
+from scanrnn_dist.dataset.plan_records import TABLE, UNITS, read_weights
 from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing, restart_of
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.workers import REPLACING, WORKERS, living_workers, lock_names, runs
@@ -102,7 +102,7 @@ def _unrecorded(manifest: Manifest) -> Iterator[str]:
         yield from store.below(RESTART)
     for name, _ in store.entries(RECORDS):
         match = PLAN.fullmatch(f"{RECORDS}/{name}")
-        if match and not job["plan"][f"{match[1]}.parquet"].startswith(match[2]):
+        if match and not job["plan"][f"{match[1]}{TABLE}"].startswith(match[2]):
             yield f"{RECORDS}/{name}"
     if manifest.is_complete:
         yield from (name for name in store.below(WORKERS) if not name.startswith(lock_names(REPLACING)))

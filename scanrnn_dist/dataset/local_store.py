@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from scanrnn_dist.dataset import store
-from scanrnn_dist.dataset.store import Check, Log, Part, stopping
+from scanrnn_dist.dataset.store import Check, Log, Part, staged, stopping, unstaged
 
 ASIDE = "_scanrnn/aside"
 """The folder of what has no name yet, in the same file system, so that it is named by a rename."""
@@ -27,14 +27,15 @@ class LocalStore:
 
     root: str
     attempt: str
+    is_staged: bool = False
 
     def child(self, name: str) -> LocalStore:
         """As in `Store`."""
-        return LocalStore(self.path(name), self.attempt)
+        return LocalStore(self.path(name), self.attempt, is_staged=True)
 
     def path(self, name: str) -> str:
         """As in `Store`."""
-        return os.path.join(self.root, name) if name else self.root
+        return os.path.join(self.root, staged(name) if self.is_staged else name) if name else self.root
 
     def prepare(self) -> None:
         """As in `Store`."""
@@ -50,7 +51,8 @@ class LocalStore:
                 return
             with found:
                 for entry in found:
-                    yield entry.name + "/" * entry.is_dir(), _size(entry)
+                    name = unstaged(entry.name) if self.is_staged else entry.name
+                    yield name + "/" * entry.is_dir(), _size(entry)
 
     def below(self, folder: str = "") -> dict[str, int]:
         """As in `Store`."""

@@ -1,16 +1,16 @@
 """The records of a job, `DST/_scanrnn/`: what is to be done, which parts stand, and that all of them do.
 
     DST/_scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
-    DST/_scanrnn/files-HASH.parquet      the plan: files with size and time, units with row groups and rows
-    DST/_scanrnn/units-HASH.parquet
+    DST/_scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
+    DST/_scanrnn/units-HASH.table
     DST/_scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
     DST/_scanrnn/workers/                who is at work: see `workers.py`
     DST/_scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commits.py`
-    DST/_scanrnn/parts.parquet           every part with rows, bytes and hash; made when the last one stands
+    DST/_scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
     DST/_scanrnn/aside/                  what is being written, and has no name yet
     DST/_scanrnn/restart/                a job that is to take this one's place: the same layout once more
     DST/_scanrnn/restart/_scanrnn/publishing.json    once it takes that place: what comes, and what stays
-    DST/_SUCCESS                         appears last: totals, and the hash of parts.parquet
+    DST/_SUCCESS                         appears last: totals, and the hash of parts.table
 
 The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
 done again: a part of a unit has the same bytes whenever it is made in one environment, so a second one changes nothing,
@@ -18,7 +18,9 @@ and a record that is missing costs the work of one unit. Of several records of a
 only added to, by one attempt each, so no lock guards them; the lock of `workers.py` saves double work. Before a part is
 named, `check_is` sees that the job is still the same.
 
-Readers of Parquet data sets skip names that begin with `_` or `.`.
+Some readers of Parquet data sets skip names that begin with `_`, others read all that `**/*.parquet` finds. So no file
+but the parts ends in `.parquet`: the `.table` files are Parquet files too, and the parts of a restart end in
+`.parquet.staged` until they take their place.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scanrnn_dist.dataset.plan_records import hashes_of
+from scanrnn_dist.dataset.plan_records import TABLE, hashes_of
 from scanrnn_dist.dataset.store import Check, Store
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
@@ -38,11 +40,11 @@ RECORDS = "_scanrnn"
 SUCCESS = "_SUCCESS"
 JOB = f"{RECORDS}/job.json"
 ENCODER = f"{RECORDS}/encoder.safetensors"
-PARTS = f"{RECORDS}/parts.parquet"
+PARTS = f"{RECORDS}/parts{TABLE}"
 RESTART = f"{RECORDS}/restart"
 PUBLISHING = f"{RECORDS}/publishing.json"
-PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}})\.parquet")
-JOB_FORMAT = "scanrnn_dist.job/2"
+PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
+JOB_FORMAT = "scanrnn_dist.job/3"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
 

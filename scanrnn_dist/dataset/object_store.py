@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.filesystems import open_input_file
-from scanrnn_dist.dataset.store import Check, Log, Part, stopping
+from scanrnn_dist.dataset.store import Check, Log, Part, staged, stopping, unstaged
 
 UPLOAD_BYTES = 8 << 20
 SEGMENT_LINES = 1000
@@ -36,14 +36,15 @@ class ObjectStore:
     attempt: str
     filesystem: fs.FileSystem = field(repr=False)
     prefix: str
+    is_staged: bool = False
 
     def child(self, name: str) -> ObjectStore:
         """As in `Store`."""
-        return ObjectStore(self.path(name), self.attempt, self.filesystem, self._key(name))
+        return ObjectStore(self.path(name), self.attempt, self.filesystem, self._key(name), is_staged=True)
 
     def path(self, name: str) -> str:
         """As in `Store`."""
-        return f"{self.root}/{name}" if name else self.root
+        return f"{self.root}/{self._stands_as(name)}" if name else self.root
 
     def prepare(self) -> None:
         """As in `Store`; a prefix needs no making."""
@@ -51,12 +52,12 @@ class ObjectStore:
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """As in `Store`."""
         for info in self._list(folder, recursive=False):
-            yield info.base_name + "/" * (not info.is_file), info.size or 0
+            yield self._is_called(info.base_name) + "/" * (not info.is_file), info.size or 0
 
     def below(self, folder: str = "") -> dict[str, int]:
         """As in `Store`."""
         found = self._list(folder, recursive=True)
-        return {info.path[len(self.prefix) + 1 :]: info.size for info in found if info.is_file}
+        return {self._is_called(info.path[len(self.prefix) + 1 :]): info.size for info in found if info.is_file}
 
     def exists(self, name: str) -> bool:
         """As in `Store`."""
@@ -156,7 +157,13 @@ class ObjectStore:
             self.filesystem.copy_file(self._key(old), self._key(new))
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}/{name}".rstrip("/")
+        return f"{self.prefix}/{self._stands_as(name)}".rstrip("/")
+
+    def _stands_as(self, name: str) -> str:
+        return staged(name) if self.is_staged else name
+
+    def _is_called(self, name: str) -> str:
+        return unstaged(name) if self.is_staged else name
 
     def _list(self, folder: str, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._key(folder), allow_not_found=True, recursive=recursive)

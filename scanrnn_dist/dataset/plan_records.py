@@ -1,7 +1,9 @@
 """A plan as two small Parquet files, so that a job that goes on reads neither the source's footers nor its listing.
 
-    files.parquet    per file: path, size_bytes, modified_ns; in its metadata all that is no column
-    units.parquet    per unit: file, group_rows, nbytes, values; in its metadata the hash of the other one
+    files.table    per file: path, size_bytes, modified_ns; in its metadata all that is no column
+    units.table    per unit: file, group_rows, nbytes, values; in its metadata the hash of the other one
+
+They are not named `*.parquet`, since a reader that is given `**/*.parquet` would take them for rows.
 
 Where a unit starts in its file follows from the units before it. Sorted paths are stored by what differs from the path
 before, numbers by their differences. Damage is found by the hash, by the checksums of pages, and by what cannot be.
@@ -26,7 +28,9 @@ from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import DataError
 
 FORMAT = "scanrnn_dist.plan/1"
-FILES, UNITS = "files.parquet", "units.parquet"
+TABLE = ".table"
+"""The ending of a record that is a Parquet file."""
+FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
 
 _KEY = b"scanrnn_dist"
 _FILES_SCHEMA = pa.schema(

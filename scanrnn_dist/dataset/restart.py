@@ -1,10 +1,10 @@
 """A job that is to take the place of another one: made aside, published when it is ready.
 
-It stands in `DST/_scanrnn/restart/`, with the layout of a destination of its own, so that the old output is whole until
-the new one can take its place: a restart once it is complete; an amended job (`amending.py`) as soon as its records and
-the parts that it takes over stand there. Whoever restarts, amends, publishes or cleans holds a lock of the destination,
-`REPLACING`, besides which nobody begins an attempt there; so no two publish at once, and nobody works on what is being
-replaced.
+It stands in `DST/_scanrnn/restart/`, so that the old output is whole until the new one can take its place: a restart
+once it is complete; an amended job (`amending.py`) as soon as its records and the parts that it takes over stand there.
+It has the layout of a destination of its own, but its parts end in `.parquet.staged`, see `store.staged`. Whoever
+restarts, amends, publishes or cleans holds a lock of the destination, `REPLACING`, besides which nobody begins an
+attempt there; so no two publish at once, and nobody works on what is being replaced.
 
 Publishing may be cut short at any point, and is then done to its end by the next command on the destination: a record,
 `PUBLISHING`, says what comes and what stays; every move was made or not; and what says that the new output is complete
@@ -28,7 +28,7 @@ import numpy as np
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, PUBLISHING, RECORDS, RESTART, SUCCESS, Manifest, part_name
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Store, staged
 from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
@@ -121,11 +121,13 @@ def publish(manifest: Manifest, lock: Lock) -> bool:
     if not is_ready(manifest):
         return False
     new, store = restart_of(manifest), manifest.store
+    if new.find_job() is None:  # its record was moved already; either refuses a restart of another version
+        manifest.find_job()
     lock.confirm()
     _check_idle(manifest)
     _check_parts(manifest, new)
     coming = _coming(new, lock)
-    delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(store, name))
+    delete, take = lock.guarded(store.delete), lock.guarded(lambda name: _take(new, store, name))
     delete(SUCCESS)
     store.sync()
     for name in [*filter(PLAN.fullmatch, coming.records), JOB]:
@@ -174,10 +176,10 @@ def _coming(new: Manifest, lock: Lock) -> Coming:
     return coming
 
 
-def _take(store: Store, name: str) -> None:
+def _take(new: Manifest, store: Store, name: str) -> None:
     """Give a file of the new output its place, unless that was done, or it stands there."""
-    if store.exists(f"{RESTART}/{name}"):
-        store.move(f"{RESTART}/{name}", name)
+    if new.store.exists(name):
+        store.move(f"{RESTART}/{staged(name)}", name)
 
 
 def _check_idle(manifest: Manifest) -> None:

@@ -39,6 +39,24 @@ Check = Callable[[], None]
 """Raises if the writer has lost its right to write."""
 
 
+_PART, _STAGED = ".parquet", ".staged"
+
+
+def staged(name: str) -> str:
+    """What a file of a restart is called until it takes its place: no reader may take its parts for rows.
+
+    Example:
+        >>> staged("part-00000.parquet"), unstaged("part-00000.parquet.staged"), staged("_SUCCESS")
+        ('part-00000.parquet.staged', 'part-00000.parquet', '_SUCCESS')
+    """
+    return f"{name}{_STAGED}" if name.endswith(_PART) else name
+
+
+def unstaged(name: str) -> str:
+    """The name that a file of a restart will have."""
+    return name.removesuffix(_STAGED) if name.endswith(f"{_PART}{_STAGED}") else name
+
+
 def step(kind: str, name: str) -> None:
     """Called before every step that changes a destination: where tests count, and kill.
 
@@ -96,7 +114,7 @@ class Store(Protocol):
         """Names what this process writes."""
 
     def child(self, name: str) -> Store:
-        """The store below a folder of this one."""
+        """The store of a restart below a folder of this one; there `*.parquet` files stand under `staged` names."""
 
     def path(self, name: str) -> str:
         """A name in full, for messages."""

@@ -18,7 +18,7 @@ JOB = {
     "window": {"lanes": 4},
     "environment": {"device_kind": "cpu"},
 }
-PLAN = {"files.parquet": b"files", "units.parquet": b"units"}
+PLAN = {"files.table": b"files", "units.table": b"units"}
 PARTS = b"the list of parts"
 
 
@@ -48,7 +48,7 @@ def test_what_was_written_is_read_back(manifest: Manifest) -> None:
     assert (totals["rows"], totals["parts"], parts) == (5, 1, PARTS)
     assert manifest.is_complete
     names = [name.split("-")[0] for name in sorted(manifest.store.below())]
-    assert names == ["_SUCCESS", "_scanrnn/files", "_scanrnn/job.json", "_scanrnn/parts.parquet", "_scanrnn/units"]
+    assert names == ["_SUCCESS", "_scanrnn/files", "_scanrnn/job.json", "_scanrnn/parts.table", "_scanrnn/units"]
 
 
 def test_a_job_that_was_not_finished_says_so(manifest: Manifest) -> None:
@@ -62,7 +62,7 @@ def test_of_two_that_begin_at_once_one_job_stands_and_both_learn_which(tmp_path:
     first, second = manifest_at(tmp_path), manifest_at(tmp_path)
     mine = first.create_job(JOB, PLAN)
     other = {**JOB, "encoder": {"fingerprint": "ab" * 32}}
-    assert second.create_job(other, {**PLAN, "units.parquet": b"other units"}) == mine
+    assert second.create_job(other, {**PLAN, "units.table": b"other units"}) == mine
     assert first.read_plan(mine) == PLAN
 
 
@@ -106,22 +106,22 @@ def test_damaged_records_are_named(manifest: Manifest, name: str, damage: str) -
 
 def test_a_damaged_or_missing_plan_is_named(manifest: Manifest) -> None:
     job = manifest.read_job()
-    (path,) = record(manifest, "").glob("units-*.parquet")
+    (path,) = record(manifest, "").glob("units-*.table")
     path.write_bytes(b"other")
-    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.parquet is damaged"):
+    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.table is damaged"):
         manifest.read_plan(job)
-    assert manifest.read_plan(job, "files.parquet") == {"files.parquet": b"files"}
+    assert manifest.read_plan(job, "files.table") == {"files.table": b"files"}
     path.unlink()
-    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.parquet is missing"):
+    with pytest.raises(DataError, match=r"units-[0-9a-f]+\.table is missing"):
         manifest.read_plan(job)
 
 
 def test_a_list_of_parts_that_changed_after_the_job_is_told(manifest: Manifest) -> None:
-    record(manifest, "parts.parquet").write_bytes(PARTS[:-1])
-    with pytest.raises(DataError, match=r"parts\.parquet changed after the job"):
+    record(manifest, "parts.table").write_bytes(PARTS[:-1])
+    with pytest.raises(DataError, match=r"parts\.table changed after the job"):
         manifest.read_success()
-    record(manifest, "parts.parquet").unlink()
-    with pytest.raises(DataError, match=r"parts\.parquet changed after the job"):
+    record(manifest, "parts.table").unlink()
+    with pytest.raises(DataError, match=r"parts\.table changed after the job"):
         manifest.read_success()
 
 

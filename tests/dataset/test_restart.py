@@ -19,11 +19,13 @@ import pytest
 
 from scanrnn_dist.dataset import store as steps
 from scanrnn_dist.dataset.local_store import LocalStore
-from scanrnn_dist.dataset.manifest import JOB_FORMAT, RESTART, Manifest, part_name
-from scanrnn_dist.dataset.restart import finish_publishing, replacing
+from scanrnn_dist.dataset.manifest import JOB, JOB_FORMAT, RESTART, Manifest, part_name
+from scanrnn_dist.dataset.plan_records import UNITS
+from scanrnn_dist.dataset.restart import finish_publishing, replacing, restart_of
+from scanrnn_dist.dataset.store import unstaged
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
-JOB = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
+PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +39,16 @@ class Died(Exception):
 
 
 def manifest_at(folder: Path) -> Manifest:
+    """The records under a folder, which may be that of a restart."""
+    if folder.match(RESTART):
+        return restart_of(manifest_at(folder.parents[1]))
     return Manifest(LocalStore(str(folder), "host.1.00000000"))
 
 
 def make_output(folder: Path, first: int, parts: int) -> None:
     """A finished output of parts that hold the numbers from `first` on."""
     manifest = manifest_at(folder)
-    manifest.create_job({**JOB, "options": {"first": first}}, {"units.parquet": str(first).encode()})
+    manifest.create_job({**PLANNED, "options": {"first": first}}, {UNITS: str(first).encode()})
     manifest.store.write(f"_scanrnn/commits/a{first}.jsonl", b"{}\n")
     sizes = []
     for unit in range(parts):
@@ -117,14 +122,31 @@ def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_restart_of_another_version_is_left_to_it(tmp_path: Path, is_moved: bool) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 3)
+    job = tmp_path / RESTART / JOB
+    text = job.read_text().replace(JOB_FORMAT, "scanrnn_dist.job/2")
+    if is_moved:  # as by that version, which died after it
+        job.unlink()
+        (tmp_path / JOB).write_text(text)
+    else:
+        job.write_text(text)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match="with the version that began it"):
+        finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("change", ["missing", "cut"])
 def test_a_new_output_that_is_not_whole_replaces_nothing(tmp_path: Path, change: str) -> None:
     make_output(tmp_path, 0, 2)
     make_output(tmp_path / RESTART, 10, 3)
-    part = tmp_path / RESTART / "part-00002.parquet"
+    part = tmp_path / RESTART / "part-00002.parquet.staged"
     part.unlink() if change == "missing" else part.write_bytes(part.read_bytes()[:-1])
     before = files_of(tmp_path)
-    with pytest.raises(DataError, match=r"restart/part-00002\.parquet is missing or changed"):
+    with pytest.raises(DataError, match=r"restart/part-00002\.parquet\.staged is missing or changed"):
         finish_publishing(manifest_at(tmp_path))
     assert files_of(tmp_path) == before
 
@@ -201,4 +223,4 @@ def test_who_was_asleep_while_another_published_changes_nothing(
         if then == "nothing":
             assert differ == ({"_SUCCESS"} if step == "delete _SUCCESS" else set()), step
         elif step != f"delete {RESTART}":
-            assert {name.removeprefix(f"{RESTART}/") for name in differ} <= {step.partition(" ")[2]}, step
+            assert {unstaged(name.removeprefix(f"{RESTART}/")) for name in differ} <= {step.partition(" ")[2]}, step

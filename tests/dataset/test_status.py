@@ -153,8 +153,8 @@ def make_leftovers(out: Path) -> dict[str, bytes]:
         f"_scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
         f"_scanrnn/aside/_scanrnn-job.json.{attempt}.tmp": b"half a job",
         f"_scanrnn/aside/_scanrnn-workers-1-of-1.000001.json.{attempt}.tmp": b"",
-        "_scanrnn/files-0123456789abcdef.parquet": b"the plan of a race that was lost",
-        "_scanrnn/units-0123456789abcdef.parquet": b"",
+        "_scanrnn/files-0123456789abcdef.table": b"the plan of a race that was lost",
+        "_scanrnn/units-0123456789abcdef.table": b"",
     }
     for name, data in content.items():
         (out / name).write_bytes(data)
@@ -203,7 +203,7 @@ def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Pa
     # A plan may be that of a process that is about to record its job.
     assert set(clean(out).names) == {name for name in left if name.startswith("_scanrnn/aside/")}
     featurize(source, out)
-    assert {name for name in clean(out).names if name.endswith(".parquet")} == {n for n in left if "-0123" in n}
+    assert {name for name in clean(out).names if name.endswith(".table")} == {n for n in left if "-0123" in n}
 
 
 def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) -> None:

@@ -15,7 +15,7 @@ from s3_server import S3Server
 from scanrnn_dist.dataset import object_store
 from scanrnn_dist.dataset import store as steps
 from scanrnn_dist.dataset.destination import new_attempt, open_store
-from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.dataset.store import Store, staged
 from scanrnn_dist.errors import ConfigError, StoppedError
 
 
@@ -186,6 +186,23 @@ def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(stor
     child = store.child("a")
     assert dict(child.entries()) == {"b": 2} and child.read("b") == b"12"
     assert child.path("b") == f"{store.root}/a/b" and child.attempt == store.attempt
+
+
+def test_a_part_of_a_child_has_no_ending_that_readers_look_for_until_it_is_moved(store: Store) -> None:
+    store.prepare()
+    child, name = store.child("a"), "part-00000.parquet"
+    child.prepare()
+    part = child.part(name)
+    part.write(b"123")
+    part.commit()
+    assert not [below for below in store.below() if below.endswith(".parquet")]
+    assert dict(child.entries())[name] == child.below()[name] == 3
+    assert child.exists(name) and child.read(name) == child.open_input(name).read() == b"123"
+    store.move(f"a/{staged(name)}", name)
+    assert store.read(name) == b"123" and not child.exists(name)
+    child.write(name, b"4")
+    child.delete(name)
+    assert not child.exists(name) and not [below for below in store.below("a") if "part" in below]
 
 
 def test_a_store_that_refuses_names_the_file_and_says_what_to_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
