@@ -81,13 +81,18 @@ def measured(rows: Ragged, source: Path, column: str, folder: Path) -> Iterator[
             yield factor, hidden, np.array(distances)
 
 
-def sweep(folder: Path, sets: list[str]) -> tuple[Table, list[str]]:
-    """All data sets; of one with several columns, the greatest distances of any. And what is not read."""
+def sweep(folder: Path, sets: list[str], only: list[str] | None = None) -> tuple[Table, list[str]]:
+    """All data sets; of one with several columns, the greatest distances of any. And what is not read.
+
+    `only` these columns, if given.
+    """
     table: Table = {}
     not_read = []
     for source in [path for pattern in sets for path in sorted(folder.glob(pattern))]:
         name = str(source.relative_to(folder))
         for column in columns_of(source):
+            if only and column not in only:
+                continue
             try:
                 rows = rows_of(source, column)
             except (ConfigError, DataError) as error:
@@ -116,12 +121,13 @@ def main() -> None:
     """Parse, take a device per core, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=list(SETS), help="folders and globs below the folder of data sets")
-    sets = parser.parse_args().sets
+    parser.add_argument("--columns", nargs="*", help="only these columns")
+    arguments = parser.parse_args()
     folder = os.environ.get("SCANRNN_SHARED_DATA")
     if folder is None:
         parser.error("SCANRNN_SHARED_DATA is not set; expected the folder of data sets")
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
-    table, not_read = sweep(Path(folder), sets)
+    table, not_read = sweep(Path(folder), arguments.sets, arguments.columns)
     print("\n".join(f"not read: {line}" for line in not_read))
     print(as_markdown(table))
     results: dict[str, Any] = {

@@ -52,6 +52,24 @@ def gru(weights: dict[str, Array], x: Any, gate_fn: Callable[[Array], Array] = s
     return h
 
 
+def gru_float32(cell: Any, x: Array, operands: Callable[[Array], Array] = lambda a: a) -> Array:
+    """The same in numpy's float32, another one than XLA's; `operands` rounds the operands of products first."""
+    w = {name: np.float32(array) for name, array in weights_of(cell).items()}
+    h = np.zeros(w["b_in"].shape, np.float32)
+
+    def product(a: Array, name: str) -> Array:
+        return operands(a) @ operands(w[name])
+
+    with np.errstate(over="ignore"):  # of exp in a gate that is closed
+        for x_t in x:
+            r = sigmoid(product(x_t, "W_ir") + w["b_ir"] + product(h, "W_hr") + w["b_hr"])
+            z = sigmoid(product(x_t, "W_iz") + w["b_iz"] + product(h, "W_hz") + w["b_hz"])
+            n = np.tanh(product(x_t, "W_in") + w["b_in"] + r * (product(h, "W_hn") + w["b_hn"]))
+            h = (1 - z) * n + z * h
+    assert h.dtype == np.float32
+    return h
+
+
 def gru_rows(cell: Any, rows: list[Array], gate_fn: Callable[[Array], Array] = sigmoid) -> Array:
     """`gru` of every row, `(N, H)`."""
     weights = weights_of(cell)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -157,6 +158,25 @@ def test_features_that_changed_with_their_records_are_seen_by_computing_them_aga
     verify(output, sample=0)
     with pytest.raises(DataError, match=r"part-00001\.parquet, row 3: the features are 5\.\de-06 from the row"):
         verify(output, sample=100)
+
+
+def test_features_that_are_as_right_as_float32_can_be_pass(tmp_path: Path) -> None:
+    """Another float32 than XLA's on unscaled data, which an absolute bound on what lies between them would refuse."""
+    encoder = encoder_of(in_features=32, hidden=16)
+    rows = [100 * row for row in random_rows([9] * 12, in_features=32)]
+    featurize(write_source(tmp_path / "a.parquet", rows), tmp_path / "out", encoder)
+    others = np.stack([oracle.gru_float32(encoder.cell, row) for row in rows])
+    path = tmp_path / "out" / part_name(0, 1)
+    assert np.abs(others - sources.features_of(path)).max() > 3 * TOLERANCE
+    replace_column(path, "features", pa.FixedSizeListArray.from_arrays(pa.array(others.reshape(-1)), 16))
+    recorded_again(tmp_path / "out")
+    result = verify(tmp_path / "out")
+    assert result.sampled == 12 and result.greatest_difference > 3 * TOLERANCE
+    others[3] = others[4]
+    replace_column(path, "features", pa.FixedSizeListArray.from_arrays(pa.array(others.reshape(-1)), 16))
+    recorded_again(tmp_path / "out")
+    with pytest.raises(DataError, match=r"part-00000\.parquet, row 3: the features are"):
+        verify(tmp_path / "out")
 
 
 def test_nan_features_that_changed_with_their_records_are_seen(output: Path) -> None:
