@@ -293,7 +293,7 @@ def test_a_changed_output_ends_with_3(tmp_path: Path, source: str, capsys: pytes
     part.write_bytes(part.read_bytes()[:-1])
     assert "part-00000.parquet changed after it was written" in failed(capsys, ["verify", tmp_path / "out"], 3)
     (tmp_path / "out/_SUCCESS").unlink()
-    assert "is not finished" in failed(capsys, ["verify", tmp_path / "out"], 3)
+    assert "`scanrnn verify --repair` removes them" in failed(capsys, ["verify", tmp_path / "out"], 3)
 
 
 # Stopped: 4 ----------------------------------------------------------------------------------------------------------

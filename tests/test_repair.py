@@ -126,7 +126,7 @@ def test_shares_make_damaged_parts_again_together(finished: Path, out: Path) -> 
 def test_a_list_of_parts_that_is_damaged_is_made_again_from_the_logs(finished: Path, out: Path, change: str) -> None:
     (out / PARTS).unlink() if change == "missing" else flip_a_bit(out / PARTS)
     assert "damaged: the list of parts changed; the same command makes them again" in str(read_status(out))
-    with pytest.raises(DataError, match="The list of parts .* changed after the job"):
+    with pytest.raises(DataError, match=r"The list of parts .* changed after the job"):
         verify(out)
     before = identities(out)
     report = featurize(finished / "in", out, rows_per_part=5)

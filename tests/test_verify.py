@@ -126,7 +126,7 @@ def test_every_part_that_is_not_as_it_was_is_named_and_made_again(finished: Path
     (output / "part-00000.parquet").write_bytes(b"other")
     with pytest.raises(
         DataError,
-        match=r"part-00000\.parquet changed .*part-00002\.parquet is missing; expected \d+ rows.*--repair` makes them again",
+        match=r"part-00000\.parquet changed .*part-00002\.parquet is missing; expected \d+ rows.*--repair` makes them",
     ):
         verify(output, sample=0)
     featurize(finished / "in", output, rows_per_part=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_files_are_unchanged_new_or_neither(before: Listed, now: Listed) -> None
 def test_spans_are_the_numbers_and_as_few_as_can_be(numbers: set[int]) -> None:
     spans = spans_of(np.array(sorted(numbers), np.int64))
     assert [number for begin, end in spans for number in range(begin, end)] == sorted(numbers)
-    assert all(end < begin for (_, end), (begin, _) in zip(spans[:-1], spans[1:], strict=True))
+    assert all(end < begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_path: Path) -> None:
