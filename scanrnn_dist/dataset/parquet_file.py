@@ -10,6 +10,7 @@ Which columns and row groups are read is said by `footers.py` and `reader.py`.
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -180,38 +181,49 @@ def _readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
         _schema_of(footer.content)
         return footer.content, {}
     except (pa.ArrowException, OSError, ValueError):
-        unreadable = {}
-        for number, name in enumerate(footer.names):
-            try:
-                _schema_of(_without(footer, set(range(len(footer.columns))) - {number}, alone=True))
-            except (pa.ArrowException, OSError, ValueError) as error:
-                unreadable[name] = " ".join(str(error).split()).rstrip(" .")
+        fields = arrow_fields(_arrow_schema(footer), len(footer.columns))
+        unreadable = {
+            number: " ".join(str(error).split()).rstrip(" .")
+            for number in range(len(footer.columns))
+            if (error := _trouble(footer, number, fields[number])) is not None
+        }
         if not unreadable or len(unreadable) == len(footer.columns):
             raise
-    content = _without(footer, {number for number, name in enumerate(footer.names) if name in unreadable})
+    content = _without(footer, set(unreadable), fields)
     _schema_of(content)
-    return content, unreadable
+    return content, {footer.names[number]: reason for number, reason in unreadable.items()}
 
 
-def _without(footer: Footer, columns: set[int], alone: bool = False) -> bytes:
-    """The footer without these columns; `alone` without row groups and metadata too."""
+def _trouble(footer: Footer, number: int, field: pa.Field | Exception | None) -> Exception | None:
+    """Why pyarrow cannot give a column: what Arrow's own schema says of it, or what Parquet's does."""
+    if isinstance(field, Exception):
+        return field
+    try:
+        _schema_of(_without(footer, set(range(len(footer.columns))) - {number}))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return error
+    return None
+
+
+def _without(footer: Footer, columns: set[int], fields: Sequence[Any] | None = None) -> bytes:
+    """The footer without these columns; without Arrow's `fields`, and then without row groups and metadata too."""
     elements = footer.fields[key(2, LIST)]
-    spans = [(1, 1), *(span for number, span in enumerate(footer.columns) if number not in columns)]
+    spans = [span for number, span in enumerate(footer.columns) if number not in columns]
     kept = [elements[index] for begin, end in spans for index in range(begin, end)]
-    root = struct_bytes((4, BINARY, binary_bytes(b"schema")), (5, I32, integer_bytes(len(spans) - 1)))
+    root = struct_bytes((4, BINARY, binary_bytes(b"schema")), (5, I32, integer_bytes(len(spans))))
     schema = list_bytes(STRUCT, [root, *(footer.content[raw.begin : raw.end] for raw in kept)])
-    groups = [] if alone else [_group_without(footer, raw.fields, columns) for raw in footer.fields[key(4, LIST)]]
-    rows = sum(group.rows for group in footer.row_groups) if groups else 0
-    fields = [
+    groups, metadata = [], []
+    if fields is not None:
+        groups = [_group_without(footer, raw.fields, columns) for raw in footer.fields[key(4, LIST)]]
+        metadata = list(_metadata_without(footer, columns, fields))
+    return struct_bytes(
         (1, I32, integer_bytes(2)),
         (2, LIST, schema),
-        (3, I64, integer_bytes(rows)),
+        (3, I64, integer_bytes(sum(group.rows for group in footer.row_groups) if groups else 0)),
         (4, LIST, list_bytes(STRUCT, groups)),
-    ]
-    if not alone:
-        fields.append((5, LIST, list_bytes(STRUCT, list(_metadata_without(footer, columns)))))
-        fields.append((6, BINARY, binary_bytes(footer.created_by.encode())))
-    return struct_bytes(*fields)
+        (5, LIST, list_bytes(STRUCT, metadata)),
+        (6, BINARY, binary_bytes(footer.created_by.encode())),
+    )
 
 
 def _group_without(footer: Footer, group: dict[int, Any], columns: set[int]) -> bytes:
@@ -224,20 +236,71 @@ def _group_without(footer: Footer, group: dict[int, Any], columns: set[int]) -> 
     return struct_bytes((1, LIST, list_bytes(STRUCT, chunks)), (2, I64, size), (3, I64, rows))
 
 
-def _metadata_without(footer: Footer, columns: set[int]) -> Iterator[bytes]:
-    """The metadata; Arrow's own schema without the columns, or not at all where it is about others."""
+def _metadata_without(footer: Footer, columns: set[int], fields: Sequence[Any]) -> Iterator[bytes]:
+    """The metadata; Arrow's own schema with the fields of the other columns, or not at all where it has no such."""
     for raw in footer.fields.get(key(5, LIST), []):
-        name, value = raw.fields.get(key(1, BINARY)), raw.fields.get(key(2, BINARY), b"")
-        if name != _ARROW_SCHEMA:
+        if raw.fields.get(key(1, BINARY)) != _ARROW_SCHEMA:
             yield footer.content[raw.begin : raw.end]
-            continue
-        with suppress(pa.ArrowException, ValueError):
-            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(value)))
-            if schema.names == footer.names:
-                fields = [field for number, field in enumerate(schema) if number not in columns]
-                own = pa.schema(fields, schema.metadata).serialize().to_pybytes()
-                encoded = binary_bytes(base64.b64encode(own))
-                yield struct_bytes((1, BINARY, binary_bytes(_ARROW_SCHEMA)), (2, BINARY, encoded))
+    kept = [field for number, field in enumerate(fields) if number not in columns]
+    if all(isinstance(field, pa.Field) for field in kept):
+        encoded = base64.b64encode(pa.schema(kept).serialize().to_pybytes())
+        yield struct_bytes((1, BINARY, binary_bytes(_ARROW_SCHEMA)), (2, BINARY, binary_bytes(encoded)))
+
+
+def _arrow_schema(footer: Footer) -> bytes:
+    """Arrow's own schema, which many writers add to the metadata, or nothing."""
+    for raw in footer.fields.get(key(5, LIST), []):
+        if raw.fields.get(key(1, BINARY)) == _ARROW_SCHEMA:
+            with suppress(ValueError):
+                return base64.b64decode(raw.fields.get(key(2, BINARY), b""))
+    return b""
+
+
+def arrow_fields(content: bytes, count: int) -> list[pa.Field | Exception | None]:
+    """The fields of a schema in Arrow's format, each read alone, with the error where pyarrow cannot read it.
+
+    `count` times None if there are not so many, or if it is no such schema. A type that pyarrow does not know, as a
+    polars' Int128, makes it refuse the whole schema; so each field in turn is made the only one of a copy.
+    """
+    nothing: list[Any] = [None] * count
+    try:
+        begin = 8  # after a marker and the length of the message
+        message = begin + _number(content, begin)
+        schema = _reference(content, _slot(content, message, 2))
+        vector = _reference(content, _slot(content, schema, 1))
+        if _number(content, vector) != count:
+            return nothing
+        places = [_reference(content, vector + 4 * (1 + number)) for number in range(count)]
+    except (struct.error, ValueError):
+        return nothing
+    return [_field_alone(content, vector, place) for place in places]
+
+
+def _field_alone(content: bytes, vector: int, place: int) -> Any:
+    alone = bytearray(content)
+    struct.pack_into("<II", alone, vector, 1, place - vector - 4)
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(bytes(alone))).field(0)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return error
+
+
+def _number(content: bytes, position: int) -> int:
+    return int(struct.unpack_from("<I", content, position)[0])
+
+
+def _reference(content: bytes, position: int) -> int:
+    """Where a flatbuffer's offset leads."""
+    return position + _number(content, position)
+
+
+def _slot(content: bytes, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table stands."""
+    vtable = table - struct.unpack_from("<i", content, table)[0]
+    offset = struct.unpack_from("<H", content, vtable + 4 + 2 * number)[0]
+    if not offset:
+        raise ValueError("the table lacks the field")
+    return int(table + offset)
 
 
 def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:
