@@ -173,15 +173,19 @@ def _serve() -> None:
     uri = json.loads(sys.stdin.readline())["uri"]
     filesystem = fs.LocalFileSystem() if uri is None else resolve(uri)[0]
     while line := _next_line():
-        try:
-            answer = _footer(filesystem, json.loads(line))
-        except StoppedError as error:
-            answer = {"stopped": str(error)}
-        except Exception as error:  # whatever it is, the parent turns it into an error that names the file
-            text = " ".join(str(error).split())  # some of pyarrow's take three lines
-            answer = {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(_answer(filesystem, json.loads(line))) + "\n")
         sys.stdout.flush()
+
+
+def _answer(filesystem: Any, path: str) -> dict[str, Any]:
+    """What the child says of a file, whatever it is; the parent makes it an error that names the file."""
+    try:
+        return _footer(filesystem, path)
+    except StoppedError as error:
+        return {"stopped": str(error)}
+    except Exception as error:
+        text = " ".join(str(error).split())  # some of pyarrow's take three lines
+        return {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
 
 
 def _next_line() -> str:
