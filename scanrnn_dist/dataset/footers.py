@@ -1,14 +1,14 @@
 """Parquet footers, read in a child process that may die.
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
-instead, and what it reports is checked before anyone relies on it. One child reads all footers of a source, one after
+instead. What they say is held against the file and itself (`parquet_footer.py`) before pyarrow sees it. One child reads all footers of a source, one after
 the other, so that a dead child names its file. It runs this file as a script, imports nothing heavier than pyarrow
 (0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
 answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of
-each row group]}}`, the last for columns of lists alone, or `{"error": ...}`, or `{"stopped": ...}` if the file could
-not be reached, which says nothing about it.
+each row group]}, "unreadable": {column: reason}}`, the values for columns of lists alone, or `{"error": ...}`, or
+`{"stopped": ...}` if the file could not be reached, which says nothing about it.
 Not covered: the data pages, which `reader.py` checks while it reads; and a footer that makes the child hang.
 """
 
@@ -22,17 +22,18 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.dataset.filesystems import open_input_file, resolve
+from scanrnn_dist.dataset.filesystems import resolve
+from scanrnn_dist.dataset.parquet_footer import Footer
 from scanrnn_dist.errors import StoppedError
 
 IDLE_SECONDS = 60
-_MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
 
 
 def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
@@ -44,12 +45,13 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
 
     Yields:
         Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...), "values": {column:
-        (values, ...)}}` or `{"error": str}`. Values are those of each row group in the columns of lists, the greatest
+        (values, ...)}, "unreadable": {column: reason}}` or `{"error": str}`, one line. The schema lacks the columns
+        that pyarrow cannot give, which are the unreadable ones. Values are those of each row group in the columns of lists, the greatest
         number of a column's leaves; a null or an empty list counts one. After a file that ended the child, whose error
         says so, a new child goes on with the next one.
 
     Raises:
-        StoppedError: the server of a bucket failed for as long as it was asked.
+        StoppedError: a file could not be reached or read, for a reason that says nothing about its content.
 
     Example:
         >>> [footer["error"].split(":")[0] for footer in read_footers(["/nowhere.parquet"], uri=None)]
@@ -65,7 +67,7 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
                 schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
                 values = {name: tuple(counts) for name, counts in answer["values"].items()}
                 groups = tuple((rows, size) for rows, size in answer["row_groups"])
-                yield {"schema": schema, "row_groups": groups, "values": values}
+                yield {"schema": schema, "row_groups": groups, "values": values, "unreadable": answer["unreadable"]}
             else:
                 yield answer
     finally:
@@ -143,63 +145,25 @@ def _send(child: subprocess.Popen[str], message: Any) -> None:
 
 def _footer(filesystem: Any, path: str) -> dict[str, Any]:
     """The child's work for one file; a footer that contradicts itself is a `ValueError`."""
-    import pyarrow.parquet as pq
+    from scanrnn_dist.dataset.parquet_file import CheckedFile
 
-    with open_input_file(filesystem, path) as source:
-        size = source.size()
-        parquet = pq.ParquetFile(source, pre_buffer=False)
-        metadata = parquet.metadata
-        groups = [_row_group(metadata, index, size) for index in range(metadata.num_row_groups)]
-        rows = sum(rows for rows, _ in groups)
-        if rows != metadata.num_rows:
-            raise ValueError(f"the footer promises {metadata.num_rows} rows, its row groups {rows}")
-        schema = parquet.schema_arrow
-        values = _values(metadata, schema)
-    schema_text = base64.b64encode(schema.serialize().to_pybytes()).decode()
-    return {"schema": schema_text, "row_groups": groups, "values": values}
+    file = CheckedFile(filesystem, path)
+    file.close()
+    schema = base64.b64encode(file.schema_arrow.serialize().to_pybytes()).decode()
+    groups = [(group.rows, group.nbytes) for group in file.footer.row_groups]
+    return {"schema": schema, "row_groups": groups, "values": _values(file.footer), "unreadable": file.unreadable}
 
 
-def _row_group(metadata: Any, index: int, file_bytes: int) -> tuple[int, int]:
-    """Rows and uncompressed bytes of a row group, held against what its columns say."""
-    group = metadata.row_group(index)
-    rows, size = group.num_rows, group.total_byte_size
-    if not 0 <= rows <= _MAX_COUNT or size < 0:
-        raise ValueError(f"row group {index} promises {rows} rows in {size} bytes")
-    for leaf in range(group.num_columns):
-        column = group.column(leaf)
-        flat = metadata.schema.column(leaf).max_repetition_level == 0
-        # A flat column has one value (or null) per row, a repeated one at least one.
-        values = column.num_values
-        if not rows <= values <= _MAX_COUNT or (values != rows and (flat or rows == 0)):
-            raise ValueError(f"row group {index} promises {rows} rows, its column {leaf} {values} values")
-        if not 0 <= column.total_compressed_size <= file_bytes or not 0 <= column.data_page_offset <= file_bytes:
-            raise ValueError(f"column {leaf} of row group {index} stands outside the file of {file_bytes} bytes")
-    return rows, size
-
-
-def _values(metadata: Any, schema: pa.Schema) -> dict[str, list[int]]:
+def _values(footer: Footer) -> dict[str, list[int]]:
     """Values of every row group in each column that is repeated: the greatest number among its leaves."""
-    leaves = [_leaves(field.type) for field in schema]
-    if sum(leaves) != metadata.num_columns:
-        return {}  # a type that Arrow stores otherwise than it shows; who asks gets rows instead
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    values, begin = {}, 0
-    # By position, since names with dots make the paths of leaves ambiguous.
-    for name, count in zip(schema.names, leaves, strict=True):
-        own = [leaf for leaf in range(begin, begin + count) if metadata.schema.column(leaf).max_repetition_level > 0]
-        if own:
-            values[name] = [max(group.column(leaf).num_values for leaf in own) for group in groups]
-        begin += count
-    return values
-
-
-def _leaves(kind: pa.DataType) -> int:
-    """How many columns Parquet makes of an Arrow type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _leaves(kind.storage_type)
-    if not pa.types.is_nested(kind):
-        return 1
-    return sum(_leaves(kind.field(index).type) for index in range(kind.num_fields))
+    names, own = footer.names, defaultdict(list)
+    for number, leaf in enumerate(footer.leaves):
+        if leaf.max_repetition > 0:
+            own[names[leaf.column]].append(number)
+    return {
+        name: [max(group.chunks[leaf].values for leaf in leaves) for group in footer.row_groups]
+        for name, leaves in own.items()
+    }
 
 
 def _serve() -> None:
@@ -209,14 +173,19 @@ def _serve() -> None:
     uri = json.loads(sys.stdin.readline())["uri"]
     filesystem = fs.LocalFileSystem() if uri is None else resolve(uri)[0]
     while line := _next_line():
-        try:
-            answer = _footer(filesystem, json.loads(line))
-        except StoppedError as error:
-            answer = {"stopped": str(error)}
-        except Exception as error:  # whatever it is, the parent turns it into an error that names the file
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(_answer(filesystem, json.loads(line))) + "\n")
         sys.stdout.flush()
+
+
+def _answer(filesystem: Any, path: str) -> dict[str, Any]:
+    """What the child says of a file, whatever it is; the parent makes it an error that names the file."""
+    try:
+        return _footer(filesystem, path)
+    except StoppedError as error:
+        return {"stopped": str(error)}
+    except Exception as error:
+        text = " ".join(str(error).split())  # some of pyarrow's take three lines
+        return {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
 
 
 def _next_line() -> str:

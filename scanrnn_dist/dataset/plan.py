@@ -169,6 +169,7 @@ def plan_job(
     """
     opened = open_source(source)
     where = opened.files[0].path
+    _check_readable(opened, column, keep)
     column = find_sequence_column(opened.schema, column, where=where)
     keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
     for name in keep:
@@ -216,6 +217,17 @@ def _planned(source: SourceLike, opened: Source, column: str, keep: Sequence[str
     units = plan_units(opened, rows_per_part, column)
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
     return Plan(_absolute(source), planned, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
+
+
+def _check_readable(source: Source, column: str | None, keep: Sequence[str] | None) -> None:
+    """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
+    for name, reason in source.unreadable.items():
+        if name == column or keep is None or name in keep:
+            others = [other for other in source.schema.names if other != column]
+            raise DataError(
+                f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "
+                f"--keep, for instance {others[0] if others else ''!r}; or write the column as another type."
+            )
 
 
 def _absolute(source: SourceLike) -> str | list[str]:

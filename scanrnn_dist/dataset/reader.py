@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
+from scanrnn_dist.dataset.parquet_file import CheckedFile
 from scanrnn_dist.dataset.source import Source
 from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.dataset.units import Unit
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError
 from scanrnn_dist.ragged import Ragged
 
 _MAX_ROWS = 65_536
@@ -132,7 +131,7 @@ def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Iterator[pa.Re
         for batch in decoder.batches(parquet, unit, _KEPT_ROWS):
             yield decoder.kept(unit, batch)
     finally:
-        parquet.close(force=True)
+        parquet.close()
 
 
 class Prefetched:
@@ -249,36 +248,29 @@ class _Decoder:
 
     def chunks(self, units: Iterable[Unit]) -> Iterator[Chunk]:
         """The chunks of all units; the file stays open from one unit of it to the next."""
-        parquet: pq.ParquetFile | None = None
+        parquet: CheckedFile | None = None
         path = None
         try:
             for unit in units:
                 if parquet is None or unit.file.path != path:
                     if parquet is not None:
-                        parquet.close(force=True)
+                        parquet.close()
                     parquet, path = self.open(unit.file.path), unit.file.path
                 yield from self.unit_chunks(parquet, unit)
         finally:
             if parquet is not None:
-                parquet.close(force=True)
+                parquet.close()
 
-    def open(self, path: str) -> pq.ParquetFile:
+    def open(self, path: str) -> CheckedFile:
         with _named(path):
-            return pq.ParquetFile(
-                open_input_file(self.source.filesystem, path),
-                pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
-                buffer_size=_buffer_bytes(self.source.filesystem),
-                page_checksum_verification=True,
-            )
+            return CheckedFile(self.source.filesystem, path, self.columns, _buffer_bytes(self.source.filesystem))
 
-    def check(self, parquet: pq.ParquetFile, unit: Unit) -> None:
+    def check(self, parquet: CheckedFile, unit: Unit) -> None:
         """Refuse a file whose footer no longer says of the unit what it said when the unit was planned."""
-        with _named(unit.file.path):
-            metadata = parquet.metadata
-            numbers = range(unit.row_group_begin, min(unit.row_group_end, metadata.num_row_groups))
-            groups = [metadata.row_group(number) for number in numbers]
-            rows, nbytes = tuple(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
-            missing = set(self.columns).difference(parquet.schema_arrow.names)
+        groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
+        rows, nbytes = tuple(group.rows for group in groups), sum(group.nbytes for group in groups)
+        there = {field.name: field.type for field in parquet.schema_arrow}
+        missing = [name for name in self.columns if there.get(name) != self.source.schema.field(name).type]
         if missing or (rows, nbytes) != (unit.group_rows, unit.nbytes):
             raise DataError(
                 f"{_span(unit)} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
@@ -287,7 +279,7 @@ class _Decoder:
                 "open the source anew."
             )
 
-    def unit_chunks(self, parquet: pq.ParquetFile, unit: Unit) -> Iterator[Chunk]:
+    def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         self.check(parquet, unit)
         rows = self.chunk_rows(parquet, unit)
         delivered = 0
@@ -304,7 +296,7 @@ class _Decoder:
                 "Expected a sound file: write it again."
             )
 
-    def chunk_rows(self, parquet: pq.ParquetFile, unit: Unit) -> int:
+    def chunk_rows(self, parquet: CheckedFile, unit: Unit) -> int:
         """Rows per chunk of a unit; from the unit alone, so that it is read alike whichever were read before it.
 
         The footer's bytes are encoded and of all columns, so they may be far off in both directions: a few rows are
@@ -319,16 +311,22 @@ class _Decoder:
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows)
         return int(min(_MAX_ROWS, max(1.0, self.chunk_bytes / decoded)))
 
-    def batches(self, parquet: pq.ParquetFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
-        with _named(_span(unit)):
-            groups = list(range(unit.row_group_begin, unit.row_group_end))
-            # Not Dataset.to_batches: it reads ahead without bound. A dotted name may match nested paths beside the
-            # column of that name; `chunk` picks columns by their exact names.
-            batches = parquet.iter_batches(rows, row_groups=groups, columns=self.columns, use_threads=False)
+        groups = range(unit.row_group_begin, unit.row_group_end)
+        # A dotted name may match nested paths beside the column of that name; `chunk` picks columns by exact names.
+        batches = parquet.iter_batches(rows, row_groups=groups, columns=self.columns)
         while True:
-            with _named(_span(unit)), self.stage("read"):
-                batch = next(batches, None)
+            try:
+                with _named(_span(unit)), self.stage("read"):
+                    batch = next(batches, None)
+                    if batch is None:
+                        parquet.check_pages(groups)
+            except DataError as error:
+                if isinstance(error.__cause__, pa.ArrowException | OSError | ValueError):
+                    with _named(parquet.damaged(groups, self.columns) or _span(unit)):
+                        raise error.__cause__ from None
+                raise
             if batch is None:
                 return
             yield batch
@@ -383,8 +381,11 @@ def _named(what: str) -> Iterator[None]:
     """Whatever pyarrow raises inside becomes a `DataError` that names `what`."""
     try:
         yield
+    except ScanRNNError:
+        raise  # it names its place itself
     except (pa.ArrowException, OSError, ValueError) as error:
+        text = " ".join(str(error).split()).rstrip(" .")  # some of pyarrow's take three lines
         raise DataError(
-            f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {str(error).rstrip(' .')}. "
+            f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         ) from error

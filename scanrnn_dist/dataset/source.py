@@ -49,6 +49,7 @@ class Source:
     """The files of a job in their order, with one schema: that of the files, then the partition fields.
 
     `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
+    `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason.
     """
 
     filesystem: fs.FileSystem
@@ -56,6 +57,7 @@ class Source:
     schema: pa.Schema
     rows: int
     row_groups: RowGroups | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def open_source(source: SourceLike) -> Source:
@@ -72,6 +74,7 @@ def open_source(source: SourceLike) -> Source:
     Raises:
         ConfigError: nothing found, a file named twice, or files of several filesystems.
         DataError: a file that is no sound Parquet file, or that has other columns than the first one.
+        StoppedError: a file that could not be reached or read, for a reason that says nothing about its content.
 
     Example:
         >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
@@ -83,14 +86,15 @@ def open_source(source: SourceLike) -> Source:
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
     schema: Any = None  # that of the first file
-    read = _Footers()
+    read, unreadable = _Footers(), dict[str, str]()
     for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
-            reason = footer["error"].rstrip(" .\n")
+            reason = footer["error"].rstrip(" .")
             raise DataError(
-                f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: "
-                "remove or rewrite it, or name the others by a glob such as 'folder/**/*.parquet'."
+                f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: mend or replace this "
+                "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
+        unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
         own = _plain(footer["schema"], path)
         schema = own if schema is None else schema
         _check_same(schema, first, own, path)
@@ -103,7 +107,7 @@ def open_source(source: SourceLike) -> Source:
                 "Rename the folder, or name the files so that it is above what they share."
             )
     files = replace(files, partition_schema=fields)
-    return Source(listing.filesystem, files, pa.schema([*schema, *fields]), int(groups.rows.sum()), groups)
+    return Source(listing.filesystem, files, pa.schema([*schema, *fields]), int(groups.rows.sum()), groups, unreadable)
 
 
 def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:

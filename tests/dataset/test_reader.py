@@ -217,7 +217,7 @@ def test_a_flipped_bit_in_a_page_is_seen_by_its_checksum(tmp_path: Path) -> None
     content = bytearray(path.read_bytes())
     content[content.index(np.float32(77).tobytes())] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(DataError, match=r"a\.parquet, row group 0: cannot be read: .*[cC]hecksum"):
+    with pytest.raises(DataError, match=r"a\.parquet, row group 0, column 'seq': cannot be read: .*[cC]hecksum"):
         read(open_source(path), keep=[])
 
 

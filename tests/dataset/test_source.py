@@ -146,7 +146,7 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
     script = folder / "child.py"
     text = Path(footers.__file__).read_text(encoding="utf-8")
     script.write_text(
-        text.replace("    import pyarrow.parquet as pq\n", "    import pyarrow.parquet as pq\n" + ABORT, 1)
+        text.replace(IMPORT, IMPORT + ABORT, 1)
     )
     monkeypatch.setattr(footers, "__file__", str(script))
     child = footers._Child(None)
@@ -171,6 +171,7 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
+IMPORT = "    from scanrnn_dist.dataset.parquet_file import CheckedFile\n\n"
 ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
 
 

@@ -1,0 +1,209 @@
+"""The headers of Parquet's pages, held against the footer while the bytes pass on their way to the decoder.
+
+A page's checksum does not cover its header: a flipped bit there loses values or whole pages, and pyarrow says nothing.
+So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead exactly to its end, their
+counts add up to the footer's, their encodings be among the footer's, and what a page says of its own size be possible.
+No byte is read twice: `PageFile` stands between the file and pyarrow and looks at what is read. Measured with
+`python benchmarks/page_headers.py`; the figures stand in docs/data.md.
+Not covered: what stands in a page, which is for its checksum, if it has one; indexes and Bloom filters, which nobody
+here reads.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+from scanrnn_dist.dataset.parquet_footer import Chunk, Footer, Leaf
+from scanrnn_dist.dataset.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
+from scanrnn_dist.errors import DataError
+
+_DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
+_OWN_FIELD = {_DATA: key(5, STRUCT), _INDEX: key(6, STRUCT), _DICTIONARY: key(7, STRUCT), _DATA_V2: key(8, STRUCT)}
+_KNOWN = {key(number, I32) for number in range(1, 5)} | set(_OWN_FIELD.values())
+_VALUES, _ENCODING = key(1, I32), key(2, I32)
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _RLE_DICTIONARY = 0, 2, 3, 4, 8
+_EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
+"""The most bytes that one compressed byte becomes, by codec: none, Snappy, gzip, LZ4; of others it has no bound."""
+_HEADER_BYTES = 1 << 13  # of one read for a header alone; most take 20 to 100
+_MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
+
+
+class PageWalk:
+    """Walks along the pages of one column chunk.
+
+    Args:
+        chunk: what the footer says of it.
+        leaf: the column.
+        where: the row group and the column, for messages.
+
+    Raises:
+        DataError: from its methods, a header that contradicts the footer or itself.
+    """
+
+    def __init__(self, chunk: Chunk, leaf: Leaf, where: str) -> None:
+        self._chunk, self._leaf, self._where = chunk, leaf, where
+        self._values = 0
+        self.position = chunk.begin  # of the next header
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all pages were seen."""
+        return self.position >= self._chunk.end
+
+    def feed(self, begin: int, data: memoryview) -> bool:
+        """Look at the headers in bytes of the file that begin at `begin`; False if one begins there and ends beyond."""
+        while not self.is_done and begin <= self.position < begin + len(data):
+            at = self.position - begin
+            try:
+                header, end = read_struct(data[: self._chunk.end - begin], at)
+                self._page(header, end - at)
+            except TooShort:
+                if begin + len(data) < self._chunk.end and len(data) - at < _MAX_HEADER_BYTES:
+                    return False
+                raise self._error("a page's header does not end") from None
+            except ValueError as error:
+                raise self._error(str(error)) from None
+        return True
+
+    def check_end(self) -> None:
+        """Hold the number of values against the footer's, once all pages were seen."""
+        if self._values != self._chunk.values:
+            raise self._error(f"its pages hold {self._values} values, the footer says {self._chunk.values}")
+
+    def _error(self, text: str) -> DataError:
+        return DataError(
+            f"{self._where}: the page at byte {self.position} cannot be right: {text}. "
+            "Expected a sound Parquet file: write or copy it again."
+        )
+
+    def _page(self, header: Fields, header_bytes: int) -> None:
+        """Take one page, by its header."""
+        kind, size, compressed = (header.get(key(number, I32), -1) for number in (1, 2, 3))
+        own = header.get(_OWN_FIELD.get(kind, -1))
+        if own is None or header.keys() - _KNOWN or sum(name & 15 == STRUCT for name in header) > 1:
+            raise ValueError(f"its header says type {kind} and has the fields {sorted(name >> 4 for name in header)}")
+        end = self.position + header_bytes + compressed
+        if compressed < 0 or size < 0 or end > self._chunk.end:
+            raise ValueError(f"it ends at byte {end}, the column's pages at byte {self._chunk.end}")
+        most = _EXPANSION.get(self._chunk.codec)
+        if most is not None and size > most * compressed + 64:
+            raise ValueError(f"{compressed} bytes cannot become {size} by codec {self._chunk.codec}")
+        if kind == _DICTIONARY:
+            self._dictionary(own)
+        elif kind != _INDEX:
+            self._data(kind, own, size, compressed)
+        self.position = end
+
+    def _dictionary(self, own: Fields) -> None:
+        if self.position != self._chunk.begin:
+            raise ValueError("it is a dictionary and not the column's first page")
+        if own.get(_ENCODING) not in (_PLAIN, _PLAIN_DICTIONARY) or own.get(_VALUES, -1) < 0:
+            raise ValueError(f"it is a dictionary of {own.get(_VALUES)} values in encoding {own.get(_ENCODING)}")
+
+    def _data(self, kind: int, own: Fields, size: int, compressed: int) -> None:
+        chunk, values = self._chunk, own.get(_VALUES, -1)
+        if self._values == 0 and chunk.has_dictionary and chunk.begin < chunk.data_begin != self.position:
+            raise ValueError(f"it is the first data page; the footer says that this stands at {chunk.data_begin}")
+        self._values += values
+        if values < 0 or self._values > chunk.values:
+            raise ValueError(f"with its {values} values the column has {self._values}, the footer says {chunk.values}")
+        encoding = own.get(key(4, I32) if kind == _DATA_V2 else _ENCODING, -1)
+        if encoding not in chunk.encodings:
+            raise ValueError(f"it has encoding {encoding}, the footer says {sorted(chunk.encodings)}")
+        is_plain, leaf = chunk.codec == 0 and size != compressed, self._leaf
+        if kind == _DATA_V2:
+            self._levels_v2(own, size, compressed)
+            return
+        if is_plain:
+            raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
+        if not {own.get(key(3, I32)), own.get(key(4, I32))} <= {_RLE, _BIT_PACKED}:
+            raise ValueError("its levels have an encoding that there is none of")
+        if encoding == _PLAIN and leaf.width and leaf.max_definition == 0 and size != values * leaf.width:
+            raise ValueError(f"{values} values of {leaf.width} bytes cannot take {size} bytes")
+
+    def _levels_v2(self, own: Fields, size: int, compressed: int) -> None:
+        """Of a page of the second version: levels stand before the values, and are not compressed."""
+        values, nulls, rows = (own.get(key(number, I32), -1) for number in (1, 2, 3))
+        definition, repetition = (own.get(key(number, I32), -1) for number in (5, 6))
+        levels = definition + repetition
+        if min(definition, repetition) < 0 or levels > min(size, compressed):
+            raise ValueError(f"its levels take {definition} and {repetition} bytes of {compressed}")
+        if not 0 <= nulls <= values or not 0 <= rows <= values or (self._leaf.max_repetition == 0 and rows != values):
+            raise ValueError(f"it promises {values} values, {nulls} of them null, in {rows} rows")
+        if (self._chunk.codec == 0 or not own.get(key(7, TRUE), True)) and size != compressed:
+            raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
+
+
+class PageFile:
+    """A file as `pa.PythonFile` calls it, which looks at the headers of pages in what is read.
+
+    Args:
+        file: what to read.
+        footer: of it.
+        leaves: numbers of the columns to look at.
+        path: for messages.
+    """
+
+    def __init__(self, file: Any, footer: Footer, leaves: Iterable[int], path: str) -> None:
+        self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
+        self._file = file
+        self._footer, self._path, self._leaves = footer, path, list(leaves)
+        self._walks = {
+            (group, leaf): PageWalk(row_group.chunks[leaf], footer.leaves[leaf], self._where(group, leaf))
+            for group, row_group in enumerate(footer.row_groups)
+            for leaf in self._leaves
+        }
+        chunks = sorted((footer.row_groups[group].chunks[leaf].begin, group, leaf) for group, leaf in self._walks)
+        self._begins = [begin for begin, _, _ in chunks]
+        self._order = [self._walks[group, leaf] for _, group, leaf in chunks]
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(self._file.closed)
+
+    def read(self, size: int = -1) -> Any:
+        """The next bytes, fewer at the end of the file, as a buffer."""
+        begin = self._file.tell()
+        data = self._file.read(self._file.size() - begin if size < 0 else size)
+        index = bisect_right(self._begins, begin) - 1
+        if index >= 0 and len(data):
+            self._walk(self._order[index], begin, memoryview(data).cast("B"))
+            self.seek(begin + len(data))
+        return data
+
+    read_buffer = read
+
+    def check_all(self, row_groups: Iterable[int]) -> None:
+        """Look at the pages of these row groups that were not read yet, and hold all counts against the footer."""
+        for group in row_groups:
+            for leaf in self._leaves:
+                walk = self._walks[group, leaf]
+                while not walk.is_done:
+                    self._look(walk)
+                walk.check_end()
+
+    def _walk(self, walk: PageWalk, begin: int, data: memoryview) -> None:
+        """Show bytes to a walk; a header that lies across two reads is read once more, alone."""
+        while not walk.is_done and walk.position < begin + len(data):
+            if walk.position < begin or not walk.feed(begin, data):
+                self._look(walk)
+
+    def _look(self, walk: PageWalk) -> None:
+        size = _HEADER_BYTES
+        while True:
+            self._file.seek(walk.position)
+            data = self._file.read(size)
+            if not len(data):
+                raise DataError(f"{self._path} ended at byte {walk.position} while it was read. Open the source anew.")
+            if walk.feed(walk.position, memoryview(data).cast("B")):
+                return
+            if len(data) < size:
+                raise DataError(f"{self._path} ended within a page's header while it was read. Open the source anew.")
+            size *= 8
+
+    def _where(self, group: int, leaf: int) -> str:
+        path = b".".join(self._footer.leaves[leaf].path).decode(errors="replace")
+        return f"{self._path}, row group {group}, column {path!r}"
