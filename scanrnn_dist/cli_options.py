@@ -48,7 +48,7 @@ AllowMixed = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew; the old output is replaced once the new one is complete.")
 ]
-Retry = Annotated[bool, typer.Option("--retry", help="Try units again that ended their process twice.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed the process again and again.")]
 LockSeconds = Annotated[
     float | None,
     typer.Option("--lock-seconds", help="Not heard of for so long, a process has stopped. 60 if not given.", min=0.1),
