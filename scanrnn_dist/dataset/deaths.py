@@ -16,8 +16,8 @@ from dataclasses import dataclass
 EVIDENT_DEATHS = 2
 """So many deaths with a trace, one of them of the unit alone, are the unit's doing."""
 SILENT_DEATHS = 5
-"""So many deaths without one are, if the unit was alone and got as far each time. Each death meanwhile at another place,
-or with units in hand that were done later, shows that somebody ends machines, and asks for one more."""
+"""So many deaths without one are, if the unit was alone and got as far each time. Each death meanwhile at another
+place, or with units in hand that were done later, shows that somebody ends machines, and asks for one more."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _suspect(unit: int, deaths: Sequence[Death], numbers: Sequence[int]) -> Susp
     evident = [deaths[number].evidence for number in numbers if deaths[number].evidence]
     verdict = ""
     if len(evident) >= EVIDENT_DEATHS and any(deaths[number].evidence for number in alone):
-        verdict = f"{len(evident)} processes that worked on it ended with: {evident[-1]}"
+        verdict = f"{len(evident)} processes that worked on it ended with: {', '.join(dict.fromkeys(evident))}"
     elif len(alone) >= SILENT_DEATHS:
         same, other = _places(alone, deaths)
         if same >= SILENT_DEATHS + other:
