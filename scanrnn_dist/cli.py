@@ -207,7 +207,9 @@ def featurize(
     chosen = _encoder(planned, encoder, hidden, seed or 0)
     sizes = _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     with nullcontext() if profile is None else profiled(profile, **_given(seconds=profile_seconds)):
-        sharing = Sharing(**_given(share=chosen_share, expiry_seconds=lock_seconds), steal=steal, retry=retry)
+        sharing = Sharing(
+            **_given(share=chosen_share, expiry_seconds=lock_seconds), steal=steal, retry=retry, owns_process=True
+        )
         options = _given(max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast, sharing=sharing)
         flags = {"allow_mixed": allow_mixed, "restart": restart, "accept_changes": accept_changes}
         report = _featurize(planned, chosen, destination, sizes, **options, **flags)

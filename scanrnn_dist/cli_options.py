@@ -58,7 +58,7 @@ AcceptChanges = Annotated[
 Repair = Annotated[
     bool, typer.Option("--repair", help="First make parts again that are missing or changed; remove surplus ones.")
 ]
-Retry = Annotated[bool, typer.Option("--retry", help="Try units again that ended their process twice.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed the process again and again.")]
 LockSeconds = Annotated[
     float | None,
     typer.Option("--lock-seconds", help="Not heard of for so long, a process has stopped. 60 if not given.", min=0.1),

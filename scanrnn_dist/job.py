@@ -32,7 +32,7 @@ from scanrnn_dist.dataset.manifest import ENCODER, JOB_FORMAT, Manifest
 from scanrnn_dist.dataset.opening import OpenJob, Wanted, check_apart, opened_job, plan_for, recorded_plan
 from scanrnn_dist.dataset.parts import PartsWriter
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Plan, SourceLike
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.reader import FailedUnit, read_chunks
 from scanrnn_dist.dataset.store import Check
 from scanrnn_dist.dataset.writer import part_schema
 from scanrnn_dist.encoder import Encoder, checked_encoder
@@ -57,7 +57,7 @@ class JobReport:
     """What a call did, of a job that others may have a part in.
 
     `rows`, `steps` and `parts` are of this call; `rows_before` were committed when it began, `units_left` are other
-    processes' to do, and `is_complete` tells whether `_SUCCESS` is there.
+    processes' to do, `failed_units` of these failed there, and `is_complete` tells whether `_SUCCESS` is there.
 
     `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
     positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
@@ -70,6 +70,7 @@ class JobReport:
     parts: int
     rows_before: int
     units_left: int
+    failed_units: int
     is_complete: bool
     seconds: float
     gflops: float
@@ -84,14 +85,18 @@ class JobReport:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows_per_second", self.rows / self.seconds)
 
+    @property
+    def _left(self) -> str:
+        failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
+        return f"{self.units_left:,} units are left to other processes{failed}"
+
     def __str__(self) -> str:
         if not self.rows and self.is_complete and self.rows_before:
             return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
         if not self.rows and self.parts == 0:
-            left = f"{self.units_left:,} units are left to other processes"
-            return f"Nothing to do in this share of {self.destination}: {left}."
+            return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
-        left = "" if self.is_complete else f"\nNot complete: {self.units_left:,} units are left to other processes"
+        left = "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
             f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
@@ -161,8 +166,9 @@ def featurize(
     Raises:
         ConfigError: arguments that do not fit, or a destination that holds something else, or a job with other
             arguments; the differences are named.
-        DataError: data that is not what it should be; file, row group and row are named. Or a source that changed
-            since the job began, parts of which are done.
+        DataError: data that is not what it should be; file, row group and row are named. It comes once all other units
+            are done, and names all units that failed, or the first 20. Or a source that changed since the job began,
+            parts of which are done.
         StoppedError: the destination's file system refused, or another process works on the same share.
 
     Example:
@@ -265,6 +271,7 @@ class _Work:
     on_rows: Callable[[int], None] | None
     statistics: Statistics = field(default_factory=Statistics)
     parts: int = 0
+    failed_units: int = 0
     read_wait_seconds: float = 0.0
     write_wait_seconds: float = 0.0
 
@@ -282,6 +289,7 @@ class _Work:
                     on_start(*attempt.share_rows)
                 share = attempt.share
                 self._do(attempt, numbers, alone)
+            self.failed_units = len(attempt.commits.failed)
         return rows_before, attempt.units_left
 
     def _do(self, attempt: Attempt, numbers: np.ndarray, alone: bool) -> None:
@@ -290,14 +298,19 @@ class _Work:
         chunks = read_chunks(
             plan.source, attempt.begun(numbers, alone), column=plan.column, keep=plan.keep,
             in_features=self.engine.encoder.in_features, chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES,
-            lossy_cast=self.lossy_cast, stage=stage,
+            lossy_cast=self.lossy_cast, stage=stage, keep_going=True,
+            on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip
         writer = PartsWriter(
-            self.opened.manifest.store, self._schema(), units, attempt.log, attempt.check_job, stage, attempt.committed
-        )
+            self.opened.manifest.store, self._schema(), units, attempt.log, attempt.check_job, stage,
+            on_commit=attempt.committed, on_fail=attempt.failed,
+        )  # fmt: skip
         with closing(chunks), closing(run_of(self.engine)) as run, writer:
             stream = Stream(run, chunks, self.max_steps, self.initial_carry, self.lossy_cast)
             for finished in stream:
+                if isinstance(finished, FailedUnit):
+                    writer.fail(finished)
+                    continue
                 attempt.finished(finished.unit, finished.kept.num_rows)
                 writer.put(finished.unit, finished.kept, finished.features.result)
                 if self.on_rows is not None:
@@ -333,6 +346,7 @@ class _Work:
             parts=self.parts,
             rows_before=rows_before,
             units_left=units_left,
+            failed_units=self.failed_units,
             is_complete=not units_left,
             seconds=seconds,
             gflops=self.engine.encoder.flops_per_step * self.statistics.steps / seconds / 1e9,

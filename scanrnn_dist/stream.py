@@ -1,6 +1,7 @@
 """Chunks in, the same chunks with features out, in order: where rows meet the engine.
 
-The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound.
+The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound. A
+unit that cannot be read on keeps its place among the chunks.
 Which chunks there are, and what becomes of them, is `job.py`'s.
 """
 
@@ -16,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.reader import Chunk, Prefetched
+from scanrnn_dist.dataset.reader import Chunk, FailedUnit, Prefetched
 from scanrnn_dist.dataset.units import Unit
+from scanrnn_dist.errors import DataError
 from scanrnn_dist.layered import LayeredRun
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.run import Finished, Run
@@ -40,7 +42,9 @@ class OpenChunk:
 
 
 class Stream:
-    """Chunks in, the same chunks with features out, in order; iterating it runs the engine.
+    """Chunks in, the same chunks with features out, in order, and failed units; iterating it runs the engine.
+
+    Of a failed unit, some chunks may come before the `FailedUnit`, and none after it.
 
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
@@ -57,18 +61,25 @@ class Stream:
         self.read_wait_seconds = 0.0
         self._run, self._chunks, self._max_steps = run, chunks, max_steps
         self._carry_column, self._lossy_cast = initial_carry, lossy_cast
-        self._open: deque[OpenChunk] = deque()
+        self._open: deque[OpenChunk | FailedUnit] = deque()
+        self._failed: Unit | None = None
         self._is_exhausted = False
 
-    def __iter__(self) -> Iterator[OpenChunk]:
+    def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
         while True:
             more = self._fill()
-            if not more and not self._run.is_busy:
-                return
-            for finished in self._run.advance(more):
-                self._place(finished)
-            while self._open and self._open[0].rows_left == 0:
+            if not self._has_first:
+                if not more and not self._run.is_busy:
+                    return
+                for finished in self._run.advance(more):
+                    self._place(finished)
+            while self._has_first:
                 yield self._open.popleft()
+
+    @property
+    def _has_first(self) -> bool:
+        """Whether what comes next is there."""
+        return bool(self._open) and (isinstance(self._open[0], FailedUnit) or self._open[0].rows_left == 0)
 
     def _fill(self) -> bool:
         """Hand the engine rows until it has enough; whether it has a window of them and may count on more.
@@ -76,22 +87,32 @@ class Stream:
         Not if there are no more, or if rows that are longer than a window fill the memory before they fill the lanes.
         Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
         """
-        while self._run.wants_rows and not self._is_exhausted:
+        while self._run.wants_rows and not self._is_exhausted and not self._has_first:
             if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
                 return False
             if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
                 return True
             begin = time.perf_counter()
-            chunk = next(self._chunks, None)
+            item = next(self._chunks, None)
             self.read_wait_seconds += time.perf_counter() - begin
-            if chunk is None:
+            if item is None:
                 self._is_exhausted = True
                 return False
-            self._take(chunk)
+            if self._failed is not None and item.unit.index == self._failed.index:
+                continue
+            if isinstance(item, FailedUnit):
+                self._fail(item)
+            else:
+                self._take(item)
         return self._run.has_window and not self._is_exhausted
 
+    def _fail(self, failed: FailedUnit) -> None:
+        """Take note of a unit of which no more is taken."""
+        self._failed = failed.unit
+        self._open.append(failed)
+
     def _take(self, chunk: Chunk) -> None:
-        """Hand the engine the rows of a chunk."""
+        """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
         engine, rows = self._run.engine, len(chunk.sequences)
         features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
         nbytes = chunk.kept.nbytes + features.nbytes
@@ -99,19 +120,24 @@ class Stream:
             lengths = chunk.sequences.lengths
             steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
             nbytes += 4 * engine.out_features * int(steps.sum())
-        self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
         carries = None
         if self._carry_column is not None:
             size, lossy = engine.carry_features, self._lossy_cast
-            carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
+            try:
+                carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
+            except DataError as error:
+                self._fail(FailedUnit(chunk.unit, str(error)))
+                return
+        self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
         self._run.submit(chunk.sequences, self._max_steps, carries)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""
         order = np.argsort(finished.rows)
         rows, features = finished.rows[order], finished.features
-        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in self._open]), len(rows)]
-        for chunk, (begin, end) in zip(self._open, pairwise(bounds), strict=True):
+        chunks = [item for item in self._open if isinstance(item, OpenChunk)]
+        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in chunks]), len(rows)]
+        for chunk, (begin, end) in zip(chunks, pairwise(bounds), strict=True):
             if begin < end:
                 # Those of all steps come in order of rows.
                 is_ragged = isinstance(features, Ragged)

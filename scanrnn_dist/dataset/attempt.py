@@ -1,7 +1,7 @@
 """One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
 
-Takes shares by the locks of `workers.py`, learns what is committed from `commits.py`, and says when the last unit is.
-What is done to a unit is `job.py`'s.
+Takes shares by the locks of `workers.py`, learns what is committed from `commits.py`, and says when the last unit is,
+or which units are left because they failed. What is done to a unit is `job.py`'s.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.dataset.commits import AttemptLog, Commits, read_commits
+from scanrnn_dist.dataset.attempt_log import AttemptLog
+from scanrnn_dist.dataset.commits import Commits, read_commits
+from scanrnn_dist.dataset.evidence import CrashTrace, collect_traces, oom_kills
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.shares import share_of_units
+from scanrnn_dist.dataset.undone import error_of_undone
 from scanrnn_dist.dataset.units import Unit, Units
 from scanrnn_dist.dataset.workers import (
     DONE,
@@ -30,11 +33,14 @@ from scanrnn_dist.dataset.workers import (
     living_workers,
     read_workers,
 )
-from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
+from scanrnn_dist.errors import ConfigError, StoppedError
 
 MOST_SECONDS = 1e6
 ROUNDS = 3
 """Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
+
+TOLD_AT_ONCE = 3
+"""So many failed units are told as soon as they fail: a wrong option would make all of them fail."""
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -47,7 +53,9 @@ class Sharing:
         share: `(k, n)`, the k-th of n shares, counted from 1.
         steal: whether to take over the shares of processes that stopped, once the own one is done.
         expiry_seconds: a process that was not heard of for so long has stopped.
-        retry: whether to try units again that ended their process twice.
+        retry: whether to try units again that are held to end their process.
+        owns_process: whether the process is there for this job alone, as that of the command line: then a crash leaves
+            a trace among the records, by Python's fault handler.
 
     Raises:
         ConfigError: a share that there is none of, or an expiry that is not above 0.
@@ -57,6 +65,7 @@ class Sharing:
     steal: bool = False
     expiry_seconds: float = EXPIRY_SECONDS
     retry: bool = False
+    owns_process: bool = False
 
     def __post_init__(self) -> None:
         index, count = self.share
@@ -93,14 +102,24 @@ class Attempt:
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
         self._pause_seconds = 0.2
         self._times_done = np.zeros(len(self._rows), np.int8)
+        self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
+        self._trace: CrashTrace | None = None
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
         self._lock = Lock(manifest.store, sharing.share, sharing.expiry_seconds)
         try:
             self._check_is_not_replaced()
-            self.commits = self._read_commits()
-            self.log = AttemptLog(manifest.store, {"job": job["id"], "share": list(sharing.share), **header})
+            collect_traces(manifest.store)
+            header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
+            self.log = AttemptLog(manifest.store, header)  # before the others' are read: it tells how the last one died
         except BaseException:
             self._lock.release(STOPPED)
+            raise
+        try:
+            self._trace = CrashTrace(manifest.store) if sharing.owns_process else None
+            self.commits = self._read_commits()
+            self._earlier = self.commits.attempts - self._alive()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         self._lock.works_on(lambda: self.log.in_hand)
 
@@ -114,6 +133,8 @@ class Attempt:
             with nullcontext() if error is None else suppress(StoppedError):
                 self.log.end(reason or "done")
         finally:
+            if self._trace is not None:
+                self._trace.close()
             with nullcontext() if error is None else suppress(StoppedError):
                 self._lock.release(STOPPED if reason else DONE, reason)
 
@@ -121,30 +142,28 @@ class Attempt:
         """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.
 
         Units that were in hand when an attempt died come last and alone: should the process die again, its log says
-        which of them did it. At the end, and where this was the last process, the job is declared finished.
+        which of them it worked on. At the end, and where this was the last process, the job is declared finished.
 
         Raises:
-            DataError: all is done but units that ended their process `FATAL_DEATHS` times.
+            DataError: all is done but units that failed, or that are held to end their process.
             StoppedError: the share was taken over by another process, or parts do not stay where they were put.
         """
+        shares = {self._lock.share}
         while True:
             commits = self.commits
             if commits.is_complete:
                 self._finish(commits)
                 return
-            mine = commits.missing(self._share_units(self._lock.share))
-            fatal = [] if self._sharing.retry else np.intersect1d(mine, commits.fatal).tolist()
-            suspects = np.setdiff1d(np.intersect1d(mine, list(commits.deaths)), fatal)
-            safe = np.setdiff1d(mine, [*suspects, *fatal])
+            safe, suspects = self._to_do(commits, self._lock.share)
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
                 yield self._counted(suspects[:1]), True
-            elif fatal:
-                raise self._fatal(fatal)
             elif not self._take_another(commits):
                 self.check_job()  # else what was done here would count for nobody
+                self._check_nothing_is_undone(commits, shares)
                 return
+            shares.add(self._lock.share)
             self.commits = self._read_commits()
 
     def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
@@ -152,6 +171,13 @@ class Attempt:
         for unit in self._units.select(numbers) if len(self._units) else ():
             self.log.begin(unit.index, alone)
             yield unit
+
+    def failed(self, unit: Unit, rows: int) -> None:
+        """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
+        self._has_failed[unit.index] = True
+        self._lock.abandoned(rows, unit.values * rows // max(1, unit.rows))
+        if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
+            logger.warning("Unit %d of %s failed. All others are done first.", unit.index, unit.file.path)
 
     def committed(self, unit: Unit) -> None:
         """Take note of a unit whose part is recorded."""
@@ -187,8 +213,29 @@ class Attempt:
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
         store = self._manifest.store
-        alive = {store.attempt, *(worker.attempt for worker in living_workers(store))}
-        return read_commits(store, self._job["id"], self._rows, alive).that_stand(store.entries())
+        return read_commits(store, self._job["id"], self._rows, self._alive()).that_stand(store.entries())
+
+    def _alive(self) -> set[str]:
+        """The attempts that are at work."""
+        store = self._manifest.store
+        return {store.attempt, *(worker.attempt for worker in living_workers(store))}
+
+    def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
+        """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""
+        missing = commits.missing(self._share_units(share))
+        missing = missing[~self._has_failed[missing]]
+        suspects = np.intersect1d(missing, list(commits.suspects)).tolist()
+        safe = np.setdiff1d(missing, suspects, assume_unique=True)
+        not_fatal = [unit for unit in suspects if self._sharing.retry or not commits.suspects[unit].verdict]
+        return safe, np.array(sorted(not_fatal, key=lambda unit: (*commits.suspects[unit].turn, unit)), np.int64)
+
+    def _check_nothing_is_undone(self, commits: Commits, shares: set[Share]) -> None:
+        """Raise `DataError` for the units of these shares that this attempt could not do."""
+        missing = commits.missing(np.unique(np.concatenate([self._share_units(share) for share in shares])))
+        failed = missing[self._has_failed[missing]]
+        fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
+        if len(failed) or fatal:
+            raise error_of_undone(self._manifest.store, self._units, commits, failed, fatal)
 
     def _check_is_not_replaced(self) -> None:
         """Refuse to begin where somebody restarts or cleans; who does looks for attempts after it took its lock."""
@@ -225,14 +272,18 @@ class Attempt:
     def _take_another(self, commits: Commits) -> bool:
         """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
 
-        Whether there is work to look for again. A share that nobody ever began is waited for by nobody.
+        Whether there is work to look for again. A share that nobody ever began is waited for by nobody, nor is a unit
+        that failed since this attempt began, or in one that is still at work.
         """
         if not self._sharing.steal:
             return False
         others = [
             worker for worker in read_workers(self._manifest.store) if worker.share not in (self._lock.share, REPLACING)
         ]
-        unfinished = [worker for worker in others if len(commits.missing(self._share_units(worker.share)))]
+        failed = commits.failed_by(commits.attempts - self._earlier)
+        unfinished = [
+            worker for worker in others if len(np.setdiff1d(np.concatenate(self._to_do(commits, worker.share)), failed))
+        ]
         for worker in unfinished:
             if not worker.is_alive:
                 return self._steal(worker)
@@ -250,15 +301,3 @@ class Attempt:
             self._lock = Lock(self._manifest.store, self._sharing.share, self._sharing.expiry_seconds)
         self._lock.works_on(lambda: self.log.in_hand)
         return True
-
-    def _fatal(self, numbers: list[int]) -> ScanRNNError:
-        unit = self._units[numbers[0]]
-        more = f" So did units {numbers[1:8]}." if len(numbers) > 1 else ""
-        where = f"row groups {unit.row_group_begin} to {unit.row_group_end - 1} of {unit.file.path}"
-        return DataError(
-            f"Unit {unit.index} was in hand twice when its process was killed, the second time alone: {where}, "
-            f"{unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} "
-            "All other units of this share are committed. A page that crashes the decoder does this, a row that needs "
-            "more memory than there is, or somebody who killed the process both times. Write the file again or find "
-            "more memory, then start the same command with --retry."
-        )

@@ -1,14 +1,7 @@
-"""Which units are committed, and which ended their process: what all attempts at a job wrote down.
+"""Which units are committed, which failed, and which end their process: what the logs of all attempts come to.
 
-Every attempt has a log of its own, `_scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
-
-    {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
-    {"begin": 17}                                                             before a unit is read; "alone": true
-    {"unit": 17, "rows": ..., "size_bytes": ..., "sha256": ..., "seconds": ..., "finished": ...}
-    {"end": "done"}                                                           last, unless the process was killed
-
-Logs of another job do not count, nor does a line that a crash has cut, the last of its file. Read as columns: a million
-of them take 2 s.
+How an attempt writes its log stands in `attempt_log.py`. Logs of another job do not count, nor does a line that a crash
+has cut, the last of its file. Read as columns: a million of them take 2 s.
 """
 
 from __future__ import annotations
@@ -16,9 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import threading
-import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,70 +19,19 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from scanrnn_dist.dataset.manifest import RECORDS, unit_of_part
+from scanrnn_dist.dataset.attempt_log import COMMITS, CRASH
+from scanrnn_dist.dataset.deaths import Death, Suspect, suspects_of
+from scanrnn_dist.dataset.evidence import OUT_OF_MEMORY, crash_in
+from scanrnn_dist.dataset.manifest import unit_of_part
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.errors import DataError
 
-COMMITS = f"{RECORDS}/commits"
-FATAL_DEATHS = 2
-"""A unit that was begun in so many attempts that died, the last of them working on it alone, ended them."""
-
 _RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
-_LINE = pa.schema([*_COMMIT, ("begin", pa.int64()), ("alone", pa.bool_()), ("end", pa.string())])
-
-
-@dataclass(frozen=True)
-class PartRecord:
-    """What is recorded of a part: its unit, rows, size in bytes, and the SHA-256 of the file in hexadecimal."""
-
-    unit: int
-    rows: int
-    size_bytes: int
-    sha256: str
-
-
-class AttemptLog:
-    """What this attempt writes down; safe to use from several threads.
-
-    Args:
-        store: the destination.
-        header: what the first line tells beside the attempt's name and time.
-    """
-
-    def __init__(self, store: Store, header: dict[str, Any]) -> None:
-        self._log = store.log(f"{COMMITS}/{store.attempt}")
-        self._begun: dict[int, float] = {}
-        self._lock = threading.Lock()
-        self._append({"attempt": store.attempt, "started": time.time(), **header})
-
-    @property
-    def in_hand(self) -> list[int]:
-        """Units that were begun and not committed."""
-        with self._lock:
-            return sorted(self._begun)
-
-    def begin(self, unit: int, alone: bool) -> None:
-        """Say that a unit will be read now. Survives the process, not a loss of power, which no unit causes."""
-        with self._lock:
-            self._begun[unit] = time.time()
-        self._append({"begin": unit, "alone": True} if alone else {"begin": unit}, durable=False)
-
-    def commit(self, record: PartRecord) -> None:
-        """Say that the part of a unit stands."""
-        now = time.time()
-        seconds = round(now - self._begun.get(record.unit, now), 3)
-        self._append({**dataclasses.asdict(record), "seconds": seconds, "finished": round(now, 3)})
-        with self._lock:
-            self._begun.pop(record.unit, None)
-
-    def end(self, reason: str) -> None:
-        """Say that the attempt ended by itself."""
-        self._append({"end": reason})
-        self._log.close()
-
-    def _append(self, line: dict[str, Any], durable: bool = True) -> None:
-        self._log.append(json.dumps(line), durable)
+_FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
+_BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.int64())])
+_FAILED = _FAILURE.append(pa.field("attempt", pa.string()))
+_LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -103,16 +42,16 @@ class Commits:
         records: one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`.
         units: how many units the job has.
         headers: the first line of the log of every attempt there was.
-        deaths: of each unit that is not committed, how often an attempt died that had begun it.
-        alone: of each, how often it was worked on alone when that happened.
+        failures: one row per failed unit, by unit: `failed`, its number; `reason`; `attempt`, which tried it last.
+        suspects: the units that are not committed and were in hand when an attempt died.
         by_attempt: units and rows that each attempt committed.
     """
 
     records: pa.Table
     units: int
     headers: tuple[dict[str, Any], ...]
-    deaths: dict[int, int]
-    alone: dict[int, int]
+    failures: pa.Table
+    suspects: dict[int, Suspect]
     by_attempt: dict[str, tuple[int, int]]
 
     @property
@@ -132,9 +71,24 @@ class Commits:
         return len(self.records) == self.units
 
     @property
+    def attempts(self) -> set[str]:
+        """The names of all attempts there were."""
+        return {header["attempt"] for header in self.headers}
+
+    @property
     def fatal(self) -> list[int]:
-        """Units that ended their process, see `FATAL_DEATHS`."""
-        return sorted(u for u, deaths in self.deaths.items() if deaths >= FATAL_DEATHS and self.alone.get(u))
+        """Units that end their process, as `deaths.py` judges."""
+        return sorted(unit for unit, suspect in self.suspects.items() if suspect.verdict)
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Units whose data was not what it should be when they were last tried, sorted."""
+        numbers: np.ndarray = self.failures["failed"].to_numpy()
+        return numbers
+
+    def failed_by(self, attempts: Collection[str]) -> np.ndarray:
+        """Those of them that one of these attempts tried last."""
+        return self.failed[pc.is_in(self.failures["attempt"], pa.array(attempts, pa.string())).to_numpy()]
 
     def missing(self, among: np.ndarray) -> np.ndarray:
         """Those of the sorted unit numbers that are not committed."""
@@ -179,12 +133,9 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
     """
     read = (_read_log(store, job, attempt, names) for attempt, names in sorted(_logs_of(store).items()))
     logs = [log for log in read if log is not None]
-    records = pa.concat_tables([pa.Table.from_batches([], _COMMIT), *(log.records for log in logs)])
-    units = records["unit"].to_numpy()
-    # By unit, then by time: the last of each unit is the one that wrote its part last.
-    order = np.lexsort((records["finished"].to_numpy(), units))
-    is_last = np.diff(units[order], append=-1) != 0
-    records = records.select(_RECORD.names).take(order[is_last]).combine_chunks()
+    # The last record of each unit is the one that wrote its part last.
+    records = _last_of_each(pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)]), "unit")
+    records = records.select(_RECORD.names)
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
@@ -192,10 +143,26 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
     if len(wrong):
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
-    deaths, alone = _deaths([log for log in logs if not log.is_ended and log.attempt not in alive], committed)
+    failures = _last_of_each(pa.concat_tables([_FAILED.empty_table(), *(log.failures for log in logs)]), "failed")
+    failures = _without(failures, "failed", committed).drop_columns("finished").combine_chunks()
+    if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
+        raise DataError(f"{store.path(COMMITS)} is damaged: a unit beyond the {len(rows)} that there are has failed.")
+    suspects = suspects_of(_deaths(store, logs, alive, committed))
     headers = tuple(log.header for log in logs)
     by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
-    return Commits(records, len(rows), headers, deaths, alone, by_attempt)
+    return Commits(records, len(rows), headers, failures, suspects, by_attempt)
+
+
+def _last_of_each(table: pa.Table, unit: str) -> pa.Table:
+    """Of the lines of each unit the one that came last, by unit."""
+    units = table[unit].to_numpy()
+    order = np.lexsort((table["finished"].to_numpy(), units))
+    return table.take(order[np.diff(units[order], append=-1) != 0]).combine_chunks()
+
+
+def _without(table: pa.Table, unit: str, units: np.ndarray) -> pa.Table:
+    """The lines of other units than these."""
+    return table.filter(pa.array(~np.isin(table[unit].to_numpy(), units))) if len(units) else table
 
 
 def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
@@ -246,14 +213,26 @@ def _logs_of(store: Store) -> dict[str, list[str]]:
 
 
 class _AttemptRead(NamedTuple):
-    """What the log of an attempt says: parts, units begun and whether alone, and whether it ended by itself."""
+    """What the log of an attempt says: parts, failed units, units begun and read, and whether it ended by itself."""
 
     attempt: str
     header: dict[str, Any]
     records: pa.Table
-    begun: np.ndarray
-    alone: np.ndarray
+    failures: pa.Table
+    begins: pa.Table
     is_ended: bool
+
+    def death(self, committed: np.ndarray, evidence: str) -> Death:
+        """How it died, if it did."""
+        begun, alone = self.begins["begin"], self.begins["alone"]
+        units = begun.drop_null().to_numpy()
+        done = np.concatenate([committed, self.failures["failed"].to_numpy()])
+        in_hand = frozenset(units[~np.isin(units, done)].tolist())
+        last = len(begun) - 1 - int(begun.is_valid().to_numpy()[::-1].argmax()) if len(units) else 0
+        is_alone = len(units) and alone[last].as_py() and int(units[-1]) in in_hand
+        chunks = pc.max(self.begins["chunks"].slice(last)).as_py() or 0
+        share = tuple(self.header.get("share", ()))
+        return Death(in_hand, int(units[-1]) if is_alone else None, chunks, evidence, share)
 
 
 def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _AttemptRead | None:
@@ -277,18 +256,42 @@ def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _At
             )
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
-    records = lines.select(_COMMIT.names).filter(lines["unit"].is_valid())
-    begins = lines.select(["begin", "alone"]).filter(lines["begin"].is_valid())
-    alone = begins["alone"].fill_null(False).to_numpy()
+    failures = lines.select(_FAILURE.names).filter(lines["failed"].is_valid())
+    # What was found after the last of its rows was written is no less wrong.
+    failed = failures["failed"].to_numpy()
+    records = _without(lines.select(_COMMIT.names).filter(lines["unit"].is_valid()), "unit", failed)
+    failures = failures.append_column(_FAILED.field("attempt"), pa.array([attempt] * len(failures), pa.string()))
+    begins = lines.select(_BEGIN.names).filter(pc.or_(lines["begin"].is_valid(), lines["chunks"].is_valid()))
     is_ended = lines["end"].null_count < len(lines)
-    return _AttemptRead(attempt, header, records, begins["begin"].to_numpy(), alone, is_ended)
+    return _AttemptRead(attempt, header, records, failures, begins, is_ended)
 
 
-def _deaths(died: list[_AttemptRead], committed: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
-    """How often each unit was in hand when an attempt died, and how often it was so alone."""
-    deaths, alone = Counter[int](), Counter[int]()
-    for log in died:
-        in_hand = ~np.isin(log.begun, committed)
-        deaths.update(set(log.begun[in_hand].tolist()))
-        alone.update(set(log.begun[in_hand & log.alone].tolist()))
-    return dict(deaths), dict(alone)
+def _deaths(
+    store: Store, logs: Sequence[_AttemptRead], alive: Collection[str], committed: np.ndarray
+) -> Iterator[Death]:
+    """How attempts died, in the order in which they began."""
+    logs = sorted(logs, key=lambda log: log.header.get("started", 0.0))
+    crashes = {name.removesuffix(CRASH) for name, size in store.entries(COMMITS) if name.endswith(CRASH) and size}
+    out_of_memory = _out_of_memory([log.header for log in logs])
+    for log in logs:
+        if log.is_ended or log.attempt in alive:
+            continue
+        evidence = OUT_OF_MEMORY if log.attempt in out_of_memory else ""
+        if log.attempt in crashes:
+            evidence = crash_in(store.read(f"{COMMITS}/{log.attempt}{CRASH}"))
+        yield log.death(committed, evidence)
+
+
+def _out_of_memory(headers: Sequence[dict[str, Any]]) -> set[str]:
+    """Attempts after which, when the next one began on their share, the kernel had killed more for want of memory.
+
+    Only one of the same control group, which therefore ran on the same machine, can tell.
+    """
+    found, before = set(), dict[tuple[Any, ...], dict[str, Any]]()
+    for header in headers:
+        if "oom_kills" in header:
+            key = (header["cgroup"], *header["share"])
+            if key in before and header["oom_kills"] > before[key]["oom_kills"]:
+                found.add(before[key]["attempt"])
+            before[key] = header
+    return found

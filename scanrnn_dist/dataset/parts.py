@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.dataset.commits import AttemptLog
+from scanrnn_dist.dataset.attempt_log import AttemptLog
 from scanrnn_dist.dataset.manifest import part_name
+from scanrnn_dist.dataset.reader import FailedUnit
 from scanrnn_dist.dataset.stages import Stage
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.units import Unit
@@ -38,6 +39,7 @@ class PartsWriter:
         check: called, in the thread, before a part gets its name; raises if it must not.
         stage: names the stages "write" and "commit".
         on_commit: called, in the thread, with each unit whose part is recorded.
+        on_fail: called, in the thread, with each unit that failed, and its rows that were put before.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class PartsWriter:
         check: Callable[[], None],
         stage: Stage = nullcontext,
         on_commit: Callable[[Unit], None] | None = None,
+        on_fail: Callable[[Unit, int], None] | None = None,
     ) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log = store, schema, units, log
-        self._check, self._stage, self._on_commit = check, stage, on_commit
-        self._has_failed = False
+        self._check, self._stage, self._on_commit, self._on_fail = check, stage, on_commit, on_fail
+        self._is_broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
@@ -62,10 +65,12 @@ class PartsWriter:
 
     def put(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
-        self._wait(WAITING_BYTES)
         nbytes = kept.nbytes + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
-        self._pending.append((self._thread.submit(self._write, unit, kept, features), nbytes))
-        self._waiting_bytes += nbytes
+        self._submit(nbytes, self._write, unit, kept, features)
+
+    def fail(self, failed: FailedUnit) -> None:
+        """Have the part of a unit abandoned, where it was begun, and the unit recorded as failed."""
+        self._submit(failed.nbytes, self._give_up, failed)
 
     def finish(self) -> None:
         """Wait for all that was put."""
@@ -84,6 +89,12 @@ class PartsWriter:
         if self._part is not None:
             self._part.__exit__(*exception)
 
+    def _submit(self, nbytes: int, do: Callable[..., None], *given: Any) -> None:
+        """Have the thread do something, after all before; nothing more once one of them raised."""
+        self._wait(WAITING_BYTES)
+        self._pending.append((self._thread.submit(self._unless_broken, do, *given), nbytes))
+        self._waiting_bytes += nbytes
+
     def _wait(self, most_bytes: int) -> None:
         """Take note of what is written, and wait until at most so many bytes are not."""
         begin = time.perf_counter()
@@ -96,23 +107,34 @@ class PartsWriter:
     def _new_part(self, unit: int) -> PartWriter:
         return PartWriter(self._store, part_name(unit, self._units), unit, self._schema)
 
-    def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
-        if self._has_failed:  # what was put before the error was seen
+    def _unless_broken(self, do: Callable[..., None], *given: Any) -> None:
+        if self._is_broken:  # what was put before the error was seen
             return
         try:
-            self._part = self._part or self._new_part(unit.index)
-            if self._part.unit != unit.index:
-                raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
-            with self._stage("write"):
-                self._part.write(kept, features)
-            if self._part.rows == unit.rows:
-                part, self._part = self._part, None
-                self._commit(part)
-                if self._on_commit is not None:
-                    self._on_commit(unit)
+            do(*given)
         except BaseException:
-            self._has_failed = True
+            self._is_broken = True
             raise
+
+    def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
+        self._part = self._part or self._new_part(unit.index)
+        if self._part.unit != unit.index:
+            raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
+        with self._stage("write"):
+            self._part.write(kept, features)
+        if self._part.rows == unit.rows:
+            part, self._part = self._part, None
+            self._commit(part)
+            if self._on_commit is not None:
+                self._on_commit(unit)
+
+    def _give_up(self, failed: FailedUnit) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            part.abandon()
+        self._log.fail(failed.unit.index, failed.reason)
+        if self._on_fail is not None:
+            self._on_fail(failed.unit, 0 if part is None else part.rows)
 
     def _commit(self, part: PartWriter) -> None:
         with self._stage("commit"):

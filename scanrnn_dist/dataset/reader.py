@@ -15,10 +15,11 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -62,6 +63,21 @@ class Chunk:
         return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes + self.kept.nbytes)
 
 
+@dataclass(frozen=True)
+class FailedUnit:
+    """A unit that cannot be read on, in place of the rest of its chunks.
+
+    Args:
+        unit: the unit.
+        reason: what is wrong with it; not the error itself, whose traceback holds the rows that were being converted.
+    """
+
+    unit: Unit
+    reason: str
+    nbytes: int = 4096
+    """About what it takes, so that a bound on bytes holds for these too where every unit fails."""
+
+
 def read_chunks(
     source: Source,
     units: Iterable[Unit],
@@ -74,6 +90,8 @@ def read_chunks(
     lossy_cast: bool = False,
     nonfinite: Nonfinite = "error",
     stage: Stage = nullcontext,
+    keep_going: bool = False,
+    on_chunk: Callable[[], None] | None = None,
 ) -> Prefetched:
     """The rows of `units`, in their order, decoded ahead by a thread.
 
@@ -88,9 +106,12 @@ def read_chunks(
         lossy_cast: whether numbers may be rounded to float32.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
         stage: names the stages "read", that is decoding, and "convert", in the thread.
+        keep_going: whether a unit with wrong data is told by a `FailedUnit` in its place and the next one is read,
+            rather than the `DataError` raised.
+        on_chunk: called, in the thread, after each chunk that was decoded.
 
     Returns:
-        An iterator of chunks; closing it stops the thread and waits for it.
+        An iterator of chunks, and of failed units with `keep_going`; closing it stops the thread and waits for it.
 
     Raises:
         ConfigError: a column that the source does not have, or a size below 1.
@@ -116,7 +137,7 @@ def read_chunks(
     if len(set(keep)) != len(keep):
         raise ConfigError(f"The kept columns {list(keep)} hold a name twice; expected each once.")
     decoder = _Decoder(source, column, tuple(keep), in_features, chunk_bytes, lossy_cast, nonfinite, stage)
-    return Prefetched(decoder.chunks(units), prefetch_bytes)
+    return Prefetched(decoder.chunks(units, keep_going, on_chunk), prefetch_bytes)
 
 
 def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -142,7 +163,7 @@ class Prefetched:
         limit_bytes: the thread runs ahead while less than this waits.
     """
 
-    def __init__(self, chunks: Iterator[Chunk], limit_bytes: int) -> None:
+    def __init__(self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int) -> None:
         self._queue = _Queue(limit_bytes)
         # A daemon: chunks that nobody closed must not keep the interpreter from ending. The thread knows the queue
         # only, so that whoever drops this object ends it.
@@ -154,12 +175,13 @@ class Prefetched:
         """Whether `next` would return, or raise, at once."""
         return bool(self._queue.items) or self._queue.is_stopped
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Chunk:
+    def __next__(self) -> Any:
+        """The next `Chunk`, or `FailedUnit` where these are asked for."""
         item = self._queue.take()
-        if isinstance(item, Chunk):
+        if isinstance(item, Chunk | FailedUnit):
             return item
         self.close()
         raise StopIteration if item is None else item
@@ -177,13 +199,13 @@ class _Queue:
     """Chunks that wait to be taken; then the error that ended them, or None."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.items: deque[Chunk | BaseException | None] = deque()
+        self.items: deque[Chunk | FailedUnit | BaseException | None] = deque()
         self.is_stopped = False
         self._waiting_bytes = 0
         self._limit_bytes = limit_bytes
         self._changed = threading.Condition()
 
-    def fill(self, chunks: Iterator[Chunk]) -> None:
+    def fill(self, chunks: Iterator[Chunk | FailedUnit]) -> None:
         """Put all chunks; the thread's work."""
         try:
             for chunk in chunks:
@@ -197,14 +219,14 @@ class _Queue:
         finally:
             chunks.close()  # type: ignore[attr-defined]
 
-    def take(self) -> Chunk | BaseException | None:
+    def take(self) -> Chunk | FailedUnit | BaseException | None:
         """The next item; waits for it, and gives None once stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self.items or self.is_stopped)
             if self.is_stopped:
                 return None
             item = self.items.popleft()
-            self._waiting_bytes -= item.nbytes if isinstance(item, Chunk) else 0
+            self._waiting_bytes -= _nbytes(item)
             self._changed.notify_all()
         return item
 
@@ -215,13 +237,17 @@ class _Queue:
             self.items.clear()
             self._changed.notify_all()
 
-    def _put(self, item: Chunk | BaseException | None) -> None:
+    def _put(self, item: Chunk | FailedUnit | BaseException | None) -> None:
         with self._changed:
             self.items.append(item)
-            self._waiting_bytes += item.nbytes if isinstance(item, Chunk) else 0
+            self._waiting_bytes += _nbytes(item)
             self._changed.notify_all()
             # Waits before the next chunk is decoded, not after: so at most one chunk goes beyond the limit.
             self._changed.wait_for(lambda: self.is_stopped or self._waiting_bytes < self._limit_bytes)
+
+
+def _nbytes(item: Chunk | FailedUnit | BaseException | None) -> int:
+    return item.nbytes if isinstance(item, Chunk | FailedUnit) else 0
 
 
 @dataclass
@@ -246,17 +272,32 @@ class _Decoder:
         if self.column:
             self.in_features = self.in_features or fixed_in_features(schema.field(self.column).type)
 
-    def chunks(self, units: Iterable[Unit]) -> Iterator[Chunk]:
-        """The chunks of all units; the file stays open from one unit of it to the next."""
+    def chunks(
+        self, units: Iterable[Unit], keep_going: bool, on_chunk: Callable[[], None] | None
+    ) -> Iterator[Chunk | FailedUnit]:
+        """The chunks of all units; the file stays open from one unit of it to the next, unless one failed."""
         parquet: CheckedFile | None = None
         path = None
         try:
             for unit in units:
-                if parquet is None or unit.file.path != path:
-                    if parquet is not None:
+                reason = None
+                try:
+                    if parquet is not None and unit.file.path != path:
                         parquet.close()
-                    parquet, path = self.open(unit.file.path), unit.file.path
-                yield from self.unit_chunks(parquet, unit)
+                        parquet = None
+                    if parquet is None:
+                        parquet, path = self.open(unit.file.path), unit.file.path
+                    for chunk in self.unit_chunks(parquet, unit):
+                        if on_chunk is not None:
+                            on_chunk()
+                        yield chunk
+                        del chunk  # or it would stay alive while the next one is decoded
+                except DataError as error:
+                    if not keep_going:
+                        raise
+                    path, reason = None, str(error)
+                if reason is not None:
+                    yield FailedUnit(unit, reason)
         finally:
             if parquet is not None:
                 parquet.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from scanrnn_dist.dataset.manifest import PARTS, Manifest
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import restart_of
 from scanrnn_dist.dataset.workers import REPLACING, Share, Worker, read_workers
+
+FAILED_SHOWN = 5
+"""Failed units that are printed for people."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Status:
         workers: the present owner of every share that ever had one.
         attempts: processes that have worked on it.
         environments: how many different ones they had; more than 1 only where --allow-mixed was given.
-        fatal_units: units that ended their process twice.
+        failed_units: units whose data was not what it should be when they were last tried, each with the reason.
+        fatal_units: units that are held to end their process.
         restart: of the job that is to take this one's place, if one was begun.
         parts_damaged: of a job that was complete, how many parts are missing or of another size than recorded.
         accepted: which changes of its source were accepted, in words.
@@ -58,6 +63,7 @@ class Status:
     workers: tuple[Worker, ...]
     attempts: int
     environments: int
+    failed_units: dict[int, str]
     fatal_units: tuple[int, ...]
     restart: Status | None
     parts_damaged: int = 0
@@ -101,8 +107,14 @@ class Status:
             yield from (f"share    {index}/{count}: nobody has begun it" for index, count in self._not_begun()[:8])
         if self.environments > 1:
             yield f"mixed    computed in {self.environments} environments, which may have given other bits"
+        if self.failed_units:
+            count = len(self.failed_units)
+            yield f"failed   {count:,} unit{'s' * (count != 1)}, which the same command tries again:"
+            yield from (f"    unit {unit}: {why}" for unit, why in islice(self.failed_units.items(), FAILED_SHOWN))
+            if count > FAILED_SHOWN:
+                yield f"    and {count - FAILED_SHOWN:,} more; --json gives all"
         if self.fatal_units:
-            yield f"fatal    units {list(self.fatal_units[:8])} ended their process twice; see --retry"
+            yield f"fatal    units {list(self.fatal_units[:8])} end their process; see --retry"
         for change in self.accepted[:8]:
             yield f"source   a change was accepted: {change}"
         if self.restart is not None:
@@ -149,6 +161,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         workers=tuple(workers),
         attempts=len(commits.headers),
         environments=len(environments),
+        failed_units=dict(zip(commits.failed.tolist(), commits.failures["reason"].to_pylist(), strict=True)),
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
         parts_damaged=len([name for name in damaged if name != PARTS]),

@@ -172,6 +172,13 @@ class Lock:
             left = max(0, w.values_in_hand - values)  # it is rounded at every chunk
             self._worker = replace(w, rows_in_hand=w.rows_in_hand - rows, values_in_hand=left)
 
+    def abandoned(self, rows: int, values: int) -> None:
+        """Take note of a unit that will not be committed, of so many rows of which `finished` was told before."""
+        with self._changed:
+            w = self._worker
+            left = max(0, w.values_in_hand - values)
+            self._worker = replace(w, rows_in_hand=w.rows_in_hand - rows, values_in_hand=left)
+
     def works_on(self, in_hand: Callable[[], list[int]]) -> None:
         """Ask this, at every beat, which units are in hand."""
         self._in_hand = in_hand

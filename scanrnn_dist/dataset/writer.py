@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanrnn_dist.dataset.commits import PartRecord
+from scanrnn_dist.dataset.attempt_log import PartRecord
 from scanrnn_dist.dataset.store import Part, Store, stopped
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
@@ -122,10 +122,14 @@ class PartWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Remove what stands aside; after `commit` nothing does."""
         if error is not None:
-            with suppress(OSError, pa.ArrowException):
-                self._writer.close()
-            self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
-            self._part.abandon()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what stands aside, of a part that will not be whole."""
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+        self._part.abandon()
 
 
 class _Hashed:

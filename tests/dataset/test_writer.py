@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.dataset import writer
-from scanrnn_dist.dataset.commits import PartRecord
+from scanrnn_dist.dataset.attempt_log import PartRecord
 from scanrnn_dist.dataset.local_store import LocalStore
 from scanrnn_dist.dataset.writer import PartWriter, file_sha256, part_schema, read_features
 from scanrnn_dist.errors import DataError, StoppedError
