@@ -164,8 +164,8 @@ class Ragged:
         np.cumsum(lengths, out=offsets[1:])
         real = np.arange(padded.shape[1]) < lengths[:, None]
         if mask is not np.ma.nomask and (masked := mask & real[:, :, None]).any():
-            at = [int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape)]
-            raise _masked(*at, hint=" For padding, give its lengths as seq_lengths.")
+            row, step, feature = (int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape))
+            raise _masked(row, step, feature, " For padding, give its lengths as seq_lengths.")
         numbers = padded[real]
         with np.errstate(over="ignore"):
             values = numbers.astype(np.float32, copy=False)
