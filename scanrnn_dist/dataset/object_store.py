@@ -21,7 +21,7 @@ from scanrnn_dist.errors import StoppedError
 
 UPLOAD_BYTES = 8 << 20
 COPY_BYTES = 5 << 30
-"""S3 copies no more in one request, https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html; pyarrow does not
+"""S3 copies no more in one request (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html). pyarrow does not
 offer its copy by ranges, so what is larger passes through this machine."""
 SEGMENT_LINES = 1000
 """An object cannot grow: a log there is a row of objects of at most so many lines, and a line costs one upload of the
@@ -219,9 +219,9 @@ def _on_this_machine(path: str) -> Iterator[None]:
         folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
         reason = (error.strerror or str(error)).rstrip(" .")
         raise StoppedError(
-            f"{path} could not be kept in the temporary folder {folder} of this machine until its upload: {reason}. What "
-            "was committed before is whole. Free some space there, or name another folder with TMPDIR, then start the "
-            "same command again: it goes on from there."
+            f"{path} could not be kept in the temporary folder {folder} of this machine until its upload: {reason}. "
+            "What was committed before is whole. Free some space there, or name another folder with TMPDIR, then start "
+            "the same command again: it goes on from there."
         ) from error
 
 

@@ -139,7 +139,7 @@ def test_a_rate_next_to_nothing_tells_no_end(rate: float, tmp_path: Path, source
     lock.write_text(json.dumps({**json.loads(lock.read_text()), **barely}))
     status = read_status(out)
     assert (status.state, status.seconds_left) == ("running", None)
-    assert "rate" not in str(status)
+    assert "left, until" not in str(status)
     json.dumps(status.to_json(), allow_nan=False)
 
 

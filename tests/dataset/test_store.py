@@ -214,7 +214,7 @@ def test_a_move_in_pieces_that_is_cut_leaves_the_old_file_and_can_be_done_again(
 def test_a_full_temporary_folder_is_not_told_as_a_full_bucket(
     content: bytes, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b"))
+    monkeypatch.setattr(object_store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b"))  # noqa: SIM115
     monkeypatch.setattr(object_store.tempfile, "tempdir", "/scratch")
     store = open_store(s3.uri("bucket/out"))
     part = store.part("x")
