@@ -15,8 +15,8 @@ from stepping import TOLERANCE, features_of, ragged_rows
 
 from scanrnn_dist.arrays import encode
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights import from_torch, torch_layers
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.weights import files, from_torch, keras_layers, onnx_layers, torch_layers
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -293,6 +293,24 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         torch_layers(tmp_path / "model.zip")
     with pytest.raises(DataError, match=r"no weights of an nn\.GRU.*it holds head\.weight"):
         torch_layers({"head.weight": np.zeros(3)})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.npz", "model.onnx", "model.keras"])
+def test_a_file_that_may_not_be_read_is_no_damaged_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / name).touch()
+    monkeypatch.setattr(files, "open", denied, raising=False)
+    read: Any = {".npz": keras_layers, ".keras": keras_layers, ".onnx": onnx_layers}.get(
+        Path(name).suffix, torch_layers
+    )
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx")
+    with pytest.raises(StoppedError, match=rf"{name} could not be read: Permission denied\. Check its access rights"):
+        read(tmp_path / name)
 
 
 def test_torch_files(tmp_path: Path) -> None:
