@@ -236,3 +236,13 @@ def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
     monkeypatch.setattr(encoder_file, "safe_open", denied)
     said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 4)
     assert f"{file} could not be read: Permission denied." in said
+
+
+def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n")
+    paths = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[1])])
+    run = subprocess.run(
+        [sys.executable, "-m", "scanrnn_dist", "--version"],
+        env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (4, "", "Stopped before anything was begun.\n")
