@@ -22,7 +22,7 @@ def start_jax(cpu_devices: int | None = None) -> None:
         if cpu_devices is not None:
             jax.config.update("jax_num_cpu_devices", cpu_devices)
         jax.local_devices()
-    except (RuntimeError, ValueError, AssertionError) as error:  # the last: of a platform whose plugin is missing
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # the last: a plugin is missing
         platforms = os.environ.get("JAX_PLATFORMS")
         said = " ".join(str(error).split()).rstrip(". ") or "it finds no device"
         if not platforms:

@@ -515,14 +515,15 @@ def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[st
 
 
 def _window_bytes(encoder: Encoder, shape: WindowShape) -> int:
-    """What the windows in flight take, in and out, on all devices."""
+    """What the windows in flight take of this machine's memory: what goes in, and on CPU what is emitted."""
     import jax
 
     from scanrnn_dist.run import WINDOWS_IN_FLIGHT
 
     blocks = jax.local_device_count() * shape.lanes * shape.window_blocks
-    emitted_steps = shape.block_steps if encoder.gives_steps else 1
-    numbers = blocks * (shape.block_steps * encoder.in_features + emitted_steps * encoder.out_features)
+    emitted = encoder.out_features * (shape.block_steps if encoder.gives_steps else 1)
+    is_here = jax.default_backend() == "cpu"  # a GPU or TPU emits to its own memory
+    numbers = blocks * (shape.block_steps * encoder.in_features + emitted * is_here)
     programs = len(encoder.cells) if encoder.is_bidirectional else 1
     return WINDOWS_IN_FLIGHT * 4 * numbers * programs
 
