@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli_encoder import encoder_app
+from scanrnn_dist.backend import start_jax
+from scanrnn_dist.cli_encoder import encoder_app, random_encoder
 from scanrnn_dist.cli_options import (
     AcceptChanges,
     AllowMixed,
@@ -54,6 +55,7 @@ from scanrnn_dist.cli_options import (
     WindowBlocks,
 )
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
+from scanrnn_dist.memory import check_fits, in_mib, usable_bytes
 
 if TYPE_CHECKING:
     from scanrnn_dist.dataset.plan import Plan
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 CTRL_C, UNREAD = 130, 1
 STOPPED = "Stopped. What was committed is whole; the same command goes on from there."
+TOO_WIDE = ("Windows of this shape", "Choose fewer --lanes, --block-steps, --window-blocks or --devices.")
 DEFAULT_HIDDEN = 64
 """Where a command can do without being told: demo and plan."""
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
@@ -94,13 +97,13 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where to put everything; new or empty.")] = Path("scanrnn-demo"),
     rows: Annotated[int, typer.Option(help="Recordings to make.", min=12)] = 3000,
     hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
-    seed: Annotated[int, typer.Option(help="Of the data and of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the data and of the weights.", min=0)] = 0,
     devices: Devices = None,
     compilation_cache: CacheFolder = None,
 ) -> None:
     """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
-    _start_jax(devices)
     _use_cache(compilation_cache)
+    _start_jax(devices)
     import pyarrow.parquet as pq
 
     from scanrnn_dist.dataset.plan import plan_job
@@ -193,8 +196,8 @@ def featurize(
         raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
     if profile is not None and profile.resolve().is_relative_to(Path(destination).resolve()):
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
-    _start_jax(devices)
     _use_cache(compilation_cache)
+    _start_jax(devices)
     from scanrnn_dist.dataset.attempt import Sharing
     from scanrnn_dist.dataset.opening import plan_for
     from scanrnn_dist.profiling import profile as profiled
@@ -240,8 +243,8 @@ def bench(
     It starts from the shape that is given, or from the default of the devices.
     """
     _check_one_encoder(encoder, hidden)
-    _start_jax(devices)
     _use_cache(compilation_cache)
+    _start_jax(devices)
     from scanrnn_dist.dataset.plan import plan_job
     from scanrnn_dist.tune import read_sample
     from scanrnn_dist.tune import tune as tune_shape
@@ -249,6 +252,7 @@ def bench(
     planned = plan_job(_one_or_many(source), **_given(column=column, keep=[]))
     chosen = _encoder(planned, encoder, hidden, 0)
     shape = _window_shape(chosen, _given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks))
+    check_fits(_window_bytes(chosen, shape), *TOO_WIDE)
     vary: dict[str, tuple[int, ...]] | None = None if tune else {}
     tuning = tune_shape(
         chosen, read_sample(planned, chosen), start=shape, say=_to_stderr, candidates=vary, **_given(rounds=rounds)
@@ -260,7 +264,7 @@ def bench(
 def verify(
     destination: Output,
     sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
-    seed: Annotated[int, typer.Option(help="Of the choice of these rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice of these rows.", min=0)] = 0,
     repair: Repair = False,
     compilation_cache: CacheFolder = None,
     as_json: Json = False,
@@ -271,6 +275,8 @@ def verify(
     """
     if repair:
         _start_jax(None)  # as featurize does
+    else:
+        start_jax()
     _use_cache(compilation_cache)
     from scanrnn_dist.verify import verify as verify_output
 
@@ -325,10 +331,17 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:
+        _check_names(arguments)
         app(arguments, prog_name="scanrnn")
     except ScanRNNError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _told(error)
+    except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
+        name = f" ({error.filename})" if error.filename else ""
+        return _told(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"))
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        return _told(_not_utf8(error.object))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
             raise
@@ -344,6 +357,32 @@ def run(arguments: list[str]) -> int:
         print(STOPPED, file=sys.stderr)
         return StoppedError.exit_code
     return 0
+
+
+def _told(error: ScanRNNError) -> int:
+    """Print an error as one line, whoever wrote what is in it; its exit code."""
+    message = " ".join(line.strip() for line in str(error).splitlines())
+    print(f"{type(error).__name__}: {message}", file=sys.stderr)
+    return error.exit_code
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse names whose bytes are no UTF-8, which neither Parquet nor the records of a job could hold."""
+    for argument in arguments:
+        if not _is_utf8(argument):
+            raise _not_utf8(argument)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_utf8(name: str) -> ConfigError:
+    return ConfigError(f"The name {os.fsencode(name)!r} is not UTF-8; expected one that is. Rename it, or link to it.")
 
 
 class _Signals:
@@ -393,14 +432,13 @@ _SIGNALS = _Signals()
 def _start_jax(devices: int | None) -> None:
     """Fix what can only be fixed before the first use of JAX and pyarrow; never over the user's own."""
     flags = os.environ.get("XLA_FLAGS", "")
-    import jax
-
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
         if devices is not None:
             raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
+        start_jax()
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", devices or cores)
+    start_jax(devices or cores)
 
 
 def _use_cache(folder: Path | None) -> None:
@@ -447,11 +485,11 @@ def _one_or_many(source: list[str]) -> str | list[str]:
 
 def _encoder(planned: Plan, file: Path | None, hidden: int | None, seed: int) -> Encoder:
     """The encoder of a file, or one of random weights for the features that the source has."""
-    from scanrnn_dist.encoder import Encoder
-
     if file is not None:
+        from scanrnn_dist.encoder import Encoder
+
         return Encoder.load(file)
-    return Encoder.from_seed(seed, planned.in_features(), hidden or DEFAULT_HIDDEN)
+    return random_encoder(seed, planned.in_features(), hidden or DEFAULT_HIDDEN)
 
 
 def _window_shape(encoder: Encoder, sizes: dict[str, int]) -> WindowShape:
@@ -480,6 +518,7 @@ def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[st
     from scanrnn_dist.progress import rows_progress
 
     shape = _window_shape(encoder, sizes)
+    check_fits(_window_bytes(encoder, shape), *TOO_WIDE)
     with _SIGNALS.raising(), rows_progress("featurize", planned.source.rows) as progress:
 
         def advance(rows: int) -> None:
@@ -490,23 +529,35 @@ def _featurize(planned: Plan, encoder: Encoder, destination: str, sizes: dict[st
         return featurize_plan(encoder, planned, destination, window_shape=shape, **options)
 
 
+def _window_bytes(encoder: Encoder, shape: WindowShape) -> int:
+    """What the windows in flight take of this machine's memory: what goes in, and on CPU what is emitted."""
+    import jax
+
+    from scanrnn_dist.run import WINDOWS_IN_FLIGHT
+
+    blocks = jax.local_device_count() * shape.lanes * shape.window_blocks
+    emitted = encoder.out_features * (shape.block_steps if encoder.gives_steps else 1)
+    is_here = jax.default_backend() == "cpu"  # a GPU or TPU emits to its own memory
+    numbers = blocks * (shape.block_steps * encoder.in_features + emitted * is_here)
+    programs = len(encoder.cells) if encoder.is_bidirectional else 1
+    return WINDOWS_IN_FLIGHT * 4 * numbers * programs
+
+
 def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
     """What `plan` prints."""
     import jax
 
     from scanrnn_dist.dataset.parts import WAITING_BYTES
     from scanrnn_dist.job import PREFETCH_BYTES
-    from scanrnn_dist.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+    from scanrnn_dist.run import LOOK_AHEAD_BYTES
     from scanrnn_dist.stream import OPEN_BYTES
 
     shape = _window_shape(encoder, sizes)
     rows, in_features, out_features = planned.source.rows, encoder.in_features, encoder.out_features
-    positions = jax.local_device_count() * shape.lanes * shape.window_steps
-    emitted = out_features if encoder.gives_steps else out_features / shape.block_steps
-    programs = len(encoder.cells) if encoder.is_bidirectional else 1
-    window_bytes = int(4 * positions * (in_features + emitted)) * programs
-    rows_bytes = PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
-    memory = WINDOWS_IN_FLIGHT * window_bytes + rows_bytes
+    window_bytes, usable = _window_bytes(encoder, shape), usable_bytes()
+    memory = window_bytes + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
+    fits = usable is None or window_bytes <= usable
+    excess = "" if fits else f"; this process may use {in_mib(usable or 0)}, so featurize would refuse. {TOO_WIDE[1]}"
     steps = planned.mean_steps(in_features) * rows
     vector = f"fixed_size_list<float32>[{out_features}]"
     lines = {
@@ -517,7 +568,7 @@ def _described(planned: Plan, encoder: Encoder, sizes: dict[str, int]) -> str:
         "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
-        "memory": f"about {memory / 2**20:,.0f} MiB besides the program itself and one row group's pages",
+        "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
     }
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
 

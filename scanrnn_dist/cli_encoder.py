@@ -6,14 +6,17 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli_options import Json
+from scanrnn_dist.backend import start_jax
+from scanrnn_dist.cli_options import MOST, Json
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.memory import check_fits
 
 if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
@@ -48,29 +51,36 @@ TAKES = {
 }
 """The options that `convert` takes, by origin."""
 
+MOST_LAYERS = 1024
+"""That are built one by one."""
+
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
 Readout = Annotated[str | None, typer.Option(help="What becomes the features. last if not given.")]
 
 
 @encoder_app.command()
 def make(
     out: Out,
-    in_features: Annotated[int, typer.Option(help="Features per step.", min=1)],
-    hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1)],
+    in_features: Annotated[int, typer.Option(help="Features per step.", min=1, max=MOST)],
+    hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1, max=MOST)],
     cell: Annotated[Kind | None, typer.Option(help="The kind of cell. gru if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
-    num_layers: Annotated[int | None, typer.Option(help="Layers, one on the other. 1 if not given.", min=1)] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(help="Layers, one on the other. 1 if not given.", min=1, max=MOST_LAYERS)
+    ] = None,
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read every sequence both ways.")] = False,
     readout: Readout = None,
     initial_carry: Annotated[float | None, typer.Option(help="Fills every carry at first. 0 if not given.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16.")] = None,
     precision: Annotated[str | None, typer.Option(help="Of matrix products: highest, high, default.")] = None,
     scan: Annotated[str | None, typer.Option(help="lax, or nnx: by nnx.scan. lax if not given.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write an encoder of random weights; the seed alone fixes them."""
-    from scanrnn_dist.encoder import Encoder
-
+    _check_out(out, force)
+    start_jax()
     options = _given(
         cell=cell and cell.value,
         num_layers=num_layers,
@@ -81,7 +91,7 @@ def make(
         precision=precision,
         scan=scan,
     )
-    _write(Encoder.from_seed(seed, in_features, hidden, **options), out, as_json)
+    _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
 
 
 @encoder_app.command()
@@ -101,6 +111,7 @@ def convert(
     like: Annotated[Path | None, typer.Option(help="An encoder file of the architecture of an nnx state.")] = None,
     lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
     readout: Readout = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write an encoder that has the weights of SRC: of PyTorch, Keras, ONNX, Orbax or a safetensors file."""
@@ -118,6 +129,8 @@ def convert(
     if surplus:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
         raise ConfigError(f"--from {origin} takes no {flags}; see scanrnn encoder convert --help.")
+    _check_out(out, force)
+    start_jax()
     _write(_converted(source, origin, options), out, as_json)
 
 
@@ -127,9 +140,22 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what an encoder file holds: architecture, parameters with their shapes, fingerprint."""
+    start_jax()
     from scanrnn_dist.encoder import Encoder
 
     _print(Encoder.load(file), as_json)
+
+
+def random_encoder(seed: int, in_features: int, hidden_features: int, **options: Any) -> Encoder:
+    """`Encoder.from_seed`, unless the weights alone would take more than the memory: then a `ConfigError`."""
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.weights.cells import GATES
+
+    ways, layers = 1 + options.get("bidirectional", False), options.get("num_layers", 1)
+    widths = in_features + (layers - 1) * ways * hidden_features + layers * hidden_features
+    weights = GATES.get(options.get("cell", "gru"), 1) * ways * hidden_features * widths
+    check_fits(4 * weights, f"Weights of {hidden_features} hidden features", "Choose fewer with --hidden.")
+    return Encoder.from_seed(seed, in_features, hidden_features, **options)
 
 
 def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder:
@@ -157,10 +183,16 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
     return read(into, source, **options)
 
 
-def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
-    """Save an encoder and say what was saved."""
+def _check_out(out: Path, force: bool) -> None:
+    """Refuse a name that is none of an encoder file, and, without `force`, one that stands for something already."""
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out} ends in {out.suffix!r}; an encoder file ends in .safetensors.")
+    if not force and os.path.lexists(out):
+        raise ConfigError(f"{out} is there already. Choose another name, or replace it with --force.")
+
+
+def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
+    """Save an encoder and say what was saved."""
     encoder.save(out)
     _print(encoder, as_json)
 

@@ -7,6 +7,11 @@ from typing import Annotated
 
 import typer
 
+MOST = 2**31 - 1
+"""Of numbers that could only be a slip where they are larger."""
+MOST_DEVICES = 1024
+"""CPU devices, each of which has threads of its own: 100,000 of them end the process from within JAX."""
+
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
@@ -15,18 +20,20 @@ Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrot
 Column = Annotated[str | None, typer.Option(help="The column that holds the sequences, if several could.")]
 Keep = Annotated[str | None, typer.Option(help="Columns to carry along, with commas; all others if not given.")]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
-Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1)]
+Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1, max=MOST)]
 Seed = Annotated[int | None, typer.Option(help="Seed of these weights. 0 if not given.")]
 InitialCarry = Annotated[
     str | None, typer.Option("--initial-carry", help="Column with each row's own initial carry.", metavar="COLUMN")
 ]
 MaxSteps = Annotated[int | None, typer.Option(help="Of each sequence, take the first so many steps.", min=0)]
-RowsPerPart = Annotated[int | None, typer.Option(help="Rows of an output file, about. 65536 if not given.", min=1)]
+RowsPerPart = Annotated[
+    int | None, typer.Option(help="Rows of an output file, about. 65536 if not given.", min=1, max=MOST)
+]
 LossyCast = Annotated[bool, typer.Option("--lossy-cast", help="Round float64 and wide integers to float32.")]
-Devices = Annotated[int | None, typer.Option(help="CPU devices. One per core if not given.", min=1)]
-Lanes = Annotated[int | None, typer.Option(help="Lanes per device, instead of what suits the device.", min=1)]
-BlockSteps = Annotated[int | None, typer.Option(help="Steps of a block, the grain at which rows end.", min=1)]
-WindowBlocks = Annotated[int | None, typer.Option(help="Blocks of a lane in one call of the program.", min=1)]
+Devices = Annotated[int | None, typer.Option(help="CPU devices. One per core if not given.", min=1, max=MOST_DEVICES)]
+Lanes = Annotated[int | None, typer.Option(help="Lanes per device, instead of what suits the device.", min=1, max=MOST)]
+BlockSteps = Annotated[int | None, typer.Option(help="Steps of a block, the grain at which rows end.", min=1, max=MOST)]
+WindowBlocks = Annotated[int | None, typer.Option(help="Blocks of a lane in one call of the program.", min=1, max=MOST)]
 CacheFolder = Annotated[
     Path | None,
     typer.Option("--compilation-cache", help="Keep compiled programs in this folder of yours.", metavar="DIR"),
@@ -35,8 +42,10 @@ ProfileFolder = Annotated[
     Path | None,
     typer.Option("--profile", help="Write a trace for TensorBoard and Perfetto to this folder.", metavar="DIR"),
 ]
-ProfileSeconds = Annotated[float | None, typer.Option(help="How much --profile traces, once compiled. 2 if not given.")]
-Rounds = Annotated[int | None, typer.Option(help="Rounds of every shape. 7 if not given.", min=1)]
+ProfileSeconds = Annotated[
+    float | None, typer.Option(help="How much --profile traces, once compiled. 2 if not given.", min=0, max=MOST)
+]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of every shape. 7 if not given.", min=1, max=MOST)]
 ShareText = Annotated[
     str | None,
     typer.Option("--shard", help="Do the K-th of N shares only; auto: as Slurm or Kubernetes says.", metavar="K/N"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,15 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
+
+ORIGIN_OF_SUFFIX = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
+    ".onnx": "onnx",
+}
+"""What `scanrnn encoder convert --from` reads, by the ends of their names."""
+ORIGIN_OF_NAME = {"weight_hh_l0": "torch", "recurrent_kernel": "keras", "kernel": "safetensors --like FILE"}
+"""The same, by what stands in the names of weights."""
 
 
 def encoder_content(kind: type, encoder: Any) -> bytes:
@@ -63,13 +73,28 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError as error:
         raise ConfigError(f"There is no encoder file {path}.") from error
+    except PermissionError as error:
+        raise StoppedError(f"{path} could not be read: {error.strerror or error}. Check its access rights.") from error
     except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: dtypes that numpy has not
-        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+        raise DataError(f"{path} is not a readable safetensors file: {error}.{_origin_hint(path, [])}") from error
     if metadata.get("format") != FORMAT:
-        raise DataError(
-            f"{path} is of format {metadata.get('format')!r}; expected {FORMAT!r}, written by Encoder.save."
-        )
+        found = f"is of format {metadata['format']!r}" if "format" in metadata else f"holds {_some(weights)} alone"
+        raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
     return _from_parts(kind, metadata.get("architecture"), weights, str(path))
+
+
+def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
+    """How to convert what is no encoder file, where its name or the names of its weights say whose it is."""
+    by_name = [origin for mark, origin in ORIGIN_OF_NAME.items() if any(mark in name for name in names)]
+    origin = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
+    origin = by_name[0] if by_name else origin
+    return f" To convert weights: scanrnn encoder convert {path} OUT.safetensors --from {origin}" if origin else ""
+
+
+def _some(weights: dict[str, np.ndarray]) -> str:
+    """A few names."""
+    names = sorted(weights)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
 
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:

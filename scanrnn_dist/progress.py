@@ -5,6 +5,7 @@ Goes to standard error, so that standard output holds results alone.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,18 @@ from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
+MOST_SECONDS = 10 * 365 * 86_400.0
+"""A time left beyond ten years only says that the rate is not known yet."""
+
+
+def seconds_left(left: float, rate: float) -> float | None:
+    """How long what is `left` takes at a `rate` per second; None where the rate is too low to tell.
+
+    Example:
+        >>> seconds_left(100, 20.0), seconds_left(100, 1e-300)
+        (5.0, None)
+    """
+    return left / rate if 0 < rate < math.inf and left <= rate * MOST_SECONDS else None
 
 
 class Progress(Protocol):
@@ -64,8 +77,8 @@ class _Rate:
         return (self.done - self.before) / max(time.monotonic() - self.begin, 1e-9)
 
     @property
-    def left_seconds(self) -> float:
-        return (self.total - self.done) / max(self.rate, 1e-9)
+    def left_seconds(self) -> float | None:
+        return seconds_left(max(0, self.total - self.done), self.rate)
 
 
 class _Bar:
@@ -80,7 +93,8 @@ class _Bar:
     def advance(self, rows: int) -> None:
         rate = self._rate
         rate.done += rows
-        left = f"{timedelta(seconds=round(rate.left_seconds))} left"
+        seconds = rate.left_seconds
+        left = "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
         self._bar.update(self._task, completed=rate.done, rate=f"{rate.rate:,.0f} rows/s", left=left)
 
 
@@ -102,4 +116,6 @@ class _Lines:
             self._last = now
             share = rate.done / max(rate.total, 1)
             line = f"{self._what}: {rate.done:,} of {rate.total:,} rows ({share:.0%}), {rate.rate:,.0f} rows/s"
-            print(f"{line}, {rate.left_seconds:,.0f} s left", file=sys.stderr, flush=True)
+            seconds = rate.left_seconds
+            left = "unknown time" if seconds is None else f"{seconds:,.0f} s"
+            print(f"{line}, {left} left", file=sys.stderr, flush=True)

@@ -13,6 +13,19 @@ import numpy as np
 
 from scanrnn_dist.errors import ConfigError, DataError
 
+NUMBERS = "fiub"
+"""The kinds of numpy's dtypes that become float32."""
+HINTS = {
+    "c": " Make two features of a complex one: np.concatenate([x.real, x.imag], axis=-1).",
+    "O": " Of objects that are all numbers make floats: x.astype(float).",
+    "U": " Of texts that are all numbers make floats: x.astype(float).",
+    "S": " Of texts that are all numbers make floats: x.astype(float).",
+    "M": " Make times into numbers, such as seconds since the first: (x - x[0]) / np.timedelta64(1, 's').",
+    "m": " Make durations into numbers, such as seconds: x / np.timedelta64(1, 's').",
+    "V": " Narrow floats that numpy does not know fit into float32: x.astype(np.float32).",
+}
+"""What to do with arrays of other kinds."""
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -36,6 +49,8 @@ class Ragged:
     def __post_init__(self) -> None:
         """Check the shapes, the dtypes and that the offsets stay within the values; raises `ConfigError`."""
         values, offsets = self.values, self.offsets
+        if np.ma.is_masked(values):
+            raise ConfigError("Ragged values are masked; expected a value at every step, such as values.filled(0).")
         if values.ndim != 2 or values.dtype != np.float32:
             raise ConfigError(
                 f"Ragged values are {values.dtype}{list(values.shape)}; expected float32 (steps, features)."
@@ -95,25 +110,19 @@ class Ragged:
         return row, step - int(self.offsets[row])
 
     @staticmethod
-    def from_sequences(sequences: Sequence[Any]) -> Ragged:
-        """A list of `(T_i, D)` arrays of numbers, all of the same `D`, cast to float32 as `jnp.asarray` does.
+    def from_sequences(sequences: Sequence[Any], *, lossy_cast: bool = False) -> Ragged:
+        """A list of `(T_i, D)` arrays of numbers, all of the same `D`, as float32.
 
         Raises:
-            DataError: a sequence that has not two axes, another `D` than the first, or no numbers.
+            DataError: a sequence that has not two axes, another `D` than the first, no numbers, a masked value, or,
+                without `lossy_cast`, a number that float32 does not hold exactly.
             ConfigError: an empty list, whose `D` nobody knows.
         """
         if len(sequences) == 0:
             raise ConfigError("No sequences were given, so their number of features is unknown; pass Ragged.empty(D).")
-        arrays = [np.asarray(sequence) for sequence in sequences]
+        arrays = [_as_array(sequence, index) for index, sequence in enumerate(sequences)]
         first = arrays[0]
         for index, array in enumerate(arrays):
-            if array.ndim != 2:
-                raise DataError(
-                    f"Sequence {index} has shape {array.shape}; expected (T, D), time first. "
-                    "A single feature per step is (T, 1): x[:, None]."
-                )
-            if array.dtype.kind not in "fiub":
-                raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.")
             if array.shape[1] != first.shape[1]:
                 hint = ""
                 if array.shape[0] == first.shape[0]:
@@ -126,7 +135,10 @@ class Ragged:
         np.cumsum([len(array) for array in arrays], out=offsets[1:])
         values = np.empty((int(offsets[-1]), first.shape[1]), np.float32)
         with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is reported with its row
-            np.concatenate(arrays, out=values, casting="same_kind" if first.dtype.kind == "f" else "unsafe")
+            np.concatenate(arrays, out=values, casting="unsafe")
+        for row, array in enumerate([] if lossy_cast else arrays):
+            if (inexact := first_inexact(array, values[offsets[row] : offsets[row + 1]])) is not None:
+                raise _inexact(array, inexact, row, inexact // array.shape[1])
         return Ragged(values, offsets)
 
     @staticmethod
@@ -135,25 +147,108 @@ class Ragged:
         return Ragged(np.empty((0, in_features), np.float32), np.zeros(1, np.int64))
 
     @staticmethod
-    def from_padded(padded: Any, seq_lengths: Any) -> Ragged:
+    def from_padded(padded: Any, seq_lengths: Any, *, lossy_cast: bool = False) -> Ragged:
         """A padded `(N, T, D)` array and its `(N,)` lengths; what lies beyond a length is not looked at.
 
         Raises:
-            DataError: other shapes, or a length that is negative, not whole, or beyond `T`.
+            DataError: other shapes, no numbers, a length that is negative, not whole, or beyond `T`; within the
+                lengths, a masked value, or, without `lossy_cast`, a number that float32 does not hold exactly.
         """
-        padded = np.asarray(padded)
-        if padded.ndim != 3 or padded.dtype.kind not in "fiub":
-            raise DataError(f"A padded batch is {padded.dtype}{list(padded.shape)}; expected numbers (N, T, D).")
+        mask, padded = np.ma.getmask(padded), np.asarray(padded)
+        if padded.ndim != 3 or padded.dtype.kind not in NUMBERS:
+            raise DataError(
+                f"A padded batch is {padded.dtype}{list(padded.shape)}; expected numbers (N, T, D).{_hint(padded)}"
+            )
         lengths = _checked_lengths(seq_lengths, len(padded), padded.shape[1])
         offsets = np.zeros(len(padded) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         real = np.arange(padded.shape[1]) < lengths[:, None]
+        if mask is not np.ma.nomask and (masked := mask & real[:, :, None]).any():
+            row, step, feature = (int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape))
+            raise _masked(row, step, feature, " For padding, give its lengths as seq_lengths.")
+        numbers = padded[real]
         with np.errstate(over="ignore"):
-            return Ragged(padded[real].astype(np.float32, copy=False), offsets)
+            values = numbers.astype(np.float32, copy=False)
+        if not lossy_cast and (inexact := first_inexact(numbers, values)) is not None:
+            step = inexact // padded.shape[2]
+            row = int(np.searchsorted(offsets, step, side="right")) - 1
+            raise _inexact(numbers, inexact, row, step - int(offsets[row]))
+        return Ragged(values, offsets)
+
+
+def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
+    """Where, in flat order, the first number stands that its float32 does not equal; None if there is none.
+
+    Args:
+        numbers: floats, integers or booleans of any width; a NaN counts as held.
+        values: the same as float32, an overflow being an infinity.
+
+    Example:
+        >>> numbers = np.array([0.5, 0.1])
+        >>> first_inexact(numbers, numbers.astype(np.float32))
+        1
+    """
+    if numbers.dtype == np.float32 or numbers.dtype.itemsize <= 2:
+        return None  # float32 holds all of float16, boolean, and integers of 8 and 16 bits
+    if numbers.dtype.kind == "f":
+        lost = (values != numbers) & ~np.isnan(numbers)
+    else:
+        # The way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63.
+        inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
+        lost = ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
+    return int(lost.argmax()) if lost.any() else None
+
+
+def _as_array(sequence: Any, index: int) -> np.ndarray:
+    """Sequence `index` as a `(T, D)` array of numbers, or a `DataError`."""
+    steps = sequence if isinstance(sequence, list | tuple) else ()
+    if any(isinstance(step, np.ma.MaskedArray) for step in steps):  # of which np.asarray forgets the masks
+        sequence = np.ma.stack(steps) if len({np.shape(step) for step in steps}) == 1 else sequence
+    try:
+        array = np.asarray(sequence)
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
+        raise DataError(
+            f"Sequence {index}, a {type(sequence).__name__}, is no array of numbers: {error} Expected (T, D)."
+        ) from error
+    if array.ndim != 2:
+        raise DataError(
+            f"Sequence {index} has shape {array.shape}; expected (T, D), time first. "
+            "A single feature per step is (T, 1): x[:, None]."
+        )
+    if array.dtype.kind not in NUMBERS:
+        raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{_hint(array)}")
+    mask = np.ma.getmask(sequence)
+    if mask.any():
+        raise _masked(index, *divmod(int(mask.argmax()), array.shape[1]))
+    return array
+
+
+def _hint(array: np.ndarray) -> str:
+    """How to make numbers of what is none."""
+    return HINTS.get(array.dtype.kind, "")
+
+
+def _inexact(numbers: np.ndarray, index: int, row: int, step: int) -> DataError:
+    number, feature = numbers.flat[index], index % numbers.shape[-1]
+    with np.errstate(over="ignore"):
+        became = np.float32(number)
+    return DataError(
+        f"Sequence {row}, step {step}, feature {feature}: {numbers.dtype} value {number} would become {became}; "
+        "expected a value that float32 holds exactly. Allow rounding with lossy_cast=True, or pass float32."
+    )
+
+
+def _masked(row: int, step: int, feature: int, hint: str = "") -> DataError:
+    return DataError(
+        f"Sequence {row}, step {step}, feature {feature} is masked; expected a value at every step. Put one in its "
+        f"place, such as x.filled(0), or leave the step out.{hint}"
+    )
 
 
 def _checked_lengths(seq_lengths: Any, rows: int, steps: int) -> np.ndarray:
     """`seq_lengths` as `(N,)` int64, or a `DataError` that names the first wrong one."""
+    if np.ma.is_masked(seq_lengths):
+        raise DataError("seq_lengths is masked; expected a length for every row, 0 for one without steps.")
     given = np.asarray(seq_lengths)
     if given.shape != (rows,) or given.dtype.kind not in "iuf":
         raise DataError(f"seq_lengths is {given.dtype}{list(given.shape)}; expected {rows} whole numbers, one per row.")

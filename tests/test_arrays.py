@@ -137,8 +137,102 @@ def test_a_nonfinite_value_that_may_pass_reaches_its_own_row_only(as_arrow: bool
 
 
 def test_a_float64_beyond_float32_is_refused_with_its_row() -> None:
-    with pytest.raises(DataError, match="Sequence 1 holds a NaN or an infinity at step 0"):
-        small([np.zeros((2, D)), np.full((1, D), 1e300)])
+    rows = [np.zeros((2, D)), np.full((1, D), 1e300)]
+    with pytest.raises(DataError, match=r"Sequence 1, step 0, feature 0: float64 value 1e\+300 would become inf"):
+        small(rows)
+    with pytest.raises(DataError, match=r"Sequence 1 holds a NaN or an infinity at step 0 .*too large for float32"):
+        small(rows, lossy_cast=True)
+
+
+INEXACT = np.array([[0.5, 1.0], [2.0, 0.1], [0.2, 0.3]])
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "where"),
+    [
+        ([np.zeros((1, D)), INEXACT], {}, "Sequence 1, step 1, feature 1: float64 value 0.1"),
+        ([np.zeros((1, D)).tolist(), INEXACT.tolist()], {}, "Sequence 1, step 1, feature 1: float64 value 0.1"),
+        (np.stack([INEXACT * 0, INEXACT]), {}, "Sequence 1, step 1, feature 1: float64 value 0.1"),
+        (np.stack([INEXACT, INEXACT]), {"seq_lengths": [1, 2]}, "Sequence 1, step 1, feature 1: float64 value 0.1"),
+        (np.array([INEXACT * 0, INEXACT[:2], None], object)[:2], {}, "Sequence 1, step 1, feature 1: float64"),
+        (pa.array([[[0.0, 0.0]], INEXACT.tolist()]), {}, "sequence 1, step 1: double value 0.1|float64 value 0.1"),
+        ([np.array([[1, 2**24 + 1]])], {}, "Sequence 0, step 0, feature 1: int64 value 16777217"),
+        ([np.array([[0, 2**63 - 1]])], {}, f"int64 value {2**63 - 1} would become 9.2233[0-9]*e\\+18"),
+    ],
+)
+def test_what_float32_cannot_hold_is_refused_as_featurize_does_and_rounded_if_told(
+    given: Any, arguments: Any, where: str
+) -> None:
+    with pytest.raises(DataError, match=f"{where}.*lossy_cast=True"):
+        small(given, **arguments)
+    assert small(given, lossy_cast=True, **arguments).dtype == np.float32
+
+
+def test_what_is_rounded_gives_the_features_of_what_it_is_rounded_to() -> None:
+    rounded = small([INEXACT.astype(np.float32)])
+    np.testing.assert_array_equal(small([INEXACT], lossy_cast=True), rounded)
+    np.testing.assert_array_equal(small(pa.array([INEXACT.tolist()]), lossy_cast=True), rounded)
+
+
+def test_a_number_beyond_a_length_need_not_fit() -> None:
+    np.testing.assert_array_equal(small(INEXACT[None], [1]), small([INEXACT[:1].astype(np.float32)]))
+
+
+MASKED = np.ma.masked_array(np.ones((3, D), np.float32), mask=[[False] * D, [False, True], [True, True]])
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "where"),
+    [
+        ([np.ones((1, D)), MASKED], {}, "Sequence 1, step 1, feature 1 is masked"),
+        ([np.ones((1, D)), list(MASKED)], {}, "Sequence 1, step 1, feature 1 is masked"),
+        (np.ma.stack([MASKED, MASKED]), {}, "Sequence 0, step 1, feature 1 is masked.*seq_lengths"),
+        (np.ma.stack([MASKED, MASKED]), {"seq_lengths": [1, 2]}, "Sequence 1, step 1, feature 1 is masked"),
+        (np.ones((2, 3, D)), {"seq_lengths": np.ma.masked_array([1, 2], [False, True])}, "seq_lengths is masked"),
+        ([np.ones((1, D))], {"initial_carry": np.ma.masked_array(np.ones((1, H)), True)}, "initial_carry.*masked"),
+    ],
+)
+def test_a_masked_value_is_not_computed_with(given: Any, arguments: Any, where: str) -> None:
+    with pytest.raises(DataError, match=f"{where}"):
+        small(given, **arguments)
+
+
+def test_a_mask_that_hides_nothing_or_only_padding_is_as_good_as_none() -> None:
+    plain = small([np.ones((1, D)), np.ones((3, D))])
+    is_padding = np.arange(3) >= np.array([[1], [3]])
+    padded = np.ma.masked_array(np.ones((2, 3, D)), mask=np.repeat(is_padding[:, :, None], D, axis=2))
+    np.testing.assert_array_equal(small(padded, [1, 3]), plain)
+    np.testing.assert_array_equal(small([np.ma.ones((1, D)), np.ma.ones((3, D))]), plain)
+
+
+@pytest.mark.parametrize(
+    ("carry", "message"),
+    [
+        (np.full((1, H), 0.1), "float64 value 0.1 .*lossy_cast=True"),
+        (np.full((1, H), np.nan), r"initial_carry\[0\] holds"),
+    ],
+)
+def test_initial_carries_follow_the_same_rule(carry: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        small([np.ones((1, D))], initial_carry=carry)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([np.ones((2, D), complex)], "complex128; expected numbers. Make two features of a complex one"),
+        ([np.ones((2, D), object)], r"object; expected numbers. .*x\.astype\(float\)"),
+        ([np.ones((2, D), "M8[s]")], "datetime64.*seconds"),
+        ([np.ones((2, D), "m8[s]")], "timedelta64.*seconds"),
+        ([np.full((2, D), "1.5")], r"<U3; expected numbers. .*x\.astype\(float\)"),
+        ([jnp.ones((2, D), jnp.bfloat16)], r"bfloat16; expected numbers. .*x\.astype\(np\.float32\)"),
+        ([[[1.0, 2.0], [3.0]]], "Sequence 0, a list, is no array of numbers"),
+        (np.ones((2, 3, D), complex), "A padded batch is complex128.*Make two features"),
+    ],
+)
+def test_what_is_no_number_is_refused_with_what_to_do(given: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        small(given)
 
 
 def test_what_lies_beyond_a_length_is_not_looked_at(wanted: np.ndarray) -> None:

@@ -113,7 +113,21 @@ def test_convert_a_state_into_an_architecture(origin: str, tmp_path: Path, capsy
     succeeds("make", "--in-features", 3, "--hidden", 5, like)
     succeeds("convert", source, out, "--from", origin, "--like", like)
     assert Encoder.load(out).fingerprint == trained.fingerprint
-    assert "give the architecture with --like FILE" in refusal(capsys, "convert", source, out, "--from", origin)
+    another = tmp_path / "f.safetensors"
+    assert "give the architecture with --like FILE" in refusal(capsys, "convert", source, another, "--from", origin)
+
+
+def test_an_encoder_file_is_replaced_only_if_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = weights_file(tmp_path), tmp_path / "e.safetensors"
+    out.write_bytes(b"mine")
+    for command in (["make", "--in-features", 3, "--hidden", 5], ["convert", source, "--from", "torch"]):
+        assert "e.safetensors is there already. Choose another name, or" in refusal(capsys, *command, out)
+        assert out.read_bytes() == b"mine"
+    out.unlink()
+    out.symlink_to(tmp_path / "nowhere")
+    assert "is there already" in refusal(capsys, "make", "--in-features", 3, "--hidden", 5, out)
+    succeeds("make", "--in-features", 3, "--hidden", 5, out, "--force")
+    assert Encoder.load(out).in_features == 3
 
 
 def test_inspect_says_what_is_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
 LEVELS = [
     {"spec", "errors", "float64"},
     {"architecture", "layers", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
+    {"memory", "backend"},
     {"distributed", "cli_options"},
     {"encoder_file", "step_outputs"},
     {"encoder"},

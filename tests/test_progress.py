@@ -82,3 +82,26 @@ def test_rows_that_were_there_before_count_for_no_rate(
     assert line.startswith("featurize: 3,500 of 4,000 rows (88%)")
     rate, left = (float(word) for word in line.replace(" rows/s", "").replace(" s left", "").split(", ")[-2:])
     assert rate < 30 and 15 < left < 60  # 500 rows in a few tens of seconds; with the rows before, 7 times as many
+
+
+@pytest.mark.parametrize("has_terminal", [False, True])
+def test_a_rate_next_to_nothing_breaks_neither_bar_nor_lines(
+    has_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm" if has_terminal else "dumb")
+    if has_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with rows_progress("featurize", 10**18) as rows:
+        rows.advance(0)
+        rows.advance(1)
+    assert "unknown time left" in capsys.readouterr().err or has_terminal
+
+
+@pytest.mark.parametrize(
+    ("left", "rate", "seconds"),
+    [(10, 2.0, 5.0), (0, 2.0, 0.0), (10, 0.0, None), (10, 1e-320, None), (10**30, 1.0, None), (5, float("inf"), None),
+     (5, float("nan"), None), (10 * 365 * 86_400, 1.0, 10 * 365 * 86_400.0)],
+)  # fmt: skip
+def test_seconds_left_are_told_where_they_are_known(left: int, rate: float, seconds: float | None) -> None:
+    assert progress.seconds_left(left, rate) == seconds

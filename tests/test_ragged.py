@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, first_inexact
 
 ROWS = st.integers(1, 4).flatmap(
     lambda D: st.lists(
@@ -77,9 +77,30 @@ def test_empty_has_no_rows() -> None:
 
 
 def test_a_float64_beyond_float32_becomes_an_infinity_with_its_row() -> None:
-    ragged = Ragged.from_sequences([np.ones((2, 1)), np.array([[1.0], [1e300]])])
+    ragged = Ragged.from_sequences([np.ones((2, 1)), np.array([[1.0], [1e300]])], lossy_cast=True)
     assert ragged.first_nonfinite() == (1, 1)
-    assert Ragged.from_padded(np.array([[[1.0], [1e300]]]), [2]).first_nonfinite() == (0, 1)
+    assert Ragged.from_padded(np.array([[[1.0], [1e300]]]), [2], lossy_cast=True).first_nonfinite() == (0, 1)
+
+
+@given(st.data())
+def test_the_first_number_that_float32_cannot_hold_is_found(data: Any) -> None:
+    dtype = np.dtype(data.draw(st.sampled_from(["f8", "i4", "u4", "i8", "u8"])))
+    if dtype.kind == "f":
+        numbers = st.floats() | st.floats(width=32)
+    else:
+        numbers = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) | st.integers(0, 100)
+    drawn = data.draw(st.lists(numbers, max_size=5))
+    array = np.array(drawn, dtype)
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    exact = [number != number or float(value) == number for number, value in zip(drawn, values, strict=True)]
+    assert first_inexact(array, values) == (None if all(exact) else exact.index(False))
+
+
+def test_masked_values_are_no_ragged() -> None:
+    masked = np.ma.masked_array(np.zeros((2, 1), np.float32), mask=[[False], [True]])
+    with pytest.raises(ConfigError, match="values are masked"):
+        Ragged(masked, np.array([0, 2]))
 
 
 VALUES = st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]) | st.floats(

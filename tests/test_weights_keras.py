@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,106 @@ def test_h5_files(tmp_path: Path) -> None:
             file[f"layers/gru/cell/vars/{number}"] = array
         file["layers/dense/vars/0"], file["layers/dense/vars/1"] = np.zeros((4, 2)), np.zeros(2)
     assert_computes(keras_layers(tmp_path / "model.weights.h5"), [[direction("gru", arrays)]])
+
+
+def layer_config(name: str = "gru", class_name: str = "GRU", **changed: Any) -> dict[str, Any]:
+    own = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False, "reset_after": True}
+    return {"class_name": class_name, "config": {"name": name, **own, **changed}, "name": name}
+
+
+def write_legacy(path: Path, layers: dict[str, list[np.ndarray]], configs: list[Any], suffix: str = "") -> None:
+    """What `model.save("m.h5")` writes; Keras 2 ends the names of variables in ":0"."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": configs}})
+        for name, arrays in layers.items():
+            for array_name, array in named(f"{name}/{name}/gru_cell/", arrays).items():
+                file[f"model_weights/{array_name}{suffix}"] = array
+                file[f"optimizer_weights/Adam/m/{array_name}{suffix}"] = array * 0
+        file["model_weights/dense/dense/kernel"] = np.zeros((4, 2))
+
+
+def write_archive(path: Path, layers: dict[str, list[np.ndarray]], configs: list[Any]) -> None:
+    """What `model.save("m.keras")` writes."""
+    h5py = pytest.importorskip("h5py")
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, arrays in layers.items():
+            for number, array in enumerate(arrays):
+                file[f"layers/{name}/cell/vars/{number}"] = array
+        file["optimizer/vars/0"] = np.zeros(3)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": configs}}))
+        archive.writestr("model.weights.h5", content.getvalue())
+
+
+@pytest.mark.parametrize("suffix", ["", ":0"])
+def test_h5_files_of_the_older_format(suffix: str, tmp_path: Path) -> None:
+    arrays = keras_arrays("gru")
+    write_legacy(tmp_path / "m.h5", {"gru": arrays}, [layer_config()], suffix)
+    for prefix in (None, "gru"):
+        assert_computes(keras_layers(tmp_path / "m.h5", prefix=prefix), [[direction("gru", arrays)]])
+
+
+def test_keras_archives(tmp_path: Path) -> None:
+    arrays, path = keras_arrays("gru"), tmp_path / "m.keras"
+    write_archive(path, {"gru": arrays}, [layer_config("encoder")])
+    assert_computes(keras_layers(path), [[direction("gru", arrays)]])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"m\.keras is not a readable"):
+        keras_layers(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(
+        DataError, match=r"\.keras archive with a model\.weights\.h5.*model\.save_weights\('m\.weights\.h5'\)"
+    ):
+        keras_layers(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"activation": "relu"}, "activation='relu'"),
+        ({"recurrent_activation": "hard_sigmoid"}, "recurrent_activation='hard_sigmoid'"),
+        ({"go_backwards": True}, "go_backwards=True"),
+        ({"reset_after": False}, "reset_after=False"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["h5", "keras"])
+def test_what_the_configuration_says_and_weights_do_not_is_checked(
+    kind: str, changed: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    path, write = tmp_path / f"m.{kind}", write_legacy if kind == "h5" else write_archive
+    layers = {"gru": keras_arrays("gru"), "gru_1": keras_arrays("gru", seed=1)}
+    write(path, layers, [layer_config("gru"), layer_config("gru_1", **changed)])
+    assert_computes(keras_layers(path, prefix="gru" if kind == "h5" else "layers/gru"),
+                    [[direction("gru", layers["gru"])]])  # fmt: skip
+    with pytest.raises(DataError, match=f"the layer 'gru_1' has {says}, which the cells here do not compute"):
+        keras_layers(path, prefix="gru_1" if kind == "h5" else "layers/gru_1")
+
+
+def test_both_directions_are_looked_at(tmp_path: Path) -> None:
+    from scanrnn_dist.weights.keras_files import _layers
+
+    def reasons(**config: Any) -> list[str]:
+        ((_, found),) = _layers([layer_config("bi", "Bidirectional", **config)])
+        return found
+
+    both = {"layer": layer_config(), "backward_layer": layer_config(go_backwards=True)}
+    assert reasons(merge_mode="concat", **both) == []
+    assert reasons(merge_mode="sum", **both) == ["merge_mode='sum'"]
+    assert reasons(layer=layer_config(activation="relu")) == ["activation='relu'"]
+    assert reasons(layer=both["layer"], backward_layer=layer_config()) == ["go_backwards=False"]
+
+
+def test_the_file_that_was_found(shared_data: Path) -> None:
+    pytest.importorskip("h5py")
+    path = shared_data / "found" / "keras_legacy.h5"
+    if not path.is_file():
+        pytest.skip(f"There is no {path}.")
+    (cell,) = keras_layers(path)
+    assert (cell.in_features, cell.hidden_features) == (3, 5)
 
 
 def test_without_h5py_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

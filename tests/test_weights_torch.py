@@ -15,8 +15,8 @@ from stepping import TOLERANCE, features_of, ragged_rows
 
 from scanrnn_dist.arrays import encode
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights import from_torch, torch_layers
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.weights import files, from_torch, keras_layers, onnx_layers, torch_layers
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -154,6 +154,101 @@ def test_projections_are_refused() -> None:
         torch_layers(gru_state(weight_hr_l0=np.zeros((2, 4), np.float32)))
 
 
+def in_parts(how: str, torch: Any, rnn: Any) -> None:
+    """Have an RNN keep its recurrent and its input weights in parts, as people do."""
+    for name in ("weight_hh_l0", "weight_ih_l0"):
+        if how == "weight_norm":
+            torch.nn.utils.weight_norm(rnn, name)
+        elif how.startswith("parametrizations.weight_norm"):
+            dim = {"None": None, "1": 1}.get(how.rpartition(" ")[2], 0)
+            torch.nn.utils.parametrizations.weight_norm(rnn, name, dim=dim)
+        elif how == "prune":
+            pytest.importorskip("torch.nn.utils.prune").random_unstructured(rnn, name, amount=0.5)
+        elif how == "spectral_norm":
+            torch.nn.utils.spectral_norm(rnn, name)
+        elif how == "parametrizations.spectral_norm":
+            torch.nn.utils.parametrizations.spectral_norm(rnn, name)
+        elif how == "orthogonal":
+            torch.nn.utils.parametrizations.orthogonal(rnn, name)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    ["weight_norm", "parametrizations.weight_norm", "parametrizations.weight_norm None",
+     "parametrizations.weight_norm 1", "prune"],
+)  # fmt: skip
+def test_weight_norm_and_pruning_are_computed(how: str, bias: bool) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    rnn = torch.nn.GRU(3, 4, bias=bias)
+    in_parts(how, torch, rnn)
+    with torch.no_grad():
+        for name, parameter in rnn.named_parameters():  # as training would: the length is not that of the start
+            if name.endswith(("_g", "original0")):
+                parameter.mul_(1.5)
+    model = torch.nn.ModuleDict({"rnn": rnn})
+    assert "rnn.weight_hh_l0" not in model.state_dict()
+    (row,) = ragged_rows([12], 3)
+    with torch.no_grad():
+        wanted = rnn(torch.from_numpy(row))[1].numpy()
+    np.testing.assert_allclose(encode(from_torch(model.state_dict()), [row]), wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("how", ["spectral_norm", "parametrizations.spectral_norm", "orthogonal"])
+def test_other_weights_in_parts_are_refused_with_what_to_do(how: str, bias: bool) -> None:
+    torch = pytest.importorskip("torch")
+    rnn = torch.nn.GRU(3, 4, bias=bias)
+    in_parts(how, torch, rnn)
+    state = {f"rnn.{name}": tensor.numpy() for name, tensor in rnn.state_dict().items()}
+    with pytest.raises(DataError, match=r"in parts.*weight_hh_l0.*model\.eval\(\).*remove_parametrizations"):
+        torch_layers(state)
+
+
+@pytest.mark.parametrize("inner", ["", "module."])
+def test_weight_drop_is_not_taken_for_whole(inner: str) -> None:
+    state = {f"rnns.0.{inner}{name}": array for name, array in gru_state().items()}
+    state["rnns.0.weight_hh_l0_raw"] = gru_state()["weight_hh_l0"] * 2
+    with pytest.raises(DataError, match=r"in parts.*rnns\.0\.weight_hh_l0_raw\..*each _raw weight under the name"):
+        torch_layers(state)
+
+
+def test_parts_of_another_rnn_do_not_matter_and_a_whole_weight_beside_its_parts_is_doubted() -> None:
+    state = {f"a.rnn.{name}": array for name, array in gru_state().items()}
+    state |= {f"b.rnn.{name}": array for name, array in gru_state(weight_hh_l0_raw=np.zeros((12, 4), "f4")).items()}
+    assert_same(torch_layers(state, prefix="a.rnn"), torch_layers(gru_state()))
+    with pytest.raises(DataError, match=r"in parts.*b\.rnn\.weight_hh_l0_raw"):
+        torch_layers(state, prefix="b.rnn")
+    g, v = np.ones((12, 1), np.float32), gru_state()["weight_hh_l0"]
+    with pytest.raises(DataError, match=r"in parts.*weight_hh_l0_g, weight_hh_l0_v"):
+        torch_layers(gru_state(weight_hh_l0_g=g, weight_hh_l0_v=v))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"_g": np.ones((12, 4), "f4"), "_v": np.ones((12, 4), "f4")},
+        {"_g": np.ones((5, 1), "f4"), "_v": np.ones((12, 4), "f4")},
+        {"_orig": np.ones((12, 4), "f4"), "_mask": np.full((12, 4), 0.5, "f4")},
+        {"_orig": np.ones((12, 4), "f4"), "_mask": np.ones((12, 1), "f4")},
+        {"_orig": np.ones((12, 4), "f4")},
+    ],
+)
+def test_parts_that_do_not_fit_a_rule_are_refused(parts: dict[str, np.ndarray]) -> None:
+    state = gru_state(**{f"weight_hh_l0{part}": array for part, array in parts.items()})
+    del state["weight_hh_l0"]
+    with pytest.raises(DataError, match="in parts"):
+        torch_layers(state)
+
+
+def test_a_quantized_module_is_named_as_such() -> None:
+    with pytest.raises(DataError, match="of a quantized module"):
+        torch_layers({"rnn._all_weight_values.0.param": np.zeros(3)})
+
+
 def test_a_kind_has_to_fit() -> None:
     assert isinstance(torch_layers(gru_state(), kind="gru")[0], nnx.GRUCell)
     with pytest.raises(DataError, match="those of kind 'gru'; told was 'lstm'"):
@@ -198,6 +293,24 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         torch_layers(tmp_path / "model.zip")
     with pytest.raises(DataError, match=r"no weights of an nn\.GRU.*it holds head\.weight"):
         torch_layers({"head.weight": np.zeros(3)})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.npz", "model.onnx", "model.keras"])
+def test_a_file_that_may_not_be_read_is_no_damaged_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / name).touch()
+    monkeypatch.setattr(files, "open", denied, raising=False)
+    read: Any = {".npz": keras_layers, ".keras": keras_layers, ".onnx": onnx_layers}.get(
+        Path(name).suffix, torch_layers
+    )
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx")
+    with pytest.raises(StoppedError, match=rf"{name} could not be read: Permission denied\. Check its access rights"):
+        read(tmp_path / name)
 
 
 def test_torch_files(tmp_path: Path) -> None:

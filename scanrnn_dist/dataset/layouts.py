@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, first_inexact
 
 Nonfinite = Literal["error", "propagate"]
 Where = Callable[[int], str]
@@ -287,7 +287,7 @@ def _finish(levels: _Levels, in_features: int, lossy_cast: bool, nonfinite: Nonf
     """Cast, shape and check the numbers of a chunk whose steps all have `in_features`."""
     numbers = levels.values.to_numpy(zero_copy_only=True)
     values = _as_float32(numbers)
-    if not lossy_cast and numbers.dtype != np.float32:
+    if not lossy_cast:
         _check_exact(numbers, values, levels, in_features)
     ragged = Ragged(values.reshape(-1, in_features), levels.offsets)
     bad = ragged.first_nonfinite() if nonfinite == "error" else None
@@ -311,16 +311,8 @@ def _as_float32(numbers: np.ndarray) -> np.ndarray:
 
 def _check_exact(numbers: np.ndarray, values: np.ndarray, levels: _Levels, in_features: int) -> None:
     """Refuse the first number that float32 does not hold exactly."""
-    if numbers.dtype.itemsize <= 2:
-        return  # float16 and (u)int8, 16: float32 holds them all
-    if numbers.dtype.kind == "f":
-        lost = (values != numbers) & ~np.isnan(numbers)
-    else:
-        # The way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63.
-        inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
-        lost = ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
-    if lost.any():
-        first = int(lost.argmax())
+    first = first_inexact(numbers, values)
+    if first is not None:
         raise DataError(
             f"{levels.at(first // in_features)}: {numbers.dtype} value {numbers[first]} would become {values[first]}; "
             "expected a value that float32 holds exactly. Allow rounding with --lossy-cast / lossy_cast=True."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -16,8 +17,12 @@ from pyarrow import fs
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.store import Check, Log, Part, staged, stopping, unstaged
+from scanrnn_dist.errors import StoppedError
 
 UPLOAD_BYTES = 8 << 20
+COPY_BYTES = 5 << 30
+"""S3 copies no more in one request (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html). pyarrow does not
+offer its copy by ranges, so what is larger passes through this machine."""
 SEGMENT_LINES = 1000
 """An object cannot grow: a log there is a row of objects of at most so many lines, and a line costs one upload of the
 last of them. A million lines are a thousand objects to list."""
@@ -154,7 +159,12 @@ class ObjectStore:
     def _copy(self, kind: str, old: str, new: str) -> None:
         with stopping(self.path(new)):
             store.step(kind, new)
-            self.filesystem.copy_file(self._key(old), self._key(new))
+            size = self.filesystem.get_file_info(self._key(old)).size or 0
+            if self.filesystem.type_name != "s3" or size <= COPY_BYTES:
+                self.filesystem.copy_file(self._key(old), self._key(new))
+            else:
+                with self.open_input(old) as file:
+                    self.upload(new, iter(lambda: file.read(UPLOAD_BYTES) or None, None))
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{self._stands_as(name)}".rstrip("/")
@@ -180,30 +190,53 @@ class _UploadedPart:
 
     def __init__(self, bucket: ObjectStore, name: str) -> None:
         self._bucket, self._name = bucket, name
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="scanrnn-part-")  # noqa: SIM115 - closed by whoever ends it
-        self.tell, self.flush, self.close = self._file.tell, self._file.flush, lambda: None
+        with _on_this_machine(bucket.path(name)):
+            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="scanrnn-part-")  # noqa: SIM115 - closed by whoever ends it
+        self.tell, self.flush, self.close = self._file.tell, lambda: None, lambda: None
 
     @property
     def closed(self) -> bool:
         return self._file.closed
 
     def write(self, content: bytes) -> int:
-        return self._file.write(content)
+        with _on_this_machine(self._bucket.path(self._name)):
+            return self._file.write(content)
 
     def commit(self) -> None:
-        self._file.seek(0)
+        with _on_this_machine(self._bucket.path(self._name)):
+            self._file.seek(0)  # writes what Python still holds
         store.step("open", self._name)
         self._bucket.upload(self._name, self._pieces())
         self._file.close()
 
     def _pieces(self) -> Iterator[bytes]:
-        while content := self._file.read(UPLOAD_BYTES):
+        while content := self._read():
             store.step("write", self._name)
             yield content
         store.step("rename", self._name)
 
+    def _read(self) -> bytes:
+        with _on_this_machine(self._bucket.path(self._name)):
+            return self._file.read(UPLOAD_BYTES)
+
     def abandon(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of what Python still holds, which is not wanted
+            self._file.close()
+
+
+@contextmanager
+def _on_this_machine(path: str) -> Iterator[None]:
+    """A refusal of the temporary folder is told as its own, not as one of the bucket."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+        reason = (error.strerror or str(error)).rstrip(" .")
+        raise StoppedError(
+            f"{path} could not be kept in the temporary folder {folder} of this machine until its upload: {reason}. "
+            "What was committed before is whole. Free some space there, or name another folder with TMPDIR, then start "
+            "the same command again: it goes on from there."
+        ) from error
 
 
 class _UploadedLog:

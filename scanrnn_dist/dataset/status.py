@@ -20,6 +20,7 @@ from scanrnn_dist.dataset.manifest import PARTS, Manifest
 from scanrnn_dist.dataset.plan_records import UNITS, read_weights
 from scanrnn_dist.dataset.restart import restart_of
 from scanrnn_dist.dataset.workers import REPLACING, Share, Worker, read_workers
+from scanrnn_dist.progress import seconds_left
 
 FAILED_SHOWN = 5
 """Failed units that are printed for people."""
@@ -39,8 +40,8 @@ class Status:
         rows_committed: of these.
         share_done: of the work, weighed in steps, from 0 to 1.
         rows_per_second: of all that are at work, of late; 0 if nobody is.
-        seconds_left: at that rate, rows in hand taken as done; None if nobody is at work, or too short for a rate to be
-            known.
+        seconds_left: at that rate, rows in hand taken as done; None if nobody is at work, or if the rate is not known
+            yet or next to nothing.
         workers: the present owner of every share that ever had one.
         attempts: processes that have worked on it.
         environments: how many different ones they had; more than 1 only where --allow-mixed was given.
@@ -157,7 +158,7 @@ def _status_of(manifest: Manifest, job: dict[str, Any]) -> Status:
         rows_committed=commits.rows,
         share_done=done / total if total else float(commits.is_complete),
         rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
-        seconds_left=max(0, total - done - in_hand) / rate if known else None,
+        seconds_left=seconds_left(max(0, total - done - in_hand), rate) if known else None,
         workers=tuple(workers),
         attempts=len(commits.headers),
         environments=len(environments),
@@ -181,7 +182,7 @@ def _doing(worker: Worker) -> str:
     did = f"{worker.units:,} units, {worker.rows:,} rows"
     did += f" and {worker.rows_in_hand:,} in hand" if worker.rows_in_hand else ""
     if worker.is_alive:
-        running = timedelta(seconds=round(time.time() - worker.started))
+        running = timedelta(seconds=round(max(0, time.time() - worker.started)))
         units = ", ".join(map(str, worker.in_hand[:3]))
         hand = f", now unit{'s' * (len(worker.in_hand) > 1)} {units}" if worker.in_hand else ""
         return f"{worker}; {did} in {running}{hand}"

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 Named = dict[str, Any]
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -24,15 +24,32 @@ def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -
 
     Raises:
         ConfigError: no such file, or a suffix that has no reader.
+        StoppedError: the machine does not let the file be read.
     """
     if isinstance(source, Mapping):
         return dict(source), "The mapping"
-    path = Path(source)
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path} to read weights from.")
+    path = checked_file(source)
     if path.suffix not in readers:
         raise ConfigError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(sorted(readers))}.")
     return readers[path.suffix](path), str(path)
+
+
+def checked_file(source: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there and may be read; whether its bytes are sound is another question.
+
+    Raises:
+        ConfigError: no such file.
+        StoppedError: the machine does not let it be read.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path} to read weights from.")
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise StoppedError(f"{path} could not be read: {error.strerror or error}. Check its access rights.") from error
+    return path
 
 
 def read_safetensors(path: Path) -> Named:

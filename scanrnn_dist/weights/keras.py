@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, reordered
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
 from scanrnn_dist.weights.files import Named, Source, read_named
-from scanrnn_dist.weights.keras_names import READERS, cells_by_name
+from scanrnn_dist.weights.keras_files import READERS, check_settings
+from scanrnn_dist.weights.keras_names import cells_by_name
 from scanrnn_dist.weights.layers import Layer, as_encoder
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
@@ -82,12 +84,13 @@ def keras_layers(
 ) -> list[Layer]:
     """The layers of a Keras `GRU`, `LSTM` or `SimpleRNN`, first layer first.
 
-    Activations leave no trace in weights: they have to be Keras' own (tanh, and sigmoid for gates).
+    Activations leave no trace in weights: they have to be Keras' own (tanh, and sigmoid for gates). Where a file holds
+    the model's configuration too, that is checked.
 
     Args:
         source: the arrays of `layer.get_weights()`; or a list of such lists, a stack; or arrays by name (`kernel`,
-            `recurrent_kernel`, `bias`, with any path before them), as a mapping, a `.npz`, a `.safetensors` file, or
-            a `.weights.h5` file of Keras 3 (h5py has to be installed).
+            `recurrent_kernel`, `bias`, with any path before them), as a mapping, a `.npz` or a `.safetensors` file; or
+            a file of Keras, `.weights.h5`, `.keras` or the older `.h5` (h5py has to be installed).
         kind: `gru`, `lstm` or `rnn`; told by the shapes if left out.
         prefix: with names, the path of the layer, or of every layer of a stack, first layer first; may be left out if
             there is one only.
@@ -111,6 +114,8 @@ def keras_layers(
     else:
         arrays, where = read_named(source, READERS)
         named = cells_by_name(arrays, prefix, where)
+        if not isinstance(source, Mapping):
+            check_settings(Path(source), [cell for layer in named for cell in layer], where)
     layers = [[_cell(label, arrays, where, kind) for label, arrays in layer.items()] for layer in named]
     _refuse_reset_before(layers, where, reset_after)
     cells = [cell for layer in layers for cell in layer]

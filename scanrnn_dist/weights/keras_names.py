@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights.files import Named, optional_module, read_npz, read_safetensors
+from scanrnn_dist.weights.files import Named
 
 Parts = tuple[str, ...]
 Cells = dict[Parts, Named]
 """Arrays by their last name, by the path of their cell."""
 
 DIRECTIONS = ("forward", "backward")
-VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
-"""What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
 
 
 def cells_by_name(arrays: Named, prefix: str | Sequence[str] | None, where: str) -> list[dict[str, Named]]:
@@ -91,24 +86,3 @@ def _layer(path: Parts) -> Parts:
 def _parts(name: str) -> Parts:
     """A path taken apart at slashes and dots, without the `:0` of older versions."""
     return tuple(part for part in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if part)
-
-
-def _read_h5(path: Path) -> Named:
-    """The variables of all recurrent cells of a `.weights.h5` file."""
-    h5py = optional_module("h5py", f"Reading {path}")
-    named: Named = {}
-
-    def visit(name: str, item: object) -> None:
-        *cell, parent, last = ("", "", *name.split("/"))
-        if isinstance(item, h5py.Dataset) and parent == "vars" and cell[-1] == "cell" and last in VARIABLES:
-            named["/".join([*cell, VARIABLES[last]])] = np.asarray(item)
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
-    return named
-
-
-READERS = {".npz": read_npz, ".safetensors": read_safetensors, ".h5": _read_h5}

@@ -20,7 +20,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import GATES, Direction, cell_of, reordered
 from scanrnn_dist.weights.checks import Shape, checked_weights
-from scanrnn_dist.weights.files import Named, optional_module
+from scanrnn_dist.weights.files import Named, checked_file, optional_module
 from scanrnn_dist.weights.layers import Layer, as_encoder
 from scanrnn_dist.weights.onnx_graph import Graph, Node
 
@@ -76,8 +76,7 @@ def onnx_layers(
 def _read_graph(path: Path) -> Graph:
     """The graph of a file, weights kept in files beside it included."""
     onnx = optional_module("onnx", f"Reading {path}")
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path} to read weights from.")
+    checked_file(path)
     try:
         return Graph(onnx.load(path).graph, str(path))
     except Exception as error:  # protobuf has errors of its own, by its version and backend

@@ -1,7 +1,8 @@
 """PyTorch: layers from the state dict of an `nn.GRU`, `nn.LSTM` or `nn.RNN`, wherever in a model it stands.
 
 PyTorch multiplies from the left (`W x`), so kernels are transposed; its gates are in flax's order already:
-GRU r z n, LSTM i f g o. `batch_first` and `dropout` leave no trace in a state dict and do not matter here.
+GRU r z n, LSTM i f g o. `batch_first` and `dropout` leave no trace in a state dict and do not matter here. Weights that
+it holds in parts are `reparametrized`'s.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scanrnn_dist.weights.cells import Direction, cell_of, checked_nonlinearity,
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
 from scanrnn_dist.weights.files import Named, Source, optional_module, read_named, read_safetensors
 from scanrnn_dist.weights.layers import Layer, as_encoder
+from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
 FORWARD, BACKWARD = "", "_reverse"
@@ -58,7 +60,8 @@ def torch_layers(
 
     Raises:
         ConfigError: no such file or prefix, several RNNs to choose from, or torch is needed and missing.
-        DataError: lists every weight that is missing, surplus or misshapen; a projection (`proj_size`) is refused.
+        DataError: lists every weight that is missing, surplus or misshapen; a projection (`proj_size`) is refused, and
+            so are weights in parts (`_raw`, parametrizations) but for weight norm and pruning, which are computed.
 
     Example:
         >>> H, D = 4, 3
@@ -68,9 +71,10 @@ def torch_layers(
     """
     checked_nonlinearity(nonlinearity)
     nested, where = read_named(source, READERS)
-    named = _flat(nested)
-    prefix = _chosen_prefix(named, prefix, where)
+    named, uncertain = whole_weights(_flat(nested))
+    prefix = _chosen_prefix(named, prefix, where, uncertain)
     where = f"{where}, prefix {prefix!r}," if prefix else where
+    refuse_uncertain(uncertain, prefix, where)
     own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
     _refuse_projection(own, where)
     hidden_features, kind = _sizes(own, where, kind)
@@ -83,14 +87,17 @@ def torch_layers(
     return layers
 
 
-def _chosen_prefix(named: Named, prefix: str | None, where: str) -> str:
+def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict[str, list[str]]) -> str:
     """The prefix of the RNN to take, with its dot; `named` has weights there."""
     found = sorted({name[: match.start()] for name in named if (match := NAME.search(name))})
     found = [each for each in found if not each or each.endswith(".")]
     if not found:
+        for path in uncertain:
+            refuse_uncertain(uncertain, path, where)
+        quantized = " They are of a quantized module; convert the one it was made of." if _is_quantized(named) else ""
         raise DataError(
             f"{where} holds no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0); it holds "
-            f"{_some(named)}."
+            f"{_some(named)}.{quantized}"
         )
     if prefix is None:
         if len(found) > 1:
@@ -100,6 +107,10 @@ def _chosen_prefix(named: Named, prefix: str | None, where: str) -> str:
     if dotted not in found:
         raise ConfigError(f"{where} holds no RNN with the prefix {prefix!r}; those it has: {found}.")
     return dotted
+
+
+def _is_quantized(named: Named) -> bool:
+    return any("_packed_params" in name or "_all_weight_values" in name for name in named)
 
 
 def _refuse_projection(own: Named, where: str) -> None:

@@ -130,6 +130,19 @@ def test_what_an_attempt_committed_is_told_by_its_log_and_shares_that_nobody_beg
     assert [line.split(": ")[1] for line in lines if "1/3" in line or "3/3" in line] == ["nobody has begun it"] * 2
 
 
+@pytest.mark.parametrize("rate", [1e-12, 1e-320])
+def test_a_rate_next_to_nothing_tells_no_end(rate: float, tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)))
+    (lock,) = (out / "_scanrnn/workers").glob("2-of-3.*")
+    barely = {"state": "working", "beat": time.time(), "machine": "another", "values_per_second": rate}
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), **barely}))
+    status = read_status(out)
+    assert (status.state, status.seconds_left) == ("running", None)
+    assert "left, until" not in str(status)
+    json.dumps(status.to_json(), allow_nan=False)
+
+
 def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
     for command in (read_status, clean):
         with pytest.raises(ConfigError, match="is no output of a job"):

@@ -179,6 +179,61 @@ def test_files_move_and_go(store: Store) -> None:
     assert not visible(store)
 
 
+@pytest.mark.parametrize("size", [1000, 1001, 3500])
+def test_what_s3_does_not_copy_in_one_request_is_moved_in_pieces(
+    size: int, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "COPY_BYTES", 1000)
+    monkeypatch.setattr(object_store, "UPLOAD_BYTES", 900)
+    store, content = open_store(s3.uri("bucket/out")), os.urandom(size)
+    store.write("new/part", content)
+    store.write("part", b"old")
+    s3.calm()
+    store.move("new/part", "part")
+    assert (s3.count("GET", "new/part") > 0) == (size > 1000), "read here, or copied by the server"
+    assert store.read("part") == content and store.below() == {"part": size}
+
+
+def test_a_move_in_pieces_that_is_cut_leaves_the_old_file_and_can_be_done_again(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "COPY_BYTES", 10)
+    store = open_store(s3.uri("bucket/out"))
+    store.write("new", b"x" * 1000)
+    fault = s3.inject("refuse", methods=("GET",), match="new", status=403)
+    with pytest.raises(StoppedError):
+        store.move("new", "old")
+    assert s3.injected(fault)
+    s3.calm()
+    assert store.below() == {"new": 1000}
+    store.move("new", "old")
+    assert store.below() == {"old": 1000}
+
+
+@pytest.mark.parametrize("content", [b"few", b"many" * 10_000])
+def test_a_full_temporary_folder_is_not_told_as_a_full_bucket(
+    content: bytes, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b"))  # noqa: SIM115
+    monkeypatch.setattr(object_store.tempfile, "tempdir", "/scratch")
+    store = open_store(s3.uri("bucket/out"))
+    part = store.part("x")
+    with pytest.raises(StoppedError, match=r"temporary folder /scratch .*No space left on device.*with TMPDIR"):
+        part.write(content)
+        part.commit()
+    part.abandon()
+    assert part.closed and not store.below()
+
+
+def test_a_temporary_folder_that_is_not_there_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(**_: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(object_store.tempfile, "TemporaryFile", missing)
+    with pytest.raises(StoppedError, match=r"temporary folder .*No usable temporary directory.*with TMPDIR"):
+        open_store(s3.uri("bucket/out")).part("x")
+
+
 def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(store: Store) -> None:
     store.write("a/b", b"12")
     store.write("c", b"1")

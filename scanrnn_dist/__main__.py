@@ -1,0 +1,27 @@
+"""Where `scanrnn` and `python -m scanrnn_dist` begin: Ctrl-C is heeded before anything large is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from scanrnn_dist.errors import StoppedError
+
+
+def main() -> None:
+    """Run the command line; it puts its own handlers in place of this one."""
+    signal.signal(signal.SIGINT, _stop)
+    from scanrnn_dist.cli import main as run_command_line
+
+    run_command_line()
+
+
+def _stop(number: int, frame: Any) -> None:
+    """End the process as the command line would, which is not there yet."""
+    os.write(2, b"Stopped before anything was begun.\n")
+    os._exit(StoppedError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

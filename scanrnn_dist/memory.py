@@ -1,0 +1,64 @@
+"""How much memory this process may use, and the refusal of what could never fit, before any of it is taken.
+
+Reads what Linux tells; what a job needs is known to those who ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from scanrnn_dist.errors import ConfigError
+
+
+def usable_bytes(root: Path = Path("/")) -> int | None:
+    """The memory of the machine, or the lowest limit of the control groups this process is in; None where untold.
+
+    Args:
+        root: where `proc` and `sys` stand.
+    """
+    found = [*_of_machine(root), *_of_groups(root)]
+    return min(found) if found else None
+
+
+def check_fits(needed_bytes: int, what: str, remedy: str) -> None:
+    """Refuse what needs more memory than this process may use, by a `ConfigError`."""
+    usable = usable_bytes()
+    if usable is not None and needed_bytes > usable:
+        raise ConfigError(
+            f"{what} would take {in_mib(needed_bytes)}; this process may use {in_mib(usable)}, all in all. {remedy}"
+        )
+
+
+def in_mib(number_of_bytes: int) -> str:
+    """Bytes as people read them, `1,024 MiB`."""
+    return f"{number_of_bytes >> 20:,} MiB"
+
+
+def _of_machine(root: Path) -> Iterator[int]:
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemTotal:"):
+            yield int(line.split()[1]) << 10
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """The limits of all groups above this process; of both versions of control groups."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        is_second = not controllers
+        if not is_second and "memory" not in controllers.split(","):
+            continue
+        mount, name = root / "sys/fs/cgroup" / controllers, "memory.max" if is_second else "memory.limit_in_bytes"
+        # Within a container, the path may be one that only the host sees; the mount is then the group itself.
+        group = Path(*(part for part in path.split("/") if part not in ("", "..")))
+        for folder in {mount / group, *(mount / above for above in group.parents)}:
+            for limit in _lines(folder / name)[:1]:
+                if limit.isdigit():  # else "max"
+                    yield int(limit)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # no Linux, or no such group
+        return []
