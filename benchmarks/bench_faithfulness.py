@@ -102,7 +102,8 @@ def sweep(folder: Path, sets: list[str], only: list[str] | None = None) -> tuple
                 for factor, hidden, distances in measured(rows, source, column, Path(aside)):
                     before = table.setdefault(name, {}).setdefault(factor, {}).get(hidden, np.zeros(3))
                     table[name][factor][hidden] = np.maximum(before, distances)
-            print(f"{name}, {column}: {len(rows)} rows", flush=True)
+                    told = ", ".join(f"{one:.1e}" for one in distances)
+                    print(f"{name}, {column} x {factor}, H {hidden}: {len(rows)} rows, {told}", flush=True)
     return table, not_read
 
 
