@@ -227,11 +227,9 @@ def _amended(manifest: Manifest, recorded: dict[str, Any], before: Plan, wanted:
             raise
         finish_publishing(manifest)
         return _open(manifest, manifest.read_job(), wanted)  # another process was faster
-    units, was = max(1, len(plan.units)), max(1, len(before.units))
-    logger.info(
-        "%s: the changes of the source are accepted: %d of %d units are kept of the %d that there were; %d are to be "
-        "done.", root, kept, units, was, units - kept,
-    )  # fmt: skip
+    units = max(1, len(plan.units))
+    told = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
+    logger.info(told, root, kept, units, units - kept)
     return OpenJob(manifest, manifest.read_job(), plan)
 
 
