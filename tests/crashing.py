@@ -137,7 +137,7 @@ class Zygote:
         *,
         fault: tuple[int, str] | None = None,
         kill_after_seconds: float | None = None,
-        poison: int | None = None,
+        poison: tuple[int, int] | None = None,
         may_cache: bool = False,
     ) -> Run:
         """Begin a run, with a fault as `zygote.py` knows them, killed from outside after a while, or by a unit."""
@@ -146,7 +146,7 @@ class Zygote:
         if kill_after_seconds is not None:
             happens = f", killed after {kill_after_seconds:.3f} s"
         if poison is not None:
-            happens = f", killed by unit {poison}"
+            happens = f", ended by unit {poison[0]}, signal {poison[1]}"
         run = Run(
             self._count,
             f"{str(destination).partition('?')[0].rpartition('/')[2]}{happens}",

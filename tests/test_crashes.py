@@ -7,10 +7,11 @@ Every run is a process of its own, with a JAX of its own; what kills it, stops i
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from crashing import (
 )
 from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
 
+from scanrnn_dist.dataset.deaths import SILENT_DEATHS
 from scanrnn_dist.errors import DataError, StoppedError
 
 pytestmark = [
@@ -346,26 +348,112 @@ def test_a_process_that_stood_still_while_another_finished_changes_nothing(
     zygote.play(scenarios, at_once=8)  # they wait for the expiry, mostly
 
 
-def test_a_unit_that_ends_its_process_twice_is_named_and_all_others_are_done(
+def test_a_unit_that_ends_its_process_is_named_and_all_others_are_done(
     zygote: Zygote, larger: Known, tmp_path: Path
 ) -> None:
-    zygote.play({"poison": poisoned(zygote, larger, tmp_path / "out", unit=5)})
+    crash = poisoned(zygote, larger, tmp_path / "crash", 5, signal.SIGSEGV, 2, "ended with: Segmentation fault")
+    killed = "killed at the same place, 0 at others"
+    kill = poisoned(zygote, larger, tmp_path / "kill", 5, signal.SIGKILL, 1 + SILENT_DEATHS, killed)
+    zygote.play({"crash": crash, "kill": kill})
 
 
-def poisoned(zygote: Zygote, known: Known, destination: Path, unit: int) -> Scenario:
-    """A job one of whose units kills whoever reads it, until it does not."""
-    job = known.job.but_with(sharing={})
-    for _ in range(2):
-        run = zygote.start(job, destination, poison=unit)
+def poisoned(
+    zygote: Zygote, known: Known, destination: Path, unit: int, number: int, deaths: int, says: str
+) -> Scenario:
+    """A job one of whose units ends whoever reads it by a signal, until it does not."""
+    job = known.job.but_with(sharing={"owns_process": True})
+    poison = unit, int(number)
+    for _ in range(deaths):
+        run = zygote.start(job, destination, poison=poison)
         yield (run,)
-        assert run.exit_code == KILLED, run
-    assert output_of(destination).parts.keys() == known.undisturbed.parts.keys() - {f"part-{unit:05}.parquet"}
+        assert run.exit_code == -number, run
     for _ in range(2):
-        run = zygote.start(job, destination, poison=unit)
+        run = zygote.start(job, destination, poison=poison)
         yield (run,)
         assert run.exit_code == DataError.exit_code, run
-        assert f"Unit {unit} was in hand twice when its process was killed" in run.said and "1.parquet" in run.said
+        assert f"Unit {unit} ends its process: " in run.said and says in run.said and "1.parquet" in run.said
+        assert output_of(destination).parts.keys() == known.undisturbed.parts.keys() - {f"part-{unit:05}.parquet"}
     yield from finished(zygote, known, destination)  # with `retry`, and cured
+
+
+def spot(zygote: Zygote, known: Known, destination: Path, seed: int, kills: int) -> Scenario:
+    """A job on machines that are taken away at random moments, so many of them; the same command, and no `retry`."""
+    generator, job = random.Random(seed), known.job.but_with(sharing={"owns_process": True})
+    for _ in range(kills):
+        run = zygote.start(job, destination, kill_after_seconds=known.seconds * generator.uniform(0, 1.0))
+        yield (run,)
+        assert run.exit_code in (KILLED, 0), run
+        assert_whole(destination, known.undisturbed)
+    run = zygote.start(job, destination)
+    yield (run,)
+    assert run.exit_code == 0, run
+    assert_same(destination, known.undisturbed)
+
+
+def test_a_job_on_machines_that_are_taken_away_is_done_by_the_same_command(
+    zygote: Zygote, larger: Known, tmp_path: Path
+) -> None:
+    zygote.play({f"seed {seed}": spot(zygote, larger, tmp_path / f"{seed}", seed, 12) for seed in range(2)})
+
+
+@pytest.mark.soak
+def test_ten_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
+    many = known(zygote, tmp_path, [60, 60, 60])
+    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in range(10)})
+
+
+# Bad rows -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoilt(zygote: Zygote, small: Known, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """The job of `small` with a NaN in its first file; what it gives and does is that of a run to its end."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    rows = random_rows(some_lengths(20))
+    rows[7] = np.full((4, rows[0].shape[1]), np.nan, np.float32)
+    write_source(folder / "in/0.parquet", rows[:10], id=pa.array(range(10)))
+    write_source(folder / "in/1.parquet", rows[10:], id=pa.array(range(10, 20)))
+    job = replace(small.job, source=folder / "in").but_with(sharing={"owns_process": True})
+    run = zygote.start(job, folder / "undisturbed")
+    zygote.wait(run)
+    assert run.exit_code == DataError.exit_code, run
+    undisturbed = output_of(folder / "undisturbed")
+    assert list(undisturbed.parts) == [f"part-{unit:05}.parquet" for unit in (0, 2, 3)]
+    return Known(job, undisturbed, run.steps, small.seconds)
+
+
+def spoilt_and_killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Scenario:
+    """A job with a unit that fails, killed at a step: the next run does all others, tells, and so does another one."""
+    run = zygote.start(known.job, destination, fault=(step, "kill"))
+    yield (run,)
+    assert run.exit_code == KILLED, run
+    assert_whole(destination, known.undisturbed)
+    for _ in range(2):
+        before = identities(destination)
+        run = zygote.start(known.job, destination)
+        yield (run,)
+        assert run.exit_code == DataError.exit_code, run
+        assert "1 of 4 units failed" in run.said and "0.parquet, row group 1, row 2 (row 7 of the file)" in run.said
+        assert "Traceback" not in run.said
+        assert_written_once(before, identities(destination))
+    assert output_of(destination) == known.undisturbed
+    assert not (destination / "_SUCCESS").exists()
+    assert_nothing_aside(destination)
+
+
+def test_a_job_with_a_bad_row_that_is_killed_at_any_step_does_all_other_units_and_tells(
+    zygote: Zygote, spoilt: Known, tmp_path: Path
+) -> None:
+    steps = range(5, len(spoilt.steps) + 1, 9)  # all of them take minutes
+    zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
+
+
+@pytest.mark.soak
+def test_a_job_with_a_bad_row_that_is_killed_at_each_step_does_all_other_units_and_tells(
+    zygote: Zygote, spoilt: Known, tmp_path: Path
+) -> None:
+    steps = range(1, len(spoilt.steps) + 1)
+    zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
 
 
 # And more -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ runs a real job in 0.13 s; what of it is not real stands in `_replace`. `crashin
 speaks JSON lines with it. It asks, on standard input:
 
     {"run": 3, "encoder": file, "source": ..., "destination": ..., "options": {...}, "log": path without ending,
-     "fault": [17, "kill"] or null, "kill_after_seconds": 0.1 or null, "poison": 2 or null, "may_cache": false}
+     "fault": [17, "kill"] or null, "kill_after_seconds": 0.1 or null, "poison": [2, 9] or null, "may_cache": false}
     {"signal": 18, "run": 3}
 
 and hears `{"ready": true}`, then `{"stopped": 3}` and `{"ended": 3, "status": -9}`. A child writes each step of its
@@ -179,7 +179,7 @@ def _run(request: dict[str, Any], encoder: Encoder, zygote: int) -> None:
         os.dup2(said, 2)
         _replace(encoder, _stepper(f"{request['log']}.steps", request["fault"]), may_cache=request["may_cache"])
         if request["poison"] is not None:
-            _kill_at_unit(request["poison"])
+            _kill_at_unit(*request["poison"])
         options = {name: _KINDS.get(name, _as_it_is)(value) for name, value in request["options"].items()}
         job.featurize(encoder, request["source"], request["destination"], **options)
         code = 0
@@ -220,13 +220,13 @@ def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool
     Encoder.initial_state = first_state
 
 
-def _kill_at_unit(poison: int) -> None:
-    """Have the reader of a unit kill this process."""
+def _kill_at_unit(poison: int, number: int) -> None:
+    """Have the reader of a unit end this process by a signal."""
     decode = reader._Decoder.unit_chunks
 
     def unit_chunks(self: Any, parquet: Any, unit: Any) -> Any:
         if unit.index == poison:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return decode(self, parquet, unit)
 
     reader._Decoder.unit_chunks = unit_chunks
