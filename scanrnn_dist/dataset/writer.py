@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.dataset.commits import PartRecord
+from scanrnn_dist.dataset.schemas import with_true_metadata
 from scanrnn_dist.dataset.store import Part, Store, stopped
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
@@ -27,13 +28,14 @@ of the part, when nothing else is left to do: 20 ms for 10 MB."""
 
 
 def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False) -> pa.Schema:
-    """The kept columns, then `features: fixed_size_list<float32>[out_features]`, with the metadata.
+    """The kept columns, then `features: fixed_size_list<float32>[out_features]`; with `steps` a list of these, one per step.
 
-    With `steps` a list of these, one per step.
+    Its metadata is what of the kept columns' is true of these columns, and `metadata`.
     """
     vector = pa.list_(pa.float32(), out_features)
     features = pa.field(FEATURES, pa.list_(vector) if steps else vector)
-    return pa.schema([*kept, features], metadata=metadata)
+    schema = with_true_metadata(pa.schema([*kept, features]), kept.metadata, FEATURES)
+    return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
 class PartWriter:
@@ -183,6 +185,6 @@ def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]
 def _leaves(schema: pa.Schema) -> set[str]:
     """Dotted paths of the Parquet columns that a schema becomes."""
     empty = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), empty)
+    pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type
     parquet = pq.ParquetFile(empty.getvalue()).schema
     return {parquet.column(index).path for index in range(len(parquet.names))}
