@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from flax import nnx
 
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.kept_columns import compare_kept
 from scanrnn_dist.dataset.layouts import fixed_lists
 from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
-from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
-from scanrnn_dist.dataset.writer import file_sha256, read_features, read_part
+from scanrnn_dist.dataset.reader import Chunk, read_chunks
+from scanrnn_dist.dataset.writer import file_sha256, read_features
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -100,7 +101,7 @@ def verify(
         return Verification(root, len(parts), rows, 0, 0, 0.0)
     encoder = _encoder_of(manifest, job, encoder)
     _check_source(plan)
-    compared = sum(_compare_kept(manifest, plan, index) for index in range(len(plan.units)))
+    compared = sum(compare_kept(manifest.store, plan, index) for index in range(len(plan.units)))
     sampled, greatest = _recompute(manifest, plan, encoder, job["options"], sample, np.random.default_rng(seed))
     return Verification(root, len(parts), rows, compared, sampled, greatest)
 
@@ -164,33 +165,6 @@ def _check_source(plan: Plan) -> None:
         raise DataError(
             f"The source changed after the job: {'; '.join(changes)}. With sample 0 the parts alone are checked."
         )
-
-
-def _compare_kept(manifest: Manifest, plan: Plan, index: int) -> int:
-    """Hold the kept columns of a part against those of the source, row by row; how many rows."""
-    unit, name, rows = plan.units[index], part_name(index, len(plan.units)), 0
-    if not plan.keep:
-        return 0
-    written = read_part(manifest.store, name, list(plan.keep))
-    for batch in read_kept(plan.source, unit, plan.keep):
-        part = written.slice(rows, batch.num_rows).combine_chunks()
-        expected = pa.Table.from_batches([batch]).combine_chunks()
-        if not part.equals(expected):
-            _raise_first_other(part, expected, f"{manifest.store.path(name)}, row", rows)
-        rows += batch.num_rows
-    return rows
-
-
-def _raise_first_other(part: pa.Table, expected: pa.Table, where: str, first_row: int) -> None:
-    """Name the first row that differs, if one does: a NaN that was kept is as it was, though it equals nothing."""
-    for row, (is_there, should_be) in enumerate(zip(_rows(part), _rows(expected), strict=True), first_row):
-        if is_there != should_be:
-            raise DataError(f"{where} {row}: the kept columns are not those of the source.")
-
-
-def _rows(table: pa.Table) -> Iterator[str]:
-    """Every row as text, in which a NaN equals itself."""
-    return map(repr, table.to_pylist())
 
 
 def _recompute(

@@ -141,11 +141,11 @@ def _of_columns(key: bytes, said: dict[str, Any], names: frozenset[str], feature
         are_texts = len(levels) == 1 and levels[0]["pandas_type"] in ("unicode", "string", "empty")
         return {**said, "columns": columns, "index_columns": indices, "column_indexes": levels if are_texts else []}
     if key == b"geo":
-        columns = {name: column for name, column in said["columns"].items() if name in names}
-        return {**said, "columns": columns} if said["primary_column"] in columns else None
-    of_columns = {name: feature for name, feature in said["info"]["features"].items() if name in names}
-    of_columns[features.name] = _feature(features.type)
-    return {**said, "info": {"features": of_columns}}
+        located = {name: column for name, column in said["columns"].items() if name in names}
+        return {**said, "columns": located} if said["primary_column"] in located else None
+    described = {name: feature for name, feature in said["info"]["features"].items() if name in names}
+    described[features.name] = _feature(features.type)
+    return {**said, "info": {"features": described}}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

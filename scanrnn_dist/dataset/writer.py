@@ -7,6 +7,7 @@ Which rows make a part is decided in `source.py`; how a file appears, in `store.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
@@ -28,7 +29,7 @@ of the part, when nothing else is left to do: 20 ms for 10 MB."""
 
 
 def part_schema(kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False) -> pa.Schema:
-    """The kept columns, then `features: fixed_size_list<float32>[out_features]`; with `steps` a list of these, one per step.
+    """The kept columns, then `features: fixed_size_list<float32>[out_features]`; with `steps` a list of these.
 
     Its metadata is what of the kept columns' is true of these columns, and `metadata`.
     """
@@ -159,11 +160,13 @@ def file_sha256(store: Store, name: str) -> str:
     return digest.hexdigest()
 
 
-def read_part(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Columns of a part; raises `DataError` for an unreadable one."""
+def read_part(store: Store, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a part, and maybe more, row group by row group; raises `DataError` for an unreadable one."""
     try:
         with store.open_input(name) as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+            for group in range(parquet.num_row_groups):
+                yield from parquet.read_row_group(group, columns, use_threads=False).to_batches()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{store.path(name)} cannot be read: {error}") from error
 
@@ -173,13 +176,25 @@ def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]
 
     Raises `DataError` for an unreadable part, or one with fewer rows.
     """
-    column = read_part(store, name, [FEATURES])[FEATURES].combine_chunks()
-    if len(column) <= rows.max(initial=-1):
-        raise DataError(f"{store.path(name)} holds {len(column)} rows; expected more than {rows.max()}.")
-    vectors = [column[int(row)].values for row in rows]
-    if pa.types.is_fixed_size_list(column.type):
-        return [vector.to_numpy() for vector in vectors]
-    return [steps.flatten().to_numpy().reshape(-1, column.type.value_type.list_size) for steps in vectors]
+    found, begin = dict[int, np.ndarray](), 0
+    for batch in read_part(store, name, [FEATURES]):
+        column = batch.column(FEATURES)
+        here = rows[(rows >= begin) & (rows < begin + len(column))]
+        # A copy: a view would keep the whole row group.
+        found |= {int(row): _vectors(column[int(row) - begin], column.type).copy() for row in here}
+        begin += len(column)
+    if begin <= rows.max(initial=-1):
+        raise DataError(f"{store.path(name)} holds {begin} rows; expected more than {rows.max()}.")
+    return [found[int(row)] for row in rows]
+
+
+def _vectors(row: pa.Scalar, kind: pa.DataType) -> np.ndarray:
+    vector: np.ndarray
+    if pa.types.is_fixed_size_list(kind):
+        vector = row.values.to_numpy()
+    else:
+        vector = row.values.flatten().to_numpy().reshape(-1, kind.value_type.list_size)
+    return vector
 
 
 def _leaves(schema: pa.Schema) -> set[str]:
