@@ -105,8 +105,6 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if types.is_binary_view(kind):
         return pa.large_binary()
-    if types.is_list_view(kind) or types.is_large_list_view(kind):
-        return pa.large_list(kind.value_field)
     return kind
 
 
@@ -163,6 +161,10 @@ def _taken_apart(array: pa.Array) -> tuple[np.ndarray, np.ndarray, list[pa.Array
         size = array.type.list_size
         begins = np.arange(len(array) + 1) * size
         return begins[:-1], np.diff(begins), [array.values.slice(array.offset * size, len(array) * size)]
+    if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
+        lengths = array.sizes.to_numpy() * array.is_valid().to_numpy(zero_copy_only=False)
+        elements = pa.array(_elements(array.offsets.to_numpy(), lengths))
+        return np.cumsum(lengths) - lengths, lengths, [array.values.take(elements)]
     offsets = array.offsets.to_numpy()
     children = [array.keys, array.items] if pa.types.is_map(array.type) else [array.values]
     begin, end = int(offsets[0]), int(offsets[-1])
