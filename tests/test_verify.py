@@ -264,7 +264,7 @@ def test_another_encoder_is_refused(finished: Path, output: Path) -> None:
     verify(finished / "out", encoder=encoder_of())
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(finished / "out", encoder=encoder_of(seed=99))
-    encoder_of(seed=99).save(output / "_scanrnn/encoder.safetensors")
+    encoder_of(seed=99).save(output / "__scanrnn/encoder.safetensors")
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(output)
 
@@ -275,7 +275,7 @@ def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
 
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())
-    assert not (tmp_path / "out/_scanrnn/encoder.safetensors").exists()
+    assert not (tmp_path / "out/__scanrnn/encoder.safetensors").exists()
     with pytest.raises(ConfigError, match="pass the encoder, or sample=0"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 12

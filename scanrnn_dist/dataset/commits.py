@@ -1,6 +1,6 @@
 """Which units are committed, and which ended their process: what all attempts at a job wrote down.
 
-Every attempt has a log of its own, `_scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
+Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
 
     {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
     {"begin": 17}                                                             before a unit is read; "alone": true

@@ -1,6 +1,6 @@
 """A job that is to take the place of another one: made aside, published when it is complete.
 
-It stands in `DST/_scanrnn/restart/`, so that the old output is whole until the new one is. It has the layout of a
+It stands in `DST/__scanrnn/restart/`, so that the old output is whole until the new one is. It has the layout of a
 destination of its own, but its parts end in `.parquet.staged`, see `store.staged`. Whoever restarts, publishes or
 cleans holds a lock of the destination, `REPLACING`, besides which nobody begins an attempt there; so no two publish at
 once, and nobody works on what is being replaced.
