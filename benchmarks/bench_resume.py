@@ -89,8 +89,8 @@ def commit_half(destination: Path, units: int) -> None:
     """Every second unit has a part and a commit record."""
     from scanrnn_dist.dataset.manifest import part_name
 
-    job = json.loads((destination / "_scanrnn/job.json").read_bytes())["id"]
-    with open(destination / "_scanrnn/commits/elsewhere.1.00000000.jsonl", "w") as log:
+    job = json.loads((destination / "__scanrnn/job.json").read_bytes())["id"]
+    with open(destination / "__scanrnn/commits/elsewhere.1.00000000.jsonl", "w") as log:
         log.write(json.dumps({"attempt": "elsewhere.1.00000000", "job": job, "started": time.time()}) + "\n")
         for number, unit in enumerate(range(0, units, 2)):
             stand_in, name = destination / f".stand-in-{number // LINKS}", destination / part_name(unit, units)
@@ -149,7 +149,7 @@ def main() -> None:
         half = json.loads(runs["status"][0]["output"])["units_committed"]
         assert half == json.loads(runs["resume"][0]["output"])["rows_before"] == -(-arguments.units // 2)
         records = {
-            path.name.partition("-")[0]: path.stat().st_size for path in (destination / "_scanrnn").glob("*-*.parquet")
+            path.name.partition("-")[0]: path.stat().st_size for path in (destination / "__scanrnn").glob("*-*.parquet")
         }
     figures = {
         name: {

@@ -63,7 +63,7 @@ def read_splits(name: str, label: str, split: str) -> tuple[pa.Table, pa.Table]:
 
 def read_features(path: str, columns: list[str]) -> pa.Table:
     """The features and the named columns of a data set that is whole."""
-    if (Path(path) / "_scanrnn").is_dir() and not (Path(path) / "_SUCCESS").exists():
+    if (Path(path) / "__scanrnn").is_dir() and not (Path(path) / "_SUCCESS").exists():
         raise srd.DataError(f"{path} has no _SUCCESS: its job has not ended. Expected a whole one; featurize again.")
     try:
         table = pq.read_table(path)

@@ -130,7 +130,7 @@ def featurize(
 
     The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
     columns and `features: fixed_size_list<float32>[out_features]` (float64 where the encoder computes in it), or a list
-    of them where the readout is `"steps"`. Its records stand in `destination/_scanrnn`, and
+    of them where the readout is `"steps"`. Its records stand in `destination/__scanrnn`, and
     `destination/_SUCCESS` appears last.
 
     The same call again goes on where an earlier one was stopped, in whatever way; after a finished one it does nothing.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,13 @@ from scanrnn_dist.dataset.damage import (
     wrong_parts,
 )
 from scanrnn_dist.dataset.destination import open_store
+from scanrnn_dist.dataset.kept_columns import compare_kept
 from scanrnn_dist.dataset.layouts import fixed_lists
 from scanrnn_dist.dataset.manifest import ENCODER, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
-from scanrnn_dist.dataset.reader import Chunk, read_chunks, read_kept
+from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing
-from scanrnn_dist.dataset.writer import read_features, read_part
+from scanrnn_dist.dataset.writer import read_features
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
@@ -132,7 +132,7 @@ def verify(
     encoder = _encoder_of(manifest, job, encoder)
     _check_source(plan)
     committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
-    compared = sum(_compare_kept(manifest, plan, index) for index in committed.tolist())
+    compared = sum(compare_kept(manifest.store, plan, index) for index in committed.tolist())
     sampled, distances = _recompute(manifest, plan, committed, encoder, job["options"], sample, rng)
     return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
@@ -193,33 +193,6 @@ def _check_source(plan: Plan) -> None:
             f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
             "are checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
-
-
-def _compare_kept(manifest: Manifest, plan: Plan, index: int) -> int:
-    """Hold the kept columns of a part against those of the source, row by row; how many rows."""
-    unit, name, rows = plan.units[index], part_name(index, len(plan.units)), 0
-    if not plan.keep:
-        return 0
-    written = read_part(manifest.store, name, list(plan.keep))
-    for batch in read_kept(plan.source, unit, plan.keep):
-        part = written.slice(rows, batch.num_rows).combine_chunks()
-        expected = pa.Table.from_batches([batch]).combine_chunks()
-        if not part.equals(expected):
-            _raise_first_other(part, expected, f"{manifest.store.path(name)}, row", rows)
-        rows += batch.num_rows
-    return rows
-
-
-def _raise_first_other(part: pa.Table, expected: pa.Table, where: str, first_row: int) -> None:
-    """Name the first row that differs, if one does: a NaN that was kept is as it was, though it equals nothing."""
-    for row, (is_there, should_be) in enumerate(zip(_rows(part), _rows(expected), strict=True), first_row):
-        if is_there != should_be:
-            raise DataError(f"{where} {row}: the kept columns are not those of the source.")
-
-
-def _rows(table: pa.Table) -> Iterator[str]:
-    """Every row as text, in which a NaN equals itself."""
-    return map(repr, table.to_pylist())
 
 
 def _recompute(

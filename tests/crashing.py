@@ -312,5 +312,5 @@ def _parts(destination: Path) -> dict[str, str]:
 
 def _aside(destination: Path) -> list[str]:
     """As `leftovers` of `sources.py`, but for what the records hold, and files of other names too."""
-    names = [name for name in entries(destination) if not name.startswith("_scanrnn")]
+    names = [name for name in entries(destination) if not name.startswith("__scanrnn")]
     return [name for name in names if name != SUCCESS and not name.endswith(".parquet")]

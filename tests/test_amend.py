@@ -279,7 +279,7 @@ def dies_at(step: int, seen: list[str]) -> Callable[[str, str], None]:
 
 def forget_locks(out: Path) -> None:
     """The lock of one who died, which this process would keep alive."""
-    for lock in (out / "_scanrnn/workers").glob("*.json"):
+    for lock in (out / "__scanrnn/workers").glob("*.json"):
         lock.unlink()
 
 

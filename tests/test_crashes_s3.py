@@ -224,5 +224,5 @@ def test_what_stands_in_a_bucket_is_told_verified_and_cleaned(zygote: Zygote, kn
     zygote.wait(run)
     assert run.exit_code == 0 and read_status(known.uri("told")).state == "complete"
     assert verify(known.uri("told"), sample=8).rows_compared == ROWS
-    assert set(clean(known.uri("told")).names) == {"_scanrnn/workers/1-of-1.000002.json"}
+    assert set(clean(known.uri("told")).names) == {"__scanrnn/workers/1-of-1.000002.json"}
     assert verify(known.uri("told"), sample=0).rows == ROWS

@@ -66,7 +66,7 @@ def failing(source: Path, out: Path, **options: Any) -> str:
 
 def lines_of(out: Path, field: str) -> list[Any]:
     """A field of the lines of all logs that have it."""
-    logs = sorted((out / "_scanrnn/commits").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    logs = sorted((out / "__scanrnn/commits").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return [line[field] for line in lines if field in line]
 

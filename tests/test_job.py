@@ -141,7 +141,7 @@ def test_every_part_says_how_it_was_made(tmp_path: Path) -> None:
         }  # fmt: skip
         assert {"scanrnn_dist", "jax", "flax", "pyarrow"} <= said["environment"]["versions"].keys()
         assert said["window"]["lanes"] == sources.SHAPE.lanes
-        assert said.items() <= json.loads((tmp_path / "out/_scanrnn/job.json").read_bytes()).items()
+        assert said.items() <= json.loads((tmp_path / "out/__scanrnn/job.json").read_bytes()).items()
 
 
 def test_the_records_name_source_units_and_parts_and_hold_the_encoder(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_the_records_name_source_units_and_parts_and_hold_the_encoder(tmp_path: 
     ]
     parts = read_parts(manifest.read_success()[1], "")
     assert (parts["unit"].to_pylist(), parts["rows"].to_pylist()) == ([0, 1, 2], [5, 5, 2])
-    assert Encoder.load(tmp_path / "out/_scanrnn/encoder.safetensors").fingerprint == encoder_of().fingerprint
+    assert Encoder.load(tmp_path / "out/__scanrnn/encoder.safetensors").fingerprint == encoder_of().fingerprint
     top = {entry.name for entry in (tmp_path / "out").iterdir()}
-    assert top == {"_SUCCESS", "_scanrnn", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"}
+    assert top == {"_SUCCESS", "__scanrnn", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"}
 
 
 def test_success_appears_after_everything_else_and_holds_the_totals(
@@ -181,7 +181,7 @@ def test_success_appears_after_everything_else_and_holds_the_totals(
     featurize(path, tmp_path / "out", rows_per_part=5)
     after = entries(tmp_path / "out")
     assert set(after) - set(before[0]) == {"_SUCCESS"}
-    growing = ("_scanrnn/commits/", "_scanrnn/workers/")
+    growing = ("__scanrnn/commits/", "__scanrnn/workers/")
     assert all(after[name] == content or name.startswith(growing) for name, content in before[0].items())
     totals, _ = manifest_of(tmp_path / "out").read_success()
     assert (totals["rows"], totals["parts"], totals["attempts"]) == (12, 3, 1)
@@ -476,7 +476,7 @@ def begun_parts(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def watched(self: PartWriter, *batch: Any) -> None:
         write(self, *batch)
-        begun.extend((Path(self.path).parent / "_scanrnn/aside").iterdir())
+        begun.extend((Path(self.path).parent / "__scanrnn/aside").iterdir())
 
     monkeypatch.setattr(PartWriter, "write", watched)
     return begun

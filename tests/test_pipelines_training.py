@@ -183,7 +183,7 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
         evaluate_features.evaluate(path, "kind", "split")
     with pytest.raises(srd.ConfigError, match="cannot be read as Parquet"):
         evaluate_features.evaluate(str(tmp_path / "none"), "kind", "split")
-    (tmp_path / "half" / "_scanrnn").mkdir(parents=True)
+    (tmp_path / "half" / "__scanrnn").mkdir(parents=True)
     with pytest.raises(srd.DataError, match="has no _SUCCESS"):
         evaluate_features.evaluate(str(tmp_path / "half"), "kind", "split")
     alike = features_file(tmp_path / "b.parquet", kind=["a", "a", "b"], split=["train", "train", "test"])

@@ -341,7 +341,7 @@ def test_parts_that_do_not_stay_stop_the_job(tmp_path: Path, source: Path, monke
 
 
 def log_of(out: Path) -> Path:
-    (path,) = (out / "_scanrnn/commits").iterdir()
+    (path,) = (out / "__scanrnn/commits").iterdir()
     return path
 
 
@@ -369,7 +369,7 @@ def test_damage_in_a_log_is_told_and_not_worked_around(tmp_path: Path, source: P
     stopped(source, out, rows=10)
     first, rest = log_of(out).read_text().split("\n", 1)
     log_of(out).write_text(f"{first}\n{line}\n{rest}")
-    with pytest.raises(DataError, match=rf"_scanrnn/commits.*{says}"):
+    with pytest.raises(DataError, match=rf"__scanrnn/commits.*{says}"):
         featurize(source, out, rows_per_part=5)
 
 
@@ -471,7 +471,7 @@ def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command
 
 def test_a_restart_replaces_a_job_that_cannot_be_understood(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
-    (tmp_path / "out/_scanrnn/job.json").write_text('{"format": "scanrnn_dist.job/1"}')
+    (tmp_path / "out/__scanrnn/job.json").write_text('{"format": "scanrnn_dist.job/1"}')
     with pytest.raises(DataError, match=r"is of format 'scanrnn_dist.job/1'; expected"):
         featurize(source, tmp_path / "out")
     assert featurize(source, tmp_path / "out", restart=True).is_complete
@@ -689,8 +689,8 @@ def test_a_restart_of_what_is_worked_on_is_refused(tmp_path: Path, source: Path)
 
 def died(out: Path, *units: int, alone: bool = False) -> None:
     """The log of an attempt that died with these units in hand."""
-    logs = out / "_scanrnn/commits"
-    job = json.loads((out / "_scanrnn/job.json").read_bytes())["id"]
+    logs = out / "__scanrnn/commits"
+    job = json.loads((out / "__scanrnn/job.json").read_bytes())["id"]
     lines = [{"attempt": "x", "job": job}, *({"begin": unit, **({"alone": True} if alone else {})} for unit in units)]
     name = f"elsewhere.7.{len(list(logs.iterdir())):08}.jsonl"
     (logs / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -704,7 +704,7 @@ def test_units_that_were_in_hand_when_an_attempt_died_come_last_and_alone(
     left = sorted(set(range(UNITS)) - {int(name[5:10]) for name in parts_of(out)})
     died(out, 0, left[0], left[1])  # of which 0 is committed by now
     featurize(source, out, rows_per_part=5)
-    own = max((out / "_scanrnn/commits").glob(f"{os.uname().nodename}*"), key=os.path.getmtime)
+    own = max((out / "__scanrnn/commits").glob(f"{os.uname().nodename}*"), key=os.path.getmtime)
     begun = [json.loads(line) for line in own.read_text().splitlines()]
     order = [(line["begin"], line.get("alone", False)) for line in begun if "begin" in line]
     assert order == [*((unit, False) for unit in left[2:]), (left[0], True), (left[1], True)]
@@ -737,4 +737,4 @@ def test_attempts_that_ended_by_themselves_accuse_no_unit(tmp_path: Path, source
             featurize(source, out, rows_per_part=5, on_rows=stop_after(5))
     report = featurize(source, out, rows_per_part=5)
     assert report.is_complete
-    assert not any(b"alone" in path.read_bytes() for path in (out / "_scanrnn/commits").iterdir())
+    assert not any(b"alone" in path.read_bytes() for path in (out / "__scanrnn/commits").iterdir())

@@ -140,7 +140,7 @@ def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, sig
     assert run.stderr.strip().endswith("Stopped. What was committed is whole; the same command goes on from there.")
     assert "Traceback" not in run.stderr
     assert not (out / "_SUCCESS").exists() and not leftovers(out)
-    (log,) = (out / "_scanrnn/commits").iterdir()
+    (log,) = (out / "__scanrnn/commits").iterdir()
     assert '{"end": ' in log.read_text().splitlines()[-1]
     assert "of 4,000 rows were there before" in scanrnn(source, out, 0)
     assert_good(out)

@@ -118,7 +118,7 @@ def test_bench_prints_flags_that_featurize_takes(tmp_path: Path, capsys: pytest.
     assert [line.split(":")[0] for line in err.splitlines()] == ["lanes", "block steps", "window blocks"]
     best = out.splitlines()[-1].removeprefix("best: ").split(" (")[0].split()
     assert cli.run(["featurize", str(source), str(tmp_path / "out"), "--hidden", "5", *best]) == 0
-    window = json.loads((tmp_path / "out/_scanrnn/job.json").read_text())["window"]
+    window = json.loads((tmp_path / "out/__scanrnn/job.json").read_text())["window"]
     assert [str(window[name]) for name in ("lanes", "block_steps", "window_blocks")] == best[1::2]
 
 

@@ -19,6 +19,7 @@ import sources
 from flax import nnx
 from sources import TOLERANCE, D, H, encoder_of, featurize, random_rows, some_lengths, threads, write_source
 
+from scanrnn_dist.dataset import kept_columns
 from scanrnn_dist.dataset.commits import read_parts
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.manifest import Manifest, part_name
@@ -281,7 +282,7 @@ def test_another_encoder_is_refused(finished: Path, output: Path) -> None:
     verify(finished / "out", encoder=encoder_of())
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(finished / "out", encoder=encoder_of(seed=99))
-    encoder_of(seed=99).save(output / "_scanrnn/encoder.safetensors")
+    encoder_of(seed=99).save(output / "__scanrnn/encoder.safetensors")
     with pytest.raises(ConfigError, match="The encoder has the fingerprint"):
         verify(output)
 
@@ -292,10 +293,55 @@ def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
 
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())
-    assert not (tmp_path / "out/_scanrnn/encoder.safetensors").exists()
+    assert not (tmp_path / "out/__scanrnn/encoder.safetensors").exists()
     with pytest.raises(ConfigError, match="pass the encoder, or sample=0"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 12
     assert verify(tmp_path / "out", encoder=encoder()).sampled == 12
     with pytest.raises(ConfigError, match="fingerprint"):
         verify(tmp_path / "out", encoder=encoder(1))
+
+
+def test_kept_values_that_python_cannot_hold_pass(tmp_path: Path) -> None:
+    tensor = pa.fixed_shape_tensor(pa.float32(), [2, 2], permutation=[1, 0])
+    storage = pa.array([[1.0, 2.0, 3.0, np.nan]] * 3, pa.list_(pa.float32(), 4))
+    columns = {
+        "nan": pa.array([float("nan"), 1.0, None]),
+        "nanoseconds": pa.array([2**62 + 1, 1, None], pa.timestamp("ns")),
+        "far": pa.array([2**55, 1, None], pa.timestamp("us")),
+        "unknown zone": pa.array([1, 2, None], pa.timestamp("us", tz="Foo/Bar")),
+        "tensor": pa.ExtensionArray.from_storage(tensor, storage),
+    }
+    path = write_source(tmp_path / "a.parquet", random_rows([4] * 3), **columns)
+    featurize(path, tmp_path / "out", keep=list(columns))
+    assert verify(tmp_path / "out").rows_compared == 3
+    read, source = pq.read_table(tmp_path / "out"), pq.read_table(path)
+    assert [read.schema.field(name) for name in columns] == [source.schema.field(name) for name in columns]
+
+
+def test_a_zero_that_lost_its_sign_is_seen(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "a.parquet", random_rows([4] * 3), x=pa.array([[-0.0], [1.0], [float("nan")]]))
+    featurize(path, tmp_path / "out", column="sequence")
+    replace_column(tmp_path / "out/part-00000.parquet", "x", pa.array([[0.0], [1.0], [float("nan")]]))
+    recorded_again(tmp_path / "out")
+    with pytest.raises(DataError, match=r"part-00000\.parquet, row 0: the kept columns are not those.*'x' differs"):
+        verify(tmp_path / "out")
+
+
+def test_wide_kept_columns_are_compared_in_little_memory(tmp_path: Path) -> None:
+    blobs = pa.array([b"x" * 400_000] * 1_000)  # 400 MB, as a dictionary 0.4
+    path = write_source(tmp_path / "a.parquet", random_rows([1] * 1_000), row_group_size=1_000, blob=blobs)
+    del blobs
+    featurize(path, tmp_path / "out")
+    pool = pa.default_memory_pool()
+    before, held = pool.bytes_allocated(), []
+    compared = kept_columns.differing
+
+    def watched(one: pa.Array, other: pa.Array) -> np.ndarray:
+        held.append(pool.bytes_allocated() - before)
+        return compared(one, other)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kept_columns, "differing", watched)
+        verify(tmp_path / "out", sample=1)
+    assert len(held) > 10 and max(held) < 100e6  # a batch of 8 MB and a row group of about as many, with their copies

@@ -1,6 +1,6 @@
 """What an attempt writes down about its units as it works on them. What all of them come to is `commits.py`'s.
 
-Every attempt has a log of its own, `_scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
+Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
 
     {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
     {"begin": 17}                                                             before a unit is read; "alone": true

@@ -17,7 +17,7 @@ import pyarrow as pa
 from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.store import Check, Log, Part, staged, stopping, unstaged
 
-ASIDE = "_scanrnn/aside"
+ASIDE = "__scanrnn/aside"
 """The folder of what has no name yet, in the same file system, so that it is named by a rename."""
 
 

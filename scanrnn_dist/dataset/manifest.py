@@ -1,15 +1,15 @@
-"""The records of a job, `DST/_scanrnn/`: what is to be done, which parts stand, and that all of them do.
+"""The records of a job, `DST/__scanrnn/`: what is to be done, which parts stand, and that all of them do.
 
-    DST/_scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
-    DST/_scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
-    DST/_scanrnn/units-HASH.table
-    DST/_scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
-    DST/_scanrnn/workers/                who is at work: see `workers.py`
-    DST/_scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commits.py`
-    DST/_scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
-    DST/_scanrnn/aside/                  what is being written, and has no name yet
-    DST/_scanrnn/restart/                a job that is to take this one's place: the same layout once more
-    DST/_scanrnn/restart/_scanrnn/publishing.json    once it takes that place: what comes, and what stays
+    DST/__scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
+    DST/__scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
+    DST/__scanrnn/units-HASH.table
+    DST/__scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
+    DST/__scanrnn/workers/                who is at work: see `workers.py`
+    DST/__scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commits.py`
+    DST/__scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
+    DST/__scanrnn/aside/                  what is being written, and has no name yet
+    DST/__scanrnn/restart/                a job that is to take this one's place: the same layout once more
+    DST/__scanrnn/restart/__scanrnn/publishing.json    once it takes that place: what comes, and what stays
     DST/_SUCCESS                         appears last: totals, and the hash of parts.table
 
 The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
@@ -36,7 +36,7 @@ from scanrnn_dist.dataset.plan_records import TABLE, hashes_of
 from scanrnn_dist.dataset.store import Check, Store
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
-RECORDS = "_scanrnn"
+RECORDS = "__scanrnn"
 SUCCESS = "_SUCCESS"
 JOB = f"{RECORDS}/job.json"
 ENCODER = f"{RECORDS}/encoder.safetensors"

@@ -72,8 +72,9 @@ class Plan:
 
     @property
     def kept_schema(self) -> pa.Schema:
-        """The kept columns as they will stand in the output."""
-        return pa.schema([self.source.schema.field(name) for name in self.keep])
+        """The kept columns as they will stand in the output, with the metadata of the source."""
+        schema = self.source.schema
+        return pa.schema([schema.field(name) for name in self.keep], schema.metadata)
 
     def is_of(self, source: SourceLike, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""

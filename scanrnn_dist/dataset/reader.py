@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -34,7 +34,7 @@ from scanrnn_dist.ragged import Ragged
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
-_KEPT_ROWS = 4096  # of columns that are no sequences
+_KEPT_BYTES = 8 << 20  # of a batch of columns that are no sequences
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,16 @@ def read_chunks(
     return Prefetched(decoder.chunks(units, keep_going, on_chunk), prefetch_bytes)
 
 
-def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
     """The columns `keep` of a unit, in order, without its sequences.
 
-    Raises `DataError` as `read_chunks`.
+    A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`.
     """
-    decoder = _Decoder(source, "", tuple(keep), None, 0, False, "propagate", nullcontext)
+    decoder = _Decoder(source, "", tuple(keep), None, _KEPT_BYTES, False, "propagate", nullcontext)
     parquet = decoder.open(unit.file.path)
     try:
         decoder.check(parquet, unit)
-        for batch in decoder.batches(parquet, unit, _KEPT_ROWS):
+        for batch in decoder.batches(parquet, unit, decoder.chunk_rows(parquet, unit)):
             yield decoder.kept(unit, batch)
     finally:
         parquet.close()
@@ -349,7 +349,7 @@ class _Decoder:
         batch = next(self.batches(parquet, unit, rows), None)
         decoded = batch.nbytes / batch.num_rows if batch is not None and batch.num_rows else encoded
         # The first rows may be the shortest ones; what the values come to as float32 is known.
-        decoded = max(1.0, decoded, 4 * unit.values / unit.rows)
+        decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self.column else 0)
         return int(min(_MAX_ROWS, max(1.0, self.chunk_bytes / decoded)))
 
     def batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:

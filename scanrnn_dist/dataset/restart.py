@@ -1,6 +1,6 @@
 """A job that is to take the place of another one: made aside, published when it is ready.
 
-It stands in `DST/_scanrnn/restart/`, so that the old output is whole until the new one can take its place: a restart
+It stands in `DST/__scanrnn/restart/`, so that the old output is whole until the new one can take its place: a restart
 once it is complete; an amended job (`amending.py`) as soon as its records and the parts that it takes over stand there.
 It has the layout of a destination of its own, but its parts end in `.parquet.staged`, see `store.staged`. Whoever
 restarts, amends, publishes or cleans holds a lock of the destination, `REPLACING`, besides which nobody begins an

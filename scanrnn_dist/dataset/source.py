@@ -23,6 +23,7 @@ from pyarrow import fs
 from scanrnn_dist.dataset.files import Files, partition_schema
 from scanrnn_dist.dataset.footers import read_footers
 from scanrnn_dist.dataset.listing import SourceLike, list_source
+from scanrnn_dist.dataset.schemas import agreed, check_same, plain
 from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import ConfigError, DataError
 
@@ -85,7 +86,7 @@ def open_source(source: SourceLike) -> Source:
     """
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
-    schema: Any = None  # that of the first file
+    schema: Any = None  # names, types and order are those of the first file
     read, unreadable = _Footers(), dict[str, str]()
     for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
@@ -95,9 +96,10 @@ def open_source(source: SourceLike) -> Source:
                 "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        own = _plain(footer["schema"], path)
+        own = plain(footer["schema"], path)
         schema = own if schema is None else schema
-        _check_same(schema, first, own, path)
+        check_same(schema, first, own, path)
+        schema = agreed(schema, own)
         read.add(footer)
     fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
     for name in fields.names:
@@ -107,7 +109,8 @@ def open_source(source: SourceLike) -> Source:
                 "Rename the folder, or name the files so that it is above what they share."
             )
     files = replace(files, partition_schema=fields)
-    return Source(listing.filesystem, files, pa.schema([*schema, *fields]), int(groups.rows.sum()), groups, unreadable)
+    schema = pa.schema([*schema, *fields], schema.metadata)
+    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable)
 
 
 def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
@@ -201,30 +204,3 @@ class _Footers:
 
 def _paths(files: Files) -> Iterator[str]:
     return (path.as_py() for path in files.paths)
-
-
-def _plain(schema: pa.Schema, path: str) -> pa.Schema:
-    """Names and types alone; whether a writer declared a column required says nothing about the others."""
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
-
-
-def _check_same(first: pa.Schema, first_path: str, other: pa.Schema, path: str) -> None:
-    """Refuse columns that only one of two files has, or that differ in type; their order may differ."""
-    if sorted(first.names) == sorted(other.names) and all(
-        other.field(field.name).type == field.type for field in first
-    ):
-        return
-    had, has = {field.name: field.type for field in first}, {field.name: field.type for field in other}
-    differences = [f"{name!r} is missing" for name in had if name not in has]
-    differences += [f"{name!r} is there in addition" for name in has if name not in had]
-    differences += [
-        f"{name!r} is {has[name]}, not {had[name]}" for name in had if name in has and has[name] != had[name]
-    ]
-    text = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
-    raise DataError(
-        f"{path} has other columns than {first_path}: {text}. Expected the same names and types in every file: "
-        "rewrite one of them, or run on each kind alone."
-    )

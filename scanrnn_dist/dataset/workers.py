@@ -1,6 +1,6 @@
 """Who is at work at a job, and on which share of it: a lock per share, with an owner and an expiry.
 
-    DST/_scanrnn/workers/2-of-16.000003.json      share 2 of 16, held by its third owner
+    DST/__scanrnn/workers/2-of-16.000003.json      share 2 of 16, held by its third owner
 
 The owner writes the file anew every few seconds; with it goes how far it is, for `scanrnn status`. One that ended says
 so. One that died is told by its process where that ran on this machine, elsewhere by the age of its last beat. Whoever

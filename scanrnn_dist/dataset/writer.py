@@ -7,6 +7,7 @@ Which rows make a part is decided in `source.py`; how a file appears, in `store.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.dataset.attempt_log import PartRecord
+from scanrnn_dist.dataset.schemas import with_true_metadata
 from scanrnn_dist.dataset.store import Part, Store, stopped
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
@@ -30,13 +32,14 @@ of the part, when nothing else is left to do: 20 ms for 10 MB."""
 def part_schema(
     kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False, dtype: Any = np.float32
 ) -> pa.Schema:
-    """The kept columns, then `features: fixed_size_list<dtype>[out_features]`, with the metadata.
+    """The kept columns, then `features: fixed_size_list<dtype>[out_features]`; with `steps` a list of these.
 
-    With `steps` a list of these, one per step.
+    Its metadata is what of the kept columns' is true of these columns, and `metadata`.
     """
     vector = pa.list_(pa.from_numpy_dtype(dtype), out_features)
     features = pa.field(FEATURES, pa.list_(vector) if steps else vector)
-    return pa.schema([*kept, features], metadata=metadata)
+    schema = with_true_metadata(pa.schema([*kept, features]), kept.metadata, FEATURES)
+    return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
 class PartWriter:
@@ -164,11 +167,13 @@ def file_sha256(store: Store, name: str) -> str:
     return digest.hexdigest()
 
 
-def read_part(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Columns of a part; raises `DataError` for an unreadable one."""
+def read_part(store: Store, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a part, and maybe more, row group by row group; raises `DataError` for an unreadable one."""
     try:
         with store.open_input(name) as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+            for group in range(parquet.num_row_groups):
+                yield from parquet.read_row_group(group, columns, use_threads=False).to_batches()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{store.path(name)} cannot be read: {error}") from error
 
@@ -178,18 +183,30 @@ def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]
 
     Raises `DataError` for an unreadable part, or one with fewer rows.
     """
-    column = read_part(store, name, [FEATURES])[FEATURES].combine_chunks()
-    if len(column) <= rows.max(initial=-1):
-        raise DataError(f"{store.path(name)} holds {len(column)} rows; expected more than {rows.max()}.")
-    vectors = [column[int(row)].values for row in rows]
-    if pa.types.is_fixed_size_list(column.type):
-        return [vector.to_numpy() for vector in vectors]
-    return [steps.flatten().to_numpy().reshape(-1, column.type.value_type.list_size) for steps in vectors]
+    found, begin = dict[int, np.ndarray](), 0
+    for batch in read_part(store, name, [FEATURES]):
+        column = batch.column(FEATURES)
+        here = rows[(rows >= begin) & (rows < begin + len(column))]
+        # A copy: a view would keep the whole row group.
+        found |= {int(row): _vectors(column[int(row) - begin], column.type).copy() for row in here}
+        begin += len(column)
+    if begin <= rows.max(initial=-1):
+        raise DataError(f"{store.path(name)} holds {begin} rows; expected more than {rows.max()}.")
+    return [found[int(row)] for row in rows]
+
+
+def _vectors(row: pa.Scalar, kind: pa.DataType) -> np.ndarray:
+    vector: np.ndarray
+    if pa.types.is_fixed_size_list(kind):
+        vector = row.values.to_numpy()
+    else:
+        vector = row.values.flatten().to_numpy().reshape(-1, kind.value_type.list_size)
+    return vector
 
 
 def _leaves(schema: pa.Schema) -> set[str]:
     """Dotted paths of the Parquet columns that a schema becomes."""
     empty = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), empty)
+    pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type
     parquet = pq.ParquetFile(empty.getvalue()).schema
     return {parquet.column(index).path for index in range(len(parquet.names))}

@@ -36,7 +36,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def record(manifest: Manifest, name: str) -> Path:
-    return Path(manifest.store.path(name if name == "_SUCCESS" else f"_scanrnn/{name}"))
+    return Path(manifest.store.path(name if name == "_SUCCESS" else f"__scanrnn/{name}"))
 
 
 def test_what_was_written_is_read_back(manifest: Manifest) -> None:
@@ -48,7 +48,7 @@ def test_what_was_written_is_read_back(manifest: Manifest) -> None:
     assert (totals["rows"], totals["parts"], parts) == (5, 1, PARTS)
     assert manifest.is_complete
     names = [name.split("-")[0] for name in sorted(manifest.store.below())]
-    assert names == ["_SUCCESS", "_scanrnn/files", "_scanrnn/job.json", "_scanrnn/parts.table", "_scanrnn/units"]
+    assert names == ["_SUCCESS", "__scanrnn/files", "__scanrnn/job.json", "__scanrnn/parts.table", "__scanrnn/units"]
 
 
 def test_a_job_that_was_not_finished_says_so(manifest: Manifest) -> None:
@@ -135,7 +135,7 @@ def test_a_job_of_another_format_is_refused(manifest: Manifest) -> None:
 def test_a_destination_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     manifest = manifest_at(tmp_path)
     manifest.check_is_free()
-    (tmp_path / "_scanrnn").mkdir()
+    (tmp_path / "__scanrnn").mkdir()
     manifest.check_is_free()  # of an attempt that died before it recorded its job
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"holds 1 entries, such as 'a\.txt', and no job"):

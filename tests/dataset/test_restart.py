@@ -49,7 +49,7 @@ def make_output(folder: Path, first: int, parts: int) -> None:
     """A finished output of parts that hold the numbers from `first` on."""
     manifest = manifest_at(folder)
     manifest.create_job({**PLANNED, "options": {"first": first}}, {UNITS: str(first).encode()})
-    manifest.store.write(f"_scanrnn/commits/a{first}.jsonl", b"{}\n")
+    manifest.store.write(f"__scanrnn/commits/a{first}.jsonl", b"{}\n")
     sizes = []
     for unit in range(parts):
         content = io.BytesIO()
@@ -65,7 +65,7 @@ def make_output(folder: Path, first: int, parts: int) -> None:
 def files_of(folder: Path) -> dict[str, bytes]:
     """All files but for locks, and what a crash leaves aside."""
     store = manifest_at(folder).store
-    passed = ("_scanrnn/workers/0-of-0", "_scanrnn/aside/")
+    passed = ("__scanrnn/workers/0-of-0", "__scanrnn/aside/")
     return {name: store.read(name) for name in store.below() if not name.startswith(passed)}
 
 
@@ -102,7 +102,7 @@ def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_els
         except Died:
             is_through = False
         count[0] = 0
-        for lock in (folder / "_scanrnn/workers").glob("0-of-0.*"):
+        for lock in (folder / "__scanrnn/workers").glob("0-of-0.*"):
             lock.unlink()  # else it would be waited for: this process lives
         finish_publishing(manifest_at(folder))
         assert files_of(folder) == expected
@@ -158,7 +158,7 @@ def test_what_is_not_a_part_stays(tmp_path: Path) -> None:
     make_output(tmp_path / RESTART, 10, 1)
     assert finish_publishing(manifest_at(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "_SUCCESS", "_scanrnn", "part-00000.parquet", "part-notes.txt", "part-old"
+        "_SUCCESS", "__scanrnn", "part-00000.parquet", "part-notes.txt", "part-old"
     }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
         "started": time.time(), "beat": time.time(), "expiry_seconds": 60.0, "units": 0, "rows": 0, "values": 0,
         "values_per_second": 0.0, "in_hand": [],
     }  # fmt: skip
-    manifest.store.write("_scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
+    manifest.store.write("__scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
     with pytest.raises(ConfigError, match="is being worked on: process 7 on elsewhere"), replacing(manifest):
         pass
 
@@ -187,7 +187,7 @@ def test_who_was_asleep_while_another_published_changes_nothing(
     """At every step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
 
     def take_over(folder: Path, other: Path, expected: dict[str, bytes]) -> None:
-        for lock in (folder / "_scanrnn/workers").glob("0-of-0.*"):
+        for lock in (folder / "__scanrnn/workers").glob("0-of-0.*"):
             lock.write_text(json.dumps({**json.loads(lock.read_text()), "state": "stopped"}))
         finish_publishing(Manifest(LocalStore(str(folder), "host.2.00000000")))
         if other.exists():

@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> Path:
 
 def without_lock(files: dict[str, bytes | None]) -> dict[str, bytes | None]:
     """But for the file that tells who cleaned."""
-    return {name: content for name, content in files.items() if not name.startswith("_scanrnn/workers/0-of-0")}
+    return {name: content for name, content in files.items() if not name.startswith("__scanrnn/workers/0-of-0")}
 
 
 def stop(_: int) -> None:
@@ -121,7 +121,7 @@ def test_what_an_attempt_committed_is_told_by_its_log_and_shares_that_nobody_beg
 ) -> None:
     out = tmp_path / "out"
     featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)))
-    (lock,) = (out / "_scanrnn/workers").glob("2-of-3.*")
+    (lock,) = (out / "__scanrnn/workers").glob("2-of-3.*")
     lock.write_text(json.dumps({**json.loads(lock.read_text()), "units": 0, "rows": 0, "in_hand": [0, 1]}))
     status = read_status(out)
     (worker,) = status.workers
@@ -134,7 +134,7 @@ def test_what_an_attempt_committed_is_told_by_its_log_and_shares_that_nobody_beg
 def test_a_rate_next_to_nothing_tells_no_end(rate: float, tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)))
-    (lock,) = (out / "_scanrnn/workers").glob("2-of-3.*")
+    (lock,) = (out / "__scanrnn/workers").glob("2-of-3.*")
     barely = {"state": "working", "beat": time.time(), "machine": "another", "values_per_second": rate}
     lock.write_text(json.dumps({**json.loads(lock.read_text()), **barely}))
     status = read_status(out)
@@ -151,7 +151,7 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
-    (tmp_path / "out" / f"_scanrnn/aside/part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
+    (tmp_path / "out" / f"__scanrnn/aside/part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
     before = entries(tmp_path / "out")
     read_status(tmp_path / "out")
     result = clean(tmp_path / "out", dry_run=True)
@@ -163,11 +163,11 @@ def make_leftovers(out: Path) -> dict[str, bytes]:
     """What attempts of another machine leave when they die at different moments."""
     attempt = "elsewhere-example-org.7.01234567"
     content = {
-        f"_scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
-        f"_scanrnn/aside/_scanrnn-job.json.{attempt}.tmp": b"half a job",
-        f"_scanrnn/aside/_scanrnn-workers-1-of-1.000001.json.{attempt}.tmp": b"",
-        "_scanrnn/files-0123456789abcdef.table": b"the plan of a race that was lost",
-        "_scanrnn/units-0123456789abcdef.table": b"",
+        f"__scanrnn/aside/part-00007.parquet.{attempt}.tmp": b"half a part",
+        f"__scanrnn/aside/__scanrnn-job.json.{attempt}.tmp": b"half a job",
+        f"__scanrnn/aside/__scanrnn-workers-1-of-1.000001.json.{attempt}.tmp": b"",
+        "__scanrnn/files-0123456789abcdef.table": b"the plan of a race that was lost",
+        "__scanrnn/units-0123456789abcdef.table": b"",
     }
     for name, data in content.items():
         (out / name).write_bytes(data)
@@ -181,7 +181,7 @@ def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, 
     if finish:
         featurize(source, out, rows_per_part=5)
     before = entries(out)
-    (out / f"_scanrnn/aside/part-00008.parquet.{new_attempt()}.tmp").write_bytes(b"of a process that runs: this one")
+    (out / f"__scanrnn/aside/part-00008.parquet.{new_attempt()}.tmp").write_bytes(b"of a process that runs: this one")
     (out / ".of-somebody-else.tmp").write_bytes(b"")
     theirs = entries(out)
     left = make_leftovers(out)
@@ -189,7 +189,7 @@ def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, 
         left["part-00011.parquet"] = b"named, and never recorded"
         (out / "part-00011.parquet").write_bytes(left["part-00011.parquet"])
     removed = set(clean(out).names)
-    locks = {name for name in before if name.startswith("_scanrnn/workers/")} if finish else set()
+    locks = {name for name in before if name.startswith("__scanrnn/workers/")} if finish else set()
     assert removed == left.keys() | locks
     assert without_lock(entries(out)) == {name: content for name, content in theirs.items() if name not in locks}
     assert not clean(out).names and str(clean(out)) == f"{out}: nothing to remove"
@@ -211,10 +211,10 @@ def test_what_the_living_need_stays(tmp_path: Path, source: Path) -> None:
 
 def test_what_is_left_of_an_attempt_that_recorded_no_job_is_removed(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
-    (out / "_scanrnn/aside").mkdir(parents=True)
+    (out / "__scanrnn/aside").mkdir(parents=True)
     left = make_leftovers(out)
     # A plan may be that of a process that is about to record its job.
-    assert set(clean(out).names) == {name for name in left if name.startswith("_scanrnn/aside/")}
+    assert set(clean(out).names) == {name for name in left if name.startswith("__scanrnn/aside/")}
     featurize(source, out)
     assert {name for name in clean(out).names if name.endswith(".table")} == {n for n in left if "-0123" in n}
 
@@ -224,7 +224,7 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
     featurize(source, out)
     with pytest.raises(StoppedError):
         featurize(source, out, encoder_of(seed=9), restart=True, on_rows=stop)
-    name = "_scanrnn/restart/_scanrnn/aside/part-00000.parquet.elsewhere.7.01234567.tmp"
+    name = "__scanrnn/restart/__scanrnn/aside/part-00000.parquet.elsewhere.7.01234567.tmp"
     (out / name).write_bytes(b"half")
     assert name in clean(out).names
     assert read_status(out).restart is not None

@@ -42,17 +42,17 @@ def store(opened: Callable[[], Store]) -> Store:
 
 def visible(store: Store) -> dict[str, int]:
     """What stands there besides the folder of what has no name yet."""
-    return {name: size for name, size in store.below().items() if not name.startswith("_scanrnn/aside/")}
+    return {name: size for name, size in store.below().items() if not name.startswith("__scanrnn/aside/")}
 
 
 def test_a_file_is_replaced_whole(store: Store) -> None:
     for content in (b"first", b"", b"a longer one"):
-        store.write("_scanrnn/x.json", content)
-        assert store.read("_scanrnn/x.json") == content
-        with store.open_input("_scanrnn/x.json") as file:
+        store.write("__scanrnn/x.json", content)
+        assert store.read("__scanrnn/x.json") == content
+        with store.open_input("__scanrnn/x.json") as file:
             assert file.size() == len(content) and file.read() == content
-        assert visible(store) == {"_scanrnn/x.json": len(content)}
-        assert store.exists("_scanrnn/x.json")
+        assert visible(store) == {"__scanrnn/x.json": len(content)}
+        assert store.exists("__scanrnn/x.json")
 
 
 def test_what_is_not_there(store: Store) -> None:
@@ -237,7 +237,7 @@ def test_a_temporary_folder_that_is_not_there_is_told(s3: S3Server, monkeypatch:
 def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(store: Store) -> None:
     store.write("a/b", b"12")
     store.write("c", b"1")
-    assert {name: size for name, size in store.entries() if name != "_scanrnn/"} == {"a/": 0, "c": 1}
+    assert {name: size for name, size in store.entries() if name != "__scanrnn/"} == {"a/": 0, "c": 1}
     child = store.child("a")
     assert dict(child.entries()) == {"b": 2} and child.read("b") == b"12"
     assert child.path("b") == f"{store.root}/a/b" and child.attempt == store.attempt

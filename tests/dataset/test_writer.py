@@ -63,7 +63,7 @@ def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) ->
         part.write(*batch(4))
         part.write(*batch(3, begin=4))
         assert not path.exists()
-        assert os.listdir(tmp_path) == ["_scanrnn"] and files_in(tmp_path)
+        assert os.listdir(tmp_path) == ["__scanrnn"] and files_in(tmp_path)
         assert ds.dataset(tmp_path, format="parquet").files == []  # what stands aside is hidden from readers
         part.commit()
     assert files_in(tmp_path) == [path]

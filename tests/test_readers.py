@@ -1,0 +1,193 @@
+"""Other readers find exactly the rows of an output, also while it is made anew.
+
+`python tests/test_readers.py` prints the table of the documentation.
+
+A reader that is not installed is passed over; the extra `readers` installs them.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from sources import encoder_of, featurize, random_rows
+
+from scanrnn_dist.dataset import store as steps
+from scanrnn_dist.dataset.manifest import RECORDS, RESTART
+from scanrnn_dist.errors import StoppedError
+
+ROWS = 12
+WAYS = ("DST", "DST/*.parquet", "DST/**/*.parquet")
+Rows = list[dict[str, Any]]
+
+
+def _files(path: str) -> Any:
+    return path if os.path.isdir(path) else sorted(glob.glob(path, recursive=True))
+
+
+def _polars(path: str) -> Rows:
+    import polars
+
+    return polars.read_parquet(path).to_dicts()
+
+
+def _duckdb(path: str) -> Rows:
+    import duckdb
+
+    names, found = ("id", "features"), duckdb.sql(f"SELECT id, features FROM read_parquet('{path}')").fetchall()
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _pandas(path: str) -> Rows:
+    import pandas
+
+    return pandas.read_parquet(_files(path)).to_dict("records")
+
+
+def _load_dataset(path: str) -> Rows:
+    import datasets
+
+    name, options = (path, {}) if os.path.isdir(path) else ("parquet", {"data_files": path})
+    with tempfile.TemporaryDirectory() as cache:
+        return datasets.load_dataset(name, split="train", cache_dir=cache, **options).to_list()
+
+
+def _from_parquet(path: str) -> Rows:
+    import datasets
+
+    with tempfile.TemporaryDirectory() as cache:
+        return datasets.Dataset.from_parquet(path, cache_dir=cache).to_list()
+
+
+READERS: dict[str, tuple[str, Callable[[str], Rows]]] = {
+    "polars.read_parquet": ("polars", _polars),
+    "DuckDB read_parquet": ("duckdb", _duckdb),
+    "pandas.read_parquet": ("pandas", _pandas),
+    "pyarrow.parquet.read_table": ("pyarrow", lambda path: pq.read_table(_files(path)).to_pylist()),
+    "pyarrow.dataset.dataset": ("pyarrow", lambda path: ds.dataset(_files(path)).to_table().to_pylist()),
+    "datasets.load_dataset": ("datasets", _load_dataset),
+    "datasets.Dataset.from_parquet": ("datasets", _from_parquet),
+}
+REFUSED = {("polars.read_parquet", "DST"), ("datasets.Dataset.from_parquet", "DST")}
+"""These want files: polars refuses a folder that holds anything but Parquet files, the other one any folder."""
+
+
+def make_output(folder: Path) -> Path:
+    """A finished output of three parts that is being made anew, two parts of which stand already."""
+    source = folder / "in.parquet"
+    label = {"names": [f"class {i}" for i in range(ROWS)], "_type": "ClassLabel"}
+    number = {"feature": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}, "_type": "List"}
+    said = f'{{"info": {{"features": {{"id": {label}, "sequence": {number}}}}}}}'.replace("'", '"')
+    columns = {
+        "id": pa.array(range(ROWS), pa.int64()),
+        "sequence": pa.array([row.tolist() for row in random_rows([3] * ROWS)], pa.list_(pa.list_(pa.float32()))),
+    }
+    pq.write_table(pa.table(columns).replace_schema_metadata({"huggingface": said}), source, row_group_size=4)
+    output = folder / "out"
+    featurize(source, output, rows_per_part=4)
+
+    def stop(kind: str, name: str) -> None:
+        if (kind, name) == ("rename", "part-00002.parquet"):
+            raise StoppedError("as a full disk would")
+
+    with mock.patch.object(steps, "step", stop), pytest.raises(StoppedError):
+        featurize(source, output, encoder_of(seed=9), rows_per_part=4, restart=True)
+    # As of a machine that is named as a split of a data set.
+    (output / RECORDS / "commits/train-7.1.00000000.jsonl").write_text('{"id": 1, "features": []}\n')
+    return output
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_output(tmp_path_factory.mktemp("readers"))
+
+
+def rows_found(reader: str, way: str, output: Path) -> Rows | None:
+    """What a reader finds; None where it raises."""
+    try:
+        found = READERS[reader][1](way.replace("DST", str(output)))
+    except Exception as error:
+        print(f"{reader} {way}: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+    return sorted(found, key=lambda row: row["id"])
+
+
+def expected_rows(output: Path) -> Rows:
+    tables = [pq.ParquetFile(output / f"part-{part:05d}.parquet").read() for part in range(3)]
+    return pa.concat_tables(tables).to_pylist()
+
+
+def is_same(found: Rows | None, expected: Rows) -> bool:
+    return found is not None and [(row["id"], np.float32(row["features"]).tobytes()) for row in found] == [
+        (row["id"], np.float32(row["features"]).tobytes()) for row in expected
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the readers
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_finds_exactly_the_rows(output: Path, reader: str, way: str) -> None:
+    pytest.importorskip(READERS[reader][0])
+    found = rows_found(reader, way, output)
+    if (reader, way) in REFUSED:
+        assert found is None
+    else:
+        assert is_same(found, expected_rows(output))
+
+
+def test_only_parts_end_in_parquet(output: Path) -> None:
+    assert list((output / RESTART).glob("part-*.parquet.staged"))
+    assert sorted(output.rglob("*.parquet")) == sorted(output.glob("part-?????.parquet"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_class_labels_are_there_for_datasets(output: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features.from_arrow_schema(pq.read_schema(output / "part-00000.parquet"))
+    assert features["id"].int2str(3) == "class 3"
+    assert list(features) == ["id", "features"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_index_of_pandas_comes_back(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    for sequence, x in (("sequence", "x"), (0, 1)):  # numbers as labels: `features` is none
+        frame = pandas.DataFrame({sequence: [[0.5], [1.0]], x: [1, 2]}, index=pandas.Index([7, 9], name="stamp"))
+        path = tmp_path / f"{x}.parquet"
+        frame.to_parquet(path)
+        featurize(path, tmp_path / f"{x}", encoder_of(in_features=1), column=str(sequence), lossy_cast=True)
+        read = pandas.read_parquet(tmp_path / f"{x}")
+        assert (read.index.name, read.index.tolist()) == ("stamp", [7, 9])
+        assert read[str(x)].tolist() == [1, 2] and "features" in read
+
+
+def main() -> None:
+    """Print the table of the documentation."""
+    from importlib.metadata import version
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = make_output(Path(folder))
+        expected = expected_rows(output)
+        print("| reader | " + " | ".join(f"`{way}`" for way in WAYS) + " |\n|---|---|---|---|")
+        for reader, (package, _) in READERS.items():
+            if importlib.util.find_spec(package) is None:
+                continue
+            found = [rows_found(reader, way, output) for way in WAYS]
+            told = ["refuses" if rows is None else "right" if is_same(rows, expected) else "WRONG" for rows in found]
+            print(f"| {reader}, {version(package)} | " + " | ".join(told) + " |")
+
+
+if __name__ == "__main__":
+    main()
