@@ -10,7 +10,7 @@ Not covered: one list column per feature, and one event per table row; both need
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,18 +24,30 @@ Nonfinite = Literal["error", "propagate"]
 Where = Callable[[int], str]
 
 _EXPECTED = "expected a list of float"
+_RECIPES = "docs/data.md, 'Recipes'"
+_COLUMNS_TOLD, _TYPE_LETTERS = 8, 60
+_EXTENSION_NAME = b"ARROW:extension:name"
+_STORED_AS_MEANT = {
+    "awkward",  # says how nulls and records were made; the lists are Arrow's
+    "datasets.features.features.Array2DExtensionType",  # of Hugging Face: nested lists
+}
+"""Extension types whose storage is the sequence, list by list."""
 
 
-def find_sequence_column(schema: pa.Schema, column: str | None, *, where: str) -> str:
+def find_sequence_column(
+    schema: pa.Schema, column: str | None, *, where: str, extensions: Mapping[str, str] | None = None
+) -> str:
     """The name of the column that holds the sequences; never a guess between several.
 
     Args:
         schema: the columns of the file or dataset.
         column: the column to take, or None for the only one with a supported layout.
         where: the file or dataset, for messages.
+        extensions: columns with an extension type that the schema does not show, by what `foreign_extension` gives.
 
     Raises:
-        LayoutError: no such column, two of that name, one that holds no sequences, or several to choose from.
+        LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
+            not understood, or several to choose from.
 
     Example:
         >>> import pyarrow as pa
@@ -46,27 +58,47 @@ def find_sequence_column(schema: pa.Schema, column: str | None, *, where: str) -
     lists = [field.name for field in schema if _step_type(field.type) is not None]
     found = f"lists found: {', '.join(map(repr, lists)) or 'none'}"
     if column is None:
-        if len(lists) == 1:
-            return str(lists[0])
-        if lists:
+        if not lists:
+            raise LayoutError(
+                f"{where} has no column of sequences; {_EXPECTED} per row (columns: {_described(schema)}). One event "
+                f"per row? Group the events into a list per sequence first ({_RECIPES})."
+            )
+        if len(lists) > 1:
             raise LayoutError(
                 f"{where} has {len(lists)} columns of lists; expected one. Choose it with --column ({found})."
             )
-        names = ", ".join(map(repr, schema.names)) or "none"
-        raise LayoutError(
-            f"{where} has no column of sequences; {_EXPECTED} per row (columns: {names}). "
-            "One event per row? Group the events into a list per sequence first."
-        )
+        column = str(lists[0])
     indices = schema.get_all_field_indices(column)
     if len(indices) != 1:
         many = "no column" if not indices else f"{len(indices)} columns"
         raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({found}).")
-    kind = schema.field(indices[0]).type
-    if _step_type(kind) is None:
+    chosen = schema.field(indices[0])
+    extension = (extensions or {}).get(column) or foreign_extension(chosen)
+    if extension is not None:
+        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {_foreign(extension)}")
+    if _step_type(chosen.type) is None:
         raise LayoutError(
-            f"column {column!r} of {where} is {kind}; {_EXPECTED}. Choose another with --column ({found})."
+            f"column {column!r} of {where} is {chosen.type}; {_EXPECTED}. {_way_out(chosen.type)} ({_RECIPES}), or "
+            f"choose another with --column ({found})."
         )
     return column
+
+
+def foreign_extension(field: pa.Field) -> str | None:
+    """The extension type of a column, at any level, whose storage need not be what it means; None without one.
+
+    A type that pyarrow knows says so itself; of the others only the metadata of fields tells.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> metadata = {"ARROW:extension:name": "ray.data.arrow_tensor"}
+        >>> foreign_extension(pa.field("x", pa.list_(pa.float32()), metadata=metadata))
+        'ray.data.arrow_tensor'
+    """
+    name = (field.metadata or {}).get(_EXTENSION_NAME, b"").decode("utf-8", "replace")
+    if name and name not in _STORED_AS_MEANT:
+        return name
+    return _foreign_within(field.type)
 
 
 def fixed_in_features(type: pa.DataType) -> int | None:
@@ -96,7 +128,8 @@ def to_ragged(
     """The sequences of an Arrow column, a view of its buffers where it is one chunk of float32.
 
     Args:
-        column: `N` rows in one of the layouts of this module's docstring; an extension type counts as its storage.
+        column: `N` rows in one of the layouts of this module's docstring. Of extension types a tensor of one axis is
+            understood, and those whose storage is the sequence.
         in_features: `D` that every step must have; None takes it from the type or from the first step.
         lossy_cast: whether numbers may be rounded to float32; otherwise only values that float32 holds exactly pass.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
@@ -116,8 +149,13 @@ def to_ragged(
         >>> ragged.lengths.tolist(), ragged.values.shape
         ([1, 0, 2], (3, 2))
     """
+    extension = _foreign_within(column.type)
+    if extension is not None:
+        raise LayoutError(f"{where(0)}: the column is {column.type} {_foreign(extension)}")
     if _step_type(column.type) is None:
-        raise LayoutError(f"{where(0)}: the column is {column.type}; {_EXPECTED} per row.")
+        raise LayoutError(
+            f"{where(0)}: the column is {column.type}; {_EXPECTED} per row. {_way_out(column.type)} ({_RECIPES})."
+        )
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     begins = np.cumsum([0, *map(len, chunks)])
     opened = [_open(chunk, _shifted(where, int(begin))) for chunk, begin in zip(chunks, begins, strict=False)]
@@ -135,6 +173,12 @@ def to_ragged(
     _check_type_width(column.type, expected, where)
     parts = [_finish(levels, expected, lossy_cast, nonfinite) for levels in opened]
     return parts[0] if len(parts) == 1 else _concatenated(parts, expected)
+
+
+def first_width(column: pa.Array, *, where: Where) -> int | None:
+    """The numbers in the first step of an Arrow column, whatever they are; None if all of its rows are empty."""
+    widths = _open(column, where).widths
+    return int(widths[0]) if len(widths) else None
 
 
 def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bool, where: Where) -> np.ndarray:
@@ -165,6 +209,53 @@ class _Levels:
         """Where step `index` of the chunk stands."""
         row, step = self.step(index)
         return f"{self.where(row)}, step {step}"
+
+
+def _foreign_within(type: pa.DataType) -> str | None:
+    """As `foreign_extension`, of a type."""
+    if isinstance(type, pa.BaseExtensionType):
+        is_step = isinstance(type, pa.FixedShapeTensorType) and len(type.shape) == 1
+        if not is_step and type.extension_name not in _STORED_AS_MEANT:
+            return str(type.extension_name)
+        return _foreign_within(type.storage_type)
+    return foreign_extension(type.value_field) if _is_list(type) else None
+
+
+def _foreign(extension: str) -> str:
+    """What is said of an extension type that is not understood."""
+    return (
+        f"with the extension type {extension!r}, which is not understood: its storage may be flat, or in another "
+        f"order. Expected lists without an extension type: store it as nested lists first ({_RECIPES})."
+    )
+
+
+def _described(schema: pa.Schema) -> str:
+    """The first columns with their types."""
+    told = [f"{field.name!r} {_shortened(str(field.type))}" for field in list(schema)[:_COLUMNS_TOLD]]
+    more = len(schema) - len(told)
+    return (", ".join(told) or "none") + (f", and {more} more" if more else "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TYPE_LETTERS else f"{text[: _TYPE_LETTERS - 3]}..."
+
+
+def _way_out(type: pa.DataType) -> str:
+    """What makes a sequence of a column that is none."""
+    if _is_list(type):
+        step = type.value_type
+        while _is_list(step):
+            type, step = step, step.value_type
+        if pa.types.is_struct(step):
+            return "Make a list of the fields of each step"
+        if _is_number(step):
+            return "Make one list of the numbers of each step"
+        return f"Make numbers of each {step}, by a cast for instance"
+    if pa.types.is_struct(type):
+        return "Make one list of its fields, step by step"
+    if _is_number(type) or pa.types.is_decimal(type) or pa.types.is_boolean(type):
+        return "One event per row? Group the events into a list per sequence"
+    return "Make lists of numbers of it"
 
 
 def _is_number(type: pa.DataType) -> bool:

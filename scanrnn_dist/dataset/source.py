@@ -10,8 +10,9 @@ All of it stands in columns, so that a million files or row groups take tens of 
 
 from __future__ import annotations
 
+import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -22,9 +23,12 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.files import Files, partition_schema
 from scanrnn_dist.dataset.footers import read_footers
+from scanrnn_dist.dataset.layouts import foreign_extension
 from scanrnn_dist.dataset.listing import SourceLike, list_source
 from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import ConfigError, DataError
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,8 @@ class RowGroups:
 class Source:
     """The files of a job in their order, with one schema: that of the files, then the partition fields.
 
-    `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
+    `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units;
+    `extensions` are extension types that are not understood, by their columns, of any file, as read from the footers.
     """
 
     filesystem: fs.FileSystem
@@ -56,6 +61,7 @@ class Source:
     schema: pa.Schema
     rows: int
     row_groups: RowGroups | None = None
+    extensions: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_source(source: SourceLike) -> Source:
@@ -64,14 +70,17 @@ def open_source(source: SourceLike) -> Source:
     Args:
         source: a file, a folder (with everything below it, hive partitions too; names that begin with `_` or `.` are
             skipped), a glob (`**` for any depth), or a list of files. Paths of this machine, or URIs that pyarrow
-            understands (`s3://bucket/folder`; no glob there).
+            understands (`s3://bucket/folder`, `s3://bucket/*/*.parquet`).
 
     Returns:
         The files: those of a folder or glob sorted by path, those of a list in its order.
 
     Raises:
-        ConfigError: nothing found, a file named twice, or files of several filesystems.
-        DataError: a file that is no sound Parquet file, or that has other columns than the first one.
+        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
+            which of them are live.
+        DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
+            leads nowhere.
+        StoppedError: something may not be read, or its server cannot be reached.
 
     Example:
         >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
@@ -82,7 +91,14 @@ def open_source(source: SourceLike) -> Source:
     """
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
+    if listing.repeated:
+        link, real = listing.repeated[0]
+        logger.warning(
+            "%d links lead to what is there already, and each file is taken once: %s is %s%s.",
+            len(listing.repeated), link, real, ", ..." * (len(listing.repeated) > 1),
+        )  # fmt: skip
     schema: Any = None  # that of the first file
+    extensions: dict[str, str] = {}
     read = _Footers()
     for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
@@ -92,6 +108,7 @@ def open_source(source: SourceLike) -> Source:
                 "remove or rewrite it, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         own = _plain(footer["schema"], path)
+        extensions |= _extensions(footer["schema"])
         schema = own if schema is None else schema
         _check_same(schema, first, own, path)
         read.add(footer)
@@ -103,7 +120,8 @@ def open_source(source: SourceLike) -> Source:
                 "Rename the folder, or name the files so that it is above what they share."
             )
     files = replace(files, partition_schema=fields)
-    return Source(listing.filesystem, files, pa.schema([*schema, *fields]), int(groups.rows.sum()), groups)
+    schema = pa.schema([*schema, *fields])
+    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, extensions)
 
 
 def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
@@ -197,6 +215,11 @@ class _Footers:
 
 def _paths(files: Files) -> Iterator[str]:
     return (path.as_py() for path in files.paths)
+
+
+def _extensions(schema: pa.Schema) -> dict[str, str]:
+    found = ((field.name, foreign_extension(field)) for field in schema)
+    return {name: extension for name, extension in found if extension is not None}
 
 
 def _plain(schema: pa.Schema, path: str) -> pa.Schema:
