@@ -110,6 +110,7 @@ def _absolute(path: str) -> str:
 
 def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
     scheme, _, rest = name.partition("://")
+    scheme = scheme.lower()
     where, _, query = rest.partition("?")
     # Brackets are wildcards here, and no URI may hold them.
     uri = f"{scheme}://{where.replace('[', '%5B').replace(']', '%5D')}?{query}".rstrip("?")

@@ -37,7 +37,8 @@ class Pattern:
         """Of a path with wildcards; its base is what stands before the first one."""
         parts = path.split("/")
         first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-        return cls("/".join(parts[:first]), tuple(parts[first:]))
+        last = ("*",) if parts[-1] == "**" else ()  # files below, not the folder itself
+        return cls("/".join(parts[:first]), (*parts[first:], *last))
 
     @classmethod
     def everything_below(cls, folder: str) -> Pattern:
@@ -69,9 +70,9 @@ class Pattern:
                 following.add(state + 1)
         return self._closed(following)
 
-    def goes_on(self, states: States) -> bool:
-        """Whether something below may match."""
-        return any(state < len(self.parts) for state in states)
+    def going_on(self, states: States) -> States:
+        """Those with which something below may match."""
+        return states - {len(self.parts)}
 
     def ends(self, states: States) -> bool:
         """Whether what was named so far matches."""

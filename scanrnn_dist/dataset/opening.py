@@ -170,7 +170,7 @@ def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
     for named in _between(folders, pattern.base):
         reached = real(named)  # maybe through a link, behind which the destination has another name
         if _is_within(resolved, reached):
-            relative = f"{named}{resolved[len(reached.rstrip('/')):]}"[len(pattern.base) :]
+            relative = f"{named}{resolved[len(reached.rstrip('/')) :]}"[len(pattern.base) :]
             if pattern.is_all or pattern.matches(f"{relative}/part-00000.parquet"):
                 raise ConfigError(f"The destination {destination} lies within the source {plan.given}; choose another.")
 

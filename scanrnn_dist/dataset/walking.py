@@ -95,8 +95,7 @@ class Walk:
                     yield from _file(path, found)
                 continue
             for folder, going_on in self._folder(path, states):
-                is_done = going_on <= self._states_without_links(real) or (real, going_on) in done
-                if is_done:
+                if going_on <= self._states_without_links(real) or (real, going_on) in done:
                     self.repeated.append((path, real))
                     continue
                 done.add((real, going_on))
@@ -124,7 +123,8 @@ class Walk:
     def _folder(self, path: str, states: States) -> list[_Link]:
         """A folder to look into, if something in it may match."""
         self.finds_folders |= self._pattern.ends(states)
-        return [(path, states)] if self._pattern.goes_on(states) else []
+        going_on = self._pattern.going_on(states)
+        return [(path, going_on)] if going_on else []
 
     def _note_table(self, folder: str, entry: os.DirEntry[str]) -> None:
         if entry.name in LOGS and entry.is_dir():
