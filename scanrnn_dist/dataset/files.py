@@ -119,7 +119,7 @@ def _as_text(paths: list[str]) -> pa.Array:
 
 
 def partition_schema(filesystem: fs.FileSystem, files: Files) -> pa.Schema:
-    """The hive partition fields below the base of `files`: those that pyarrow infers, as text where a number is another.
+    """The hive partition fields below the base of `files`: those that pyarrow infers, text where a number is another.
 
     A number that is not printed as its folder spells it ("01234", "0x10", "-0") would be the same as another one.
 

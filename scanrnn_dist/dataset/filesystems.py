@@ -91,15 +91,18 @@ def one_line(error: BaseException) -> str:
 @contextmanager
 def looking_at(name: str, filesystem: fs.FileSystem) -> Iterator[None]:
     """Whatever a filesystem refuses inside becomes a `StoppedError`: access or the network, which may come back."""
-    # One that Python implements, behind hf:// say, raises what its packages do.
-    refusals = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (pa.ArrowException, OSError)
     try:
         yield
-    except refusals as error:
+    except _refusals(filesystem) as error:
         raise StoppedError(
             f"{name!r} cannot be looked at: {one_line(error)}. Check the address, the network, the credentials and the "
             "access rights, then run again."
         ) from error
+
+
+def _refusals(filesystem: fs.FileSystem) -> tuple[type[Exception], ...]:
+    """What a filesystem raises. One that Python implements, behind hf:// say, raises what its packages do."""
+    return (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (pa.ArrowException, OSError)
 
 
 def _absolute(path: str) -> str:
@@ -180,11 +183,12 @@ class _RemoteFile:
 
     def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
         self._path, self._filesystem = path, filesystem
+        self._refused = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError,)
         try:
             self._file = file = filesystem.open_input_file(path)
         except FileNotFoundError:
             raise
-        except OSError as error:
+        except _refusals(filesystem) as error:
             raise self._stopped(error) from error
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
 
@@ -203,7 +207,7 @@ class _RemoteFile:
         for retry in range(RETRIES + 1):
             try:
                 return self._file.read_buffer(None if size < 0 else size)
-            except OSError as error:
+            except self._refused as error:
                 if retry == RETRIES or "Failed to flush response stream" not in str(error):
                     raise self._stopped(error) from error
                 if retry == _LOOK_AT_RETRY and self._is_gone():
@@ -218,7 +222,7 @@ class _RemoteFile:
             return bool(self._filesystem.get_file_info(self._path).type == fs.FileType.NotFound)
         return False
 
-    def _stopped(self, error: OSError) -> StoppedError:
+    def _stopped(self, error: Exception) -> StoppedError:
         return StoppedError(
             f"{self._path} could not be read from its server: {one_line(error)}. Check the network and the "
             "access rights, then run again."

@@ -17,6 +17,16 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from scanrnn_dist.dataset.column_types import (
+    RECIPES,
+    described,
+    foreign,
+    foreign_extension,
+    foreign_within,
+    is_list,
+    is_number,
+    way_out,
+)
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.ragged import Ragged
 
@@ -24,14 +34,6 @@ Nonfinite = Literal["error", "propagate"]
 Where = Callable[[int], str]
 
 _EXPECTED = "expected a list of float"
-_RECIPES = "docs/data.md, 'Recipes'"
-_COLUMNS_TOLD, _TYPE_LETTERS = 8, 60
-_EXTENSION_NAME = b"ARROW:extension:name"
-_STORED_AS_MEANT = {
-    "awkward",  # says how nulls and records were made; the lists are Arrow's
-    "datasets.features.features.Array2DExtensionType",  # of Hugging Face: nested lists
-}
-"""Extension types whose storage is the sequence, list by list."""
 
 
 def find_sequence_column(
@@ -60,8 +62,8 @@ def find_sequence_column(
     if column is None:
         if not lists:
             raise LayoutError(
-                f"{where} has no column of sequences; {_EXPECTED} per row (columns: {_described(schema)}). One event "
-                f"per row? Group the events into a list per sequence first ({_RECIPES})."
+                f"{where} has no column of sequences; {_EXPECTED} per row (columns: {described(schema)}). One event "
+                f"per row? Group the events into a list per sequence first ({RECIPES})."
             )
         if len(lists) > 1:
             raise LayoutError(
@@ -75,30 +77,13 @@ def find_sequence_column(
     chosen = schema.field(indices[0])
     extension = (extensions or {}).get(column) or foreign_extension(chosen)
     if extension is not None:
-        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {_foreign(extension)}")
+        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {foreign(extension)}")
     if _step_type(chosen.type) is None:
         raise LayoutError(
-            f"column {column!r} of {where} is {chosen.type}; {_EXPECTED}. {_way_out(chosen.type)} ({_RECIPES}), or "
+            f"column {column!r} of {where} is {chosen.type}; {_EXPECTED}. {way_out(chosen.type)} ({RECIPES}), or "
             f"choose another with --column ({found})."
         )
     return column
-
-
-def foreign_extension(field: pa.Field) -> str | None:
-    """The extension type of a column, at any level, whose storage need not be what it means; None without one.
-
-    A type that pyarrow knows says so itself; of the others only the metadata of fields tells.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> metadata = {"ARROW:extension:name": "ray.data.arrow_tensor"}
-        >>> foreign_extension(pa.field("x", pa.list_(pa.float32()), metadata=metadata))
-        'ray.data.arrow_tensor'
-    """
-    name = (field.metadata or {}).get(_EXTENSION_NAME, b"").decode("utf-8", "replace")
-    if name and name not in _STORED_AS_MEANT:
-        return name
-    return _foreign_within(field.type)
 
 
 def fixed_in_features(type: pa.DataType) -> int | None:
@@ -112,7 +97,7 @@ def fixed_in_features(type: pa.DataType) -> int | None:
     step = _step_type(type)
     if step is None:
         return None
-    if _is_number(step):
+    if is_number(step):
         return 1
     return step.list_size if pa.types.is_fixed_size_list(step) else None
 
@@ -149,12 +134,12 @@ def to_ragged(
         >>> ragged.lengths.tolist(), ragged.values.shape
         ([1, 0, 2], (3, 2))
     """
-    extension = _foreign_within(column.type)
+    extension = foreign_within(column.type)
     if extension is not None:
-        raise LayoutError(f"{where(0)}: the column is {column.type} {_foreign(extension)}")
+        raise LayoutError(f"{where(0)}: the column is {column.type} {foreign(extension)}")
     if _step_type(column.type) is None:
         raise LayoutError(
-            f"{where(0)}: the column is {column.type}; {_EXPECTED} per row. {_way_out(column.type)} ({_RECIPES})."
+            f"{where(0)}: the column is {column.type}; {_EXPECTED} per row. {way_out(column.type)} ({RECIPES})."
         )
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     begins = np.cumsum([0, *map(len, chunks)])
@@ -211,61 +196,6 @@ class _Levels:
         return f"{self.where(row)}, step {step}"
 
 
-def _foreign_within(type: pa.DataType) -> str | None:
-    """As `foreign_extension`, of a type."""
-    if isinstance(type, pa.BaseExtensionType):
-        is_step = isinstance(type, pa.FixedShapeTensorType) and len(type.shape) == 1
-        if not is_step and type.extension_name not in _STORED_AS_MEANT:
-            return str(type.extension_name)
-        return _foreign_within(type.storage_type)
-    return foreign_extension(type.value_field) if _is_list(type) else None
-
-
-def _foreign(extension: str) -> str:
-    """What is said of an extension type that is not understood."""
-    return (
-        f"with the extension type {extension!r}, which is not understood: its storage may be flat, or in another "
-        f"order. Expected lists without an extension type: store it as nested lists first ({_RECIPES})."
-    )
-
-
-def _described(schema: pa.Schema) -> str:
-    """The first columns with their types."""
-    told = [f"{field.name!r} {_shortened(str(field.type))}" for field in list(schema)[:_COLUMNS_TOLD]]
-    more = len(schema) - len(told)
-    return (", ".join(told) or "none") + (f", and {more} more" if more else "")
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _TYPE_LETTERS else f"{text[: _TYPE_LETTERS - 3]}..."
-
-
-def _way_out(type: pa.DataType) -> str:
-    """What makes a sequence of a column that is none."""
-    if _is_list(type):
-        step = type.value_type
-        while _is_list(step):
-            type, step = step, step.value_type
-        if pa.types.is_struct(step):
-            return "Make a list of the fields of each step"
-        if _is_number(step):
-            return "Make one list of the numbers of each step"
-        return f"Make numbers of each {step}, by a cast for instance"
-    if pa.types.is_struct(type):
-        return "Make one list of its fields, step by step"
-    if _is_number(type) or pa.types.is_decimal(type) or pa.types.is_boolean(type):
-        return "One event per row? Group the events into a list per sequence"
-    return "Make lists of numbers of it"
-
-
-def _is_number(type: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(type) or pa.types.is_integer(type))
-
-
-def _is_list(type: pa.DataType) -> bool:
-    return bool(pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type))
-
-
 def _storage_type(type: pa.DataType) -> pa.DataType:
     while isinstance(type, pa.BaseExtensionType):
         # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
@@ -284,12 +214,12 @@ def _storage(array: pa.Array) -> pa.Array:
 def _step_type(type: pa.DataType) -> pa.DataType | None:
     """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
     outer = _storage_type(type)
-    if not _is_list(outer):
+    if not is_list(outer):
         return None
     step = _storage_type(outer.value_type)
-    if _is_number(step):
+    if is_number(step):
         return step
-    return step if _is_list(step) and _is_number(_storage_type(step.value_type)) else None
+    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
 
 
 def _shifted(where: Where, begin: int) -> Where:
@@ -323,7 +253,7 @@ def _open(chunk: pa.Array, where: Where) -> _Levels:
         )
     offsets, steps = _children(rows)
     offsets = offsets.astype(np.int64, copy=False)
-    if _is_number(steps.type):
+    if is_number(steps.type):
         levels = _Levels(offsets, np.broadcast_to(np.int64(1), len(steps)), steps, where)
     else:
         if steps.null_count:

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from scanrnn_dist.dataset.column_types import foreign_extension
 from scanrnn_dist.dataset.files import Files, partition_schema
 from scanrnn_dist.dataset.footers import read_footers
-from scanrnn_dist.dataset.layouts import foreign_extension
 from scanrnn_dist.dataset.listing import SourceLike, list_source
 from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import ConfigError, DataError

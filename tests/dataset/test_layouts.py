@@ -129,7 +129,7 @@ def test_an_extension_type_that_nobody_understands_is_refused_at_every_level(fie
 
 @pytest.mark.parametrize("field", FOREIGN_FIELDS[2:], ids=str)
 def test_arrays_of_extension_types_are_refused_too(field: pa.Field) -> None:
-    with pytest.raises(LayoutError, match="row 0: the column is .* which is not understood"):
+    with pytest.raises(LayoutError, match=r"row 0: the column is .* which is not understood"):
         to_ragged(pa.nulls(0, field.type), in_features=2, where=where)
 
 
@@ -171,7 +171,7 @@ def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataTyp
 def test_a_flat_tensor_of_two_axes_does_not_pass_for_one_feature() -> None:
     type = pa.fixed_shape_tensor(pa.float32(), [2, 3])
     array = pa.ExtensionArray.from_storage(type, pa.array([[1.0] * 6], pa.list_(pa.float32(), 6)))
-    with pytest.raises(LayoutError, match="extension type 'arrow.fixed_shape_tensor', which is not understood"):
+    with pytest.raises(LayoutError, match=r"extension type 'arrow.fixed_shape_tensor', which is not understood"):
         to_ragged(array, where=where)
 
 

@@ -163,6 +163,6 @@ def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
     for name, metadata in (("a", None), ("b", {"ARROW:extension:name": "ray.data.arrow_tensor_v2"})):
         fields = [pa.field("seq", kind, metadata=metadata), pa.field("other", kind)]
         pq.write_table(pa.table([pa.array([[1.0]], kind)] * 2, pa.schema(fields)), tmp_path / f"{name}.parquet")
-    with pytest.raises(LayoutError, match="'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
+    with pytest.raises(LayoutError, match=r"'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
         plan_job(tmp_path, column="seq")
     assert plan_job(tmp_path, column="other").keep == ("seq",)
