@@ -41,7 +41,7 @@ LAYOUTS: list[dict[str, Any]] = [
 """The same two sequences in each layout that has a recipe, in its order."""
 
 
-@pytest.mark.parametrize(("recipe", "layout"), zip(RECIPES, LAYOUTS, strict=True))
+@pytest.mark.parametrize(("recipe", "layout"), [*zip(RECIPES, LAYOUTS, strict=True)])
 def test_recipes_make_sequences_of_other_layouts(
     recipe: str, layout: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

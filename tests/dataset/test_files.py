@@ -58,7 +58,7 @@ def test_a_key_is_a_number_only_where_all_its_values_are_printed_as_they_are_spe
     folders: list[str], values: list[object]
 ) -> None:
     paths = pa.array([f"/in/zip={folder}/n={number}/a" for number, folder in enumerate(folders)], pa.large_string())
-    files = Files(paths, *np.zeros((2, len(folders)), np.int64), "/in")
+    files = Files(paths, np.zeros(len(folders), np.int64), np.zeros(len(folders), np.int64), "/in")
     fields = partition_schema(fs.LocalFileSystem(), files)
     assert fields.field("n").type == pa.int32()
     read = Files(paths, files.sizes_bytes, files.modified_ns, "/in", fields)
