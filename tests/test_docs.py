@@ -1,9 +1,15 @@
-"""The Python examples of the pages in `docs/` run as printed."""
+"""The Python examples and the queries of the pages in `docs/` run as printed."""
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from scanrnn_dist.dataset.plan import plan_job
+from scanrnn_dist.dataset.reader import read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 BLOCKS = [
@@ -21,3 +27,33 @@ def test_there_are_examples() -> None:
 def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, str(page), "exec"), {})
+
+
+RECIPES: list[str] = re.findall(r"`(COPY .*)` \|$", (PAGES[0].parent / "data.md").read_text(), re.MULTILINE)
+TRANSPOSED = pa.array([[[1.0, 3.0], [2.0, 4.0]], [[5.0], [6.0]]], pa.list_(pa.list_(pa.float32())))
+LAYOUTS: list[dict[str, Any]] = [
+    {"id": [1, 2, 1], "t": [2, 1, 1], "x": [3.0, 5.0, 1.0], "y": [4.0, 6.0, 2.0]},
+    {"id": [1, 2], "seq": [[{"x": 1.0, "y": 2.0}, {"x": 3.0, "y": 4.0}], [{"x": 5.0, "y": 6.0}]]},
+    {"id": [1, 2], "x": [[1.0, 3.0], [5.0]], "y": [[2.0, 4.0], [6.0]]},
+    {"id": [1, 2], "seq": [[["1", "2"], ["3", "4"]], [["5", "6"]]]},
+    {"id": [1, 2], "seq": TRANSPOSED},
+]
+"""The same two sequences in each layout that has a recipe, in its order."""
+
+
+@pytest.mark.parametrize(("recipe", "layout"), [*zip(RECIPES, LAYOUTS, strict=True)])
+def test_recipes_make_sequences_of_other_layouts(
+    recipe: str, layout: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table(layout), "in.parquet")
+    duckdb.sql(recipe)
+    plan = plan_job("out.parquet", column="seq", keep=["id"])
+    chunks = read_chunks(plan.source, plan.units, column="seq", keep=["id"], in_features=plan.in_features())
+    rows = {
+        number: chunk.sequences.row(row).tolist()
+        for chunk in chunks
+        for row, number in enumerate(chunk.kept["id"].to_pylist())
+    }
+    assert rows == {1: [[1, 2], [3, 4]], 2: [[5, 6]]}

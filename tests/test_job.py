@@ -421,6 +421,34 @@ def test_a_destination_whose_parts_the_glob_would_find_is_refused(tmp_path: Path
     featurize(str(tmp_path / "in/o1/*.parquet"), tmp_path / "in/out")
 
 
+def test_a_destination_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) -> None:
+    write_source(tmp_path / "in/run/x.parquet", random_rows([1]))
+    write_source(tmp_path / "elsewhere/y.parquet", random_rows([1]))
+    (tmp_path / "alias").symlink_to("in")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    for source, destination in (
+        ("in/**/*.parquet", "alias/out"), ("alias/**/*.parquet", "in/out"), ("in", "alias/out"), ("alias", "in/out"),
+        ("in", "elsewhere/out"), ("in/*/*/*.parquet", "elsewhere/out"), ("alias/m*/**/*.parquet", "elsewhere/out"),
+    ):  # fmt: skip
+        write_source(tmp_path / "elsewhere/deep/z.parquet", random_rows([1]))
+        with pytest.raises(ConfigError, match="lies within the source"):
+            featurize(str(tmp_path / source), tmp_path / destination)
+    assert not (tmp_path / "in/out").exists() and not (tmp_path / "elsewhere/out").exists()
+    featurize(str(tmp_path / "in/*/*.parquet"), tmp_path / "elsewhere/out")
+
+
+def test_a_file_uri_is_a_folder_of_this_machine(tmp_path: Path) -> None:
+    write_source(tmp_path / "in put/x.parquet", random_rows([3, 0, 2]))
+    featurize((tmp_path / "in put").as_uri(), (tmp_path / "out 1").as_uri())
+    featurize(tmp_path / "in put", tmp_path / "out 2")
+    assert (tmp_path / "out 1/_SUCCESS").exists()
+    one, two = (pq.read_table(tmp_path / name) for name in ("out 1", "out 2"))
+    assert one.num_rows == 3 and one.equals(two)
+    assert featurize((tmp_path / "in put").as_uri(), tmp_path / "out 1").rows == 0, (
+        "the same job: nothing is left to do"
+    )
+
+
 def broken(name: str) -> tuple[list[Any], pa.DataType, str]:
     """Rows in row groups of 5 whose row 13 (row group 2, row 3) or row group 2 is wrong; and what the error says."""
     double = pa.list_(pa.list_(pa.float64()))

@@ -28,21 +28,20 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     """The store of a destination, which need not exist yet, for an attempt of its own.
 
     Args:
-        destination: a folder of this machine, or a URI that pyarrow understands.
+        destination: a folder of this machine, also as `file://`, or a URI that pyarrow understands.
 
     Raises:
-        ConfigError: a URI that cannot be opened, or something that is no folder.
+        ConfigError: a name that is no text, a URI that cannot be opened, or something that is no folder.
     """
     if not os.fspath(destination):
         raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
-    attempt = new_attempt()
-    if not is_uri(os.fspath(destination)):
-        folder = Path(os.path.expanduser(destination))
+    filesystem, uri, path = resolve(os.fspath(destination))
+    if uri is None:
+        folder = Path(path if is_uri(os.fspath(destination)) else os.path.expanduser(destination))
         for above in (folder, *folder.parents):
             if os.path.lexists(above) and not os.path.isdir(above):
                 raise ConfigError(f"The destination {folder} is or lies below {above}, which is no folder.")
-        return LocalStore(str(folder), attempt)
-    filesystem, _, path = resolve(os.fspath(destination))
-    scheme = os.fspath(destination).partition("://")[0]
+        return LocalStore(str(folder), new_attempt())
+    scheme = uri.partition("://")[0]
     # Named without what else a URI may hold: an access key, a secret, an endpoint.
-    return ObjectStore(f"{scheme}://{path.rstrip('/')}", attempt, filesystem, path.rstrip("/"))
+    return ObjectStore(f"{scheme}://{path.rstrip('/')}", new_attempt(), filesystem, path.rstrip("/"))

@@ -6,6 +6,7 @@ it. Who lists files is `listing.py`.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,11 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from scanrnn_dist.dataset.filesystems import check_is_text
 from scanrnn_dist.errors import DataError
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 """In place of nanoseconds, where a filesystem does not tell; numpy reads it as "not a time"."""
 _PIECE = 10_000
+_INTEGER = re.compile("-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ class Files:
 
     @classmethod
     def from_entries(cls, entries: Iterable[tuple[str, int, int | None]], base: str) -> Files:
-        """Paths, sizes and times of files, the times None where they are not told; without partition fields."""
+        """Paths, sizes and times of files, the times None where they are not told; without partition fields.
+
+        Raises `ConfigError` for a path that is no text.
+        """
         pieces, sizes_bytes, modified_ns = [], array("q"), array("q")
         entries = iter(entries)
         # In pieces: as Python objects, all at once, a million files would take more memory than all the rest.
         while piece := list(islice(entries, _PIECE)):
-            pieces.append(pa.array([path for path, _, _ in piece], pa.large_string()))
+            pieces.append(_as_text([path for path, _, _ in piece]))
             sizes_bytes.extend(size for _, size, _ in piece)
             modified_ns.extend(UNKNOWN_TIME if time is None else time for _, _, time in piece)
         paths = pa.chunked_array(pieces, pa.large_string()).combine_chunks()
@@ -103,8 +109,19 @@ class Files:
         return ds.HivePartitioning(self.partition_schema)
 
 
+def _as_text(paths: list[str]) -> pa.Array:
+    try:
+        return pa.array(paths, pa.large_string())
+    except UnicodeEncodeError:
+        for path in paths:
+            check_is_text(path)
+        raise
+
+
 def partition_schema(filesystem: fs.FileSystem, files: Files) -> pa.Schema:
-    """The hive partition fields that pyarrow infers below the base of `files`.
+    """The hive partition fields below the base of `files`: those that pyarrow infers, text where a number is another.
+
+    A number that is not printed as its folder spells it ("01234", "0x10", "-0") would be the same as another one.
 
     Raises:
         DataError: folders `key=value` that pyarrow cannot understand.
@@ -118,15 +135,22 @@ def partition_schema(filesystem: fs.FileSystem, files: Files) -> pa.Schema:
         factory = ds.FileSystemDatasetFactory(filesystem, files.paths.to_pylist(), ds.ParquetFileFormat(), options)
         # No fragment: pyarrow would look at footers here, in this process.
         fields = factory.inspect(fragments=0)
-        partitioning = ds.HivePartitioning(fields)
-        for folder in pc.unique(folders).to_pylist():  # so that none is refused later, in the middle of a job
-            partitioning.parse(folder.strip("/") + "/")
+        as_text = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in fields.names]))
+        numbers = {field.name for field in fields if field.type != pa.string()}
+        for folder in pc.unique(folders).to_pylist():  # all, so that none is refused later, in the middle of a job
+            keys = ds.get_partition_keys(as_text.parse(folder.strip("/") + "/"))
+            numbers = {name for name in numbers if _is_printed_alike(keys.get(name))}
     except pa.ArrowException as error:
         raise DataError(
             f"The folders 'key=value' below {base!r} cannot be understood: {error}. Expected hive partitions: "
             "rename them, or name the files one by one or by a glob that spells these folders out."
         ) from error
-    return fields
+    return pa.schema([field if field.name in numbers else field.with_type(pa.string()) for field in fields])
+
+
+def _is_printed_alike(text: str | None) -> bool:
+    """Whether a number would be spelled as this text; None for no value."""
+    return text is None or (_INTEGER.fullmatch(text) is not None and str(int(text)) == text)
 
 
 def differences(before: Files, now: Files, most: int) -> list[str]:

@@ -13,7 +13,8 @@ import errno
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,12 +24,15 @@ from pyarrow import fs
 from scanrnn_dist.errors import ConfigError, StoppedError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
+_PACKAGES = {"hf": "huggingface_hub"}  # what pyarrow asks for, where it is not fsspec itself
 RETRIES = 10
 """Of one request. The waits between them double from 0.025 s on, so the last error comes after 26 s of them."""
 REQUEST_SECONDS = 30.0
 """Without a byte in either direction a request is given up and tried again. pyarrow says that Linux ignores it; it
 does not."""
 CONNECT_SECONDS = 5.0
+RETRY_SECONDS = 30
+"""Of one request to Google Cloud Storage."""
 _FIRST_WAIT_SECONDS = 0.025
 _LOOK_AT_RETRY = 2
 _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
@@ -47,28 +51,89 @@ def is_uri(name: str) -> bool:
 def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
     """Filesystem, the URI to reach it by (None for this machine), and the path in it.
 
+    `file://` URIs are paths of this machine.
+
     Raises:
-        ConfigError: a URI that pyarrow does not understand, or that holds a secret, which would end in the records.
+        ConfigError: a name that is no text, a URI that pyarrow does not understand, or one that holds a secret, which
+            would end in the records.
     """
     if not name:
         raise ConfigError("A source or destination has no name; expected a path or a URI. Is a variable empty?")
+    check_is_text(name)
     if not is_uri(name):
-        path = os.path.abspath(os.path.expanduser(name)).replace(os.sep, "/")
-        return fs.LocalFileSystem(), None, path
-    if urlsplit(name).password is not None:
+        return fs.LocalFileSystem(), None, _absolute(os.path.expanduser(name))
+    scheme, _, rest = name.partition("://")
+    if "@" in rest and urlsplit(name.replace("[", "%5B").replace("]", "%5D")).password is not None:
         raise ConfigError(
-            f"A {name.partition('://')[0]}:// URI holds a secret, which would be written to the records of the job; "
+            f"A {scheme}:// URI holds a secret, which would be written to the records of the job; "
             "expected one without. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads, instead."
         )
-    try:
-        filesystem, path = fs.FileSystem.from_uri(name)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(
-            f"{name!r} cannot be opened: {error}. Expected a path or a URI that pyarrow understands."
-        ) from error
-    if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(urlsplit(name).query).keys():
-        filesystem = _patient(filesystem)
+    filesystem, path = _from_uri(name)
+    if filesystem.type_name == "local":
+        return filesystem, None, _absolute(path)
     return filesystem, name, path
+
+
+def check_is_text(path: str) -> None:
+    """Refuse a path whose bytes are no UTF-8, which neither pyarrow nor the records could name."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise ConfigError(f"The name '{shown}' is no UTF-8; expected one that is. Rename it.") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line without a full stop."""
+    return " ".join(str(error).split()).rstrip(" .:")
+
+
+@contextmanager
+def looking_at(name: str, filesystem: fs.FileSystem) -> Iterator[None]:
+    """Whatever a filesystem refuses inside becomes a `StoppedError`: access or the network, which may come back."""
+    try:
+        yield
+    except _refusals(filesystem) as error:
+        raise StoppedError(
+            f"{name!r} cannot be looked at: {one_line(error)}. Check the address, the network, the credentials and the "
+            "access rights, then run again."
+        ) from error
+
+
+def _refusals(filesystem: fs.FileSystem) -> tuple[type[Exception], ...]:
+    """What a filesystem raises. One that Python implements, behind hf:// say, raises what its packages do."""
+    return (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (pa.ArrowException, OSError)
+
+
+def _absolute(path: str) -> str:
+    path = os.path.abspath(path).replace(os.sep, "/")
+    check_is_text(path)
+    return path
+
+
+def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
+    scheme, _, rest = name.partition("://")
+    scheme = scheme.lower()
+    where, _, query = rest.partition("?")
+    # Brackets are wildcards here, and no URI may hold them.
+    uri = f"{scheme}://{where.replace('[', '%5B').replace(']', '%5D')}?{query}".rstrip("?")
+    if scheme == "gs" and "retry_limit_seconds" not in parse_qs(query):
+        # pyarrow goes on for a quarter of an hour, also where there are no credentials.
+        uri += f"{'&' if query else '?'}retry_limit_seconds={RETRY_SECONDS}"
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except ImportError as error:
+        raise ConfigError(
+            f"{name!r} cannot be opened: {one_line(error)}. Install what {scheme}:// needs "
+            f"(pip install {_PACKAGES.get(scheme, 'fsspec')}), or copy the files here first."
+        ) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(
+            f"{name!r} cannot be opened: {one_line(error)}. Expected a path or a URI that pyarrow understands."
+        ) from error
+    if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(query).keys():
+        filesystem = _patient(filesystem)
+    return filesystem, path
 
 
 def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
@@ -76,15 +141,19 @@ def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
 
     Raises:
         FileNotFoundError: there is none.
-        StoppedError: a file of a bucket could not be opened, or, from its methods, read on, for all retries.
+        StoppedError: it may not be read; or a file of a bucket could not be opened, or, from its methods, read on, for
+            all retries.
 
     Example:
         >>> open_input_file(fs.LocalFileSystem(), os.devnull).read()
         b''
     """
-    if filesystem.type_name != "s3":
+    if filesystem.type_name != "local":
+        return pa.PythonFile(_RemoteFile(filesystem, path), mode="r")
+    try:
         return filesystem.open_input_file(path)
-    return pa.PythonFile(_S3File(filesystem, path), mode="r")
+    except PermissionError as error:
+        raise StoppedError(f"{path} may not be read: {one_line(error)}. Make it readable, then run again.") from error
 
 
 def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
@@ -105,7 +174,7 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
     )
 
 
-class _S3File:
+class _RemoteFile:
     """The calls that `pa.PythonFile` makes, each read retried where the SDK gives up at once.
 
     It does so when the text of a server's error (100 to 500 bytes) is longer than what was asked for: then it has
@@ -114,11 +183,12 @@ class _S3File:
 
     def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
         self._path, self._filesystem = path, filesystem
+        self._refused = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError,)
         try:
             self._file = file = filesystem.open_input_file(path)
         except FileNotFoundError:
             raise
-        except OSError as error:
+        except _refusals(filesystem) as error:
             raise self._stopped(error) from error
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
 
@@ -137,7 +207,7 @@ class _S3File:
         for retry in range(RETRIES + 1):
             try:
                 return self._file.read_buffer(None if size < 0 else size)
-            except OSError as error:
+            except self._refused as error:
                 if retry == RETRIES or "Failed to flush response stream" not in str(error):
                     raise self._stopped(error) from error
                 if retry == _LOOK_AT_RETRY and self._is_gone():
@@ -152,8 +222,8 @@ class _S3File:
             return bool(self._filesystem.get_file_info(self._path).type == fs.FileType.NotFound)
         return False
 
-    def _stopped(self, error: OSError) -> StoppedError:
+    def _stopped(self, error: Exception) -> StoppedError:
         return StoppedError(
-            f"{self._path} could not be read from its server: {str(error).rstrip(' .:')}. Check the network and the "
+            f"{self._path} could not be read from its server: {one_line(error)}. Check the network and the "
             "access rights, then run again."
         )

@@ -10,13 +10,23 @@ Not covered: one list column per feature, and one event per table row; both need
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from scanrnn_dist.dataset.column_types import (
+    RECIPES,
+    described,
+    foreign,
+    foreign_extension,
+    foreign_within,
+    is_list,
+    is_number,
+    way_out,
+)
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.ragged import Ragged, first_inexact
 
@@ -26,16 +36,20 @@ Where = Callable[[int], str]
 _EXPECTED = "expected a list of float"
 
 
-def find_sequence_column(schema: pa.Schema, column: str | None, *, where: str) -> str:
+def find_sequence_column(
+    schema: pa.Schema, column: str | None, *, where: str, extensions: Mapping[str, str] | None = None
+) -> str:
     """The name of the column that holds the sequences; never a guess between several.
 
     Args:
         schema: the columns of the file or dataset.
         column: the column to take, or None for the only one with a supported layout.
         where: the file or dataset, for messages.
+        extensions: columns with an extension type that the schema does not show, by what `foreign_extension` gives.
 
     Raises:
-        LayoutError: no such column, two of that name, one that holds no sequences, or several to choose from.
+        LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
+            not understood, or several to choose from.
 
     Example:
         >>> import pyarrow as pa
@@ -46,25 +60,28 @@ def find_sequence_column(schema: pa.Schema, column: str | None, *, where: str) -
     lists = [field.name for field in schema if _step_type(field.type) is not None]
     found = f"lists found: {', '.join(map(repr, lists)) or 'none'}"
     if column is None:
-        if len(lists) == 1:
-            return str(lists[0])
-        if lists:
+        if not lists:
+            raise LayoutError(
+                f"{where} has no column of sequences; {_EXPECTED} per row (columns: {described(schema)}). One event "
+                f"per row? Group the events into a list per sequence first ({RECIPES})."
+            )
+        if len(lists) > 1:
             raise LayoutError(
                 f"{where} has {len(lists)} columns of lists; expected one. Choose it with --column ({found})."
             )
-        names = ", ".join(map(repr, schema.names)) or "none"
-        raise LayoutError(
-            f"{where} has no column of sequences; {_EXPECTED} per row (columns: {names}). "
-            "One event per row? Group the events into a list per sequence first."
-        )
+        column = str(lists[0])
     indices = schema.get_all_field_indices(column)
     if len(indices) != 1:
         many = "no column" if not indices else f"{len(indices)} columns"
         raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({found}).")
-    kind = schema.field(indices[0]).type
-    if _step_type(kind) is None:
+    chosen = schema.field(indices[0])
+    extension = (extensions or {}).get(column) or foreign_extension(chosen)
+    if extension is not None:
+        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {foreign(extension)}")
+    if _step_type(chosen.type) is None:
         raise LayoutError(
-            f"column {column!r} of {where} is {kind}; {_EXPECTED}. Choose another with --column ({found})."
+            f"column {column!r} of {where} is {chosen.type}; {_EXPECTED}. {way_out(chosen.type)} ({RECIPES}), or "
+            f"choose another with --column ({found})."
         )
     return column
 
@@ -80,7 +97,7 @@ def fixed_in_features(type: pa.DataType) -> int | None:
     step = _step_type(type)
     if step is None:
         return None
-    if _is_number(step):
+    if is_number(step):
         return 1
     return step.list_size if pa.types.is_fixed_size_list(step) else None
 
@@ -96,7 +113,8 @@ def to_ragged(
     """The sequences of an Arrow column, a view of its buffers where it is one chunk of float32.
 
     Args:
-        column: `N` rows in one of the layouts of this module's docstring; an extension type counts as its storage.
+        column: `N` rows in one of the layouts of this module's docstring. Of extension types a tensor of one axis is
+            understood, and those whose storage is the sequence.
         in_features: `D` that every step must have; None takes it from the type or from the first step.
         lossy_cast: whether numbers may be rounded to float32; otherwise only values that float32 holds exactly pass.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
@@ -116,8 +134,13 @@ def to_ragged(
         >>> ragged.lengths.tolist(), ragged.values.shape
         ([1, 0, 2], (3, 2))
     """
+    extension = foreign_within(column.type)
+    if extension is not None:
+        raise LayoutError(f"{where(0)}: the column is {column.type} {foreign(extension)}")
     if _step_type(column.type) is None:
-        raise LayoutError(f"{where(0)}: the column is {column.type}; {_EXPECTED} per row.")
+        raise LayoutError(
+            f"{where(0)}: the column is {column.type}; {_EXPECTED} per row. {way_out(column.type)} ({RECIPES})."
+        )
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     begins = np.cumsum([0, *map(len, chunks)])
     opened = [_open(chunk, _shifted(where, int(begin))) for chunk, begin in zip(chunks, begins, strict=False)]
@@ -135,6 +158,12 @@ def to_ragged(
     _check_type_width(column.type, expected, where)
     parts = [_finish(levels, expected, lossy_cast, nonfinite) for levels in opened]
     return parts[0] if len(parts) == 1 else _concatenated(parts, expected)
+
+
+def first_width(column: pa.Array, *, where: Where) -> int | None:
+    """The numbers in the first step of an Arrow column, whatever they are; None if all of its rows are empty."""
+    widths = _open(column, where).widths
+    return int(widths[0]) if len(widths) else None
 
 
 def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bool, where: Where) -> np.ndarray:
@@ -167,14 +196,6 @@ class _Levels:
         return f"{self.where(row)}, step {step}"
 
 
-def _is_number(type: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(type) or pa.types.is_integer(type))
-
-
-def _is_list(type: pa.DataType) -> bool:
-    return bool(pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type))
-
-
 def _storage_type(type: pa.DataType) -> pa.DataType:
     while isinstance(type, pa.BaseExtensionType):
         # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
@@ -193,12 +214,12 @@ def _storage(array: pa.Array) -> pa.Array:
 def _step_type(type: pa.DataType) -> pa.DataType | None:
     """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
     outer = _storage_type(type)
-    if not _is_list(outer):
+    if not is_list(outer):
         return None
     step = _storage_type(outer.value_type)
-    if _is_number(step):
+    if is_number(step):
         return step
-    return step if _is_list(step) and _is_number(_storage_type(step.value_type)) else None
+    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
 
 
 def _shifted(where: Where, begin: int) -> Where:
@@ -232,7 +253,7 @@ def _open(chunk: pa.Array, where: Where) -> _Levels:
         )
     offsets, steps = _children(rows)
     offsets = offsets.astype(np.int64, copy=False)
-    if _is_number(steps.type):
+    if is_number(steps.type):
         levels = _Levels(offsets, np.broadcast_to(np.int64(1), len(steps)), steps, where)
     else:
         if steps.null_count:

@@ -1,6 +1,7 @@
 """Which files a source is made of, in a fixed order: names, sizes and times, never their content.
 
-Every path goes through `pyarrow.fs`, so buckets work as folders do. What footers say is added by `source.py`.
+Folders and globs of this machine are walked by `walking.py`, those of buckets go through `pyarrow.fs`; which names are
+meant says `matching.py`, for both. What footers say is added by `source.py`.
 """
 
 from __future__ import annotations
@@ -8,51 +9,70 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
 from scanrnn_dist.dataset.files import Files
-from scanrnn_dist.dataset.filesystems import is_uri, resolve
+from scanrnn_dist.dataset.filesystems import is_uri, looking_at, resolve
+from scanrnn_dist.dataset.matching import Pattern, is_marker
+from scanrnn_dist.dataset.tables import check_no_tables, check_not_within_table, tables_among
+from scanrnn_dist.dataset.walking import Entry, Walk
 from scanrnn_dist.errors import ConfigError
 
+_Found = tuple[Files, list[tuple[str, str]], bool]
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-_HIDDEN = (".", "_")  # readers skip such names: .crc files, _SUCCESS, _metadata, _temporary
-_HIDDEN_PART = "(^|/)[._]"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, without partition fields, and where they are; `uri` is None for this machine."""
+    """The files of a source, without partition fields, and where they are.
+
+    Args:
+        filesystem: of all of them.
+        uri: to reach it by; None for this machine.
+        files: in their order.
+        repeated: links to what is among them already, and the real paths of that.
+    """
 
     filesystem: fs.FileSystem
     uri: str | None
     files: Files
+    repeated: list[tuple[str, str]] = field(default_factory=list)
 
 
 def list_source(source: SourceLike) -> Listing:
-    """List the files of a source, as `open_source` takes it.
+    """List the files of a source, as `open_source` takes it; each real file once, however many links lead to it.
 
     Raises:
-        ConfigError: nothing found, a file named twice, or files of several filesystems.
+        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
+            which of them are live.
+        DataError: a link that leads nowhere.
+        StoppedError: something may not be looked at, or its server cannot be reached.
     """
     if not isinstance(source, str | os.PathLike):
         return _list_files([os.fspath(item) for item in source])
     name = os.fspath(source)
-    if not is_uri(name) and glob.has_magic(name) and not os.path.exists(name):
-        return _list_glob(name)
-    return _list_one(name)
+    filesystem, uri, path = resolve(name)
+    pattern = _pattern_of(filesystem, path, name)
+    if pattern is None:
+        files = Files.from_entries(_entries([_info(filesystem, path, name)]), path.rpartition("/")[0])
+        return Listing(filesystem, uri, files)
+    files, repeated, finds_folders = (_walk if uri is None else _select)(filesystem, pattern, name)
+    if not len(files):
+        raise ConfigError(_nothing_in(pattern, name, finds_folders))
+    # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
+    return Listing(filesystem, uri, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
 
 
 def list_again(source: SourceLike, files: Files) -> Files:
     """The files of a source as they are now, once they were `files`; of a list, those that are still there.
 
     Raises:
-        ConfigError: of a file, a folder or a glob nothing is there, or its filesystem cannot be reached.
+        ConfigError: of a file, a folder or a glob nothing is there.
+        DataError, StoppedError: as `list_source`.
     """
     if isinstance(source, str | os.PathLike):
         return list_source(source).files
@@ -69,66 +89,76 @@ def filesystem_of(source: SourceLike) -> fs.FileSystem:
     return resolve(os.fspath(source if isinstance(source, str | os.PathLike) else source[0]))[0]
 
 
-def _list_one(name: str) -> Listing:
-    """A file, or all below a folder."""
-    filesystem, uri, path = resolve(name)
+def pattern_of(source: str) -> Pattern | None:
+    """What a folder or glob means; None for a single file. Raises as `list_source`."""
+    filesystem, _, path = resolve(source)
+    return _pattern_of(filesystem, path, source)
+
+
+def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | None:
     info = _info(filesystem, path, name)
-    if info.type == fs.FileType.File:
-        return Listing(filesystem, uri, Files.from_entries(_entries([info]), path.rpartition("/")[0]))
+    path = path.rstrip("/")
     if info.type == fs.FileType.NotFound:
-        hint = " Globs work on local paths only; name the folder." if glob.has_magic(name) else ""
-        raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{hint}")
-    below = path.rstrip("/")
-    is_local = filesystem.type_name == "local"
-    files = Files.from_entries(_walk(below or "/", name) if is_local else _select(filesystem, path, name), below)
-    hidden = pc.match_substring_regex(pc.utf8_slice_codeunits(files.paths, len(below)), _HIDDEN_PART)
-    # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
-    order = pc.sort_indices(files.paths).to_numpy()
-    order = order[~hidden.to_numpy(zero_copy_only=False)[order]]
-    if not len(order):
-        raise ConfigError(
-            f"No files below the folder {name!r}; expected Parquet files "
-            f"({len(files)} looked at; names that begin with '_' or '.' are skipped)."
+        if not glob.has_magic(path):
+            raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.")
+        pattern = Pattern.of_glob(path)
+        if is_uri(name) and not pattern.base and not path.startswith("/"):
+            raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
+        return pattern
+    if info.type == fs.FileType.File and not _is_folder_too(filesystem, info, name):
+        return None
+    return Pattern.everything_below(path)
+
+
+def _is_folder_too(filesystem: fs.FileSystem, info: fs.FileInfo, name: str) -> bool:
+    """Whether an object is only the empty marker of a folder, with others below it."""
+    if filesystem.type_name == "local" or info.size:
+        return False
+    return bool(_info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name))
+
+
+def _walk(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
+    """What a pattern means on this machine, in any order."""
+    walk = Walk(pattern, name)
+    files = Files.from_entries(walk.entries(), pattern.base)
+    if len(files):
+        check_not_within_table(filesystem, os.path.realpath(pattern.base or "/"))
+        check_no_tables(walk.tables, files.paths)
+    return files, walk.repeated, walk.finds_folders
+
+
+def _select(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
+    """The same in a bucket."""
+    is_deep = len(pattern.parts) > 1 or "**" in pattern.parts
+    found = _info(filesystem, fs.FileSelector(pattern.base, True, is_deep), name)
+    files = Files.from_entries(_matching(found, pattern), pattern.base)
+    if len(files):
+        check_not_within_table(filesystem, pattern.base)
+        check_no_tables(tables_among(info.path for info in found), files.paths)
+    return files, [], False
+
+
+def _matching(found: list[fs.FileInfo], pattern: Pattern) -> Iterator[Entry]:
+    """The files among what a bucket has that a pattern means, without the empty markers of folders."""
+    folders = {info.path for info in found if info.type == fs.FileType.Directory}
+    folder, states = None, pattern.start
+    for path, size_bytes, modified_ns in _entries(found):
+        above, _, name = path.rpartition("/")
+        if above != folder:
+            folder, states = above, pattern.states_of(above[len(pattern.base) :])
+        is_empty_folder = is_marker(path, size_bytes) or (size_bytes == 0 and path in folders)
+        if not is_empty_folder and pattern.ends(pattern.after(states, name)):
+            yield path, size_bytes, modified_ns
+
+
+def _nothing_in(pattern: Pattern, name: str, finds_folders: bool) -> str:
+    if pattern.is_all:
+        return (
+            f"No files below the folder {name!r}; expected Parquet files (names that begin with '_' or '.' are "
+            "skipped)."
         )
-    return Listing(filesystem, uri, files.take(order))
-
-
-def _select(filesystem: fs.FileSystem, path: str, name: str) -> Iterator[tuple[str, int, int | None]]:
-    """Every file below a folder, in any order."""
-    return _entries(_info(filesystem, fs.FileSelector(path, recursive=True), name))
-
-
-def _walk(folder: str, name: str) -> Iterator[tuple[str, int, int | None]]:
-    """The same on this machine; pyarrow's takes 0.5 kB per file, and both a second or so per 300,000."""
-    folders = [folder]
-    try:
-        while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        folders.append(entry.path)
-                    elif entry.is_file():
-                        stat = entry.stat()
-                        yield entry.path.replace(os.sep, "/"), stat.st_size, stat.st_mtime_ns
-    except OSError as error:
-        raise ConfigError(f"{name!r} cannot be looked at: {error}. Check the access rights.") from error
-
-
-def _list_glob(pattern: str) -> Listing:
-    filesystem = fs.LocalFileSystem()
-    pattern = os.path.abspath(os.path.expanduser(pattern)).replace(os.sep, "/")
-    parts = pattern.split("/")
-    base = "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-    matches = [match.replace(os.sep, "/") for match in glob.glob(pattern, recursive=True)]
-    # A pattern that spells such a name out ('data/_old*/x.parquet') means it.
-    spelled = any(part.startswith(_HIDDEN) for part in parts[base.count("/") + 1 :])
-    paths = sorted(
-        {match for match in matches if os.path.isfile(match) and (spelled or not _hidden(match[len(base) :]))}
-    )
-    if not paths:
-        hint = " Below matching folders: add '/**/*.parquet'." if any(map(os.path.isdir, matches)) else ""
-        raise ConfigError(f"No files match the glob {pattern!r} ({len(matches)} matches looked at).{hint}")
-    return Listing(filesystem, None, Files.from_entries(_entries(filesystem.get_file_info(paths)), base))
+    hint = " Below matching folders: add '/**/*.parquet'." if finds_folders else ""
+    return f"No files match the glob {name!r}.{hint}"
 
 
 def _list_files(names: list[str]) -> Listing:
@@ -148,24 +178,19 @@ def _list_files(names: list[str]) -> Listing:
             raise ConfigError(
                 f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list."
             )
-        if path in infos:
+        real = os.path.realpath(path) if uri is None else path
+        if real in infos:
             raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")
-        infos[path] = info
-    base = os.path.commonpath({path.rpartition("/")[0] for path in infos}).replace(os.sep, "/")
+        infos[real] = info
+    base = os.path.commonpath([info.path.rpartition("/")[0] for info in infos.values()]).replace(os.sep, "/")
     return Listing(filesystem, uri, Files.from_entries(_entries(infos.values()), base))
 
 
 def _info(filesystem: fs.FileSystem, path: str | list[str] | fs.FileSelector, name: str) -> Any:
-    try:
+    with looking_at(name, filesystem):
         return filesystem.get_file_info(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{name!r} cannot be looked at: {error}. Check the address and the access rights.") from error
 
 
-def _entries(infos: Iterable[fs.FileInfo]) -> Iterator[tuple[str, int, int | None]]:
+def _entries(infos: Iterable[fs.FileInfo]) -> Iterator[Entry]:
     """Path, size and time of the files among what a filesystem found."""
     return ((info.path, info.size, info.mtime_ns) for info in infos if info.is_file)
-
-
-def _hidden(relative: str) -> bool:
-    return any(part.startswith(_HIDDEN) for part in relative.split("/"))

@@ -11,17 +11,16 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from typing import Any
 
 import pyarrow.compute as pc
-from pyarrow import fs
 
 from scanrnn_dist.dataset.amending import ACCEPTED, amend
 from scanrnn_dist.dataset.damage import damaged_parts, told_damage
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.differing import differing
 from scanrnn_dist.dataset.filesystems import resolve
+from scanrnn_dist.dataset.listing import pattern_of
 from scanrnn_dist.dataset.manifest import ENCODER, JOB, RECORDS, SUCCESS, Manifest
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Changes, Plan, SourceLike, plan_again, plan_job, with_columns
 from scanrnn_dist.dataset.plan_records import hashes_of
@@ -267,19 +266,25 @@ def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
     folders = pc.unique(pc.replace_substring_regex(plan.source.files.paths, "/[^/]*$", "")).to_pylist()
     if any(_is_within(real(folder), resolved) for folder in folders):
         raise ConfigError(f"The destination {destination} holds files of the source; choose another.")
-    for given in [plan.given] if isinstance(plan.given, str) else ():
-        name = resolve(given)[2].rstrip("/")
-        is_folder = filesystem.get_file_info(name).type == fs.FileType.Directory
-        if (is_folder and _is_within(resolved, real(name))) or _matches(f"{resolved}/part-00000.parquet", given):
-            raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
+    pattern = pattern_of(plan.given) if isinstance(plan.given, str) else None
+    if pattern is None:
+        return
+    for named in _between(folders, pattern.base):
+        reached = real(named)  # maybe through a link, behind which the destination has another name
+        if _is_within(resolved, reached):
+            relative = f"{named}{resolved[len(reached.rstrip('/')) :]}"[len(pattern.base) :]
+            if pattern.is_all or pattern.matches(f"{relative}/part-00000.parquet"):
+                raise ConfigError(f"The destination {destination} lies within the source {plan.given}; choose another.")
 
 
-def _matches(path: str, pattern: str) -> bool:
-    """Whether a glob finds a path; with `**`, in which folders may be missing, about."""
-    names, patterns = path.split("/"), pattern.split("/")
-    if "**" in patterns:
-        return fnmatch(path, pattern)
-    return len(names) == len(patterns) and all(map(fnmatch, names, patterns))
+def _between(folders: list[str], base: str) -> set[str]:
+    """These folders, and those in which they lie, from a base on."""
+    found = {base}
+    for folder in folders:
+        while folder not in found and len(folder) > len(base):
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -11,18 +11,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.dataset.files import Files, differences, new_files, unchanged
+from scanrnn_dist.dataset.filesystems import is_uri
 from scanrnn_dist.dataset.layouts import find_sequence_column, fixed_in_features
 from scanrnn_dist.dataset.listing import SourceLike, filesystem_of, list_again
 from scanrnn_dist.dataset.plan_records import Facts, hashes_of, read_records, write_records
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.reader import first_step_features, read_chunks
 from scanrnn_dist.dataset.source import Source, open_source, plan_units
 from scanrnn_dist.dataset.units import Units
 from scanrnn_dist.dataset.writer import FEATURES
-from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 
 ROWS_PER_PART = 65_536
 _CHANGES_TOLD = 5
@@ -121,7 +122,7 @@ class Plan:
         """What differs from the plan now in the names, sizes and times of the source's files."""
         try:
             now = list_again(self.given, self.source.files)
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             return Changes((f"the source cannot be listed again: {error}",), len(self.units), is_listed=False)
         return self.changes_to(now)
 
@@ -136,23 +137,41 @@ class Plan:
         return list(self.changes().told)
 
     def in_features(self) -> int:
-        """Features per step, `D`: from the column's type, or from the first rows."""
-        fixed = fixed_in_features(self.source.schema.field(self.column).type)
-        if fixed is None and not len(self.units):
+        """Features per step, `D`: from the column's type, or from the first step that there is.
+
+        Raises:
+            ConfigError: the source has no rows.
+            LayoutError: all of its sequences are empty.
+        """
+        kind = self.source.schema.field(self.column).type
+        fixed = fixed_in_features(kind)
+        if fixed is not None:
+            return fixed
+        if not len(self.units):
             raise ConfigError("The source has no rows, so the number of features per step is unknown.")
-        return fixed if fixed is not None else self._first_rows(None).in_features
+        # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
+        is_sure = self.units.values > self.units.rows
+        for index in [*np.flatnonzero(is_sure)[:1], *np.flatnonzero(~is_sure)]:
+            features = first_step_features(self.source, self.units[index], self.column)
+            if features is not None:
+                return features
+        raise LayoutError(
+            f"All {self.source.rows:,} sequences of column {self.column!r} are empty, and {kind} does not say how many "
+            "features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
+        )
 
     def mean_steps(self, in_features: int) -> float:
-        """Mean steps of the first rows, some hundred kilobytes of them; 0 without rows."""
-        return float(self._first_rows(in_features).lengths.mean()) if len(self.units) else 0.0
-
-    def _first_rows(self, in_features: int | None) -> Ragged:
+        """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
+        rows = steps = 0
         chunks = read_chunks(
             self.source, self.units, column=self.column, keep=[], in_features=in_features,
             chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
         )  # fmt: skip
         with closing(chunks):
-            return next(chunks).sequences
+            while not steps and (chunk := next(chunks, None)) is not None:
+                rows += len(chunk.sequences)
+                steps += int(chunk.sequences.lengths.sum())
+        return steps / rows if rows else 0.0
 
 
 def plan_job(
@@ -171,7 +190,7 @@ def plan_job(
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, column, keep)
-    column = find_sequence_column(opened.schema, column, where=where)
+    column = find_sequence_column(opened.schema, column, where=where, extensions=opened.extensions)
     keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
     for name in keep:
         if name not in opened.schema.names:
@@ -234,5 +253,5 @@ def _check_readable(source: Source, column: str | None, keep: Sequence[str] | No
 def _absolute(source: SourceLike) -> str | list[str]:
     """The source as it was named, so that it can be found from another folder."""
     if isinstance(source, str | os.PathLike):
-        return str(source) if "://" in str(source) else os.path.abspath(os.path.expanduser(source))
+        return str(source) if is_uri(str(source)) else os.path.abspath(os.path.expanduser(source))
     return [str(_absolute(name)) for name in source]

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.dataset.layouts import Nonfinite, fixed_in_features, to_ragged
+from scanrnn_dist.dataset.layouts import Nonfinite, first_width, fixed_in_features, to_ragged
 from scanrnn_dist.dataset.parquet_file import CheckedFile
 from scanrnn_dist.dataset.source import Source
 from scanrnn_dist.dataset.stages import Stage
@@ -34,6 +35,7 @@ from scanrnn_dist.ragged import Ragged
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
+_PROBE_BYTES = 1 << 18
 _KEPT_BYTES = 8 << 20  # of a batch of columns that are no sequences
 
 
@@ -153,6 +155,26 @@ def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.R
             yield decoder.kept(unit, batch)
     finally:
         parquet.close()
+
+
+def first_step_features(source: Source, unit: Unit, column: str) -> int | None:
+    """Features of the first step in the sequences of a unit; None if all of them are empty.
+
+    Reads no further, and holds some hundred kilobytes. Raises `DataError` as `read_chunks`.
+    """
+    decoder = _Decoder(source, column, (), None, _PROBE_BYTES, True, "propagate", nullcontext)
+    parquet = decoder.open(unit.file.path)
+    try:
+        decoder.check(parquet, unit)
+        first_row = 0
+        for batch in decoder.batches(parquet, unit, decoder.chunk_rows(parquet, unit)):
+            features = first_width(batch.column(column), where=partial(_where_after, unit, first_row))
+            if features is not None:
+                return features
+            first_row += batch.num_rows
+    finally:
+        parquet.close()
+    return None
 
 
 class Prefetched:
@@ -415,6 +437,10 @@ def _where(unit: Unit, row: int) -> str:
     group = bisect_right(ends, row)
     within = row - (ends[group] - unit.group_rows[group])
     return f"{unit.file.path}, row group {unit.row_group_begin + group}, row {within} (row {of_file} of the file)"
+
+
+def _where_after(unit: Unit, first_row: int, row: int) -> str:
+    return _where(unit, first_row + row)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ All of it stands in columns, so that a million files or row groups take tens of 
 
 from __future__ import annotations
 
+import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -20,12 +21,15 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from scanrnn_dist.dataset.column_types import foreign_extension
 from scanrnn_dist.dataset.files import Files, partition_schema
 from scanrnn_dist.dataset.footers import read_footers
 from scanrnn_dist.dataset.listing import SourceLike, list_source
 from scanrnn_dist.dataset.schemas import agreed, check_same, plain
 from scanrnn_dist.dataset.units import Units, running_sums
 from scanrnn_dist.errors import ConfigError, DataError
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,8 @@ class Source:
     """The files of a job in their order, with one schema: that of the files, then the partition fields.
 
     `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
-    `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason.
+    `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason;
+    `extensions` are extension types that are not understood, by their columns, of any file, as read from the footers.
     """
 
     filesystem: fs.FileSystem
@@ -58,7 +63,8 @@ class Source:
     schema: pa.Schema
     rows: int
     row_groups: RowGroups | None = None
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_source(source: SourceLike) -> Source:
@@ -67,15 +73,17 @@ def open_source(source: SourceLike) -> Source:
     Args:
         source: a file, a folder (with everything below it, hive partitions too; names that begin with `_` or `.` are
             skipped), a glob (`**` for any depth), or a list of files. Paths of this machine, or URIs that pyarrow
-            understands (`s3://bucket/folder`; no glob there).
+            understands (`s3://bucket/folder`, `s3://bucket/*/*.parquet`).
 
     Returns:
         The files: those of a folder or glob sorted by path, those of a list in its order.
 
     Raises:
-        ConfigError: nothing found, a file named twice, or files of several filesystems.
-        DataError: a file that is no sound Parquet file, or that has other columns than the first one.
-        StoppedError: a file that could not be reached or read, for a reason that says nothing about its content.
+        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
+            which of them are live.
+        DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
+            leads nowhere.
+        StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
 
     Example:
         >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
@@ -86,8 +94,14 @@ def open_source(source: SourceLike) -> Source:
     """
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
+    if listing.repeated:
+        link, real = listing.repeated[0]
+        logger.warning(
+            "%d links lead to what is there already, and each file is taken once: %s is %s%s.",
+            len(listing.repeated), link, real, ", ..." * (len(listing.repeated) > 1),
+        )  # fmt: skip
     schema: Any = None  # names, types and order are those of the first file
-    read, unreadable = _Footers(), dict[str, str]()
+    read, unreadable, extensions = _Footers(), dict[str, str](), dict[str, str]()
     for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
             reason = footer["error"].rstrip(" .")
@@ -96,6 +110,7 @@ def open_source(source: SourceLike) -> Source:
                 "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
+        extensions |= _extensions(footer["schema"])
         own = plain(footer["schema"], path)
         schema = own if schema is None else schema
         check_same(schema, first, own, path)
@@ -110,7 +125,7 @@ def open_source(source: SourceLike) -> Source:
             )
     files = replace(files, partition_schema=fields)
     schema = pa.schema([*schema, *fields], schema.metadata)
-    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable)
+    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions)
 
 
 def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
@@ -204,3 +219,8 @@ class _Footers:
 
 def _paths(files: Files) -> Iterator[str]:
     return (path.as_py() for path in files.paths)
+
+
+def _extensions(schema: pa.Schema) -> dict[str, str]:
+    found = ((field.name, foreign_extension(field)) for field in schema)
+    return {name: extension for name, extension in found if extension is not None}

@@ -40,6 +40,32 @@ def test_partition_values_are_those_of_the_folders() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("folders", "values"),
+    [
+        (["01234", "1234", "00501"], ["01234", "1234", "00501"]),
+        (["7", "-0"], ["7", "-0"]),
+        (["0x10", "16"], ["0x10", "16"]),
+        (["1", "%30%31"], ["1", "01"]),
+        (["1", "__HIVE_DEFAULT_PARTITION__", "02"], ["1", None, "02"]),
+        (["1", "+1", "1_0", "nan"], ["1", "+1", "1_0", "nan"]),
+        (["3", "-5", "0", "2147483647", "__HIVE_DEFAULT_PARTITION__", "%34"], [3, -5, 0, 2147483647, None, 4]),
+        (["2147483648", "1"], ["2147483648", "1"]),
+    ],
+    ids=str,
+)
+def test_a_key_is_a_number_only_where_all_its_values_are_printed_as_they_are_spelled(
+    folders: list[str], values: list[object]
+) -> None:
+    paths = pa.array([f"/in/zip={folder}/n={number}/a" for number, folder in enumerate(folders)], pa.large_string())
+    files = Files(paths, np.zeros(len(folders), np.int64), np.zeros(len(folders), np.int64), "/in")
+    fields = partition_schema(fs.LocalFileSystem(), files)
+    assert fields.field("n").type == pa.int32()
+    read = Files(paths, files.sizes_bytes, files.modified_ns, "/in", fields)
+    assert [dict(file.partitions)["zip"] for file in read] == values
+    assert fields.field("zip").type == (pa.int32() if isinstance(values[0], int) else pa.string())
+
+
 def test_folders_that_are_no_partitions_are_refused() -> None:
     paths = pa.array(["/in/p=%ff/a"], pa.large_string())
     with pytest.raises(DataError, match="cannot be understood"):

@@ -78,7 +78,7 @@ def test_what_stands_outside_a_slice_is_not_looked_at() -> None:
     assert rows_of(to_ragged(array[2:3], where=where)) == [[[2], [3]]]
 
 
-def test_extension_types_count_as_their_storage() -> None:
+def test_a_tensor_of_one_axis_is_a_step() -> None:
     tensor = pa.fixed_shape_tensor(pa.float32(), [2])
     steps = pa.ExtensionArray.from_storage(tensor, pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.float32(), 2)))
     array = pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), steps)
@@ -86,10 +86,92 @@ def test_extension_types_count_as_their_storage() -> None:
     assert rows_of(to_ragged(array[1:], where=where)) == [[[3, 4], [5, 6]]]
 
 
+class Foreign(pa.ExtensionType):
+    """A type that nobody registered: what it means only its owner knows."""
+
+    def __init__(self, storage: pa.DataType) -> None:
+        super().__init__(storage, "somebody.tensor")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"[5, 3]"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> Foreign:
+        return cls(storage)
+
+
+def marked(type: pa.DataType, name: str) -> pa.Field:
+    """A field as Parquet gives it back where nobody registered the extension type."""
+    return pa.field("seq", type, metadata={"ARROW:extension:name": name, "ARROW:extension:metadata": "[5, 3]"})
+
+
+INNER = pa.list_(pa.float32())
+NESTED = pa.list_(INNER)
+FOREIGN_FIELDS = [
+    marked(pa.large_list(pa.float32()), "ray.data.arrow_tensor_v2"),
+    marked(pa.list_(pa.float32(), 6), "daft.super_extension"),
+    pa.field("seq", pa.list_(marked(INNER, "somebody.tensor"))),
+    pa.field("seq", pa.list_(pa.list_(marked(pa.float32(), "somebody.half")))),
+    pa.field("seq", Foreign(NESTED)),
+    pa.field("seq", pa.list_(Foreign(INNER))),
+    pa.field("seq", pa.list_(pa.list_(pa.bool8()))),
+    pa.field("seq", pa.list_(pa.opaque(INNER, "tensor", "somebody"))),
+    pa.field("seq", pa.fixed_shape_tensor(pa.float32(), [2, 3], permutation=[1, 0])),
+    pa.field("seq", pa.list_(pa.fixed_shape_tensor(pa.float32(), [2, 3]))),
+]
+
+
+@pytest.mark.parametrize("field", FOREIGN_FIELDS, ids=str)
+def test_an_extension_type_that_nobody_understands_is_refused_at_every_level(field: pa.Field) -> None:
+    with pytest.raises(LayoutError, match=r"extension type '[a-z_.0-9]*', which is not understood.*docs/data.md"):
+        find_sequence_column(pa.schema([field]), "seq", where="a.parquet")
+
+
+@pytest.mark.parametrize("field", FOREIGN_FIELDS[2:], ids=str)
+def test_arrays_of_extension_types_are_refused_too(field: pa.Field) -> None:
+    with pytest.raises(LayoutError, match=r"row 0: the column is .* which is not understood"):
+        to_ragged(pa.nulls(0, field.type), in_features=2, where=where)
+
+
+@pytest.mark.parametrize("name", ["awkward", "datasets.features.features.Array2DExtensionType"])
+def test_extension_types_whose_storage_is_the_sequence_are_taken(name: str) -> None:
+    schema = pa.schema([marked(pa.list_(marked(INNER, name)), name)])
+    assert find_sequence_column(schema, None, where="a.parquet") == "seq"
+
+
+def test_a_foreign_column_beside_a_list_is_not_passed_over() -> None:
+    schema = pa.schema([FOREIGN_FIELDS[0], ("label", INNER)])
+    with pytest.raises(LayoutError, match="2 columns of lists"):
+        find_sequence_column(schema, None, where="a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("type", "shown", "hint"),
+    [
+        (pa.list_(pa.struct([("x", pa.float32())])), "struct<x: float>", "Make a list of the fields of each step"),
+        (pa.struct([("x", INNER)]), "struct<x: list<", "Make one list of its fields, step by step"),
+        (pa.list_(pa.decimal128(9, 2)), "decimal128", "Make numbers of each decimal128"),
+        (pa.list_(pa.list_(pa.string())), "string", "Make numbers of each string"),
+        (pa.list_(NESTED), "list<element: list", "Make one list of the numbers of each step"),
+        (pa.string(), "string", "Make lists of numbers of it"),
+        (pa.decimal128(9, 2), "decimal128", "Group the events"),
+    ],
+    ids=str,
+)
+def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataType, shown: str, hint: str) -> None:
+    schema = pa.schema([("id", pa.int64()), ("points", type)])
+    for column, way in (("points", hint), (None, "Group the events")):
+        with pytest.raises(LayoutError) as caught:
+            find_sequence_column(schema, column, where="a.parquet")
+        text = str(caught.value)
+        assert shown.replace("element", "item") in text.replace("element", "item") and way in text
+        assert "docs/data.md, 'Recipes'" in text and "\n" not in text
+
+
 def test_a_flat_tensor_of_two_axes_does_not_pass_for_one_feature() -> None:
     type = pa.fixed_shape_tensor(pa.float32(), [2, 3])
     array = pa.ExtensionArray.from_storage(type, pa.array([[1.0] * 6], pa.list_(pa.float32(), 6)))
-    with pytest.raises(LayoutError, match="expected a list of float"):
+    with pytest.raises(LayoutError, match=r"extension type 'arrow.fixed_shape_tensor', which is not understood"):
         to_ragged(array, where=where)
 
 
@@ -178,8 +260,8 @@ def test_the_sequence_column_is_never_guessed() -> None:
     with pytest.raises(LayoutError) as caught:
         find_sequence_column(one, "id", where="a.parquet")
     assert str(caught.value) == (
-        "column 'id' of a.parquet is int64; expected a list of float. "
-        "Choose another with --column (lists found: 'seq')."
+        "column 'id' of a.parquet is int64; expected a list of float. One event per row? Group the events into a list "
+        "per sequence (docs/data.md, 'Recipes'), or choose another with --column (lists found: 'seq')."
     )
     with pytest.raises(LayoutError, match="no column 'nope'"):
         find_sequence_column(one, "nope", where="a.parquet")

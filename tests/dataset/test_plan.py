@@ -11,9 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scanrnn_dist.dataset import plan as plan_module
 from scanrnn_dist.dataset import source as source_module
 from scanrnn_dist.dataset.plan import Plan, plan_job
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.dataset.reader import first_step_features, read_chunks
+from scanrnn_dist.dataset.source import Source
+from scanrnn_dist.dataset.units import Unit
+from scanrnn_dist.errors import ConfigError, LayoutError
 
 
 @pytest.fixture
@@ -91,3 +95,74 @@ def test_the_first_changes_are_told_and_how_many_more(tmp_path: Path) -> None:
     for number in range(9):
         shutil.copy(tmp_path / "a.parquet", tmp_path / f"b{number}.parquet")
     assert plan.source_changes() == [*(f"{tmp_path}/b{number}.parquet is new" for number in range(5)), "and 4 more"]
+
+
+NESTED = pa.list_(pa.list_(pa.float32()))
+
+
+def write_sequences(path: Path, sequences: list[Any], row_group_size: int = 100_000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"seq": pa.array(sequences, NESTED), "id": pa.array(range(len(sequences)), pa.int64())})
+    pq.write_table(table, path, row_group_size=row_group_size)
+
+
+@pytest.mark.parametrize("last", [[[1.0, 2.0]], [[1.0]]], ids=["two features", "one"])
+def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: list[list[float]]) -> None:
+    write_sequences(tmp_path / "day1.parquet", [[], []])
+    write_sequences(tmp_path / "day2.parquet", [])
+    write_sequences(tmp_path / "day3.parquet", [[]] * 70_000 + [last])
+    plan = plan_job(tmp_path)
+    assert plan.in_features() == len(last[0])
+    assert plan.mean_steps(plan.in_features()) == pytest.approx(1 / plan.source.rows, rel=0.1)
+    assert Plan.from_records(plan.to_records()).in_features() == len(last[0])
+
+
+def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        write_sequences(tmp_path / f"{number}.parquet", [[[1.0, 2.0]] if number == 3 else []] * 2)
+    looked_at = []
+
+    def noting(source: Source, unit: Unit, column: str) -> int | None:
+        looked_at.append(unit.index)
+        return first_step_features(source, unit, column)
+
+    monkeypatch.setattr(plan_module, "first_step_features", noting)
+    assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]
+
+
+def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "a.parquet", [[], [], []], row_group_size=1)
+    write_sequences(tmp_path / "b.parquet", [[]])
+    plan = plan_job(tmp_path)
+    with pytest.raises(LayoutError, match=r"All 4 sequences of column 'seq' are empty.*--encoder"):
+        plan.in_features()
+    assert plan.mean_steps(2) == 0
+    write_sequences(tmp_path / "none/a.parquet", [])
+    with pytest.raises(ConfigError, match="no rows"):
+        plan_job(tmp_path / "none").in_features()
+
+
+def test_text_keys_are_read_back_as_text(tmp_path: Path) -> None:
+    for key in ("00501", "1234", "01234"):
+        write(tmp_path / f"zip={key}/a.parquet")
+    plan = plan_job(tmp_path)
+    read = Plan.from_records(plan.to_records())
+    assert [dict(file.partitions)["zip"] for file in read.source.files] == ["00501", "01234", "1234"]
+    assert rows_of(read) == rows_of(plan) and read.kept_schema.field("zip").type == pa.string()
+
+
+def test_a_link_that_leads_nowhere_now_is_a_change(folder: Path) -> None:
+    plan = plan_job(folder)
+    (folder / "p=1/d.parquet").symlink_to("nowhere")
+    (told,) = plan.source_changes()
+    assert "d.parquet is a link that leads nowhere" in told
+
+
+def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32())
+    for name, metadata in (("a", None), ("b", {"ARROW:extension:name": "ray.data.arrow_tensor_v2"})):
+        fields = [pa.field("seq", kind, metadata=metadata), pa.field("other", kind)]
+        pq.write_table(pa.table([pa.array([[1.0]], kind)] * 2, pa.schema(fields)), tmp_path / f"{name}.parquet")
+    with pytest.raises(LayoutError, match=r"'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
+        plan_job(tmp_path, column="seq")
+    assert plan_job(tmp_path, column="other").keep == ("seq",)

@@ -16,6 +16,9 @@ from s3_server import S3Server, refused_uri
 
 from scanrnn_dist.dataset import filesystems
 from scanrnn_dist.dataset.filesystems import open_input_file, resolve
+from scanrnn_dist.dataset.listing import list_again, list_source
+from scanrnn_dist.dataset.opening import check_apart
+from scanrnn_dist.dataset.plan import plan_job
 from scanrnn_dist.dataset.reader import read_chunks
 from scanrnn_dist.dataset.source import Source, open_source, plan_units
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -115,6 +118,59 @@ def test_a_file_and_a_list_are_read_as_a_folder_is(folder: Path, uri: str, s3: S
     assert all(item.modified_ns for item in both.files)
 
 
+GLOBS = ["*/*.parquet", "**", "**/*.parquet", "split=[a-t]*/*", "split=test/*.parquet", "**/_old/*", "split=*/**/a.*"]
+
+
+@pytest.mark.parametrize("pattern", GLOBS)
+def test_globs_find_in_a_bucket_what_they_find_in_a_folder(folder: Path, uri: str, s3: S3Server, pattern: str) -> None:
+    for name in ("_old/a.parquet", "split=test/.x.parquet", "split=test/deep/a.parquet", "b.parquet"):
+        content = (folder / "split=test/a.parquet").read_bytes()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        s3.put("bucket", f"data/{name}", content)
+    local, remote = list_source(f"{folder}/{pattern}"), list_source(s3.uri(f"bucket/data/{pattern}"))
+    assert [file.path for file in remote.files] == [
+        file.path.replace(str(folder), "bucket/data") for file in local.files
+    ]
+    assert remote.files.partition_base == local.files.partition_base.replace(str(folder), "bucket/data")
+    assert len(remote.files) and list(list_again(s3.uri(f"bucket/data/{pattern}"), remote.files)) == list(remote.files)
+
+
+def test_rows_of_a_glob_in_a_bucket_are_read_and_nothing_found_is_said(folder: Path, uri: str, s3: S3Server) -> None:
+    pattern = s3.uri("bucket/data/*/*.parquet")
+    assert read(open_source(pattern)) == read(open_source(folder))
+    plan = plan_job(pattern)
+    assert plan.source_changes() == []
+    with pytest.raises(ConfigError, match="lies within the source"):
+        check_apart(plan, s3.uri("bucket/data/out"))
+    check_apart(plan, s3.uri("bucket/out"))
+    with pytest.raises(ConfigError, match="No files match the glob"):
+        list_source(s3.uri("bucket/data/*/*.csv"))
+    with pytest.raises(ConfigError, match="expected a glob below one bucket"):
+        list_source(s3.uri("buck*/data/*"))
+
+
+def test_markers_of_folders_are_skipped(folder: Path, uri: str, s3: S3Server) -> None:
+    before = list(list_source(uri).files)
+    for key in ("data_$folder$", "data/", "data", "data/split=test_$folder$", "data/split=test/", "data/split=test",
+                "data/empty_$folder$"):  # fmt: skip
+        s3.put("bucket", key, b"")
+    assert list(list_source(uri).files) == before
+    assert list(list_source(s3.uri("bucket/data/*/*")).files) == before
+    assert [file.path for file in list_source(s3.uri("bucket/data/**")).files] == [file.path for file in before]
+    s3.put("bucket", "data/split=test/empty.parquet", b"")  # no marker: a file that lost its content
+    assert len(list_source(uri).files) == len(before) + 1
+
+
+@pytest.mark.parametrize("key", ["_delta_log/0.json", ".hoodie/hoodie.properties", "metadata/v1.metadata.json"])
+def test_tables_in_a_bucket_are_refused(uri: str, s3: S3Server, key: str) -> None:
+    s3.put("bucket", f"data/{key}", b"{}")
+    for name in ("bucket/data", "bucket", "bucket/data/split=test", "bucket/data/*/*.parquet", "bucket/**/*.parquet"):
+        with pytest.raises(ConfigError, match=r"bucket/data is a table of (Delta Lake|Hudi|Iceberg).*live"):
+            list_source(s3.uri(name))
+    assert len(list_source([s3.uri("bucket/data/split=test/a.parquet")]).files) == 1
+
+
 def test_a_uri_keeps_its_options(s3: S3Server) -> None:
     uri = s3.uri("bucket/a", allow_bucket_creation="true")
     options = resolve(uri)[0].__reduce__()[1][0]
@@ -138,7 +194,7 @@ def test_what_is_not_there_is_named(s3: S3Server, name: str) -> None:
 
 def test_no_access_is_an_error_at_once(uri: str, s3: S3Server) -> None:
     s3.inject("refuse", status=403)
-    with pytest.raises(ConfigError, match=r"cannot be looked at: .*ACCESS_DENIED.*access rights"):
+    with pytest.raises(StoppedError, match=r"cannot be looked at: .*ACCESS_DENIED.*access rights"):
         open_source(uri)
     assert s3.count() == 1
 
@@ -152,7 +208,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_is_gone_is_named(folder: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"'s3://bucket/data.*' cannot be looked at: .*NETWORK_CONNECTION"):
+    with pytest.raises(StoppedError, match=r"'s3://bucket/data.*' cannot be looked at: .*NETWORK_CONNECTION"):
         open_source(refused_uri("bucket/data"))
     assert time.monotonic() - began < 20, "not a measurement: it must end"
 
