@@ -28,7 +28,7 @@ from scanrnn_dist.dataset.damage import (
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.kept_columns import compare_kept
 from scanrnn_dist.dataset.layouts import fixed_lists
-from scanrnn_dist.dataset.manifest import ENCODER, Manifest, part_name
+from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing
@@ -148,7 +148,9 @@ def _repair(destination: str | os.PathLike[str], manifest: Manifest, given: Enco
         parts, _ = recorded_parts(manifest, job, plan)
     surplus = [name for name in surplus_files(manifest, plan) if PART.fullmatch(name)]
     wrong = sorted([*wrong_parts(manifest, parts, plan), *surplus])
-    if manifest.is_complete and (wrong or damaged_parts(manifest)):
+    # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
+    is_half_repaired = not manifest.is_complete and store.exists(PARTS)
+    if is_half_repaired or (manifest.is_complete and (wrong or damaged_parts(manifest))):
         resume(destination, _encoder_of(manifest, job, given), discard=wrong)
     elif wrong:
         with replacing(manifest) as lock:

@@ -19,6 +19,7 @@ from sources import D, H, encoder_of, entries, featurize, random_rows, write_sou
 
 from scanrnn_dist import job
 from scanrnn_dist.cli import run as scanrnn
+from scanrnn_dist.dataset import store
 from scanrnn_dist.dataset.attempt import Sharing
 from scanrnn_dist.dataset.manifest import PARTS, RESTART, SUCCESS
 from scanrnn_dist.dataset.status import read_status
@@ -151,6 +152,30 @@ def test_repair_makes_again_what_is_missing_cut_or_changed_in_place_and_removes_
     assert parts_of(out) == parts_of(finished / "out")
     changed = {name for name, inode in identities(out).items() if before.get(name) != inode}
     assert changed == set(names[:3])
+
+
+def test_a_repair_that_dies_goes_on_when_it_is_called_again(
+    finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    damage(out)
+    flip_a_bit(out / "part-00002.parquet")
+    for step in (("delete", "part-00002.parquet"), ("sync", "part-00002.parquet"), ("rename", SUCCESS)):
+
+        def dies(kind: str, name: str, step: tuple[str, str] = step) -> None:
+            if (kind, name) == step:
+                raise Died
+
+        with monkeypatch.context() as patched, pytest.raises(Died):
+            patched.setattr(store, "step", dies)
+            verify(out, repair=True)
+        for lock in (out / "_scanrnn/workers").glob("*.json"):
+            lock.unlink()  # of one who died; this process lives
+        assert not (out / SUCCESS).exists()
+    assert verify(out, repair=True).is_complete
+    assert parts_of(out) == parts_of(finished / "out")
 
 
 def test_a_surplus_part_alone_is_removed_and_nothing_is_made_again(finished: Path, out: Path) -> None:
