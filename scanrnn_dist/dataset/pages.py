@@ -3,7 +3,7 @@
 A page's checksum does not cover its header: a flipped bit there loses values or whole pages, and pyarrow says nothing.
 So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead exactly to its end, their
 counts add up to the footer's, their encodings be among the footer's, and what a page says of its own size be possible.
-No byte is read twice: `PageFile` stands between the file and pyarrow and looks at what is read. Measured with
+Only dictionaries of strings are read twice, as their strings are counted: `PageFile` stands between the file and pyarrow and looks at what is read. Measured with
 `python benchmarks/page_headers.py`; the figures stand in docs/data.md.
 Not covered: what stands in a page, which is for its checksum, if it has one; indexes and Bloom filters, which nobody
 here reads.
@@ -11,11 +11,14 @@ here reads.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any
 
-from scanrnn_dist.dataset.parquet_footer import Chunk, Footer, Leaf
+import pyarrow as pa
+
+from scanrnn_dist.dataset.parquet_footer import BYTE_ARRAY, Chunk, Footer, Leaf
 from scanrnn_dist.dataset.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
 from scanrnn_dist.errors import DataError
 
@@ -26,8 +29,12 @@ _VALUES, _ENCODING = key(1, I32), key(2, I32)
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _RLE_DICTIONARY = 0, 2, 3, 4, 8
 _EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
 """The most bytes that one compressed byte becomes, by codec: none, Snappy, gzip, LZ4; of others it has no bound."""
+_CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_LENGTH = struct.Struct("<I").unpack_from
 _HEADER_BYTES = 1 << 13  # of one read for a header alone; most take 20 to 100
-_MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
+_MAX_CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_LENGTH = struct.Struct("<I").unpack_from
+_HEADER_BYTES = 1 << 24  # as pyarrow has it
 
 
 class PageWalk:
@@ -46,6 +53,7 @@ class PageWalk:
         self._chunk, self._leaf, self._where = chunk, leaf, where
         self._values = 0
         self.position = chunk.begin  # of the next header
+        self.dictionary: tuple[int, int, int, int] | None = None  # to be counted: begin, bytes, decompressed, entries
 
     @property
     def is_done(self) -> bool:
@@ -91,16 +99,37 @@ class PageWalk:
         if most is not None and size > most * compressed + 64:
             raise ValueError(f"{compressed} bytes cannot become {size} by codec {self._chunk.codec}")
         if kind == _DICTIONARY:
-            self._dictionary(own)
+            self._dictionary(own, end - compressed, compressed, size)
         elif kind != _INDEX:
             self._data(kind, own, size, compressed)
         self.position = end
 
-    def _dictionary(self, own: Fields) -> None:
+    def check_dictionary(self, data: Any) -> None:
+        """Count the strings of the dictionary, given its bytes: with too few, pyarrow reads beyond their end."""
+        assert self.dictionary is not None
+        (_, _, size, entries), self.dictionary = self.dictionary, None
+        codec = _CODECS[self._chunk.codec]
+        try:
+            content = memoryview(pa.Codec(codec).decompress(data, size) if codec else data)
+        except (pa.ArrowException, OSError, ValueError):
+            return  # pyarrow says so too, once it reads it
+        position = found = 0
+        while position + 4 <= size:
+            position += 4 + _LENGTH(content, position)[0]
+            found += 1
+        if found != entries or position != size:
+            raise self._error(f"before it stands a dictionary of {found} strings that promises {entries}")
+
+    def _dictionary(self, own: Fields, begin: int, compressed: int, size: int) -> None:
         if self.position != self._chunk.begin:
             raise ValueError("it is a dictionary and not the column's first page")
-        if own.get(_ENCODING) not in (_PLAIN, _PLAIN_DICTIONARY) or own.get(_VALUES, -1) < 0:
-            raise ValueError(f"it is a dictionary of {own.get(_VALUES)} values in encoding {own.get(_ENCODING)}")
+        entries, width = own.get(_VALUES, -1), self._leaf.width
+        if own.get(_ENCODING) not in (_PLAIN, _PLAIN_DICTIONARY) or entries < 0:
+            raise ValueError(f"it is a dictionary of {entries} values in encoding {own.get(_ENCODING)}")
+        if width and size != entries * width:
+            raise ValueError(f"a dictionary of {entries} values of {width} bytes cannot take {size} bytes")
+        if self._leaf.type == BYTE_ARRAY and self._chunk.codec in _CODECS:
+            self.dictionary = begin, compressed, size, entries
 
     def _data(self, kind: int, own: Fields, size: int, compressed: int) -> None:
         chunk, values = self._chunk, own.get(_VALUES, -1)
@@ -183,6 +212,7 @@ class PageFile:
                 walk = self._walks[group, leaf]
                 while not walk.is_done:
                     self._look(walk)
+                    self._check_dictionary(walk)
                 walk.check_end()
 
     def _walk(self, walk: PageWalk, begin: int, data: memoryview) -> None:
@@ -190,6 +220,7 @@ class PageFile:
         while not walk.is_done and walk.position < begin + len(data):
             if walk.position < begin or not walk.feed(begin, data):
                 self._look(walk)
+            self._check_dictionary(walk)
 
     def _look(self, walk: PageWalk) -> None:
         size = _HEADER_BYTES
@@ -203,6 +234,13 @@ class PageFile:
             if len(data) < size:
                 raise DataError(f"{self._path} ended within a page's header while it was read. Open the source anew.")
             size *= 8
+
+    def _check_dictionary(self, walk: PageWalk) -> None:
+        """Read a dictionary of strings once more, as it may lie across several reads."""
+        if walk.dictionary is not None:
+            begin, size = walk.dictionary[:2]
+            self._file.seek(begin)
+            walk.check_dictionary(self._file.read(size))
 
     def _where(self, group: int, leaf: int) -> str:
         path = b".".join(self._footer.leaves[leaf].path).decode(errors="replace")
