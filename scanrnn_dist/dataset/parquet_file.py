@@ -80,9 +80,7 @@ class CheckedFile:
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
-    def iter_batches(
-        self, rows: int, *, row_groups: Sequence[int], columns: Sequence[str]
-    ) -> Iterator[pa.RecordBatch]:
+    def iter_batches(self, rows: int, *, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows of these row groups, with these columns (and maybe more)."""
         # Not Dataset.to_batches: it reads ahead without bound.
         options = {"row_groups": list(row_groups), "use_threads": False}

@@ -55,7 +55,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 def rows_of(path: Path) -> tuple[list[Any], pa.Table]:
     """The sequences and the kept columns, as a job would get them."""
-    plan = plan_job(path)
+    plan = plan_job(path, column="seq")
     chunks = read_chunks(
         plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=2, lossy_cast=True, chunk_bytes=400
     )

@@ -145,9 +145,7 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
     """A child that aborts at one path: the others are read all the same."""
     script = folder / "child.py"
     text = Path(footers.__file__).read_text(encoding="utf-8")
-    script.write_text(
-        text.replace(IMPORT, IMPORT + ABORT, 1)
-    )
+    script.write_text(text.replace(IMPORT, IMPORT + ABORT, 1))
     monkeypatch.setattr(footers, "__file__", str(script))
     child = footers._Child(None)
     monkeypatch.setattr(footers, "_local_child", lambda: child)
