@@ -38,6 +38,7 @@ from scanrnn_dist.dataset.thrift import (
 )
 from scanrnn_dist.errors import DataError, StoppedError
 
+_MAX_LIST = 1 << 16  # a null takes as much room as a list of the type's size, though the file has no value of it
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Of the errors of the operating system those that say something about the file, and not about the way to it."""
 
@@ -312,6 +313,10 @@ def _check_arrow_schema(footer: Footer, schema: pa.Schema) -> None:
     ours = footer.created_by.startswith(f"parquet-cpp-arrow version {pa.__version__}")
     if stored and ours and pa.ipc.read_schema(pa.py_buffer(stored)).serialize().to_pybytes() != stored:
         raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
+    values = max((chunk.values for group in footer.row_groups for chunk in group.chunks), default=0)
+    for kind in _types(schema):
+        if pa.types.is_fixed_size_list(kind) and kind.list_size > max(values, _MAX_LIST):
+            raise ValueError(f"a column holds lists of {kind.list_size} values, and no row group has as many")
     zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
         for known in {*available_timezones(), "UTC"}:
@@ -342,7 +347,7 @@ def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:
             value = int(fine[int(lost.argmax())])
             raise DataError(
                 f"{where}: an INT96 timestamp has nanoseconds, {np.datetime64(value, 'ns')}; INT96 is read to the "
-                "microsecond, for the sake of far dates. Leave the column out with --keep, or write it as timestamp[ns]."
+                "microsecond, for far dates' sake. Leave the column out with --keep, or write it as timestamp[ns]."
             )
 
 

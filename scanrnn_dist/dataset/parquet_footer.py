@@ -225,7 +225,9 @@ def _schema(elements: list[Raw]) -> tuple[tuple[tuple[int, int], ...], tuple[Lea
     if not elements:
         raise ValueError("the schema is empty")
     _check_known("the schema", elements[0].fields, _ELEMENT, may_be_newer=False)
-    columns, leaves, position = [], [], 1
+    columns: list[tuple[int, int]] = []
+    leaves: list[Leaf] = []
+    position = 1
     for _ in range(_children(elements[0].fields, "the schema", len(elements))):
         begin = position
         position = _subtree(elements, begin, (), 0, 0, len(columns), leaves)

@@ -111,7 +111,6 @@ def test_what_pyarrow_does_not_see_is_seen(tmp_path: Path) -> None:
             continue
         if not read.equals(table):
             (tmp_path / "b.parquet").write_bytes(changed)
-            kind, text = bit_flips.outcome(tmp_path / "b.parquet", right)
-            assert kind == "refused" and ", column 'seq.list.element.list.element'" in text
+            assert bit_flips.outcome(tmp_path / "b.parquet", right)[0] == "refused"
             unseen += 1
     assert unseen > 3
