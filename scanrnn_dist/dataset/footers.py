@@ -2,8 +2,8 @@
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
 instead. What they say is held against the file and itself (`parquet_footer.py`) before pyarrow sees it. One child reads
-all footers of a source, one after the other, so that a dead child names its file. It runs this file as a script, imports
-nothing heavier than pyarrow (0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
+all footers of a source, one after the other, so that a dead child names its file. It runs this file as a script,
+imports nothing heavier than pyarrow (0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
 answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of

@@ -320,7 +320,7 @@ def _row_group(raw: Raw, index: int, leaves: tuple[Leaf, ...], footer_begin: int
         for leaf, chunk in zip(leaves, chunks, strict=True)
     )
     for leaf, chunk in zip(leaves, own, strict=True):
-        if not 4 <= chunk.begin <= chunk.end <= footer_begin:
+        if not 4 <= chunk.begin <= chunk.data_begin <= chunk.end <= footer_begin:
             raise ValueError(
                 f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what} stands at bytes {chunk.begin} to "
                 f"{chunk.end}, outside the pages of the file, bytes 4 to {footer_begin}"
