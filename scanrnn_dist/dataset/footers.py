@@ -1,15 +1,15 @@
 """Parquet footers, read in a child process that may die.
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
-instead. What they say is held against the file and itself (`parquet_footer.py`) before pyarrow sees it. One child reads all footers of a source, one after
-the other, so that a dead child names its file. It runs this file as a script, imports nothing heavier than pyarrow
-(0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
+instead. What they say is held against the file and itself (`parquet_footer.py`) before pyarrow sees it. One child reads
+all footers of a source, one after the other, so that a dead child names its file. It runs this file as a script,
+imports nothing heavier than pyarrow (0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
 answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of
 each row group]}, "unreadable": {column: reason}}`, the values for columns of lists alone, or `{"error": ...}`, or
 `{"stopped": ...}` if the file could not be reached, which says nothing about it.
-Not covered: the data pages, which `reader.py` checks while it reads; and a footer that makes the child hang.
+Not covered: the data pages, which `reader.py` checks while it reads. A footer that takes `WORK_SECONDS` ends the child.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from scanrnn_dist.dataset.parquet_footer import Footer
 from scanrnn_dist.errors import StoppedError
 
 IDLE_SECONDS = 60
+WORK_SECONDS = 240
+"""Of one footer: a damaged one can make pyarrow go on for ever. A bucket's retries take less."""
 
 
 def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
@@ -46,9 +48,9 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
     Yields:
         Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...), "values": {column:
         (values, ...)}, "unreadable": {column: reason}}` or `{"error": str}`, one line. The schema lacks the columns
-        that pyarrow cannot give, which are the unreadable ones. Values are those of each row group in the columns of lists, the greatest
-        number of a column's leaves; a null or an empty list counts one. After a file that ended the child, whose error
-        says so, a new child goes on with the next one.
+        that pyarrow cannot give, which are the unreadable ones. Values are those of each row group in the columns of
+        lists, the greatest number of a column's leaves; a null or an empty list counts one. After
+        a file that ended the child, whose error says so, a new child goes on with the next one.
 
     Raises:
         StoppedError: a file could not be reached or read, for a reason that says nothing about its content.
@@ -189,13 +191,13 @@ def _answer(filesystem: Any, path: str) -> dict[str, Any]:
 
 
 def _next_line() -> str:
-    """The next request, or nothing once the pipe is closed; waiting for too long ends the process."""
+    """The next request, or nothing once the pipe is closed; waiting for too long, or working, ends the process."""
     can_expire = hasattr(signal, "alarm")
     if can_expire:
         signal.alarm(IDLE_SECONDS)
     line = sys.stdin.readline()
     if can_expire:
-        signal.alarm(0)
+        signal.alarm(WORK_SECONDS)
     return line
 
 

@@ -1,21 +1,24 @@
 """The headers of Parquet's pages, held against the footer while the bytes pass on their way to the decoder.
 
 A page's checksum does not cover its header: a flipped bit there loses values or whole pages, and pyarrow says nothing.
-So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead exactly to its end, their
-counts add up to the footer's, their encodings be among the footer's, and what a page says of its own size be possible.
-No byte is read twice: `PageFile` stands between the file and pyarrow and looks at what is read. Measured with
-`python benchmarks/page_headers.py`; the figures stand in docs/data.md.
+So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead to its end, their
+counts add up to the footer's, their encodings be among the footer's, and what a page says of its size be possible.
+`PageFile` stands between the file and pyarrow and looks at what is read; only dictionaries of strings are read twice,
+as their strings are counted, and so are levels of pages of the second version. What it costs stands in docs/data.md.
 Not covered: what stands in a page, which is for its checksum, if it has one; indexes and Bloom filters, which nobody
 here reads.
 """
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from scanrnn_dist.dataset.parquet_footer import Chunk, Footer, Leaf
+import pyarrow as pa
+
+from scanrnn_dist.dataset.parquet_footer import BYTE_ARRAY, Chunk, Footer, Leaf
 from scanrnn_dist.dataset.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
 from scanrnn_dist.errors import DataError
 
@@ -26,6 +29,8 @@ _VALUES, _ENCODING = key(1, I32), key(2, I32)
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _RLE_DICTIONARY = 0, 2, 3, 4, 8
 _EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
 """The most bytes that one compressed byte becomes, by codec: none, Snappy, gzip, LZ4; of others it has no bound."""
+_CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_LENGTH = struct.Struct("<I").unpack_from
 _HEADER_BYTES = 1 << 13  # of one read for a header alone; most take 20 to 100
 _MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
 
@@ -46,6 +51,8 @@ class PageWalk:
         self._chunk, self._leaf, self._where = chunk, leaf, where
         self._values = 0
         self.position = chunk.begin  # of the next header
+        self.dictionary: tuple[int, int, int, int] | None = None  # to be counted: begin, bytes, decompressed, entries
+        self.levels: list[tuple[int, int, int, int]] = []  # to be counted: begin, bytes, the greatest, values
 
     @property
     def is_done(self) -> bool:
@@ -91,18 +98,39 @@ class PageWalk:
         if most is not None and size > most * compressed + 64:
             raise ValueError(f"{compressed} bytes cannot become {size} by codec {self._chunk.codec}")
         if kind == _DICTIONARY:
-            self._dictionary(own)
+            self._dictionary(own, end - compressed, compressed, size)
         elif kind != _INDEX:
-            self._data(kind, own, size, compressed)
+            self._data(kind, own, size, compressed, end - compressed)
         self.position = end
 
-    def _dictionary(self, own: Fields) -> None:
+    def check_dictionary(self, data: Any) -> None:
+        """Count the strings of the dictionary, given its bytes: with too few, pyarrow reads beyond their end."""
+        assert self.dictionary is not None
+        (_, _, size, entries), self.dictionary = self.dictionary, None
+        codec = _CODECS[self._chunk.codec]
+        try:
+            content = memoryview(pa.Codec(codec).decompress(data, size) if codec else data)
+        except (pa.ArrowException, OSError, ValueError):
+            return  # pyarrow says so too, once it reads it
+        position = found = 0
+        while position + 4 <= size:
+            position += 4 + _LENGTH(content, position)[0]
+            found += 1
+        if found != entries or position != size:
+            raise self._error(f"before it stands a dictionary of {found} strings that promises {entries}")
+
+    def _dictionary(self, own: Fields, begin: int, compressed: int, size: int) -> None:
         if self.position != self._chunk.begin:
             raise ValueError("it is a dictionary and not the column's first page")
-        if own.get(_ENCODING) not in (_PLAIN, _PLAIN_DICTIONARY) or own.get(_VALUES, -1) < 0:
-            raise ValueError(f"it is a dictionary of {own.get(_VALUES)} values in encoding {own.get(_ENCODING)}")
+        entries, width = own.get(_VALUES, -1), self._leaf.width
+        if own.get(_ENCODING) not in (_PLAIN, _PLAIN_DICTIONARY) or entries < 0:
+            raise ValueError(f"it is a dictionary of {entries} values in encoding {own.get(_ENCODING)}")
+        if width and size != entries * width:
+            raise ValueError(f"a dictionary of {entries} values of {width} bytes cannot take {size} bytes")
+        if self._leaf.type == BYTE_ARRAY and self._chunk.codec in _CODECS:
+            self.dictionary = begin, compressed, size, entries
 
-    def _data(self, kind: int, own: Fields, size: int, compressed: int) -> None:
+    def _data(self, kind: int, own: Fields, size: int, compressed: int, begin: int) -> None:
         chunk, values = self._chunk, own.get(_VALUES, -1)
         if self._values == 0 and chunk.has_dictionary and chunk.begin < chunk.data_begin != self.position:
             raise ValueError(f"it is the first data page; the footer says that this stands at {chunk.data_begin}")
@@ -114,7 +142,7 @@ class PageWalk:
             raise ValueError(f"it has encoding {encoding}, the footer says {sorted(chunk.encodings)}")
         is_plain, leaf = chunk.codec == 0 and size != compressed, self._leaf
         if kind == _DATA_V2:
-            self._levels_v2(own, size, compressed)
+            self._levels_v2(own, size, compressed, begin)
             return
         if is_plain:
             raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
@@ -123,7 +151,7 @@ class PageWalk:
         if encoding == _PLAIN and leaf.width and leaf.max_definition == 0 and size != values * leaf.width:
             raise ValueError(f"{values} values of {leaf.width} bytes cannot take {size} bytes")
 
-    def _levels_v2(self, own: Fields, size: int, compressed: int) -> None:
+    def _levels_v2(self, own: Fields, size: int, compressed: int, begin: int) -> None:
         """Of a page of the second version: levels stand before the values, and are not compressed."""
         values, nulls, rows = (own.get(key(number, I32), -1) for number in (1, 2, 3))
         definition, repetition = (own.get(key(number, I32), -1) for number in (5, 6))
@@ -134,6 +162,33 @@ class PageWalk:
             raise ValueError(f"it promises {values} values, {nulls} of them null, in {rows} rows")
         if (self._chunk.codec == 0 or not own.get(key(7, TRUE), True)) and size != compressed:
             raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
+        self.levels += [
+            (begin, repetition, self._leaf.max_repetition, values),
+            (begin + repetition, definition, self._leaf.max_definition, values),
+        ]
+
+    def check_levels(self, read: Callable[[int, int], memoryview]) -> None:
+        """Walk along the levels of pages of the second version: a length that is wrong shifts all values."""
+        for begin, size, greatest, values in self.levels:
+            if (greatest or size) and not _are_levels(read(begin, size), greatest.bit_length(), values):
+                raise self._error(f"before it, {values} levels up to {greatest} do not take {size} bytes")
+        self.levels.clear()
+
+
+def _are_levels(data: memoryview, bits: int, values: int) -> bool:
+    """Whether bytes are runs of so many levels, each run of one level or of 8 levels a group, and no byte more."""
+    position = 0
+    while values > 0 and position < len(data):
+        head = shift = 0
+        while position < len(data):
+            byte = data[position]
+            head, shift, position = head | (byte & 127) << shift, shift + 7, position + 1
+            if byte < 128:
+                break
+        run = head >> 1
+        values -= 8 * run if head & 1 else run
+        position += run * bits if head & 1 else (bits + 7) // 8
+    return values <= 0 and position == len(data)
 
 
 class PageFile:
@@ -183,6 +238,7 @@ class PageFile:
                 walk = self._walks[group, leaf]
                 while not walk.is_done:
                     self._look(walk)
+                    self._check_within(walk)
                 walk.check_end()
 
     def _walk(self, walk: PageWalk, begin: int, data: memoryview) -> None:
@@ -190,6 +246,7 @@ class PageFile:
         while not walk.is_done and walk.position < begin + len(data):
             if walk.position < begin or not walk.feed(begin, data):
                 self._look(walk)
+            self._check_within(walk)
 
     def _look(self, walk: PageWalk) -> None:
         size = _HEADER_BYTES
@@ -203,6 +260,18 @@ class PageFile:
             if len(data) < size:
                 raise DataError(f"{self._path} ended within a page's header while it was read. Open the source anew.")
             size *= 8
+
+    def _check_within(self, walk: PageWalk) -> None:
+        """Read a dictionary of strings, or levels, once more, as they may lie across several reads."""
+        if walk.dictionary is not None:
+            begin, size = walk.dictionary[:2]
+            walk.check_dictionary(self._read_at(begin, size))
+        if walk.levels:
+            walk.check_levels(self._read_at)
+
+    def _read_at(self, begin: int, size: int) -> memoryview:
+        self._file.seek(begin)
+        return memoryview(self._file.read(size)).cast("B")
 
     def _where(self, group: int, leaf: int) -> str:
         path = b".".join(self._footer.leaves[leaf].path).decode(errors="replace")

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
+from zoneinfo import available_timezones
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pyarrow import fs
 
 from scanrnn_dist.dataset.filesystems import open_input_file
 from scanrnn_dist.dataset.pages import PageFile
-from scanrnn_dist.dataset.parquet_footer import INT96, Footer, read_footer
+from scanrnn_dist.dataset.parquet_footer import ARROW_SCHEMA, INT96, Footer, is_one_bit_off, read_footer
 from scanrnn_dist.dataset.thrift import (
     BINARY,
     I32,
@@ -37,7 +38,7 @@ from scanrnn_dist.dataset.thrift import (
 )
 from scanrnn_dist.errors import DataError, StoppedError
 
-_ARROW_SCHEMA = b"ARROW:schema"
+_MAX_LIST = 1 << 16  # a null takes as much room as a list of the type's size, though the file has no value of it
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Of the errors of the operating system those that say something about the file, and not about the way to it."""
 
@@ -74,6 +75,7 @@ class CheckedFile:
             self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
+            _check_arrow_schema(self.footer, self.schema_arrow)
         except BaseException:
             self._file.close()
             raise
@@ -237,18 +239,18 @@ def _group_without(footer: Footer, group: dict[int, Any], columns: set[int]) -> 
 def _metadata_without(footer: Footer, columns: set[int], fields: Sequence[Any]) -> Iterator[bytes]:
     """The metadata; Arrow's own schema with the fields of the other columns, or not at all where it has no such."""
     for raw in footer.fields.get(key(5, LIST), []):
-        if raw.fields.get(key(1, BINARY)) != _ARROW_SCHEMA:
+        if raw.fields.get(key(1, BINARY)) != ARROW_SCHEMA:
             yield footer.content[raw.begin : raw.end]
     kept = [field for number, field in enumerate(fields) if number not in columns]
     if all(isinstance(field, pa.Field) for field in kept):
         encoded = base64.b64encode(pa.schema(kept).serialize().to_pybytes())
-        yield struct_bytes((1, BINARY, binary_bytes(_ARROW_SCHEMA)), (2, BINARY, binary_bytes(encoded)))
+        yield struct_bytes((1, BINARY, binary_bytes(ARROW_SCHEMA)), (2, BINARY, binary_bytes(encoded)))
 
 
 def _arrow_schema(footer: Footer) -> bytes:
     """Arrow's own schema, which many writers add to the metadata, or nothing."""
     for raw in footer.fields.get(key(5, LIST), []):
-        if raw.fields.get(key(1, BINARY)) == _ARROW_SCHEMA:
+        if raw.fields.get(key(1, BINARY)) == ARROW_SCHEMA:
             with suppress(ValueError):
                 return base64.b64decode(raw.fields.get(key(2, BINARY), b""))
     return b""
@@ -301,6 +303,42 @@ def _slot(content: bytes, table: int, number: int) -> int:
     return int(table + offset)
 
 
+def _check_arrow_schema(footer: Footer, schema: pa.Schema) -> None:
+    """Refuse what a flipped bit makes of Arrow's own schema, as far as that can be told; it has no checksum.
+
+    Where this version of Arrow wrote it, it must be as this version writes it. And a time zone that nobody knows is
+    refused where one bit makes it a known one; others pass, known or not.
+    """
+    stored = _arrow_schema(footer)
+    ours = footer.created_by.startswith(f"parquet-cpp-arrow version {pa.__version__}")
+    if stored and ours and pa.ipc.read_schema(pa.py_buffer(stored)).serialize().to_pybytes() != stored:
+        raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
+    values = max((chunk.values for group in footer.row_groups for chunk in group.chunks), default=0)
+    for kind in _types(schema):
+        if pa.types.is_fixed_size_list(kind) and kind.list_size > max(values, _MAX_LIST):
+            raise ValueError(f"a column holds lists of {kind.list_size} values, and no row group has as many")
+    zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
+    for zone in zones - available_timezones() if zones else ():
+        for known in {*available_timezones(), "UTC"}:
+            if len(known) == len(zone):
+                other = stored.replace(zone.encode(), known.encode())
+                if is_one_bit_off(base64.b64encode(stored), base64.b64encode(other)):
+                    raise ValueError(f"its time zone {zone!r}, which nobody knows, is one bit off {known!r}")
+
+
+def _types(nested: Any) -> Iterator[pa.DataType]:
+    """All types within a schema or a type."""
+    kinds = [field.type for field in nested] if isinstance(nested, pa.Schema) else [nested]
+    for kind in kinds:
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+        yield kind
+        if pa.types.is_nested(kind):
+            for number in range(kind.num_fields):
+                yield from _types(kind.field(number).type)
+        elif pa.types.is_dictionary(kind):
+            yield from _types(kind.value_type)
+
+
 def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:
     """Refuse timestamps that lose nanoseconds; where these wrap around, so do thousands of microseconds."""
     for coarse, fine in zip(_timestamps(array), _timestamps(finer), strict=True):
@@ -309,7 +347,7 @@ def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:
             value = int(fine[int(lost.argmax())])
             raise DataError(
                 f"{where}: an INT96 timestamp has nanoseconds, {np.datetime64(value, 'ns')}; INT96 is read to the "
-                "microsecond, for the sake of far dates. Leave the column out with --keep, or write it as timestamp[ns]."
+                "microsecond, for far dates' sake. Leave the column out with --keep, or write it as timestamp[ns]."
             )
 
 

@@ -19,7 +19,9 @@ from scanrnn_dist.dataset.thrift import BINARY, I8, I16, I32, I64, LIST, STRUCT,
 MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
 BYTE_WIDTH = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Of the physical types INT32, INT64, INT96, FLOAT, DOUBLE."""
-INT96, _FIXED = 3, 7
+INT96, BYTE_ARRAY, _FIXED = 3, 6, 7
+ARROW_SCHEMA = b"ARROW:schema"
+"""The name of Arrow's own schema in the metadata: what it says of types is more than Parquet can."""
 _TAIL_BYTES = 1 << 16
 _REQUIRED, _OPTIONAL, _REPEATED = range(3)
 
@@ -141,7 +143,8 @@ def _footer_bytes(tail: bytes, size: int) -> int:
 def parse_footer(content: bytes, begin: int) -> Footer:
     """The footer of these bytes, which begin at byte `begin` of their file. Raises as `read_footer`."""
     fields, end = read_struct(content)
-    _check_known("the footer", fields, _FILE, may_be_newer=True)
+    # All writers sign with their name: where that is gone too, a number of a field was changed.
+    _check_known("the footer", fields, _FILE, may_be_newer=key(6, BINARY) in fields)
     if key(8, STRUCT) in fields:
         # Before anything else is looked at: pyarrow ends the process when asked of such a column.
         raise ValueError(f"the file holds encrypted columns{_encrypted(fields)}; decrypt it first")
@@ -149,6 +152,7 @@ def parse_footer(content: bytes, begin: int) -> Footer:
         raise ValueError(f"the footer takes {end} of the {len(content)} bytes that it says it takes")
     groups = _list(fields, "the footer", 4, STRUCT)
     rows = _need(fields, "the footer", 3, I64)
+    _check_keys(fields)
     columns, leaves = _schema(_list(fields, "the footer", 2, STRUCT))
     row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
     footer = Footer(content, fields, columns, leaves, row_groups)
@@ -181,6 +185,25 @@ def _check_known(what: str, fields: Fields, known: dict[int, int], may_be_newer:
             raise ValueError(f"{what} holds a field {name >> 4} of type {name & 15}, which the format does not know")
 
 
+def _check_keys(fields: Fields) -> None:
+    """Refuse Arrow's own schema under a name that is one bit off: pyarrow would give other types without it."""
+    for raw in fields.get(key(5, LIST), []):
+        name = raw.fields.get(key(1, BINARY), b"")
+        if is_one_bit_off(name, ARROW_SCHEMA):
+            raise ValueError(f"the metadata holds {name!r}, one bit off {ARROW_SCHEMA!r}")
+
+
+def is_one_bit_off(one: bytes, other: bytes) -> bool:
+    """Whether two texts differ in one bit.
+
+    Example:
+        >>> is_one_bit_off(b"UTC", b"TTC"), is_one_bit_off(b"UTC", b"UTC")
+        (True, False)
+    """
+    differing = (left ^ right for left, right in zip(one, other, strict=False))
+    return len(one) == len(other) and sum(bits.bit_count() for bits in differing) == 1
+
+
 def _encrypted(fields: Fields) -> str:
     """The names of the encrypted columns, for a message."""
     groups = _list(fields, "the footer", 4, STRUCT)
@@ -202,7 +225,9 @@ def _schema(elements: list[Raw]) -> tuple[tuple[tuple[int, int], ...], tuple[Lea
     if not elements:
         raise ValueError("the schema is empty")
     _check_known("the schema", elements[0].fields, _ELEMENT, may_be_newer=False)
-    columns, leaves, position = [], [], 1
+    columns: list[tuple[int, int]] = []
+    leaves: list[Leaf] = []
+    position = 1
     for _ in range(_children(elements[0].fields, "the schema", len(elements))):
         begin = position
         position = _subtree(elements, begin, (), 0, 0, len(columns), leaves)
@@ -295,7 +320,7 @@ def _row_group(raw: Raw, index: int, leaves: tuple[Leaf, ...], footer_begin: int
         for leaf, chunk in zip(leaves, chunks, strict=True)
     )
     for leaf, chunk in zip(leaves, own, strict=True):
-        if not 4 <= chunk.begin <= chunk.end <= footer_begin:
+        if not 4 <= chunk.begin <= chunk.data_begin <= chunk.end <= footer_begin:
             raise ValueError(
                 f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what} stands at bytes {chunk.begin} to "
                 f"{chunk.end}, outside the pages of the file, bytes 4 to {footer_begin}"

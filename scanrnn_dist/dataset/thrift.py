@@ -81,7 +81,7 @@ def read_struct(data: Sequence[int], position: int = 0, depth: int = 0) -> tuple
             name = number << 4 | (TRUE if kind == FALSE else kind)
             if name in fields:
                 raise ValueError(f"field {number} stands twice in a struct")
-            if kind == I32 or kind == I64:  # most fields
+            if kind in (I32, I64):  # most fields
                 fields[name], position = _integer(data, position, _BITS[kind])
             else:
                 fields[name], position = _value(data, position, kind, depth)

@@ -58,3 +58,59 @@ def write(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 FILES = {"nested": write_nested, "kept": write_kept, "second": write_second_version}
+
+
+def outcomes(path: Path, step: int, first: int = 0) -> Counter[str]:
+    """What becomes of every `step`-th bit; one that ends the process is tried once more as a job does it."""
+    count = len(bit_flips.places(path.read_bytes()))
+    found: Counter[str] = Counter()
+    while first < count:
+        command = [sys.executable, bit_flips.__file__, str(path), str(first), str(count), str(step)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
+        assert done.returncode <= 0, done.stderr[-2000:]  # a negative one is that of a signal
+        lines = done.stdout.splitlines()
+        found.update(line.split()[1] for line in lines)
+        bad = [line for line in lines if line.split()[1] not in ("right", "refused")]
+        assert not bad, bad[:3]
+        first += step * len(lines)
+        if first < count:
+            found["died"] += 1
+            first += step
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_gives_the_right_rows_or_an_error(tmp_path: Path, name: str) -> None:
+    """A small part of the sweep below."""
+    FILES[name](tmp_path / "a.parquet")
+    found = outcomes(tmp_path / "a.parquet", step=401)
+    assert found["refused"] > found["right"] > 0 and not found["died"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", FILES)
+def test_every_flipped_bit_gives_the_right_rows_or_an_error(tmp_path: Path, name: str) -> None:
+    FILES[name](tmp_path / "a.parquet")
+    found = outcomes(tmp_path / "a.parquet", step=1)
+    print(name, found)
+    assert found["refused"] > found["right"] > 0 and not found["died"]
+
+
+def test_what_pyarrow_does_not_see_is_seen(tmp_path: Path) -> None:
+    """Among the bits of the headers of pages some lose steps in silence, checksums or not."""
+    write_nested(tmp_path / "a.parquet")
+    content, right = (tmp_path / "a.parquet").read_bytes(), bit_flips.rows_of(tmp_path / "a.parquet")
+    table = pq.read_table(pa.BufferReader(content))
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    unseen = 0
+    for bit in [place for place in bit_flips.places(content) if place < 8 * footer]:
+        changed = bit_flips.flipped(content, bit)
+        try:
+            read = pq.ParquetFile(pa.BufferReader(changed), page_checksum_verification=True).read()
+        except (OSError, pa.ArrowException):
+            continue
+        if not read.equals(table):
+            (tmp_path / "b.parquet").write_bytes(changed)
+            assert bit_flips.outcome(tmp_path / "b.parquet", right)[0] == "refused"
+            unseen += 1
+    assert unseen > 3
