@@ -24,7 +24,7 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Walk:
-    """A walk below the base of a pattern; pyarrow's takes 0.5 kB per file, and both a second or so per 300,000.
+    """A walk below the base of a pattern; one file after the other, where pyarrow's holds 0.5 kB for each.
 
     Args:
         pattern: what is looked for.
