@@ -377,10 +377,14 @@ def poisoned(
 
 
 def spot(zygote: Zygote, known: Known, destination: Path, seed: int, kills: int) -> Scenario:
-    """A job on machines that are taken away at random moments, so many of them; the same command, and no `retry`."""
+    """A job on machines that are taken away at random steps, so many of them; the same command, and no `retry`.
+
+    Of the steps before there are units and those of two or three units, so that many kills meet a unit alone.
+    """
     generator, job = random.Random(seed), known.job.but_with(sharing={"owns_process": True})
+    most = next(n for n, step in enumerate(known.steps, 1) if step.startswith("append")) + 20
     for _ in range(kills):
-        run = zygote.start(job, destination, kill_after_seconds=known.seconds * generator.uniform(0, 1.0))
+        run = zygote.start(job, destination, fault=(generator.randint(1, most), "kill"))
         yield (run,)
         assert run.exit_code in (KILLED, 0), run
         assert_whole(destination, known.undisturbed)
