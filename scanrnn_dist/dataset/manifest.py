@@ -37,6 +37,7 @@ from scanrnn_dist.dataset.store import Check, Store
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 RECORDS = "__scanrnn"
+"""Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
 SUCCESS = "_SUCCESS"
 JOB = f"{RECORDS}/job.json"
 ENCODER = f"{RECORDS}/encoder.safetensors"
