@@ -32,10 +32,13 @@ _GROUP = {1: LIST, 2: I64, 3: I64, 4: LIST, 5: I64, 6: I64, 7: I16}
 _CHUNK = {1: BINARY, 2: I64, 3: STRUCT, 4: I64, 5: I32, 6: I64, 7: I32, 8: STRUCT, 9: BINARY}
 _COLUMN = {
     **{1: I32, 2: LIST, 3: LIST, 4: I32, 5: I64, 6: I64, 7: I64, 8: LIST, 9: I64, 10: I64, 11: I64, 12: STRUCT},
-    **{13: LIST, 14: I64, 15: I32, 16: STRUCT, 17: STRUCT},
+    **{13: LIST, 16: STRUCT, 17: STRUCT},  # 14 and 15, of Bloom filters, nobody reads; Dremio has a list as its 15
 }
-_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4}, 5: {5}, 6: {6}, 12: {19}, 13: {20}}
-"""The converted types that a logical type of the same meaning may have beside it; of the others `_converted`."""
+_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4, 0}, 5: {5}, 6: {6}, 11: {2}, 12: {19, 0}, 13: {20}}
+"""The converted types that a logical type may have beside it, of the same meaning or of texts; of others `_converted`.
+
+parquet-mr 1.11 says "unknown", 11, of the groups within maps. Of intervals, 21, too: pyarrow would give nulls for them.
+"""
 _INTEGERS = {(8, False): 11, (16, False): 12, (32, False): 13, (64, False): 14}
 _INTEGERS |= {(8, True): 15, (16, True): 16, (32, True): 17, (64, True): 18}
 
@@ -82,6 +85,7 @@ class Footer:
         columns: of each column the elements of the schema that it takes, `(begin, end)`, the first after the root's.
         leaves: the columns as they are stored.
         row_groups: in order.
+        contradictions: what contradicts itself in the types of columns, by their numbers.
     """
 
     content: bytes
@@ -89,6 +93,7 @@ class Footer:
     columns: tuple[tuple[int, int], ...]
     leaves: tuple[Leaf, ...]
     row_groups: tuple[RowGroup, ...]
+    contradictions: dict[int, str]
 
     @property
     def names(self) -> list[str]:
@@ -153,10 +158,12 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     groups = _list(fields, "the footer", 4, STRUCT)
     rows = _need(fields, "the footer", 3, I64)
     _check_keys(fields)
-    columns, leaves = _schema(_list(fields, "the footer", 2, STRUCT))
+    elements = _list(fields, "the footer", 2, STRUCT)
+    columns, leaves = _schema(elements)
     row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
-    footer = Footer(content, fields, columns, leaves, row_groups)
-    if rows != sum(group.rows for group in row_groups):
+    footer = Footer(content, fields, columns, leaves, row_groups, _contradictions(elements, columns))
+    # Early writers in Rust never counted the rows of the whole file.
+    if rows and rows != sum(group.rows for group in row_groups):
         raise ValueError(f"the footer promises {rows} rows, its row groups {sum(group.rows for group in row_groups)}")
     _check_apart(footer)
     return footer
@@ -260,12 +267,11 @@ def _subtree(
     path = (*above, _need(fields, f"column {column}", 4, BINARY))
     what = f"column {b'.'.join(path).decode(errors='replace')!r}"
     _check_known(what, fields, _ELEMENT, may_be_newer=False)
-    kind = _need(fields, what, 3, I32)
+    kind = fields.get(key(3, I32), _REQUIRED)
     if kind not in (_REQUIRED, _OPTIONAL, _REPEATED):
         raise ValueError(f"{what} has repetition {kind}, which there is none of")
     definition += kind != _REQUIRED
     repetition += kind == _REPEATED
-    _check_logical(what, fields)
     physical = fields.get(key(1, I32))
     if physical is not None:
         if fields.get(key(5, I32)) or not 0 <= physical <= _FIXED:
@@ -277,6 +283,18 @@ def _subtree(
     for _ in range(count):
         position = _subtree(elements, position, path, definition, repetition, column, leaves)
     return position
+
+
+def _contradictions(elements: list[Raw], columns: tuple[tuple[int, int], ...]) -> dict[int, str]:
+    """What contradicts itself in the types of columns, by their numbers: they cannot be read, the others can."""
+    found = {}
+    for number, (begin, end) in enumerate(columns):
+        for raw in elements[begin:end]:
+            try:
+                _check_logical(f"column {raw.fields[key(4, BINARY)].decode(errors='replace')!r}", raw.fields)
+            except ValueError as error:
+                found[number] = str(error)
+    return found
 
 
 def _check_logical(what: str, fields: Fields) -> None:
@@ -344,7 +362,7 @@ def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
     if not rows <= values <= MAX_COUNT or (values != rows and (leaf.max_repetition == 0 or rows == 0)):
         raise ValueError(f"{what} promises {values} values in {rows} rows")
     uncompressed, codec = _need(column, what, 6, I64), _need(column, what, 4, I32)
-    if compressed < 0 or uncompressed < 0 or (codec == 0 and uncompressed != compressed):
+    if compressed < 0 or uncompressed < 0:
         raise ValueError(f"{what} promises {uncompressed} bytes, {compressed} compressed, by codec {codec}")
     data, dictionary = _need(column, what, 9, I64), column.get(key(11, I64), 0)
     if values == 0:
