@@ -33,8 +33,8 @@ _EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
 _CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _LISTS_ENCODINGS = re.compile("parquet-(cpp|mr|rs|go)|DuckDB|Polars|impala|fastparquet").search
 """Writers whose lists of encodings in the footer are right; Parquet.Net's name others than its pages have."""
-_OMITS_HEADER = re.compile(r"parquet-mr( version 1\.([01]\.|2\.[0-8]\b)| \(|$)").match
-"""Up to parquet-mr 1.2.8 the header of a dictionary is missing in the size of its column."""
+_OMITS_HEADER = re.compile(r"parquet-mr( version 1\.([01]\.|2\.[0-8]\b)|$)").match
+"""Up to parquet-mr 1.2.8 the header of a dictionary is missing in the size of its column, as pyarrow knows too."""
 _LENGTH = struct.Struct("<I").unpack_from
 _HEADER_BYTES = 1 << 13  # of one read for a header alone; most take 20 to 100
 _MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it

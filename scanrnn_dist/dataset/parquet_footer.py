@@ -34,10 +34,10 @@ _COLUMN = {
     **{1: I32, 2: LIST, 3: LIST, 4: I32, 5: I64, 6: I64, 7: I64, 8: LIST, 9: I64, 10: I64, 11: I64, 12: STRUCT},
     **{13: LIST, 16: STRUCT, 17: STRUCT},  # 14 and 15, of Bloom filters, nobody reads; Dremio has a list as its 15
 }
-_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4, 0}, 5: {5}, 6: {6}, 11: {2}, 12: {19, 0}, 13: {20}}
+_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4, 0}, 5: {5}, 6: {6}, 12: {19, 0}, 13: {20}}
 """The converted types that a logical type may have beside it, of the same meaning or of texts; of others `_converted`.
 
-parquet-mr 1.11 says "unknown", 11, of the groups within maps. Of intervals, 21, too: pyarrow would give nulls for them.
+parquet-mr from 1.11 on says "unknown", 11, of intervals, for which pyarrow would give nulls.
 """
 _INTEGERS = {(8, False): 11, (16, False): 12, (32, False): 13, (64, False): 14}
 _INTEGERS |= {(8, True): 15, (16, True): 16, (32, True): 17, (64, True): 18}
@@ -267,7 +267,7 @@ def _subtree(
     path = (*above, _need(fields, f"column {column}", 4, BINARY))
     what = f"column {b'.'.join(path).decode(errors='replace')!r}"
     _check_known(what, fields, _ELEMENT, may_be_newer=False)
-    kind = fields.get(key(3, I32), _REQUIRED)
+    kind = _need(fields, what, 3, I32)
     if kind not in (_REQUIRED, _OPTIONAL, _REPEATED):
         raise ValueError(f"{what} has repetition {kind}, which there is none of")
     definition += kind != _REQUIRED
