@@ -142,8 +142,6 @@ class PageWalk:
 
     def _data(self, kind: int, own: Fields, size: int, compressed: int, begin: int) -> None:
         chunk, values = self._chunk, own.get(_VALUES, -1)
-        if self._values == 0 and chunk.has_dictionary and chunk.begin < chunk.data_begin != self.position:
-            raise ValueError(f"it is the first data page; the footer says that this stands at {chunk.data_begin}")
         self._values += values
         if values < 0 or self._values > chunk.values:
             raise ValueError(f"with its {values} values the column has {self._values}, the footer says {chunk.values}")

@@ -60,7 +60,6 @@ class Chunk(NamedTuple):
     begin: int
     end: int
     data_begin: int
-    has_dictionary: bool
     values: int
     codec: int
     encodings: frozenset[int]
@@ -85,7 +84,7 @@ class Footer:
         columns: of each column the elements of the schema that it takes, `(begin, end)`, the first after the root's.
         leaves: the columns as they are stored.
         row_groups: in order.
-        contradictions: what contradicts itself in the types of columns, by their numbers.
+        unreadable: why columns cannot be read though all others can, by their numbers.
     """
 
     content: bytes
@@ -93,7 +92,7 @@ class Footer:
     columns: tuple[tuple[int, int], ...]
     leaves: tuple[Leaf, ...]
     row_groups: tuple[RowGroup, ...]
-    contradictions: dict[int, str]
+    unreadable: dict[int, str]
 
     @property
     def names(self) -> list[str]:
@@ -161,7 +160,7 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     elements = _list(fields, "the footer", 2, STRUCT)
     columns, leaves = _schema(elements)
     row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
-    footer = Footer(content, fields, columns, leaves, row_groups, _contradictions(elements, columns))
+    footer = Footer(content, fields, columns, leaves, row_groups, _unreadable(elements, columns))
     # Early writers in Rust never counted the rows of the whole file.
     if rows and rows != sum(group.rows for group in row_groups):
         raise ValueError(f"the footer promises {rows} rows, its row groups {sum(group.rows for group in row_groups)}")
@@ -285,13 +284,16 @@ def _subtree(
     return position
 
 
-def _contradictions(elements: list[Raw], columns: tuple[tuple[int, int], ...]) -> dict[int, str]:
-    """What contradicts itself in the types of columns, by their numbers: they cannot be read, the others can."""
+def _unreadable(elements: list[Raw], columns: tuple[tuple[int, int], ...]) -> dict[int, str]:
+    """Columns whose types contradict themselves, or that pyarrow leaves out, whole or in part, as they hold nothing."""
     found = {}
     for number, (begin, end) in enumerate(columns):
-        for raw in elements[begin:end]:
+        for fields in (raw.fields for raw in elements[begin:end]):
+            what = f"column {fields[key(4, BINARY)].decode(errors='replace')!r}"
+            if key(1, I32) not in fields and not fields[key(5, I32)]:
+                found[number] = f"{what} is a struct without fields, which holds no values"
             try:
-                _check_logical(f"column {raw.fields[key(4, BINARY)].decode(errors='replace')!r}", raw.fields)
+                _check_logical(what, fields)
             except ValueError as error:
                 found[number] = str(error)
     return found
@@ -373,7 +375,7 @@ def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
     _check_statistics(what, column, leaf, values)
     begin = dictionary or data
     encodings = frozenset(_list(column, what, 2, I32))
-    return Chunk(begin, begin + compressed, data, dictionary > 0, values, codec, encodings, uncompressed)
+    return Chunk(begin, begin + compressed, data, values, codec, encodings, uncompressed)
 
 
 def _check_statistics(what: str, column: Fields, leaf: Leaf, values: int) -> None:

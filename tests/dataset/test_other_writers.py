@@ -109,6 +109,10 @@ def other_bloom_filters(footer: Fields, columns: list[Fields]) -> None:
     columns[0][key(15, LIST)] = columns[0][key(2, LIST)]
 
 
+def misplaced_data_pages(footer: Fields, columns: list[Fields]) -> None:
+    columns[1][key(9, I64)] -= 3
+
+
 def text_that_is(logical: int) -> Callable[[Fields, list[Fields]], None]:
     def change(footer: Fields, columns: list[Fields]) -> None:
         footer[key(2, LIST)][2].fields[key(10, STRUCT)] = {key(logical, STRUCT): {}}
@@ -120,7 +124,7 @@ def text_that_is(logical: int) -> Callable[[Fields, list[Fields]], None]:
     "change",
     [
         *(of_writer("HVR 5.3.0", []), of_writer("parquet-mr", []), of_writer("Parquet.Net version 4", [0, 3, 4])),
-        *(no_rows, uncounted_sizes, other_bloom_filters, text_that_is(4), text_that_is(12)),
+        *(no_rows, uncounted_sizes, other_bloom_filters, misplaced_data_pages, text_that_is(4), text_that_is(12)),
     ],
 )
 def test_a_footer_as_others_write_it_is_read(tmp_path: Path, change: Any) -> None:
@@ -202,3 +206,16 @@ def test_a_column_whose_type_contradicts_itself_is_left_out_and_named(tmp_path: 
     source = open_source(tmp_path / "a.parquet")
     assert "logical type 11 and converted type 21, which contradict" in source.unreadable["twelve"]
     assert read(tmp_path / "a.parquet").equals(TABLE.select(["id", "name"]))
+
+
+def test_a_struct_without_fields_is_left_out_and_named(tmp_path: Path) -> None:
+    """pyarrow names it in the schema, and then gives rows without it."""
+
+    def struct(footer: Fields, columns: list[Fields]) -> None:
+        footer[key(2, LIST)][0].fields[key(5, I32)] = 4
+        footer[key(2, LIST)].append(Raw({key(3, I32): 1, key(4, BINARY): b"hollow", key(5, I32): 0}, 0, 0))
+
+    write(tmp_path / "a.parquet", struct)
+    source = open_source(tmp_path / "a.parquet")
+    assert "'hollow' is a struct without fields" in source.unreadable["hollow"]
+    assert read(tmp_path / "a.parquet").equals(TABLE)
