@@ -3,6 +3,7 @@
 A page's checksum does not cover its header: a flipped bit there loses values or whole pages, and pyarrow says nothing.
 So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead to its end, their
 counts add up to the footer's, their encodings be among the footer's, and what a page says of its size be possible.
+What writers are known to do in other ways is no damage, see `_LISTS_ENCODINGS` and `_OMITS_HEADER`.
 `PageFile` stands between the file and pyarrow and looks at what is read; only dictionaries of strings are read twice,
 as their strings are counted, and so are levels of pages of the second version. What it costs stands in docs/data.md.
 Not covered: what stands in a page, which is for its checksum, if it has one; indexes and Bloom filters, which nobody

@@ -2,8 +2,9 @@
 
 Pure Python on `thrift.py`, so that a footer that lies raises `ValueError`: pyarrow believes it, allocates what it
 promises, or aborts. What is checked: every column chunk lies in the file and overlaps no other; the schema's names
-and types are those that each chunk repeats; its two ways to tell a logical type agree; counts of rows and values, and
-the histograms of levels where the writer stored them, agree with one another and with the schema.
+and types are those that each chunk repeats; counts of rows and values, and the histograms of levels where the writer
+stored them, agree with one another and with the schema. A column whose two ways to tell a logical type contradict is
+named as unreadable.
 Not covered: a footer has no checksum, so what it says once only (a time zone, metadata, statistics) may be changed
 unseen. Pages are held against the footer in `pages.py`.
 """
