@@ -163,14 +163,14 @@ class PageWalk:
             raise ValueError(f"{values} values of {leaf.width} bytes cannot take {size} bytes")
 
     def _levels_v2(self, own: Fields, size: int, compressed: int, begin: int) -> None:
-        """Of a page of the second version: levels stand before the values, and are not compressed."""
-        values, nulls, rows = (own.get(key(number, I32), -1) for number in (1, 2, 3))
-        definition, repetition = (own.get(key(number, I32), -1) for number in (5, 6))
+        """Of a page of the second version: levels stand before the values, and are not compressed.
+
+        Its numbers of rows and of nulls are not looked at, as nobody reads by them: parquet-go says 0 rows.
+        """
+        values, definition, repetition = (own.get(key(number, I32), -1) for number in (1, 5, 6))
         levels = definition + repetition
         if min(definition, repetition) < 0 or levels > min(size, compressed):
             raise ValueError(f"its levels take {definition} and {repetition} bytes of {compressed}")
-        if not 0 <= nulls <= values or not 0 <= rows <= values or (self._leaf.max_repetition == 0 and rows != values):
-            raise ValueError(f"it promises {values} values, {nulls} of them null, in {rows} rows")
         if (self._chunk.codec == 0 or not own.get(key(7, TRUE), True)) and size != compressed:
             raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
         self.levels += [

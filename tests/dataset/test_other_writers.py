@@ -1,7 +1,7 @@
 """What other writers do differently, and soundly, is read: each file is one of pyarrow's, written again as they do.
 
-The quirks are those of files by HVR, Parquet.Net, Dremio, fastparquet, nanoparquet, old DuckDB and parquet-mr, and
-early parquet-rs.
+The quirks are those of files by HVR, Parquet.Net, Dremio, fastparquet, nanoparquet, old DuckDB, old parquet-mr,
+early parquet-rs, and parquet-go.
 """
 
 from __future__ import annotations
@@ -157,6 +157,20 @@ def test_levels_that_are_not_there_may_have_any_encoding(tmp_path: Path) -> None
         return content[:4] + as_bytes(header) + content[body : -8 - length]
 
     write(path, change)
+    assert read(path).equals(TABLE)
+
+
+def test_rows_and_nulls_of_pages_of_the_second_version_are_not_relied_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+
+    def change(footer: Fields, columns: list[Fields]) -> bytes:
+        content = path.read_bytes()
+        (header, body, _), length = first_page(path), int.from_bytes(content[-8:-4], "little")
+        header[key(8, STRUCT)] |= {key(2, I32): 9, key(3, I32): 0}
+        assert len(as_bytes(header)) == body - 4
+        return content[:4] + as_bytes(header) + content[body : -8 - length]
+
+    write(path, change, data_page_version="2.0")
     assert read(path).equals(TABLE)
 
 
