@@ -3,6 +3,7 @@
 A page's checksum does not cover its header: a flipped bit there loses values or whole pages, and pyarrow says nothing.
 So each header of the wanted columns is read here first: the sizes of a chunk's pages must lead to its end, their
 counts add up to the footer's, their encodings be among the footer's, and what a page says of its size be possible.
+What writers are known to do in other ways is no damage, see `_LISTS_ENCODINGS` and `_OMITS_HEADER`.
 `PageFile` stands between the file and pyarrow and looks at what is read; only dictionaries of strings are read twice,
 as their strings are counted, and so are levels of pages of the second version. What it costs stands in docs/data.md.
 Not covered: what stands in a page, which is for its checksum, if it has one; indexes and Bloom filters, which nobody
@@ -11,6 +12,7 @@ here reads.
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -30,6 +32,10 @@ _PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _RLE_DICTIONARY = 0, 2, 3, 4, 8
 _EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
 """The most bytes that one compressed byte becomes, by codec: none, Snappy, gzip, LZ4; of others it has no bound."""
 _CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_LISTS_ENCODINGS = re.compile("parquet-(cpp|mr|rs|go)|DuckDB|Polars|impala|fastparquet").search
+"""Writers whose lists of encodings in the footer are right; Parquet.Net's name others than its pages have."""
+_OMITS_HEADER = re.compile(r"parquet-mr( version 1\.([01]\.|2\.[0-8]\b)|$)").match
+"""Up to parquet-mr 1.2.8 the header of a dictionary is missing in the size of its column, as pyarrow knows too."""
 _LENGTH = struct.Struct("<I").unpack_from
 _HEADER_BYTES = 1 << 13  # of one read for a header alone; most take 20 to 100
 _MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
@@ -42,14 +48,17 @@ class PageWalk:
         chunk: what the footer says of it.
         leaf: the column.
         where: the row group and the column, for messages.
+        created_by: the writer.
 
     Raises:
         DataError: from its methods, a header that contradicts the footer or itself.
     """
 
-    def __init__(self, chunk: Chunk, leaf: Leaf, where: str) -> None:
+    def __init__(self, chunk: Chunk, leaf: Leaf, where: str, created_by: str) -> None:
         self._chunk, self._leaf, self._where = chunk, leaf, where
-        self._values = 0
+        self._values, self._end = 0, chunk.end
+        self._encodings = chunk.encodings if _LISTS_ENCODINGS(created_by) else frozenset()
+        self._omits_header = bool(_OMITS_HEADER(created_by))
         self.position = chunk.begin  # of the next header
         self.dictionary: tuple[int, int, int, int] | None = None  # to be counted: begin, bytes, decompressed, entries
         self.levels: list[tuple[int, int, int, int]] = []  # to be counted: begin, bytes, the greatest, values
@@ -57,17 +66,17 @@ class PageWalk:
     @property
     def is_done(self) -> bool:
         """Whether all pages were seen."""
-        return self.position >= self._chunk.end
+        return self.position >= self._end or (self.position == self._chunk.end and self._values == self._chunk.values)
 
     def feed(self, begin: int, data: memoryview) -> bool:
         """Look at the headers in bytes of the file that begin at `begin`; False if one begins there and ends beyond."""
         while not self.is_done and begin <= self.position < begin + len(data):
             at = self.position - begin
             try:
-                header, end = read_struct(data[: self._chunk.end - begin], at)
+                header, end = read_struct(data[: self._end - begin], at)
                 self._page(header, end - at)
             except TooShort:
-                if begin + len(data) < self._chunk.end and len(data) - at < _MAX_HEADER_BYTES:
+                if begin + len(data) < self._end and len(data) - at < _MAX_HEADER_BYTES:
                     return False
                 raise self._error("a page's header does not end") from None
             except ValueError as error:
@@ -92,8 +101,10 @@ class PageWalk:
         if own is None or header.keys() - _KNOWN or sum(name & 15 == STRUCT for name in header) > 1:
             raise ValueError(f"its header says type {kind} and has the fields {sorted(name >> 4 for name in header)}")
         end = self.position + header_bytes + compressed
-        if compressed < 0 or size < 0 or end > self._chunk.end:
-            raise ValueError(f"it ends at byte {end}, the column's pages at byte {self._chunk.end}")
+        if kind == _DICTIONARY and self._omits_header:
+            self._end += header_bytes
+        if compressed < 0 or size < 0 or end > self._end:
+            raise ValueError(f"it ends at byte {end}, the column's pages at byte {self._end}")
         most = _EXPANSION.get(self._chunk.codec)
         if most is not None and size > most * compressed + 64:
             raise ValueError(f"{compressed} bytes cannot become {size} by codec {self._chunk.codec}")
@@ -132,34 +143,34 @@ class PageWalk:
 
     def _data(self, kind: int, own: Fields, size: int, compressed: int, begin: int) -> None:
         chunk, values = self._chunk, own.get(_VALUES, -1)
-        if self._values == 0 and chunk.has_dictionary and chunk.begin < chunk.data_begin != self.position:
-            raise ValueError(f"it is the first data page; the footer says that this stands at {chunk.data_begin}")
         self._values += values
         if values < 0 or self._values > chunk.values:
             raise ValueError(f"with its {values} values the column has {self._values}, the footer says {chunk.values}")
         encoding = own.get(key(4, I32) if kind == _DATA_V2 else _ENCODING, -1)
-        if encoding not in chunk.encodings:
-            raise ValueError(f"it has encoding {encoding}, the footer says {sorted(chunk.encodings)}")
+        if self._encodings and encoding not in self._encodings:
+            raise ValueError(f"it has encoding {encoding}, the footer says {sorted(self._encodings)}")
         is_plain, leaf = chunk.codec == 0 and size != compressed, self._leaf
         if kind == _DATA_V2:
             self._levels_v2(own, size, compressed, begin)
             return
         if is_plain:
             raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
-        if not {own.get(key(3, I32)), own.get(key(4, I32))} <= {_RLE, _BIT_PACKED}:
-            raise ValueError("its levels have an encoding that there is none of")
-        if encoding == _PLAIN and leaf.width and leaf.max_definition == 0 and size != values * leaf.width:
+        for number, greatest in ((3, leaf.max_definition), (4, leaf.max_repetition)):
+            if greatest and own.get(key(number, I32)) not in (_RLE, _BIT_PACKED):
+                raise ValueError("its levels have an encoding that there is none of")
+        # fastparquet adds 8 bytes to each page.
+        if encoding == _PLAIN and leaf.width and leaf.max_definition == 0 and size < values * leaf.width:
             raise ValueError(f"{values} values of {leaf.width} bytes cannot take {size} bytes")
 
     def _levels_v2(self, own: Fields, size: int, compressed: int, begin: int) -> None:
-        """Of a page of the second version: levels stand before the values, and are not compressed."""
-        values, nulls, rows = (own.get(key(number, I32), -1) for number in (1, 2, 3))
-        definition, repetition = (own.get(key(number, I32), -1) for number in (5, 6))
+        """Of a page of the second version: levels stand before the values, and are not compressed.
+
+        Its numbers of rows and of nulls are not looked at, as nobody reads by them: parquet-go says 0 rows.
+        """
+        values, definition, repetition = (own.get(key(number, I32), -1) for number in (1, 5, 6))
         levels = definition + repetition
         if min(definition, repetition) < 0 or levels > min(size, compressed):
             raise ValueError(f"its levels take {definition} and {repetition} bytes of {compressed}")
-        if not 0 <= nulls <= values or not 0 <= rows <= values or (self._leaf.max_repetition == 0 and rows != values):
-            raise ValueError(f"it promises {values} values, {nulls} of them null, in {rows} rows")
         if (self._chunk.codec == 0 or not own.get(key(7, TRUE), True)) and size != compressed:
             raise ValueError(f"it is not compressed, and has {size} and {compressed} bytes")
         self.levels += [
@@ -206,7 +217,9 @@ class PageFile:
         self._file = file
         self._footer, self._path, self._leaves = footer, path, list(leaves)
         self._walks = {
-            (group, leaf): PageWalk(row_group.chunks[leaf], footer.leaves[leaf], self._where(group, leaf))
+            (group, leaf): PageWalk(
+                row_group.chunks[leaf], footer.leaves[leaf], self._where(group, leaf), footer.created_by
+            )
             for group, row_group in enumerate(footer.row_groups)
             for leaf in self._leaves
         }

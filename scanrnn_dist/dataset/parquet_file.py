@@ -178,6 +178,8 @@ def _schema_of(content: bytes) -> pa.Schema:
 def _readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
     """The footer without the columns that pyarrow cannot give, and these with the reasons."""
     try:
+        if footer.unreadable:
+            raise ValueError(next(iter(footer.unreadable.values())))
         _schema_of(footer.content)
         return footer.content, {}
     except (pa.ArrowException, OSError, ValueError):
@@ -198,6 +200,8 @@ def _trouble(footer: Footer, number: int, field: pa.Field | Exception | None) ->
     """Why pyarrow cannot give a column: what Arrow's own schema says of it, or what Parquet's does."""
     if isinstance(field, Exception):
         return field
+    if number in footer.unreadable:
+        return ValueError(footer.unreadable[number])
     try:
         _schema_of(_without(footer, set(range(len(footer.columns))) - {number}))
     except (pa.ArrowException, OSError, ValueError) as error:

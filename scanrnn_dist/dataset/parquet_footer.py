@@ -2,8 +2,9 @@
 
 Pure Python on `thrift.py`, so that a footer that lies raises `ValueError`: pyarrow believes it, allocates what it
 promises, or aborts. What is checked: every column chunk lies in the file and overlaps no other; the schema's names
-and types are those that each chunk repeats; its two ways to tell a logical type agree; counts of rows and values, and
-the histograms of levels where the writer stored them, agree with one another and with the schema.
+and types are those that each chunk repeats; counts of rows and values, and the histograms of levels where the writer
+stored them, agree with one another and with the schema. A column whose two ways to tell a logical type contradict is
+named as unreadable.
 Not covered: a footer has no checksum, so what it says once only (a time zone, metadata, statistics) may be changed
 unseen. Pages are held against the footer in `pages.py`.
 """
@@ -32,10 +33,13 @@ _GROUP = {1: LIST, 2: I64, 3: I64, 4: LIST, 5: I64, 6: I64, 7: I16}
 _CHUNK = {1: BINARY, 2: I64, 3: STRUCT, 4: I64, 5: I32, 6: I64, 7: I32, 8: STRUCT, 9: BINARY}
 _COLUMN = {
     **{1: I32, 2: LIST, 3: LIST, 4: I32, 5: I64, 6: I64, 7: I64, 8: LIST, 9: I64, 10: I64, 11: I64, 12: STRUCT},
-    **{13: LIST, 14: I64, 15: I32, 16: STRUCT, 17: STRUCT},
+    **{13: LIST, 16: STRUCT, 17: STRUCT},  # 14 and 15, of Bloom filters, nobody reads; Dremio has a list as its 15
 }
-_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4}, 5: {5}, 6: {6}, 12: {19}, 13: {20}}
-"""The converted types that a logical type of the same meaning may have beside it; of the others `_converted`."""
+_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4, 0}, 5: {5}, 6: {6}, 12: {19, 0}, 13: {20}}
+"""The converted types that a logical type may have beside it, of the same meaning or of texts; of others `_converted`.
+
+parquet-mr from 1.11 on says "unknown", 11, of intervals, for which pyarrow would give nulls.
+"""
 _INTEGERS = {(8, False): 11, (16, False): 12, (32, False): 13, (64, False): 14}
 _INTEGERS |= {(8, True): 15, (16, True): 16, (32, True): 17, (64, True): 18}
 
@@ -57,7 +61,6 @@ class Chunk(NamedTuple):
     begin: int
     end: int
     data_begin: int
-    has_dictionary: bool
     values: int
     codec: int
     encodings: frozenset[int]
@@ -82,6 +85,7 @@ class Footer:
         columns: of each column the elements of the schema that it takes, `(begin, end)`, the first after the root's.
         leaves: the columns as they are stored.
         row_groups: in order.
+        unreadable: why columns cannot be read though all others can, by their numbers.
     """
 
     content: bytes
@@ -89,6 +93,7 @@ class Footer:
     columns: tuple[tuple[int, int], ...]
     leaves: tuple[Leaf, ...]
     row_groups: tuple[RowGroup, ...]
+    unreadable: dict[int, str]
 
     @property
     def names(self) -> list[str]:
@@ -153,10 +158,12 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     groups = _list(fields, "the footer", 4, STRUCT)
     rows = _need(fields, "the footer", 3, I64)
     _check_keys(fields)
-    columns, leaves = _schema(_list(fields, "the footer", 2, STRUCT))
+    elements = _list(fields, "the footer", 2, STRUCT)
+    columns, leaves = _schema(elements)
     row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
-    footer = Footer(content, fields, columns, leaves, row_groups)
-    if rows != sum(group.rows for group in row_groups):
+    footer = Footer(content, fields, columns, leaves, row_groups, _unreadable(elements, columns))
+    # Early writers in Rust never counted the rows of the whole file.
+    if rows and rows != sum(group.rows for group in row_groups):
         raise ValueError(f"the footer promises {rows} rows, its row groups {sum(group.rows for group in row_groups)}")
     _check_apart(footer)
     return footer
@@ -265,7 +272,6 @@ def _subtree(
         raise ValueError(f"{what} has repetition {kind}, which there is none of")
     definition += kind != _REQUIRED
     repetition += kind == _REPEATED
-    _check_logical(what, fields)
     physical = fields.get(key(1, I32))
     if physical is not None:
         if fields.get(key(5, I32)) or not 0 <= physical <= _FIXED:
@@ -277,6 +283,21 @@ def _subtree(
     for _ in range(count):
         position = _subtree(elements, position, path, definition, repetition, column, leaves)
     return position
+
+
+def _unreadable(elements: list[Raw], columns: tuple[tuple[int, int], ...]) -> dict[int, str]:
+    """Columns whose types contradict themselves, or that pyarrow leaves out, whole or in part, as they hold nothing."""
+    found = {}
+    for number, (begin, end) in enumerate(columns):
+        for fields in (raw.fields for raw in elements[begin:end]):
+            what = f"column {fields[key(4, BINARY)].decode(errors='replace')!r}"
+            if key(1, I32) not in fields and not fields[key(5, I32)]:
+                found[number] = f"{what} is a struct without fields, which holds no values"
+            try:
+                _check_logical(what, fields)
+            except ValueError as error:
+                found[number] = str(error)
+    return found
 
 
 def _check_logical(what: str, fields: Fields) -> None:
@@ -344,7 +365,7 @@ def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
     if not rows <= values <= MAX_COUNT or (values != rows and (leaf.max_repetition == 0 or rows == 0)):
         raise ValueError(f"{what} promises {values} values in {rows} rows")
     uncompressed, codec = _need(column, what, 6, I64), _need(column, what, 4, I32)
-    if compressed < 0 or uncompressed < 0 or (codec == 0 and uncompressed != compressed):
+    if compressed < 0 or uncompressed < 0:
         raise ValueError(f"{what} promises {uncompressed} bytes, {compressed} compressed, by codec {codec}")
     data, dictionary = _need(column, what, 9, I64), column.get(key(11, I64), 0)
     if values == 0:
@@ -355,7 +376,7 @@ def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
     _check_statistics(what, column, leaf, values)
     begin = dictionary or data
     encodings = frozenset(_list(column, what, 2, I32))
-    return Chunk(begin, begin + compressed, data, dictionary > 0, values, codec, encodings, uncompressed)
+    return Chunk(begin, begin + compressed, data, values, codec, encodings, uncompressed)
 
 
 def _check_statistics(what: str, column: Fields, leaf: Leaf, values: int) -> None:
