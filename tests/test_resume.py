@@ -429,7 +429,9 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
             lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2))),
             lambda: featurize(source, out, encoder_of(seed=8), restart=True),
         ):
-            with pytest.raises((StoppedError, ConfigError), match=r"is being (restarted or cleaned|worked on)"):
+            with pytest.raises(
+                (StoppedError, ConfigError), match=r"is being (restarted, amended or cleaned|worked on)"
+            ):
                 begin()
         assert not clean(out).names
         refused.append(True)

@@ -38,7 +38,7 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
         f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done. {' '.join(places)}"
         f"{more} Mend these files, then start the same command with --accept-changes: it does their units again. With "
         f"the files as they are, the same command tries the failed units again. {store.path(COMMITS)} and `scanrnn "
-        "status` name all of them."
+        "status --json` name all of them."
     )
 
 
