@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from crashing import identities
 from sources import FILE_ROWS, SEQUENCE, encoder_of, leftovers, write_file, write_files
 
 from scanrnn_dist.dataset.status import read_status
@@ -36,11 +37,6 @@ def says(source: Path, out: Path, **options: Any) -> str:
         featurize(source, out, **options)
     assert "\n" not in str(caught.value) and not leftovers(out)
     return str(caught.value)
-
-
-def identities(out: Path) -> dict[str, tuple[int, int]]:
-    stats = {path.name: path.stat() for path in out.glob("part-*")}
-    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def contents(out: Path) -> dict[str, bytes]:
