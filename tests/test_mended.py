@@ -122,7 +122,8 @@ def test_a_restart_that_was_begun_is_told_of_when_changes_are_accepted(
     source, out = write_files(tmp_path / "in", set(), 3), tmp_path / "out"
     featurize(source, out)
     write_file(source, 1, bad=True)
-    says(source, out, restart=True, max_steps=2)
+    told = says(source, out, restart=True, max_steps=2)
+    assert "again: the restart begins anew" in told and "--accept-changes" not in told
     assert read_status(out).restart is not None
     write_file(source, 1)
     assert featurize(source, out, accept_changes=True).parts == 1

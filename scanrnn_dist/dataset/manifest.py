@@ -169,9 +169,15 @@ class Manifest:
             try:
                 records[name] = self.store.read(path)
             except FileNotFoundError as error:
-                raise DataError(f"{self.store.path(path)} is missing; expected the plan of the job.") from error
+                raise DataError(
+                    f"{self.store.path(path)} is missing; expected the plan of the job. Bring it back, or begin anew "
+                    "with --restart."
+                ) from error
             if hashlib.sha256(records[name]).hexdigest() != job["plan"][name]:
-                raise DataError(f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}.")
+                raise DataError(
+                    f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}. Bring it back as it was, "
+                    "or begin anew with --restart."
+                )
         return records
 
     def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:
