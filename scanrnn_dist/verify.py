@@ -21,7 +21,6 @@ from scanrnn_dist.dataset.damage import (
     check_parts,
     damaged_parts,
     recorded_parts,
-    rows_of,
     surplus_files,
     wrong_parts,
 )
@@ -32,6 +31,7 @@ from scanrnn_dist.dataset.manifest import ENCODER, PARTS, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.reader import Chunk, read_chunks
 from scanrnn_dist.dataset.restart import PART, finish_publishing, is_ready, replacing
+from scanrnn_dist.dataset.units import part_rows
 from scanrnn_dist.dataset.writer import read_features
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -143,7 +143,7 @@ def _repair(destination: str | os.PathLike[str], manifest: Manifest, given: Enco
     job = manifest.read_job()
     plan, store = Plan.from_records(manifest.read_plan(job)), manifest.store
     # Of a finished job whose list of parts is damaged, what the logs say.
-    parts = read_commits(store, job["id"], rows_of(plan)).records
+    parts = read_commits(store, job["id"], part_rows(plan.units)).records
     with suppress(DataError):
         parts, _ = recorded_parts(manifest, job, plan)
     surplus = [name for name in surplus_files(manifest, plan) if PART.fullmatch(name)]

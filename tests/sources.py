@@ -28,6 +28,8 @@ TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
 SEED, D, H = 2, 3, 5
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=8)  # 32 steps a lane: many windows even for few rows
 SEQUENCE = pa.list_(pa.list_(pa.float32()))
+FILE_ROWS = 4
+NAN = [[1.0] * D, [1.0, float("nan"), 1.0], [1.0] * D, [1.0] * D]
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -79,6 +81,22 @@ def write_source(path: Path, rows: list[Any], row_group_size: int = 5, type: Any
     own = {"id": pa.array(range(len(rows)), pa.int64()), **columns, "sequence": pa.array(nested, type)}
     pq.write_table(pa.table(own), path, row_group_size=row_group_size)
     return path
+
+
+def write_file(folder: Path, number: int, bad: bool = False) -> Path:
+    """A file of one unit of `FILE_ROWS` rows; row 2 of a bad one holds a NaN."""
+    rows: list[Any] = random_rows([4] * FILE_ROWS, number)
+    if bad:
+        rows[2] = NAN
+    ids = pa.array(range(FILE_ROWS * number, FILE_ROWS * (number + 1)))
+    return write_source(folder / f"{number:02}.parquet", rows, id=ids)
+
+
+def write_files(folder: Path, bad: set[int], files: int) -> Path:
+    """A folder of such files, some of them bad."""
+    for number in range(files):
+        write_file(folder, number, number in bad)
+    return folder
 
 
 def specification(

@@ -373,7 +373,7 @@ def test_nobody_amends_what_is_worked_on_and_shards_share_what_is_amended(tmp_pa
         if not refused:  # a second shard begins meanwhile, with the same flag: nothing is left to accept
             refused.append(run(source, out, accept_changes=True, sharing=Sharing((2, 2), **expiring)))
             file_of(source, "h", 5, 7)
-            with pytest.raises(ConfigError, match="is being worked on"):
+            with pytest.raises(StoppedError, match="is being worked on"):
                 run(source, out, accept_changes=True, sharing=Sharing((2, 2), **expiring))
             (source / "h.parquet").unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sources
-from sources import D, H, encoder_of, features_of, leftovers, random_rows, write_source
+from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, random_rows, write_files, write_source
 
 from scanrnn_dist import job
 from scanrnn_dist.dataset import parts, undone
@@ -22,8 +23,7 @@ from scanrnn_dist.dataset.workers import Lock
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.layered import engine_for
 
-FILES, ROWS = 30, 4
-NAN = [[1.0] * D, [1.0, float("nan"), 1.0], [1.0] * D, [1.0] * D]
+FILES = 30
 
 
 @pytest.fixture(autouse=True)
@@ -34,21 +34,7 @@ def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def featurize(source: Path, out: Path, **options: Any) -> Any:
-    return sources.featurize(source, out, **{"rows_per_part": ROWS, "column": "sequence", **options})
-
-
-def write_file(folder: Path, number: int, bad: bool = False) -> None:
-    rows: list[Any] = random_rows([4] * ROWS, number)
-    if bad:
-        rows[2] = NAN
-    write_source(folder / f"{number:02}.parquet", rows, id=pa.array(range(ROWS * number, ROWS * (number + 1))))
-
-
-def write_files(folder: Path, bad: set[int], files: int = FILES) -> Path:
-    """Files of one unit each; row 2 of the bad ones holds a NaN."""
-    for number in range(files):
-        write_file(folder, number, number in bad)
-    return folder
+    return sources.featurize(source, out, **{"rows_per_part": FILE_ROWS, "column": "sequence", **options})
 
 
 def parts_in(out: Path) -> dict[str, bytes]:
@@ -73,13 +59,13 @@ def lines_of(out: Path, field: str) -> list[Any]:
 
 def test_one_run_does_all_good_files_and_names_all_bad_ones_and_the_next_tries_these_again(tmp_path: Path) -> None:
     bad = {3, 16, 29}
-    source, out = write_files(tmp_path / "in", bad), tmp_path / "out"
+    source, out = write_files(tmp_path / "in", bad, FILES), tmp_path / "out"
     says = failing(source, out)
     assert says.startswith("3 of 30 units failed; all others of this share are done.")
     for nth, number in enumerate(sorted(bad), 1):
         assert f"({nth}) {source}/{number:02}.parquet, row group 0, row 2 (row 2 of the file)" in says
     assert "--accept-changes" in says and "scanrnn status" in says
-    good = write_files(tmp_path / "good", set())
+    good = write_files(tmp_path / "good", set(), FILES)
     featurize(good, tmp_path / "undisturbed")
     whole = parts_in(tmp_path / "undisturbed")
     stands = parts_in(out)
@@ -88,7 +74,7 @@ def test_one_run_does_all_good_files_and_names_all_bad_ones_and_the_next_tries_t
     assert failing(source, out) == says  # the others are not begun again
     assert lines_of(out, "begin") == [*range(FILES), *sorted(bad)]
     assert parts_in(out) == stands
-    features = features_of(tmp_path / "undisturbed").reshape(FILES, ROWS, H)
+    features = features_of(tmp_path / "undisturbed").reshape(FILES, FILE_ROWS, H)
     assert features_of(out).tobytes() == np.delete(features, sorted(bad), axis=0).tobytes()
 
 
@@ -157,6 +143,23 @@ def test_a_file_that_cannot_be_opened_fails_all_its_units_and_no_other(tmp_path:
     assert (report.rows, report.rows_before, report.is_complete) == (12, 8, True)
 
 
+def test_a_unit_that_fails_after_its_part_was_lost_is_told_too(tmp_path: Path) -> None:
+    source, out = write_files(tmp_path / "in", {0}, 3), tmp_path / "out"
+    failing(source, out)
+    path = source / "01.parquet"
+    content, times = path.read_bytes(), path.stat().st_mtime_ns
+    (out / "part-00001.parquet").unlink()
+    path.write_bytes(bytes(len(content)))  # as a bad disk does: neither size nor time tells
+    os.utime(path, ns=(times, times))
+    says = failing(source, out)
+    assert says.startswith("2 of 3 units failed") and "(2) " in says and "01.parquet: cannot be read" in says
+    path.write_bytes(content)
+    os.utime(path, ns=(times, times))
+    says = failing(source, out)
+    assert says.startswith("1 of 3 units failed") and list(read_status(out).failed_units) == [0]
+    assert (out / "part-00001.parquet").exists()
+
+
 def test_a_wrong_initial_carry_fails_its_unit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "CHUNK_BYTES", 1)
     monkeypatch.setattr(job, "engine_for", engine_for)  # one that takes carries, which is not compiled before
@@ -193,7 +196,8 @@ def test_where_every_unit_fails_nothing_piles_up(
         says = failing(source, tmp_path / "out", rows_per_part=1)
     assert says.startswith("300 of 300 units failed") and "280 more" in says
     assert 0 < most <= 3
-    assert len(caplog.records) == 3 and "Unit 2 of" in caplog.text  # a wrong option is seen at once
+    assert len(caplog.records) == 3  # a wrong option is seen at once, and why
+    assert "Unit 2 failed. All others are done first. " in caplog.text and "row group 2" in caplog.text
     assert len(read_status(tmp_path / "out").failed_units) == 300
 
 
@@ -267,7 +271,7 @@ def test_a_part_that_failed_after_its_last_row_does_not_count(tmp_path: Path, mo
         assert "delivered 5 rows" in failing(source, out)
     assert lines_of(out, "unit") == [0, 1, 2]
     assert list(read_status(out).failed_units) == [1]
-    assert featurize(source, out).rows == ROWS
+    assert featurize(source, out).rows == FILE_ROWS
 
 
 def test_an_encoder_of_other_features_fails_every_unit_and_the_first_are_told_at_once(

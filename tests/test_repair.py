@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sources
+from crashing import identities
 from flax import nnx
 from s3_server import S3Server
 from sources import D, H, encoder_of, entries, featurize, random_rows, write_source
@@ -60,10 +61,6 @@ def parts_of(destination: Path) -> dict[str, bytes | None]:
     return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
-def identities(destination: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_ino for path in destination.glob("part-*")}
-
-
 def damage(out: Path) -> None:
     """A part that is missing, and one that was cut."""
     (out / "part-00001.parquet").unlink()
@@ -89,7 +86,7 @@ def test_status_tells_of_parts_that_are_missing_or_cut_and_the_same_command_make
     before = identities(out)
     report = featurize(finished / "in", out, rows_per_part=5)
     assert (report.parts, report.rows, report.rows_before, report.is_complete) == (2, 10, 20, True)
-    changed = {name for name, inode in identities(out).items() if before.get(name) != inode}
+    changed = {name for name, identity in identities(out).items() if before.get(name) != identity}
     assert changed == {"part-00001.parquet", "part-00004.parquet"}
     assert parts_of(out) == parts_of(finished / "out") and read_status(out).state == "complete"
     verify(out)
@@ -150,7 +147,7 @@ def test_repair_makes_again_what_is_missing_cut_or_changed_in_place_and_removes_
     assert (result.repaired, result.parts, result.is_complete) == (names, UNITS, True)
     assert f"{out}: repaired part-00001.parquet, part-00002.parquet" in str(result)
     assert parts_of(out) == parts_of(finished / "out")
-    changed = {name for name, inode in identities(out).items() if before.get(name) != inode}
+    changed = {name for name, identity in identities(out).items() if before.get(name) != identity}
     assert changed == set(names[:3])
 
 

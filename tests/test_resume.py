@@ -429,7 +429,9 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
             lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2))),
             lambda: featurize(source, out, encoder_of(seed=8), restart=True),
         ):
-            with pytest.raises((StoppedError, ConfigError), match=r"is being (restarted or cleaned|worked on)"):
+            with pytest.raises(
+                (StoppedError, ConfigError), match=r"is being (restarted, amended or cleaned|worked on)"
+            ):
                 begin()
         assert not clean(out).names
         refused.append(True)
@@ -738,3 +740,25 @@ def test_attempts_that_ended_by_themselves_accuse_no_unit(tmp_path: Path, source
     report = featurize(source, out, rows_per_part=5)
     assert report.is_complete
     assert not any(b"alone" in path.read_bytes() for path in (out / "__scanrnn/commits").iterdir())
+
+
+def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5)
+    (out / "part-00010.parquet").unlink()
+    for _ in range(SILENT_DEATHS):
+        died(out, 10, alone=True)
+    with pytest.raises(DataError, match=r"Unit 10 ends its process: 5 processes .* the same place"):
+        featurize(source, out, rows_per_part=5)
+    featurize(source, out, rows_per_part=5, sharing=Sharing(retry=True))
+    assert featurize(source, out, rows_per_part=5).parts == 0
+
+
+def test_empty_traces_of_processes_that_were_killed_are_cleaned(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5)
+    logs = out / "__scanrnn/commits"
+    (logs / "elsewhere.7.00000001.crash").touch()
+    (logs / "elsewhere.7.00000002.crash").write_text("Fatal Python error: Aborted\n")
+    assert "__scanrnn/commits/elsewhere.7.00000001.crash" in clean(out).names
+    assert [path.name for path in logs.glob("*.crash")] == ["elsewhere.7.00000002.crash"]

@@ -8,6 +8,7 @@ unfinished job does: with the units that are new or changed. Whoever dies before
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import Coming, publish, restart_of, spans_of, write_coming
 from scanrnn_dist.dataset.store import Store, staged
-from scanrnn_dist.dataset.units import found_again
+from scanrnn_dist.dataset.units import found_again, part_rows
 from scanrnn_dist.dataset.workers import Lock
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import DataError, StoppedError
+
+logger = logging.getLogger("scanrnn_dist")
 
 ACCEPTED = "accepted"
 """Of a job: which changes of its source were accepted, in words."""
@@ -42,6 +45,8 @@ def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, pla
         StoppedError: the file system refused, or the lock was lost.
     """
     new, store = restart_of(manifest), manifest.store
+    if _is_restart(new):
+        logger.warning("%s: the --restart that was begun here is removed; it was not complete.", store.root)
     lock.guarded(store.delete_below)(RESTART)
     numbers, units = _taken_over(store, job["id"], before, plan), max(1, len(plan.units))
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
@@ -69,10 +74,18 @@ def amend(manifest: Manifest, lock: Lock, job: dict[str, Any], before: Plan, pla
     return len(numbers)
 
 
+def _is_restart(new: Manifest) -> bool:
+    """Whether there is a restart that was begun; not what is left of an amendment that never took its place."""
+    try:
+        job = new.find_job()
+    except DataError:
+        return True
+    return job is not None and ACCEPTED not in job
+
+
 def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> dict[int, int]:
     """Units whose parts stand and are those of the new plan too, and their numbers in it."""
-    rows = before.units.rows if len(before.units) else np.zeros(1, np.int64)
-    committed = read_commits(store, job, rows).that_stand(store.entries()).committed
+    committed = read_commits(store, job, part_rows(before.units), only_standing=True).committed
     old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
     kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
     return dict(zip(old[kept].tolist(), kept.tolist(), strict=True))

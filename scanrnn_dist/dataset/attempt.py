@@ -21,7 +21,7 @@ from scanrnn_dist.dataset.evidence import CrashTrace, collect_traces, oom_kills
 from scanrnn_dist.dataset.manifest import Manifest
 from scanrnn_dist.dataset.shares import share_of_units
 from scanrnn_dist.dataset.undone import error_of_undone
-from scanrnn_dist.dataset.units import Unit, Units
+from scanrnn_dist.dataset.units import Unit, Units, part_rows
 from scanrnn_dist.dataset.workers import (
     DONE,
     EXPIRY_SECONDS,
@@ -97,8 +97,7 @@ class Attempt:
         self, manifest: Manifest, job: dict[str, Any], units: Units, sharing: Sharing, header: dict[str, Any]
     ) -> None:
         self._manifest, self._job, self._units, self._sharing = manifest, job, units, sharing
-        # A job without rows has one part all the same, which carries the schema.
-        self._rows = units.rows if len(units) else np.zeros(1, np.int64)
+        self._rows = part_rows(units)
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
         self._pause_seconds = 0.2
         self._times_done = np.zeros(len(self._rows), np.int8)
@@ -172,12 +171,12 @@ class Attempt:
             self.log.begin(unit.index, alone)
             yield unit
 
-    def failed(self, unit: Unit, rows: int) -> None:
+    def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
         self._has_failed[unit.index] = True
         self._lock.abandoned(rows, unit.values * rows // max(1, unit.rows))
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
-            logger.warning("Unit %d of %s failed. All others are done first.", unit.index, unit.file.path)
+            logger.warning("Unit %d failed. All others are done first. %s", unit.index, reason)
 
     def committed(self, unit: Unit) -> None:
         """Take note of a unit whose part is recorded."""
@@ -213,7 +212,7 @@ class Attempt:
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
         store = self._manifest.store
-        return read_commits(store, self._job["id"], self._rows, self._alive()).that_stand(store.entries())
+        return read_commits(store, self._job["id"], self._rows, self._alive(), only_standing=True)
 
     def _alive(self) -> set[str]:
         """The attempts that are at work."""
@@ -238,11 +237,12 @@ class Attempt:
             raise error_of_undone(self._manifest.store, self._units, commits, failed, fatal)
 
     def _check_is_not_replaced(self) -> None:
-        """Refuse to begin where somebody restarts or cleans; who does looks for attempts after it took its lock."""
+        """Refuse to begin where somebody has all of it; who does looks for attempts after it took its lock."""
         for worker in living_workers(self._manifest.store):
             if worker.share == REPLACING:
                 raise StoppedError(
-                    f"{self._manifest.store.root} is being restarted or cleaned: {worker}. Wait for it, or stop it."
+                    f"{self._manifest.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or "
+                    "stop it."
                 )
 
     def _counted(self, numbers: np.ndarray) -> np.ndarray:

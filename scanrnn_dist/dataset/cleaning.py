@@ -4,7 +4,8 @@
 - parts that were named and never recorded, where nobody is at work: the job would write them anew;
 - plans that the job does not name: of another process that planned the same destination at once;
 - files of processes that are not alive, once the job is complete;
-- a job for a source that changed, which never took its place (`amending.py`).
+- a job for a source that changed, which never took its place (`amending.py`);
+- empty traces, of processes that were killed: one that crashed leaves one that tells of it.
 
 But for the first, whoever cleans has the destination for itself meanwhile (`restart.replacing`), and does nothing where
 somebody works. A restart that died while it was published is published first, to its end.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scanrnn_dist.dataset.amending import ACCEPTED
+from scanrnn_dist.dataset.attempt_log import COMMITS, CRASH
 from scanrnn_dist.dataset.commits import read_commits
 from scanrnn_dist.dataset.destination import open_store, this_host
 from scanrnn_dist.dataset.local_store import ASIDE
@@ -98,8 +100,10 @@ def _asides(store: Store) -> Iterator[str]:
 def _unrecorded(manifest: Manifest) -> Iterator[str]:
     """Names that nobody at work and no record stands for."""
     store, job, new = manifest.store, manifest.read_job(), restart_of(manifest)
-    if ACCEPTED in (new.find_job() or {}) and not is_ready(manifest):
+    new_job = new.find_job()
+    if (new_job is None or ACCEPTED in new_job) and not is_ready(manifest):
         yield from store.below(RESTART)
+    yield from (f"{COMMITS}/{name}" for name, size in store.entries(COMMITS) if name.endswith(CRASH) and not size)
     for name, _ in store.entries(RECORDS):
         match = PLAN.fullmatch(f"{RECORDS}/{name}")
         if match and not job["plan"][f"{match[1]}{TABLE}"].startswith(match[2]):

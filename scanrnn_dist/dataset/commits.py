@@ -6,10 +6,9 @@ has cut, the last of its file. Read as columns: a million of them take 2 s.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,7 +41,8 @@ class Commits:
         records: one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`.
         units: how many units the job has.
         headers: the first line of the log of every attempt there was.
-        failures: one row per failed unit, by unit: `failed`, its number; `reason`; `attempt`, which tried it last.
+        failures: one row per unit that failed when it was last tried, by unit: `failed`, its number; `reason`;
+            `attempt`, which tried it.
         suspects: the units that are not committed and were in hand when an attempt died.
         by_attempt: units and rows that each attempt committed.
     """
@@ -94,16 +94,6 @@ class Commits:
         """Those of the sorted unit numbers that are not committed."""
         return np.setdiff1d(among, self.committed, assume_unique=True)
 
-    def that_stand(self, entries: Iterable[tuple[str, int]]) -> Commits:
-        """Without the units whose part is not among the files with their sizes, or not of the size that is recorded."""
-        sizes = np.full(self.units, -1)
-        for name, size in entries:
-            unit = unit_of_part(name, self.units)
-            if unit is not None:
-                sizes[unit] = size
-        stand = sizes[self.committed] == self.records["size_bytes"].to_numpy()
-        return self if stand.all() else dataclasses.replace(self, records=self.records.filter(pa.array(stand)))
-
     def to_parquet(self) -> bytes:
         """The list of parts as it is kept with a finished job; the same bytes for the same parts."""
         content = io.BytesIO()
@@ -119,7 +109,9 @@ def read_parts(content: bytes, where: str) -> pa.Table:
         raise DataError(f"{where} is damaged: {error}") from error
 
 
-def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str] = ()) -> Commits:
+def read_commits(
+    store: Store, job: str, rows: np.ndarray, alive: Collection[str] = (), *, only_standing: bool = False
+) -> Commits:
     """What the attempts at a job of units of so many rows have committed.
 
     Args:
@@ -127,6 +119,7 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
         job: the id of the job.
         rows: of each unit.
         alive: attempts that are at work now, whose units did not end them.
+        only_standing: whether a unit counts as committed only while its part stands, with the size that is recorded.
 
     Raises:
         DataError: a log is damaged, or speaks of other units.
@@ -135,7 +128,7 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
     logs = [log for log in read if log is not None]
     # The last record of each unit is the one that wrote its part last.
     records = _last_of_each(pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)]), "unit")
-    records = records.select(_RECORD.names)
+    done_at = np.full(len(rows), -np.inf)
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
@@ -144,13 +137,32 @@ def read_commits(store: Store, job: str, rows: np.ndarray, alive: Collection[str
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
     failures = _last_of_each(pa.concat_tables([_FAILED.empty_table(), *(log.failures for log in logs)]), "failed")
-    failures = _without(failures, "failed", committed).drop_columns("finished").combine_chunks()
     if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: a unit beyond the {len(rows)} that there are has failed.")
+    done_at[committed] = records["finished"].to_numpy()
+    records = records.select(_RECORD.names)
+    if only_standing:
+        records = _standing(store, records, len(rows))
+        committed = records["unit"].to_numpy()
+    # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
+    is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]
+    failures = _without(failures.filter(pa.array(is_last)), "failed", committed)
+    failures = failures.drop_columns("finished").combine_chunks()
     suspects = suspects_of(_deaths(store, logs, alive, committed))
     headers = tuple(log.header for log in logs)
     by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
     return Commits(records, len(rows), headers, failures, suspects, by_attempt)
+
+
+def _standing(store: Store, records: pa.Table, units: int) -> pa.Table:
+    """The records of units whose part is there, with its size: listed after the records, which come after the parts."""
+    sizes = np.full(units, -1)
+    for name, size in store.entries():
+        unit = unit_of_part(name, units)
+        if unit is not None:
+            sizes[unit] = size
+    stand = sizes[records["unit"].to_numpy()] == records["size_bytes"].to_numpy()
+    return records if stand.all() else records.filter(pa.array(stand)).combine_chunks()
 
 
 def _last_of_each(table: pa.Table, unit: str) -> pa.Table:
@@ -226,7 +238,7 @@ class _AttemptRead(NamedTuple):
         """How it died, if it did."""
         begun, alone = self.begins["begin"], self.begins["alone"]
         units = begun.drop_null().to_numpy()
-        done = np.concatenate([committed, self.failures["failed"].to_numpy()])
+        done = np.concatenate([committed, self.records["unit"].to_numpy(), self.failures["failed"].to_numpy()])
         in_hand = frozenset(units[~np.isin(units, done)].tolist())
         last = len(begun) - 1 - int(begun.is_valid().to_numpy()[::-1].argmax()) if len(units) else 0
         is_alone = len(units) and alone[last].as_py() and int(units[-1]) in in_hand

@@ -16,6 +16,7 @@ from scanrnn_dist.dataset.commits import read_commits, read_parts
 from scanrnn_dist.dataset.manifest import PARTS, Manifest, part_name
 from scanrnn_dist.dataset.plan import Plan
 from scanrnn_dist.dataset.restart import PART
+from scanrnn_dist.dataset.units import part_rows
 from scanrnn_dist.dataset.writer import file_sha256
 from scanrnn_dist.errors import DataError
 
@@ -48,7 +49,7 @@ def recorded_parts(manifest: Manifest, job: dict[str, Any], plan: Plan) -> tuple
 
     Of an unfinished job, of the parts that stand: one that is gone is done again by the command that goes on.
     """
-    rows = rows_of(plan)
+    rows = part_rows(plan.units)
     if not manifest.is_complete:
         records, there = read_commits(manifest.store, job["id"], rows).records, dict(manifest.store.entries())
         stands = [part_name(unit, len(rows)) in there for unit in records["unit"].to_pylist()]
@@ -62,11 +63,6 @@ def recorded_parts(manifest: Manifest, job: dict[str, Any], plan: Plan) -> tuple
     if rows.sum() != totals["rows"]:
         raise DataError(f"{manifest.store.root}: the parts hold other rows than the {totals['rows']} of the job.")
     return parts, True
-
-
-def rows_of(plan: Plan) -> np.ndarray:
-    """Rows of every unit; a job without rows has one part all the same."""
-    return plan.units.rows if len(plan.units) else np.zeros(1, np.int64)
 
 
 def check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, is_complete: bool) -> None:
@@ -86,7 +82,7 @@ def check_parts(manifest: Manifest, parts: pa.Table, plan: Plan, is_complete: bo
 
 def wrong_parts(manifest: Manifest, parts: pa.Table, plan: Plan) -> dict[str, str]:
     """Parts that are not as they are recorded, and what is wrong with each."""
-    store, rows, wrong = manifest.store, rows_of(plan), dict[str, str]()
+    store, rows, wrong = manifest.store, part_rows(plan.units), dict[str, str]()
     there = dict(store.entries())
     for part in parts.to_pylist():
         name = part_name(part["unit"], len(rows))
@@ -102,5 +98,5 @@ def wrong_parts(manifest: Manifest, parts: pa.Table, plan: Plan) -> dict[str, st
 def surplus_files(manifest: Manifest, plan: Plan) -> list[str]:
     """Files that readers of data sets take for a part, whatever its ending, and that are the name of no unit's."""
     visible = {name for name in manifest.store.below() if not any(part[0] in "_." for part in name.split("/"))}
-    units = len(rows_of(plan))
+    units = len(part_rows(plan.units))
     return sorted(visible - {part_name(unit, units) for unit in range(units)})

@@ -46,6 +46,8 @@ RESTART = f"{RECORDS}/restart"
 PUBLISHING = f"{RECORDS}/publishing.json"
 PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
 JOB_FORMAT = "scanrnn_dist.job/3"
+_EARLIER_RECORDS = "_scanrnn"
+"""Of versions up to the format scanrnn_dist.job/2."""
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
 
@@ -134,10 +136,22 @@ class Manifest:
         return job
 
     def find_job(self) -> dict[str, Any] | None:
-        """What is to be done; None where no job was ever started."""
+        """What is to be done; None where no job was ever started.
+
+        Raises:
+            ConfigError: there is the job of an earlier version, whose records this one neither reads nor replaces.
+            DataError: the record is damaged, or of another format.
+        """
         try:
             content = self.store.read(JOB)
         except (FileNotFoundError, NotADirectoryError):
+            earlier = f"{_EARLIER_RECORDS}/job.json"
+            if self.store.exists(earlier):
+                raise ConfigError(
+                    f"{self.store.root} holds a job of an earlier version of scanrnn_dist: {self.store.path(earlier)}. "
+                    "This version can neither go on with it nor replace it. Finish and verify it with the version that "
+                    "began it, or choose another destination."
+                ) from None
             return None
         job = self._checked_object(JOB, content, {"format"})
         if job["format"] != JOB_FORMAT:
@@ -155,9 +169,15 @@ class Manifest:
             try:
                 records[name] = self.store.read(path)
             except FileNotFoundError as error:
-                raise DataError(f"{self.store.path(path)} is missing; expected the plan of the job.") from error
+                raise DataError(
+                    f"{self.store.path(path)} is missing; expected the plan of the job. Bring it back, or begin anew "
+                    "with --restart."
+                ) from error
             if hashlib.sha256(records[name]).hexdigest() != job["plan"][name]:
-                raise DataError(f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}.")
+                raise DataError(
+                    f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}. Bring it back as it was, "
+                    "or begin anew with --restart."
+                )
         return records
 
     def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:

@@ -25,7 +25,7 @@ from scanrnn_dist.dataset.manifest import ENCODER, JOB, RECORDS, SUCCESS, Manife
 from scanrnn_dist.dataset.plan import ROWS_PER_PART, Changes, Plan, SourceLike, plan_again, plan_job, with_columns
 from scanrnn_dist.dataset.plan_records import hashes_of
 from scanrnn_dist.dataset.restart import finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.dataset.workers import EXPIRY_SECONDS, living_workers
+from scanrnn_dist.dataset.workers import EXPIRY_SECONDS, REPLACING, living_workers
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 logger = logging.getLogger("scanrnn_dist")
@@ -131,18 +131,23 @@ def opened_job(
     Raises:
         ConfigError: it holds something else, or a job that differs, or one that is worked on and was to be restarted.
         DataError: the source changed since the job began.
-        StoppedError: another process restarts, amends or cleans it.
+        StoppedError: another process restarts, amends or cleans it; or works on it, and it was to be amended, or parts
+            of it to be made again.
     """
     manifest = Manifest(open_store(destination))
     was_published = finish_publishing(manifest)
     recorded = _found(manifest, restart)
     # The command whose restart was published just now, after it had died doing so, has nothing left to do.
-    is_done = was_published and recorded is not None and manifest.is_complete and not _refused(recorded, wanted)
+    is_done = was_published and manifest.is_complete and _is_same(manifest, recorded, wanted)
     if not restart or recorded is None or is_done:
         opened = _open(manifest, recorded, wanted)
         _set_right(opened, wanted, discard)
         yield opened
         return
+    if busy := [worker for worker in living_workers(manifest.store) if worker.share != REPLACING]:
+        raise ConfigError(
+            f"{manifest.store.root} is being worked on: {busy[0]}. Wait for it, or stop it; then --restart can begin."
+        )
     with replacing(manifest, wanted.expiry_seconds) as lock:
         new = restart_of(manifest)
         yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
@@ -220,7 +225,7 @@ def _amended(manifest: Manifest, recorded: dict[str, Any], before: Plan, wanted:
         with replacing(manifest, wanted.expiry_seconds) as lock:
             manifest.check_is(recorded)
             kept = amend(manifest, lock, recorded, before, plan, wanted.job["options"]["source"])
-    except (ConfigError, StoppedError):
+    except StoppedError:
         now = manifest.find_job()
         if now is None or now["id"] == recorded["id"]:
             raise
@@ -250,7 +255,7 @@ def _set_right(opened: OpenJob, wanted: Wanted, discard: Collection[str]) -> Non
                 for name in (SUCCESS, *discard):
                     lock.guarded(store.delete)(name)
                 store.sync()
-    except ConfigError:
+    except StoppedError:
         if manifest.is_complete or discard:
             raise
         # else another process found the same, and is at work
@@ -298,24 +303,33 @@ def _was_begun(manifest: Manifest) -> bool:
 
 def _restarted(new: Manifest, wanted: Wanted) -> dict[str, Any] | None:
     """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
-    recorded = new.find_job()
-    is_same = recorded is not None and ACCEPTED not in recorded and not _refused(recorded, wanted)
-    if recorded is not None and is_same and not Plan.from_records(new.read_plan(recorded)).changes():
-        return recorded
+    try:
+        recorded = new.find_job()
+        if recorded is not None and ACCEPTED not in recorded and _is_same(new, recorded, wanted):
+            return recorded
+    except DataError:
+        logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
     new.store.delete_below("")
     return None
+
+
+def _is_same(manifest: Manifest, recorded: dict[str, Any] | None, wanted: Wanted) -> bool:
+    """Whether a recorded job is the one that is wanted, of a source that is as it was."""
+    if not recorded or _refused(recorded, wanted):
+        return False
+    return not Plan.from_records(manifest.read_plan(recorded)).changes()
 
 
 def _changed(changes: Changes, plan: Plan, root: str) -> DataError:
     """What to say of a source that changed."""
     text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
     if not changes.is_listed:
-        return DataError(f"{text} Bring it back as it was and start the same command again.")
+        return DataError(f"{text} Bring it back as it was, then start the command again.")
     new = f", and {changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
     return DataError(
-        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the same command with "
-        "--accept-changes: it does exactly these again and keeps all others. A file that was only touched may get its "
-        "time back by `touch -d` instead; --restart begins anew."
+        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the command that made "
+        "it with --accept-changes: it does exactly these again and keeps all others. A file that was only touched may "
+        "get its time back by `touch -d` instead; --restart begins anew."
     )
 
 

@@ -39,7 +39,7 @@ class PartsWriter:
         check: called, in the thread, before a part gets its name; raises if it must not.
         stage: names the stages "write" and "commit".
         on_commit: called, in the thread, with each unit whose part is recorded.
-        on_fail: called, in the thread, with each unit that failed, and its rows that were put before.
+        on_fail: called, in the thread, with each unit that failed, the reason, and its rows that were put before.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PartsWriter:
         check: Callable[[], None],
         stage: Stage = nullcontext,
         on_commit: Callable[[Unit], None] | None = None,
-        on_fail: Callable[[Unit, int], None] | None = None,
+        on_fail: Callable[[Unit, str, int], None] | None = None,
     ) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
@@ -134,7 +134,7 @@ class PartsWriter:
             part.abandon()
         self._log.fail(failed.unit.index, failed.reason)
         if self._on_fail is not None:
-            self._on_fail(failed.unit, 0 if part is None else part.rows)
+            self._on_fail(failed.unit, failed.reason, 0 if part is None else part.rows)
 
     def _commit(self, part: PartWriter) -> None:
         with self._stage("commit"):

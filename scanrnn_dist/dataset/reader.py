@@ -151,8 +151,10 @@ def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.R
     parquet = decoder.open(unit.file.path)
     try:
         decoder.check(parquet, unit)
+        first_row = 0
         for batch in decoder.batches(parquet, unit, decoder.chunk_rows(parquet, unit)):
-            yield decoder.kept(unit, batch)
+            yield decoder.kept(unit, first_row, batch)
+            first_row += batch.num_rows
     finally:
         parquet.close()
 
@@ -404,9 +406,9 @@ class _Decoder:
                 where=lambda row: _where(unit, first_row + row),
             )
         self.in_features = sequences.in_features
-        return Chunk(unit, first_row, sequences, self.kept(unit, batch))
+        return Chunk(unit, first_row, sequences, self.kept(unit, first_row, batch))
 
-    def kept(self, unit: Unit, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def kept(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The kept columns of a batch, partition values as columns."""
         partitions = dict(unit.file.partitions)
         arrays = [
@@ -415,6 +417,13 @@ class _Decoder:
             else batch.column(field.name)
             for field in self.kept_schema
         ]
+        for field, array in zip(self.kept_schema, arrays, strict=True):
+            if array.null_count and not field.nullable:  # in a file that came after the job began
+                row = first_row + array.is_null().index(True).as_py()
+                raise DataError(
+                    f"{_where(unit, row)}: {field.name!r} is null, and the files that the job began with say that it "
+                    "never is. Write the file without nulls there; or begin anew with --restart."
+                )
         # Without columns a record batch made of arrays would forget how many rows it has.
         return pa.RecordBatch.from_arrays(arrays, schema=self.kept_schema) if arrays else batch.select([])
 

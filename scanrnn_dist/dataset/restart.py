@@ -30,7 +30,7 @@ from scanrnn_dist.dataset.local_store import ASIDE
 from scanrnn_dist.dataset.manifest import JOB, PARTS, PLAN, PUBLISHING, RECORDS, RESTART, SUCCESS, Manifest, part_name
 from scanrnn_dist.dataset.store import Store, staged
 from scanrnn_dist.dataset.workers import DONE, EXPIRY_SECONDS, REPLACING, STOPPED, Lock, living_workers, lock_names
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError
 
 PART = re.compile(r"part-\d{5,}\.parquet")
 
@@ -79,8 +79,7 @@ def replacing(manifest: Manifest, expiry_seconds: float = EXPIRY_SECONDS) -> Ite
     """Have the destination for oneself: nobody else restarts, amends, publishes or cleans, and nobody works there.
 
     Raises:
-        StoppedError: somebody else has it.
-        ConfigError: somebody works there.
+        StoppedError: somebody else has it, or works there.
     """
     lock = Lock(manifest.store, REPLACING, expiry_seconds)
     try:
@@ -186,7 +185,10 @@ def _check_idle(manifest: Manifest) -> None:
     """Refuse to replace what somebody works on."""
     for worker in living_workers(manifest.store):
         if worker.share != REPLACING:
-            raise ConfigError(f"{manifest.store.root} is being worked on: {worker}. Wait for it, or stop it.")
+            raise StoppedError(
+                f"{manifest.store.root} is being worked on: {worker}. Wait for it, or stop it, then start the same "
+                "command again."
+            )
 
 
 def _check_parts(manifest: Manifest, new: Manifest) -> None:

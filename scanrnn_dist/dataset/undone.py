@@ -6,6 +6,7 @@ import numpy as np
 
 from scanrnn_dist.dataset.attempt_log import COMMITS
 from scanrnn_dist.dataset.commits import Commits
+from scanrnn_dist.dataset.manifest import RESTART
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.units import Units
 from scanrnn_dist.errors import DataError
@@ -34,11 +35,13 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     reasons = commits.failures["reason"].take(at).to_pylist()
     places = reasons if len(failed) == 1 else [f"({nth}) {reason}" for nth, reason in enumerate(reasons, 1)]
     more = f" {len(failed) - MOST_TOLD:,} more are in the records." if len(failed) > MOST_TOLD else ""
+    mended = "with --accept-changes: it does their units again"
+    if store.root.endswith(RESTART):
+        mended = "again: the restart begins anew, with the files as they are then"
     return (
         f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done. {' '.join(places)}"
-        f"{more} Mend these files, then start the same command with --accept-changes: it does their units again. With "
-        f"the files as they are, the same command tries the failed units again. {store.path(COMMITS)} and `scanrnn "
-        "status` name all of them."
+        f"{more} Mend these files, then start the same command {mended}. With the files as they are now, the same "
+        f"command tries the failed units again. {store.path(COMMITS)} and `scanrnn status --json` name all of them."
     )
 
 

@@ -128,6 +128,11 @@ def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
     return np.where(is_same, found, -1)
 
 
+def part_rows(units: Units) -> np.ndarray:
+    """Rows of every part, `(P,)` int64: one part a unit, and one without rows where there is no unit."""
+    return units.rows if len(units) else np.zeros(1, np.int64)
+
+
 def running_sums(numbers: np.ndarray) -> np.ndarray:
     """Running sums from 0 on: `(N,)` -> `(N + 1,)` int64."""
     sums = np.zeros(len(numbers) + 1, np.int64)

@@ -23,7 +23,7 @@ from scanrnn_dist.dataset.manifest import JOB, JOB_FORMAT, RESTART, Manifest, pa
 from scanrnn_dist.dataset.plan_records import UNITS
 from scanrnn_dist.dataset.restart import finish_publishing, replacing, restart_of
 from scanrnn_dist.dataset.store import unstaged
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
 
@@ -177,7 +177,7 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
         "values_per_second": 0.0, "in_hand": [],
     }  # fmt: skip
     manifest.store.write("__scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
-    with pytest.raises(ConfigError, match="is being worked on: process 7 on elsewhere"), replacing(manifest):
+    with pytest.raises(StoppedError, match="is being worked on: process 7 on elsewhere"), replacing(manifest):
         pass
 
 
