@@ -54,7 +54,7 @@ from scanrnn_dist.cli_options import (
     Steal,
     WindowBlocks,
 )
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
 from scanrnn_dist.memory import check_fits, in_mib, usable_bytes
 
 if TYPE_CHECKING:
@@ -360,8 +360,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _told(error: ScanRNNError) -> int:
-    """Print an error as one line, whoever wrote what is in it; its exit code."""
-    message = " ".join(line.strip() for line in str(error).splitlines())
+    """Print an error, as one line unless it names many places; its exit code."""
+    message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
     print(f"{type(error).__name__}: {message}", file=sys.stderr)
     return error.exit_code
 
