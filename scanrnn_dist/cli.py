@@ -54,7 +54,7 @@ from scanrnn_dist.cli_options import (
     Steal,
     WindowBlocks,
 )
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
 from scanrnn_dist.memory import check_fits, in_mib, usable_bytes
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def plan(
     block_steps: BlockSteps = None,
     window_blocks: WindowBlocks = None,
 ) -> None:
-    """Say what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
+    """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     _check_one_encoder(encoder, hidden)
     _start_jax(devices)
     from scanrnn_dist.dataset.plan import plan_job
@@ -183,10 +183,10 @@ def featurize(
     compilation_cache: CacheFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Write the features of every row of SRC to DST, a Parquet data set in the same order.
+    """Compute features of every row of SRC, and write them to DST, a Parquet data set in the same order.
 
-    Give either --hidden (and --seed), for a GRU with random weights, or --encoder. The same command again goes on where
-    an earlier one was stopped.
+    Give either --hidden (and --seed) for a GRU with random weights, or --encoder. If the command was stopped, run the
+    same one again: it continues.
     """
     if (encoder is None) == (hidden is None):
         raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
@@ -263,15 +263,17 @@ def bench(
 @app.command()
 def verify(
     destination: Output,
-    sample: Annotated[int, typer.Option(help="Rows to recompute from the source; 0 for none.", min=0)] = 32,
-    seed: Annotated[int, typer.Option(help="Of the choice of these rows.", min=0)] = 0,
+    sample: Annotated[
+        int, typer.Option(help="How many rows to recompute from the source; 0 compares hashes alone.", min=0)
+    ] = 32,
+    seed: Annotated[int, typer.Option(help="Seed that chooses these rows.", min=0)] = 0,
     repair: Repair = False,
     compilation_cache: CacheFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Check every part of DST against the records, and a sample of rows against the specification.
+    """Check DST: hashes of all parts, kept columns against the source, and a sample of rows recomputed.
 
-    Of an unfinished job, what is committed is checked.
+    If the job is unfinished, the parts that are committed are checked.
     """
     if repair:
         _start_jax(None)  # as featurize does
@@ -287,7 +289,7 @@ def verify(
 
 @app.command()
 def status(destination: Output, as_json: Json = False) -> None:
-    """Say how far the job of DST is: units, rows, rate, who works on what, the estimated end. Touches nothing."""
+    """Show how far the job in DST is: units, rows, rate, workers, estimated end. Changes nothing."""
     from scanrnn_dist.dataset.status import read_status
 
     found = read_status(destination)
@@ -360,8 +362,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _told(error: ScanRNNError) -> int:
-    """Print an error as one line, whoever wrote what is in it; its exit code."""
-    message = " ".join(line.strip() for line in str(error).splitlines())
+    """Print an error, as one line unless it names many places; its exit code."""
+    message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
     print(f"{type(error).__name__}: {message}", file=sys.stderr)
     return error.exit_code
 

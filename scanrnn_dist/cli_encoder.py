@@ -56,7 +56,10 @@ MOST_LAYERS = 1024
 
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
-Readout = Annotated[str | None, typer.Option(help="What becomes the features. last if not given.")]
+Readout = Annotated[
+    str | None,
+    typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
+]
 
 
 @encoder_app.command()
@@ -64,21 +67,34 @@ def make(
     out: Out,
     in_features: Annotated[int, typer.Option(help="Features per step.", min=1, max=MOST)],
     hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1, max=MOST)],
-    cell: Annotated[Kind | None, typer.Option(help="The kind of cell. gru if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     num_layers: Annotated[
-        int | None, typer.Option(help="Layers, one on the other. 1 if not given.", min=1, max=MOST_LAYERS)
+        int | None,
+        typer.Option(
+            help="Number of layers, each reading the outputs of the one before (default 1).", min=1, max=MOST_LAYERS
+        ),
     ] = None,
-    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read every sequence both ways.")] = False,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Read every sequence in both directions.")
+    ] = False,
     readout: Readout = None,
-    initial_carry: Annotated[float | None, typer.Option(help="Fills every carry at first. 0 if not given.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Of matrix products: highest, high, default.")] = None,
-    scan: Annotated[str | None, typer.Option(help="lax, or nnx: by nnx.scan. lax if not given.")] = None,
+    initial_carry: Annotated[
+        float | None, typer.Option(help="Value of every carry before the first step (default 0).")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Data type of the computation, such as float32 or bfloat16 (default float32).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of matrix products: highest, high or default (default highest).")
+    ] = None,
+    scan: Annotated[
+        str | None, typer.Option(help="Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default lax).")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write an encoder of random weights; the seed alone fixes them."""
+    """Write an encoder with random weights. The same seed gives the same weights."""
     _check_out(out, force)
     start_jax()
     options = _given(
@@ -98,23 +114,31 @@ def make(
 def convert(
     source: Annotated[Path, typer.Argument(help="A file of weights, or an Orbax checkpoint's folder.", metavar="SRC")],
     out: Out,
-    origin: Annotated[Origin, typer.Option("--from", help="Who wrote SRC; safetensors: an nnx state.")],
-    kind: Annotated[Kind | None, typer.Option(help="The kind of cell, to be checked; the shapes tell it.")] = None,
-    prefix: Annotated[
-        list[str] | None, typer.Option(help="What stands before the names; of Keras, once per layer.")
+    origin: Annotated[Origin, typer.Option("--from", help="What wrote SRC; safetensors is a state of flax nnx.")],
+    kind: Annotated[
+        Kind | None, typer.Option(help="The kind of cell that you expect; another one is an error.")
     ] = None,
-    node: Annotated[list[str] | None, typer.Option(help="An ONNX node; once per layer, first layer first.")] = None,
-    nonlinearity: Annotated[str | None, typer.Option(help="Of a PyTorch RNN: tanh or relu. tanh if not given.")] = None,
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Start of the names of the weights to read. For Keras, once per layer.")
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Name of an ONNX node; once per layer, first layer first.")
+    ] = None,
+    nonlinearity: Annotated[
+        str | None, typer.Option(help="Nonlinearity of a PyTorch RNN: tanh or relu (default tanh).")
+    ] = None,
     reset_after: Annotated[
-        bool, typer.Option("--reset-after", help="A Keras GRU without bias was made with reset_after=True.")
+        bool, typer.Option("--reset-after", help="Say that a Keras GRU without biases was made with reset_after=True.")
     ] = False,
-    like: Annotated[Path | None, typer.Option(help="An encoder file of the architecture of an nnx state.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="An encoder file that has the architecture of SRC; needed for a state of nnx.")
+    ] = None,
     lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
     readout: Readout = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write an encoder that has the weights of SRC: of PyTorch, Keras, ONNX, Orbax or a safetensors file."""
+    """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
     options = _given(
         kind=kind and kind.value,
         prefix=prefix,
@@ -139,7 +163,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")],
     as_json: Json = False,
 ) -> None:
-    """Say what an encoder file holds: architecture, parameters with their shapes, fingerprint."""
+    """Show what an encoder file holds: architecture, shapes of parameters, fingerprint."""
     start_jax()
     from scanrnn_dist.encoder import Encoder
 

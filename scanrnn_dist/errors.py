@@ -27,7 +27,21 @@ class LayoutError(DataError):
     """The sequences do not stand in the column in a way that can be read."""
 
 
+class UndoneError(DataError):
+    """Some units of a job failed, all others are done. The message has several lines: one place a line."""
+
+
 class StoppedError(ScanRNNError):
     """The run ended early for a reason from outside (signal, full disk); nothing committed was lost."""
 
     exit_code = 4
+
+
+def one_line(text: str) -> str:
+    """A text of others as one line.
+
+    Example:
+        >>> one_line("bad\\n  page")
+        'bad page'
+    """
+    return " ".join(line.strip() for line in text.splitlines())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Verification:
 
     Args:
         destination: the output.
-        parts: that stand as they were written, one per unit that is committed.
+        parts: that are unchanged since they were written, one per unit that is committed.
         rows: of these.
         rows_compared: whose kept columns are those of the source.
         sampled: rows that were recomputed alone by the specification.
@@ -73,17 +74,23 @@ class Verification:
     greatest_difference: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.parts} parts with {self.rows:,} rows stand as they were written"
-        if not self.is_complete:
-            text = f"unfinished: {self.parts} of {self.units} units are committed; these are as they should be; {text}"
-        text = f"{self.destination}: {_told_repair(self.repaired)}{text}"
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} units are committed)"
+        yield f"verified      {self.destination}{committed}"
+        if self.repaired:
+            more = f" and {len(self.repaired) - PROBLEMS_TOLD} more" * (len(self.repaired) > PROBLEMS_TOLD)
+            yield f"repaired      {', '.join(self.repaired[:PROBLEMS_TOLD])}{more}"
+        yield f"parts         {self.parts:,} with {self.rows:,} rows, unchanged (their hashes match)"
         if not self.sampled:
-            return text
-        return (
-            f"{text}; the kept columns of {self.rows_compared:,} rows are the source's; {self.sampled} rows recomputed "
-            f"alone: features at most {self.greatest_distance:.1e} from float64 (the specification's own "
-            f"{self.specification_distance:.1e}), {self.greatest_difference:.1e} from the specification"
-        )
+            return
+        if self.rows_compared:
+            yield f"kept columns  equal to the source in all {self.rows_compared:,} rows"
+        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one; at most"
+        specification = f"(the specification's own: {self.specification_distance:.1e})"
+        yield f"              {self.greatest_distance:.1e} from float64 {specification}"
+        yield f"              {self.greatest_difference:.1e} from the specification"
 
 
 def verify(
@@ -158,12 +165,6 @@ def _repair(destination: str | os.PathLike[str], manifest: Manifest, given: Enco
                 lock.guarded(store.delete)(name)
             store.sync()
     return tuple(wrong)
-
-
-def _told_repair(names: tuple[str, ...]) -> str:
-    """What was repaired, in words."""
-    more = f" and {len(names) - PROBLEMS_TOLD} more" if len(names) > PROBLEMS_TOLD else ""
-    return f"repaired {', '.join(names[:PROBLEMS_TOLD])}{more}; " if names else ""
 
 
 def _encoder_of(manifest: Manifest, job: dict[str, Any], given: Encoder | None) -> Encoder:

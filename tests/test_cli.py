@@ -88,13 +88,13 @@ def test_featurize_then_verify(tmp_path: Path, source: str, capsys: pytest.Captu
     assert f"-> 1 parts in {tmp_path / 'out'}" in out
     assert np.abs(features_of(tmp_path / "out") - specification(ROWS, 7)).max() <= TOLERANCE
     out = done(capsys, ["verify", tmp_path / "out", "--sample", "100"])
-    assert "1 parts with 12 rows stand as they were written" in out and "12 rows recomputed alone" in out
+    assert "1 with 12 rows, unchanged" in out and "right in all 12 rows that were recomputed" in out
 
 
 def test_an_output_of_several_parts_verifies(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU, "--rows-per-part", "5"])
     out = done(capsys, ["verify", tmp_path / "out", "--sample", "100"])
-    assert "3 parts with 12 rows stand as they were written" in out and "12 rows recomputed alone" in out
+    assert "3 with 12 rows, unchanged" in out and "right in all 12 rows that were recomputed" in out
 
 
 def test_json_is_all_of_standard_output(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import sources
 from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, random_rows, write_files, write_source
 
-from scanrnn_dist import job
+from scanrnn_dist import cli, job
 from scanrnn_dist.dataset import parts, undone
 from scanrnn_dist.dataset.attempt import Sharing
 from scanrnn_dist.dataset.reader import FailedUnit
@@ -45,7 +45,7 @@ def failing(source: Path, out: Path, **options: Any) -> str:
     """What a job says that ends with units that failed."""
     with pytest.raises(DataError) as caught:
         featurize(source, out, **options)
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2 + undone.MOST_TOLD + 1  # one place a line, whatever a reason holds
     assert not leftovers(out) and not (out / "_SUCCESS").exists()
     return str(caught.value)
 
@@ -62,8 +62,8 @@ def test_one_run_does_all_good_files_and_names_all_bad_ones_and_the_next_tries_t
     source, out = write_files(tmp_path / "in", bad, FILES), tmp_path / "out"
     says = failing(source, out)
     assert says.startswith("3 of 30 units failed; all others of this share are done.")
-    for nth, number in enumerate(sorted(bad), 1):
-        assert f"({nth}) {source}/{number:02}.parquet, row group 0, row 2 (row 2 of the file)" in says
+    for line, number in zip(says.splitlines()[1:], sorted(bad), strict=False):
+        assert line.startswith(f"  {source}/{number:02}.parquet, row group 0, row 2 (row 2 of the file)")
     assert "--accept-changes" in says and "scanrnn status" in says
     good = write_files(tmp_path / "good", set(), FILES)
     featurize(good, tmp_path / "undisturbed")
@@ -93,6 +93,20 @@ def test_only_the_first_places_are_in_the_message(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(undone, "MOST_TOLD", 2)
     says = failing(write_files(tmp_path / "in", {0, 1, 3}, 4), tmp_path / "out")
     assert "00.parquet" in says and "01.parquet" in says and "03.parquet" not in says and "1 more" in says
+
+
+def test_every_place_is_a_line_whatever_a_name_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "two\nlines"
+    folder.mkdir()
+    source = write_files(folder, {0, 2}, 3)
+    arguments = ["--hidden", str(H), "--rows-per-part", "4", "--devices", "8"]
+    assert cli.run(["featurize", str(source), str(tmp_path / "out"), *arguments]) == 3
+    first, *places, last = capsys.readouterr().err.strip().splitlines()[-4:]
+    assert first.startswith("UndoneError: 2 of 3 units failed") and "--accept-changes" in last
+    assert [place.partition(", row")[0] for place in places] == [
+        f"  {tmp_path}/two lines/{number:02}.parquet" for number in (0, 2)
+    ]
+    assert [worker.reason for worker in read_status(tmp_path / "out").workers] == [first]
 
 
 def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
@@ -195,6 +209,7 @@ def test_where_every_unit_fails_nothing_piles_up(
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
         says = failing(source, tmp_path / "out", rows_per_part=1)
     assert says.startswith("300 of 300 units failed") and "280 more" in says
+    assert len(says.splitlines()) == 2 + 20 + 1
     assert 0 < most <= 3
     assert len(caplog.records) == 3  # a wrong option is seen at once, and why
     assert "Unit 2 failed. All others are done first. " in caplog.text and "row group 2" in caplog.text

@@ -88,10 +88,12 @@ def test_a_good_output_passes_and_says_so(finished: Path) -> None:
     assert (result.parts, result.rows, result.sampled) == (3, ROWS, ROWS)
     assert 0 < result.greatest_distance <= TOLERANCE and 0 < result.specification_distance <= TOLERANCE
     assert 0 <= result.greatest_difference <= result.greatest_distance + result.specification_distance
-    said = f"{finished / 'out'}: 3 parts with 25 rows stand as they were written; "
-    said += "the kept columns of 25 rows are the source's; 25 rows recomputed alone"
-    assert str(result).startswith(said)
-    assert str(verify(str(finished / "out"), sample=0)).endswith("stand as they were written")
+    said = [" ".join(line.split()) for line in str(result).splitlines()]
+    parts = "parts 3 with 25 rows, unchanged (their hashes match)"
+    assert said[:3] == [f"verified {finished / 'out'}", parts, "kept columns equal to the source in all 25 rows"]
+    assert said[3] == "features right in all 25 rows that were recomputed one by one; at most"
+    assert said[4].startswith(f"{result.greatest_distance:.1e} from float64") and len(said) == 6
+    assert " ".join(str(verify(str(finished / "out"), sample=0)).split()).endswith(parts)
 
 
 def test_a_sample_is_of_about_the_size_asked_for_and_of_any_seed(finished: Path) -> None:

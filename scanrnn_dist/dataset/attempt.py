@@ -127,7 +127,8 @@ class Attempt:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
-        reason = "" if error is None else f"{type(error).__name__}: {error}"[:500]
+        says = str(error).partition("\n")[0]
+        reason = "" if error is None else f"{type(error).__name__}: {says}"[:500]
         try:
             with nullcontext() if error is None else suppress(StoppedError):
                 self.log.end(reason or "done")

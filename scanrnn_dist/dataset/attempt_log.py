@@ -23,6 +23,7 @@ from typing import Any
 
 from scanrnn_dist.dataset.manifest import RECORDS
 from scanrnn_dist.dataset.store import Store
+from scanrnn_dist.errors import one_line
 
 COMMITS = f"{RECORDS}/commits"
 CRASH = ".crash"
@@ -81,7 +82,7 @@ class AttemptLog:
 
     def fail(self, unit: int, reason: str) -> None:
         """Say that the data of a unit is not what it should be. What a loss of power takes of it is found again."""
-        line = {"failed": unit, "reason": reason[:REASON_CHARACTERS], "finished": round(time.time(), 3)}
+        line = {"failed": unit, "reason": one_line(reason)[:REASON_CHARACTERS], "finished": round(time.time(), 3)}
         self._append(line, durable=False)
         self._drop(unit)
 

@@ -80,7 +80,7 @@ def check_is_text(path: str) -> None:
         path.encode()
     except UnicodeEncodeError as error:
         shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise ConfigError(f"The name '{shown}' is no UTF-8; expected one that is. Rename it.") from error
+        raise ConfigError(f"The name '{shown}' is not UTF-8; expected one that is. Rename it.") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -147,7 +147,10 @@ def _footer_bytes(tail: bytes, size: int) -> int:
 
 def parse_footer(content: bytes, begin: int) -> Footer:
     """The footer of these bytes, which begin at byte `begin` of their file. Raises as `read_footer`."""
-    fields, end = read_struct(content)
+    try:
+        fields, end = read_struct(content)
+    except ValueError as error:
+        raise ValueError(f"its footer is damaged: {error}") from error
     # All writers sign with their name: where that is gone too, a number of a field was changed.
     _check_known("the footer", fields, _FILE, may_be_newer=key(6, BINARY) in fields)
     if key(8, STRUCT) in fields:
@@ -197,7 +200,7 @@ def _check_keys(fields: Fields) -> None:
     for raw in fields.get(key(5, LIST), []):
         name = raw.fields.get(key(1, BINARY), b"")
         if is_one_bit_off(name, ARROW_SCHEMA):
-            raise ValueError(f"the metadata holds {name!r}, one bit off {ARROW_SCHEMA!r}")
+            raise ValueError(f"its footer is damaged: a key {name!r} is one bit off {ARROW_SCHEMA!r}")
 
 
 def is_one_bit_off(one: bytes, other: bytes) -> bool:
@@ -269,7 +272,7 @@ def _subtree(
     _check_known(what, fields, _ELEMENT, may_be_newer=False)
     kind = _need(fields, what, 3, I32)
     if kind not in (_REQUIRED, _OPTIONAL, _REPEATED):
-        raise ValueError(f"{what} has repetition {kind}, which there is none of")
+        raise ValueError(f"{what} has repetition {kind}; the format has 0, 1 and 2")
     definition += kind != _REQUIRED
     repetition += kind == _REPEATED
     physical = fields.get(key(1, I32))

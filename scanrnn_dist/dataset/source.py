@@ -97,8 +97,8 @@ def open_source(source: SourceLike) -> Source:
     if listing.repeated:
         link, real = listing.repeated[0]
         logger.warning(
-            "%d links lead to what is there already, and each file is taken once: %s is %s%s.",
-            len(listing.repeated), link, real, ", ..." * (len(listing.repeated) > 1),
+            "Each file is read once; links to files or folders that are read anyway are skipped: %s leads to %s%s.",
+            link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
         )  # fmt: skip
     schema: Any = None  # names, types and order are those of the first file
     read, unreadable, extensions = _Footers(), dict[str, str](), dict[str, str]()

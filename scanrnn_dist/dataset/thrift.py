@@ -112,7 +112,7 @@ def _value(data: Any, position: int, kind: int, depth: int, in_list: bool = Fals
     if kind in (DOUBLE, UUID):
         size = 8 if kind == DOUBLE else 16
         return bytes(data[position : _end(data, position, size)]), position + size
-    raise ValueError(f"a field has type {kind}, which there is none of")
+    raise ValueError(f"a field has type {kind}; the format has 1 to 13")
 
 
 def _list(data: Any, position: int, depth: int) -> tuple[Values, int]:
@@ -172,7 +172,7 @@ def _integer(data: Any, position: int, bits: int) -> tuple[int, int]:
     """A signed integer; beyond its bits it is an error, as pyarrow would cut it."""
     value, position = _unsigned(data, position)
     if value >> bits:
-        raise ValueError(f"an integer of {bits} bits takes more")
+        raise ValueError(f"an integer of {bits} bits holds a larger number")
     return (value >> 1) ^ -(value & 1), position
 
 

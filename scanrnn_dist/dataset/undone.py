@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from scanrnn_dist.dataset.attempt_log import COMMITS
 from scanrnn_dist.dataset.commits import Commits
 from scanrnn_dist.dataset.manifest import RESTART
 from scanrnn_dist.dataset.store import Store
 from scanrnn_dist.dataset.units import Units
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import UndoneError
 
 MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
 
-def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]) -> DataError:
-    """The one error for all units that an attempt left.
+def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]) -> UndoneError:
+    """The one error for all units that an attempt left; one place a line.
 
     Args:
         store: the destination.
@@ -27,21 +26,25 @@ def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.nda
     """
     told = [_of_failed(store, commits, failed)] if len(failed) else []
     told += [_of_fatal(units, commits, fatal)] if fatal else []
-    return DataError(" ".join(told))
+    return UndoneError("\n".join(told))
 
 
 def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     at = np.searchsorted(commits.failed, failed[:MOST_TOLD])
     reasons = commits.failures["reason"].take(at).to_pylist()
-    places = reasons if len(failed) == 1 else [f"({nth}) {reason}" for nth, reason in enumerate(reasons, 1)]
-    more = f" {len(failed) - MOST_TOLD:,} more are in the records." if len(failed) > MOST_TOLD else ""
-    mended = "with --accept-changes: it does their units again"
+    places = [f"  {reason}" for reason in reasons]
+    if len(failed) > MOST_TOLD:
+        places.append(f"  and {len(failed) - MOST_TOLD:,} more")
+    mended = "with --accept-changes: it does only their units again"
     if store.root.endswith(RESTART):
         mended = "again: the restart begins anew, with the files as they are then"
-    return (
-        f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done. {' '.join(places)}"
-        f"{more} Mend these files, then start the same command {mended}. With the files as they are now, the same "
-        f"command tries the failed units again. {store.path(COMMITS)} and `scanrnn status --json` name all of them."
+    return "\n".join(
+        [
+            f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done.",
+            *places,
+            f"Mend these files, then run the same command {mended}. "
+            f"`scanrnn status --json {store.root}` lists all failed units.",
+        ]
     )
 
 

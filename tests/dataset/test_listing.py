@@ -180,7 +180,7 @@ def test_names_that_are_no_text_are_refused_by_name(folder: Path) -> None:
     os.mkdir(bad)
     with open(bad + b"/d.parquet", "wb"):
         pass
-    named = r"The name '.*/caf\\xe9.*' is no UTF-8; expected one that is. Rename it."
+    named = r"The name '.*/caf\\xe9.*' is not UTF-8; expected one that is. Rename it."
     for source in (folder, f"{folder}/**/*.parquet", os.fsdecode(bad), [os.fsdecode(bad + b"/d.parquet")]):
         with pytest.raises(ConfigError, match=named):
             list_source(source)
