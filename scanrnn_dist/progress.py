@@ -52,7 +52,7 @@ def rows_progress(what: str, total: int) -> Iterator[Progress]:
         ...     progress.advance(2)
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_interactive:  # no terminal, or a dumb one, where a bar would appear only at the end
         yield _Lines(what, total)
         return
     columns = (

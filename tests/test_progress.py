@@ -31,6 +31,14 @@ def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture
     assert lines[-1].endswith(" 0 s left")
 
 
+@pytest.mark.usefixtures("every_line")
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes standard error for a terminal
+    with rows_progress("featurize", 4000) as rows:
+        rows.advance(1000)
+    assert capsys.readouterr().err.startswith("featurize: 1,000 of 4,000 rows (25%")
+
+
 def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with rows_progress("featurize", 10) as rows:
         rows.advance(10)

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.errors import ConfigError, StoppedError, one_line
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 _PACKAGES = {"hf": "huggingface_hub"}  # what pyarrow asks for, where it is not fsspec itself
@@ -31,8 +31,8 @@ REQUEST_SECONDS = 30.0
 """Without a byte in either direction a request is given up and tried again. pyarrow says that Linux ignores it; it
 does not."""
 CONNECT_SECONDS = 5.0
-RETRY_SECONDS = 30
-"""Of one request to Google Cloud Storage."""
+RETRY_SECONDS = 20
+"""Of one request to Google Cloud Storage. pyarrow makes two to look at a name; that should end within a minute."""
 _FIRST_WAIT_SECONDS = 0.025
 _LOOK_AT_RETRY = 2
 _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
@@ -83,9 +83,9 @@ def check_is_text(path: str) -> None:
         raise ConfigError(f"The name '{shown}' is not UTF-8; expected one that is. Rename it.") from error
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line without a full stop."""
-    return " ".join(str(error).split()).rstrip(" .:")
+def _reason(error: BaseException) -> str:
+    """What an error says, in one line without a full stop, and without the details that Google's library repeats."""
+    return one_line(str(error)).partition(" error_info=")[0].rstrip(" .:")
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def looking_at(name: str, filesystem: fs.FileSystem) -> Iterator[None]:
         yield
     except _refusals(filesystem) as error:
         raise StoppedError(
-            f"{name!r} cannot be looked at: {one_line(error)}. Check the address, the network, the credentials and the "
+            f"{name!r} cannot be looked at: {_reason(error)}. Check the address, the network, the credentials and the "
             "access rights, then run again."
         ) from error
 
@@ -124,12 +124,16 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except ImportError as error:
         raise ConfigError(
-            f"{name!r} cannot be opened: {one_line(error)}. Install what {scheme}:// needs "
+            f"{name!r} cannot be opened: {_reason(error)}. Install what {scheme}:// needs "
             f"(pip install {_PACKAGES.get(scheme, 'fsspec')}), or copy the files here first."
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
+        if "NETWORK_CONNECTION" in str(error):  # pyarrow asks AWS for the bucket's region
+            raise StoppedError(
+                f"{name!r} cannot be reached: {_reason(error)}. Check the address and the network, then run again."
+            ) from error
         raise ConfigError(
-            f"{name!r} cannot be opened: {one_line(error)}. Expected a path or a URI that pyarrow understands."
+            f"{name!r} cannot be opened: {_reason(error)}. Expected a path or a URI that pyarrow understands."
         ) from error
     if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(query).keys():
         filesystem = _patient(filesystem)
@@ -153,7 +157,7 @@ def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
     try:
         return filesystem.open_input_file(path)
     except PermissionError as error:
-        raise StoppedError(f"{path} may not be read: {one_line(error)}. Make it readable, then run again.") from error
+        raise StoppedError(f"{path} may not be read: {_reason(error)}. Make it readable, then run again.") from error
 
 
 def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
@@ -224,6 +228,6 @@ class _RemoteFile:
 
     def _stopped(self, error: Exception) -> StoppedError:
         return StoppedError(
-            f"{self._path} could not be read from its server: {one_line(error)}. Check the network and the "
+            f"{self._path} could not be read from its server: {_reason(error)}. Check the network and the "
             "access rights, then run again."
         )

@@ -28,8 +28,8 @@ _REMEDIES = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space, or raise the quota",
     errno.EROFS: "Make it writable",
-    errno.EACCES: "Make it writable",
-    errno.EPERM: "Make it writable",
+    errno.EACCES: "Correct the access rights",
+    errno.EPERM: "Correct the access rights",
     errno.ENOENT: "Something removed it, or what it was in: bring that back",
     errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
 }

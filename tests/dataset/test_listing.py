@@ -6,11 +6,13 @@ import glob
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyarrow import fs
 
+from scanrnn_dist.dataset import filesystems
 from scanrnn_dist.dataset.destination import open_store
 from scanrnn_dist.dataset.filesystems import looking_at, open_input_file, resolve
 from scanrnn_dist.dataset.listing import SourceLike, filesystem_of, list_again, list_source
@@ -219,10 +221,21 @@ def test_a_uri_that_cannot_be_opened_is_one_line(uri: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_bucket_that_cannot_be_reached_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyarrow says without a network; with one, no address fails for sure."""
+
+    def unreachable(uri: str) -> Any:
+        raise OSError("When resolving region: AWS Error NETWORK_CONNECTION: curlCode: 6, Could not resolve\nhostname")
+
+    monkeypatch.setattr(filesystems, "fs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=unreachable)))
+    with pytest.raises(StoppedError, match=r"^'s3://bucket/x' cannot be reached: .* resolve hostname\. Check"):
+        resolve("s3://bucket/x")
+
+
 def test_google_cloud_storage_is_not_asked_for_a_quarter_of_an_hour() -> None:
     filesystem, uri, path = resolve("gs://anonymous@bucket/x")
     options = filesystem.__reduce__()[1][0]
-    assert (options["retry_time_limit"].total_seconds(), uri, path) == (30, "gs://anonymous@bucket/x", "bucket/x")
+    assert (options["retry_time_limit"].total_seconds(), uri, path) == (20, "gs://anonymous@bucket/x", "bucket/x")
     own = resolve("gs://anonymous@bucket/x?retry_limit_seconds=5")[0].__reduce__()[1][0]
     assert own["retry_time_limit"].total_seconds() == 5
 

@@ -15,7 +15,7 @@ from s3_server import S3Server
 from scanrnn_dist.dataset import object_store
 from scanrnn_dist.dataset import store as steps
 from scanrnn_dist.dataset.destination import new_attempt, open_store
-from scanrnn_dist.dataset.store import Store, staged
+from scanrnn_dist.dataset.store import Store, staged, stopping
 from scanrnn_dist.errors import ConfigError, StoppedError
 
 
@@ -295,3 +295,12 @@ def test_attempts_have_names_of_their_own() -> None:
     names = {new_attempt() for _ in range(100)}
     assert len(names) == 100
     assert all(name.split(".")[-2] == str(os.getpid()) and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize("what", ["read", "written"])
+def test_the_remedy_for_a_lack_of_rights_fits_reads_and_writes(what: str) -> None:
+    with (
+        pytest.raises(StoppedError, match=f"^a could not be {what}: .*Correct the access rights, then"),
+        stopping("a", what),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "a")
