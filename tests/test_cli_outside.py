@@ -161,7 +161,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_made(
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     os.link(source, "in.parquet")
-    assert r"caf\xe9/in.parquet' is not UTF-8" in failed(capsys, ["featurize", "in.parquet", "out", *GRU], 2)
+    assert r"caf\xe9/out' is not UTF-8" in failed(capsys, ["featurize", "in.parquet", "out", *GRU], 2)
 
 
 def test_what_the_machine_refuses_ends_with_4_in_words(
