@@ -54,7 +54,7 @@ def gru(weights: dict[str, Array], x: Any, gate_fn: Callable[[Array], Array] = s
 
 def gru_float32(cell: Any, x: Array, operands: Callable[[Array], Array] = lambda a: a) -> Array:
     """The same in numpy's float32, another one than XLA's; `operands` rounds the operands of products first."""
-    w = {name: np.float32(array) for name, array in weights_of(cell).items()}
+    w = {name: np.asarray(array, np.float32) for name, array in weights_of(cell).items()}
     h = np.zeros(w["b_in"].shape, np.float32)
 
     def product(a: Array, name: str) -> Array:
