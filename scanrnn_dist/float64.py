@@ -97,7 +97,7 @@ def _results(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[An
         return _run(*_inner(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)), given,
                     roundings)  # fmt: skip
     if name == "scan":
-        return _scan(params, given, roundings)
+        return _scan(eqn, given, roundings)
     if name == "while":
         return _while(params, given, roundings)
     if name == "cond":
@@ -148,9 +148,13 @@ def _mixed(bits: jax.Array) -> jax.Array:
     return bits ^ (bits >> 16)
 
 
-def _scan(params: dict[str, Any], given: list[Any], roundings: Roundings | None) -> list[Any]:
+def _scan(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[Any]:
     """`jax.lax.scan` of the body."""
-    n, m = params["num_consts"], params["num_consts"] + params["num_carry"]
+    params, body = eqn.params, _inner(eqn.params["jaxpr"])[0]
+    # Constants, carry, inputs of the steps. Releases of JAX count them in other parameters; all of them stack inputs
+    # and outputs of steps along one axis more.
+    m = sum(outer.aval.ndim == own.aval.ndim for outer, own in zip(eqn.invars, body.invars, strict=True))
+    n = m - sum(outer.aval.ndim == own.aval.ndim for outer, own in zip(eqn.outvars, body.outvars, strict=True))
 
     def step(carry: list[Any], at: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
         t, x = at
