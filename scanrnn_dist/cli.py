@@ -54,7 +54,7 @@ from scanrnn_dist.cli_options import (
     Steal,
     WindowBlocks,
 )
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, check_is_text, not_text, one_line
 from scanrnn_dist.memory import check_fits, in_mib, usable_bytes
 
 if TYPE_CHECKING:
@@ -333,7 +333,8 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
     try:
-        _check_names(arguments)
+        for argument in arguments:
+            check_is_text(argument)
         app(arguments, prog_name="scanrnn")
     except ScanRNNError as error:
         return _told(error)
@@ -343,7 +344,7 @@ def run(arguments: list[str]) -> int:
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":
             raise
-        return _told(_not_utf8(error.object))
+        return _told(not_text(error.object))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
             raise
@@ -366,25 +367,6 @@ def _told(error: ScanRNNError) -> int:
     message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
     print(f"{type(error).__name__}: {message}", file=sys.stderr)
     return error.exit_code
-
-
-def _check_names(arguments: list[str]) -> None:
-    """Refuse names whose bytes are no UTF-8, which neither Parquet nor the records of a job could hold."""
-    for argument in arguments:
-        if not _is_utf8(argument):
-            raise _not_utf8(argument)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _not_utf8(name: str) -> ConfigError:
-    return ConfigError(f"The name {os.fsencode(name)!r} is not UTF-8; expected one that is. Rename it, or link to it.")
 
 
 class _Signals:

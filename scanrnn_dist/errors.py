@@ -45,3 +45,17 @@ def one_line(text: str) -> str:
         'bad page'
     """
     return " ".join(line.strip() for line in text.splitlines())
+
+
+def not_text(name: str) -> ConfigError:
+    """What to say of a name whose bytes are no UTF-8."""
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return ConfigError(f"The name '{shown}' is not UTF-8; expected one that is. Rename it.")
+
+
+def check_is_text(name: str) -> None:
+    """Refuse a name whose bytes are no UTF-8, which neither pyarrow nor the records of a job could hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise not_text(name) from error

@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from scanrnn_dist.dataset.filesystems import check_is_text
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, check_is_text
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 """In place of nanoseconds, where a filesystem does not tell; numpy reads it as "not a time"."""

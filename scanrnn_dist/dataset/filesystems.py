@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError, StoppedError, one_line
+from scanrnn_dist.errors import ConfigError, StoppedError, check_is_text, one_line
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 _PACKAGES = {"hf": "huggingface_hub"}  # what pyarrow asks for, where it is not fsspec itself
@@ -72,15 +72,6 @@ def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
     if filesystem.type_name == "local":
         return filesystem, None, _absolute(path)
     return filesystem, name, path
-
-
-def check_is_text(path: str) -> None:
-    """Refuse a path whose bytes are no UTF-8, which neither pyarrow nor the records could name."""
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise ConfigError(f"The name '{shown}' is not UTF-8; expected one that is. Rename it.") from error
 
 
 def _reason(error: BaseException) -> str:
