@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import signal
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,9 +20,10 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from scanrnn_dist import job
+from scanrnn_dist import cli, job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import Engine
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.job import JobReport
 from scanrnn_dist.mesh import default_mesh
 from scanrnn_dist.spec import scan_rnn_forward
@@ -141,3 +146,28 @@ def entries(folder: Path) -> dict[str, bytes | None]:
 def leftovers(folder: Path) -> list[str]:
     """What stands aside and should not once a job has ended."""
     return [name for name in entries(folder) if name.endswith(".tmp") or Path(name).name.startswith(".")]
+
+
+def stop_once_committed(out: Path, rows: int) -> Callable[[int], None]:
+    """To be told of rows: stops the job once there were so many, and a part stands."""
+    done = [0]
+
+    def on_rows(some: int) -> None:
+        done[0] += some
+        if done[0] >= rows:
+            while not list(out.glob("part-*")):  # the writer is behind
+                time.sleep(0.001)
+            raise StoppedError("SIGTERM")
+
+    return on_rows
+
+
+@contextmanager
+def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[None]:
+    """For tests of `cli.run`: JAX has its devices already; the handlers of signals are put back."""
+    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,17 +88,8 @@ def run(source: Any, out: Path, **options: Any) -> Any:
 
 def stopped(source: Any, out: Path, rows: int = 15) -> int:
     """A job that was stopped after some units were committed; how many."""
-    done = [0]
-
-    def on_rows(some: int) -> None:
-        done[0] += some
-        if done[0] >= rows:
-            while not list(out.glob("part-*")):  # the writer is behind
-                time.sleep(0.001)
-            raise StoppedError("SIGTERM")
-
     with pytest.raises(StoppedError):
-        run(source, out, on_rows=on_rows)
+        run(source, out, on_rows=sources.stop_once_committed(out, rows))
     assert 0 < len(parts_of(out)) < UNITS
     return len(parts_of(out))
 

@@ -47,15 +47,11 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """JAX has its devices already; a small window; the handlers of signals are put back."""
-    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
+    """With a small window."""
     monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
-    monkeypatch.setenv("COLUMNS", "120")
     sources.compile_once(monkeypatch)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with sources.command_line_in_this_process(monkeypatch, columns=120):
+        yield
 
 
 @pytest.fixture

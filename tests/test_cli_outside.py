@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sources import random_rows, write_source
+from sources import command_line_in_this_process, random_rows, write_source
 
 from scanrnn_dist import cli, job, memory
 from scanrnn_dist.encoder import Encoder
@@ -25,13 +24,8 @@ GRU = ["--hidden", "4"]
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """JAX has its devices already; the handlers of signals are put back."""
-    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
-    monkeypatch.setenv("COLUMNS", "200")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with command_line_in_this_process(monkeypatch, columns=200):
+        yield
 
 
 @pytest.fixture

@@ -84,17 +84,8 @@ def stop_after(rows: int, error: BaseException | None = None) -> Any:
 
 def stopped(source: Path, out: Path, rows: int = 20, **options: Any) -> None:
     """A job that was stopped after some rows, and has committed some units and not others."""
-    done = [0]
-
-    def on_rows(some: int) -> None:
-        done[0] += some
-        if done[0] >= rows:
-            while not list(out.glob("part-*")):  # the writer is behind
-                time.sleep(0.001)
-            raise StoppedError("SIGTERM")
-
     with pytest.raises(StoppedError):
-        featurize(source, out, rows_per_part=5, on_rows=on_rows, **options)
+        featurize(source, out, rows_per_part=5, on_rows=sources.stop_once_committed(out, rows), **options)
     assert 0 < len(parts_of(out)) < UNITS
 
 
