@@ -69,10 +69,8 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
         ...     float(evaluate(program, [np.float32(1)])[0])
         0.3333333333333333
     """
-    taken = [
-        a if a.dtype == v.aval.dtype else a.astype(v.aval.dtype)
-        for a, v in zip(arguments, program.jaxpr.invars, strict=True)
-    ]
+    expected: list[Any] = list(program.jaxpr.invars)  # newer versions of JAX give their dtype no type
+    taken = [a if a.dtype == v.aval.dtype else a.astype(v.aval.dtype) for a, v in zip(arguments, expected, strict=True)]
     return _run(program.jaxpr, program.consts, [_wide(a) for a in taken], roundings)
 
 
