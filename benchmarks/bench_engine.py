@@ -25,10 +25,8 @@ from jax.sharding import Mesh, PartitionSpec
 from benchmarks.harness import alternate, finish, gemm_case, rate
 from benchmarks.workloads import lognormal, made_up_rows, pareto, uniform
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
-from scanrnn_dist.mesh import AXIS, default_mesh, replicated, sharded
+from scanrnn_dist.engine import AXIS, Engine, Run, default_mesh, replicated, sharded
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Run
 
 CEILING_LANES = (16, 32, 48, 64, 96, 128)
 

@@ -25,13 +25,12 @@ from pyarrow.dataset import dataset
 
 from benchmarks.harness import finish
 from benchmarks.workloads import write_rows
-from scanrnn_dist.dataset.plan import plan_job
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.api import featurize, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import featurize
+from scanrnn_dist.job import plan_job
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.verify import verify
+from scanrnn_dist.source import read_chunks
 
 SETS = (
     "japanese_vowels", "basic_motions", "sessions_list_per_feature/*.parquet", "layouts/*.parquet",

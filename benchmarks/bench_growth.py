@@ -45,12 +45,11 @@ from benchmarks.harness import finish
 from benchmarks.laws import LAWS, compared
 from benchmarks.run import destination
 from benchmarks.workloads import Workload, lognormal, short, write_rows
+from scanrnn_dist.api import featurize
 from scanrnn_dist.cli import _start_jax
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
-from scanrnn_dist.job import featurize
+from scanrnn_dist.engine import Engine, Run
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.run import Run
 
 Part = dict[str, Any]
 """The formula of a law, and by the name of each series its parameters and points."""
@@ -244,7 +243,7 @@ def _peak_mib(source: Path, path: Path, hidden: int) -> float:
     command = [
         sys.executable,
         "-m",
-        "scanrnn_dist.cli",
+        "scanrnn_dist",
         "featurize",
         str(source),
         str(path),

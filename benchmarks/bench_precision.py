@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks.harness import finish
-from scanrnn_dist.arrays import encode
+from scanrnn_dist.api import encode
 from scanrnn_dist.encoder import PRECISIONS, Encoder
 from tests.oracle import gru_rows
 

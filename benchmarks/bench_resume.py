@@ -63,11 +63,11 @@ def make_source(folder: Path, units: int) -> None:
 
 def begin_job(source: Path, destination: Path, units: int) -> None:
     """A job of these files as one that read their footers would have recorded it."""
-    from scanrnn_dist.dataset import source as sources
-    from scanrnn_dist.dataset.footers import read_footers
+    from scanrnn_dist.api import featurize
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.errors import StoppedError
-    from scanrnn_dist.job import featurize
+    from scanrnn_dist.source import read_footers
+    from scanrnn_dist.source import source as sources
 
     (first,) = read_footers([str(source / "00000/000.parquet")], uri=None)
 
@@ -87,7 +87,7 @@ def begin_job(source: Path, destination: Path, units: int) -> None:
 
 def commit_half(destination: Path, units: int) -> None:
     """Every second unit has a part and a commit record."""
-    from scanrnn_dist.dataset.manifest import part_name
+    from scanrnn_dist.records import part_name
 
     job = json.loads((destination / "__scanrnn/job.json").read_bytes())["id"]
     with open(destination / "__scanrnn/commits/elsewhere.1.00000000.jsonl", "w") as log:
@@ -142,8 +142,8 @@ def main() -> None:
         commit_half(destination, arguments.units)
         commands = {
             "resume": [sys.executable, "-c", CHILD % (D, H), str(source), str(destination)],
-            "status": [sys.executable, "-m", "scanrnn_dist.cli", "status", str(destination), "--json"],
-            "clean --dry-run": [sys.executable, "-m", "scanrnn_dist.cli", "clean", str(destination), "--dry-run"],
+            "status": [sys.executable, "-m", "scanrnn_dist", "status", str(destination), "--json"],
+            "clean --dry-run": [sys.executable, "-m", "scanrnn_dist", "clean", str(destination), "--dry-run"],
         }
         runs = {name: [measured(command) for _ in range(arguments.rounds)] for name, command in commands.items()}
         half = json.loads(runs["status"][0]["output"])["units_committed"]

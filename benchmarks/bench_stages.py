@@ -26,8 +26,8 @@ import jax
 
 from benchmarks.harness import finish
 from benchmarks.workloads import FOLDER, OUR_SHAPES, WORKLOADS
+from scanrnn_dist.api import JobReport, featurize
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.job import JobReport, featurize
 
 
 def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
@@ -51,7 +51,7 @@ def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
         finally:
             shutil.rmtree(destination)
 
-    with mock.patch("scanrnn_dist.run.stage", stage), mock.patch("scanrnn_dist.job.stage", stage):
+    with mock.patch("scanrnn_dist.engine.run.stage", stage), mock.patch("scanrnn_dist.api.data_sets.stage", stage):
         job()
         seconds.clear()
         before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

@@ -26,9 +26,9 @@ def ours(workload: str, source: Path) -> Commands:
     _start_jax(None)
     from benchmarks.bench_engine import engine_case
     from benchmarks.workloads import OUR_SHAPES, WORKLOADS
+    from scanrnn_dist.api import featurize
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine
-    from scanrnn_dist.job import featurize
 
     sizes, shape = WORKLOADS[workload], OUR_SHAPES.get(workload)
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)

@@ -57,7 +57,7 @@ class Contender:
             if workload.name in OUR_SHAPES:
                 for name, number in asdict(OUR_SHAPES[workload.name]).items():
                     given += [f"--{name.replace('_', '-')}", str(number)]
-            return [sys.executable, "-m", "scanrnn_dist.cli", "featurize", *given]
+            return [sys.executable, "-m", "scanrnn_dist", "featurize", *given]
         given = [str(source), str(destination), "--weights", str(weights_file(workload, source.parent)), "--once"]
         return [sys.executable, "-m", f"benchmarks.opponents.{self.module}", *given, "--workload", workload.name]
 

@@ -27,10 +27,9 @@ def commands(source: Path) -> dict[str, Callable[[Path], Any]]:
     import pyarrow.parquet as pq
 
     from benchmarks.bench_engine import dense_case, engine_case
+    from scanrnn_dist.api import featurize
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.engine import Engine
-    from scanrnn_dist.job import featurize
-    from scanrnn_dist.mesh import default_mesh
+    from scanrnn_dist.engine import Engine, default_mesh
     from scanrnn_dist.ragged import Ragged
 
     encoder, mesh = Encoder.from_seed(0, D, H), default_mesh()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.mesh import AXIS, replicated, sharded
+from scanrnn_dist.engine import AXIS, replicated, sharded
 
 
 def alternate(cases: dict[str, Callable[[], Any]], rounds: int = 7, warmup: int = 1) -> dict[str, list[float]]:

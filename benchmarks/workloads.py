@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scanrnn_dist.engine import WindowShape
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.tape import WindowShape
 
 ROW_GROUP_BYTES = 16 << 20
 FOLDER = Path(tempfile.gettempdir()) / "workloads"

@@ -32,9 +32,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import scanrnn_dist as srd
-from scanrnn_dist.dataset.plan import SourceLike, plan_job
-from scanrnn_dist.dataset.reader import read_chunks
-from scanrnn_dist.mesh import AXIS, replicated, sharded
+from scanrnn_dist.engine import AXIS, replicated, sharded
+from scanrnn_dist.job import SourceLike, plan_job
+from scanrnn_dist.source import read_chunks
 
 SHORTEST_BUCKET = 8
 """Batches are padded to this many steps, or twice, four times, ... as many: a program is compiled for each."""

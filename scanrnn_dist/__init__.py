@@ -11,18 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.arrays import encode
-    from scanrnn_dist.dataset.attempt import Sharing
-    from scanrnn_dist.distributed import share_of
+    from scanrnn_dist.api import JobReport, encode, featurize
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.engine import Engine
+    from scanrnn_dist.engine import Engine, WindowShape, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
-    from scanrnn_dist.job import JobReport, featurize
-    from scanrnn_dist.mesh import default_mesh
-    from scanrnn_dist.profiling import profile
+    from scanrnn_dist.job import Sharing
+    from scanrnn_dist.launch import share_of
     from scanrnn_dist.ragged import Ragged
     from scanrnn_dist.spec import scan_rnn_forward
-    from scanrnn_dist.tape import WindowShape
 
 __version__ = "0.1.0"
 
@@ -31,19 +27,19 @@ _MODULE_OF = {
     "DataError": "errors",
     "Encoder": "encoder",
     "Engine": "engine",
-    "JobReport": "job",
+    "JobReport": "api",
     "LayoutError": "errors",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
-    "Sharing": "dataset.attempt",
+    "Sharing": "job",
     "StoppedError": "errors",
-    "WindowShape": "tape",
-    "default_mesh": "mesh",
-    "encode": "arrays",
-    "featurize": "job",
-    "profile": "profiling",
+    "WindowShape": "engine",
+    "default_mesh": "engine",
+    "encode": "api",
+    "featurize": "api",
+    "profile": "engine",
     "scan_rnn_forward": "spec",
-    "share_of": "distributed",
+    "share_of": "launch",
 }
 
 __all__ = [

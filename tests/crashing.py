@@ -23,8 +23,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from sources import entries, features_of
 
-from scanrnn_dist.dataset.manifest import SUCCESS
-from scanrnn_dist.verify import verify
+from scanrnn_dist.api import verify
+from scanrnn_dist.records import SUCCESS
 
 LIMIT_SECONDS = 60
 """A run takes a tenth of a second. One that takes so long hangs."""

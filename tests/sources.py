@@ -20,14 +20,13 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from scanrnn_dist import cli, job
+from scanrnn_dist.api import JobReport
+from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine import Engine, WindowShape, default_mesh
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.job import JobReport
-from scanrnn_dist.mesh import default_mesh
 from scanrnn_dist.spec import scan_rnn_forward
-from scanrnn_dist.tape import WindowShape
 
 TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
 SEED, D, H = 2, 3, 5

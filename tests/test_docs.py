@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.dataset.plan import plan_job
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.job import plan_job
+from scanrnn_dist.source import read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 BLOCKS = [

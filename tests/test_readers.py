@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 import pytest
 from sources import encoder_of, featurize, random_rows
 
-from scanrnn_dist.dataset import store as steps
-from scanrnn_dist.dataset.manifest import RECORDS, RESTART
 from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.records import RECORDS, RESTART
+from scanrnn_dist.storage import protocol as steps
 
 ROWS = 12
 WAYS = ("DST", "DST/*.parquet", "DST/**/*.parquet")

@@ -40,13 +40,14 @@ from flax import nnx
 from pyarrow import fs
 from safetensors import safe_open
 
-from scanrnn_dist import encoder_file, job
-from scanrnn_dist.compilation_cache import use_compilation_cache
-from scanrnn_dist.dataset import footers, reader, store
-from scanrnn_dist.dataset.attempt import Sharing
+from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import file as encoder_file
+from scanrnn_dist.engine import WindowShape, use_compilation_cache
 from scanrnn_dist.errors import ScanRNNError
-from scanrnn_dist.tape import WindowShape
+from scanrnn_dist.job import Sharing
+from scanrnn_dist.source import footers, reader
+from scanrnn_dist.storage import protocol as store
 
 PR_SET_PDEATHSIG = 1
 WITHOUT_ROOM = {"open", "write", "append", "rename", "link", "mkdir", "sync"}

@@ -5,6 +5,7 @@ makes an `Encoder` of them. The sources know their own names, shapes and gate or
 `checks` says what is wrong with a set of arrays, `files` reads arrays by name. Nothing here unpickles.
 """
 
+from scanrnn_dist.weights.cells import GATES
 from scanrnn_dist.weights.keras import from_keras, keras_layers
 from scanrnn_dist.weights.layers import Layer, as_encoder
 from scanrnn_dist.weights.onnx import from_onnx, onnx_layers
@@ -12,6 +13,7 @@ from scanrnn_dist.weights.pytorch import from_torch, torch_layers
 from scanrnn_dist.weights.state import from_orbax, from_state
 
 __all__ = [
+    "GATES",
     "Layer",
     "as_encoder",
     "from_keras",

@@ -1,0 +1,153 @@
+"""Door 1: arrays in, an `(N, H)` array of features out, in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+
+from scanrnn_dist.encoder import Encoder, checked_encoder
+from scanrnn_dist.engine import FeatureRows, WindowShape, checked_max_steps, engine_for, run_of
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.observe import rows_progress
+from scanrnn_dist.ragged import Ragged
+
+
+def encode(
+    encoder: Encoder,
+    sequences: Ragged | Sequence[Any] | np.ndarray | Any,
+    seq_lengths: Any = None,
+    *,
+    mesh: Mesh | None = None,
+    window_shape: WindowShape | None = None,
+    max_steps: float | None = None,
+    initial_carry: Any = None,
+    lossy_cast: bool = False,
+    nonfinite: Literal["error", "propagate"] = "error",
+    show_progress: bool = False,
+) -> np.ndarray | Ragged:
+    """The features of every sequence, each equal to what the specification gives for that sequence alone.
+
+    Args:
+        encoder: the cell and its readout.
+        sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
+            list array (any layout that a Parquet column may have). Numbers of other types pass where float32 holds
+            them exactly, as in `featurize`.
+        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
+        window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
+        max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        initial_carry: `(N, encoder.carry_features)`, each row's own; None for the encoder's.
+        lossy_cast: round numbers that float32 cannot hold; otherwise the first one is refused.
+        nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
+        show_progress: draw a progress bar on the terminal.
+
+    Returns:
+        `(N, out_features)`, float32 for a float32 encoder, in input order; a `Ragged` of `(T_i, out_features)` where
+        the encoder's readout is `"steps"`.
+
+    Raises:
+        DataError: wrong shapes, another number of features than the encoder's, a masked value, a number that float32
+            cannot hold, or a NaN or an infinity among the steps that count; the row is named.
+        ConfigError: arguments that do not go together.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = Encoder.from_seed(seed=0, in_features=2, hidden_features=3)
+        >>> encode(encoder, [np.ones((5, 2)), np.zeros((0, 2))]).shape
+        (2, 3)
+    """
+    encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
+    if nonfinite not in ("error", "propagate"):
+        raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
+    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite, lossy_cast)
+    if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
+        raise DataError(
+            f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "
+            "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
+        )
+    carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
+    engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
+    features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
+    progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
+    with closing(run_of(engine)) as run, progress as shown:
+        run.submit(ragged, max_steps, carries)
+        while run.is_busy:
+            for finished in run.advance():
+                features.place(finished.rows, finished.features)
+                if shown is not None:
+                    shown.advance(len(finished.rows))
+    return features.result
+
+
+def as_ragged(
+    sequences: Any,
+    seq_lengths: Any,
+    in_features: int,
+    nonfinite: Literal["error", "propagate"],
+    lossy_cast: bool,
+) -> Ragged:
+    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`."""
+    if isinstance(sequences, np.ndarray) or (hasattr(sequences, "ndim") and hasattr(sequences, "__array__")):
+        array = sequences if isinstance(sequences, np.ma.MaskedArray) else np.asarray(sequences)
+        ragged = _from_array(array, seq_lengths, lossy_cast)
+    elif seq_lengths is not None:
+        raise ConfigError(
+            f"seq_lengths goes with a padded (N, T, D) array; the sequences are a {type(sequences).__name__}."
+        )
+    elif isinstance(sequences, Ragged):
+        ragged = sequences
+    elif type(sequences).__module__.startswith("pyarrow"):
+        ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
+    elif isinstance(sequences, Sequence):
+        has_rows = len(sequences) > 0
+        ragged = Ragged.from_sequences(sequences, lossy_cast=lossy_cast) if has_rows else Ragged.empty(in_features)
+    else:
+        raise ConfigError(
+            f"The sequences are a {type(sequences).__name__}; expected a list of (T, D) arrays, a padded (N, T, D) "
+            "array, a Ragged or a pyarrow list array."
+        )
+    if ragged.in_features != in_features:
+        shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
+        hint = " Are the sequences (D, T)? Expected is (T, D): pass x.T." if shape[0] == in_features else ""
+        raise DataError(
+            f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
+            f"and the encoder takes {in_features}.{hint}"
+        )
+    return ragged
+
+
+def _from_array(array: np.ndarray, seq_lengths: Any, lossy_cast: bool) -> Ragged:
+    """A padded batch; an array of another number of axes is refused with what was probably meant."""
+    if array.ndim == 2:
+        raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
+    if array.dtype == object and seq_lengths is None:
+        return Ragged.from_sequences(list(array), lossy_cast=lossy_cast)
+    lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
+    return Ragged.from_padded(array, lengths, lossy_cast=lossy_cast)
+
+
+def _from_arrow(array: Any, in_features: int, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> Ragged:
+    """A pyarrow list array of any supported layout."""
+    from scanrnn_dist.source import to_ragged  # only who passes one has pyarrow loaded already
+
+    return to_ragged(
+        array, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where=lambda row: f"sequence {row}"
+    )
+
+
+def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> np.ndarray:
+    """Every row's initial carry, `(N, carry_features)`, under the rule of the sequences; other shapes as they are."""
+    carries = initial_carry if isinstance(initial_carry, np.ma.MaskedArray) else np.asarray(initial_carry)
+    if carries.ndim != 2:
+        return carries  # which the engine refuses
+    try:
+        steps = Ragged.from_padded(carries[:, None, :], np.ones(len(carries), np.int64), lossy_cast=lossy_cast)
+    except DataError as error:
+        raise DataError(f"initial_carry, each row of which counts as a sequence of one step: {error}") from error
+    if nonfinite == "error" and (bad := steps.first_nonfinite()):
+        raise DataError(f"initial_carry[{bad[0]}] holds a NaN or an infinity; expected finite numbers. Clean it.")
+    return steps.values

@@ -1,0 +1,256 @@
+"""Is the output of a job what it should be? Parts against the records, ids against the source, a sample recomputed.
+
+The sample goes around the engine: each of its rows is read from the source anew, and judged by `judge.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.api.data_sets import resume
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.faithfulness import Judge
+from scanrnn_dist.job import (
+    PART,
+    PROBLEMS_TOLD,
+    Plan,
+    check_parts,
+    compare_kept,
+    damaged_parts,
+    finish_publishing,
+    is_ready,
+    recorded_parts,
+    replacing,
+    surplus_files,
+    wrong_parts,
+)
+from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_commits, read_features
+from scanrnn_dist.source import Chunk, fixed_lists, part_rows, read_chunks
+from scanrnn_dist.storage import open_store
+
+SAMPLE_UNITS = 8
+"""Units that the sample is taken from at most, since a unit is read from its beginning."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found right.
+
+    Args:
+        destination: the output.
+        parts: that are unchanged since they were written, one per unit that is committed.
+        rows: of these.
+        rows_compared: whose kept columns are those of the source.
+        sampled: rows that were recomputed alone by the specification.
+        is_complete: whether the job is finished.
+        units: of the job.
+        repaired: names of parts that were not as they should be, and are again, or were removed as surplus.
+        greatest_distance: of the features of sampled rows from float64; see `faithfulness.Judgement` for all three.
+        specification_distance: the greatest of the specification, in the encoder's own dtype, from float64.
+        greatest_difference: of the features from the specification in the encoder's own dtype.
+    """
+
+    destination: str
+    parts: int
+    rows: int
+    rows_compared: int
+    sampled: int
+    is_complete: bool
+    units: int
+    repaired: tuple[str, ...]
+    greatest_distance: float = 0.0
+    specification_distance: float = 0.0
+    greatest_difference: float = 0.0
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} units are committed)"
+        yield f"verified      {self.destination}{committed}"
+        if self.repaired:
+            more = f" and {len(self.repaired) - PROBLEMS_TOLD} more" * (len(self.repaired) > PROBLEMS_TOLD)
+            yield f"repaired      {', '.join(self.repaired[:PROBLEMS_TOLD])}{more}"
+        yield f"parts         {self.parts:,} with {self.rows:,} rows, unchanged (their hashes match)"
+        if not self.sampled:
+            return
+        if self.rows_compared:
+            yield f"kept columns  equal to the source in all {self.rows_compared:,} rows"
+        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one; at most"
+        specification = f"(the specification's own: {self.specification_distance:.1e})"
+        yield f"              {self.greatest_distance:.1e} from float64 {specification}"
+        yield f"              {self.greatest_difference:.1e} from the specification"
+
+
+def verify(
+    destination: str | os.PathLike[str],
+    *,
+    sample: int = 32,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    repair: bool = False,
+) -> Verification:
+    """Check the output of a job; of an unfinished one what is committed.
+
+    Args:
+        destination: the folder or URI that `featurize` wrote to.
+        sample: rows to recompute from the source, whose kept columns are then compared for all rows; 0 to look at the
+            parts alone, which needs no source.
+        seed: of the choice of these rows.
+        encoder: for a cell that could not be written to a file; None takes the job's own.
+        repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
+            Of an unfinished job they are removed only: the command that goes on makes them.
+
+    Raises:
+        ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
+        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, or its features are
+            not what the specification gives.
+        StoppedError: another output is taking the place of this one.
+
+    Example:
+        >>> verify("features")  # doctest: +SKIP
+        Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
+    """
+    records = JobRecords(open_store(destination))
+    repaired = _repair(destination, records, encoder) if repair else ()
+    if is_ready(records):
+        raise StoppedError(
+            f"{records.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
+            "command that replaces it, ends that; then verify."
+        )
+    job = records.read_job()
+    plan = Plan.from_records(records.read_plan(job))
+    parts, is_complete = recorded_parts(records, job, plan)
+    check_parts(records, parts, plan, is_complete)
+    root, rows, units = records.store.root, int(parts["rows"].to_numpy().sum()), max(1, len(plan.units))
+    if sample < 1 or rows == 0:
+        return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
+    encoder = _encoder_of(records, job, encoder)
+    _check_source(plan)
+    committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
+    compared = sum(compare_kept(records.store, plan, index) for index in committed.tolist())
+    sampled, distances = _recompute(records, plan, committed, encoder, job["options"], sample, rng)
+    return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
+
+
+def _repair(destination: str | os.PathLike[str], records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
+    """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
+    finish_publishing(records)
+    job = records.read_job()
+    plan, store = Plan.from_records(records.read_plan(job)), records.store
+    # Of a finished job whose list of parts is damaged, what the logs say.
+    parts = read_commits(store, job["id"], part_rows(plan.units)).records
+    with suppress(DataError):
+        parts, _ = recorded_parts(records, job, plan)
+    surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]
+    wrong = sorted([*wrong_parts(records, parts, plan), *surplus])
+    # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
+    is_half_repaired = not records.is_complete and store.exists(PARTS)
+    if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):
+        resume(destination, _encoder_of(records, job, given), discard=wrong)
+    elif wrong:
+        with replacing(records) as lease:
+            for name in wrong:
+                lease.guarded(store.delete)(name)
+            store.sync()
+    return tuple(wrong)
+
+
+def _encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) -> Encoder:
+    """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
+    if given is None and not records.has_encoder:
+        path = records.store.path(ENCODER)
+        raise ConfigError(f"There is no {path}; pass the encoder, or sample=0 to check the parts alone.")
+    encoder = given or _recorded_encoder(records)
+    if encoder.fingerprint != job["encoder"]["fingerprint"]:
+        raise ConfigError(
+            f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "
+            f"{job['encoder']['fingerprint'][:16]}..."
+        )
+    return encoder
+
+
+def _recorded_encoder(records: JobRecords) -> Encoder:
+    with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
+        path = Path(folder) / "encoder.safetensors"
+        path.write_bytes(records.store.read(ENCODER))
+        return Encoder.load(path)
+
+
+def _check_source(plan: Plan) -> None:
+    """Refuse a source that is not as it was when the job was planned."""
+    changes = plan.source_changes()
+    if changes:
+        raise DataError(
+            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
+            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
+        )
+
+
+def _recompute(
+    records: JobRecords,
+    plan: Plan,
+    committed: np.ndarray,
+    encoder: Encoder,
+    options: dict[str, Any],
+    sample: int,
+    rng: np.random.Generator,
+) -> tuple[int, list[float]]:
+    """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
+    units = rng.permutation(committed)[:SAMPLE_UNITS]
+    judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
+    for index in units:
+        unit, name = plan.units[index], part_name(int(index), len(plan.units))
+        rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
+        features = read_features(records.store, name, rows)
+        chunks = read_chunks(
+            plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
+            lossy_cast=options["lossy_cast"],
+        )  # fmt: skip
+        with closing(chunks):
+            for nth, (chunk, row) in enumerate(_find(chunks, rows)):
+                where = f"{records.store.path(name)}, row {rows[nth]}"
+                carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
+                found = judge(features[nth], chunk.sequences.row(row)[: options["max_steps"]], carry)
+                if not found.is_faithful:
+                    raise DataError(
+                        f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "
+                        f"specification's own distance is {found.specification:.1e}, and at most {found.bound:.1e} was "
+                        "expected."
+                    )
+                distances = found.distance, found.specification, found.between
+                greatest, sampled = np.maximum(greatest, distances), sampled + 1
+    return sampled, greatest.tolist()
+
+
+def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], where: str) -> np.ndarray | None:
+    """The initial carry that a row of kept columns brings; None where rows bring none."""
+    column = options.get("initial_carry")
+    if column is None:
+        return None
+    lossy_cast, size = options["lossy_cast"], encoder.carry_features
+    carry: np.ndarray = fixed_lists(row, column, size, lossy_cast=lossy_cast, where=lambda _: where)[0]
+    return carry
+
+
+def _find(chunks: Any, rows: np.ndarray) -> Any:
+    """`(chunk, row within it)` of each of the sorted `rows` of a unit."""
+    wanted = iter(rows)
+    row = next(wanted, None)
+    chunk: Chunk
+    for chunk in chunks:
+        while row is not None and row < chunk.first_row + len(chunk.sequences):
+            yield chunk, int(row - chunk.first_row)
+            row = next(wanted, None)
+        if row is None:
+            return

@@ -1,0 +1,266 @@
+"""The commands `scanrnn encoder make | convert | inspect`: encoder files from a seed or from other people's weights.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanrnn_dist.cli.options import MOST, Json
+from scanrnn_dist.engine import start_jax
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.observe import check_fits
+
+if TYPE_CHECKING:
+    from scanrnn_dist.encoder import Encoder
+
+encoder_app = typer.Typer(help="Encoder files: make, convert, inspect.", no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """Kinds of cells."""
+
+    gru = "gru"
+    lstm = "lstm"
+    rnn = "rnn"
+
+
+class Origin(StrEnum):
+    """Where weights come from."""
+
+    torch = "torch"
+    keras = "keras"
+    onnx = "onnx"
+    orbax = "orbax"
+    safetensors = "safetensors"
+
+
+TAKES = {
+    Origin.torch: {"kind", "prefix", "nonlinearity", "lossy_cast", "readout"},
+    Origin.keras: {"kind", "prefix", "reset_after", "lossy_cast", "readout"},
+    Origin.onnx: {"node", "lossy_cast", "readout"},
+    Origin.orbax: {"like", "prefix", "lossy_cast"},
+    Origin.safetensors: {"like", "prefix", "lossy_cast"},
+}
+"""The options that `convert` takes, by origin."""
+
+MOST_LAYERS = 1024
+"""That are built one by one."""
+
+Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
+Readout = Annotated[
+    str | None,
+    typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
+]
+
+
+@encoder_app.command()
+def make(
+    out: Out,
+    in_features: Annotated[int, typer.Option(help="Features per step.", min=1, max=MOST)],
+    hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1, max=MOST)],
+    cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    num_layers: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of layers, each reading the outputs of the one before (default 1).", min=1, max=MOST_LAYERS
+        ),
+    ] = None,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Read every sequence in both directions.")
+    ] = False,
+    readout: Readout = None,
+    initial_carry: Annotated[
+        float | None, typer.Option(help="Value of every carry before the first step (default 0).")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Data type of the computation, such as float32 or bfloat16 (default float32).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of matrix products: highest, high or default (default highest).")
+    ] = None,
+    scan: Annotated[
+        str | None, typer.Option(help="Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default lax).")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write an encoder with random weights. The same seed gives the same weights."""
+    _check_out(out, force)
+    start_jax()
+    options = _given(
+        cell=cell and cell.value,
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        readout=readout,
+        initial_carry=initial_carry,
+        dtype=dtype,
+        precision=precision,
+        scan=scan,
+    )
+    _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
+
+
+@encoder_app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file of weights, or an Orbax checkpoint's folder.", metavar="SRC")],
+    out: Out,
+    origin: Annotated[Origin, typer.Option("--from", help="What wrote SRC; safetensors is a state of flax nnx.")],
+    kind: Annotated[
+        Kind | None, typer.Option(help="The kind of cell that you expect; another one is an error.")
+    ] = None,
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Start of the names of the weights to read. For Keras, once per layer.")
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Name of an ONNX node; once per layer, first layer first.")
+    ] = None,
+    nonlinearity: Annotated[
+        str | None, typer.Option(help="Nonlinearity of a PyTorch RNN: tanh or relu (default tanh).")
+    ] = None,
+    reset_after: Annotated[
+        bool, typer.Option("--reset-after", help="Say that a Keras GRU without biases was made with reset_after=True.")
+    ] = False,
+    like: Annotated[
+        Path | None, typer.Option(help="An encoder file that has the architecture of SRC; needed for a state of nnx.")
+    ] = None,
+    lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
+    readout: Readout = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
+    options = _given(
+        kind=kind and kind.value,
+        prefix=prefix,
+        node=node,
+        nonlinearity=nonlinearity,
+        reset_after=reset_after,
+        like=like,
+        lossy_cast=lossy_cast,
+        readout=readout,
+    )
+    surplus = sorted(options.keys() - TAKES[origin])
+    if surplus:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+        raise ConfigError(f"--from {origin} takes no {flags}; see scanrnn encoder convert --help.")
+    _check_out(out, force)
+    start_jax()
+    _write(_converted(source, origin, options), out, as_json)
+
+
+@encoder_app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")],
+    as_json: Json = False,
+) -> None:
+    """Show what an encoder file holds: architecture, shapes of parameters, fingerprint."""
+    start_jax()
+    from scanrnn_dist.encoder import Encoder
+
+    _print(Encoder.load(file), as_json)
+
+
+def random_encoder(seed: int, in_features: int, hidden_features: int, **options: Any) -> Encoder:
+    """`Encoder.from_seed`, unless the weights alone would take more than the memory: then a `ConfigError`."""
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.weights import GATES
+
+    ways, layers = 1 + options.get("bidirectional", False), options.get("num_layers", 1)
+    widths = in_features + (layers - 1) * ways * hidden_features + layers * hidden_features
+    weights = GATES.get(options.get("cell", "gru"), 1) * ways * hidden_features * widths
+    check_fits(4 * weights, f"Weights of {hidden_features} hidden features", "Choose fewer with --hidden.")
+    return Encoder.from_seed(seed, in_features, hidden_features, **options)
+
+
+def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder:
+    """The encoder that has the weights of a source."""
+    from scanrnn_dist import weights
+    from scanrnn_dist.encoder import Encoder
+
+    if origin is Origin.keras:
+        return weights.from_keras(source, **options)
+    if origin is Origin.onnx:
+        return weights.from_onnx(source, **options)
+    prefixes = options.pop("prefix", [])
+    if len(prefixes) > 1:
+        raise ConfigError(f"--prefix was given {len(prefixes)} times; --from {origin} takes one.")
+    options |= {"prefix": prefixes[0]} if prefixes else {}
+    if origin is Origin.torch:
+        return weights.from_torch(source, **options)
+    if "like" not in options:
+        raise ConfigError(
+            f"--from {origin} holds weights alone: give the architecture with --like FILE, an encoder file of any "
+            "weights (scanrnn encoder make)."
+        )
+    into = Encoder.load(options.pop("like"))
+    read = weights.from_orbax if origin is Origin.orbax else weights.from_state
+    return read(into, source, **options)
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """Refuse a name that is none of an encoder file, and, without `force`, one that stands for something already."""
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"{out} ends in {out.suffix!r}; an encoder file ends in .safetensors.")
+    if not force and os.path.lexists(out):
+        raise ConfigError(f"{out} is there already. Choose another name, or replace it with --force.")
+
+
+def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
+    """Save an encoder and say what was saved."""
+    encoder.save(out)
+    _print(encoder, as_json)
+
+
+def _print(encoder: Encoder, as_json: bool) -> None:
+    description = {
+        "architecture": encoder.architecture,
+        "in_features": encoder.in_features,
+        "out_features": encoder.out_features,
+        "parameters": _shapes(encoder),
+        "fingerprint": encoder.fingerprint,
+    }
+    print(json.dumps(description) if as_json else _table(description))
+
+
+def _shapes(encoder: Encoder) -> dict[str, list[int]]:
+    """The shapes of all parameters by name."""
+    from flax import nnx
+
+    leaves = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
+    return {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves}
+
+
+def _table(description: dict[str, Any]) -> str:
+    """What a person reads of a description."""
+    lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
+    lines += ["architecture:", *_indented(_flat(description["architecture"]))]
+    lines += ["parameters:", *_indented(description["parameters"])]
+    return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The plain values of nested lists and mappings by dotted names."""
+    if not isinstance(tree, dict | list):
+        return {path.rstrip("."): tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {name: leaf for key, value in items for name, leaf in _flat(value, f"{path}{key}.").items()}
+
+
+def _indented(values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values), default=0)
+    return [f"   {name:{width}}  {value}" for name, value in values.items()]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of the functions behind stand in one place."""
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}

@@ -1,0 +1,165 @@
+"""An encoder as one safetensors file: its weights, and in the header what it is. Never pickle, no code.
+
+`encoder.py` calls this, and hands over its class, which is not known here; a cell's description is `architecture.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+
+from scanrnn_dist.encoder.architecture import build
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+
+FORMAT = "scanrnn_dist.encoder/2"
+"""Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
+
+ORIGIN_OF_SUFFIX = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
+    ".onnx": "onnx",
+}
+"""What `scanrnn encoder convert --from` reads, by the ends of their names."""
+ORIGIN_OF_NAME = {"weight_hh_l0": "torch", "recurrent_kernel": "keras", "kernel": "safetensors --like FILE"}
+"""The same, by what stands in the names of weights."""
+
+
+def encoder_content(kind: type, encoder: Any) -> bytes:
+    """Architecture and weights, as one safetensors file."""
+    reason = why_no_file(kind, encoder)
+    if reason is not None:
+        raise ConfigError(f"The encoder cannot be written to a file: {reason}")
+    metadata = {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
+    content: bytes = safetensors.numpy.save(variables_of(encoder), metadata)
+    return content
+
+
+def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
+    """Write an encoder's file, whole or not at all; an existing one is replaced."""
+    content, path = encoder_content(kind, encoder), Path(path)
+    if not path.parent.is_dir():
+        raise ConfigError(f"There is no folder {path.parent} to write {path.name} to.")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise StoppedError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
+    """The encoder, of the class `kind`, of a file that `save_encoder` wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no encoder file {path}.") from error
+    except PermissionError as error:
+        raise StoppedError(f"{path} could not be read: {error.strerror or error}. Check its access rights.") from error
+    except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: dtypes that numpy has not
+        raise DataError(f"{path} is not a readable safetensors file: {error}.{_origin_hint(path, [])}") from error
+    if metadata.get("format") != FORMAT:
+        found = f"is of format {metadata['format']!r}" if "format" in metadata else f"holds {_some(weights)} alone"
+        raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
+    return _from_parts(kind, metadata.get("architecture"), weights, str(path))
+
+
+def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
+    """How to convert what is no encoder file, where its name or the names of its weights say whose it is."""
+    by_name = [origin for mark, origin in ORIGIN_OF_NAME.items() if any(mark in name for name in names)]
+    origin = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
+    origin = by_name[0] if by_name else origin
+    return f" To convert weights: scanrnn encoder convert {path} OUT.safetensors --from {origin}" if origin else ""
+
+
+def _some(weights: dict[str, np.ndarray]) -> str:
+    """A few names."""
+    names = sorted(weights)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
+
+
+def variables_of(encoder: Any) -> dict[str, np.ndarray]:
+    """Every variable as a numpy array, by its dotted path: `0.dense_i.kernel`, or `0.forward.dense_i.kernel`."""
+    leaves = nnx.to_flat_state(nnx.state(encoder.layers))
+    return {".".join(map(str, path)): _as_numpy(leaf[...]) for path, leaf in leaves}
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    """A variable's value; of a random key, its numbers."""
+    return np.asarray(jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array)
+
+
+def why_no_file(kind: Any, encoder: Any) -> str | None:
+    """Why a file could not hold all that an encoder is; None if its architecture makes the same but for the weights."""
+    if type(encoder) is not kind:
+        return f"{type(encoder).__name__} is a class of its own, and a file holds Encoder alone."
+    try:
+        rebuilt = _graphdef(kind, json.dumps(encoder.architecture))  # type: ignore[arg-type]  # a class has a hash
+    except (ValueError, TypeError, KeyError) as error:
+        return str(error)
+    if rebuilt != nnx.split(encoder)[0]:
+        return "its cells were changed after they were built (other layers, dtypes or attributes)."
+    return None
+
+
+def build_encoder(kind: type, architecture: dict[str, Any]) -> Any:
+    """The encoder of an architecture, with random weights; raises `ConfigError` for one that a file cannot hold."""
+    layers = [
+        (build(layer["forward"]), build(layer["backward"])) if "forward" in layer else build(layer)
+        for layer in architecture["layers"]
+    ]
+    options = {name: architecture[name] for name in ("readout", "initial_carry", "scan", "precision")}
+    return kind(layers, **options)
+
+
+@lru_cache(maxsize=16)
+def _graphdef(kind: type, architecture: str) -> Any:
+    """The structure of the encoder of an architecture, given as JSON; takes 7 ms to trace."""
+    return nnx.split(nnx.eval_shape(lambda: build_encoder(kind, json.loads(architecture))))[0]
+
+
+def _from_parts(kind: type, architecture: str | None, weights: dict[str, np.ndarray], where: str) -> Any:
+    """Build the cells of an architecture and give them their weights, all of them and of the right shapes."""
+    if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
+        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
+    try:
+        encoder = build_encoder(kind, json.loads(architecture or "{}"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
+    set_variables(encoder, weights, where)
+    return encoder
+
+
+def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> None:
+    """Give an encoder its weights by their dotted paths; a `DataError` lists all that are missing, surplus or wrong."""
+    expected = {name: (array.shape, array.dtype) for name, array in variables_of(encoder).items()}
+    arrived = {name: (array.shape, array.dtype) for name, array in weights.items()}
+    if arrived != expected:
+        wrong = [
+            f"{name}: {arrived.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+            for name in sorted(expected.keys() | arrived.keys())
+            if arrived.get(name) != expected.get(name)
+        ]
+        raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
+    variables = nnx.to_flat_state(nnx.state(encoder.layers))
+    state = [(path, leaf.replace(jnp.asarray(weights[".".join(map(str, path))]))) for path, leaf in variables]
+    nnx.update(encoder.layers, nnx.from_flat_state(state))

@@ -1,0 +1,204 @@
+"""Bidirectional encoders, layer by layer: an engine for each direction of each layer, fed by the layer before.
+
+A backward cell reads a row from the row's own end, so a layer needs all of a row before the next one starts on it. Rows
+go through the layers one by one, not batch by batch: what is finished in both directions is handed on at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from scanrnn_dist.encoder import Encoder, join_directions
+from scanrnn_dist.engine.engine import Engine, window_shape_for
+from scanrnn_dist.engine.mesh import checked_mesh
+from scanrnn_dist.engine.run import Finished, Run, Statistics, check_carries, checked_max_steps
+from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.ragged import Ragged
+
+
+class BidirectionalEngine:
+    """The engines of a bidirectional encoder; for the arguments see `Engine`."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        mesh: Mesh | None = None,
+        shape: WindowShape | None = None,
+        own_carries: bool = False,
+    ) -> None:
+        self.encoder, self.own_carries = encoder, own_carries
+        mesh = checked_mesh(mesh)
+        shape = shape or window_shape_for(encoder, mesh)
+        if encoder.pool_dtype == np.float64:
+            raise ConfigError("A bidirectional encoder computes in float64; between its layers float32 is kept.")
+        self.layers = [
+            tuple(Engine(part, mesh, shape, own_carries) for part in directions) for directions in encoder.directions()
+        ]
+        first = self.layers[0][0]
+        self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
+        self.out_features = sum(direction.out_features for direction in self.layers[-1])
+        self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
+        self.carry_features = encoder.carry_features if own_carries else 0
+        self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
+
+
+class BidirectionalRun:
+    """One stream of rows through all layers; used as a `Run` is.
+
+    Args:
+        engine: whose layers the rows go through.
+    """
+
+    def __init__(self, engine: BidirectionalEngine) -> None:
+        self.engine = engine
+        self._runs = [tuple(Run(direction) for direction in layer) for layer in engine.layers]
+        self._rows = 0
+        # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
+        self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
+        self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
+        last = engine.layers[-1][0]
+        self._widths = [] if last.gives_steps else last.encoder.readout_widths
+        self._carries: dict[int, np.ndarray] = {}
+        widths = [[direction.carry_features for direction in layer] for layer in engine.layers]
+        self._carry_ends = np.cumsum(np.ravel(widths))[:-1]
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether every layer's look-ahead has room."""
+        return all(run.wants_rows for layer in self._runs for run in layer)
+
+    @property
+    def has_window(self) -> bool:
+        """Whether enough rows wait for a window of the first layer."""
+        return self._runs[0][0].has_window
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the devices have nothing to do."""
+        return all(run.is_idle for layer in self._runs for run in layer)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether submitted rows are not finished yet."""
+        return any(run.is_busy for layer in self._runs for run in layer)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Rows and steps counted once; positions as a mean over the runs, the rest as sums."""
+        all_runs = [run.statistics for layer in self._runs for run in layer]
+        return Statistics(
+            rows=all_runs[0].rows,
+            steps=all_runs[0].steps,
+            positions=sum(one.positions for one in all_runs) // len(all_runs),
+            windows=sum(one.windows for one in all_runs),
+            compilations=sum(one.compilations for one in all_runs),
+            device_wait_seconds=sum(one.device_wait_seconds for one in all_runs),
+        )
+
+    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+        """Add rows, numbered on from the last; see `Run.submit`."""
+        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
+        kept = ragged.first_steps(checked_max_steps(max_steps))
+        numbers = range(self._rows, self._rows + len(ragged))
+        if carries is not None:
+            self._carries.update(zip(numbers, np.asarray(carries), strict=True))
+        self._submit(0, kept, list(numbers))
+        self._rows += len(ragged)
+
+    def advance(self, more: bool = False) -> list[Finished]:
+        """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.
+
+        A layer waits while the next one's look-ahead is full, which would grow without bound.
+        """
+        done: list[tuple[int, np.ndarray]] = []
+        for index, layer in enumerate(self._runs):
+            arrived: list[tuple[int, np.ndarray]] = []
+            next_layer = self._runs[index + 1] if index + 1 < len(self._runs) else ()
+            for direction, run in enumerate(layer if all(run.wants_rows for run in next_layer) else ()):
+                for finished in run.advance(more and (run.wants_rows or run.has_window)):
+                    arrived += self._matched(index, direction, finished)
+            if next_layer:
+                if arrived:
+                    rows, values = zip(*arrived, strict=True)
+                    self._submit(index + 1, Ragged.from_sequences(list(values)), list(rows))
+            else:
+                done = arrived
+            more = more or any(run.is_busy for run in layer)
+        return [self._result(done)] if done else []
+
+    def results(self) -> list[Finished]:
+        """Advance until nothing is left; all results."""
+        finished = []
+        while self.is_busy:
+            finished.extend(self.advance())
+        return finished
+
+    def close(self) -> None:
+        """End the threads that talk to the devices; what is not finished is lost."""
+        for layer in self._runs:
+            for run in layer:
+                run.close()
+
+    def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
+        """Hand rows to both directions of a layer; the backward one gets each in reverse."""
+        carries: list[Any] = [None, None]
+        if self.engine.own_carries and rows:
+            own = np.split(np.stack([self._carries[row] for row in rows]), self._carry_ends, axis=1)
+            carries = own[2 * index : 2 * index + 2]
+        for direction, (run, given) in enumerate(zip(self._runs[index], (ragged, backwards(ragged)), strict=True)):
+            first = run.statistics.rows
+            self._numbers[index][direction].update(enumerate(rows, first))
+            run.submit(given, carries=carries[direction])
+        if index + 1 == len(self._runs):
+            for row in rows:
+                self._carries.pop(row, None)
+
+    def _matched(self, index: int, direction: int, finished: Finished) -> list[tuple[int, np.ndarray]]:
+        """The rows that are now finished in both directions, each with what the layer gives: features, or its steps."""
+        matched = []
+        engine = self.engine.layers[index][0]
+        for nth, number in enumerate(finished.rows.tolist()):
+            row = self._numbers[index][direction].pop(number)
+            half = finished.features.row(nth) if engine.gives_steps else finished.features[nth]
+            if direction == 1 and engine.gives_steps:
+                half = half[::-1]
+            other = self._halves[index].pop(row, None)
+            if other is None:
+                self._halves[index][row] = half
+                continue
+            forward, backward = (half, other) if direction == 0 else (other, half)
+            if engine.gives_steps:
+                matched.append((row, np.concatenate([forward, backward], axis=1)))
+            else:
+                matched.append((row, join_directions(self._widths, forward, backward)))
+        return matched
+
+    def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:
+        rows = np.array([row for row, _ in done])
+        order = np.argsort(rows)
+        values = [done[index][1] for index in order]
+        return Finished(rows[order], Ragged.from_sequences(values) if self.engine.gives_steps else np.stack(values))
+
+
+def backwards(ragged: Ragged) -> Ragged:
+    """Every row in reverse, its last step first."""
+    begins, ends = ragged.offsets[:-1], ragged.offsets[1:]
+    lengths = ends - begins
+    index = np.repeat(begins + ends - 1, lengths) - np.arange(ragged.offsets[0], ragged.offsets[-1])
+    return Ragged(ragged.values[index], ragged.offsets - ragged.offsets[0])
+
+
+def engine_for(
+    encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
+) -> Engine | BidirectionalEngine:
+    """The engine that suits an encoder."""
+    return (BidirectionalEngine if encoder.is_bidirectional else Engine)(encoder, mesh, shape, own_carries)
+
+
+def run_of(engine: Engine | BidirectionalEngine) -> Run | BidirectionalRun:
+    """A new run, whose rows are numbered from 0."""
+    return BidirectionalRun(engine) if isinstance(engine, BidirectionalEngine) else Run(engine)

@@ -1,0 +1,351 @@
+"""`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
+
+The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
+stands in `schedule.py`, the program in `program.py`; who reads and writes data sets, in `job.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from einops import rearrange
+
+from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
+from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
+from scanrnn_dist.engine.mesh import sharded
+from scanrnn_dist.engine.outputs import StepOutputs
+from scanrnn_dist.engine.profiling import stage
+from scanrnn_dist.engine.schedule import Tape, Window
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
+
+WINDOWS_IN_FLIGHT = 2
+"""Windows sent and not fetched: one computes while the next is scheduled and sent."""
+LOOK_AHEAD_BYTES = 32 << 20
+"""Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
+SHORT_WINDOW = 8
+"""While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
+
+
+@dataclass
+class Statistics:
+    """What a run did: rows, real steps, positions of all windows, compilations, and seconds spent waiting."""
+
+    rows: int = 0
+    steps: int = 0
+    positions: int = 0
+    windows: int = 0
+    compilations: int = 0
+    device_wait_seconds: float = 0.0
+
+    @property
+    def occupancy(self) -> float:
+        """Positions that did useful work, of all positions; 1 if there were none."""
+        return self.steps / self.positions if self.positions else 1.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Of two runs, one after the other."""
+        return Statistics(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Finished(NamedTuple):
+    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
+
+    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs.
+    """
+
+    rows: np.ndarray
+    features: Any
+
+
+class _Sent(NamedTuple):
+    """A window on the devices: what will come back, and which rows it belongs to."""
+
+    feed: HostBuffers
+    window: Window
+    output: Future[tuple[jax.Array, jax.Array]]  # the rows that end, and all that was emitted
+    fits: bool  # whether the former have room for all of them
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the devices are done with it."""
+        return self.output.done() and bool(self.output.result()[0].is_ready())  # type: ignore[attr-defined]
+
+
+@dataclass
+class _Carries:
+    """The initial carries of rows that were submitted together, until all of these have begun."""
+
+    first_row: int
+    carries: np.ndarray
+    rows_left: int
+
+
+class Run:
+    """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
+
+    Example:
+        >>> from scanrnn_dist.encoder import Encoder
+        >>> run = Run(Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)))
+        >>> run.submit(Ragged.from_sequences([np.ones((5, 2)), np.zeros((0, 2))]))
+        >>> finished = [rows for rows, features in run.results()]
+        >>> sorted(np.concatenate(finished).tolist())
+        [0, 1]
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.statistics = Statistics(compilations=engine.compilations)
+        self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
+        self._state = engine.initial_state()
+        self._values = ValueStream(engine.encoder.in_features, 3 * LOOK_AHEAD_BYTES)
+        self._sent: deque[_Sent] = deque()
+        self._free_feeds: list[HostBuffers] = []
+        self._free_emitted: list[jax.Array] = []
+        self._own_carries: list[_Carries] = []  # in the order of rows
+        self._outputs = StepOutputs(engine.out_features) if engine.gives_steps else None
+        self._wide = engine
+        self._may_narrow = True  # until it was decided against, for the rows that are there now
+        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
+
+    @property
+    def steps_waiting(self) -> int:
+        """Steps that are submitted and not sent, each row rounded up to blocks."""
+        return self._tape.blocks_left * self.engine.shape.block_steps
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
+        steps = self._tape.blocks_waiting * self.engine.shape.block_steps
+        in_bytes = 4 * steps * self.engine.encoder.in_features
+        return in_bytes < LOOK_AHEAD_BYTES or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
+
+    @property
+    def has_window(self) -> bool:
+        """Whether enough rows wait for a window, as long as more are to come.
+
+        A whole one; a short one where it takes less time and the devices have nothing to do.
+        """
+        blocks = self.engine.shape.window_blocks
+        least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
+        return self._tape.ready_blocks >= least
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the devices have nothing to do."""
+        return all(sent.is_ready for sent in self._sent)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether submitted rows are not finished yet."""
+        return self._tape.blocks_left > 0 or bool(self._sent)
+
+    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+        """Add rows, numbered on from the last; the longest go first. Of each row, the first `max_steps` steps count.
+
+        Args:
+            ragged: the rows.
+            max_steps: None for all steps.
+            carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
+
+        Raises:
+            DataError: another number of features than the encoder takes, or other carries than the engine expects.
+            ConfigError: `max_steps` below 0.
+        """
+        max_steps = checked_max_steps(max_steps)
+        expected = self.engine.encoder.in_features
+        if ragged.in_features != expected:
+            raise DataError(
+                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
+                "Expected is (T, D), time first."
+            )
+        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
+        if len(ragged) == 0:
+            return
+        self._may_narrow = True
+        if self._outputs is not None:
+            ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
+        if carries is not None:
+            self._own_carries.append(_Carries(self.statistics.rows, np.array(carries, np.float32), len(carries)))
+        lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
+        with stage("submit"):
+            starts = self._values.add(ragged)
+            self._tape.add(starts, lengths)
+        if self._outputs is not None:
+            self._outputs.add(self.statistics.rows, starts, lengths)
+        self.statistics.rows += len(ragged)
+        self.statistics.steps += int(lengths.sum())
+
+    def close(self) -> None:
+        """End the thread that talks to the devices; what was submitted and is not finished is lost."""
+        self._dispatcher.shutdown(cancel_futures=True)
+
+    def results(self) -> list[Finished]:
+        """Advance until nothing is left; all results."""
+        finished = []
+        while self.is_busy:
+            finished.extend(self.advance())
+        return finished
+
+    def advance(self, more: bool = False) -> list[Finished]:
+        """Send one window, if rows wait; fetch what has to be fetched before the next one.
+
+        Args:
+            more: whether rows are still to come. Then a window is sent if they fill it (`has_window`), and the last
+                ones are not waited for.
+        """
+        finished = []
+        if self.engine is not self._wide and self._tape.blocks_waiting:
+            finished.extend(self._move_to(self._wide))
+        elif not more and self._may_narrow and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
+            self._may_narrow = False
+            narrow = drain_engine(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
+            if narrow is not None:
+                self.statistics.compilations += narrow.compilations
+                finished.extend(self._move_to(narrow))
+        if self.has_window if more else self._tape.blocks_left:
+            with stage("schedule"):
+                window = self._tape.next_window(self.engine.shape.window_blocks, more)
+            self._send(window)
+        while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._tape.blocks_left):
+            with stage("fetch"):
+                finished.append(self._fetch(self._sent.popleft()))
+        return finished
+
+    def _move_to(self, engine: Engine) -> list[Finished]:
+        """Go on in another program, with the rows that were cut; fetch what was sent first."""
+        finished = [self._fetch(self._sent.popleft()) for _ in range(len(self._sent))]
+        before, after = self._tape.move(engine.devices, engine.shape.lanes)
+        by_lane = "device lane ... -> (device lane) ..."
+
+        def moved(here: jax.Array, fresh: jax.Array) -> np.ndarray:
+            there = np.array(fresh)
+            rearrange(there, by_lane)[after] = rearrange(np.asarray(here), by_lane)[before]
+            return there
+
+        state = jax.tree.map(moved, self._state, engine.initial_state())
+        self._state = jax.device_put(state, sharded(engine.mesh))
+        self.engine, self._free_feeds, self._free_emitted = engine, [], []
+        return finished
+
+    def _send(self, window: Window) -> None:
+        """Copy the window's values to where its lanes want them, and start the program on them."""
+        engine, shape = self.engine, self.engine.shape
+        with stage("place"):
+            feed = self._free_feeds.pop() if self._free_feeds else engine.new_buffers()
+            by_device = "(device lane) block -> device block lane"
+            self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
+            for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
+                buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
+                buffer[:, window.blocks :] = 0
+            fits = self._name_ends(window, feed.ends)
+            if engine.own_carries:
+                self._place_carries(window, feed.initials)
+        emitted = self._free_emitted.pop() if self._free_emitted else engine.new_emitted()
+        output = self._dispatcher.submit(self._dispatch, feed, emitted, np.int32(window.blocks), fits)
+        self._sent.append(_Sent(feed, window, output, fits))
+        self._values.forget(window.rows)
+        self.statistics.windows += 1
+        self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
+
+    def _dispatch(
+        self, feed: HostBuffers, emitted: jax.Array, n_blocks: np.int32, fits: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Run the program on a feed, after the one before; in a thread of its own.
+
+        JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
+        with 0.12), and the host side of the next window would wait for them.
+        """
+        engine = self.engine
+        with stage("dispatch"):
+            on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
+            given = n_blocks, self._state, emitted, *on_devices
+            self._state, features, emitted = engine.program(engine.weights, *given)
+        if engine.copies_to_host:
+            (features if fits else emitted).copy_to_host_async()
+        return features, emitted
+
+    def _name_ends(self, window: Window, ends: np.ndarray) -> bool:
+        """Write where in each device's emitted rows those of finished rows stand to `ends`, if there is room."""
+        lanes = self.engine.shape.lanes
+        device, lane = np.divmod(window.ends_lane, lanes)
+        per_device = np.bincount(device, minlength=len(ends))
+        if self._outputs is not None or per_device.max() > ends.shape[1]:
+            return False
+        nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
+        ends[device, nth] = window.ends_block * lanes + lane
+        return True
+
+    def _place_carries(self, window: Window, initials: np.ndarray) -> None:
+        """Write the initial carries of the rows that begin in a window to where they begin."""
+        device, lane = np.divmod(window.begins_lane, self.engine.shape.lanes)
+        batch_of = np.searchsorted([batch.first_row for batch in self._own_carries], window.begun, side="right") - 1
+        for index in np.unique(batch_of):
+            mine, batch = batch_of == index, self._own_carries[index]
+            rows = window.begun[mine] - batch.first_row
+            initials[device[mine], window.begins_block[mine], lane[mine]] = batch.carries[rows]
+            batch.rows_left -= len(rows)
+        self._own_carries = [batch for batch in self._own_carries if batch.rows_left]
+
+    def _fetch(self, sent: _Sent) -> Finished:
+        """Wait for a window and take the features of the rows that ended in it."""
+        begin = time.perf_counter()
+        ended, emitted = sent.output.result()
+        per_device = _host_shards(ended if sent.fits else emitted)
+        self.statistics.device_wait_seconds += time.perf_counter() - begin
+        lanes, window = self.engine.shape.lanes, sent.window
+        self._free_feeds.append(sent.feed)
+        self._free_emitted.append(emitted)
+        if self._outputs is not None:
+            return self._collect_steps(window, per_device, self._outputs)
+        bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
+        features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
+        for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
+            mine = slice(begin_row, end_row)
+            if sent.fits:
+                features[mine] = rows[0, : end_row - begin_row]
+            else:
+                features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
+        return Finished(window.rows, features)
+
+    def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
+        """Put the outputs of a window's steps where they belong, and take those of the rows that ended in it."""
+        steps = np.arange(self.engine.shape.block_steps)
+        by_device = "(device lane) block -> device block lane"
+        start, count = (rearrange(a, by_device, device=len(per_device)) for a in (window.start, window.count))
+        for emitted, begin, real in zip(per_device, start, count, strict=True):
+            is_real = steps < real[..., None]
+            outputs.place((begin[..., None] + steps)[is_real], emitted[0, : window.blocks][is_real])
+        rows = np.sort(window.rows)
+        return Finished(rows, outputs.take(rows))
+
+
+def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
+    """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
+    arrived = None if carries is None else carries.shape
+    if arrived != expected:
+        wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
+        raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
+
+
+def checked_max_steps(max_steps: float | None) -> int | None:
+    """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
+    if max_steps is None:
+        return None
+    if not max_steps >= 0:
+        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    return int(min(max_steps, 2**62))
+
+
+def _host_shards(array: jax.Array) -> list[np.ndarray]:
+    """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
+    array.block_until_ready()  # on every device, replicas too: the feed is written to again afterwards
+    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return [np.asarray(parts[begin]) for begin in sorted(parts)]

@@ -1,0 +1,100 @@
+"""A job whose source changed becomes the job of the source as it is now, and keeps the parts of what did not change.
+
+The amended job is made aside, where a restart would be: its records, a copy of the commit logs under the new numbers of
+the units, and, of the parts whose number is another one now, a second name of the same file (in a bucket a copy). That
+touches nothing of the old job. Then it takes the old one's place at once, by `restart.publish`, and goes on as any
+unfinished job does: with the units that are new or changed. Whoever dies before the place is taken has changed nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.restart import Coming, publish, restart_of, spans_of, write_coming
+from scanrnn_dist.records import (
+    COMMITS,
+    ENCODER,
+    JOB,
+    PLAN,
+    RECORDS,
+    RESTART,
+    JobRecords,
+    Lease,
+    hashes_of,
+    part_name,
+    read_commits,
+    renumbered_logs,
+)
+from scanrnn_dist.source import found_again, part_rows, unchanged
+from scanrnn_dist.storage import Store, staged
+
+logger = logging.getLogger("scanrnn_dist")
+
+ACCEPTED = "accepted"
+"""Of a job: which changes of its source were accepted, in words."""
+
+
+def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan, source: str) -> int:
+    """Have a job be the one of another plan; how many of its units are committed already.
+
+    Args:
+        records: of the job.
+        lease: that of `replacing`.
+        job: as it is recorded.
+        before: its plan.
+        plan: of the same options, for the source as it is now.
+        source: how the plan_files name it.
+
+    Raises:
+        StoppedError: the file system refused, or the lease was lost.
+    """
+    new, store = restart_of(records), records.store
+    if _is_restart(new):
+        logger.warning("%s: the --restart that was begun here is removed; it was not complete.", store.root)
+    lease.guarded(store.delete_below)(RESTART)
+    numbers, units = _taken_over(store, job["id"], before, plan), max(1, len(plan.units))
+    changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
+    told = {name: value for name, value in job.items() if name not in ("id", "plan")}
+    told |= {"options": {**job["options"], "source": source}, ACCEPTED: changes}
+    plan_files = plan.to_records()
+    lease.confirm()
+    amended = new.create_job(told, plan_files, replaces=job["id"])
+    if amended["plan"] != hashes_of(plan_files):
+        raise StoppedError(f"{new.store.root} is written by another process too. Start the same command again.")
+    for name, content in renumbered_logs(store, job["id"], amended["id"], numbers):
+        new.store.write(name, content, check=lease.confirm)
+    for old, number in numbers.items():
+        names = part_name(old, max(1, len(before.units))), part_name(number, units)
+        if names[0] != names[1]:
+            lease.confirm()
+            store.link(names[0], f"{RESTART}/{staged(names[1])}")
+    for folder in ("", COMMITS):
+        new.store.sync(folder)
+    coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
+    coming += [*new.store.below(COMMITS), ENCODER]
+    kept = np.array(sorted(numbers.values()), np.int64)
+    write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
+    publish(records, lease)
+    return len(numbers)
+
+
+def _is_restart(new: JobRecords) -> bool:
+    """Whether there is a restart that was begun; not what is left of an amendment that never took its place."""
+    try:
+        job = new.find_job()
+    except DataError:
+        return True
+    return job is not None and ACCEPTED not in job
+
+
+def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> dict[int, int]:
+    """Units whose parts stand and are those of the new plan too, and their numbers in it."""
+    committed = read_commits(store, job, part_rows(before.units), only_standing=True).committed
+    old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
+    kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
+    return dict(zip(old[kept].tolist(), kept.tolist(), strict=True))

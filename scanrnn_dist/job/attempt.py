@@ -1,0 +1,307 @@
+"""One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
+
+Takes shares by the leases of `lease.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
+or which units are left because they failed. What is done to a unit is `job.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.job.shares import share_of_units
+from scanrnn_dist.job.undone import error_of_undone
+from scanrnn_dist.records import (
+    DONE,
+    EXPIRY_SECONDS,
+    REPLACING,
+    STOPPED,
+    AttemptLog,
+    Commits,
+    CrashTrace,
+    JobRecords,
+    Lease,
+    Share,
+    Worker,
+    collect_traces,
+    living_workers,
+    oom_kills,
+    read_commits,
+    read_workers,
+)
+from scanrnn_dist.source import Unit, Units, part_rows
+
+MOST_SECONDS = 1e6
+ROUNDS = 3
+"""Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
+
+TOLD_AT_ONCE = 3
+"""So many failed units are told as soon as they fail: a wrong option would make all of them fail."""
+
+logger = logging.getLogger("scanrnn_dist")
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the units of a job are shared among processes.
+
+    Args:
+        share: `(k, n)`, the k-th of n shares, counted from 1.
+        steal: whether to take over the shares of processes that stopped, once the own one is done.
+        expiry_seconds: a process that was not heard of for so long has stopped.
+        retry: whether to try units again that are held to end their process.
+        owns_process: whether the process is there for this job alone, as that of the command line: then a crash leaves
+            a trace among the records, by Python's fault handler.
+
+    Raises:
+        ConfigError: a share that there is none of, or an expiry that is not above 0.
+    """
+
+    share: Share = (1, 1)
+    steal: bool = False
+    expiry_seconds: float = EXPIRY_SECONDS
+    retry: bool = False
+    owns_process: bool = False
+
+    def __post_init__(self) -> None:
+        index, count = self.share
+        if not 1 <= index <= count:
+            raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
+        if not 0 < self.expiry_seconds <= MOST_SECONDS:
+            raise ConfigError(
+                f"expiry_seconds is {self.expiry_seconds}; expected more than 0, at most {MOST_SECONDS:g}."
+            )
+
+
+class Attempt:
+    """A context in which `work` gives the units to do; leaving it says how the attempt ended.
+
+    `commits` is what all attempts had committed when it was last looked.
+
+    Args:
+        records: where the job is recorded.
+        job: the record.
+        units: of the job.
+        sharing: which of them are this process's.
+        header: what the first line of the attempt's log tells.
+
+    Raises:
+        StoppedError: another process works on the share.
+    """
+
+    def __init__(
+        self, records: JobRecords, job: dict[str, Any], units: Units, sharing: Sharing, header: dict[str, Any]
+    ) -> None:
+        self._records, self._job, self._units, self._sharing = records, job, units, sharing
+        self._rows = part_rows(units)
+        # Of one who waits for work; longer each time, since a look at a million units takes seconds.
+        self._pause_seconds = 0.2
+        self._times_done = np.zeros(len(self._rows), np.int8)
+        self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
+        self._trace: CrashTrace | None = None
+        self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
+        self._lease = Lease(records.store, sharing.share, sharing.expiry_seconds)
+        try:
+            self._check_is_not_replaced()
+            collect_traces(records.store)
+            header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
+            self.log = AttemptLog(records.store, header)  # before the others' are read: it tells how the last one died
+        except BaseException:
+            self._lease.release(STOPPED)
+            raise
+        try:
+            self._trace = CrashTrace(records.store) if sharing.owns_process else None
+            self.commits = self._read_commits()
+            self._earlier = self.commits.attempts - self._alive()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        self._lease.works_on(lambda: self.log.in_hand)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
+        says = str(error).partition("\n")[0]
+        reason = "" if error is None else f"{type(error).__name__}: {says}"[:500]
+        try:
+            with nullcontext() if error is None else suppress(StoppedError):
+                self.log.end(reason or "done")
+        finally:
+            if self._trace is not None:
+                self._trace.close()
+            with nullcontext() if error is None else suppress(StoppedError):
+                self._lease.release(STOPPED if reason else DONE, reason)
+
+    def work(self) -> Iterator[tuple[np.ndarray, bool]]:
+        """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.
+
+        Units that were in hand when an attempt died come last and alone: should the process die again, its log says
+        which of them it worked on. At the end, and where this was the last process, the job is declared finished.
+
+        Raises:
+            DataError: all is done but units that failed, or that are held to end their process.
+            StoppedError: the share was taken over by another process, or parts do not stay where they were put.
+        """
+        shares = {self._lease.share}
+        while True:
+            commits = self.commits
+            if commits.is_complete:
+                self._finish(commits)
+                return
+            safe, suspects = self._to_do(commits, self._lease.share)
+            if len(safe):
+                yield self._counted(safe), False
+            elif len(suspects):
+                yield self._counted(suspects[:1]), True
+            elif not self._take_another(commits):
+                self.check_job()  # else what was done here would count for nobody
+                self._check_nothing_is_undone(commits, shares)
+                return
+            shares.add(self._lease.share)
+            self.commits = self._read_commits()
+
+    def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
+        """The units of these numbers, each noted down as it is taken to be read."""
+        for unit in self._units.select(numbers) if len(self._units) else ():
+            self.log.begin(unit.index, alone)
+            yield unit
+
+    def failed(self, unit: Unit, reason: str, rows: int) -> None:
+        """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
+        self._has_failed[unit.index] = True
+        self._lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
+        if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
+            logger.warning("Unit %d failed. All others are done first. %s", unit.index, reason)
+
+    def committed(self, unit: Unit) -> None:
+        """Take note of a unit whose part is recorded."""
+        self._lease.committed(unit.rows, unit.values)
+
+    def finished(self, unit: Unit, rows: int) -> None:
+        """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
+        self._lease.finished(rows, unit.values * rows // max(1, unit.rows))
+        self._lease.check()
+
+    def check_job(self) -> None:
+        """The same, and if another job took the place of this one, by asking the store; before anything is named."""
+        self._records.check_is(self._job)
+        self._lease.confirm()
+
+    @property
+    def share(self) -> Share:
+        """The share that is worked on now."""
+        return self._lease.share
+
+    @property
+    def share_rows(self) -> tuple[int, int]:
+        """Rows of the share that are committed already, and all of it."""
+        rows = self._rows[self._share_units(self.share)]
+        missing = self._rows[self.commits.missing(self._share_units(self.share))]
+        return int(rows.sum() - missing.sum()), int(rows.sum())
+
+    @property
+    def units_left(self) -> int:
+        """Units of the job that were not committed when it was last looked."""
+        return self.commits.units - len(self.commits.committed)
+
+    def _read_commits(self) -> Commits:
+        """What all attempts have committed, and stands."""
+        store = self._records.store
+        return read_commits(store, self._job["id"], self._rows, self._alive(), only_standing=True)
+
+    def _alive(self) -> set[str]:
+        """The attempts that are at work."""
+        store = self._records.store
+        return {store.attempt, *(worker.attempt for worker in living_workers(store))}
+
+    def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
+        """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""
+        missing = commits.missing(self._share_units(share))
+        missing = missing[~self._has_failed[missing]]
+        suspects = np.intersect1d(missing, list(commits.suspects)).tolist()
+        safe = np.setdiff1d(missing, suspects, assume_unique=True)
+        not_fatal = [unit for unit in suspects if self._sharing.retry or not commits.suspects[unit].verdict]
+        return safe, np.array(sorted(not_fatal, key=lambda unit: (*commits.suspects[unit].turn, unit)), np.int64)
+
+    def _check_nothing_is_undone(self, commits: Commits, shares: set[Share]) -> None:
+        """Raise `DataError` for the units of these shares that this attempt could not do."""
+        missing = commits.missing(np.unique(np.concatenate([self._share_units(share) for share in shares])))
+        failed = missing[self._has_failed[missing]]
+        fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
+        if len(failed) or fatal:
+            raise error_of_undone(self._records.store, self._units, commits, failed, fatal)
+
+    def _check_is_not_replaced(self) -> None:
+        """Refuse to begin where somebody has all of it; who does looks for attempts after it took its lease."""
+        for worker in living_workers(self._records.store):
+            if worker.share == REPLACING:
+                raise StoppedError(
+                    f"{self._records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or "
+                    "stop it."
+                )
+
+    def _counted(self, numbers: np.ndarray) -> np.ndarray:
+        """Units that will be done now; none is done again and again."""
+        self._times_done[numbers] += 1
+        often = numbers[self._times_done[numbers] > ROUNDS]
+        if len(often):
+            raise StoppedError(
+                f"The part of unit {often[0]} was written {ROUNDS} times to {self._records.store.root} and is not "
+                "there. Something removes or changes it; stop that, then start the same command again."
+            )
+        return numbers
+
+    def _share_units(self, share: Share) -> np.ndarray:
+        index, count = share
+        if count not in self._owners:
+            weights = self._units.values if len(self._units) else np.ones(1)
+            self._owners[count] = share_of_units(weights, count)
+        return np.flatnonzero(self._owners[count] == index - 1)
+
+    def _finish(self, commits: Commits) -> None:
+        self.check_job()
+        if not self._records.is_complete:
+            totals = {"rows": commits.rows, "parts": commits.units, "attempts": len(commits.headers)}
+            self._records.write_success(commits.to_parquet(), totals, self.check_job)
+
+    def _take_another(self, commits: Commits) -> bool:
+        """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
+
+        Whether there is work to look for again. A share that nobody ever began is waited for by nobody, nor is a unit
+        that failed since this attempt began, or in one that is still at work.
+        """
+        if not self._sharing.steal:
+            return False
+        others = [
+            worker for worker in read_workers(self._records.store) if worker.share not in (self._lease.share, REPLACING)
+        ]
+        failed = commits.failed_by(commits.attempts - self._earlier)
+        unfinished = [
+            worker for worker in others if len(np.setdiff1d(np.concatenate(self._to_do(commits, worker.share)), failed))
+        ]
+        for worker in unfinished:
+            if not worker.is_alive:
+                return self._steal(worker)
+        if unfinished:
+            self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
+            time.sleep(self._pause_seconds)
+        return bool(unfinished)
+
+    def _steal(self, worker: Worker) -> bool:
+        self._lease.release(DONE)
+        logger.info("Taking over share %d/%d from %s.", *worker.share, worker)
+        try:
+            self._lease = Lease(self._records.store, worker.share, self._sharing.expiry_seconds)
+        except StoppedError:  # another one was faster
+            self._lease = Lease(self._records.store, self._sharing.share, self._sharing.expiry_seconds)
+        self._lease.works_on(lambda: self.log.in_hand)
+        return True

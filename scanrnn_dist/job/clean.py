@@ -1,0 +1,129 @@
+"""What attempts that crashed left at a destination, to be removed; nothing that a job needs, and nothing of others.
+
+- files that were written aside and never got their name, of attempts that are not alive;
+- parts that were named and never recorded, where nobody is at work: the job would write them anew;
+- plans that the job does not name: of another process that planned the same destination at once;
+- files of processes that are not alive, once the job is complete;
+- a job for a source that changed, which never took its place (`amend.py`);
+- empty traces, of processes that were killed: one that crashed leaves one that tells of it.
+
+But for the first, whoever cleans has the destination for itself meanwhile (`restart.replacing`), and does nothing where
+somebody works. A restart that died while it was published is published first, to its end.
+
+Uploads to an object store that were begun and never completed are visible to nobody, pyarrow included: a life-cycle
+rule of the bucket removes them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from scanrnn_dist.job.amend import ACCEPTED
+from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing, restart_of
+from scanrnn_dist.records import (
+    COMMITS,
+    CRASH,
+    PLAN,
+    RECORDS,
+    REPLACING,
+    RESTART,
+    TABLE,
+    UNITS,
+    WORKERS,
+    JobRecords,
+    lease_names,
+    living_workers,
+    part_name,
+    read_commits,
+    read_weights,
+    runs,
+)
+from scanrnn_dist.storage import ASIDE, Store, open_store, this_host
+
+_ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What was removed, or would be: names within the destination, and bytes."""
+
+    destination: str
+    names: tuple[str, ...]
+    nbytes: int
+    is_done: bool
+
+    def __str__(self) -> str:
+        if not self.names:
+            return f"{self.destination}: nothing to remove"
+        head = f"{self.destination}: {len(self.names)} files, {self.nbytes:,} bytes"
+        return "\n".join(
+            [f"{head} {'removed' if self.is_done else 'to remove'}", *(f"  {name}" for name in self.names)]
+        )
+
+
+def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Cleaning:
+    """Remove what crashed attempts left.
+
+    Args:
+        destination: folder or URI.
+        dry_run: whether only to say what would be removed.
+
+    Raises:
+        ConfigError: there is neither a job nor what is left of one.
+        DataError: its records are damaged.
+    """
+    records = JobRecords(open_store(destination))
+    store, new = records.store, restart_of(records)
+    left = [*_asides(store), *(f"{RESTART}/{name}" for name in _asides(new.store))]
+    job = records.find_job()
+    if job is None and not any(name.startswith(f"{RECORDS}/") for name in store.below()):
+        records.read_job()  # says that there is none
+    is_worked_on = bool(living_workers(store) or living_workers(new.store))
+    if job is None or is_worked_on or dry_run:
+        left += [] if job is None or is_worked_on or is_ready(records) else _unrecorded(records)
+        return _removed(store, left, dry_run, store.delete)
+    finish_publishing(records)
+    with replacing(records) as lease:
+        return _removed(store, [*left, *_unrecorded(records)], dry_run, lease.guarded(store.delete))
+
+
+def _removed(store: Store, names: list[str], dry_run: bool, delete: Callable[[str], None]) -> Cleaning:
+    """Remove these, or do not."""
+    sizes = store.below()
+    there = tuple(sorted(name for name in set(names) if name in sizes))
+    for name in () if dry_run else there:
+        delete(name)
+    return Cleaning(store.root, there, sum(sizes[name] for name in there), not dry_run)
+
+
+def _asides(store: Store) -> Iterator[str]:
+    """What was written aside by attempts that are not at work; of this machine also ones that hold no share yet."""
+    alive = {worker.attempt for worker in living_workers(store)}
+    for name in store.below(ASIDE):
+        match = _ASIDE.fullmatch(name)
+        if match and match["attempt"] not in alive and not (match["host"] == this_host() and runs(int(match["pid"]))):
+            yield name
+
+
+def _unrecorded(records: JobRecords) -> Iterator[str]:
+    """Names that nobody at work and no record stands for."""
+    store, job, new = records.store, records.read_job(), restart_of(records)
+    new_job = new.find_job()
+    if (new_job is None or ACCEPTED in new_job) and not is_ready(records):
+        yield from store.below(RESTART)
+    yield from (f"{COMMITS}/{name}" for name, size in store.entries(COMMITS) if name.endswith(CRASH) and not size)
+    for name, _ in store.entries(RECORDS):
+        match = PLAN.fullmatch(f"{RECORDS}/{name}")
+        if match and not job["plan"][f"{match[1]}{TABLE}"].startswith(match[2]):
+            yield f"{RECORDS}/{name}"
+    if records.is_complete:
+        yield from (name for name in store.below(WORKERS) if not name.startswith(lease_names(REPLACING)))
+        return
+    rows, _ = read_weights(records.read_plan(job, UNITS))
+    parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
+    commits = read_commits(store, job["id"], rows)
+    recorded = {part_name(unit, commits.units) for unit in commits.committed.tolist()}
+    yield from (name for name in parts if name not in recorded)

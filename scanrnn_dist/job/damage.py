@@ -1,0 +1,98 @@
+"""Which parts of a job are not what is recorded of them: missing, changed, or surplus.
+
+At a glance by names and sizes (`damaged_parts`), which proves nothing; by their hashes (`wrong_parts`), which reads
+them all. What is found is made again by the command that made it, see `open_job.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.restart import PART
+from scanrnn_dist.records import PARTS, JobRecords, file_sha256, part_name, read_commits, read_parts
+from scanrnn_dist.source import part_rows
+
+PROBLEMS_TOLD = 8
+
+
+def damaged_parts(records: JobRecords) -> list[str]:
+    """Names of parts that are missing or of another size; of a list of parts that is none any more, the list's name."""
+    try:
+        _, content = records.read_success()
+        listed = read_parts(content, records.store.path(PARTS))
+    except DataError:
+        return [PARTS]
+    sizes = dict(records.store.entries())
+    names = (part_name(unit, len(listed)) for unit in listed["unit"].to_pylist())
+    return [name for name, size in zip(names, listed["size_bytes"].to_pylist(), strict=True) if sizes.get(name) != size]
+
+
+def told_damage(damaged: Collection[str], discarded: Collection[str] = ()) -> str:
+    """What is done about parts that are missing or changed, in words."""
+    names = sorted({*damaged, *discarded})
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'} missing or changed, and made again"
+
+
+def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tuple[pa.Table, bool]:
+    """What is recorded of every part, and whether these are all.
+
+    Of an unfinished job, of the parts that stand: one that is gone is done again by the command that goes on.
+    """
+    rows = part_rows(plan.units)
+    if not records.is_complete:
+        listed, there = read_commits(records.store, job["id"], rows).records, dict(records.store.entries())
+        stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
+        return listed.filter(pa.array(stands, pa.bool_())), False
+    totals, content = records.read_success()
+    parts = read_parts(content, records.store.path(PARTS))
+    recorded = parts["unit"].to_numpy()
+    if not np.array_equal(recorded, np.arange(len(rows))):
+        differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
+        raise DataError(f"{records.store.root}: units {differ} have no part, or a surplus one.")
+    if rows.sum() != totals["rows"]:
+        raise DataError(f"{records.store.root}: the parts hold other rows than the {totals['rows']} of the job.")
+    return parts, True
+
+
+def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: bool) -> None:
+    """Every recorded part with its hash, and no others."""
+    root, wrong = records.store.root, wrong_parts(records, parts, plan)
+    if wrong:
+        told = [f"{name} {reason}" for name, reason in wrong.items()]
+        more = f"; and {len(told) - PROBLEMS_TOLD} more" if len(told) > PROBLEMS_TOLD else ""
+        again = "makes them again" if is_complete else "removes them, and the command that goes on makes them again"
+        raise DataError(f"{root}: {'; '.join(told[:PROBLEMS_TOLD])}{more}. `scanrnn verify --repair` {again}.")
+    surplus = surplus_files(records, plan)
+    if surplus:
+        ours = [name for name in surplus if PART.fullmatch(name)]
+        way_out = "`scanrnn verify --repair` removes them." if len(ours) == len(surplus) else "Move them elsewhere."
+        raise DataError(f"{root} holds files that no unit made: {surplus[:5]}. {way_out}")
+
+
+def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, str]:
+    """Parts that are not as they are recorded, and what is wrong with each."""
+    store, rows, wrong = records.store, part_rows(plan.units), dict[str, str]()
+    there = dict(store.entries())
+    for part in parts.to_pylist():
+        name = part_name(part["unit"], len(rows))
+        if name not in there:
+            wrong[name] = f"is missing; expected {part['rows']} rows"
+            continue
+        is_as_recorded = part["rows"] == rows[part["unit"]] and there[name] == part["size_bytes"]
+        if not is_as_recorded or file_sha256(store, name) != part["sha256"]:
+            wrong[name] = "changed after it was written: its size or SHA-256 is not the recorded one"
+    return wrong
+
+
+def surplus_files(records: JobRecords, plan: Plan) -> list[str]:
+    """Files that readers of data sets take for a part, whatever its ending, and that are the name of no unit's."""
+    visible = {name for name in records.store.below() if not any(part[0] in "_." for part in name.split("/"))}
+    units = len(part_rows(plan.units))
+    return sorted(visible - {part_name(unit, units) for unit in range(units)})

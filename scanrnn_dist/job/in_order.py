@@ -1,0 +1,142 @@
+"""Chunks in, the same chunks with features out, in order: where rows meet the engine.
+
+The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound. A
+unit that cannot be read on keeps its place among the chunks.
+Which chunks there are, and what becomes of them, is `job.py`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.engine import BidirectionalRun, FeatureRows, Finished, Run
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
+
+OPEN_BYTES = 64 << 20
+"""Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+
+
+@dataclass
+class OpenChunk:
+    """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
+
+    unit: Unit
+    first_row: int  # as the engine counts rows
+    kept: pa.RecordBatch
+    features: FeatureRows
+    rows_left: int
+    nbytes: int  # asked for at every chunk that is read, of all that are open
+
+
+class Stream:
+    """Chunks in, the same chunks with features out, in order, and failed units; iterating it runs the engine.
+
+    Of a failed unit, some chunks may come before the `FailedUnit`, and none after it.
+
+    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
+    `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
+    """
+
+    def __init__(
+        self,
+        run: Run | BidirectionalRun,
+        chunks: Prefetched,
+        max_steps: int | None,
+        initial_carry: str | None,
+        lossy_cast: bool,
+    ) -> None:
+        self.read_wait_seconds = 0.0
+        self._run, self._chunks, self._max_steps = run, chunks, max_steps
+        self._carry_column, self._lossy_cast = initial_carry, lossy_cast
+        self._open: deque[OpenChunk | FailedUnit] = deque()
+        self._failed: Unit | None = None
+        self._is_exhausted = False
+
+    def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
+        while True:
+            more = self._fill()
+            if not self._has_first:
+                if not more and not self._run.is_busy:
+                    return
+                for finished in self._run.advance(more):
+                    self._place(finished)
+            while self._has_first:
+                yield self._open.popleft()
+
+    @property
+    def _has_first(self) -> bool:
+        """Whether what comes next is there."""
+        return bool(self._open) and (isinstance(self._open[0], FailedUnit) or self._open[0].rows_left == 0)
+
+    def _fill(self) -> bool:
+        """Hand the engine rows until it has enough; whether it has a window of them and may count on more.
+
+        Not if there are no more, or if rows that are longer than a window fill the memory before they fill the lanes.
+        Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
+        """
+        while self._run.wants_rows and not self._is_exhausted and not self._has_first:
+            if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
+                return False
+            if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
+                return True
+            begin = time.perf_counter()
+            item = next(self._chunks, None)
+            self.read_wait_seconds += time.perf_counter() - begin
+            if item is None:
+                self._is_exhausted = True
+                return False
+            if self._failed is not None and item.unit.index == self._failed.index:
+                continue
+            if isinstance(item, FailedUnit):
+                self._fail(item)
+            else:
+                self._take(item)
+        return self._run.has_window and not self._is_exhausted
+
+    def _fail(self, failed: FailedUnit) -> None:
+        """Take note of a unit of which no more is taken."""
+        self._failed = failed.unit
+        self._open.append(failed)
+
+    def _take(self, chunk: Chunk) -> None:
+        """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
+        engine, rows = self._run.engine, len(chunk.sequences)
+        features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
+        nbytes = chunk.kept.nbytes + features.nbytes
+        if engine.gives_steps:
+            lengths = chunk.sequences.lengths
+            steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
+            nbytes += 4 * engine.out_features * int(steps.sum())
+        carries = None
+        if self._carry_column is not None:
+            size, lossy = engine.carry_features, self._lossy_cast
+            try:
+                carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
+            except DataError as error:
+                self._fail(FailedUnit(chunk.unit, str(error)))
+                return
+        self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
+        self._run.submit(chunk.sequences, self._max_steps, carries)
+
+    def _place(self, finished: Finished) -> None:
+        """Put features where their rows stand."""
+        order = np.argsort(finished.rows)
+        rows, features = finished.rows[order], finished.features
+        chunks = [item for item in self._open if isinstance(item, OpenChunk)]
+        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in chunks]), len(rows)]
+        for chunk, (begin, end) in zip(chunks, pairwise(bounds), strict=True):
+            if begin < end:
+                # Those of all steps come in order of rows.
+                is_ragged = isinstance(features, Ragged)
+                mine = features.slice(begin, end) if is_ragged else features[order[begin:end]]
+                chunk.features.place(rows[begin:end] - chunk.first_row, mine)
+                chunk.rows_left -= end - begin

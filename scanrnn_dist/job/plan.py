@@ -1,0 +1,267 @@
+"""What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
+
+The files are listed by `source.py`, layouts judged by `nested_lists.py`, records encoded by `plan_file.py`; who carries
+the plan out is `job.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError
+from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
+from scanrnn_dist.source import (
+    FileTable,
+    Source,
+    SourceLike,
+    Units,
+    differences,
+    filesystem_of,
+    find_sequence_column,
+    first_step_features,
+    fixed_in_features,
+    list_again,
+    new_files,
+    open_source,
+    plan_units,
+    read_chunks,
+    unchanged,
+)
+from scanrnn_dist.storage import is_uri
+
+ROWS_PER_PART = 65_536
+_CHANGES_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of the files of a plan since it was made.
+
+    Args:
+        told: in words, a line for each of the first few files and one for all others; none if nothing changed.
+        units: of the plan, whose file is gone or another.
+        new_files: that the plan does not have.
+        is_listed: whether the source could be listed at all.
+    """
+
+    told: tuple[str, ...]
+    units: int = 0
+    new_files: int = 0
+    is_listed: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.told)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a job would do.
+
+    Args:
+        given: the source as it was named, absolute.
+        source: its files.
+        units: which rows make which part.
+        column: the sequence column.
+        keep: the columns to carry along.
+        rows_per_part: what the units were cut by.
+        recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
+    """
+
+    given: str | list[str]
+    source: Source
+    units: Units
+    column: str
+    keep: tuple[str, ...]
+    rows_per_part: int
+    recorded: Mapping[str, str] | None = None
+
+    @property
+    def kept_schema(self) -> pa.Schema:
+        """The kept columns as they will stand in the output, with the metadata of the source."""
+        schema = self.source.schema
+        return pa.schema([schema.field(name) for name in self.keep], schema.metadata)
+
+    def is_of(self, source: SourceLike, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
+        """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
+        return self.given == _absolute(source) and self.has_options(column, keep, rows_per_part)
+
+    def has_options(self, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
+        """Whether `plan_job` with these arguments, of whatever source with these columns, would choose the same."""
+        everything = [name for name in self.source.schema.names if name != self.column]
+        return (
+            column in (None, self.column)
+            and self.keep == tuple(dict.fromkeys(everything if keep is None else keep))
+            and self.rows_per_part == rows_per_part
+        )
+
+    def to_records(self) -> dict[str, bytes]:
+        """The plan as the content of files by their names: what must be the same for a rerun to be the same job.
+
+        Plans that are equal have equal records, byte for byte, with the same version of pyarrow.
+        """
+        facts = Facts(self.given, self.column, self.keep, self.rows_per_part, self.source.schema)
+        return write_records(facts, self.units)
+
+    @classmethod
+    def from_records(cls, records: Mapping[str, bytes]) -> Plan:
+        """The plan of which these are the records; neither a file nor a footer of the source is looked at.
+
+        Raises:
+            ConfigError: the URI of the source is none that this pyarrow understands.
+            DataError: a record that is missing, damaged or of another format.
+
+        Example:
+            >>> import pyarrow.parquet as pq, tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> pq.write_table(pa.table({"sequence": [[[1.0]], []]}), folder + "/a.parquet")
+            >>> plan = Plan.from_records(plan_job(folder).to_records())
+            >>> [unit.rows for unit in plan.units], plan.source_changes()
+            ([2], [])
+        """
+        facts, units = read_records(records)
+        source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
+        return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part, hashes_of(records))
+
+    def changes(self) -> Changes:
+        """What differs from the plan now in the names, sizes and times of the source's files."""
+        try:
+            now = list_again(self.given, self.source.files)
+        except (ConfigError, DataError) as error:
+            return Changes((f"the source cannot be listed again: {error}",), len(self.units), is_listed=False)
+        return self.changes_to(now)
+
+    def changes_to(self, now: FileTable) -> Changes:
+        """The same for files that were listed by now."""
+        before = self.source.files
+        units = int((unchanged(before, now)[self.units.file] < 0).sum())
+        return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
+
+    def source_changes(self) -> list[str]:
+        """`changes` in words alone."""
+        return list(self.changes().told)
+
+    def in_features(self) -> int:
+        """Features per step, `D`: from the column's type, or from the first step that there is.
+
+        Raises:
+            ConfigError: the source has no rows.
+            LayoutError: all of its sequences are empty.
+        """
+        kind = self.source.schema.field(self.column).type
+        fixed = fixed_in_features(kind)
+        if fixed is not None:
+            return fixed
+        if not len(self.units):
+            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
+        # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
+        is_sure = self.units.values > self.units.rows
+        for index in [*np.flatnonzero(is_sure)[:1], *np.flatnonzero(~is_sure)]:
+            features = first_step_features(self.source, self.units[index], self.column)
+            if features is not None:
+                return features
+        raise LayoutError(
+            f"All {self.source.rows:,} sequences of column {self.column!r} are empty, and {kind} does not say how many "
+            "features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
+        )
+
+    def mean_steps(self, in_features: int) -> float:
+        """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
+        rows = steps = 0
+        chunks = read_chunks(
+            self.source, self.units, column=self.column, keep=[], in_features=in_features,
+            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
+        )  # fmt: skip
+        with closing(chunks):
+            while not steps and (chunk := next(chunks, None)) is not None:
+                rows += len(chunk.sequences)
+                steps += int(chunk.sequences.lengths.sum())
+        return steps / rows if rows else 0.0
+
+
+def plan_job(
+    source: SourceLike,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    rows_per_part: int = ROWS_PER_PART,
+) -> Plan:
+    """List a source, find its sequence column and cut it into units; writes nothing.
+
+    Raises:
+        ConfigError: nothing found, or a column to keep that is not there or may not be kept.
+        DataError: an unreadable file, files of different schemas, or no column that holds sequences.
+    """
+    opened = open_source(source)
+    where = opened.files[0].path
+    _check_readable(opened, column, keep)
+    column = find_sequence_column(opened.schema, column, where=where, extensions=opened.extensions)
+    keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
+    for name in keep:
+        if name not in opened.schema.names:
+            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
+        if name == FEATURES:
+            raise ConfigError(
+                f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
+            )
+    return _planned(source, opened, column, keep, rows_per_part)
+
+
+def plan_again(before: Plan, source: SourceLike) -> Plan:
+    """A plan with the options of an earlier one, of its source as it is now.
+
+    Raises:
+        ConfigError: nothing found.
+        DataError: an unreadable file, or other columns than before.
+    """
+    opened = open_source(source)
+    return _planned(source, with_columns(opened, before), before.column, before.keep, before.rows_per_part)
+
+
+def with_columns(source: Source, before: Plan) -> Source:
+    """The source with its schema as an earlier plan has it; `DataError` if that names other columns or types.
+
+    The order of columns, and what writers note beside them, stays as it was: so parts that were made before and after
+    are of one schema.
+    """
+    was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
+    differ = [name for name in was | now if was.get(name) != now.get(name)]
+    if differ:
+        told = "; ".join(
+            f"{name!r} was {was.get(name, 'not there')} and is {now.get(name, 'gone')}" for name in differ[:4]
+        )
+        raise DataError(
+            f"The columns of the source changed: {told}. Only files may change, not their columns: bring them back, "
+            "choose another destination, or begin anew with --restart."
+        )
+    return replace(source, schema=before.source.schema)
+
+
+def _planned(source: SourceLike, opened: Source, column: str, keep: Sequence[str], rows_per_part: int) -> Plan:
+    """An opened source, cut into units."""
+    units = plan_units(opened, rows_per_part, column)
+    planned = replace(opened, row_groups=None)  # the units say all that is needed of them
+    return Plan(_absolute(source), planned, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
+
+
+def _check_readable(source: Source, column: str | None, keep: Sequence[str] | None) -> None:
+    """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
+    for name, reason in source.unreadable.items():
+        if name == column or keep is None or name in keep:
+            others = [other for other in source.schema.names if other != column]
+            raise DataError(
+                f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "
+                f"--keep, for instance {others[0] if others else ''!r}; or write the column as another type."
+            )
+
+
+def _absolute(source: SourceLike) -> str | list[str]:
+    """The source as it was named, so that it can be found from another folder."""
+    if isinstance(source, str | os.PathLike):
+        return str(source) if is_uri(str(source)) else os.path.abspath(os.path.expanduser(source))
+    return [str(_absolute(name)) for name in source]

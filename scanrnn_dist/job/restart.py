@@ -1,0 +1,221 @@
+"""A job that is to take the place of another one: made aside, published when it is ready.
+
+It stands in `DST/__scanrnn/restart/`, so that the old output is whole until the new one can take its place: a restart
+once it is complete; an amended job (`amend.py`) as soon as its records and the parts that it takes over stand there.
+It has the layout of a destination of its own, but its parts end in `.parquet.staged`, see `store.staged`. Whoever
+restarts, amends, publishes or cleans holds a lease of the destination, `REPLACING`, besides which nobody begins an
+attempt there; so no two publish at once, and nobody works on what is being replaced.
+
+Publishing may be cut short at any point, and is then done to its end by the next command on the destination: a record,
+`PUBLISHING`, says what comes and what stays; every move was made or not; and what says that the new output is complete
+goes last. It may also go on after a pause so long that another one ended it. So only what the new output does not name
+is removed; the lease is confirmed before every step; and `job.json` is replaced early, by which a process that still
+works on the old job learns of it before it names anything. In a folder what such a one had written aside by then is
+removed, and cannot be named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.records import (
+    DONE,
+    EXPIRY_SECONDS,
+    JOB,
+    PARTS,
+    PLAN,
+    PUBLISHING,
+    RECORDS,
+    REPLACING,
+    RESTART,
+    STOPPED,
+    SUCCESS,
+    JobRecords,
+    Lease,
+    lease_names,
+    living_workers,
+    part_name,
+    read_parts,
+)
+from scanrnn_dist.storage import ASIDE, Store, staged
+
+PART = re.compile(r"part-\d{5,}\.parquet")
+
+
+@dataclass(frozen=True)
+class Coming:
+    """What a destination holds once a new output has taken its place: all that is not named goes.
+
+    Args:
+        records: names of records, moved or not; also of such that stay where they are.
+        units: of the new job.
+        spans: `[begin, end)` of the units whose parts come, or stay.
+        totals: of `_SUCCESS`; None of a job that is not complete.
+    """
+
+    records: Sequence[str]
+    units: int
+    spans: Sequence[tuple[int, int]]
+    totals: dict[str, Any] | None
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of parts, moved or not, or to stay where they are."""
+        return [part_name(unit, self.units) for begin, end in self.spans for unit in range(begin, end)]
+
+
+def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Sorted whole numbers as few `[begin, end)`.
+
+    Example:
+        >>> spans_of(np.array([0, 1, 2, 5]))
+        [(0, 3), (5, 6)]
+    """
+    begins = numbers[np.diff(numbers, prepend=-2) != 1]
+    ends = numbers[np.diff(numbers, append=-2) != 1] + 1
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))
+
+
+def restart_of(records: JobRecords) -> JobRecords:
+    """The records of the job that is to take the place of this one."""
+    return JobRecords(records.store.child(RESTART))
+
+
+@contextmanager
+def replacing(records: JobRecords, expiry_seconds: float = EXPIRY_SECONDS) -> Iterator[Lease]:
+    """Have the destination for oneself: nobody else restarts, amends, publishes or cleans, and nobody works there.
+
+    Raises:
+        StoppedError: somebody else has it, or works there.
+    """
+    lease = Lease(records.store, REPLACING, expiry_seconds)
+    try:
+        _check_idle(records)
+        yield lease
+    except BaseException:
+        lease.release(STOPPED)
+        raise
+    lease.release(DONE)
+
+
+def is_ready(records: JobRecords) -> bool:
+    """Whether a new output is to take the place of this one, and maybe began to."""
+    new = restart_of(records)
+    return new.is_complete or new.store.exists(PUBLISHING)
+
+
+def finish_publishing(records: JobRecords) -> bool:
+    """Publish what is ready, as where the process died that did; whether there was something."""
+    if not is_ready(records):
+        return False
+    with replacing(records) as lease:
+        return publish(records, lease)
+
+
+def write_coming(new: JobRecords, coming: Coming, lease: Lease) -> None:
+    """Say that a new output is ready to take its place."""
+    new.store.write(PUBLISHING, json.dumps(asdict(coming)).encode(), check=lease.confirm)
+
+
+def publish(records: JobRecords, lease: Lease) -> bool:
+    """Put a new output that is ready in the place of the old one; the lease is that of `replacing`. Whether one was.
+
+    Raises:
+        DataError: parts of the new output are missing.
+        StoppedError: the file system refused, or the lease was lost.
+    """
+    if not is_ready(records):
+        return False
+    new, store = restart_of(records), records.store
+    if new.find_job() is None:  # its record was moved already; either refuses a restart of another version
+        records.find_job()
+    lease.confirm()
+    _check_idle(records)
+    _check_parts(records, new)
+    coming = _coming(new, lease)
+    delete, take = lease.guarded(store.delete), lease.guarded(lambda name: _take(new, store, name))
+    delete(SUCCESS)
+    store.sync()
+    for name in [*filter(PLAN.fullmatch, coming.records), JOB]:
+        take(name)
+    for name in store.below(ASIDE):
+        if f".{store.attempt}." not in name:
+            delete(name)
+    parts = set(coming.parts)
+    for name in sorted(parts.intersection(name for name, _ in new.store.entries())):
+        take(name)
+    for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in parts):
+        delete(name)
+    for name in coming.records:
+        take(name)
+    kept = (f"{RESTART}/", f"{ASIDE}/", lease_names(REPLACING))
+    for name in sorted(set(store.below(RECORDS)) - set(coming.records)):
+        if not name.startswith(kept):
+            delete(name)
+    for folder in {"", *(name.rpartition("/")[0] for name in coming.records)}:
+        store.sync(folder)
+    if coming.totals is not None:
+        records.write_totals(coming.totals, lease.confirm)
+    last = [f"{RESTART}/{SUCCESS}", f"{RESTART}/{PUBLISHING}"]  # as long as they stand, it is not done
+    left = store.below(RESTART)
+    for name in [*sorted(left.keys() - set(last)), *(name for name in last if name in left)]:
+        delete(name)
+    lease.guarded(store.delete_below)(RESTART)
+    return True
+
+
+def _coming(new: JobRecords, lease: Lease) -> Coming:
+    """What comes: as it was recorded, or, of a restart that nobody began to publish, all of it."""
+    try:
+        told = json.loads(new.store.read(PUBLISHING))
+        return Coming(told["records"], told["units"], [(begin, end) for begin, end in told["spans"]], told["totals"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{new.store.path(PUBLISHING)} is damaged: {error}") from error
+    totals = new.read_totals()
+    names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
+    if JOB not in names:
+        raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
+    coming = Coming(names, totals["parts"], [(0, totals["parts"])], totals)
+    write_coming(new, coming, lease)
+    return coming
+
+
+def _take(new: JobRecords, store: Store, name: str) -> None:
+    """Give a file of the new output its place, unless that was done, or it stands there."""
+    if new.store.exists(name):
+        store.move(f"{RESTART}/{staged(name)}", name)
+
+
+def _check_idle(records: JobRecords) -> None:
+    """Refuse to replace what somebody works on."""
+    for worker in living_workers(records.store):
+        if worker.share != REPLACING:
+            raise StoppedError(
+                f"{records.store.root} is being worked on: {worker}. Wait for it, or stop it, then start the same "
+                "command again."
+            )
+
+
+def _check_parts(records: JobRecords, new: JobRecords) -> None:
+    """See that all parts of a restart stand, here or there, before anything of the old output goes."""
+    if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
+        return
+    stand = dict(records.store.entries()) | dict(new.store.entries())
+    listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
+    for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
+        name = part_name(unit, len(listed))
+        if stand.get(name) != size:
+            raise DataError(
+                f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old "
+                f"one. Remove {new.store.root} and begin with --restart again."
+            )

@@ -1,0 +1,60 @@
+"""What an attempt says that did all but some units: where these stand, why they are left, and what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scanrnn_dist.errors import UndoneError
+from scanrnn_dist.records import RESTART, Commits
+from scanrnn_dist.source import Units
+from scanrnn_dist.storage import Store
+
+MOST_TOLD = 20
+"""Places that a message names; all of them are in the records."""
+
+
+def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]) -> UndoneError:
+    """The one error for all units that an attempt left; one place a line.
+
+    Args:
+        store: the destination.
+        units: of the job.
+        commits: what all attempts have come to.
+        failed: numbers of units whose data is not what it should be, sorted.
+        fatal: numbers of units that end their process, sorted.
+    """
+    told = [_of_failed(store, commits, failed)] if len(failed) else []
+    told += [_of_fatal(units, commits, fatal)] if fatal else []
+    return UndoneError("\n".join(told))
+
+
+def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
+    at = np.searchsorted(commits.failed, failed[:MOST_TOLD])
+    reasons = commits.failures["reason"].take(at).to_pylist()
+    places = [f"  {reason}" for reason in reasons]
+    if len(failed) > MOST_TOLD:
+        places.append(f"  and {len(failed) - MOST_TOLD:,} more")
+    mended = "with --accept-changes: it does only their units again"
+    if store.root.endswith(RESTART):
+        mended = "again: the restart begins anew, with the files as they are then"
+    return "\n".join(
+        [
+            f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done.",
+            *places,
+            f"Mend these files, then run the same command {mended}. "
+            f"`scanrnn status --json {store.root}` lists all failed units.",
+        ]
+    )
+
+
+def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:
+    unit = units[fatal[0]]
+    more = f" The same holds for units {fatal[1:8]}." if len(fatal) > 1 else ""
+    last = unit.row_group_end - 1
+    groups = f"row group {last}" if unit.row_group_begin == last else f"row groups {unit.row_group_begin} to {last}"
+    return (
+        f"Unit {unit.index} ends its process: {commits.suspects[unit.index].verdict}. It is {unit.file.path}, "
+        f"{groups}, {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of this share are done. "
+        "A page that crashes the decoder does this, or a row that needs more memory than there is. Write the file "
+        "again or find more memory, then start the same command with --retry."
+    )

@@ -1,0 +1,99 @@
+"""What an attempt writes down about its units as it works on them. What all of them come to is `commit_log.py`'s.
+
+Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON lines in the order of time:
+
+    {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
+    {"begin": 17}                                                             before a unit is read; "alone": true
+    {"chunks": 3}                                           of the unit that is worked on alone, so many were read
+    {"unit": 17, "rows": ..., "size_bytes": ..., "sha256": ..., "seconds": ..., "finished": ...}
+    {"failed": 17, "reason": ..., "finished": ...}                            its data is not what it should be
+    {"end": "done"}                                                           last, unless the process was killed
+
+A process that crashed may have left a trace beside it, `ATTEMPT.crash`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from scanrnn_dist.errors import one_line
+from scanrnn_dist.records.job_file import RECORDS
+from scanrnn_dist.storage import Store
+
+COMMITS = f"{RECORDS}/commits"
+CRASH = ".crash"
+REASON_CHARACTERS = 1000
+"""Of the reason of a failed unit, which is a line of a message, the first so many are kept."""
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What is recorded of a part: its unit, rows, size in bytes, and the SHA-256 of the file in hexadecimal."""
+
+    unit: int
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class AttemptLog:
+    """What this attempt writes down; safe to use from several threads.
+
+    Args:
+        store: the destination.
+        header: what the first line tells beside the attempt's name and time.
+    """
+
+    def __init__(self, store: Store, header: dict[str, Any]) -> None:
+        self._log = store.log(f"{COMMITS}/{store.attempt}")
+        self._begun: dict[int, float] = {}
+        self._chunks = 0
+        self._lock = threading.Lock()
+        self._append({"attempt": store.attempt, "started": time.time(), **header})
+
+    @property
+    def in_hand(self) -> list[int]:
+        """Units that were begun, and neither committed nor failed."""
+        with self._lock:
+            return sorted(self._begun)
+
+    def begin(self, unit: int, alone: bool) -> None:
+        """Say that a unit will be read now. Survives the process, not a loss of power, which no unit causes."""
+        with self._lock:
+            self._begun[unit], self._chunks = time.time(), 0
+        self._append({"begin": unit, "alone": True} if alone else {"begin": unit}, durable=False)
+
+    def read_chunk(self) -> None:
+        """Say that one more chunk of the unit that is worked on alone was read."""
+        self._chunks += 1
+        self._append({"chunks": self._chunks}, durable=False)
+
+    def commit(self, record: PartRecord) -> None:
+        """Say that the part of a unit stands."""
+        now = time.time()
+        seconds = round(now - self._begun.get(record.unit, now), 3)
+        self._append({**dataclasses.asdict(record), "seconds": seconds, "finished": round(now, 3)})
+        self._drop(record.unit)
+
+    def fail(self, unit: int, reason: str) -> None:
+        """Say that the data of a unit is not what it should be. What a loss of power takes of it is found again."""
+        line = {"failed": unit, "reason": one_line(reason)[:REASON_CHARACTERS], "finished": round(time.time(), 3)}
+        self._append(line, durable=False)
+        self._drop(unit)
+
+    def end(self, reason: str) -> None:
+        """Say that the attempt ended by itself."""
+        self._append({"end": reason})
+        self._log.close()
+
+    def _drop(self, unit: int) -> None:
+        with self._lock:
+            self._begun.pop(unit, None)
+
+    def _append(self, line: dict[str, Any], durable: bool = True) -> None:
+        self._log.append(json.dumps(line), durable)

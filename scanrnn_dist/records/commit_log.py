@@ -1,0 +1,309 @@
+"""Which units are committed, which failed, and which end their process: what the logs of all attempts come to.
+
+How an attempt writes its log stands in `attempt_log.py`. Logs of another job do not count, nor does a line that a crash
+has cut, the last of its file. Read as columns: a million of them take 2 s.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.records.attempt_log import COMMITS, CRASH
+from scanrnn_dist.records.evidence import OUT_OF_MEMORY, crash_in
+from scanrnn_dist.records.job_file import unit_of_part
+from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
+from scanrnn_dist.storage import Store
+
+_RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
+_COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
+_FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
+_BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.int64())])
+_FAILED = _FAILURE.append(pa.field("attempt", pa.string()))
+_LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string())])
+
+
+@dataclass(frozen=True)
+class Commits:
+    """What all attempts have come to.
+
+    Args:
+        records: one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`.
+        units: how many units the job has.
+        headers: the first line of the log of every attempt there was.
+        failures: one row per unit that failed when it was last tried, by unit: `failed`, its number; `reason`;
+            `attempt`, which tried it.
+        suspects: the units that are not committed and were in hand when an attempt died.
+        by_attempt: units and rows that each attempt committed.
+    """
+
+    records: pa.Table
+    units: int
+    headers: tuple[dict[str, Any], ...]
+    failures: pa.Table
+    suspects: dict[int, Suspect]
+    by_attempt: dict[str, tuple[int, int]]
+
+    @property
+    def committed(self) -> np.ndarray:
+        """The numbers of the committed units, sorted."""
+        numbers: np.ndarray = self.records["unit"].to_numpy()
+        return numbers
+
+    @property
+    def rows(self) -> int:
+        """Rows of all committed units."""
+        return int(self.records["rows"].to_numpy().sum())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all units are committed."""
+        return len(self.records) == self.units
+
+    @property
+    def attempts(self) -> set[str]:
+        """The names of all attempts there were."""
+        return {header["attempt"] for header in self.headers}
+
+    @property
+    def fatal(self) -> list[int]:
+        """Units that end their process, as `quarantine.py` judges."""
+        return sorted(unit for unit, suspect in self.suspects.items() if suspect.verdict)
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Units whose data was not what it should be when they were last tried, sorted."""
+        numbers: np.ndarray = self.failures["failed"].to_numpy()
+        return numbers
+
+    def failed_by(self, attempts: Collection[str]) -> np.ndarray:
+        """Those of them that one of these attempts tried last."""
+        return self.failed[pc.is_in(self.failures["attempt"], pa.array(attempts, pa.string())).to_numpy()]
+
+    def missing(self, among: np.ndarray) -> np.ndarray:
+        """Those of the sorted unit numbers that are not committed."""
+        return np.setdiff1d(among, self.committed, assume_unique=True)
+
+    def to_parquet(self) -> bytes:
+        """The list of parts as it is kept with a finished job; the same bytes for the same parts."""
+        content = io.BytesIO()
+        pq.write_table(self.records, content, compression="zstd")
+        return content.getvalue()
+
+
+def read_parts(content: bytes, where: str) -> pa.Table:
+    """The list of parts of a finished job: `unit`, `rows`, `size_bytes`, `sha256`."""
+    try:
+        return pq.read_table(io.BytesIO(content)).cast(_RECORD)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{where} is damaged: {error}") from error
+
+
+def read_commits(
+    store: Store, job: str, rows: np.ndarray, alive: Collection[str] = (), *, only_standing: bool = False
+) -> Commits:
+    """What the attempts at a job of units of so many rows have committed.
+
+    Args:
+        store: the destination.
+        job: the id of the job.
+        rows: of each unit.
+        alive: attempts that are at work now, whose units did not end them.
+        only_standing: whether a unit counts as committed only while its part stands, with the size that is recorded.
+
+    Raises:
+        DataError: a log is damaged, or speaks of other units.
+    """
+    read = (_read_log(store, job, attempt, names) for attempt, names in sorted(_logs_of(store).items()))
+    logs = [log for log in read if log is not None]
+    # The last record of each unit is the one that wrote its part last.
+    records = _last_of_each(pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)]), "unit")
+    done_at = np.full(len(rows), -np.inf)
+    committed = records["unit"].to_numpy()
+    if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
+        raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
+    wrong = np.flatnonzero(records["rows"].to_numpy() != rows[committed])
+    if len(wrong):
+        unit = committed[wrong[0]]
+        raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
+    failures = _last_of_each(pa.concat_tables([_FAILED.empty_table(), *(log.failures for log in logs)]), "failed")
+    if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
+        raise DataError(f"{store.path(COMMITS)} is damaged: a unit beyond the {len(rows)} that there are has failed.")
+    done_at[committed] = records["finished"].to_numpy()
+    records = records.select(_RECORD.names)
+    if only_standing:
+        records = _standing(store, records, len(rows))
+        committed = records["unit"].to_numpy()
+    # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
+    is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]
+    failures = _without(failures.filter(pa.array(is_last)), "failed", committed)
+    failures = failures.drop_columns("finished").combine_chunks()
+    suspects = suspects_of(_deaths(store, logs, alive, committed))
+    headers = tuple(log.header for log in logs)
+    by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
+    return Commits(records, len(rows), headers, failures, suspects, by_attempt)
+
+
+def _standing(store: Store, records: pa.Table, units: int) -> pa.Table:
+    """The records of units whose part is there, with its size: listed after the records, which come after the parts."""
+    sizes = np.full(units, -1)
+    for name, size in store.entries():
+        unit = unit_of_part(name, units)
+        if unit is not None:
+            sizes[unit] = size
+    stand = sizes[records["unit"].to_numpy()] == records["size_bytes"].to_numpy()
+    return records if stand.all() else records.filter(pa.array(stand)).combine_chunks()
+
+
+def _last_of_each(table: pa.Table, unit: str) -> pa.Table:
+    """Of the lines of each unit the one that came last, by unit."""
+    units = table[unit].to_numpy()
+    order = np.lexsort((table["finished"].to_numpy(), units))
+    return table.take(order[np.diff(units[order], append=-1) != 0]).combine_chunks()
+
+
+def _without(table: pa.Table, unit: str, units: np.ndarray) -> pa.Table:
+    """The lines of other units than these."""
+    return table.filter(pa.array(~np.isin(table[unit].to_numpy(), units))) if len(units) else table
+
+
+def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
+    """The files of the logs of a job, as those of another one that takes over some of its units under other numbers.
+
+    Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing
+    of the units of the new job.
+
+    Args:
+        store: the destination.
+        job: the id of the job; logs of others are passed over.
+        new_job: the id of the other one.
+        numbers: of each unit that is taken over, its number in the other job.
+    """
+    for _, names in sorted(_logs_of(store).items()):
+        contents = [store.read(name) for name in names]
+        header = _header(store, names[0], contents[0])
+        if header is None or header.get("job") != job:
+            continue
+        for name, content in zip(names, contents, strict=True):
+            lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+            kept = [{**line, "unit": numbers[line["unit"]]} for line in lines if line.get("unit") in numbers]
+            first = [{**header, "job": new_job}] if name == names[0] else []
+            last = [{"end": "amended"}] if name == names[-1] else []
+            yield name, "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode()
+
+
+def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:
+    """The first line of a log; None if it was cut."""
+    line, newline, _ = content.partition(b"\n")
+    try:
+        header = json.loads(line) if newline else None
+    except ValueError as error:
+        raise DataError(f"{store.path(name)} is damaged: {error}") from error
+    return header if isinstance(header, dict) else None
+
+
+def _logs_of(store: Store) -> dict[str, list[str]]:
+    """The files of each attempt's log, in order; in a folder one, in an object store one for every so many lines."""
+    logs: dict[str, list[str]] = {}
+    for name in sorted(name for name, _ in store.entries(COMMITS)):
+        if name.endswith(".jsonl") and not name.startswith("."):
+            parts = name.removesuffix(".jsonl").split(".")
+            # host.pid.random, and maybe the number of a segment
+            attempt = ".".join(parts[:-1]) if len(parts[-1]) == 6 and parts[-1].isdigit() else ".".join(parts)
+            logs.setdefault(attempt, []).append(f"{COMMITS}/{name}")
+    return logs
+
+
+class _AttemptRead(NamedTuple):
+    """What the log of an attempt says: parts, failed units, units begun and read, and whether it ended by itself."""
+
+    attempt: str
+    header: dict[str, Any]
+    records: pa.Table
+    failures: pa.Table
+    begins: pa.Table
+    is_ended: bool
+
+    def death(self, committed: np.ndarray, evidence: str) -> Death:
+        """How it died, if it did."""
+        begun, alone = self.begins["begin"], self.begins["alone"]
+        units = begun.drop_null().to_numpy()
+        done = np.concatenate([committed, self.records["unit"].to_numpy(), self.failures["failed"].to_numpy()])
+        in_hand = frozenset(units[~np.isin(units, done)].tolist())
+        last = len(begun) - 1 - int(begun.is_valid().to_numpy()[::-1].argmax()) if len(units) else 0
+        is_alone = len(units) and alone[last].as_py() and int(units[-1]) in in_hand
+        chunks = pc.max(self.begins["chunks"].slice(last)).as_py() or 0
+        share = tuple(self.header.get("share", ()))
+        return Death(in_hand, int(units[-1]) if is_alone else None, chunks, evidence, share)
+
+
+def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _AttemptRead | None:
+    """The log of an attempt; None if it is at another job, or died before it had said at which."""
+    try:
+        contents = [store.read(name) for name in names]
+    except FileNotFoundError:  # removed since it was listed, as where a restart takes the place of the job
+        return None
+    content = contents[0] if len(contents) == 1 else b"".join(contents)
+    whole = content.rfind(b"\n") + 1
+    header = _header(store, names[0], content)
+    if header is None or header.get("job") != job:
+        return None
+    parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
+    try:
+        lines = pa.Table.from_batches([], _LINE)
+        if whole:
+            buffer = pa.py_buffer(content).slice(0, whole)
+            lines = (
+                pyarrow.json.read_json(pa.BufferReader(buffer), parse_options=parsing).select(_LINE.names).cast(_LINE)
+            )
+    except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
+    failures = lines.select(_FAILURE.names).filter(lines["failed"].is_valid())
+    # What was found after the last of its rows was written is no less wrong.
+    failed = failures["failed"].to_numpy()
+    records = _without(lines.select(_COMMIT.names).filter(lines["unit"].is_valid()), "unit", failed)
+    failures = failures.append_column(_FAILED.field("attempt"), pa.array([attempt] * len(failures), pa.string()))
+    begins = lines.select(_BEGIN.names).filter(pc.or_(lines["begin"].is_valid(), lines["chunks"].is_valid()))
+    is_ended = lines["end"].null_count < len(lines)
+    return _AttemptRead(attempt, header, records, failures, begins, is_ended)
+
+
+def _deaths(
+    store: Store, logs: Sequence[_AttemptRead], alive: Collection[str], committed: np.ndarray
+) -> Iterator[Death]:
+    """How attempts died, in the order in which they began."""
+    logs = sorted(logs, key=lambda log: log.header.get("started", 0.0))
+    crashes = {name.removesuffix(CRASH) for name, size in store.entries(COMMITS) if name.endswith(CRASH) and size}
+    out_of_memory = _out_of_memory([log.header for log in logs])
+    for log in logs:
+        if log.is_ended or log.attempt in alive:
+            continue
+        evidence = OUT_OF_MEMORY if log.attempt in out_of_memory else ""
+        if log.attempt in crashes:
+            evidence = crash_in(store.read(f"{COMMITS}/{log.attempt}{CRASH}"))
+        yield log.death(committed, evidence)
+
+
+def _out_of_memory(headers: Sequence[dict[str, Any]]) -> set[str]:
+    """Attempts after which, when the next one began on their share, the kernel had killed more for want of memory.
+
+    Only one of the same control group, which therefore ran on the same machine, can tell.
+    """
+    found, before = set(), dict[tuple[Any, ...], dict[str, Any]]()
+    for header in headers:
+        if "oom_kills" in header:
+            key = (header["cgroup"], *header["share"])
+            if key in before and header["oom_kills"] > before[key]["oom_kills"]:
+                found.add(before[key]["attempt"])
+            before[key] = header
+    return found

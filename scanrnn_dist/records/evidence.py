@@ -1,0 +1,112 @@
+"""What tells that a process died of what it did: the trace that a crash leaves, and the kernel's count of OOM kills.
+
+What follows from it is `quarantine.py`'s.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from scanrnn_dist.records.attempt_log import COMMITS, CRASH
+from scanrnn_dist.records.lease import runs, this_machine
+from scanrnn_dist.storage import LocalStore, Store, stopping
+
+OUT_OF_MEMORY = "out of memory: the kernel killed it"
+_TRACE = "scanrnn-"
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+class CrashTrace:
+    """A file that Python writes to when this process crashes: SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL.
+
+    In a folder it stands among the records. For a bucket it stands in the machine's temporary folder, where the next
+    attempt on that machine finds it: see `collect_traces`. Nothing is done where somebody has Python's fault handler
+    already.
+
+    Raises:
+        StoppedError: the file cannot be made.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._path = _trace_path(store, store.attempt)
+        self._file: IO[bytes] | None = None
+        if not faulthandler.is_enabled():
+            with stopping(self._path):
+                self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 - closed by `close`
+            faulthandler.enable(self._file)
+
+    def close(self) -> None:
+        """This process is not watched any more; nothing is left."""
+        if self._file is not None:
+            faulthandler.disable()
+            self._file.close()
+            with suppress(OSError):
+                os.unlink(self._path)
+
+
+def collect_traces(store: Store) -> None:
+    """Put what attempts at a job in a bucket left in this machine's temporary folder among its records."""
+    if isinstance(store, LocalStore):
+        return
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*{CRASH}")):
+        attempt = path.name.removeprefix(_TRACE).removesuffix(CRASH)
+        process = attempt.split(".")[-2]
+        is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
+        if is_here and not (process.isdigit() and runs(int(process))):
+            with stopping(str(path), "read"):
+                content = path.read_bytes()
+            if content:
+                store.write(f"{COMMITS}/{attempt}{CRASH}", content)
+            path.unlink(missing_ok=True)
+
+
+def crash_in(trace: bytes) -> str:
+    """What ended a process, by the trace it left.
+
+    Example:
+        >>> crash_in(b"Fatal Python error: Segmentation fault\\n\\nThread 0x01 (most recent call first):")
+        'Segmentation fault'
+    """
+    first = next(iter(trace.decode(errors="replace").splitlines()), "")
+    return first.removeprefix("Fatal Python error: ")[:200] or "a crash"
+
+
+def oom_kills() -> dict[str, Any]:
+    """How many processes the kernel has killed for want of memory in this control group, and which group it is.
+
+    Empty where the kernel does not tell. To be compared with what another process of the same group was told.
+    """
+    for line in _lines(Path("/proc/self/cgroup")):
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            roots, name = [_CGROUPS, _CGROUPS / "unified"], "memory.events"
+        elif "memory" in controllers.split(","):
+            roots, name = [_CGROUPS / "memory"], "memory.oom_control"
+        else:
+            continue
+        # Inside a container the path may be the host's, and the root the container's own group.
+        for folder in (it for root in roots for it in (root / path.lstrip("/"), root)):
+            counts = dict(entry.split(" ", 1) for entry in _lines(folder / name) if " " in entry)
+            if "oom_kill" in counts:
+                group = f"{this_machine()} {folder} {folder.stat().st_ino}"
+                return {"cgroup": group, "oom_kills": int(counts["oom_kill"])}
+    return {}
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of the kernel's; none where there is no such file."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _trace_path(store: Store, attempt: str) -> str:
+    if isinstance(store, LocalStore):
+        return store.path(f"{COMMITS}/{attempt}{CRASH}")
+    return os.path.join(tempfile.gettempdir(), f"{_TRACE}{attempt}{CRASH}")

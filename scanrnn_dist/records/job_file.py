@@ -1,0 +1,238 @@
+"""The records of a job, `DST/__scanrnn/`: what is to be done, which parts stand, and that all of them do.
+
+    DST/__scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
+    DST/__scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
+    DST/__scanrnn/units-HASH.table
+    DST/__scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
+    DST/__scanrnn/workers/                who is at work: see `lease.py`
+    DST/__scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commit_log.py`
+    DST/__scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
+    DST/__scanrnn/aside/                  what is being written, and has no name yet
+    DST/__scanrnn/restart/                a job that is to take this one's place: the same layout once more
+    DST/__scanrnn/restart/__scanrnn/publishing.json    once it takes that place: what comes, and what stays
+    DST/_SUCCESS                         appears last: totals, and the hash of parts.table
+
+The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
+done again: a part of a unit has the same bytes whenever it is made in one environment, so a second one changes nothing,
+and a record that is missing costs the work of one unit. Of several records of a unit the latest counts. Records are
+only added to, by one attempt each, so no lease guards them; the lease of `lease.py` saves double work. Before a part is
+named, `check_is` sees that the job is still the same.
+
+Some readers of Parquet data sets skip names that begin with `_`, others read all that `**/*.parquet` finds. So no file
+but the parts ends in `.parquet`: the `.table` files are Parquet files too, and the parts of a restart end in
+`.parquet.staged` until they take their place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.records.plan_file import TABLE, hashes_of
+from scanrnn_dist.storage import Check, Store
+
+RECORDS = "__scanrnn"
+"""Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
+SUCCESS = "_SUCCESS"
+JOB = f"{RECORDS}/job.json"
+ENCODER = f"{RECORDS}/encoder.safetensors"
+PARTS = f"{RECORDS}/parts{TABLE}"
+RESTART = f"{RECORDS}/restart"
+PUBLISHING = f"{RECORDS}/publishing.json"
+PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
+JOB_FORMAT = "scanrnn_dist.job/3"
+_EARLIER_RECORDS = "_scanrnn"
+"""Of versions up to the format scanrnn_dist.job/2."""
+_JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
+
+
+def part_name(unit: int, units: int) -> str:
+    """The file name of a unit's part; as many digits as sort the parts of all units.
+
+    Example:
+        >>> part_name(17, 640), part_name(17, 1_000_001)
+        ('part-00017.parquet', 'part-0000017.parquet')
+    """
+    return f"part-{unit:0{max(5, len(str(units - 1)))}}.parquet"
+
+
+def unit_of_part(name: str, units: int) -> int | None:
+    """The unit whose part has this name; None if it is the name of none.
+
+    Example:
+        >>> unit_of_part("part-00017.parquet", 640), unit_of_part("part-17.parquet", 640), unit_of_part("_SUCCESS", 640)
+        (17, None, None)
+    """
+    number = name[len("part-") : -len(".parquet")]
+    if not (number.isdecimal() and number.isascii() and int(number) < units):
+        return None
+    return int(number) if name == part_name(int(number), units) else None
+
+
+@dataclass(frozen=True)
+class JobRecords:
+    """The records under one destination.
+
+    Args:
+        store: the destination.
+    """
+
+    store: Store
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the job was finished."""
+        return self.store.exists(SUCCESS)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the encoder is with the records."""
+        return self.store.exists(ENCODER)
+
+    def check_is_free(self) -> None:
+        """Raise `ConfigError` if the destination holds anything but records without a job."""
+        held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
+        if held:
+            raise ConfigError(
+                f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job; "
+                "nothing is ever overwritten. Choose another, or remove it."
+            )
+
+    def create_job(self, job: dict[str, Any], plan: Mapping[str, bytes], replaces: str = "") -> dict[str, Any]:
+        """Record what is to be done, the plan first; returns the job that stands, which another may have recorded.
+
+        Processes that begin the same write the same, id and all, in whatever order: so they are of one job even in a
+        bucket, where each may find none and record its own. Of two that differ only one finds its own in `job.json`.
+
+        Args:
+            job: all of it but its id and its plan. An amended one tells as "accepted" which changes of its source were.
+            plan: the records of its plan.
+            replaces: the id of the job whose place it is to take, which it must be told from even where it is the same.
+        """
+        self.store.prepare()
+        hashes = hashes_of(plan)
+        told = {**job, "plan": hashes}
+        id = hashlib.sha256(json.dumps([told, replaces], sort_keys=True).encode()).hexdigest()[:32]
+        for name, content in plan.items():
+            self.store.write(self._plan_name(name, hashes), content)
+        self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
+        stands = self.find_job()
+        if stands is None:
+            raise StoppedError(
+                f"{self.store.path(JOB)} was removed as soon as it was written. Start the command again."
+            )
+        return stands
+
+    def read_job(self) -> dict[str, Any]:
+        """What is to be done; raises `ConfigError` where no job was ever started."""
+        job = self.find_job()
+        if job is None:
+            raise ConfigError(f"{self.store.root} is no output of a job: there is no {self.store.path(JOB)}.")
+        return job
+
+    def find_job(self) -> dict[str, Any] | None:
+        """What is to be done; None where no job was ever started.
+
+        Raises:
+            ConfigError: there is the job of an earlier version, whose records this one neither reads nor replaces.
+            DataError: the record is damaged, or of another format.
+        """
+        try:
+            content = self.store.read(JOB)
+        except (FileNotFoundError, NotADirectoryError):
+            earlier = f"{_EARLIER_RECORDS}/job.json"
+            if self.store.exists(earlier):
+                raise ConfigError(
+                    f"{self.store.root} holds a job of an earlier version of scanrnn_dist: {self.store.path(earlier)}. "
+                    "This version can neither go on with it nor replace it. Finish and verify it with the version that "
+                    "began it, or choose another destination."
+                ) from None
+            return None
+        job = self._checked_object(JOB, content, {"format"})
+        if job["format"] != JOB_FORMAT:
+            raise DataError(
+                f"{self.store.path(JOB)} is of format {job['format']!r}; expected {JOB_FORMAT!r}. Finish or verify it "
+                "with the version that began it."
+            )
+        return self._checked_object(JOB, content, _JOB_FIELDS)
+
+    def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
+        """Records of the plan, all if none is named, held against their hashes."""
+        records = {}
+        for name in names or tuple(job["plan"]):
+            path = self._plan_name(name, job["plan"])
+            try:
+                records[name] = self.store.read(path)
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{self.store.path(path)} is missing; expected the plan of the job. Bring it back, or begin anew "
+                    "with --restart."
+                ) from error
+            if hashlib.sha256(records[name]).hexdigest() != job["plan"][name]:
+                raise DataError(
+                    f"{self.store.path(path)} is damaged: its SHA-256 is not that of {JOB}. Bring it back as it was, "
+                    "or begin anew with --restart."
+                )
+        return records
+
+    def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:
+        """Say that the job is finished; the last thing that is written."""
+        self.store.write(PARTS, parts, check=check)
+        self.write_totals({"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
+
+    def write_totals(self, totals: dict[str, Any], check: Check | None = None) -> None:
+        """The last step of `write_success`."""
+        self.store.write(SUCCESS, json.dumps(totals, indent=1).encode(), check=check)
+
+    def read_totals(self) -> dict[str, Any]:
+        """What a finished job says of itself; `DataError` if it was not finished."""
+        try:
+            content = self.store.read(SUCCESS)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.store.root} is not finished: there is no {SUCCESS}.") from error
+        return self._checked_object(SUCCESS, content, {"parts_sha256", "rows", "parts"})
+
+    def read_success(self) -> tuple[dict[str, Any], bytes]:
+        """The totals, and the list of parts; `DataError` if the job was not finished or the list changed since."""
+        totals = self.read_totals()
+        try:
+            parts = self.store.read(PARTS)
+        except FileNotFoundError:
+            parts = b""
+        if totals["parts_sha256"] != hashlib.sha256(parts).hexdigest():
+            raise DataError(f"The list of parts {self.store.path(PARTS)} changed after the job.")
+        return totals, parts
+
+    def check_is(self, job: Mapping[str, Any]) -> None:
+        """Raise `StoppedError` unless the job that stands is still this one.
+
+        Another takes its place where a restart is published, or, in a bucket, where two that differ began at once.
+        """
+        now = self.find_job()
+        if now is None or now["id"] != job["id"]:
+            raise StoppedError(
+                f"{self.store.root} does not hold the job any more that this process works on: another one took its "
+                "place, or it was removed. Nothing more is written. `scanrnn status` shows what is there."
+            )
+
+    @staticmethod
+    def _plan_name(name: str, hashes: Mapping[str, str]) -> str:
+        """Where a record of the plan stands: under a name that tells its content, so that no two plans meet."""
+        stem, _, ending = name.rpartition(".")
+        return f"{RECORDS}/{stem}-{hashes[name][:16]}.{ending}"
+
+    def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
+        """A JSON object with at least these fields, or a `DataError` that names the file."""
+        path = self.store.path(name)
+        try:
+            read = json.loads(content)
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        if not isinstance(read, dict) or not fields <= read.keys():
+            raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
+        return read

@@ -1,0 +1,219 @@
+"""A plan as two small Parquet files, so that a job that goes on reads neither the source's footers nor its listing.
+
+    files.table    per file: path, size_bytes, modified_ns; in its metadata all that is no column
+    units.table    per unit: file, group_rows, nbytes, values; in its metadata the hash of the other one
+
+They are not named `*.parquet`, since a reader that is given `**/*.parquet` would take them for rows.
+
+Where a unit starts in its file follows from the units before it. Sorted paths are stored by what differs from the path
+before, numbers by their differences. Damage is found by the hash, by the checksums of pages, and by what cannot be.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
+
+FORMAT = "scanrnn_dist.plan/1"
+TABLE = ".table"
+"""The ending of a record that is a Parquet file."""
+FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
+
+_KEY = b"scanrnn_dist"
+_FILES_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.large_string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("modified_ns", pa.int64()),
+    ]
+)
+_GIVEN = pa.field("given", pa.large_string(), nullable=False)  # where files were named otherwise than their paths
+_UNITS_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.int32(), nullable=False),
+        pa.field("group_rows", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
+        pa.field("nbytes", pa.int64(), nullable=False),
+        pa.field("values", pa.int64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan is besides its files and units; each as in `Plan`, and the schema of its source."""
+
+    given: str | list[str]
+    column: str
+    keep: tuple[str, ...]
+    rows_per_part: int
+    schema: pa.Schema
+
+
+def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
+    """The content of both files by their names."""
+    files = _files_record(facts, units.files)
+    sha256 = hashlib.sha256(files).hexdigest()
+    return {FILES: files, UNITS: _encoded(_units_table(units), {"files_sha256": sha256})}
+
+
+def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of every record, in hexadecimal."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in records.items()}
+
+
+def read_records(records: Mapping[str, bytes]) -> tuple[Facts, Units]:
+    """What was written.
+
+    Raises:
+        DataError: a record that is missing, damaged or of another format; it is named.
+    """
+    for name in (FILES, UNITS):
+        if name not in records:
+            raise DataError(f"The plan has no record {name}; expected {FILES} and {UNITS}.")
+    with _damage(UNITS):
+        table, said = _decoded(UNITS, records[UNITS])
+    if said.get("files_sha256") != hashlib.sha256(records[FILES]).hexdigest():
+        raise DataError(f"{FILES} is damaged, or of another plan: its SHA-256 is not the one that {UNITS} names.")
+    with _damage(FILES):
+        facts, files = _read_files(*_decoded(FILES, records[FILES]))
+    with _damage(UNITS):
+        return facts, _read_units(table, files)
+
+
+def read_weights(records: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone.
+
+    Of a source without rows those of the one part that is written all the same.
+    """
+    with _damage(UNITS):
+        table, _ = _decoded(UNITS, records[UNITS])
+        groups = table["group_rows"].combine_chunks()
+        rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
+        return (rows, table["values"].to_numpy()) if len(rows) else (np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
+def _files_record(facts: Facts, files: FileTable) -> bytes:
+    times = pa.array(files.modified_ns, mask=files.modified_ns == UNKNOWN_TIME)
+    table = pa.Table.from_arrays([files.paths.cast(pa.large_string()), pa.array(files.sizes_bytes), times],
+                                 schema=_FILES_SCHEMA)  # fmt: skip
+    if not isinstance(facts.given, str):
+        given = pa.array(facts.given, pa.large_string())
+        table = table if given.equals(files.paths) else table.append_column(_GIVEN, given)
+    said = {
+        "source": facts.given if isinstance(facts.given, str) else None,
+        "column": facts.column,
+        "keep": facts.keep,
+        "rows_per_part": facts.rows_per_part,
+        "schema": _text(facts.schema),
+        "partition_base": files.partition_base,
+        "partition_schema": _text(files.partition_schema),
+    }
+    return _encoded(table, said)
+
+
+def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable]:
+    _check_columns(table, _FILES_SCHEMA)
+    paths = table["path"].cast(pa.large_string()).combine_chunks()
+    times = table["modified_ns"].fill_null(UNKNOWN_TIME).to_numpy()
+    fields = _schema(said["partition_schema"])
+    files = FileTable(paths, table["size_bytes"].to_numpy(), times, said["partition_base"], fields)
+    given = said["source"]
+    if given is None:
+        given = (table[_GIVEN.name] if _GIVEN.name in table.column_names else paths).to_pylist()
+    schema = _schema(said["schema"])
+    return Facts(given, said["column"], tuple(said["keep"]), said["rows_per_part"], schema), files
+
+
+def _units_table(units: Units) -> pa.Table:
+    groups = pa.ListArray.from_arrays(
+        pa.array(units.offsets, pa.int32()), pa.array(units.group_rows), type=_UNITS_SCHEMA.field("group_rows").type
+    )
+    columns = [pa.array(units.file), groups, pa.array(units.nbytes), pa.array(units.values)]
+    return pa.Table.from_arrays(columns, schema=_UNITS_SCHEMA)
+
+
+def _read_units(table: pa.Table, files: FileTable) -> Units:
+    _check_columns(table, _UNITS_SCHEMA)
+    groups = table["group_rows"].combine_chunks()
+    file = table["file"].to_numpy()
+    group_rows = groups.flatten().to_numpy()
+    numbers = (table[name].to_numpy() for name in ("nbytes", "values"))
+    units = Units(files, file, running_sums(groups.value_lengths().to_numpy()), group_rows, *numbers)
+    in_order = not len(file) or (file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all()))
+    if not in_order or (group_rows < 0).any() or (units.rows < 1).any():
+        raise ValueError(f"its units are not consecutive rows of {len(files)} files")
+    return units
+
+
+def _encoded(table: pa.Table, said: dict[str, Any]) -> bytes:
+    """A table as Parquet, with `said` in its metadata."""
+    sink = pa.BufferOutputStream()
+    leaves = [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in table.schema]
+    encodings = {
+        leaf: "DELTA_BYTE_ARRAY" if pa.types.is_large_string(field.type) else "DELTA_BINARY_PACKED"
+        for leaf, field in zip(leaves, table.schema, strict=True)
+    }
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=False, column_encoding=encodings,
+        write_statistics=False, write_page_checksum=True, store_schema=False,
+    ) as writer:  # fmt: skip
+        writer.write_table(table)
+        writer.add_key_value_metadata({_KEY: json.dumps({"format": FORMAT, "rows": table.num_rows, **said})})
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _decoded(name: str, content: bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """The table, and what its metadata says; a `DataError` if that is of another format."""
+    parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    said = json.loads(parquet.metadata.metadata[_KEY])
+    if said["format"] != FORMAT:
+        raise DataError(f"{name} is of the format {said['format']!r}; expected {FORMAT!r}: another version wrote it.")
+    # In batches, which takes half the memory: 150 MB for a million files.
+    batches = parquet.iter_batches(1 << 16, use_threads=False)
+    table = pa.Table.from_batches(batches, parquet.schema_arrow)
+    if table.num_rows != said["rows"]:
+        raise ValueError(f"it has {table.num_rows} rows of {said['rows']}")
+    return table, said
+
+
+def _check_columns(table: pa.Table, schema: pa.Schema) -> None:
+    """No column may be missing or hold nulls; only times may."""
+    for field in schema:
+        if table[field.name].null_count and not field.nullable:
+            raise ValueError(f"column {field.name!r} holds nulls")
+
+
+def _text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _schema(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+@contextmanager
+def _damage(name: str) -> Iterator[None]:
+    """Whatever a damaged record leads to becomes a `DataError` that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = str(error).rstrip(" .")
+        raise DataError(
+            f"{name} is damaged: {type(error).__name__}: {reason}. Expected the record of a plan: copy it again, or "
+            "plan the job anew."
+        ) from error

@@ -1,0 +1,42 @@
+"""TODO source."""
+
+from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
+from scanrnn_dist.source.footers import read_footers
+from scanrnn_dist.source.layouts import find_sequence_column, fixed_in_features, fixed_lists, to_ragged
+from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
+from scanrnn_dist.source.reader import Chunk, FailedUnit, Prefetched, first_step_features, read_chunks, read_kept
+from scanrnn_dist.source.schemas import with_true_metadata
+from scanrnn_dist.source.source import Source, open_source, plan_units
+from scanrnn_dist.source.units import Unit, Units, found_again, part_rows, running_sums
+
+__all__ = [
+    "UNKNOWN_TIME",
+    "Chunk",
+    "FailedUnit",
+    "FileTable",
+    "Prefetched",
+    "Source",
+    "SourceLike",
+    "Unit",
+    "Units",
+    "differences",
+    "filesystem_of",
+    "find_sequence_column",
+    "first_step_features",
+    "fixed_in_features",
+    "fixed_lists",
+    "found_again",
+    "list_again",
+    "new_files",
+    "open_source",
+    "part_rows",
+    "pattern_of",
+    "plan_units",
+    "read_chunks",
+    "read_footers",
+    "read_kept",
+    "running_sums",
+    "to_ragged",
+    "unchanged",
+    "with_true_metadata",
+]

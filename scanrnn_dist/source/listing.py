@@ -1,0 +1,196 @@
+"""Which files a source is made of, in a fixed order: names, sizes and times, never their content.
+
+Folders and globs of this machine are walked by `walking.py`, those of buckets go through `pyarrow.fs`; which names are
+meant says `glob_patterns.py`, for both. What footers say is added by `source.py`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.source.file_table import FileTable
+from scanrnn_dist.source.glob_patterns import Pattern, is_marker
+from scanrnn_dist.source.table_formats import check_no_tables, check_not_within_table, tables_among
+from scanrnn_dist.source.walking import Entry, Walk
+from scanrnn_dist.storage import is_uri, looking_at, resolve
+
+_Found = tuple[FileTable, list[tuple[str, str]], bool]
+SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, without partition fields, and where they are.
+
+    Args:
+        filesystem: of all of them.
+        uri: to reach it by; None for this machine.
+        files: in their order.
+        repeated: links to what is among them already, and the real paths of that.
+    """
+
+    filesystem: fs.FileSystem
+    uri: str | None
+    files: FileTable
+    repeated: list[tuple[str, str]] = field(default_factory=list)
+
+
+def list_source(source: SourceLike) -> Listing:
+    """List the files of a source, as `open_source` takes it; each real file once, however many links lead to it.
+
+    Raises:
+        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
+            which of them are live.
+        DataError: a link that leads nowhere.
+        StoppedError: something may not be looked at, or its server cannot be reached.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _list_files([os.fspath(item) for item in source])
+    name = os.fspath(source)
+    filesystem, uri, path = resolve(name)
+    pattern = _pattern_of(filesystem, path, name)
+    if pattern is None:
+        files = FileTable.from_entries(_entries([_info(filesystem, path, name)]), path.rpartition("/")[0])
+        return Listing(filesystem, uri, files)
+    files, repeated, finds_folders = (_walk if uri is None else _select)(filesystem, pattern, name)
+    if not len(files):
+        raise ConfigError(_nothing_in(pattern, name, finds_folders))
+    # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
+    return Listing(filesystem, uri, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
+
+
+def list_again(source: SourceLike, files: FileTable) -> FileTable:
+    """The files of a source as they are now, once they were `files`; of a list, those that are still there.
+
+    Raises:
+        ConfigError: of a file, a folder or a glob nothing is there.
+        DataError, StoppedError: as `list_source`.
+    """
+    if isinstance(source, str | os.PathLike):
+        return list_source(source).files
+    infos = _info(filesystem_of(source), files.paths.to_pylist(), "the list of files")
+    return FileTable.from_entries(_entries(infos), files.partition_base)
+
+
+def filesystem_of(source: SourceLike) -> fs.FileSystem:
+    """The filesystem that a source is on, which is not looked at.
+
+    Raises:
+        ConfigError: a URI that pyarrow does not understand.
+    """
+    return resolve(os.fspath(source if isinstance(source, str | os.PathLike) else source[0]))[0]
+
+
+def pattern_of(source: str) -> Pattern | None:
+    """What a folder or glob means; None for a single file. Raises as `list_source`."""
+    filesystem, _, path = resolve(source)
+    return _pattern_of(filesystem, path, source)
+
+
+def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | None:
+    info = _info(filesystem, path, name)
+    path = path.rstrip("/")
+    if info.type == fs.FileType.NotFound:
+        if not glob.has_magic(path):
+            raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.")
+        pattern = Pattern.of_glob(path)
+        if is_uri(name) and not pattern.base and not path.startswith("/"):
+            raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
+        return pattern
+    if info.type == fs.FileType.File and not _is_folder_too(filesystem, info, name):
+        return None
+    return Pattern.everything_below(path)
+
+
+def _is_folder_too(filesystem: fs.FileSystem, info: fs.FileInfo, name: str) -> bool:
+    """Whether an object is only the empty marker of a folder, with others below it."""
+    if filesystem.type_name == "local" or info.size:
+        return False
+    return bool(_info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name))
+
+
+def _walk(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
+    """What a pattern means on this machine, in any order."""
+    walk = Walk(pattern, name)
+    files = FileTable.from_entries(walk.entries(), pattern.base)
+    if len(files):
+        check_not_within_table(filesystem, os.path.realpath(pattern.base or "/"))
+        check_no_tables(walk.tables, files.paths)
+    return files, walk.repeated, walk.finds_folders
+
+
+def _select(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
+    """The same in a bucket."""
+    is_deep = len(pattern.parts) > 1 or "**" in pattern.parts
+    found = _info(filesystem, fs.FileSelector(pattern.base, True, is_deep), name)
+    files = FileTable.from_entries(_matching(found, pattern), pattern.base)
+    if len(files):
+        check_not_within_table(filesystem, pattern.base)
+        check_no_tables(tables_among(info.path for info in found), files.paths)
+    return files, [], False
+
+
+def _matching(found: list[fs.FileInfo], pattern: Pattern) -> Iterator[Entry]:
+    """The files among what a bucket has that a pattern means, without the empty markers of folders."""
+    folders = {info.path for info in found if info.type == fs.FileType.Directory}
+    folder, states = None, pattern.start
+    for path, size_bytes, modified_ns in _entries(found):
+        above, _, name = path.rpartition("/")
+        if above != folder:
+            folder, states = above, pattern.states_of(above[len(pattern.base) :])
+        is_empty_folder = is_marker(path, size_bytes) or (size_bytes == 0 and path in folders)
+        if not is_empty_folder and pattern.ends(pattern.after(states, name)):
+            yield path, size_bytes, modified_ns
+
+
+def _nothing_in(pattern: Pattern, name: str, finds_folders: bool) -> str:
+    if pattern.is_all:
+        return (
+            f"No files below the folder {name!r}; expected Parquet files (names that begin with '_' or '.' are "
+            "skipped)."
+        )
+    hint = " Below matching folders: add '/**/*.parquet'." if finds_folders else ""
+    return f"No files match the glob {name!r}.{hint}"
+
+
+def _list_files(names: list[str]) -> Listing:
+    if not names:
+        raise ConfigError("The list of files is empty; expected at least one Parquet file.")
+    filesystem, uri, _ = resolve(names[0])
+    infos: dict[str, fs.FileInfo] = {}
+    for name in names:
+        own, _, path = resolve(name)
+        if not own.equals(filesystem):
+            raise ConfigError(
+                f"{names[0]!r} and {name!r} are of different filesystems; expected one. Copy, or run twice."
+            )
+        info = _info(own, path, name)
+        if not info.is_file:
+            what = "a folder" if info.type == fs.FileType.Directory else "not there"
+            raise ConfigError(
+                f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list."
+            )
+        real = os.path.realpath(path) if uri is None else path
+        if real in infos:
+            raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")
+        infos[real] = info
+    base = os.path.commonpath([info.path.rpartition("/")[0] for info in infos.values()]).replace(os.sep, "/")
+    return Listing(filesystem, uri, FileTable.from_entries(_entries(infos.values()), base))
+
+
+def _info(filesystem: fs.FileSystem, path: str | list[str] | fs.FileSelector, name: str) -> Any:
+    with looking_at(name, filesystem):
+        return filesystem.get_file_info(path)
+
+
+def _entries(infos: Iterable[fs.FileInfo]) -> Iterator[Entry]:
+    """Path, size and time of the files among what a filesystem found."""
+    return ((info.path, info.size, info.mtime_ns) for info in infos if info.is_file)

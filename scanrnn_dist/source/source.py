@@ -1,0 +1,226 @@
+"""What there is to read: files in a fixed order, their row groups and partition values, cut into units of work.
+
+Checking and cutting only; files are listed by `listing.py`, kept by `file_table.py`, units by `units.py`; footers are
+read by a child process in `footers.py`, rows by `reader.py`. Partition keys (`split=train/`) are taken from the folders
+below what was named: below the folder, below the part of a glob before its first wildcard, below the folder that all
+files of a list share; never from above it, and none for a single file.
+
+All of it stands in columns, so that a million files or row groups take tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.source.file_table import FileTable, partition_schema
+from scanrnn_dist.source.footers import read_footers
+from scanrnn_dist.source.layouts import foreign_extension
+from scanrnn_dist.source.listing import SourceLike, list_source
+from scanrnn_dist.source.schemas import agreed, check_same, plain
+from scanrnn_dist.source.units import Units, running_sums
+
+logger = logging.getLogger("scanrnn_dist")
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """What the footers of `N` files say about their `G` row groups, file after file.
+
+    Args:
+        offsets: `(N + 1,)` int64; those of file `i` are `offsets[i]` to `offsets[i + 1]`.
+        rows: `(G,)` int64.
+        nbytes: `(G,)` int64, uncompressed bytes of all columns.
+        values: `(G,)` int64 for each column of lists: the values in them, a null or an empty list counting one.
+    """
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    nbytes: np.ndarray
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The files of a job in their order, with one schema: that of the files, then the partition fields.
+
+    `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
+    `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason;
+    `extensions` are extension types that are not understood, by their columns, of any file, as read from the footers.
+    """
+
+    filesystem: fs.FileSystem
+    files: FileTable
+    schema: pa.Schema
+    rows: int
+    row_groups: RowGroups | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_source(source: SourceLike) -> Source:
+    """List the files of a source and read their footers.
+
+    Args:
+        source: a file, a folder (with everything below it, hive partitions too; names that begin with `_` or `.` are
+            skipped), a glob (`**` for any depth), or a list of files. Paths of this machine, or URIs that pyarrow
+            understands (`s3://bucket/folder`, `s3://bucket/*/*.parquet`).
+
+    Returns:
+        The files: those of a folder or glob sorted by path, those of a list in its order.
+
+    Raises:
+        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
+            which of them are live.
+        DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
+            leads nowhere.
+        StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
+
+    Example:
+        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> pq.write_table(pa.table({"sequence": [[1.0], []]}), folder + "/a.parquet")
+        >>> open_source(folder).rows
+        2
+    """
+    listing = list_source(source)
+    files, first = listing.files, listing.files[0].path
+    if listing.repeated:
+        link, real = listing.repeated[0]
+        logger.warning(
+            "Each file is read once; links to files or folders that are read anyway are skipped: %s leads to %s%s.",
+            link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
+        )  # fmt: skip
+    schema: Any = None  # names, types and order are those of the first file
+    read, unreadable, extensions = _Footers(), dict[str, str](), dict[str, str]()
+    for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
+        if "error" in footer:
+            reason = footer["error"].rstrip(" .")
+            raise DataError(
+                f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: mend or replace this "
+                "one, or name the others by a glob such as 'folder/**/*.parquet'."
+            )
+        unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
+        extensions |= _extensions(footer["schema"])
+        own = plain(footer["schema"], path)
+        schema = own if schema is None else schema
+        check_same(schema, first, own, path)
+        schema = agreed(schema, own)
+        read.add(footer)
+    fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
+    for name in fields.names:
+        if name in schema.names:
+            raise DataError(
+                f"{first} has a column {name!r} and stands in a folder '{name}=...'; expected one of them. "
+                "Rename the folder, or name the files so that it is above what they share."
+            )
+    files = replace(files, partition_schema=fields)
+    schema = pa.schema([*schema, *fields], schema.metadata)
+    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions)
+
+
+def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
+    """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
+
+    A unit never spans files, and files without rows give none. Units are weighed by the values in the lists of
+    `column`; by rows if it is None or holds no lists.
+
+    Args:
+        source: as it was opened, with its row groups.
+        rows_per_part: see above.
+        column: the sequence column.
+
+    Raises:
+        ConfigError: `rows_per_part` below 1.
+
+    Example:
+        >>> files = FileTable(pa.array(["a.parquet"]), np.array([0]), np.array([0]))
+        >>> groups = RowGroups(np.array([0, 3]), np.array([10, 10, 10]), np.array([0, 0, 0]))
+        >>> units = plan_units(Source(fs.LocalFileSystem(), files, pa.schema([]), 30, groups), 15)
+        >>> [(unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows) for unit in units]
+        [(0, 2, 0, 20), (2, 3, 20, 10)]
+    """
+    if rows_per_part < 1:
+        raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
+    assert source.row_groups is not None, "a source whose footers were read"
+    groups = source.row_groups
+    begins, ends = _cut(groups, rows_per_part)
+    values = groups.rows if column is None else groups.values.get(column, groups.rows)
+    # Row groups between two units are those of files without rows.
+    used = np.zeros(len(groups.rows) + 1, np.int64)
+    used[begins] += 1
+    used[ends] -= 1
+    return Units(
+        source.files,
+        (np.searchsorted(groups.offsets, begins, side="right") - 1).astype(np.int32),
+        running_sums(ends - begins),
+        groups.rows[np.cumsum(used[:-1]) > 0],
+        _sums_between(groups.nbytes, begins, ends),
+        _sums_between(values, begins, ends),
+    )
+
+
+def _cut(groups: RowGroups, rows_per_part: int) -> tuple[np.ndarray, np.ndarray]:
+    """First row group of every unit and the one after its last, counted over all files, `(U,)` int64 each."""
+    all_rows, offsets = groups.rows.tolist(), groups.offsets.tolist()
+    begins, ends = array("q"), array("q")
+    for file_begin, file_end in pairwise(offsets):
+        begin, rows, left = file_begin, 0, sum(all_rows[file_begin:file_end])
+        for index in range(file_begin, file_end):
+            rows += all_rows[index]
+            left -= all_rows[index]
+            # Row groups without rows at the end of a file go with the unit before them.
+            if (left and rows >= rows_per_part) or (rows and index == file_end - 1):
+                begins.append(begin)
+                ends.append(index + 1)
+                begin, rows = index + 1, 0
+    return np.array(begins, np.int64), np.array(ends, np.int64)
+
+
+def _sums_between(numbers: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    sums = running_sums(numbers)
+    return sums[ends] - sums[begins]
+
+
+class _Footers:
+    """Gathers what footers say about row groups."""
+
+    def __init__(self) -> None:
+        self._offsets, self._rows, self._nbytes = array("q", [0]), array("q"), array("q")
+        self._values: dict[str, array[int]] = {}
+
+    def add(self, footer: dict[str, Any]) -> None:
+        """Those of the next file."""
+        rows = [rows for rows, _ in footer["row_groups"]]
+        # Files have the same columns; if one does not tell of a column's values, its rows take their place.
+        for name, counts in footer["values"].items():
+            self._values.setdefault(name, array("q", self._rows)).extend(counts)
+        for name in self._values.keys() - footer["values"].keys():
+            self._values[name].extend(rows)
+        self._rows.extend(rows)
+        self._nbytes.extend(nbytes for _, nbytes in footer["row_groups"])
+        self._offsets.append(len(self._rows))
+
+    def row_groups(self) -> RowGroups:
+        """All that was added."""
+        values = {name: np.array(counts, np.int64) for name, counts in self._values.items()}
+        offsets, rows, nbytes = (np.array(of, np.int64) for of in (self._offsets, self._rows, self._nbytes))
+        return RowGroups(offsets, rows, nbytes, values)
+
+
+def _paths(files: FileTable) -> Iterator[str]:
+    return (path.as_py() for path in files.paths)
+
+
+def _extensions(schema: pa.Schema) -> dict[str, str]:
+    found = ((field.name, foreign_extension(field)) for field in schema)
+    return {name: extension for name, extension in found if extension is not None}

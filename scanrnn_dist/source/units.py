@@ -1,0 +1,140 @@
+"""Units of work: consecutive row groups of one file each, kept as columns, a million of them in 60 MB.
+
+How a source is cut into units stands in `source.py`, who gets which in `shares.py`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scanrnn_dist.source.file_table import FileTable, SourceFile
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive row groups of one file: read and committed as a whole, and all that is needed to do so.
+
+    Args:
+        index: which unit of the job it is.
+        file: where its rows stand.
+        row_group_begin: the first row group of the file that belongs to it.
+        group_rows: rows of each of its row groups.
+        first_row: the row of the file at which it starts.
+        nbytes: uncompressed bytes of its row groups, all columns.
+        values: those in the lists of the sequence column, in proportion to steps; its rows where there are no lists.
+    """
+
+    index: int
+    file: SourceFile
+    row_group_begin: int
+    group_rows: tuple[int, ...]
+    first_row: int
+    nbytes: int
+    values: int
+
+    @property
+    def row_group_end(self) -> int:
+        """The row group of the file after its last one."""
+        return self.row_group_begin + len(self.group_rows)
+
+    @property
+    def rows(self) -> int:
+        """Rows of its row groups."""
+        return sum(self.group_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """`U` units in the order of their rows; a sequence of `Unit`. Those of a file cover it from its first row on.
+
+    Args:
+        files: of the source.
+        file: `(U,)` int32, the number of each unit's file, never falling.
+        offsets: `(U + 1,)` int64; the row groups of unit `i` are `offsets[i]` to `offsets[i + 1]`.
+        group_rows: rows of each row group that some unit has, int64.
+        nbytes: `(U,)` int64, as of a `Unit`.
+        values: `(U,)` int64, as of a `Unit`: what the units weigh.
+    """
+
+    files: FileTable
+    file: np.ndarray
+    offsets: np.ndarray
+    group_rows: np.ndarray
+    nbytes: np.ndarray
+    values: np.ndarray
+    rows: np.ndarray = field(init=False)  # (U,) int64
+    row_group_begin: np.ndarray = field(init=False)  # (U,) int32
+    first_row: np.ndarray = field(init=False)  # (U,) int64
+
+    def __post_init__(self) -> None:
+        rows_before = running_sums(self.group_rows)[self.offsets]
+        # The first unit of the file that each is of; a file is covered from its beginning.
+        first = np.searchsorted(self.file, self.file)
+        object.__setattr__(self, "rows", np.diff(rows_before))
+        object.__setattr__(self, "row_group_begin", (self.offsets[:-1] - self.offsets[first]).astype(np.int32))
+        object.__setattr__(self, "first_row", rows_before[:-1] - rows_before[first])
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> Unit:
+        number = range(len(self))[operator.index(index)]
+        return self._unit(number, self.files[self.file[number]])
+
+    def __iter__(self) -> Iterator[Unit]:
+        return self.select(range(len(self)))
+
+    def select(self, indices: Iterable[int]) -> Iterator[Unit]:
+        """The units of these numbers, one after the other."""
+        last, file = -1, None
+        for index in indices:
+            number = int(self.file[index])
+            if file is None or number != last:
+                last, file = number, self.files[number]
+            yield self._unit(int(index), file)
+
+    def _unit(self, index: int, file: SourceFile) -> Unit:
+        group_rows = tuple(self.group_rows[self.offsets[index] : self.offsets[index + 1]].tolist())
+        numbers = (self.first_row[index], self.nbytes[index], self.values[index])
+        return Unit(index, file, int(self.row_group_begin[index]), group_rows, *map(int, numbers))
+
+
+def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
+    """Of each unit the number of the one that had the same row groups of the same file before, `(U,)` int64; else -1.
+
+    Args:
+        now: units of a source that changed.
+        before: those of the source as it was, by the same options.
+        places: `(N,)` of each file of `now`, its number in the files of `before`; -1 if it is not the same.
+    """
+    if not len(now) or not len(before):
+        return np.full(len(now), -1, np.int64)
+    file = places[now.file].astype(np.int64)
+    span = 1 + int(max(now.row_group_begin.max(), before.row_group_begin.max()))
+    wanted, there = file * span + now.row_group_begin, before.file.astype(np.int64) * span + before.row_group_begin
+    found = np.minimum(np.searchsorted(there, wanted), len(before) - 1)
+    groups = np.diff(now.offsets)
+    is_same = (file >= 0) & (there[found] == wanted) & (groups == np.diff(before.offsets)[found])
+    # Their row groups one by one: of those that may be the same.
+    units, groups = np.flatnonzero(is_same), groups[is_same]
+    nth = np.arange(groups.sum()) - np.repeat(running_sums(groups)[:-1], groups)
+    rows = now.group_rows[np.repeat(now.offsets[units], groups) + nth]
+    differ = rows != before.group_rows[np.repeat(before.offsets[found[units]], groups) + nth]
+    is_same[np.repeat(units, groups)[differ]] = False
+    return np.where(is_same, found, -1)
+
+
+def part_rows(units: Units) -> np.ndarray:
+    """Rows of every part, `(P,)` int64: one part a unit, and one without rows where there is no unit."""
+    return units.rows if len(units) else np.zeros(1, np.int64)
+
+
+def running_sums(numbers: np.ndarray) -> np.ndarray:
+    """Running sums from 0 on: `(N,)` -> `(N + 1,)` int64."""
+    sums = np.zeros(len(numbers) + 1, np.int64)
+    np.cumsum(numbers, out=sums[1:])
+    return sums

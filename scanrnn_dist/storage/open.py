@@ -1,0 +1,47 @@
+"""Which store a destination is, and how an attempt at a job is named."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from pathlib import Path
+
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.storage.bucket import ObjectStore
+from scanrnn_dist.storage.filesystems import is_uri, resolve
+from scanrnn_dist.storage.local import LocalStore
+from scanrnn_dist.storage.protocol import Store
+
+
+def this_host() -> str:
+    """This machine's name in letters, digits and hyphens."""
+    return "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname()) or "host"
+
+
+def new_attempt() -> str:
+    """A name for what this process does from now on, unlike any other: host, process, eight random digits."""
+    return f"{this_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def open_store(destination: str | os.PathLike[str]) -> Store:
+    """The store of a destination, which need not exist yet, for an attempt of its own.
+
+    Args:
+        destination: a folder of this machine, also as `file://`, or a URI that pyarrow understands.
+
+    Raises:
+        ConfigError: a name that is no text, a URI that cannot be opened, or something that is no folder.
+    """
+    if not os.fspath(destination):
+        raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
+    filesystem, uri, path = resolve(os.fspath(destination))
+    if uri is None:
+        folder = Path(path if is_uri(os.fspath(destination)) else os.path.expanduser(destination))
+        for above in (folder, *folder.parents):
+            if os.path.lexists(above) and not os.path.isdir(above):
+                raise ConfigError(f"The destination {folder} is or lies below {above}, which is no folder.")
+        return LocalStore(str(folder), new_attempt())
+    scheme = uri.partition("://")[0]
+    # Named without what else a URI may hold: an access key, a secret, an endpoint.
+    return ObjectStore(f"{scheme}://{path.rstrip('/')}", new_attempt(), filesystem, path.rstrip("/"))

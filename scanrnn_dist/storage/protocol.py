@@ -1,0 +1,192 @@
+"""What a job asks of the place where its output stands, be it a folder of this machine or a prefix in a bucket.
+
+Both (`local.py`, `bucket.py`) do the few things that the protocol of a job needs, each so that a process
+may die at any moment:
+
+- `write`: a small file appears whole or not at all, and replaces what stood under its name.
+- `create`: the same, but only where nothing stands yet. Exclusive in a folder; in an object store, which pyarrow
+  cannot ask for that, a check before the write, so two at once may both succeed and the later one stands.
+- `part`: a large file, written aside and named when it is whole.
+- `log`: a file that grows by lines, each of which is there whole or is not counted.
+
+What stands where, and in which order things happen, is `job_file.py`'s; which of the two a destination is, and how an
+attempt is named, `open.py`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import pyarrow as pa
+
+from scanrnn_dist.errors import StoppedError
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space, or raise the quota",
+    errno.EROFS: "Make it writable",
+    errno.EACCES: "Correct the access rights",
+    errno.EPERM: "Correct the access rights",
+    errno.ENOENT: "Something removed it, or what it was in: bring that back",
+    errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
+}
+
+
+Check = Callable[[], None]
+"""Raises if the writer has lost its right to write."""
+
+
+_PART, _STAGED = ".parquet", ".staged"
+
+
+def staged(name: str) -> str:
+    """What a file of a restart is called until it takes its place: no reader may take its parts for rows.
+
+    Example:
+        >>> staged("part-00000.parquet"), unstaged("part-00000.parquet.staged"), staged("_SUCCESS")
+        ('part-00000.parquet.staged', 'part-00000.parquet', '_SUCCESS')
+    """
+    return f"{name}{_STAGED}" if name.endswith(_PART) else name
+
+
+def unstaged(name: str) -> str:
+    """The name that a file of a restart will have."""
+    return name.removesuffix(_STAGED) if name.endswith(f"{_PART}{_STAGED}") else name
+
+
+def step(kind: str, name: str) -> None:
+    """Called before every step that changes a destination: where tests count, and kill.
+
+    Args:
+        kind: "open", "write", "sync", "rename", "link", "append", "delete" or "mkdir".
+        name: what it is about.
+    """
+
+
+class Part(Protocol):
+    """A large file that is being written; a file object for pyarrow."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def write(self, content: bytes) -> int:
+        """Append."""
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+
+    def flush(self) -> None:
+        """Nothing needs it."""
+
+    def close(self) -> None:
+        """Nothing appears."""
+
+    def commit(self) -> None:
+        """Make it durable, then give it its name."""
+
+    def abandon(self) -> None:
+        """Remove what stands aside."""
+
+
+class Log(Protocol):
+    """A file of lines that grows."""
+
+    def append(self, line: str, durable: bool = True) -> None:
+        """Add a line; with `durable` it survives a loss of power."""
+
+    def close(self) -> None:
+        """Nothing is appended any more."""
+
+
+class Store(Protocol):
+    """See the module; names are relative to the destination, with slashes."""
+
+    @property
+    def root(self) -> str:
+        """The destination, for messages."""
+
+    @property
+    def attempt(self) -> str:
+        """Names what this process writes."""
+
+    def child(self, name: str) -> Store:
+        """The store of a restart below a folder of this one; there `*.parquet` files stand under `staged` names."""
+
+    def path(self, name: str) -> str:
+        """A name in full, for messages."""
+
+    def prepare(self) -> None:
+        """Make the destination, once: one that vanishes later, as when it is unmounted, is missed, not made anew."""
+
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """The files that stand directly in a folder, hidden ones too, with their bytes; none where there is no folder.
+
+        Folders in it are named with a trailing slash, and have 0 bytes. One after the other: there may be a million.
+        """
+
+    def below(self, folder: str = "") -> dict[str, int]:
+        """The files below a folder at any depth, by their names from the root, with their bytes."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a file stands under a name."""
+
+    def read(self, name: str) -> bytes:
+        """All of a file; `FileNotFoundError` if there is none."""
+
+    def open_input(self, name: str) -> pa.NativeFile:
+        """A file to read from at any place; `FileNotFoundError` if there is none."""
+
+    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
+        """Write a small file whole or not at all; `check` is called once nothing is left but to name it."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file where none stands; whether it was."""
+
+    def part(self, name: str) -> Part:
+        """Begin a large file."""
+
+    def log(self, name: str) -> Log:
+        """Begin a log of this attempt alone; its files' names begin with `name`."""
+
+    def move(self, old: str, new: str) -> None:
+        """Rename a file; what stood under the new name is replaced."""
+
+    def link(self, old: str, new: str) -> None:
+        """Have the content of a file stand under a second name too, where nothing stands yet; not always whole at once.
+
+        A hard link where there are such, else a copy: renaming or replacing one of the two leaves the other as it is.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if there is none."""
+
+    def sync(self, folder: str = "") -> None:
+        """Make durable what was moved into or deleted from a folder."""
+
+    def delete_below(self, folder: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if there is none."""
+
+
+def stopped(path: str, error: OSError, what: str = "written") -> StoppedError:
+    """What a refusal of the file system becomes; `what` could not be done."""
+    reason = (error.strerror or str(error)).rstrip(" .")
+    remedy = _REMEDIES.get(error.errno or 0, "See to it")
+    return StoppedError(
+        f"{path} could not be {what}: {reason}. What was committed before is whole. {remedy}, then start the same "
+        "command again: it goes on from there."
+    )
+
+
+@contextmanager
+def stopping(path: str, what: str = "written", but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+    """Whatever the file system refuses inside, but for some errors, becomes a `StoppedError` that names the path."""
+    try:
+        yield
+    except but:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise stopped(path, error if isinstance(error, OSError) else OSError(str(error)), what) from error

@@ -1,0 +1,422 @@
+"""The command line: each cause has its exit code, results go to standard output, errors are words, not tracebacks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sources
+from sources import (
+    SEED,
+    SEQUENCE,
+    TOLERANCE,
+    H,
+    encoder_of,
+    entries,
+    features_of,
+    leftovers,
+    random_rows,
+    some_lengths,
+    specification,
+    write_source,
+)
+
+from scanrnn_dist.api import ROUNDS
+from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.engine import PROFILE_SECONDS
+from scanrnn_dist.errors import ScanRNNError, StoppedError
+from scanrnn_dist.job import ROWS_PER_PART, attempt
+from scanrnn_dist.records import EXPIRY_SECONDS
+
+ROWS = random_rows(some_lengths(12))
+GRU = ["--hidden", str(H), "--seed", str(SEED)]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """With a small window."""
+    monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
+    sources.compile_once(monkeypatch)
+    with sources.command_line_in_this_process(monkeypatch, columns=120):
+        yield
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return str(write_source(tmp_path / "in.parquet", ROWS))
+
+
+def failed(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) -> str:
+    """What stands on standard error after a run that ends with `code` and prints no result."""
+    assert cli.run([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.strip()
+    assert "Traceback" not in err
+    return " ".join(err.split())
+
+
+def done(capsys: pytest.CaptureFixture[str], arguments: list[Any]) -> str:
+    assert cli.run([str(argument) for argument in arguments]) == 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return out
+
+
+# Done ----------------------------------------------------------------------------------------------------------------
+
+
+def test_featurize_then_verify(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, ["featurize", source, tmp_path / "out", *GRU, "--max-steps", "7"])
+    assert f"-> 1 parts in {tmp_path / 'out'}" in out
+    assert np.abs(features_of(tmp_path / "out") - specification(ROWS, 7)).max() <= TOLERANCE
+    out = done(capsys, ["verify", tmp_path / "out", "--sample", "100"])
+    assert "1 with 12 rows, unchanged" in out and "right in all 12 rows that were recomputed" in out
+
+
+def test_an_output_of_several_parts_verifies(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU, "--rows-per-part", "5"])
+    out = done(capsys, ["verify", tmp_path / "out", "--sample", "100"])
+    assert "3 with 12 rows, unchanged" in out and "right in all 12 rows that were recomputed" in out
+
+
+def test_json_is_all_of_standard_output(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads(done(capsys, ["featurize", source, tmp_path / "out", *GRU, "--json"]))
+    assert (report["rows"], report["parts"], report["steps"]) == (12, 1, sum(map(len, ROWS)))
+    assert report["destination"] == str(tmp_path / "out")
+    result = json.loads(done(capsys, ["verify", tmp_path / "out", "--json"]))
+    assert (result["rows"], result["parts"], result["sampled"]) == (12, 1, 12)
+    assert result["greatest_difference"] <= TOLERANCE
+
+
+def test_an_encoder_file_gives_the_bits_of_its_seed(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder_of().save(tmp_path / "encoder.safetensors")
+    done(capsys, ["featurize", source, tmp_path / "a", "--encoder", tmp_path / "encoder.safetensors"])
+    done(capsys, ["featurize", source, tmp_path / "b", *GRU])
+    assert features_of(tmp_path / "a").tobytes() == features_of(tmp_path / "b").tobytes()
+
+
+def test_several_sources_column_and_keep(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    both = {"x": pa.array([[1.0, 2.0]] * 12), "name": pa.array(list("abcdefghijkl"))}
+    first = write_source(tmp_path / "1.parquet", ROWS, **both)
+    second = write_source(tmp_path / "2.parquet", ROWS, **both)
+    arguments = ["featurize", second, first, tmp_path / "out", *GRU, "--column", "sequence"]
+    done(capsys, [*arguments, "--keep", "name,id"])
+    table = pq.read_table(tmp_path / "out")
+    assert table.column_names == ["name", "id", "features"]
+    assert table["id"].to_pylist() == [*range(12)] * 2
+
+
+def test_plan_says_what_would_be_done_and_writes_nothing(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = entries(tmp_path)
+    out = done(capsys, ["plan", source, "--hidden", "7", "--rows-per-part", "5"])
+    assert entries(tmp_path) == before
+    assert "1 files, 12 rows" in out
+    assert "column 'sequence', 3 features per step" in out
+    assert "3 parts, features: fixed_size_list<float32>[7]" in out
+    assert re.search(r"about \d+ steps", out)
+
+
+def test_demo_ends_well_and_its_output_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "60", "--hidden", "8"])
+    assert "60 rows" in out
+    assert "right (by chance 33%)" in out
+    assert "60 rows" in done(capsys, ["verify", tmp_path / "demo/features"])
+    assert "not empty" in failed_after_output(capsys, ["demo", "--folder", tmp_path / "demo"], 2)
+
+
+def failed_after_output(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) -> str:
+    assert cli.run([str(argument) for argument in arguments]) == code
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_demo_of_few_rows_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "12", "--hidden", "4"])
+
+
+@pytest.mark.parametrize("command", ["", "demo", "plan", "featurize", "bench", "verify"])
+def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = done(capsys, [*command.split(), "--help"])
+    assert "Usage: scanrnn" in out
+    if not command:
+        assert "Exit codes: 0 done" in out
+        assert all(package in done(capsys, ["--version"]) for package in ("scanrnn_dist 0.", "jax ", "pyarrow "))
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, scanrnn_dist.cli; print({'jax', 'flax', 'pyarrow', 'numpy'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_shares_then_status_clean_and_the_same_command_again(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "out")
+    featurize = ["featurize", source, out, *GRU, "--rows-per-part", "5"]
+    assert "units are left to other processes" in done(capsys, [*featurize, "--shard", "2/2"])
+    assert f"{out}: stopped" in done(capsys, ["status", out])
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    assert cli.run([*featurize, "--shard", "auto/2", "--steal", "--json"]) == 0
+    printed, said = capsys.readouterr()
+    assert json.loads(printed)["is_complete"]
+    assert "--shard auto/2 is 1/2: Kubernetes: JOB_COMPLETION_INDEX=0." in said
+    status = json.loads(done(capsys, ["status", out, "--json"]))
+    assert (status["state"], status["rows_committed"], len(status["workers"])) == ("complete", 12, 2)
+    assert done(capsys, featurize) == f"Nothing to do: {out} is finished, with 12 rows.\n"
+    assert "2 files" in done(capsys, ["clean", out, "--dry-run"])
+    assert json.loads(done(capsys, ["clean", out, "--json"]))["is_done"]
+    assert "nothing to remove" in done(capsys, ["clean", out])
+    assert "differs: the encoder's weights are others" in failed(capsys, [*featurize, "--seed", "9"], 2)
+    assert "12 rows" in done(capsys, [*featurize, "--seed", "9", "--restart"])
+    done(capsys, ["verify", out])
+
+
+# Wrong usage: 2 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["featurize", "SRC", "OUT"], "either --hidden (and --seed) for random weights, or --encoder FILE"),
+        (["featurize", "SRC", "OUT", *GRU, "--encoder", "FILE"], "either --hidden"),
+        (["featurize", "SRC", "OUT", "--encoder", "FILE", "--seed", "1"], "--seed is for random weights"),
+        (["featurize", "SRC", "OUT", "--encoder", "nowhere"], "no encoder file nowhere"),
+        (["featurize", "nowhere", "OUT", *GRU], "Nothing found at 'nowhere'"),
+        (["featurize", "SRC", "OUT", *GRU, "--keep", "idd"], "no column 'idd' to keep"),
+        (["featurize", "SRC", "HELD", *GRU], "nothing is ever overwritten"),
+        (["featurize", "SRC", "OUT", "--hidden", "0"], "--hidden"),
+        (["featurize", "SRC", "OUT", *GRU, "--max-steps", "-1"], "--max-steps"),
+        (["featurize", "SRC"], "Missing argument"),
+        (["bench", "--tune", "SRC", *GRU[:2], "--encoder", "FILE"], "either --hidden or --encoder FILE; not both"),
+        (["bench", "--tune", "nowhere"], "Nothing found at 'nowhere'"),
+        (["featurize", "SRC", "OUT", *GRU, "--block-steps", "0"], "--block-steps"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "OUT"], "lies within the destination"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile-seconds", "2"], "--profile-seconds is for --profile"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "HELD/a"], "No trace can be written to"),
+        (["featurize", "SRC", "OUT", *GRU, "--compilation-cache", "HELD/a"], "no compilation cache at"),
+        (["plan", "nowhere"], "Nothing found at 'nowhere'"),
+        (["verify", "HELD"], "no output of a job"),
+        (["verify", "HELD", "--sample", "-1"], "--sample"),
+        (["featurize", "SRC", "OUT", *GRU, "--shard", "0/3"], "Share 0 of 3 does not exist"),
+        (["featurize", "SRC", "OUT", *GRU, "--shard", "third"], "expected K/N such as 3/16"),
+        (["featurize", "SRC", "OUT", *GRU, "--lock-seconds", "0"], "--lock-seconds"),
+        (["featurize", "SRC", "s3://key:secret@bucket/out", *GRU], "URI holds a secret"),
+        (["status", "HELD"], "no output of a job"),
+        (["clean", "HELD"], "no output of a job"),
+        (["nonsense"], "nonsense"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_ends_with_2(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/a").write_bytes(b"")
+    named = {
+        "SRC": source,
+        "OUT": tmp_path / "out",
+        "FILE": tmp_path / "e.safetensors",
+        "HELD": tmp_path / "held",
+        "HELD/a": tmp_path / "held/a",
+    }
+    assert says in failed(capsys, [named.get(argument, argument) for argument in arguments], 2)
+    assert not (tmp_path / "out").exists()
+    assert list(entries(tmp_path / "held")) == ["a"]
+
+
+def test_no_command_at_all_shows_the_help_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    assert "Usage: scanrnn" in "".join(capsys.readouterr())
+
+
+def test_the_help_tells_the_defaults_of_the_profile_and_the_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    def words(command: str) -> str:
+        return " ".join(done(capsys, [command, "--help"]).replace("│", " ").split())
+
+    assert f"after compilation (default {PROFILE_SECONDS:g})" in words("featurize")
+    assert f"measured (default {ROUNDS})" in words("bench")
+    assert f"counts as dead (default {EXPIRY_SECONDS:g})" in words("featurize")
+
+
+def test_a_seed_that_is_too_large_is_wrong_usage(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed(capsys, ["featurize", source, tmp_path / "out", "--hidden", "4", "--seed", str(2**63)], 2)
+
+
+# Bad data: 3 ---------------------------------------------------------------------------------------------------------
+
+
+def test_bad_data_ends_with_3(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def featurize(path: Any, *options: str) -> str:
+        return failed(capsys, ["featurize", path, tmp_path / "out", *GRU, *options], 3)
+
+    assert "'seq'; expected one. Choose another with --column (lists found: 'sequence')" in featurize(
+        source, "--column", "seq"
+    )
+    two = write_source(tmp_path / "two.parquet", ROWS, other=pa.array([[1.0]] * 12))
+    assert "(lists found: 'other', 'sequence')" in featurize(two)
+    (tmp_path / "no.parquet").write_bytes(b"not Parquet")
+    assert "cannot be read as Parquet" in featurize(tmp_path / "no.parquet")
+    assert not (tmp_path / "out").exists()
+    null = write_source(tmp_path / "null.parquet", [*ROWS, None])
+    assert "row group 2, row 2 (row 12 of the file): the sequence is null" in featurize(null)
+
+
+def test_a_changed_output_ends_with_3(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    part = tmp_path / "out/part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-1])
+    assert "part-00000.parquet changed after it was written" in failed(capsys, ["verify", tmp_path / "out"], 3)
+    (tmp_path / "out/_SUCCESS").unlink()
+    assert "`scanrnn verify --repair` removes them" in failed(capsys, ["verify", tmp_path / "out"], 3)
+
+
+# Stopped: 4 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoppedError("the disk is full")])
+def test_stopped_ends_with_4(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job, "featurize", stopped)
+    err = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert "the disk is full" in err or "Stopped." in err
+
+
+def test_a_defect_of_ours_is_not_hidden(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ScanRNNError.exit_code == 1
+
+    def defect(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_encoder", defect)
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["plan", source])
+
+
+def test_a_signal_whose_exception_was_lost_stops_the_job_all_the_same(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = attempt.Attempt.work
+
+    def swallowing(self: Any) -> Any:
+        with contextlib.suppress(StoppedError):  # as Python does in a callback of the garbage collector
+            os.kill(os.getpid(), signal.SIGTERM)
+        return work(self)
+
+    monkeypatch.setattr(attempt.Attempt, "work", swallowing)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert "SIGTERM. Stopped. What was committed is whole; the same command goes on from there." in said
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_nohup_is_heeded_and_what_a_script_began_can_be_stopped(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT):  # a shell without a terminal has its background jobs ignore SIGINT
+        signal.signal(number, signal.SIG_IGN)
+    done(capsys, ["plan", source])
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.SIG_DFL)
+
+
+def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true; echo $?"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "0" and not run.stderr
+
+
+def test_a_result_that_cannot_be_printed_is_told(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    run = subprocess.run(["bash", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert run.returncode == 4 and run.stderr.startswith(
+        "StoppedError: The result could not be printed: No space left on device."
+    )
+    run = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", [MemoryError("16 TiB"), RuntimeError("RESOURCE_EXHAUSTED: 16 TiB")])
+def test_too_little_memory_ends_with_4(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job, "featurize", fails)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert said.startswith("Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
+
+
+@pytest.fixture(scope="module")
+def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small to write and some ten seconds to scan: the same 200,000 steps in every row group."""
+    path = tmp_path_factory.mktemp("large") / "a.parquet"
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(np.arange(4, dtype=np.float32), 200_000)), 4)
+    sequence = pa.ListArray.from_arrays(pa.array(range(0, 200_001, 1000), pa.int32()), values)
+    table = pa.table({"sequence": sequence})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for _ in range(100):
+            writer.write_table(table)
+    assert table.schema.field("sequence").type != SEQUENCE
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
+    tmp_path: Path, large_source: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "scanrnn_dist", "featurize", large_source, out, "--hidden", "128"]
+    process = subprocess.Popen(
+        [str(word) for word in [*command, "--rows-per-part", "200"]], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not list(out.glob("part-*.parquet")):
+            time.sleep(0.02)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 4, stderr
+    assert stdout == ""
+    assert "Stopped" in stderr
+    assert "Traceback" not in stderr
+    assert not (out / "_SUCCESS").exists()
+    assert not leftovers(out)
+    assert list(out.glob("part-*.parquet"))
+
+
+def test_the_help_tells_the_default_that_the_library_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"(default {ROWS_PER_PART})" in " ".join(done(capsys, ["featurize", "--help"]).replace("│", " ").split())

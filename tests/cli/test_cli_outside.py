@@ -1,0 +1,243 @@
+"""The command line in a world that is not as it should be: one line, the code of its cause, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sources import command_line_in_this_process, random_rows, write_source
+
+from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.observe import check_fits, memory, usable_bytes
+
+GRU = ["--hidden", "4"]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    with command_line_in_this_process(monkeypatch, columns=200):
+        yield
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return str(write_source(tmp_path / "in.parquet", random_rows([3, 5])))
+
+
+def failed(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) -> str:
+    """The one line on standard error of a run that ends with `code`."""
+    assert cli.run([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+    assert len(err.splitlines()) == 1, err
+    return err
+
+
+@pytest.mark.parametrize("platform", ["cuda", "foo"])
+@pytest.mark.parametrize("command", ["featurize", "encoder"])
+def test_a_platform_that_is_not_there_is_told(command: str, platform: str, source: str, tmp_path: Path) -> None:
+    if platform == "cuda" and any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
+        pytest.skip("The plugin for CUDA is installed.")
+    commands = {
+        "featurize": ["featurize", source, tmp_path / "out", *GRU],
+        "encoder": ["encoder", "make", tmp_path / "e.safetensors", "--in-features", 2, *GRU],
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "scanrnn_dist", *map(str, commands[command])],
+        env=os.environ | {"JAX_PLATFORMS": platform}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"ConfigError: JAX does not start with JAX_PLATFORMS={platform}: ")
+    assert len(run.stderr.splitlines()) == 1
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--lanes", "--window-blocks", "--block-steps"])
+def test_windows_that_never_fit_are_refused_before_they_are_made_and_plan_says_so(
+    flag: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU, flag, "1000000000"], 2)
+    assert "Windows of this shape would take" in said and "Choose fewer --lanes" in said
+    assert not (tmp_path / "out").exists()
+    assert "Choose fewer --lanes" in failed(capsys, ["bench", source, *GRU, flag, "1000000000"], 2)
+    assert cli.run(["plan", source, *GRU, flag, "1000000000"]) == 0
+    assert "so featurize would refuse" in capsys.readouterr().out
+    assert cli.run(["plan", source, *GRU]) == 0
+    assert "would refuse" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden"), [("featurize", 100_000_000), ("plan", 100_000_000), ("encoder", 10_000_000)]
+)
+def test_weights_that_never_fit_are_refused(
+    command: str, hidden: int, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = {
+        "featurize": ["featurize", source, tmp_path / "out"],
+        "plan": ["plan", source],
+        "encoder": ["encoder", "make", tmp_path / "e.safetensors", "--in-features", 2],
+    }
+    said = failed(capsys, [*commands[command], "--hidden", hidden], 2)
+    assert f"Weights of {hidden} hidden features would take" in said and "Choose fewer with --hidden" in said
+
+
+@pytest.mark.parametrize("flag", ["--lanes", "--window-blocks", "--block-steps", "--devices", "--hidden"])
+def test_numbers_without_end_are_wrong_usage(flag: str, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["plan", source, flag, "1" + "0" * 400]) == 2
+    assert f"'{flag}'" in capsys.readouterr().err
+
+
+def machine(root: Path, groups: str, limits: dict[str, str]) -> Path:
+    """A root with so much as is read of a machine with 1,000 KiB."""
+    for name, content in {
+        "proc/meminfo": "MemFree: 1 kB\nMemTotal: 1000 kB\n",
+        "proc/self/cgroup": groups,
+        **limits,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "usable"),
+    [
+        ("", {}, 1_024_000),
+        ("0::/a/b\n", {f"{V2}/a/b/memory.max": "max\n"}, 1_024_000),
+        ("0::/a/b\n", {f"{V2}/a/b/memory.max": "max\n", f"{V2}/a/memory.max": "5000\n"}, 5000),
+        ("0::/a/b\n", {f"{V2}/a/b/memory.max": "4000\n", f"{V2}/a/memory.max": "5000\n"}, 4000),
+        ("0::/of/the/host\n", {f"{V2}/memory.max": "3000\n"}, 3000),
+        ("0::/../x\n", {f"{V2}/x/memory.max": "3000\n"}, 3000),
+        ("4:memory:/a\n0::/\n", {f"{V1}/a/memory.limit_in_bytes": "2000\n"}, 2000),
+        ("4:memory:/a\n1:cpu:/b\n", {f"{V1}/memory.limit_in_bytes": "9223372036854771712\n"}, 1_024_000),
+    ],
+)  # fmt: skip
+def test_the_lowest_limit_is_what_a_process_may_use(
+    groups: str, limits: dict[str, str], usable: int, tmp_path: Path
+) -> None:
+    assert usable_bytes(machine(tmp_path, groups, limits)) == usable
+
+
+def test_where_nothing_tells_everything_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_bytes(tmp_path) is None
+    monkeypatch.setattr(memory, "usable_bytes", lambda: None)
+    check_fits(2**80, "This", "")
+    monkeypatch.setattr(memory, "usable_bytes", lambda: 2**20)
+    check_fits(2**20, "This", "")
+    with pytest.raises(ConfigError, match=r"This would take 2 MiB; this process may use 1 MiB, all in all\. Do less\."):
+        check_fits(2**21, "This", "Do less.")
+
+
+# Names, files, messages ----------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_made(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    said = failed(capsys, ["featurize", source, tmp_path / name, *GRU], 2)
+    assert r"caf\xe9' is not UTF-8" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    os.link(source, "in.parquet")
+    assert r"caf\xe9/out' is not UTF-8" in failed(capsys, ["featurize", "in.parquet", "out", *GRU], 2)
+
+
+def test_what_the_machine_refuses_ends_with_4_in_words(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(job, "featurize", denied)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+    assert said.startswith("StoppedError: Permission denied (/somewhere). Stopped.")
+
+
+def test_an_error_of_several_lines_is_told_in_one(
+    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: Any, **__: Any) -> None:
+        raise DataError("a.parquet  is damaged:\n  deep\nwithin.")
+
+    monkeypatch.setattr(cli, "_encoder", damaged)
+    assert failed(capsys, ["plan", source], 3) == "DataError: a.parquet  is damaged: deep within.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model.pt", "torch"),
+        ("model.h5", "keras"),
+        ("model.keras", "keras"),
+        ("model.onnx", "onnx"),
+        ("checkpoint", "orbax"),
+    ],
+)
+def test_weights_of_others_are_no_encoder_file_and_the_command_that_converts_them_is_named(
+    name: str, says: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    file.mkdir() if name == "checkpoint" else file.write_bytes(bytes(100))
+    said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 3)
+    assert f"scanrnn encoder convert {file} OUT.safetensors --from {says}" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["rnn.weight_ih_l0", "rnn.weight_hh_l0"], "--from torch"),
+        (["gru/gru_cell/kernel", "gru/gru_cell/recurrent_kernel"], "--from keras"),
+        (["dense_i.kernel", "dense_h.kernel"], "--from safetensors --like FILE"),
+    ],
+)
+def test_weights_in_safetensors_are_told_by_their_names(
+    names: list[str], says: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import safetensors.numpy
+
+    file = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({name: np.zeros((2, 2), np.float32) for name in names}, file)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 3)
+    assert f"scanrnn encoder convert {file} OUT.safetensors {says}" in said and "None" not in said
+
+
+def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scanrnn_dist.encoder import file as encoder_file
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    file = tmp_path / "e.safetensors"
+    Encoder.from_seed(0, 3, 4).save(file)
+    monkeypatch.setattr(encoder_file, "safe_open", denied)
+    said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 4)
+    assert f"{file} could not be read: Permission denied." in said
+
+
+def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n")
+    paths = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
+    run = subprocess.run(
+        [sys.executable, "-m", "scanrnn_dist", "--version"],
+        env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (4, "", "Stopped before anything was begun.\n")

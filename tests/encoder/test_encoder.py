@@ -1,0 +1,391 @@
+"""An `Encoder` is the cell of the specification, is differentiable, and survives its file bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from scanrnn_dist.encoder.encoder import Encoder, State
+from scanrnn_dist.encoder.file import FORMAT
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.spec import scan_rnn_forward
+
+TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
+GRADIENT_TOLERANCE = (
+    2e-5  # gradients here are below 10 and sum some tens of float32 terms, each right to 1e-7 of itself
+)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def parameters(module: nnx.Module) -> dict[str, np.ndarray]:
+    """Every parameter by its path."""
+    leaves = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
+
+
+def hard_encoder(seed: int = 0) -> Encoder:
+    return Encoder(nnx.GRUCell(3, 5, gate_fn=jax.nn.hard_sigmoid, rngs=nnx.Rngs(seed)))
+
+
+@pytest.mark.parametrize(("seed", "D", "H"), [(0, 1, 1), (1, 3, 7), (7, 12, 64)])
+def test_the_seed_alone_fixes_the_weights(seed: int, D: int, H: int) -> None:
+    ours = parameters(Encoder.from_seed(seed, D, H).cell)
+    theirs = parameters(nnx.GRUCell(in_features=D, hidden_features=H, rngs=nnx.Rngs(seed)))
+    assert ours.keys() == theirs.keys() and len(ours) == 3
+    for name in ours:
+        np.testing.assert_array_equal(ours[name].view(np.uint32), theirs[name].view(np.uint32))
+
+
+@pytest.mark.parametrize("T", [0, 1, 50])
+def test_one_sequence_equals_the_specification(T: int) -> None:
+    x = normal(T, 3)
+    encoder = Encoder.from_seed(4, 3, 7)
+    np.testing.assert_allclose(encoder(x), scan_rnn_forward(4, x, 7, T), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(encoder(x), oracle.gru(oracle.weights_of(encoder.cell), x), rtol=0, atol=TOLERANCE)
+
+
+def test_a_cell_with_recurrent_biases_has_the_equations_of_other_frameworks() -> None:
+    cell = nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+    cell.dense_h = nnx.Linear(5, 15, use_bias=True, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(1))
+    x = normal(20, 3)
+    np.testing.assert_allclose(Encoder(cell)(x), oracle.gru(oracle.weights_of(cell), x), rtol=0, atol=TOLERANCE)
+
+
+def test_a_hard_sigmoid_cell_has_its_equations() -> None:
+    x = normal(20, 3)
+    wanted = oracle.gru(oracle.weights_of(hard_encoder().cell), x, oracle.hard_sigmoid)
+    np.testing.assert_allclose(hard_encoder()(x), wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("batch", [(4,), (2, 3)])
+def test_leading_axes_are_a_batch_and_nothing_beyond_a_length_counts(batch: tuple[int, ...]) -> None:
+    encoder = Encoder.from_seed(0, 3, 5)
+    x = normal(*batch, 9, 3)
+    lengths = np.random.default_rng(1).integers(0, 10, batch).astype(np.int32)
+    lengths.flat[0], lengths.flat[-1] = 0, 9
+    features = encoder(x, lengths)
+    assert features.shape == (*batch, 5)
+    spoiled = x.copy()
+    for at in np.ndindex(batch):
+        spoiled[(*at, slice(lengths[at], None))] = np.nan
+        wanted = scan_rnn_forward(0, x[at], 5, lengths[at])
+        np.testing.assert_allclose(features[at], wanted, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(encoder(spoiled, lengths), features)
+    np.testing.assert_array_equal(features[(0,) * len(batch)], np.zeros(5, np.float32))
+
+
+def test_without_seq_lengths_all_steps_count() -> None:
+    encoder = Encoder.from_seed(0, 3, 5)
+    x = normal(4, 9, 3)
+    np.testing.assert_array_equal(encoder(x), encoder(x, np.full(4, 9, np.int32)))
+
+
+def finite_difference(function: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
+    """Central differences of a float64 function: right to about 1e-9 with this step."""
+    gradient = np.zeros(at.shape)
+    for index in np.ndindex(at.shape):
+        up, down = at.astype(np.float64), at.astype(np.float64)
+        up[index] += 1e-5
+        down[index] -= 1e-5
+        gradient[index] = (function(up) - function(down)) / 2e-5
+    return gradient
+
+
+def test_the_gradient_in_x_is_that_of_the_written_equations() -> None:
+    encoder = Encoder.from_seed(0, 3, 4)
+    weights, mix = oracle.weights_of(encoder.cell), normal(4, seed=5)
+    x = normal(6, 3)
+    gradient = jax.grad(lambda x: jnp.dot(encoder(x), mix))(jnp.asarray(x))
+    wanted = finite_difference(lambda x: float(oracle.gru(weights, x) @ mix), x)
+    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=GRADIENT_TOLERANCE)
+
+
+def test_the_gradient_in_the_weights_is_that_of_the_written_equations() -> None:
+    encoder = Encoder.from_seed(0, 2, 3)
+    mix, x = normal(3, seed=5), normal(6, 2)
+    gradients = parameters(nnx.grad(lambda encoder: jnp.dot(encoder(x), mix))(encoder))
+    weights = oracle.weights_of(encoder.cell)
+    for side, name in (
+        ("i", "layers.0.dense_i.kernel"),
+        ("h", "layers.0.dense_h.kernel"),
+        ("b", "layers.0.dense_i.bias"),
+    ):
+        for gate, letter in enumerate("rzn"):
+            key = f"b_i{letter}" if side == "b" else f"W_{side}{letter}"
+
+            def loss(changed: np.ndarray, key: str = key) -> float:
+                return float(oracle.gru({**weights, key: changed}, x) @ mix)
+
+            columns = slice(3 * gate, 3 * gate + 3)
+            wanted = finite_difference(loss, weights[key])
+            np.testing.assert_allclose(gradients[name][..., columns], wanted, rtol=0, atol=GRADIENT_TOLERANCE)
+
+
+def test_no_gradient_reaches_steps_beyond_a_length() -> None:
+    encoder = Encoder.from_seed(0, 3, 4)
+    lengths = np.array([2, 0], np.int32)
+    gradient = np.asarray(jax.grad(lambda x: encoder(x, lengths).sum())(jnp.asarray(normal(2, 5, 3))))
+    assert np.abs(gradient[0, :2]).min() > 0
+    assert not gradient[0, 2:].any() and not gradient[1].any()
+
+
+def test_it_says_its_sizes() -> None:
+    encoder = Encoder.from_seed(0, 3, 7)
+    assert (encoder.in_features, encoder.out_features) == (3, 7)
+    assert encoder.flops_per_step == 6 * 7 * (3 + 7)
+
+
+def test_time_and_features_swapped_is_told_so() -> None:
+    encoder = Encoder.from_seed(0, 3, 5)
+    with pytest.raises(
+        ConfigError, match=r"\(3, 10\); expected \(\.\.\., T, 3\), features last\. Is it \(D, T\)\? Pass x\.T"
+    ):
+        encoder(normal(3, 10))
+    with pytest.raises(ConfigError, match=r"expected \(\.\.\., T, 3\), features last\.$"):
+        encoder(normal(4, 10))
+
+
+@pytest.mark.parametrize(("shape", "lengths"), [((3,), None), ((2, 4, 3), [1]), ((4, 3), [4])])
+def test_axes_that_do_not_fit_are_refused(shape: tuple[int, ...], lengths: Any) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Encoder.from_seed(0, 3, 5)(normal(*shape), lengths)
+
+
+@pytest.mark.parametrize(("D", "H", "name"), [(0, 4, "in_features"), (3, -1, "hidden_features")])
+def test_sizes_below_one_are_refused(D: int, H: int, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is .*; expected 1 or more"):
+        Encoder.from_seed(0, D, H)
+
+
+def test_what_is_no_cell_of_one_carry_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is Linear; expected a flax"):
+        Encoder(nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+
+
+# Fingerprints
+
+
+def test_equal_encoders_have_equal_fingerprints() -> None:
+    assert Encoder.from_seed(3, 4, 5).fingerprint == Encoder.from_seed(3, 4, 5).fingerprint
+
+
+def changed_weight() -> Encoder:
+    encoder = Encoder.from_seed(0, 3, 5)
+    kernel = encoder.cell.dense_h.kernel
+    kernel[...] = kernel[...].at[1, 2].add(1e-6)
+    return encoder
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed_weight,
+        lambda: Encoder.from_seed(1, 3, 5),
+        lambda: Encoder(nnx.GRUCell(3, 5, gate_fn=jax.nn.hard_sigmoid, rngs=nnx.Rngs(0))),
+        lambda: Encoder(nnx.GRUCell(3, 5, activation_fn=jax.nn.relu, rngs=nnx.Rngs(0))),
+        lambda: Encoder(nnx.GRUCell(3, 5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))),
+        lambda: Encoder.from_seed(0, 4, 5),
+        lambda: Encoder.from_seed(0, 3, 6),
+    ],
+)
+def test_whatever_changes_the_features_changes_the_fingerprint(other: Callable[[], Encoder]) -> None:
+    assert other().fingerprint != Encoder.from_seed(0, 3, 5).fingerprint
+
+
+# The file
+
+
+@pytest.mark.parametrize("make", [lambda: Encoder.from_seed(7, 3, 5), hard_encoder, changed_weight])
+def test_the_file_gives_back_every_bit(make: Callable[[], Encoder], tmp_path: Path) -> None:
+    encoder, path = make(), tmp_path / "encoder.safetensors"
+    encoder.save(path)
+    loaded = Encoder.load(path)
+    before, after = parameters(encoder), parameters(loaded)
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name].view(np.uint32), after[name].view(np.uint32))
+    assert loaded.fingerprint == encoder.fingerprint
+    x = normal(20, 3)
+    np.testing.assert_array_equal(loaded(x), encoder(x))
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+
+
+def test_save_replaces_an_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    Encoder.from_seed(0, 3, 5).save(path)
+    Encoder.from_seed(1, 4, 6).save(str(path))
+    assert Encoder.load(str(path)).fingerprint == Encoder.from_seed(1, 4, 6).fingerprint
+
+
+def saved_parts(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Weights and metadata of a saved encoder, to be spoiled and written again."""
+    encoder = Encoder.from_seed(0, 3, 5)
+    encoder.save(path)
+    weights = safetensors.numpy.load_file(path)
+    return weights, {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
+
+
+def test_a_missing_file_is_a_wrong_argument(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"There is no encoder file .*none\.safetensors"):
+        Encoder.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", bytes(64), b"\xff" * 64])
+def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"encoder\.safetensors is not a readable safetensors file"):
+        Encoder.load(path)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    saved_parts(path)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        Encoder.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_foreign_safetensors_file_is_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    weights, _ = saved_parts(path)
+    safetensors.numpy.save_file(weights, path, metadata)
+    found = r"is of format 'pt'" if metadata else r"holds 0\.dense_h\.kernel, .* alone"
+    with pytest.raises(DataError, match=rf"model\.safetensors {found}; expected 'scanrnn_dist\.encoder/2'"):
+        Encoder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weights: weights.pop("0.dense_h.kernel"), r"0\.dense_h\.kernel: missing, expected \(\(5, 15\)"),
+        (lambda weights: weights.update({"0.dense_i.bias": np.zeros(14, np.float32)}), r"0\.dense_i\.bias: \(\(14,\)"),
+        (lambda weights: weights.update({"0.dense_i.bias": np.zeros(15, np.float16)}), r"0\.dense_i\.bias: .*float16"),
+        (
+            lambda weights: weights.update({"0.dense_h.bias": np.zeros(15, np.float32)}),
+            r"0\.dense_h\.bias: .*expected none",
+        ),
+    ],
+)
+def test_a_wrong_weight_is_named(spoil: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    weights, metadata = saved_parts(path)
+    spoil(weights)
+    safetensors.numpy.save_file(weights, path, metadata)
+    with pytest.raises(DataError, match=message):
+        Encoder.load(path)
+
+
+class OtherCell(nnx.GRUCell):
+    """A cell whose equations a file could not say."""
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (lambda: OtherCell(3, 5, rngs=nnx.Rngs(0)), r"the cell is '.*OtherCell'; a file holds only \['GRUCell', "),
+        (
+            lambda: nnx.GRUCell(3, 5, gate_fn=jax.nn.softplus, rngs=nnx.Rngs(0)),
+            "gate_fn is '.*softplus'; a file holds",
+        ),
+        (lambda: nnx.GRUCell(3, 5, activation_fn=jnp.sin, rngs=nnx.Rngs(0)), "activation_fn is '"),
+        (lambda: nnx.GRUCell(3, 5, carry_init=nnx.initializers.ones_init(), rngs=nnx.Rngs(0)), "carry_init"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:carry_init is provided")
+def test_save_refuses_what_load_could_not_build(cell: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Encoder(cell()).save(tmp_path / "encoder.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_function_layer_dtype_variable_or_readout_changes_the_fingerprint() -> None:
+    class Scaled(nnx.GRUCell):
+        def __init__(self, factor: float) -> None:
+            super().__init__(3, 5, rngs=nnx.Rngs(0))
+            self.factor = nnx.Variable(jnp.asarray(factor))
+
+    class Doubled(Encoder):
+        def readout(self, state: State) -> jax.Array:
+            return jnp.concatenate([super().readout(state)] * 2)
+
+    def gated(factor: float) -> nnx.GRUCell:
+        return nnx.GRUCell(3, 5, gate_fn=lambda a: jax.nn.sigmoid(factor * a), rngs=nnx.Rngs(0))
+
+    def plain() -> nnx.GRUCell:
+        return nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+
+    bf16 = plain()
+    bf16.dense_i.dtype = jnp.bfloat16
+    encoders = [Encoder(gated(1.0)), Encoder(gated(2.0)), Encoder(Scaled(1.0)), Encoder(Scaled(0.5))]
+    encoders += [Encoder(plain()), Encoder(bf16), Doubled(plain())]
+    with jax.numpy_dtype_promotion("standard"):  # the bfloat16 layer meets float32 ones
+        assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
+    assert Encoder(gated(2.0)).fingerprint == Encoder(gated(2.0)).fingerprint
+
+
+def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:
+    class Doubled(Encoder):
+        def readout(self, state: State) -> jax.Array:
+            return jnp.concatenate([super().readout(state)] * 2)
+
+    odd = nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+    odd.dense_i = nnx.Linear(3, 15, use_bias=False, rngs=nnx.Rngs(0))
+    assert type(Doubled.from_seed(0, 3, 5)) is Doubled
+    for encoder, message in ((Doubled.from_seed(0, 3, 5), "class of its own"), (Encoder(odd), "were changed")):
+        with pytest.raises(ConfigError, match=message):
+            encoder.save(tmp_path / "encoder.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "architecture", [None, "{", "[]", '{"layers": [{"cell": "GRUCell"}]}', '{"layers": [{"cell": "OtherCell"}]}']
+)
+def test_load_names_a_file_whose_architecture_is_damaged(architecture: str | None, tmp_path: Path) -> None:
+    metadata = {"format": FORMAT} | ({} if architecture is None else {"architecture": architecture})
+    safetensors.numpy.save_file({}, tmp_path / "damaged.safetensors", metadata)
+    with pytest.raises(DataError, match=r"damaged\.safetensors has a damaged or unknown architecture"):
+        Encoder.load(tmp_path / "damaged.safetensors")
+
+
+def test_a_file_has_the_mode_of_other_new_files_and_needs_its_folder(tmp_path: Path) -> None:
+    Encoder.from_seed(0, 3, 5).save(tmp_path / "encoder.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "encoder.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    with pytest.raises(ConfigError, match="There is no folder"):
+        Encoder.from_seed(0, 3, 5).save(tmp_path / "missing" / "encoder.safetensors")
+
+
+def test_nan_padding_does_not_reach_the_gradients() -> None:
+    encoder = Encoder.from_seed(0, 3, 5)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3), np.float32))
+    padded = x.at[2:].set(jnp.nan)
+
+    def total(encoder: Encoder, x: jax.Array) -> jax.Array:
+        return encoder(x, jnp.asarray(2)).sum()
+
+    assert jnp.array_equal(jax.grad(total, argnums=1)(encoder, padded)[:2], jax.grad(total, argnums=1)(encoder, x)[:2])
+    for nan, clean in zip(
+        jax.tree.leaves(nnx.grad(total)(encoder, padded)), jax.tree.leaves(nnx.grad(total)(encoder, x)), strict=True
+    ):
+        assert jnp.array_equal(nan, clean)
+
+
+@pytest.mark.parametrize("lengths", [np.array([-1, 2]), np.array([1, 9]), np.array([1.5, 2.0]), np.array([1])])
+def test_lengths_that_no_row_can_have_are_refused(lengths: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="seq_lengths"):
+        Encoder.from_seed(0, 3, 5)(np.zeros((2, 4, 3), np.float32), lengths)

@@ -1,0 +1,409 @@
+"""Whatever the cells, layers, directions and readout: the engine gives what the encoder gives for a row alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+
+from scanrnn_dist.api import encode, featurize, verify
+from scanrnn_dist.encoder.architecture import with_recurrent_bias
+from scanrnn_dist.encoder.encoder import Encoder
+from scanrnn_dist.engine import BidirectionalEngine, BidirectionalRun, Engine, Run, WindowShape
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.spec import scan_rnn_forward
+
+TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
+FLOAT64_TOLERANCE = 1e-14  # of features below 1: 45 roundings
+D, H = 3, 5
+SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
+
+
+class Counting(nnx.GRUCell):
+    """A cell whose inputs grow with a counter of its own, which it changes in every step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.steps = nnx.Variable(jnp.ones(()))
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        new = super().__call__(carry, inputs * self.steps[...])
+        self.steps[...] = self.steps[...] + 0.5
+        return new
+
+
+class TreeCell(nnx.RNNCellBase):
+    """A user's cell with a carry of several arrays, one of them of whole numbers, and outputs of another size."""
+
+    def __init__(self, in_features: int, rngs: nnx.Rngs) -> None:
+        self.in_features = in_features
+        self.inner = nnx.GRUCell(in_features, 4, rngs=rngs)
+        self.out = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        inner, y = self.inner(carry["inner"], inputs)
+        return {"inner": inner, "count": carry["count"] + 1}, self.out(y)
+
+    def initialize_carry(self, input_shape: Any, rngs: Any = None, carry_init: Any = None) -> Any:
+        return {"inner": self.inner.initialize_carry(input_shape, rngs), "count": jnp.zeros((), jnp.int32)}
+
+    @property
+    def num_feature_axes(self) -> int:
+        return 1
+
+
+def stacked(kinds: str) -> list[nnx.RNNCellBase]:
+    """One cell per letter: g, l, o, s; each takes the outputs of the one before."""
+    cells = {"g": nnx.GRUCell, "l": nnx.LSTMCell, "o": nnx.OptimizedLSTMCell, "s": nnx.SimpleCell}
+    sizes = [D, 5, 4, 6]
+    return [cells[k](sizes[i], sizes[i + 1], rngs=nnx.Rngs(i)) for i, k in enumerate(kinds)]
+
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "gru": lambda: Encoder(stacked("g")),
+    "lstm": lambda: Encoder(stacked("l"), readout="last+max"),
+    "optimized lstm": lambda: Encoder(stacked("o"), readout="mean"),
+    "simple": lambda: Encoder(stacked("s"), readout="max+mean+last"),
+    "recurrent biases": lambda: Encoder(with_recurrent_bias(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), nnx.Rngs(1))),
+    "stack": lambda: Encoder(stacked("gos"), readout="last+mean"),
+    "filled carry": lambda: Encoder(stacked("lg"), initial_carry=0.25),
+    "steps": lambda: Encoder(stacked("gl"), readout="steps"),
+    "own variables": lambda: Encoder(Counting(D, H, rngs=nnx.Rngs(0)), scan="nnx", readout="last+mean"),
+    "tree": lambda: Encoder(TreeCell(D, nnx.Rngs(0)), readout="last+mean"),
+    "bidirectional": lambda: Encoder.from_seed(0, D, H, bidirectional=True, num_layers=2, readout="last+mean"),
+    "bidirectional lstm": lambda: Encoder.from_seed(0, D, H, cell="lstm", bidirectional=True, readout="last+max"),
+    "bidirectional steps": lambda: Encoder.from_seed(0, D, H, cell="rnn", bidirectional=True, readout="steps"),
+    "bfloat16": lambda: Encoder.from_seed(0, D, H, dtype="bfloat16"),
+}
+
+
+def mesh_of(devices: int) -> Mesh:
+    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(AxisType.Auto,))
+
+
+def random_rows(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    lengths = [0, 1, 8, 24, 90, 0, *rng.integers(0, 40, 30)]
+    return [rng.normal(size=(int(length), D)).astype(np.float32) for length in lengths]
+
+
+ROWS = random_rows()
+
+
+def encoded(encoder: Encoder, rows: list[np.ndarray], devices: int = 2, **options: Any) -> list[np.ndarray]:
+    """The features of each row."""
+    features = encode(encoder, rows, mesh=mesh_of(devices), window_shape=SHAPE, **options)
+    return [features.row(i) for i in range(len(rows))] if isinstance(features, Ragged) else list(features)
+
+
+def scanned(encoder: Encoder, rows: list[np.ndarray], carries: Any = None) -> list[np.ndarray]:
+    """What the encoder gives for each row, as one padded batch, so that one program serves all lengths."""
+    lengths = np.array([len(row) for row in rows])
+    padded = np.zeros((len(rows), lengths.max(), D), np.float32)
+    for row, x in enumerate(rows):
+        padded[row, : len(x)] = x
+    features = np.asarray(encoder(padded, lengths, carries))
+    return [row[:length] for row, length in zip(features, lengths, strict=True)] if encoder.gives_steps else [*features]
+
+
+def assert_same_bits(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype == np.float32
+        np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_engine_gives_what_the_encoder_gives_for_a_row_alone(name: str) -> None:
+    encoder = ENCODERS[name]()
+    tolerance = 0.02 if name == "bfloat16" else TOLERANCE  # a few roundings of 8 bits
+    for features, alone in zip(encoded(encoder, ROWS), scanned(encoder, ROWS), strict=True):
+        assert alone.shape == features.shape and features.shape[-1] == encoder.out_features
+        np.testing.assert_allclose(features, alone, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_bits_of_a_row_depend_on_that_row_alone(name: str) -> None:
+    encoder = ENCODERS[name]()
+    plain = encoded(encoder, ROWS)
+    order = np.random.default_rng(5).permutation(len(ROWS))
+    assert_same_bits(encoded(encoder, [ROWS[i] for i in order], devices=3), [plain[i] for i in order])
+    spoiled = [np.full_like(row, np.nan) if i % 3 == 0 else row for i, row in enumerate(ROWS)]
+    beside_nan = encoded(encoder, spoiled, nonfinite="propagate")
+    kept = [i for i in range(len(ROWS)) if i % 3]
+    assert_same_bits([beside_nan[i] for i in kept], [plain[i] for i in kept])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_padded_batch_gives_what_its_rows_give_alone(name: str) -> None:
+    encoder = ENCODERS[name]()
+    lengths = np.array([0, 1, 7, 12], np.int32)
+    padded = np.random.default_rng(0).normal(size=(4, 12, D)).astype(np.float32)
+    spoiled = padded.copy()
+    for row, length in enumerate(lengths):
+        spoiled[row, length:] = np.nan
+    tolerance = 0.02 if name == "bfloat16" else TOLERANCE
+    features = np.asarray(encoder(spoiled, lengths))
+    for row, length in enumerate(lengths):
+        alone, ours = np.asarray(encoder(padded[row, :length])), features[row]
+        if encoder.gives_steps:
+            assert not ours[length:].any()
+            ours = ours[:length]
+        np.testing.assert_allclose(ours, alone, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in ("own variables", "tree")])
+def test_its_file_gives_the_same_encoder(name: str, tmp_path: Path) -> None:
+    encoder = ENCODERS[name]()
+    encoder.save(tmp_path / "encoder.safetensors")
+    loaded = Encoder.load(tmp_path / "encoder.safetensors")
+    assert loaded.fingerprint == encoder.fingerprint and loaded.architecture == encoder.architecture
+    np.testing.assert_array_equal(loaded(ROWS[3]), encoder(ROWS[3]))
+
+
+def test_all_fingerprints_differ() -> None:
+    fingerprints = [make().fingerprint for make in ENCODERS.values()]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "stack", "bidirectional", "bidirectional steps"])
+def test_every_row_may_have_its_own_initial_carry(name: str) -> None:
+    encoder = ENCODERS[name]()
+    carries = np.random.default_rng(1).normal(size=(len(ROWS), encoder.carry_features)).astype(np.float32)
+    own = encoded(encoder, ROWS, initial_carry=carries)
+    for features, alone in zip(own, scanned(encoder, ROWS, carries), strict=True):
+        np.testing.assert_allclose(features, alone, rtol=0, atol=TOLERANCE)
+    if not encoder.gives_steps:
+        assert np.abs(own[1] - encoded(encoder, ROWS)[1]).max() > 1e-3
+    with pytest.raises(DataError, match=f"expected one for each of {len(ROWS)} rows, {encoder.carry_features} numbers"):
+        encoded(encoder, ROWS, initial_carry=carries[:, 1:])
+
+
+def test_the_pooled_outputs_are_those_of_the_steps() -> None:
+    x = np.random.default_rng(0).normal(size=(10_000, D)).astype(np.float32)
+    steps = np.asarray(Encoder(stacked("gl"), readout="steps")(x), np.float64)
+    pooled = np.split(np.asarray(Encoder(stacked("gl"), readout="last+mean+max")(x)), 3)
+    for ours, wanted in zip(pooled, (steps[-1], steps.mean(axis=0), steps.max(axis=0)), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_the_backward_cell_reads_from_the_row_s_own_end() -> None:
+    encoder = Encoder.from_seed(0, D, H, bidirectional=True)
+    backward = Encoder(encoder.cells[1])
+    for features, alone in zip(encoded(encoder, ROWS), scanned(backward, [row[::-1] for row in ROWS]), strict=True):
+        np.testing.assert_allclose(features[H:], alone, rtol=0, atol=TOLERANCE)
+
+
+def test_the_first_layer_of_a_seed_is_the_specification() -> None:
+    x = ROWS[4]
+    stack = Encoder.from_seed(7, D, H, num_layers=2)
+    np.testing.assert_array_equal(Encoder(stack.layers[0])(x), scan_rnn_forward(7, x, H, len(x)))
+
+
+@pytest.mark.parametrize("readout", ["last", "last+mean+max", "steps"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_nnx_scan_equals_lax_scan_for_cells_that_change_nothing(readout: str, bidirectional: bool) -> None:
+    made = [
+        Encoder.from_seed(0, D, H, cell="lstm", num_layers=2, readout=readout, bidirectional=bidirectional, scan=scan)
+        for scan in ("lax", "nnx")
+    ]
+    np.testing.assert_allclose(made[0](ROWS[4]), made[1](ROWS[4]), rtol=0, atol=1e-7)  # compiled apart: last bits
+
+
+def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None:
+    encoder = ENCODERS["own variables"]()
+    grown = ROWS[4] * (1 + 0.5 * np.arange(len(ROWS[4]), dtype=np.float32))[:, None]
+    plain = Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), readout="last+mean")
+    np.testing.assert_allclose(encoder(ROWS[4]), plain(grown), rtol=0, atol=TOLERANCE)
+    assert float(encoder.cell.steps[...]) == 1.0
+
+
+def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"change variables of their own in a step: 0\.steps.*scan='nnx'"):
+        Encoder(Counting(D, H, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        (lambda: [], {}, "expected a cell, a list of cells"),
+        (lambda: [*stacked("g"), tuple(stacked("gg"))], {}, "expected a cell, a list of cells"),
+        (lambda: [nnx.GRUCell(3, 5, rngs=nnx.Rngs(0)), nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))], {}, "do not fit together"),
+        (lambda: nnx.Linear(3, 5, rngs=nnx.Rngs(0)), {}, "is Linear; expected a flax"),
+        (lambda: stacked("g"), {"readout": "first"}, "readout is 'first'; expected one or several of last, mean, max"),
+        (lambda: stacked("g"), {"readout": "steps+last"}, "'steps' alone"),
+        (lambda: stacked("g"), {"scan": "loop"}, "scan is 'loop'"),
+        (lambda: stacked("g"), {"precision": "most"}, "precision is 'most'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(layers: Callable[[], Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Encoder(layers(), **options)
+
+
+@pytest.mark.parametrize("name", ["stack", "steps", "bidirectional", "bidirectional steps", "tree", "lstm"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_job_writes_and_verifies_them_all(name: str, own: bool, tmp_path: Path) -> None:
+    if own and name == "tree":
+        pytest.skip("its carry holds a whole number")
+    encoder = ENCODERS[name]()
+    carries = np.random.default_rng(1).normal(size=(len(ROWS), encoder.carry_features)).astype(np.float32)
+    columns = {"id": pa.array(range(len(ROWS))), "sequence": pa.array([row.tolist() for row in ROWS])}
+    schema = pa.schema([("id", pa.int64()), ("sequence", pa.list_(pa.list_(pa.float32())))])
+    table = pa.table(columns, schema).append_column("h0", pa.array(list(carries), pa.list_(pa.float32())))
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=7)
+    options: dict[str, Any] = {"initial_carry": "h0"} if own else {}
+    featurize(
+        encoder, tmp_path / "in.parquet", tmp_path / "out", column="sequence", mesh=mesh_of(2), window_shape=SHAPE,
+        rows_per_part=10, **options,
+    )  # fmt: skip
+    column = pq.read_table(tmp_path / "out")["features"]
+    wanted = encoded(encoder, ROWS, initial_carry=carries if own else None)
+    for ours, features in zip(column.to_pylist(), wanted, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours, np.float32).reshape(features.shape), features)
+    assert verify(tmp_path / "out", encoder=encoder).sampled == 30
+
+
+def test_a_carry_column_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    table = pa.table({"sequence": pa.array([[[1.0, 2.0, 3.0]]] * 2), "h0": pa.array([[0.0] * 5, [0.0] * 4])})
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"row 1 .*'h0' holds 4 numbers; expected 5"):
+        featurize(
+            ENCODERS["gru"](), tmp_path / "in.parquet", tmp_path / "a", column="sequence", initial_carry="h0",
+            lossy_cast=True,
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="column 'h1' is not kept"):
+        featurize(ENCODERS["gru"](), tmp_path / "in.parquet", tmp_path / "b", column="sequence", initial_carry="h1")
+
+
+def test_the_table_covers_every_readout_and_kind_of_cell() -> None:
+    made = [make() for make in ENCODERS.values()]
+    kinds = {type(cell) for encoder in made for cell in encoder.cells}
+    assert kinds >= {nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell}
+    assert set(itertools.chain(*(e.readout_names for e in made))) == {"last", "mean", "max", "steps"}
+
+
+def test_a_later_layer_does_not_fall_behind() -> None:
+    """What one layer gives waits for the next one within its look-ahead."""
+    encoder = Encoder.from_seed(0, 2, 8, num_layers=3, bidirectional=True)
+    engine = BidirectionalEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
+    slower = WindowShape(4, 4, 2)  # a third of the steps in a window
+    engine.layers[1] = tuple(Engine(part, mesh_of(1), slower) for part in encoder.directions()[1])
+    run = BidirectionalRun(engine)
+    rows = [np.zeros((40, 2), np.float32)] * 20
+    worst = finished = 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)  # so two windows are
+        for _ in range(60):
+            while run.wants_rows:
+                run.submit(Ragged.from_sequences(rows))
+            finished += sum(len(one.rows) for one in run.advance(more=True))
+            worst = max(worst, *(later.steps_waiting for layer in run._runs[1:] for later in layer))
+    finished += sum(len(one.rows) for one in run.results())
+    run.close()
+    assert finished == run.statistics.rows >= 40
+    assert worst <= 8 * 4 * 24  # two windows of 4 lanes, and what windows of the layer before hand on at once
+
+
+def test_initial_carries_are_let_go_once_their_rows_have_begun() -> None:
+    encoder = ENCODERS["gru"]()
+    run = Run(Engine(encoder, mesh_of(1), SHAPE, own_carries=True))
+    for _ in range(5):
+        run.submit(Ragged.from_sequences(ROWS), carries=np.zeros((len(ROWS), H), np.float32))
+        run.results()
+    run.close()
+    assert not run._own_carries
+
+
+def test_steps_beyond_max_steps_take_no_room() -> None:
+    encoder = ENCODERS["steps"]()
+    long = np.broadcast_to(np.float32(0.5), (2 * 10**9, D))
+    outputs = encode(
+        encoder, Ragged(long, np.array([0, 10**9, 2 * 10**9])), mesh=mesh_of(1), window_shape=SHAPE, max_steps=4,
+        nonfinite="propagate",
+    )  # fmt: skip
+    np.testing.assert_allclose(outputs.row(1), encoder(long[:4]), rtol=0, atol=TOLERANCE)
+    everything = encode(encoder, ROWS, mesh=mesh_of(1), window_shape=SHAPE, max_steps=float("inf"))
+    assert everything.lengths.tolist() == [len(row) for row in ROWS]
+
+
+def test_a_cell_with_dropout_has_a_fingerprint_and_features(tmp_path: Path) -> None:
+    class Dropping(nnx.GRUCell):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            super().__init__(D, H, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, carry: Any, inputs: Any) -> Any:
+            return super().__call__(carry, self.drop(inputs))
+
+    encoder = Encoder(Dropping(nnx.Rngs(0)), scan="nnx")
+    assert len(encoder.fingerprint) == 64
+    for features, alone in zip(encoded(encoder, ROWS), scanned(encoder, ROWS), strict=True):
+        np.testing.assert_allclose(features, alone, rtol=0, atol=TOLERANCE)
+
+
+def test_float64_is_not_rounded_in_silence() -> None:
+    with jax.enable_x64(True):
+        made = [
+            Encoder([nnx.GRUCell(D, H, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))], readout="steps"),
+            Encoder([tuple(nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(i)) for i in range(2))]),
+        ]
+        for encoder in made:
+            with pytest.raises(ConfigError, match="float64"):
+                encode(encoder, ROWS)
+
+
+def test_a_file_may_hold_any_dtype_of_parameters(tmp_path: Path) -> None:
+    cell = nnx.GRUCell(
+        D, H, param_dtype=jnp.bfloat16, recurrent_kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0)
+    )
+    Encoder(cell).save(tmp_path / "e.safetensors")
+    assert Encoder.load(tmp_path / "e.safetensors").fingerprint == Encoder(cell).fingerprint
+
+
+def test_float64_is_computed_in_float64() -> None:
+    with jax.enable_x64(True):
+        encoder = Encoder.from_seed(0, D, H, dtype="float64")
+        features = encode(encoder, ROWS, mesh=mesh_of(2), window_shape=SHAPE)
+        assert features.dtype == np.float64
+        weights = oracle.weights_of(encoder.cell)
+    wanted = np.stack([oracle.gru(weights, row) for row in ROWS])
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=FLOAT64_TOLERANCE)
+
+
+def test_a_job_writes_float64_where_the_encoder_computes_in_it(tmp_path: Path) -> None:
+    rows = [row.tolist() for row in ROWS]
+    pq.write_table(pa.table({"sequence": pa.array(rows, pa.list_(pa.list_(pa.float32())))}), tmp_path / "in.parquet")
+    with jax.enable_x64(True):
+        encoder = Encoder.from_seed(0, D, H, dtype="float64")
+        featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", mesh=mesh_of(2), window_shape=SHAPE)
+        result = verify(tmp_path / "out", sample=100)
+        encoder.save(tmp_path / "encoder.safetensors")
+        weights = oracle.weights_of(encoder.cell)
+    column = pq.read_table(tmp_path / "out")["features"].combine_chunks()
+    assert column.type == pa.list_(pa.float64(), H)
+    features = column.flatten().to_numpy().reshape(-1, H)
+    wanted = np.stack([oracle.gru(weights, row) for row in ROWS])
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=FLOAT64_TOLERANCE)
+    assert result.sampled == len(ROWS) and result.greatest_distance < FLOAT64_TOLERANCE
+    for load in (Encoder.load, lambda path: verify(path.parent / "out")):
+        with pytest.raises(ConfigError, match=r"set JAX_ENABLE_X64=1"):
+            load(tmp_path / "encoder.safetensors")
+
+
+def test_weights_of_float64_are_not_rounded_where_the_encoder_is_made() -> None:
+    with jax.enable_x64(True):
+        cell = nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    with pytest.raises(ConfigError, match="param_dtype is float64, which JAX would round"):
+        Encoder(cell)

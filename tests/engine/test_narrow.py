@@ -1,0 +1,112 @@
+"""The last rows move to a narrower program, with the same bits, or stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import drain as narrow
+from scanrnn_dist.engine.drain import DRAIN_LANES, PROBE_BLOCKS, drain_engine, drain_shape, gives_same_bits
+from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.mesh import default_mesh
+from scanrnn_dist.engine.run import Run
+from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.spec import scan_rnn_forward
+
+D, H = 3, 8
+SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=16)
+LENGTHS = [4000, 3001, 7, *[20] * 600, 2500]
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "WORTH_FLOP", 0)
+    monkeypatch.setattr(narrow, "LEAST_FLOP", 0)
+    narrow._ledger.cache_clear()
+
+
+def rows() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(length, D)).astype(np.float32) for length in LENGTHS]
+
+
+def featurized() -> tuple[Any, np.ndarray]:
+    """The run and the features of all rows, of an engine of its own."""
+    run = Run(Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    run.submit(Ragged.from_sequences(rows()))
+    features = np.full((len(LENGTHS), H), np.nan, np.float32)
+    for finished in run.results():
+        features[finished.rows] = finished.features
+    run.close()
+    return run, features
+
+
+def test_the_bits_are_those_of_the_wide_program_and_fewer_positions_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, features = featurized()
+    assert run.engine.shape == drain_shape(SHAPE)
+    with monkeypatch.context() as patched:
+        patched.setattr("scanrnn_dist.engine.run.drain_engine", lambda engine, steps: None)
+        wide_run, wide = featurized()
+    assert wide_run.engine.shape == SHAPE
+    np.testing.assert_array_equal(features.view(np.uint32), wide.view(np.uint32))
+    assert run.statistics.positions < wide_run.statistics.positions / 2
+    for row, x in ((0, rows()[0]), (1, rows()[1])):
+        np.testing.assert_allclose(features[row], scan_rnn_forward(0, x, H, len(x)), rtol=0, atol=1e-6)
+
+
+def test_it_stays_wide_where_the_bits_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(narrow, "gives_same_bits", lambda wide, narrow: bool(asked.append(1)))
+    run, _ = featurized()
+    again, _ = featurized()
+    assert run.engine.shape == again.engine.shape == SHAPE and len(asked) == 1
+
+
+def test_it_is_compiled_once_enough_was_wasted_over_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE)
+    a_thousand_steps = 1000 * SHAPE.lanes * wide.encoder.flops_per_step
+    monkeypatch.setattr(narrow, "WORTH_FLOP", 2.5 * a_thousand_steps)
+    monkeypatch.setattr(narrow, "LEAST_FLOP", 0.5 * a_thousand_steps)
+    assert drain_engine(wide, 400) is None  # too little to count
+    assert [drain_engine(wide, 1000) is None for _ in range(4)] == [True, True, False, False]
+
+
+def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
+    wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
+    engines = [
+        Engine(Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))), default_mesh(), shape)
+        for shape in (wide, drain_shape(wide))
+    ]
+    assert gives_same_bits(*engines)
+    weights = engines[1].encoder.cell.dense_h.kernel
+    weights[...] = weights[...].at[0, 0].set(np.nextafter(weights[0, 0], np.float32(9)))
+    nudged = Engine(engines[1].encoder, default_mesh(), drain_shape(wide))
+    assert not gives_same_bits(engines[0], nudged)
+
+
+def test_few_lanes_are_narrow_already() -> None:
+    wide = Engine(Encoder.from_seed(0, D, H), default_mesh(), WindowShape(2 * DRAIN_LANES - 1, 4, 16))
+    assert drain_engine(wide, 10**9) is None
+
+
+def test_rows_that_come_later_are_run_wide_again() -> None:
+    run = Run(Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    first, later = rows()[:3], rows()[3:]
+    run.submit(Ragged.from_sequences(first))
+    finished = run.advance() + run.advance()
+    assert run.engine.shape == drain_shape(SHAPE)
+    run.submit(Ragged.from_sequences(later))
+    finished += run.advance()
+    assert run.engine.shape == SHAPE
+    finished += run.results()
+    run.close()
+    features = np.full((len(LENGTHS), H), np.nan, np.float32)
+    for numbers, values in finished:
+        features[numbers] = values
+    np.testing.assert_array_equal(features.view(np.uint32), featurized()[1].view(np.uint32))

@@ -1,0 +1,405 @@
+"""A source that changed: exactly what changed is done again, and the output is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sources
+from s3_server import S3Server
+from sources import encoder_of, entries, featurize, leftovers, random_rows, write_source
+
+from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.api import verify
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job.attempt import Sharing
+from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.status import read_status
+from scanrnn_dist.records import JOB, PUBLISHING, RESTART
+from scanrnn_dist.storage import LocalStore
+from scanrnn_dist.storage import protocol as store
+
+UNITS = 7
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.compile_once(monkeypatch)
+    # One chunk at a time, so that a job that is stopped has committed some units and not others.
+    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
+
+
+class Died(BaseException):
+    """In place of the end of the process."""
+
+
+def file_of(folder: Path, name: str, rows: int, seed: int) -> Path:
+    return write_source(
+        folder / f"{name}.parquet", random_rows(np.full(rows, 40), seed), id=pa.array([name] * rows, pa.string())
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three files: b with units 0 and 1, d with units 2 to 4, f with units 5 and 6."""
+    for name, rows in (("b", 10), ("d", 15), ("f", 10)):
+        file_of(tmp_path / "in", name, rows, ord(name))
+    return tmp_path / "in"
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], int, int]] = {
+    "changed": (lambda source: file_of(source, "d", 10, 99), 4, 2),
+    "a row less": (lambda source: file_of(source, "d", 14, ord("d")), 4, 3),
+    "new, sorts first": (lambda source: file_of(source, "a", 5, 1), 7, 1),
+    "new, sorts last": (lambda source: file_of(source, "g", 5, 1), 7, 1),
+    "gone": (lambda source: (source / "b.parquet").unlink(), 5, 0),
+    "all": (
+        lambda source: (file_of(source, "a", 5, 1), file_of(source, "d", 10, 99), (source / "b.parquet").unlink()),
+        2,
+        3,
+    ),
+}
+"""What is changed, how many units of a finished job stay, and how many are done."""
+
+
+def parts_of(destination: Path) -> dict[str, bytes | None]:
+    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
+
+
+def in_restart(out: Path) -> list[Path]:
+    """The files that stand in the place of a new output; it may stay as an empty folder."""
+    return [path for path in (out / RESTART).rglob("*") if path.is_file()]
+
+
+def run(source: Any, out: Path, **options: Any) -> Any:
+    return featurize(source, out, **{"rows_per_part": 5, **options})
+
+
+def stopped(source: Any, out: Path, rows: int = 15) -> int:
+    """A job that was stopped after some units were committed; how many."""
+    with pytest.raises(StoppedError):
+        run(source, out, on_rows=sources.stop_once_committed(out, rows))
+    assert 0 < len(parts_of(out)) < UNITS
+    return len(parts_of(out))
+
+
+def assert_undisturbed(source: Any, out: Path) -> None:
+    """The output is that of a new job over the source as it is now, byte for byte, and nothing stands beside it."""
+    expected = out.parent / f"{out.name} expected"
+    if not expected.exists():
+        run(source, expected)
+    assert parts_of(out) == parts_of(expected)
+    assert (out / "_SUCCESS").exists() and not leftovers(out) and not in_restart(out)
+    assert verify(out, sample=4).is_complete
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_of_a_finished_job_exactly_what_changed_is_done_and_the_rest_stays(
+    tmp_path: Path, source: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    before = {path.stat().st_ino: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    make_change, stay, done = CHANGES[change]
+    make_change(source)
+    report = run(source, out, accept_changes=True)
+    assert (report.parts, report.rows_before // 5) == (done, stay)
+    after = {path.stat().st_ino: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert len(before.items() & after.items()) == stay
+    assert_undisturbed(source, out)
+    # The flag may stay in the command; without it the job is finished too.
+    assert run(source, out, accept_changes=True).parts == run(source, out).parts == 0
+
+
+@pytest.mark.parametrize("change", ["changed", "all"])
+def test_of_an_unfinished_job_what_changed_and_what_is_not_done_is_done(
+    tmp_path: Path, source: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    CHANGES[change][0](source)
+    before = entries(out)
+    with pytest.raises(DataError, match="The source changed"):
+        run(source, out)
+    assert entries(out) == before
+    run(source, out, accept_changes=True)
+    assert_undisturbed(source, out)
+
+
+def test_the_refusal_says_what_changed_how_much_that_is_and_what_to_do(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["all"][0](source)
+    with pytest.raises(DataError) as caught:
+        run(source, out)
+    said = str(caught.value)
+    assert "b.parquet is gone; " in said and "d.parquet was " in said and "a.parquet is new" in said
+    assert "That concerns 5 of its 7 units, and 1 new file." in said
+    assert "with --accept-changes: it does exactly these again and keeps all others" in said
+    assert "ring it back" not in said and "\n" not in said
+
+
+def test_what_was_accepted_is_recorded_and_told(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["new, sorts last"][0](source)
+    run(source, out, accept_changes=True)
+    CHANGES["gone"][0](source)
+    run(source, out, accept_changes=True)
+    accepted = read_status(out).to_json()["accepted"]
+    assert accepted == (f"{source}/g.parquet is new", f"{source}/b.parquet is gone")
+    assert f"a change was accepted: {source}/g.parquet is new" in str(read_status(out))
+    assert read_status(out).attempts == 3 and read_status(out).environments == 1
+    assert_undisturbed(source, out)
+
+
+def test_where_nothing_is_done_a_changed_source_needs_no_flag(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+
+    def stop(_: int) -> None:
+        raise StoppedError("SIGTERM")
+
+    with pytest.raises(StoppedError):
+        run(source, out, on_rows=stop)
+    CHANGES["all"][0](source)
+    assert run(source, out).rows_before == 0
+    assert_undisturbed(source, out)
+
+
+def test_a_file_that_was_only_touched_may_be_done_again_too(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    os.utime(source / "d.parquet", ns=(0, 0))
+    assert run(source, out, accept_changes=True).parts == 3
+    assert_undisturbed(source, out)
+
+
+def test_a_change_that_is_taken_back_is_a_change_too(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    (source / "b.parquet").rename(tmp_path / "away")
+    run(source, out, accept_changes=True)
+    (tmp_path / "away").rename(source / "b.parquet")
+    assert run(source, out, accept_changes=True).parts == 2
+    assert_undisturbed(source, out)
+
+
+def test_other_options_are_refused_and_other_columns_are_an_error(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["changed"][0](source)
+    before = entries(out)
+    for options, says in (
+        ({"encoder": encoder_of(seed=9)}, "the encoder's weights are others"),
+        ({"max_steps": 3}, "max_steps was None and is 3"),
+        ({"rows_per_part": 10}, "rows_per_part was 5 and is 10"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            run(source, out, accept_changes=True, **options)
+    with pytest.raises(ConfigError, match=r"A restart begins anew, and --accept-changes keeps"):
+        run(source, out, accept_changes=True, restart=True)
+    for path in source.iterdir():
+        pq.write_table(pq.read_table(path).append_column("x", pa.array([1] * pq.read_metadata(path).num_rows)), path)
+    with pytest.raises(DataError, match=r"The columns of the source changed: 'x' was not there and is int64"):
+        run(source, out, accept_changes=True)
+    assert entries(out) == before
+
+
+def test_a_list_of_files_as_a_shell_makes_it_may_be_another_list(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(sorted(source.iterdir()), out)
+    CHANGES["all"][0](source)
+    now = sorted(source.iterdir())
+    with pytest.raises(ConfigError, match=r"source was .*--accept-changes does what is new or changed in the list"):
+        run(now, out)
+    assert run(now, out, accept_changes=True).parts == 3
+    assert_undisturbed(now, out)
+    assert run(now[::-1], out, accept_changes=True).parts == 0  # another order
+    assert pq.read_table(out)["id"].to_pylist() == ["f"] * 10 + ["d"] * 10 + ["a"] * 5
+
+
+def test_a_source_without_rows_may_get_some_and_lose_them(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    file_of(source, "a", 0, 1)
+    run(source, out)
+    file_of(source, "b", 5, 2)
+    assert run(source, out, accept_changes=True).rows == 5
+    assert_undisturbed(source, out)
+    (source / "b.parquet").unlink()
+    run(source, out, accept_changes=True)
+    assert pq.read_table(out).num_rows == 0 and verify(out).is_complete
+
+
+def test_parts_that_are_damaged_are_not_taken_over(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    (out / "part-00005.parquet").write_bytes(b"cut")
+    (out / "part-00006.parquet").unlink()
+    CHANGES["new, sorts first"][0](source)
+    assert run(source, out, accept_changes=True).parts == 3
+    assert_undisturbed(source, out)
+
+
+# Cut short ------------------------------------------------------------------------------------------------------------
+
+
+def dies_at(step: int, seen: list[str]) -> Callable[[str, str], None]:
+    """A `store.step` that ends the process at a step of those of the thread that calls."""
+    thread = threading.current_thread()
+
+    def stepped(kind: str, name: str) -> None:
+        if threading.current_thread() is thread and not any("part-" in it and "open" in it for it in seen):
+            seen.append(f"{kind} {name}")
+            if len(seen) == step:
+                raise Died
+
+    return stepped
+
+
+def forget_locks(out: Path) -> None:
+    """The lease of one who died, which this process would keep alive."""
+    for lease in (out / "__scanrnn/workers").glob("*.json"):
+        lease.unlink()
+
+
+def copied(folder: LocalStore, old: str, new: str) -> None:
+    folder.make_folder(folder.path(new))
+    store.step("link", new)
+    shutil.copy(folder.path(old), folder.path(new))
+
+
+def steps_of_amending(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done until the amended job is begun to be worked on."""
+    seen: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "step", dies_at(0, seen))
+        run(source, out, accept_changes=True)
+    return seen
+
+
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
+def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, is_copied: bool, every: int
+) -> None:
+    if is_copied:
+        monkeypatch.setattr(LocalStore, "link", copied)
+        monkeypatch.setattr(LocalStore, "move", lambda self, old, new: (copied(self, old, new), self.delete(old)))
+    first = tmp_path / "first"
+    run(source, first) if is_finished else stopped(source, first)
+    CHANGES["all"][0](source)
+    expected = tmp_path / "expected"
+    run(source, expected)
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        for path, content in entries(first).items():
+            if content is not None:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
+        forget_locks(folder)
+        return folder
+
+    steps = steps_of_amending(source, copy("counted"), monkeypatch)
+    ended = next(number for number, step in enumerate(steps, 1) if step == f"delete {RESTART}")
+    assert ended > 30
+    for died_at in range(2 + 3 * is_finished if every > 1 else 1, ended + 1, every):
+        out, seen = copy(f"{died_at}"), list[str]()
+        old = parts_of(out)
+        with monkeypatch.context() as patched, pytest.raises(Died):
+            patched.setattr(store, "step", dies_at(died_at, seen))
+            run(source, out, accept_changes=True)
+        forget_locks(out)
+        if not (out / RESTART / PUBLISHING).exists() and json.loads((out / JOB).read_text()).get("accepted") is None:
+            assert parts_of(out) == old and (out / "_SUCCESS").exists() == is_finished  # as if nothing had been tried
+        if died_at % 2:  # by another command than the same
+            clean(out)
+        run(source, out, accept_changes=True)
+        assert parts_of(out) == parts_of(expected), seen[-1]
+        assert (out / "_SUCCESS").exists() and not in_restart(out)
+        verify(out, sample=0)
+
+
+def test_an_amendment_that_never_took_its_place_is_cleaned(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["new, sorts first"][0](source)
+
+    def dies(kind: str, name: str) -> None:
+        if kind == "link" and name.endswith(store.staged("part-00003.parquet")):
+            raise Died
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(store, "step", dies)
+        run(source, out, accept_changes=True)
+    (source / "a.parquet").unlink()
+    assert run(source, out).parts == 0
+    forget_locks(out)
+    assert any(name.startswith(f"{RESTART}/part-") for name in clean(out).names)
+    assert_undisturbed(source, out)
+
+
+def test_nobody_amends_what_is_worked_on_and_shards_share_what_is_amended(tmp_path: Path, source: Path) -> None:
+    out, refused = tmp_path / "out", []
+    expiring = {"expiry_seconds": 5.0}
+    run(source, out, sharing=Sharing((1, 2)))
+    CHANGES["all"][0](source)
+
+    def on_rows(_: int) -> None:
+        if not refused:  # a second shard begins meanwhile, with the same flag: nothing is left to accept
+            refused.append(run(source, out, accept_changes=True, sharing=Sharing((2, 2), **expiring)))
+            file_of(source, "h", 5, 7)
+            with pytest.raises(StoppedError, match="is being worked on"):
+                run(source, out, accept_changes=True, sharing=Sharing((2, 2), **expiring))
+            (source / "h.parquet").unlink()
+
+    run(source, out, accept_changes=True, sharing=Sharing((1, 2), **expiring), on_rows=on_rows)
+    assert refused
+    run(source, out, accept_changes=True)
+    assert_undisturbed(source, out)
+
+
+def test_a_job_that_was_asleep_while_its_source_was_amended_writes_nothing(tmp_path: Path, source: Path) -> None:
+    out, begun = tmp_path / "out", []
+    stopped(source, out)
+
+    def on_rows(_: int) -> None:  # as if this process had slept for a minute, in which its lease expired
+        if not begun:
+            begun.append(True)
+            forget_locks(out)
+            CHANGES["new, sorts first"][0](source)
+            run(source, out, accept_changes=True)
+
+    with pytest.raises(StoppedError, match=r"does not hold the job any more|is not this process's any more"):
+        run(source, out, on_rows=on_rows)
+    assert_undisturbed(source, out)
+
+
+def test_a_bucket_is_amended_as_a_folder_is(tmp_path: Path, source: Path, s3: S3Server) -> None:
+    uri, folder = s3.uri("bucket/out"), tmp_path / "out"
+    run(source, uri)
+    CHANGES["all"][0](source)
+    with pytest.raises(DataError, match="That concerns 5 of its 7 units, and 1 new file"):
+        run(source, uri)
+    report = run(source, uri, accept_changes=True)
+    assert (report.parts, report.rows_before) == (3, 10)
+    assert verify(uri, sample=4).is_complete
+    for key in s3.objects("bucket", "out/"):
+        if not key.endswith("/"):
+            (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / key).write_bytes(s3.get("bucket", key))
+    assert_undisturbed(source, folder)

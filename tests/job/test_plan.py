@@ -1,0 +1,166 @@
+"""Plans: read back from their records they are the same, and changes of the source are told in words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.job import plan as plan_module
+from scanrnn_dist.job.plan import Plan, plan_job
+from scanrnn_dist.source import Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import source as source_module
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("p=1/a.parquet", "p=1/b.parquet", "p=2/c.parquet"):
+        write(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def write(path: Path, rows: int = 5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"seq": pa.array([[[1.0, row]] * row for row in range(rows)]), "id": range(rows)})
+    pq.write_table(table, path, row_group_size=2)
+
+
+def ways(folder: Path) -> list[Any]:
+    """How a source may be named."""
+    return [folder, f"{folder}/**/*.parquet", folder.as_uri(), [folder / "p=2/c.parquet", folder / "p=1/a.parquet"],
+            [(folder / "p=2/c.parquet").as_uri()], folder / "p=1/a.parquet"]  # fmt: skip
+
+
+def rows_of(plan: Plan) -> list[Any]:
+    """All that a job would read."""
+    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=2, lossy_cast=True)
+    return [(chunk.unit, chunk.first_row, chunk.sequences.values.tolist(), chunk.kept.to_pylist()) for chunk in chunks]
+
+
+@pytest.mark.parametrize("way", range(6))
+def test_a_plan_is_read_back_without_a_look_at_footers(folder: Path, way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_job(ways(folder)[way], rows_per_part=3)
+    monkeypatch.setattr(source_module, "read_footers", None)
+    records = plan.to_records()
+    read = Plan.from_records(records)
+    assert (read.given, read.column, read.keep, read.rows_per_part) == (plan.given, plan.column, plan.keep, 3)
+    assert list(read.units) == list(plan.units) and list(read.source.files) == list(plan.source.files)
+    assert (read.source.rows, read.source.schema) == (plan.source.rows, plan.source.schema)
+    assert read.source.filesystem.equals(plan.source.filesystem)
+    assert read.kept_schema == plan.kept_schema and read.in_features() == 2 and read.source_changes() == []
+    assert rows_of(read) == rows_of(plan) and read.to_records() == records
+
+
+def test_units_weigh_what_their_sequences_hold(folder: Path) -> None:
+    plan = plan_job(folder / "p=1/a.parquet", rows_per_part=3)
+    assert plan.units.values.tolist() == [1 + 2 + 4 + 6, 8]  # of 0 to 4 steps of two features
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_changes_of_the_source_are_told(folder: Path, way: int) -> None:
+    plan = Plan.from_records(plan_job(ways(folder)[way]).to_records())
+    a, c, d = (folder / name for name in ("p=1/a.parquet", "p=2/c.parquet", "p=2/d.parquet"))
+    before = a.stat()
+    os.utime(a, ns=(before.st_atime_ns, 1795514400 * 10**9))
+    shutil.copy(folder / "p=1/b.parquet", d)
+    c.unlink()
+    changes = plan.source_changes()
+    is_list = way == 3  # to which nothing can be added
+    assert f"{c} is gone" in changes and (f"{d} is new" in changes) != is_list
+    (changed,) = (line for line in changes if line.startswith(f"{a} was {before.st_size} bytes of "))
+    assert changed.endswith(f" and is {before.st_size} bytes of 2026-11-24 10:00:00 UTC")
+    assert len(changes) == (2 if is_list else 3)
+
+
+def test_a_source_that_is_gone_is_one_line(folder: Path) -> None:
+    plans = [plan_job(way) for way in ways(folder)]
+    shutil.rmtree(folder)
+    told = [plan.source_changes() for plan in plans]
+    for way in (0, 1, 2, 5):
+        assert len(told[way]) == 1 and "cannot be listed again" in told[way][0]
+    assert told[3] == [f"{folder / name} is gone" for name in ("p=2/c.parquet", "p=1/a.parquet")]
+
+
+def test_the_first_changes_are_told_and_how_many_more(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    plan = plan_job(tmp_path)
+    for number in range(9):
+        shutil.copy(tmp_path / "a.parquet", tmp_path / f"b{number}.parquet")
+    assert plan.source_changes() == [*(f"{tmp_path}/b{number}.parquet is new" for number in range(5)), "and 4 more"]
+
+
+NESTED = pa.list_(pa.list_(pa.float32()))
+
+
+def write_sequences(path: Path, sequences: list[Any], row_group_size: int = 100_000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"seq": pa.array(sequences, NESTED), "id": pa.array(range(len(sequences)), pa.int64())})
+    pq.write_table(table, path, row_group_size=row_group_size)
+
+
+@pytest.mark.parametrize("last", [[[1.0, 2.0]], [[1.0]]], ids=["two features", "one"])
+def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: list[list[float]]) -> None:
+    write_sequences(tmp_path / "day1.parquet", [[], []])
+    write_sequences(tmp_path / "day2.parquet", [])
+    write_sequences(tmp_path / "day3.parquet", [[]] * 70_000 + [last])
+    plan = plan_job(tmp_path)
+    assert plan.in_features() == len(last[0])
+    assert plan.mean_steps(plan.in_features()) == pytest.approx(1 / plan.source.rows, rel=0.1)
+    assert Plan.from_records(plan.to_records()).in_features() == len(last[0])
+
+
+def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        write_sequences(tmp_path / f"{number}.parquet", [[[1.0, 2.0]] if number == 3 else []] * 2)
+    looked_at = []
+
+    def noting(source: Source, unit: Unit, column: str) -> int | None:
+        looked_at.append(unit.index)
+        return first_step_features(source, unit, column)
+
+    monkeypatch.setattr(plan_module, "first_step_features", noting)
+    assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]
+
+
+def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "a.parquet", [[], [], []], row_group_size=1)
+    write_sequences(tmp_path / "b.parquet", [[]])
+    plan = plan_job(tmp_path)
+    with pytest.raises(LayoutError, match=r"All 4 sequences of column 'seq' are empty.*--encoder"):
+        plan.in_features()
+    assert plan.mean_steps(2) == 0
+    write_sequences(tmp_path / "none/a.parquet", [])
+    with pytest.raises(ConfigError, match="no rows"):
+        plan_job(tmp_path / "none").in_features()
+
+
+def test_text_keys_are_read_back_as_text(tmp_path: Path) -> None:
+    for key in ("00501", "1234", "01234"):
+        write(tmp_path / f"zip={key}/a.parquet")
+    plan = plan_job(tmp_path)
+    read = Plan.from_records(plan.to_records())
+    assert [dict(file.partitions)["zip"] for file in read.source.files] == ["00501", "01234", "1234"]
+    assert rows_of(read) == rows_of(plan) and read.kept_schema.field("zip").type == pa.string()
+
+
+def test_a_link_that_leads_nowhere_now_is_a_change(folder: Path) -> None:
+    plan = plan_job(folder)
+    (folder / "p=1/d.parquet").symlink_to("nowhere")
+    (told,) = plan.source_changes()
+    assert "d.parquet is a link that leads nowhere" in told
+
+
+def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32())
+    for name, metadata in (("a", None), ("b", {"ARROW:extension:name": "ray.data.arrow_tensor_v2"})):
+        fields = [pa.field("seq", kind, metadata=metadata), pa.field("other", kind)]
+        pq.write_table(pa.table([pa.array([[1.0]], kind)] * 2, pa.schema(fields)), tmp_path / f"{name}.parquet")
+    with pytest.raises(LayoutError, match=r"'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
+        plan_job(tmp_path, column="seq")
+    assert plan_job(tmp_path, column="other").keep == ("seq",)

@@ -1,0 +1,224 @@
+"""A restart takes the place of the old output as a whole, wherever it is cut short, or not at all."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.job.restart import finish_publishing, replacing, restart_of
+from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, part_name
+from scanrnn_dist.storage import LocalStore, unstaged
+from scanrnn_dist.storage import protocol as steps
+
+PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
+
+
+@pytest.fixture(autouse=True)
+def _not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time of these tests; no loss of power is at stake."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+class Died(Exception):
+    """In place of the end of the process."""
+
+
+def manifest_at(folder: Path) -> JobRecords:
+    """The records under a folder, which may be that of a restart."""
+    if folder.match(RESTART):
+        return restart_of(manifest_at(folder.parents[1]))
+    return JobRecords(LocalStore(str(folder), "host.1.00000000"))
+
+
+def make_output(folder: Path, first: int, parts: int) -> None:
+    """A finished output of parts that hold the numbers from `first` on."""
+    records = manifest_at(folder)
+    records.create_job({**PLANNED, "options": {"first": first}}, {UNITS: str(first).encode()})
+    records.store.write(f"__scanrnn/commits/a{first}.jsonl", b"{}\n")
+    sizes = []
+    for unit in range(parts):
+        content = io.BytesIO()
+        pq.write_table(pa.table({"x": [first + unit]}), content)
+        records.store.write(part_name(unit, parts), content.getvalue())
+        sizes.append(len(content.getvalue()))
+    plan_files = {"unit": range(parts), "rows": [1] * parts, "size_bytes": sizes, "sha256": [""] * parts}
+    listed = io.BytesIO()
+    pq.write_table(pa.table(plan_files), listed)
+    records.write_success(listed.getvalue(), {"rows": parts, "parts": parts})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files but for leases, and what a crash leaves aside."""
+    store = manifest_at(folder).store
+    passed = ("__scanrnn/workers/0-of-0", "__scanrnn/aside/")
+    return {name: store.read(name) for name in store.below() if not name.startswith(passed)}
+
+
+@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
+@pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
+def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int, is_copied: bool
+) -> None:
+    count = [0]
+
+    def counted(kind: str, name: str) -> None:
+        count[0] -= 1
+        if count[0] == 0:
+            raise Died
+
+    def copy_then_delete(self: LocalStore, old: str, new: str) -> None:
+        self.make_folder(self.path(new))
+        steps.step("rename", new)
+        shutil.copy(self.path(old), self.path(new))
+        self.delete(old)
+
+    monkeypatch.setattr(steps, "step", counted)
+    if is_copied:
+        monkeypatch.setattr(LocalStore, "move", copy_then_delete)
+    for died_at in range(1, 1000):
+        folder = tmp_path / str(died_at)
+        make_output(folder, 0, old)
+        make_output(folder / RESTART, 10, new)
+        expected = files_of(folder / RESTART)
+        count[0] = died_at
+        try:
+            assert finish_publishing(manifest_at(folder))
+            is_through = count[0] > 0
+        except Died:
+            is_through = False
+        count[0] = 0
+        for lease in (folder / "__scanrnn/workers").glob("0-of-0.*"):
+            lease.unlink()  # else it would be waited for: this process lives
+        finish_publishing(manifest_at(folder))
+        assert files_of(folder) == expected
+        assert not manifest_at(folder).store.below(RESTART)
+        if is_through:
+            break
+    assert 20 < died_at < 900
+    assert not finish_publishing(manifest_at(folder))
+
+
+def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 2)
+    (tmp_path / RESTART / "_SUCCESS").unlink()
+    before = files_of(tmp_path)
+    assert not finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_restart_of_another_version_is_left_to_it(tmp_path: Path, is_moved: bool) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 3)
+    job = tmp_path / RESTART / JOB
+    text = job.read_text().replace(JOB_FORMAT, "scanrnn_dist.api.data_sets/2")
+    if is_moved:  # as by that version, which died after it
+        job.unlink()
+        (tmp_path / JOB).write_text(text)
+    else:
+        job.write_text(text)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match="with the version that began it"):
+        finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["missing", "cut"])
+def test_a_new_output_that_is_not_whole_replaces_nothing(tmp_path: Path, change: str) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 3)
+    part = tmp_path / RESTART / "part-00002.parquet.staged"
+    part.unlink() if change == "missing" else part.write_bytes(part.read_bytes()[:-1])
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match=r"restart/part-00002\.parquet\.staged is missing or changed"):
+        finish_publishing(manifest_at(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+def test_what_is_not_a_part_stays(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 3)
+    (tmp_path / "part-notes.txt").write_bytes(b"mine")
+    (tmp_path / "part-old").mkdir()
+    make_output(tmp_path / RESTART, 10, 1)
+    assert finish_publishing(manifest_at(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "_SUCCESS", "__scanrnn", "part-00000.parquet", "part-notes.txt", "part-old"
+    }  # fmt: skip
+
+
+def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 1)
+    records = manifest_at(tmp_path)
+    with (
+        replacing(records, expiry_seconds=10.0),
+        pytest.raises(StoppedError, match=r"The whole of .* is being worked on"),
+        replacing(records, expiry_seconds=10.0),
+    ):
+        pass
+    worker = {
+        "attempt": "elsewhere.7.01234567", "host": "elsewhere", "pid": 7, "share": [1, 1], "state": "working",
+        "started": time.time(), "beat": time.time(), "expiry_seconds": 60.0, "units": 0, "rows": 0, "values": 0,
+        "values_per_second": 0.0, "in_hand": [],
+    }  # fmt: skip
+    records.store.write("__scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
+    with pytest.raises(StoppedError, match="is being worked on: process 7 on elsewhere"), replacing(records):
+        pass
+
+
+def test_who_was_asleep_while_another_published_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
+
+    def take_over(folder: Path, other: Path, expected: dict[str, bytes]) -> None:
+        for lease in (folder / "__scanrnn/workers").glob("0-of-0.*"):
+            lease.write_text(json.dumps({**json.loads(lease.read_text()), "state": "stopped"}))
+        finish_publishing(JobRecords(LocalStore(str(folder), "host.2.00000000")))
+        if other.exists():
+            shutil.copytree(other, folder, dirs_exist_ok=True)
+        assert files_of(folder) == expected
+
+    def asleep_before(step: int, take_over: Callable[[], None]) -> Callable[[str, str], None]:
+        count = itertools.count(1)
+        return lambda kind, name: take_over() if next(count) == step else None
+
+    steps_of_one = []
+    make_output(tmp_path / "count", 0, 3)
+    make_output(tmp_path / "count" / RESTART, 10, 2)
+    monkeypatch.setattr(steps, "step", lambda kind, name: steps_of_one.append(f"{kind} {name}"))
+    assert finish_publishing(manifest_at(tmp_path / "count"))
+    for (number, step), then in itertools.product(enumerate(steps_of_one, 1), ["nothing", "another restart"]):
+        monkeypatch.setattr(steps, "step", lambda kind, name: None)
+        folder = tmp_path / f"{number}, {then}"
+        make_output(folder, 0, 3)
+        make_output(folder / RESTART, 10, 2)
+        expected = files_of(folder / RESTART)
+        other = tmp_path / f"other {number}, {then}"
+        if then == "another restart":
+            make_output(other / RESTART, 20, 2)
+            (other / RESTART / "_SUCCESS").unlink()
+            expected |= files_of(other)
+        monkeypatch.setattr(steps, "step", asleep_before(number, partial(take_over, folder, other, expected)))
+        with suppress(StoppedError):
+            finish_publishing(manifest_at(folder))
+        after = files_of(folder)
+        differ = {name for name in after | expected if after.get(name) != expected.get(name)}
+        # What it was about to do when it fell asleep it does, and no more: the end of publishing writes _SUCCESS again.
+        if then == "nothing":
+            assert differ == ({"_SUCCESS"} if step == "delete _SUCCESS" else set()), step
+        elif step != f"delete {RESTART}":
+            assert {unstaged(name.removeprefix(f"{RESTART}/")) for name in differ} <= {step.partition(" ")[2]}, step

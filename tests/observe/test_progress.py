@@ -1,0 +1,115 @@
+"""Where no terminal is, progress is plain lines on standard error, now and then."""
+
+from __future__ import annotations
+
+import pytest
+
+from scanrnn_dist.observe import progress
+from scanrnn_dist.observe.progress import rows_progress
+
+
+@pytest.fixture
+def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.usefixtures("every_line")
+def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 4000) as rows:
+        for some in (1000, 2500, 500):
+            rows.advance(some)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line[: line.index("%")] for line in lines] == [
+        "featurize: 1,000 of 4,000 rows (25",
+        "featurize: 3,500 of 4,000 rows (88",
+        "featurize: 4,000 of 4,000 rows (100",
+    ]
+    assert all(line.endswith("s left") for line in lines)
+    assert lines[-1].endswith(" 0 s left")
+
+
+@pytest.mark.usefixtures("every_line")
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes standard error for a terminal
+    with rows_progress("featurize", 4000) as rows:
+        rows.advance(1000)
+    assert capsys.readouterr().err.startswith("featurize: 1,000 of 4,000 rows (25%")
+
+
+def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 10) as rows:
+        rows.advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("every_line")
+def test_no_rows_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with rows_progress("featurize", 0):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("every_line")
+@pytest.mark.parametrize(("total", "rows"), [(0, 0), (5, 0), (0, 2)])
+def test_totals_of_0_and_steps_of_0_break_nothing(total: int, rows: int) -> None:
+    with rows_progress("featurize", total) as told:
+        told.advance(rows)
+
+
+@pytest.mark.parametrize("total", [0, 5])
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with rows_progress("featurize", total) as rows:
+        rows.advance(total)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "featurize" in err
+    assert f"{total}/{total}" in err
+
+
+def test_errors_pass_through() -> None:
+    with pytest.raises(KeyboardInterrupt), rows_progress("featurize", 5):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("every_line")
+def test_rows_that_were_there_before_count_for_no_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with rows_progress("featurize", 4000) as rows:
+        rows.start(3000, 4000)
+        rows.advance(500)
+    before, line = capsys.readouterr().err.splitlines()
+    assert before == "featurize: 3,000 of 4,000 rows were there before"
+    assert line.startswith("featurize: 3,500 of 4,000 rows (88%)")
+    rate, left = (float(word) for word in line.replace(" rows/s", "").replace(" s left", "").split(", ")[-2:])
+    assert rate < 30 and 15 < left < 60  # 500 rows in a few tens of seconds; with the rows before, 7 times as many
+
+
+@pytest.mark.parametrize("has_terminal", [False, True])
+def test_a_rate_next_to_nothing_breaks_neither_bar_nor_lines(
+    has_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm" if has_terminal else "dumb")
+    if has_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with rows_progress("featurize", 10**18) as rows:
+        rows.advance(0)
+        rows.advance(1)
+    assert "unknown time left" in capsys.readouterr().err or has_terminal
+
+
+@pytest.mark.parametrize(
+    ("left", "rate", "seconds"),
+    [(10, 2.0, 5.0), (0, 2.0, 0.0), (10, 0.0, None), (10, 1e-320, None), (10**30, 1.0, None), (5, float("inf"), None),
+     (5, float("nan"), None), (10 * 365 * 86_400, 1.0, 10 * 365 * 86_400.0)],
+)  # fmt: skip
+def test_seconds_left_are_told_where_they_are_known(left: int, rate: float, seconds: float | None) -> None:
+    assert progress.seconds_left(left, rate) == seconds

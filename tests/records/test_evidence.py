@@ -1,0 +1,123 @@
+"""A crash leaves a trace that the next attempt finds; so does the kernel's count of processes that memory killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scanrnn_dist.records import evidence
+from scanrnn_dist.records.attempt_log import COMMITS
+from scanrnn_dist.records.commit_log import read_commits
+from scanrnn_dist.storage import LocalStore, ObjectStore
+
+CRASHING = """
+import os, signal, sys
+from pyarrow import fs
+from scanrnn_dist.dataset.attempt_log import AttemptLog
+from scanrnn_dist.dataset.evidence import CrashTrace
+from scanrnn_dist.dataset.local_store import LocalStore
+from scanrnn_dist.dataset.object_store import ObjectStore
+
+root, kind, attempt, number = sys.argv[1:]
+attempt = f"here.{os.getpid()}.{attempt}"
+local = LocalStore(root, attempt)
+store = local if kind == "folder" else ObjectStore(root, attempt, fs.LocalFileSystem(), root)
+log = AttemptLog(store, {"job": "j", "share": [1, 1]})
+trace = CrashTrace(store)
+log.begin(5, alone=True)
+log.read_chunk()
+if int(number):
+    os.kill(os.getpid(), int(number))
+log.end("done")
+trace.close()
+"""
+
+
+def crash(root: Path, kind: str, number: int, attempt: str = "00000000") -> str:
+    """The standard error of a process that ends by a signal while it works on unit 5 alone."""
+    command = [sys.executable, "-c", CRASHING, str(root), kind, attempt, str(int(number))]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == -number, run.stderr
+    return run.stderr
+
+
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGKILL, "")])
+def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: int, says: str) -> None:
+    (tmp_path / COMMITS).mkdir(parents=True)
+    for attempt in range(2):
+        crash(tmp_path, "folder", number, f"{attempt:08}")
+    suspect = read_commits(LocalStore(str(tmp_path), "x"), "j", np.ones(9, int)).suspects[5]
+    assert (suspect.deaths, suspect.deaths_alone) == (2, 2)
+    assert suspect.verdict == (f"2 processes that worked on it ended with: {says}" if says else "")
+
+
+def test_an_attempt_that_ends_by_itself_leaves_no_trace(tmp_path: Path) -> None:
+    crash(tmp_path, "folder", 0)
+    assert [path.suffix for path in (tmp_path / COMMITS).iterdir()] == [".jsonl"]
+
+
+def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import fs
+
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "bucket" / COMMITS).mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    crash(tmp_path / "bucket", "bucket", signal.SIGSEGV, "00000001")
+    crash(tmp_path / "bucket", "bucket", signal.SIGKILL, "00000002")
+    (tmp_path / "temporary/scanrnn-other.1.00000003.crash").write_bytes(b"of another job")
+    root = str(tmp_path / "bucket")
+    evidence.collect_traces(ObjectStore(root, "x", fs.LocalFileSystem(), root))
+    assert os.listdir(tmp_path / "temporary") == ["scanrnn-other.1.00000003.crash"]
+    (trace,) = (tmp_path / "bucket" / COMMITS).glob("*.crash")
+    assert trace.name.endswith("00000001.crash") and evidence.crash_in(trace.read_bytes()) == "Segmentation fault"
+
+
+def test_memory_that_ran_out_between_two_attempts_of_one_group_and_share_is_evidence(tmp_path: Path) -> None:
+    (tmp_path / COMMITS).mkdir(parents=True)
+    # (group, share, kills so far): of the first, the next one on its share in its group is told of one more.
+    attempts = [("g", 1, 0), ("g", 2, 0), ("h", 1, 3), ("g", 2, 0), ("g", 1, 1), ("g", 1, 1)]
+    for number, (group, share, kills) in enumerate(attempts):
+        header = {"attempt": f"a.1.{number}", "job": "j", "started": float(number), "share": [share, 2]}
+        lines = [{**header, "cgroup": group, "oom_kills": kills}, {"begin": number, "alone": True}]
+        (tmp_path / COMMITS / f"a.1.{number}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    twice = [
+        {"attempt": "b.1.0", "job": "j", "started": -1.0, "share": [1, 2]},
+        *({"begin": unit} for unit in range(6)),
+    ]
+    (tmp_path / COMMITS / "b.1.0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in twice))
+    (tmp_path / COMMITS / "b.1.0.crash").write_bytes(b"Fatal Python error: Bus error\n")
+    suspects = read_commits(LocalStore(str(tmp_path), "x"), "j", np.ones(9, int)).suspects
+    assert [unit for unit, suspect in suspects.items() if suspect.verdict] == [0]
+    assert suspects[0].verdict.endswith(f"ended with: Bus error, {evidence.OUT_OF_MEMORY}")
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("0::/a/b", "a/b/memory.events"),
+        ("0::/a/b", "memory.events"),
+        ("4:cpu,memory:/x", "memory/x/memory.oom_control"),
+    ],
+)
+def test_the_count_of_the_kernel_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("oom 7\noom_kill 3\noom_group_kill 0\n")
+    read = evidence._lines
+    monkeypatch.setattr(evidence, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(evidence, "_lines", lambda path: [told] if str(path) == "/proc/self/cgroup" else read(path))
+    found = evidence.oom_kills()
+    assert found["oom_kills"] == 3 and str(path.parent) in found["cgroup"]
+    path.unlink()
+    assert evidence.oom_kills() == {}

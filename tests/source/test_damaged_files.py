@@ -1,0 +1,225 @@
+"""Damaged, encrypted or unreachable files, and such that pyarrow cannot give: right rows, or one plain line."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.job import plan_job
+from scanrnn_dist.source.parquet import checked_file as parquet_file
+from scanrnn_dist.source.parquet.checked_file import CheckedFile, arrow_fields
+from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
+from scanrnn_dist.source.parquet.thrift import integer_bytes
+from scanrnn_dist.source.reader import read_chunks, read_kept
+from scanrnn_dist.source.source import open_source
+
+SEQUENCES = pa.array([[[1.0, 2.0]], [], [[3.0, 4.0]] * 3], pa.list_(pa.list_(pa.float32())))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    pq.write_table(pa.table({"id": [1, 2, 3], "seq": SEQUENCES}), tmp_path / "a.parquet", row_group_size=2)
+    return tmp_path / "a.parquet"
+
+
+def kept(path: Path, names: list[str] | None = None) -> pa.Table:
+    plan = plan_job(path, keep=names)
+    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=None)
+    return pa.Table.from_batches([chunk.kept for chunk in chunks], plan.kept_schema)
+
+
+def with_footer(path: Path, change: Any) -> None:
+    """Replace the bytes of the footer by what `change` makes of them."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = change(content[-8 - length : -8])
+    path.write_bytes(content[: -8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda whole: b"", "the file is empty, 0 bytes"),
+        (lambda whole: b"id,seq\n1,2\n3,4\n", "it is cut off or is no Parquet file"),
+        (lambda whole: whole[:-20], "it is cut off or is no Parquet file"),
+        (lambda whole: b"PAR1" + whole[-60:], "the file is cut off"),
+        (lambda whole: whole[:-4] + b"PARE", "the file is encrypted, its footer too; decrypt it first"),
+    ],
+)
+def test_what_is_no_whole_file_is_said_plainly(file: Path, content: Any, reason: str) -> None:
+    file.write_bytes(content(file.read_bytes()))
+    with pytest.raises(DataError) as error:
+        open_source(file)
+    assert f"{file} cannot be read as Parquet: " in str(error.value) and reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_encrypted_columns_are_said_to_be_encrypted(file: Path) -> None:
+    """The field that says so, added to a footer; pyarrow would end the process when asked about such a column."""
+    with_footer(file, lambda footer: footer[:-1] + b"\x1c\x00\x00" + b"signature")
+    with pytest.raises(DataError, match="the file holds encrypted columns; decrypt it first"):
+        open_source(file)
+
+
+def test_a_real_encrypted_file_names_its_columns(shared_data: Path) -> None:
+    path = shared_data / "found" / "encrypt_columns_plaintext_footer.parquet.encrypted"
+    with pytest.raises(DataError, match=r"encrypted columns \('float_field', 'double_field'\)"):
+        open_source(path)
+
+
+def test_offsets_and_sizes_beyond_the_file_are_refused_before_pyarrow_sees_them(file: Path) -> None:
+    """Each number of a column chunk in turn, by its bytes in the footer."""
+    with open(file, "rb") as opened:
+        native = pa.PythonFile(opened)
+        footer = read_footer(native)
+        begin = native.size() - 8 - len(footer.content)
+    chunk = footer.row_groups[1].chunks[0]
+    for number in (chunk.begin, chunk.data_begin, chunk.end - chunk.begin):
+        stored, reasons = integer_bytes(number), []
+        for place in range(len(footer.content)):  # the number itself, and others that are equal
+            if footer.content.startswith(stored, place):
+                after = footer.content[place + len(stored) :]
+                try:
+                    parse_footer(footer.content[:place] + integer_bytes(number + 4096) + after, begin)
+                except ValueError as error:
+                    reasons.append(str(error))
+        told = ("outside the pages", "its dictionary at byte", "overlap")
+        assert any(text in reason for reason in reasons for text in told), reasons
+
+
+def test_a_nested_or_long_lie_ends_soon() -> None:
+    for content in (b"\x1c" * 100_000, b"\x19\xfc\xff\xff\xff\xff\x07", b"\x16" + b"\xff" * 20, b"", b"\x00"):
+        with pytest.raises(ValueError):
+            parse_footer(content, 4)
+
+
+def test_far_dates_in_int96_are_the_sources(tmp_path: Path) -> None:
+    dates = [datetime.datetime(2020, 1, 1, 1, 2, 3, 4), datetime.datetime(9999, 12, 31, 23, 59, 59), None]
+    nested = [[datetime.datetime(1000, 1, 1)], [], [None]]
+    table = pa.table(
+        {
+            "at": pa.array(dates, pa.timestamp("us")),
+            "all": pa.array(nested, pa.list_(pa.timestamp("us"))),
+            "seq": SEQUENCES,
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    assert kept(tmp_path / "a.parquet").equals(table.select(["at", "all"]))
+    plan = plan_job(tmp_path / "a.parquet")
+    (batch,) = read_kept(plan.source, plan.units[0], ["at"])
+    assert batch.column(0).to_pylist() == dates
+
+
+def test_nanoseconds_in_int96_are_not_lost_in_silence(tmp_path: Path) -> None:
+    times = pa.array(np.array([0, 1_000, -1_001]), pa.timestamp("ns"))
+    for column in (
+        times,
+        pa.array([[time] for time in times], pa.list_(times.type)),
+        pa.StructArray.from_arrays([times], ["x"]),
+    ):
+        table = pa.table({"id": [1, 2, 3], "at": column, "seq": SEQUENCES})
+        pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+        with pytest.raises(DataError, match=r"column 'at': an INT96 timestamp has nanoseconds, 1969-.*999998999"):
+            kept(tmp_path / "a.parquet")
+        assert kept(tmp_path / "a.parquet", ["id"])["id"].to_pylist() == [1, 2, 3]
+
+
+def test_a_column_that_pyarrow_cannot_give_is_left_out_or_named(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"id": [1, 2, 3], "big": [5, 6, 7], "seq": SEQUENCES.to_pylist()})
+    frame = frame.with_columns(
+        polars.col("big").cast(polars.Int128), polars.col("seq").cast(polars.List(polars.List(polars.Float32)))
+    )
+    frame.write_parquet(tmp_path / "a.parquet", row_group_size=2)
+    assert kept(tmp_path / "a.parquet", ["id"])["id"].to_pylist() == [1, 2, 3]
+    for names in (None, ["big"]):
+        with pytest.raises(DataError, match=r"Column 'big' cannot be read: Integers with more than 64 bits .*--keep"):
+            kept(tmp_path / "a.parquet", names)
+
+
+def test_fields_of_arrow_are_read_one_by_one() -> None:
+    schema = pa.schema([pa.field("a", pa.int8(), metadata={"x": "y"}), pa.field("b", pa.list_(pa.string()), False)])
+    content = schema.serialize().to_pybytes()
+    assert arrow_fields(content, 2) == list(schema)
+    assert arrow_fields(content, 3) == [None] * 3 and arrow_fields(content[:9], 2) == [None] * 2
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ETIMEDOUT])
+def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    plan = plan_job(file)
+
+    def fail(*_: Any) -> Any:
+        raise OSError(number, "no luck")
+
+    class Failing:
+        closed = False
+
+        def __init__(self, opened: pa.NativeFile) -> None:
+            self.seek, self.tell, self.size, self.close = opened.seek, opened.tell, opened.size, opened.close
+            self.read_buffer = self.read = fail
+
+    opened = fs.LocalFileSystem().open_input_file
+    for way in (fail, lambda *_: Failing(opened(str(file)))):
+        monkeypatch.setattr(parquet_file, "open_input_file", way)
+        chunks = read_chunks(plan.source, plan.units, column="seq", keep=[], in_features=2)
+        with pytest.raises(StoppedError, match=r"a\.parquet could not be read: .*says nothing about its content"):
+            next(chunks)
+
+
+def test_a_file_without_access_rights_stops(file: Path) -> None:
+    file.chmod(0)
+    try:
+        file.read_bytes()
+        pytest.skip("this user may read everything")
+    except PermissionError:
+        pass
+    with pytest.raises(StoppedError, match="access rights"):
+        open_source(file)
+
+
+HOSTILE = """
+import sys
+from scanrnn_dist.dataset.plan import plan_job
+from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.errors import DataError
+for path in sys.argv[1:]:
+    try:
+        plan = plan_job(path)
+        for _ in read_chunks(
+            plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=None, lossy_cast=True
+        ):
+            pass
+        print("read", flush=True)
+    except DataError as error:
+        print(len(str(error).splitlines()) - 1, path in str(error), flush=True)
+"""
+
+
+def test_every_hostile_file_is_refused_in_one_line(shared_data: Path) -> None:
+    paths = sorted(map(str, (shared_data / "hostile").glob("*.parquet")))
+    command = [sys.executable, "-c", HOSTILE, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines() == ["0 True"] * len(paths), done.stdout + done.stderr[-2000:]
+
+
+def test_found_files_of_one_flipped_bit_are_refused(shared_data: Path) -> None:
+    for name, reason in {
+        "tiny-numvalues.crc": r"row group 0, column 'seq.list.element': .* 6 values, the footer says 7",
+        "lastpage-num_values-bitflip.crc1": r"column 'seq.list.element.list.element': .*values, the footer says",
+        "footer-bitflip-2GB": "two column chunks overlap",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            kept(shared_data / "found" / f"{name}.parquet", [])
+    checked = CheckedFile(fs.LocalFileSystem(), str(shared_data / "found" / "tiny-good.crc.parquet"))
+    checked.close()

@@ -1,0 +1,37 @@
+"""What the child says of footers: rows and bytes are covered by the tests of sources, here the values of lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.source.footers import read_footers
+
+PAIRS = pa.list_(pa.float32(), 2)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (pa.array([[[1, 2], [3, 4]], None, []], pa.list_(pa.list_(pa.float32()))), 4 + 1 + 1),
+        (pa.array([[[1, 2], [3, 4]], [[5, 6]], []], pa.list_(PAIRS)), 4 + 2 + 1),
+        (pa.array([[1, 2], [3, 4], None], PAIRS), 2 + 2 + 1),
+        (pa.array([[{"x": 1, "y": [1, 2]}], [], []]), 2 + 1 + 1),  # of its leaves the one with most
+        (pa.array([[("a", [1, 2])], [], []], pa.map_(pa.string(), pa.list_(pa.int8()))), 2 + 1 + 1),
+        (pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [2]), pa.array([[1, 2]] * 3, PAIRS)), 6),
+        (pa.array(["a", "b", "c"]), None),
+        (pa.array(["a", "b", "c"]).dictionary_encode(), None),
+        (pa.array([{"x": 1}] * 3), None),
+    ],
+)  # fmt: skip
+def test_values_of_lists_are_counted(tmp_path: Path, column: pa.Array, values: int | None) -> None:
+    """Beside columns whose names make its leaves' paths ambiguous."""
+    columns: dict[str, Any] = {"a.b": [[1]] * 3, "a": column, "b": [{"c": 1, "d": [1, 2]}] * 3, "a.list": [1, 2, 3]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (footer,) = read_footers([str(tmp_path / "a.parquet")], uri=None)
+    expected = {"a.b": (3,), "b": (6,)} | ({} if values is None else {"a": (values,)})
+    assert footer["values"] == expected
