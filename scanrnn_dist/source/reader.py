@@ -122,7 +122,7 @@ def read_chunks(
         StoppedError: the server of a bucket failed for as long as it was asked; likewise.
 
     Example:
-        >>> from scanrnn_dist.dataset.source import open_source, plan_units
+        >>> from scanrnn_dist.source import open_source, plan_units
         >>> import pyarrow.parquet as pq, tempfile
         >>> folder = tempfile.mkdtemp()
         >>> pq.write_table(pa.table({"sequence": [[1.0], []], "id": [7, 8]}), folder + "/a.parquet")

@@ -110,7 +110,7 @@ def test_a_destination_that_may_not_be_written_to_stops_the_job(source: Path, tm
 def scanrnn_that(does: str, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """The command line of a process to which something happens as it begins its third part."""
     script = (
-        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.dataset import store\n"
+        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.storage import protocol as store\n"
         "def step(kind, name):\n"
         f"    if (kind, name) == ('open', 'part-00002.parquet'): {does}\n"
         "store.step = step; sys.exit(cli.run(sys.argv[1:]))"

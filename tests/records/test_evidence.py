@@ -21,10 +21,9 @@ from scanrnn_dist.storage import LocalStore, ObjectStore
 CRASHING = """
 import os, signal, sys
 from pyarrow import fs
-from scanrnn_dist.dataset.attempt_log import AttemptLog
-from scanrnn_dist.dataset.evidence import CrashTrace
-from scanrnn_dist.dataset.local_store import LocalStore
-from scanrnn_dist.dataset.object_store import ObjectStore
+from scanrnn_dist.records import AttemptLog, CrashTrace
+from scanrnn_dist.storage.local import LocalStore
+from scanrnn_dist.storage.bucket import ObjectStore
 
 root, kind, attempt, number = sys.argv[1:]
 attempt = f"here.{os.getpid()}.{attempt}"

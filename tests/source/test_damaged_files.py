@@ -190,8 +190,8 @@ def test_a_file_without_access_rights_stops(file: Path) -> None:
 
 HOSTILE = """
 import sys
-from scanrnn_dist.dataset.plan import plan_job
-from scanrnn_dist.dataset.reader import read_chunks
+from scanrnn_dist.job import plan_job
+from scanrnn_dist.source import read_chunks
 from scanrnn_dist.errors import DataError
 for path in sys.argv[1:]:
     try:

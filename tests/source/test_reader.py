@@ -244,10 +244,10 @@ def test_real_sequences_are_those_of_pyarrow(shared_data: Path) -> None:
 
 EVERY_FILE = """
 import sys
-from scanrnn_dist.dataset.footers import read_footers
-from scanrnn_dist.dataset.layouts import find_sequence_column
-from scanrnn_dist.dataset.reader import read_chunks
-from scanrnn_dist.dataset.source import open_source, plan_units
+from scanrnn_dist.source.footers import read_footers
+from scanrnn_dist.source.layouts import find_sequence_column
+from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError
 
 for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), strict=True):

@@ -169,7 +169,7 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
-IMPORT = "    from scanrnn_dist.dataset.parquet_file import CheckedFile\n\n"
+IMPORT = "    from scanrnn_dist.source.parquet import CheckedFile\n\n"
 ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
 
 
@@ -210,5 +210,5 @@ def test_units_are_weighed_by_the_values_of_their_lists() -> None:
 
 
 def test_dataset_never_imports_jax() -> None:
-    code = "import sys, scanrnn_dist.dataset.reader as r; assert 'jax' not in sys.modules, r"
+    code = "import sys, scanrnn_dist.job as r; assert 'jax' not in sys.modules, r"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
