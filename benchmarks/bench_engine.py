@@ -25,7 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 from benchmarks.harness import alternate, finish, gemm_case, rate
 from benchmarks.workloads import lognormal, made_up_rows, pareto, uniform
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import AXIS, Engine, Run, default_mesh, replicated, sharded
+from scanrnn_dist.engine import AXIS, Engine, default_mesh, replicated, sharded
 from scanrnn_dist.ragged import Ragged
 
 CEILING_LANES = (16, 32, 48, 64, 96, 128)
@@ -36,7 +36,7 @@ def engine_case(engine: Engine, rows: Ragged) -> Callable[[], Any]:
 
     def run() -> np.ndarray:
         features = np.empty((len(rows), engine.encoder.out_features), np.float32)
-        with closing(Run(engine)) as run:
+        with closing(engine.run()) as run:
             run.submit(rows)
             while run.is_busy:
                 for finished in run.advance():
@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = made_up_rows(lengths(rng), arguments.in_features, rng)
         cases[kind] = engine_case(engine, rows)
         gflop[kind] = encoder.flops_per_step * int(rows.lengths.sum()) / 1e9
-        run = Run(engine)
+        run = engine.run()
         run.submit(rows)
         run.results()
         occupancy[kind] = round(run.statistics.occupancy, 4)

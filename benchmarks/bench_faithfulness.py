@@ -28,7 +28,7 @@ from benchmarks.workloads import write_rows
 from scanrnn_dist.api import featurize, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import read_chunks
 
@@ -57,7 +57,7 @@ def columns_of(source: Path) -> list[str]:
 
 def rows_of(source: Path, column: str) -> Ragged:
     """All rows of a column, rounded to float32; raises as `featurize` does."""
-    plan = plan_job(str(source), column=column, keep=[])
+    plan = plan_job(str(source), JobOptions(column=column, keep=[]))
     chunks = read_chunks(plan.source, plan.units, column=column, keep=[], in_features=None, lossy_cast=True)
     with closing(chunks):
         return Ragged.from_sequences([chunk.sequences.row(i) for chunk in chunks for i in range(len(chunk.sequences))])

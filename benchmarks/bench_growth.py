@@ -46,9 +46,9 @@ from benchmarks.laws import LAWS, compared
 from benchmarks.run import destination
 from benchmarks.workloads import Workload, lognormal, short, write_rows
 from scanrnn_dist.api import featurize
-from scanrnn_dist.cli import _start_jax
+from scanrnn_dist.cli import start_devices
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine, Run
+from scanrnn_dist.engine import Engine
 from scanrnn_dist.ragged import Ragged
 
 Part = dict[str, Any]
@@ -106,7 +106,7 @@ def grow_steps(folder: Path, quick: bool) -> Part:
     engine = Engine(encoder)
     full = 1024 if quick else 16_384
     lengths = [16, full, 4 * full] if quick else [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
-    total = engine.lanes * full
+    total = engine.compiled.lanes * full
     values = normal(total, 8)
     cases: dict[float, Callable[[], float]] = {}
     occupancy: dict[float, float] = {}
@@ -116,8 +116,8 @@ def grow_steps(folder: Path, quick: bool) -> Part:
         occupancy[steps] = _occupancy(engine, rows)
     part = compared("T", in_turns(cases, 2 if quick else 5), {"full": full})
     for point in part["points"]:
-        point |= {"rows": total // point["x"], "lanes": engine.lanes, "occupancy": occupancy[point["x"]]}
-    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {engine.lanes} lanes": part}}
+        point |= {"rows": total // point["x"], "lanes": engine.compiled.lanes, "occupancy": occupancy[point["x"]]}
+    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {engine.compiled.lanes} lanes": part}}
 
 
 def grow_hidden(folder: Path, quick: bool) -> Part:
@@ -128,7 +128,7 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
     for hidden in (32, 64, 128) if quick else (32, 64, 128, 256, 512, 1024, 2048):
         encoder = Encoder.from_seed(0, 16, hidden)
         engine = Engine(encoder)
-        rows = engine.lanes * max(1, round(work / (encoder.flops_per_step * engine.lanes * steps)))
+        rows = engine.compiled.lanes * max(1, round(work / (encoder.flops_per_step * engine.compiled.lanes * steps)))
         values = normal(rows * steps, 16)
         cases[hidden] = _engine_timed(engine, equal_rows(values, rows, steps), 1e6 / (rows * steps))
         gflop[hidden] = encoder.flops_per_step / 1e9
@@ -146,7 +146,7 @@ def _engine_timed(engine: Engine, rows: Ragged, scale: float) -> Callable[[], fl
 
 def _occupancy(engine: Engine, rows: Ragged) -> float:
     """The share of the program's positions that hold steps of these rows."""
-    run = Run(engine)
+    run = engine.run()
     run.submit(rows)
     run.results()
     run.close()
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: a smoke run")
     parser.add_argument("--json", type=Path, help="where to write the results too")
     arguments = parser.parse_args()
-    _start_jax(None)
+    start_devices(None)
     results = {}
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         for name in arguments.only.split(","):

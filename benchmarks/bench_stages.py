@@ -26,8 +26,9 @@ import jax
 
 from benchmarks.harness import finish
 from benchmarks.workloads import FOLDER, OUR_SHAPES, WORKLOADS
-from scanrnn_dist.api import JobReport, featurize
+from scanrnn_dist.api import featurize
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.job import JobReport
 
 
 def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:

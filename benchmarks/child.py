@@ -21,9 +21,9 @@ Commands = dict[str, Callable[[Path], Any]]
 
 def ours(workload: str, source: Path) -> Commands:
     """scanrnn_dist, with the settings of its command line."""
-    from scanrnn_dist.cli import _start_jax
+    from scanrnn_dist.cli import start_devices
 
-    _start_jax(None)
+    start_devices(None)
     from benchmarks.bench_engine import engine_case
     from benchmarks.workloads import OUR_SHAPES, WORKLOADS
     from scanrnn_dist.api import featurize

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanrnn_dist.engine import WindowShape
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
 ROW_GROUP_BYTES = 16 << 20

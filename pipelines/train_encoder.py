@@ -33,8 +33,8 @@ from jax.sharding import Mesh
 
 import scanrnn_dist as srd
 from scanrnn_dist.engine import AXIS, replicated, sharded
-from scanrnn_dist.job import SourceLike, plan_job
-from scanrnn_dist.source import read_chunks
+from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.source import SourceLike, read_chunks
 
 SHORTEST_BUCKET = 8
 """Batches are padded to this many steps, or twice, four times, ... as many: a program is compiled for each."""
@@ -70,7 +70,7 @@ class Classifier(nnx.Module):
 
 def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple[srd.Ragged, np.ndarray, list[Any]]:
     """All rows of a source in memory, the class number of each `(N,)`, and the classes, sorted."""
-    plan = plan_job(source, column=sequence, keep=[])
+    plan = plan_job(source, JobOptions(column=sequence, keep=[]))
     columns = plan.source.schema
     if label not in columns.names:
         raise srd.ConfigError(f"There is no column {label!r}; expected one of {columns.names}. Choose it with --label.")

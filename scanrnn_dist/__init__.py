@@ -11,12 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import JobReport, encode, featurize
+    from scanrnn_dist.api import encode, featurize
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.engine import Engine, WindowShape, default_mesh, profile
+    from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
-    from scanrnn_dist.job import Sharing
+    from scanrnn_dist.job import JobReport, Sharing
     from scanrnn_dist.launch import share_of
+    from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
     from scanrnn_dist.spec import scan_rnn_forward
 
@@ -27,13 +28,13 @@ _MODULE_OF = {
     "DataError": "errors",
     "Encoder": "encoder",
     "Engine": "engine",
-    "JobReport": "api",
+    "JobReport": "job",
     "LayoutError": "errors",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
     "Sharing": "job",
     "StoppedError": "errors",
-    "WindowShape": "engine",
+    "WindowShape": "protocols",
     "default_mesh": "engine",
     "encode": "api",
     "featurize": "api",

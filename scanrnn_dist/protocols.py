@@ -1,10 +1,150 @@
-"""How a caller may have the stages of reading and writing named, in a profiler's trace, without one known here."""
+"""What the halves of the package know of one another: an engine, its runs, and the numbers that pass between them.
+
+One half computes and knows no Parquet (`engine/`), the other reads and writes data sets and knows no JAX (`source/`,
+`records/`, `job/`). Both are written against this file, which knows neither; `api/` brings them together. Another
+engine (a kernel, a device, a direction) is another class that keeps these promises.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from scanrnn_dist.ragged import Ragged
 
 Stage = Callable[[str], AbstractContextManager[Any]]
-"""Takes a stage's name; within the context that it gives, the stage runs. `contextlib.nullcontext` names nothing."""
+"""Takes the name of a stage of the work; within the context that it gives, the stage runs. A profiler's trace shows
+these names; `contextlib.nullcontext` names nothing."""
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """The shape of one window of the compiled program, the same for the whole job.
+
+    Args:
+        lanes: lanes per device.
+        block_steps: steps per block, the grain at which a row starts and ends.
+        window_blocks: blocks per lane and window, `K`.
+    """
+
+    lanes: int
+    block_steps: int
+    window_blocks: int
+
+    @property
+    def window_steps(self) -> int:
+        """Steps per lane and window."""
+        return self.block_steps * self.window_blocks
+
+
+@dataclass
+class Statistics:
+    """What a run did: rows, real steps, positions of all windows, compilations, and seconds spent waiting."""
+
+    rows: int = 0
+    steps: int = 0
+    positions: int = 0
+    windows: int = 0
+    compilations: int = 0
+    device_wait_seconds: float = 0.0
+
+    @property
+    def occupancy(self) -> float:
+        """Positions that did useful work, of all positions; 1 if there were none."""
+        return self.steps / self.positions if self.positions else 1.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Of two runs, one after the other."""
+        return Statistics(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Finished(NamedTuple):
+    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
+
+    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs.
+    """
+
+    rows: np.ndarray
+    features: Any
+
+
+class RunLike(Protocol):
+    """One stream of rows through an engine; rows are numbered from 0 in the order in which they are submitted."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was done so far."""
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether the look-ahead has room for more rows."""
+
+    @property
+    def has_window(self) -> bool:
+        """Whether enough rows wait to be sent to the devices, as long as more are to come."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the devices have nothing to do."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether submitted rows are not finished yet."""
+
+    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+        """Add rows, of each the first `max_steps` steps; with `(n, carry_features)` initial carries of their own."""
+
+    def advance(self, more: bool = False) -> list[Finished]:
+        """Send what waits, and fetch what has to be fetched before the next; `more` says that rows are still to come.
+
+        With `more`, only whole windows are sent, and the last ones are not waited for.
+        """
+
+    def results(self) -> list[Finished]:
+        """Advance until nothing is left; all results."""
+
+    def close(self) -> None:
+        """Let go of the devices; what was submitted and is not finished is lost."""
+
+
+class EngineLike(Protocol):
+    """One encoder compiled for some devices: what may be asked of it, whatever computes behind it."""
+
+    @property
+    def in_features(self) -> int:
+        """Features per step that it takes."""
+
+    @property
+    def out_features(self) -> int:
+        """Features per sequence that it gives, or per step where it gives those of all steps."""
+
+    @property
+    def carry_features(self) -> int:
+        """Numbers of a row's own initial carry; 0 where rows bring none."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the features."""
+
+    @property
+    def gives_steps(self) -> bool:
+        """Whether the outputs of all steps are given, not one vector per sequence."""
+
+    @property
+    def flops_per_step(self) -> int:
+        """Floating-point operations of one step of one row."""
+
+    @property
+    def devices(self) -> int:
+        """How many share the rows."""
+
+    @property
+    def shape(self) -> WindowShape:
+        """Of its windows."""
+
+    def run(self) -> RunLike:
+        """Begin a stream of rows."""

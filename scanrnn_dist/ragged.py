@@ -199,6 +199,52 @@ def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
     return int(lost.argmax()) if lost.any() else None
 
 
+class FeatureRows:
+    """The features of so many rows, in their order, as they are finished in any.
+
+    Example:
+        >>> features = FeatureRows(rows=2, out_features=1)
+        >>> features.place(np.array([1, 0]), np.float32([[5], [3]]))
+        >>> features.result.tolist()
+        [[3.0], [5.0]]
+    """
+
+    def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
+        """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""
+        self._vectors = np.empty((0 if steps else rows, out_features), dtype)
+        self._steps = [np.empty((0, out_features), np.float32)] * rows if steps else None
+
+    def place(self, rows: np.ndarray, features: np.ndarray | Ragged) -> None:
+        """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps."""
+        if isinstance(features, Ragged):
+            assert self._steps is not None
+            for nth, row in enumerate(rows):
+                self._steps[row] = features.row(nth)
+        else:
+            self._vectors[rows] = features
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors; the outputs of steps are not counted."""
+        return self._vectors.nbytes
+
+    @property
+    def result(self) -> np.ndarray | Ragged:
+        """The features of all rows."""
+        if self._steps is None:
+            return self._vectors
+        return Ragged.from_sequences(self._steps) if self._steps else Ragged.empty(self._vectors.shape[1])
+
+
+def checked_max_steps(max_steps: float | None) -> int | None:
+    """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
+    if max_steps is None:
+        return None
+    if not max_steps >= 0:
+        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    return int(min(max_steps, 2**62))
+
+
 def _as_array(sequence: Any, index: int) -> np.ndarray:
     """Sequence `index` as a `(T, D)` array of numbers, or a `DataError`."""
     steps = sequence if isinstance(sequence, list | tuple) else ()

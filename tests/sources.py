@@ -20,12 +20,13 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from scanrnn_dist.api import JobReport
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli import computation
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine, WindowShape, default_mesh
 from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.job import JobReport
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.spec import scan_rnn_forward
 
 TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
@@ -45,21 +46,7 @@ def encoder_of(seed: int = SEED, in_features: int = D, hidden: int = H) -> Encod
     return Encoder.from_seed(seed, in_features, hidden)
 
 
-_engines: dict[Any, Engine] = {}
 _specified: dict[Any, np.ndarray] = {}
-
-
-def _engine_of(encoder: Encoder, mesh: Mesh | None, shape: WindowShape) -> Engine:
-    mesh = mesh or default_mesh()
-    key = encoder.fingerprint, tuple(mesh.devices.flat), shape
-    if key not in _engines:
-        _engines[key] = Engine(encoder, mesh, shape)
-    return _engines[key]
-
-
-def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all jobs of one encoder, mesh and shape share a compiled engine, which keeps nothing of a run."""
-    monkeypatch.setattr(job, "engine_for", lambda encoder, mesh, shape, own_carries: _engine_of(encoder, mesh, shape))
 
 
 def featurize(source: Any, destination: Path, encoder: Encoder | None = None, **options: Any) -> JobReport:
@@ -161,10 +148,16 @@ def stop_once_committed(out: Path, rows: int) -> Callable[[int], None]:
     return on_rows
 
 
+def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands run in this process, whose devices cannot be changed any more."""
+    for module in (cli, computation):
+        monkeypatch.setattr(module, "start_devices", lambda devices: None)
+
+
 @contextmanager
 def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[None]:
     """For tests of `cli.run`: JAX has its devices already; the handlers of signals are put back."""
-    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
+    keep_devices(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(columns))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
@@ -49,7 +49,7 @@ def test_recipes_make_sequences_of_other_layouts(
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table(layout), "in.parquet")
     duckdb.sql(recipe)
-    plan = plan_job("out.parquet", column="seq", keep=["id"])
+    plan = plan_job("out.parquet", JobOptions(column="seq", keep=["id"]))
     chunks = read_chunks(plan.source, plan.units, column="seq", keep=["id"], in_features=plan.in_features())
     rows = {
         number: chunk.sequences.row(row).tolist()

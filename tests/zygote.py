@@ -43,9 +43,10 @@ from safetensors import safe_open
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.encoder import file as encoder_file
-from scanrnn_dist.engine import WindowShape, use_compilation_cache
+from scanrnn_dist.engine import use_compilation_cache
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.source import footers, reader
 from scanrnn_dist.storage import protocol as store
 

@@ -1,17 +1,24 @@
-"""TODO api."""
+"""The doors: `encode` for arrays, `featurize` for data sets; `verify`, `tune` and `explain` beside them.
+
+Only here do the two halves meet, the engine that knows JAX and the job that knows Parquet.
+"""
 
 from scanrnn_dist.api.arrays import encode
-from scanrnn_dist.api.data_sets import PREFETCH_BYTES, JobReport, featurize
-from scanrnn_dist.api.tuning import ROUNDS, read_sample, tune
-from scanrnn_dist.api.verification import verify
+from scanrnn_dist.api.computation import EncoderOnDevices
+from scanrnn_dist.api.data_sets import featurize, resume
+from scanrnn_dist.api.explanation import explain, window_bytes
+from scanrnn_dist.api.tuning import read_sample, tune
+from scanrnn_dist.api.verification import Verification, verify
 
 __all__ = [
-    "PREFETCH_BYTES",
-    "ROUNDS",
-    "JobReport",
+    "EncoderOnDevices",
+    "Verification",
     "encode",
+    "explain",
     "featurize",
     "read_sample",
+    "resume",
     "tune",
     "verify",
+    "window_bytes",
 ]

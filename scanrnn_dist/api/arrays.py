@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.engine import FeatureRows, WindowShape, checked_max_steps, engine_for, run_of
+from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.observe import rows_progress
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps
 
 
 def encode(
@@ -70,10 +71,10 @@ def encode(
             "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
         )
     carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
-    engine = engine_for(encoder, mesh, window_shape, own_carries=initial_carry is not None)
+    engine = build_engine(encoder, mesh, window_shape, own_carries=initial_carry is not None)
     features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
-    with closing(run_of(engine)) as run, progress as shown:
+    with closing(engine.run()) as run, progress as shown:
         run.submit(ragged, max_steps, carries)
         while run.is_busy:
             for finished in run.advance():

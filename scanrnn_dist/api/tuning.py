@@ -17,18 +17,10 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import (
-    BidirectionalEngine,
-    Engine,
-    WindowShape,
-    checked_mesh,
-    engine_for,
-    known_kind,
-    run_of,
-    window_shape_for,
-)
+from scanrnn_dist.engine import build_engine, checked_mesh, known_kind, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
+from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import read_chunks
 
@@ -104,7 +96,7 @@ def measure(
     encoder: Encoder, sample: Sequence[Ragged], mesh: Mesh, shapes: Sequence[WindowShape], rounds: int = ROUNDS
 ) -> list[Measured]:
     """The engine with every shape on the same rows, in alternating rounds after one that does not count."""
-    engines = [engine_for(encoder, mesh, shape) for shape in shapes]
+    engines = [build_engine(encoder, mesh, shape) for shape in shapes]
     occupancies = [_run(engine, sample)[1] for engine in engines]
     seconds: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):
@@ -203,10 +195,10 @@ def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
     return {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
 
 
-def _run(engine: Engine | BidirectionalEngine, sample: Sequence[Ragged]) -> tuple[float, float]:
+def _run(engine: EngineLike, sample: Sequence[Ragged]) -> tuple[float, float]:
     """Featurize a sample; the seconds that it took, and the occupancy."""
     begin = time.perf_counter()
-    with closing(run_of(engine)) as run:
+    with closing(engine.run()) as run:
         for chunk in sample:
             run.submit(chunk)
             while not run.wants_rows and run.has_window:

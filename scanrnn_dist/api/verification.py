@@ -23,6 +23,7 @@ from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.job import (
     PART,
     PROBLEMS_TOLD,
+    JobOptions,
     Plan,
     check_parts,
     compare_kept,
@@ -139,7 +140,8 @@ def verify(
     _check_source(plan)
     committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
     compared = sum(compare_kept(records.store, plan, index) for index in committed.tolist())
-    sampled, distances = _recompute(records, plan, committed, encoder, job["options"], sample, rng)
+    options = JobOptions.from_json(job["options"])
+    sampled, distances = _recompute(records, plan, committed, encoder, options, sample, rng)
     return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
 
@@ -202,7 +204,7 @@ def _recompute(
     plan: Plan,
     committed: np.ndarray,
     encoder: Encoder,
-    options: dict[str, Any],
+    options: JobOptions,
     sample: int,
     rng: np.random.Generator,
 ) -> tuple[int, list[float]]:
@@ -215,13 +217,13 @@ def _recompute(
         features = read_features(records.store, name, rows)
         chunks = read_chunks(
             plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
-            lossy_cast=options["lossy_cast"],
+            lossy_cast=options.lossy_cast,
         )  # fmt: skip
         with closing(chunks):
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
-                found = judge(features[nth], chunk.sequences.row(row)[: options["max_steps"]], carry)
+                found = judge(features[nth], chunk.sequences.row(row)[: options.max_steps], carry)
                 if not found.is_faithful:
                     raise DataError(
                         f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "
@@ -233,13 +235,12 @@ def _recompute(
     return sampled, greatest.tolist()
 
 
-def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: dict[str, Any], where: str) -> np.ndarray | None:
+def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: JobOptions, where: str) -> np.ndarray | None:
     """The initial carry that a row of kept columns brings; None where rows bring none."""
-    column = options.get("initial_carry")
-    if column is None:
+    if options.initial_carry is None:
         return None
-    lossy_cast, size = options["lossy_cast"], encoder.carry_features
-    carry: np.ndarray = fixed_lists(row, column, size, lossy_cast=lossy_cast, where=lambda _: where)[0]
+    name, lossy, size = options.initial_carry, options.lossy_cast, encoder.carry_features
+    carry: np.ndarray = fixed_lists(row, name, size, lossy_cast=lossy, where=lambda _: where)[0]
     return carry
 
 

@@ -1,9 +1,6 @@
-"""TODO cli."""
+"""The command line, `scanrnn`: flags in, one of the doors asked, results printed, an exit code out."""
 
-from scanrnn_dist.cli.app import _start_jax, main, run
+from scanrnn_dist.cli.app import main, run
+from scanrnn_dist.cli.process import start_devices
 
-__all__ = [
-    "_start_jax",
-    "main",
-    "run",
-]
+__all__ = ["main", "run", "start_devices"]

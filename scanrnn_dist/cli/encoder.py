@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli.options import MOST, Json
-from scanrnn_dist.engine import start_jax
+from scanrnn_dist.cli.options import MOST, Json, given
+from scanrnn_dist.cli.printing import indented
+from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits
 
@@ -97,7 +98,7 @@ def make(
     """Write an encoder with random weights. The same seed gives the same weights."""
     _check_out(out, force)
     start_jax()
-    options = _given(
+    options = given(
         cell=cell and cell.value,
         num_layers=num_layers,
         bidirectional=bidirectional,
@@ -139,7 +140,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
-    options = _given(
+    options = given(
         kind=kind and kind.value,
         prefix=prefix,
         node=node,
@@ -243,8 +244,12 @@ def _shapes(encoder: Encoder) -> dict[str, list[int]]:
 def _table(description: dict[str, Any]) -> str:
     """What a person reads of a description."""
     lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
-    lines += ["architecture:", *_indented(_flat(description["architecture"]))]
-    lines += ["parameters:", *_indented(description["parameters"])]
+    for title, values in (
+        ("architecture:", _flat(description["architecture"])),
+        ("parameters:", description["parameters"]),
+    ):
+        width = max(map(len, values), default=0)
+        lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
     return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
 
 
@@ -254,13 +259,3 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
         return {path.rstrip("."): tree}
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     return {name: leaf for key, value in items for name, leaf in _flat(value, f"{path}{key}.").items()}
-
-
-def _indented(values: dict[str, Any]) -> list[str]:
-    width = max(map(len, values), default=0)
-    return [f"   {name:{width}}  {value}" for name, value in values.items()]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given, so that the defaults of the functions behind stand in one place."""
-    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}

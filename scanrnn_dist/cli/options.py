@@ -1,9 +1,15 @@
-"""Arguments and options of the command line: their names, bounds and help. What they do is the commands' affair."""
+"""Arguments and options of the command line: their names, bounds and help. What they do is the commands' affair.
+
+The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field; `takes_job_options` gives them to a command.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -19,7 +25,11 @@ Destination = Annotated[
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the sequences; needed only if several could.")]
 Keep = Annotated[
-    str | None, typer.Option(help="Columns to copy to the output, separated by commas (default: all others).")
+    str | None,
+    typer.Option(
+        help="Columns to copy to the output, separated by commas (default: all others).",
+        callback=lambda told: None if told is None else [name for name in told.split(",") if name],
+    ),
 ]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1, max=MOST)]
@@ -97,3 +107,47 @@ LockSeconds = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+JOB_FLAGS: dict[str, Any] = {
+    "column": Column,
+    "keep": Keep,
+    "rows_per_part": RowsPerPart,
+    "max_steps": MaxSteps,
+    "initial_carry": InitialCarry,
+    "lossy_cast": LossyCast,
+}
+"""The flag of each field of `JobOptions`."""
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of the functions behind stand in one place."""
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+
+
+def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of `JobOptions`, or those of some of its fields, in place of its argument `options`."""
+    flags = {name: JOB_FLAGS[name] for name in names or JOB_FLAGS}
+
+    def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        parameters = []
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name == "options":
+                for name, flag in flags.items():
+                    default = False if flag is LossyCast else None
+                    parameters.append(parameter.replace(name=name, annotation=flag, default=default))
+            else:
+                parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+        @functools.wraps(command)
+        def called(**told: Any) -> None:
+            from scanrnn_dist.job import JobOptions
+
+            options = JobOptions(**given(**{name: told.pop(name) for name in flags}))
+            command(**told, options=options)
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return with_flags

@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, join_directions
-from scanrnn_dist.engine.engine import Engine, window_shape_for
+from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import checked_mesh
-from scanrnn_dist.engine.run import Finished, Run, Statistics, check_carries, checked_max_steps
-from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.engine.run import Run, check_carries
+from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.protocols import Finished, Statistics, WindowShape
+from scanrnn_dist.ragged import Ragged, checked_max_steps
 
 
 class BidirectionalEngine:
@@ -30,13 +31,15 @@ class BidirectionalEngine:
         shape: WindowShape | None = None,
         own_carries: bool = False,
     ) -> None:
-        self.encoder, self.own_carries = encoder, own_carries
+        self.own_carries = own_carries
+        self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
         mesh = checked_mesh(mesh)
         shape = shape or window_shape_for(encoder, mesh)
         if encoder.pool_dtype == np.float64:
             raise ConfigError("A bidirectional encoder computes in float64; between its layers float32 is kept.")
         self.layers = [
-            tuple(Engine(part, mesh, shape, own_carries) for part in directions) for directions in encoder.directions()
+            tuple(CompiledWindow(part, mesh, shape, own_carries) for part in directions)
+            for directions in encoder.directions()
         ]
         first = self.layers[0][0]
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
@@ -44,6 +47,10 @@ class BidirectionalEngine:
         self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
         self.carry_features = encoder.carry_features if own_carries else 0
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
+
+    def run(self) -> BidirectionalRun:
+        """Begin a stream of rows."""
+        return BidirectionalRun(self)
 
 
 class BidirectionalRun:
@@ -54,7 +61,8 @@ class BidirectionalRun:
     """
 
     def __init__(self, engine: BidirectionalEngine) -> None:
-        self.engine = engine
+        self._layers, self._expects_carries = engine.layers, engine.own_carries
+        self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
         self._runs = [tuple(Run(direction) for direction in layer) for layer in engine.layers]
         self._rows = 0
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
@@ -101,7 +109,7 @@ class BidirectionalRun:
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
         """Add rows, numbered on from the last; see `Run.submit`."""
-        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
+        check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
         numbers = range(self._rows, self._rows + len(ragged))
         if carries is not None:
@@ -146,7 +154,7 @@ class BidirectionalRun:
     def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
         """Hand rows to both directions of a layer; the backward one gets each in reverse."""
         carries: list[Any] = [None, None]
-        if self.engine.own_carries and rows:
+        if self._expects_carries and rows:
             own = np.split(np.stack([self._carries[row] for row in rows]), self._carry_ends, axis=1)
             carries = own[2 * index : 2 * index + 2]
         for direction, (run, given) in enumerate(zip(self._runs[index], (ragged, backwards(ragged)), strict=True)):
@@ -160,7 +168,7 @@ class BidirectionalRun:
     def _matched(self, index: int, direction: int, finished: Finished) -> list[tuple[int, np.ndarray]]:
         """The rows that are now finished in both directions, each with what the layer gives: features, or its steps."""
         matched = []
-        engine = self.engine.layers[index][0]
+        engine = self._layers[index][0]
         for nth, number in enumerate(finished.rows.tolist()):
             row = self._numbers[index][direction].pop(number)
             half = finished.features.row(nth) if engine.gives_steps else finished.features[nth]
@@ -181,7 +189,7 @@ class BidirectionalRun:
         rows = np.array([row for row, _ in done])
         order = np.argsort(rows)
         values = [done[index][1] for index in order]
-        return Finished(rows[order], Ragged.from_sequences(values) if self.engine.gives_steps else np.stack(values))
+        return Finished(rows[order], Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
 
 
 def backwards(ragged: Ragged) -> Ragged:
@@ -190,15 +198,3 @@ def backwards(ragged: Ragged) -> Ragged:
     lengths = ends - begins
     index = np.repeat(begins + ends - 1, lengths) - np.arange(ragged.offsets[0], ragged.offsets[-1])
     return Ragged(ragged.values[index], ragged.offsets - ragged.offsets[0])
-
-
-def engine_for(
-    encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
-) -> Engine | BidirectionalEngine:
-    """The engine that suits an encoder."""
-    return (BidirectionalEngine if encoder.is_bidirectional else Engine)(encoder, mesh, shape, own_carries)
-
-
-def run_of(engine: Engine | BidirectionalEngine) -> Run | BidirectionalRun:
-    """A new run, whose rows are numbered from 0."""
-    return BidirectionalRun(engine) if isinstance(engine, BidirectionalEngine) else Run(engine)

@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import device_kind, sharded
-from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.protocols import WindowShape
 
 DRAIN_LANES = 8
 PROBE_BLOCKS = 32
@@ -37,7 +37,7 @@ class _Ledger:
     same_bits: bool | None = None
 
 
-def drain_engine(wide: Engine, steps: int) -> Engine | None:
+def drain_engine(wide: CompiledWindow, steps: int) -> CompiledWindow | None:
     """The engine for the last rows of a run, `steps` of which are left of the longest; None to stay with the wide one.
 
     None on other devices than CPUs, where nobody has measured it; while compiling would cost more than it saves,
@@ -57,7 +57,7 @@ def drain_engine(wide: Engine, steps: int) -> Engine | None:
             return None
     if ledger.same_bits is False:
         return None
-    narrow = Engine(wide.encoder, wide.mesh, drain_shape(wide.shape), wide.own_carries)
+    narrow = CompiledWindow(wide.encoder, wide.mesh, drain_shape(wide.shape), wide.own_carries)
     if ledger.same_bits is None:
         ledger.same_bits = gives_same_bits(wide, narrow)
     return narrow if ledger.same_bits else None
@@ -68,7 +68,7 @@ def drain_shape(wide: WindowShape) -> WindowShape:
     return replace(wide, lanes=DRAIN_LANES, window_blocks=wide.window_blocks * wide.lanes // DRAIN_LANES)
 
 
-def gives_same_bits(wide: Engine, narrow: Engine) -> bool:
+def gives_same_bits(wide: CompiledWindow, narrow: CompiledWindow) -> bool:
     """Whether some random rows come out of both programs the same to the last bit, and so do their carries."""
     rng = np.random.default_rng(0)
     blocks = min(PROBE_BLOCKS, wide.shape.window_blocks)

@@ -1,9 +1,8 @@
-"""Features as they are finished: the outputs of every step until their row is, and the rows of a batch. Numpy only."""
+"""The outputs of every step, kept until their row is finished. Numpy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -71,40 +70,3 @@ class StepOutputs:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]), out=offsets[1:])
         return Ragged(np.concatenate([np.empty((0, self._features), np.float32), *parts]), offsets)
-
-
-class FeatureRows:
-    """The features of so many rows, in their order, as they are finished in any.
-
-    Example:
-        >>> features = FeatureRows(rows=2, out_features=1)
-        >>> features.place(np.array([1, 0]), np.float32([[5], [3]]))
-        >>> features.result.tolist()
-        [[3.0], [5.0]]
-    """
-
-    def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
-        """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""
-        self._vectors = np.empty((0 if steps else rows, out_features), dtype)
-        self._steps = [np.empty((0, out_features), np.float32)] * rows if steps else None
-
-    def place(self, rows: np.ndarray, features: np.ndarray | Ragged) -> None:
-        """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps."""
-        if isinstance(features, Ragged):
-            assert self._steps is not None
-            for nth, row in enumerate(rows):
-                self._steps[row] = features.row(nth)
-        else:
-            self._vectors[rows] = features
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the vectors; the outputs of steps are not counted."""
-        return self._vectors.nbytes
-
-    @property
-    def result(self) -> np.ndarray | Ragged:
-        """The features of all rows."""
-        if self._steps is None:
-            return self._vectors
-        return Ragged.from_sequences(self._steps) if self._steps else Ragged.empty(self._vectors.shape[1])

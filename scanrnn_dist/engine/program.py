@@ -1,8 +1,7 @@
-"""The compiled window program: the specification's scan, for all lanes of all devices.
+"""The compiled window program: a kernel (`kernels/`) on all devices at once, by `shard_map`.
 
-`block_scan` is about one lane, with a carry that is reset where a row starts and emitted where one may end; `vmap`
-makes it a device's lanes, `shard_map` all devices' lanes. No device needs another one, so the program has no
-collective. Which row goes where is decided in `schedule.py`; who feeds the program, in `run.py`.
+No device needs another one, so the program has no collective. Which row goes where is decided in `schedule.py`; who
+feeds the program, in `run.py`.
 """
 
 from __future__ import annotations
@@ -18,70 +17,11 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder, State, chosen
-from scanrnn_dist.engine.mesh import AXIS, compiler_options, device_kind
-from scanrnn_dist.engine.schedule import WindowShape
-
-
-def block_scan(
-    encoder: Encoder, state: State, values: jax.Array, count: jax.Array, reset: jax.Array, initial: jax.Array
-) -> tuple[State, jax.Array]:
-    """One lane over one block: the scan of the specification, begun anew if a row starts here.
-
-    Args:
-        encoder: cells and readout.
-        state: from the block before.
-        values: `(block_steps, D)` float32.
-        count: `()` int32, how many of the steps are real; the state passes the others unchanged.
-        reset: `()` bool, whether a row starts here.
-        initial: `(carry_features,)`, the initial carry of the row that starts here; `(0,)` where rows have none of
-            their own.
-
-    Returns:
-        The state after the block, and what is emitted: the readout `(F,)`, or the outputs `(block_steps, F)`.
-    """
-    state = chosen(reset, encoder.initial_state(initial if initial.size else None), state)
-
-    def step(state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
-        t, x_t = at
-        new, y = encoder.step(state, x_t)
-        return chosen(t < count, new, state), y if encoder.gives_steps else None
-
-    state, steps = jax.lax.scan(step, state, (jnp.arange(len(values), dtype=jnp.int32), values))
-    return state, encoder.readout(state) if steps is None else steps.astype(encoder.pool_dtype)
-
-
-def device_scan(
-    encoder: Encoder,
-    n_blocks: int | jax.Array,
-    state: State,
-    emitted: jax.Array,
-    *fed: jax.Array,
-) -> tuple[State, jax.Array]:
-    """All lanes of one device over the blocks of a window.
-
-    Args:
-        encoder: cells and readout.
-        n_blocks: blocks to run, at most `K`. On CPU an array, so that a last, shorter window needs no program of its
-            own; elsewhere an int, since a trip count that is not static makes a GPU ask the host at every block.
-        state: of `l` lanes, the leading axis of every array.
-        emitted: `(K, l, F)`, or `(K, l, block_steps, F)`, whatever an earlier window left there: zeros anew cost 4 %.
-        fed: values `(K, block_steps, l, D)` float32, time-major, since batch-major costs a relayout on TPU; count
-            `(K, l)` int32; reset `(K, l)` bool; initial `(K, l, carry_features or 0)` float32.
-
-    Returns:
-        The state, and `emitted` with what every block emits: a readout per block and not per step, which would cost up
-        to 1.8 times as much; unless it is the steps that are asked for.
-    """
-    lanes_block = jax.vmap(block_scan, in_axes=(None, 0, 1, 0, 0, 0))
-
-    def block(k: jax.Array, carried: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        state, emitted = carried
-        of_block = [jax.lax.dynamic_index_in_dim(array, k, keepdims=False) for array in fed]
-        state, new = lanes_block(encoder, state, *of_block)
-        return state, jax.lax.dynamic_update_index_in_dim(emitted, new, k, axis=0)
-
-    return jax.lax.fori_loop(0, n_blocks, block, (state, emitted))
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.environment import compiler_options
+from scanrnn_dist.engine.kernels import device_scan
+from scanrnn_dist.engine.mesh import AXIS, device_kind
+from scanrnn_dist.protocols import WindowShape
 
 
 def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:

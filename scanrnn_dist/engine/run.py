@@ -9,22 +9,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from einops import rearrange
 
+from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
-from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
 from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.outputs import StepOutputs
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
-from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.protocols import Finished, Statistics
+from scanrnn_dist.ragged import Ragged, checked_max_steps
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
@@ -32,37 +33,6 @@ LOOK_AHEAD_BYTES = 32 << 20
 """Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
 SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
-
-
-@dataclass
-class Statistics:
-    """What a run did: rows, real steps, positions of all windows, compilations, and seconds spent waiting."""
-
-    rows: int = 0
-    steps: int = 0
-    positions: int = 0
-    windows: int = 0
-    compilations: int = 0
-    device_wait_seconds: float = 0.0
-
-    @property
-    def occupancy(self) -> float:
-        """Positions that did useful work, of all positions; 1 if there were none."""
-        return self.steps / self.positions if self.positions else 1.0
-
-    def __add__(self, other: Statistics) -> Statistics:
-        """Of two runs, one after the other."""
-        return Statistics(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
-
-
-class Finished(NamedTuple):
-    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
-
-    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs.
-    """
-
-    rows: np.ndarray
-    features: Any
 
 
 class _Sent(NamedTuple):
@@ -93,14 +63,14 @@ class Run:
 
     Example:
         >>> from scanrnn_dist.encoder import Encoder
-        >>> run = Run(Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)))
+        >>> run = Run(CompiledWindow(Encoder.from_seed(0, in_features=2, hidden_features=3)))
         >>> run.submit(Ragged.from_sequences([np.ones((5, 2)), np.zeros((0, 2))]))
         >>> finished = [rows for rows, features in run.results()]
         >>> sorted(np.concatenate(finished).tolist())
         [0, 1]
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: CompiledWindow) -> None:
         self.engine = engine
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
@@ -219,7 +189,7 @@ class Run:
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
 
-    def _move_to(self, engine: Engine) -> list[Finished]:
+    def _move_to(self, engine: CompiledWindow) -> list[Finished]:
         """Go on in another program, with the rows that were cut; fetch what was sent first."""
         finished = [self._fetch(self._sent.popleft()) for _ in range(len(self._sent))]
         before, after = self._tape.move(engine.devices, engine.shape.lanes)
@@ -333,15 +303,6 @@ def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) 
     if arrived != expected:
         wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
         raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
-
-
-def checked_max_steps(max_steps: float | None) -> int | None:
-    """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
-    if max_steps is None:
-        return None
-    if not max_steps >= 0:
-        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
-    return int(min(max_steps, 2**62))
 
 
 def _host_shards(array: jax.Array) -> list[np.ndarray]:

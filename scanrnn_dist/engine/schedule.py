@@ -25,26 +25,6 @@ together within about as much."""
 
 
 @dataclass(frozen=True)
-class WindowShape:
-    """The shape of one window of the compiled program, the same for the whole job.
-
-    Args:
-        lanes: lanes per device.
-        block_steps: steps per block, the grain at which a row starts and ends.
-        window_blocks: blocks per lane and window, `K`.
-    """
-
-    lanes: int
-    block_steps: int
-    window_blocks: int
-
-    @property
-    def window_steps(self) -> int:
-        """Steps per lane and window."""
-        return self.block_steps * self.window_blocks
-
-
-@dataclass(frozen=True)
 class Window:
     """What every lane does in one window; the arrays are `(L, K')`, lanes by blocks, with `K' <= K` blocks in use.
 

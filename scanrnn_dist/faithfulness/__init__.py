@@ -1,4 +1,4 @@
-"""TODO faithfulness."""
+"""Whether features are as near to the truth as the specification's own: both are held against float64."""
 
 from scanrnn_dist.faithfulness.judge import Judge
 

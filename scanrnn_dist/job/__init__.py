@@ -1,8 +1,11 @@
-"""TODO job."""
+"""Jobs: a source becomes a data set of features, unit by unit, so that whatever dies is gone on with.
 
-from scanrnn_dist.job.amend import ACCEPTED
-from scanrnn_dist.job.attempt import Attempt, Sharing
+`open_job` is the only way to one, `run_job` does what is this process's of it. Knows Parquet and the records, no JAX:
+what it computes with is handed to it as a `Computation`.
+"""
+
 from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.computation import Computation, InFeatures
 from scanrnn_dist.job.damage import (
     PROBLEMS_TOLD,
     check_parts,
@@ -11,43 +14,45 @@ from scanrnn_dist.job.damage import (
     surplus_files,
     wrong_parts,
 )
-from scanrnn_dist.job.in_order import OPEN_BYTES, Stream
+from scanrnn_dist.job.in_order import OPEN_BYTES
 from scanrnn_dist.job.kept_columns import compare_kept
-from scanrnn_dist.job.open_job import OpenJob, Wanted, check_apart, opened_job, plan_for, recorded_plan
-from scanrnn_dist.job.plan import ROWS_PER_PART, Plan, SourceLike, plan_job
+from scanrnn_dist.job.open_job import RECIPE
+from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing
+from scanrnn_dist.job.plan import Plan, plan_job
+from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.job.write_behind import WAITING_BYTES, WriteBehind
+from scanrnn_dist.job.work import PREFETCH_BYTES, OnRows, OnStart, run_job
+from scanrnn_dist.job.write_behind import WAITING_BYTES
 
 __all__ = [
-    "ACCEPTED",
     "OPEN_BYTES",
     "PART",
+    "PREFETCH_BYTES",
     "PROBLEMS_TOLD",
+    "RECIPE",
     "ROWS_PER_PART",
     "WAITING_BYTES",
-    "Attempt",
-    "OpenJob",
+    "Computation",
+    "Handling",
+    "InFeatures",
+    "JobOptions",
+    "JobReport",
+    "OnRows",
+    "OnStart",
     "Plan",
     "Sharing",
-    "SourceLike",
-    "Stream",
-    "Wanted",
-    "WriteBehind",
-    "check_apart",
     "check_parts",
     "clean",
     "compare_kept",
     "damaged_parts",
     "finish_publishing",
     "is_ready",
-    "opened_job",
-    "plan_for",
     "plan_job",
     "read_status",
     "recorded_parts",
-    "recorded_plan",
     "replacing",
+    "run_job",
     "surplus_files",
     "wrong_parts",
 ]

@@ -39,7 +39,7 @@ ACCEPTED = "accepted"
 """Of a job: which changes of its source were accepted, in words."""
 
 
-def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan, source: str) -> int:
+def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> int:
     """Have a job be the one of another plan; how many of its units are committed already.
 
     Args:
@@ -60,7 +60,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     numbers, units = _taken_over(store, job["id"], before, plan), max(1, len(plan.units))
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
     told = {name: value for name, value in job.items() if name not in ("id", "plan")}
-    told |= {"options": {**job["options"], "source": source}, ACCEPTED: changes}
+    told |= {"options": {**job["options"], "source": plan.named}, ACCEPTED: changes}
     plan_files = plan.to_records()
     lease.confirm()
     amended = new.create_job(told, plan_files, replaces=job["id"])

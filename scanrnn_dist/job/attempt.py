@@ -10,17 +10,16 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
     DONE,
-    EXPIRY_SECONDS,
     REPLACING,
     STOPPED,
     AttemptLog,
@@ -38,7 +37,6 @@ from scanrnn_dist.records import (
 )
 from scanrnn_dist.source import Unit, Units, part_rows
 
-MOST_SECONDS = 1e6
 ROUNDS = 3
 """Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
 
@@ -46,38 +44,6 @@ TOLD_AT_ONCE = 3
 """So many failed units are told as soon as they fail: a wrong option would make all of them fail."""
 
 logger = logging.getLogger("scanrnn_dist")
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How the units of a job are shared among processes.
-
-    Args:
-        share: `(k, n)`, the k-th of n shares, counted from 1.
-        steal: whether to take over the shares of processes that stopped, once the own one is done.
-        expiry_seconds: a process that was not heard of for so long has stopped.
-        retry: whether to try units again that are held to end their process.
-        owns_process: whether the process is there for this job alone, as that of the command line: then a crash leaves
-            a trace among the records, by Python's fault handler.
-
-    Raises:
-        ConfigError: a share that there is none of, or an expiry that is not above 0.
-    """
-
-    share: Share = (1, 1)
-    steal: bool = False
-    expiry_seconds: float = EXPIRY_SECONDS
-    retry: bool = False
-    owns_process: bool = False
-
-    def __post_init__(self) -> None:
-        index, count = self.share
-        if not 1 <= index <= count:
-            raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
-        if not 0 < self.expiry_seconds <= MOST_SECONDS:
-            raise ConfigError(
-                f"expiry_seconds is {self.expiry_seconds}; expected more than 0, at most {MOST_SECONDS:g}."
-            )
 
 
 class Attempt:

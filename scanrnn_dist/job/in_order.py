@@ -16,9 +16,10 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.engine import BidirectionalRun, FeatureRows, Finished, Run
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.protocols import EngineLike, Finished, Statistics
+from scanrnn_dist.ragged import FeatureRows, Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
 
 OPEN_BYTES = 64 << 20
@@ -46,17 +47,9 @@ class Stream:
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
     """
 
-    def __init__(
-        self,
-        run: Run | BidirectionalRun,
-        chunks: Prefetched,
-        max_steps: int | None,
-        initial_carry: str | None,
-        lossy_cast: bool,
-    ) -> None:
+    def __init__(self, engine: EngineLike, chunks: Prefetched, options: JobOptions) -> None:
         self.read_wait_seconds = 0.0
-        self._run, self._chunks, self._max_steps = run, chunks, max_steps
-        self._carry_column, self._lossy_cast = initial_carry, lossy_cast
+        self._engine, self._run, self._chunks, self._options = engine, engine.run(), chunks, options
         self._open: deque[OpenChunk | FailedUnit] = deque()
         self._failed: Unit | None = None
         self._is_exhausted = False
@@ -71,6 +64,15 @@ class Stream:
                     self._place(finished)
             while self._has_first:
                 yield self._open.popleft()
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the run."""
+        return self._run.statistics
+
+    def close(self) -> None:
+        """Let go of the devices."""
+        self._run.close()
 
     @property
     def _has_first(self) -> bool:
@@ -109,23 +111,23 @@ class Stream:
 
     def _take(self, chunk: Chunk) -> None:
         """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
-        engine, rows = self._run.engine, len(chunk.sequences)
+        engine, options, rows = self._engine, self._options, len(chunk.sequences)
         features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
         nbytes = chunk.kept.nbytes + features.nbytes
         if engine.gives_steps:
             lengths = chunk.sequences.lengths
-            steps = lengths if self._max_steps is None else np.minimum(lengths, self._max_steps)
+            steps = lengths if options.max_steps is None else np.minimum(lengths, options.max_steps)
             nbytes += 4 * engine.out_features * int(steps.sum())
         carries = None
-        if self._carry_column is not None:
-            size, lossy = engine.carry_features, self._lossy_cast
+        if options.initial_carry is not None:
+            name, size, lossy = options.initial_carry, engine.carry_features, options.lossy_cast
             try:
-                carries = fixed_lists(chunk.kept, self._carry_column, size, lossy_cast=lossy, where=chunk.where)
+                carries = fixed_lists(chunk.kept, name, size, lossy_cast=lossy, where=chunk.where)
             except DataError as error:
                 self._fail(FailedUnit(chunk.unit, str(error)))
                 return
         self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
-        self._run.submit(chunk.sequences, self._max_steps, carries)
+        self._run.submit(chunk.sequences, options.max_steps, carries)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""

@@ -1,30 +1,32 @@
-"""Whether a destination is new, holds the same job, or must be left alone; and the plan that holds for it.
+"""`open_job`: the only way to a job. It finds what stands, plans, compares, gives way, restarts, publishes.
 
-The same job is one with the same encoder, options, window and source. What must also be the same unless the user allows
-otherwise is the environment: device kind, flags and versions, which may change bits.
+The same job is one with the same source, options, encoder and window. What must also be the same, unless the user
+allows otherwise, is the environment: device kind, flags and versions, which may change bits. Of a finished job nothing
+is computed any more, so its environment does not matter; nor is JAX started or a program compiled for it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
-
-import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.amend import ACCEPTED, amend
+from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.damage import damaged_parts, told_damage
-from scanrnn_dist.job.differing import differing
-from scanrnn_dist.job.plan import ROWS_PER_PART, Changes, Plan, SourceLike, plan_again, plan_job, with_columns
+from scanrnn_dist.job.options import Handling, JobOptions, told_differences
+from scanrnn_dist.job.plan import Changes, Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.records import (
     ENCODER,
-    EXPIRY_SECONDS,
     JOB,
+    JOB_FORMAT,
     RECORDS,
     REPLACING,
     SUCCESS,
@@ -32,98 +34,73 @@ from scanrnn_dist.records import (
     hashes_of,
     living_workers,
 )
-from scanrnn_dist.source import pattern_of
-from scanrnn_dist.storage import open_store, resolve
+from scanrnn_dist.source import SourceLike
+from scanrnn_dist.storage import open_store
 
 logger = logging.getLogger("scanrnn_dist")
 
-
-def plan_for(
-    destination: str | os.PathLike[str],
-    source: SourceLike,
-    *,
-    column: str | None = None,
-    keep: Sequence[str] | None = None,
-    rows_per_part: int = ROWS_PER_PART,
-    restart: bool = False,
-    accept_changes: bool = False,
-) -> Plan:
-    """The plan of the job that the destination holds, if it is of the same source and options; else a new one.
-
-    A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
-    options of the recorded one.
-
-    Raises:
-        DataError: the source changed since the plan was recorded, parts of it are done, and it was not said that
-            changes are accepted; or as `plan_job`.
-        ConfigError: as `plan_job`.
-    """
-    options: dict[str, Any] = {"column": column, "keep": keep, "rows_per_part": rows_per_part}
-    if not restart:
-        records = JobRecords(open_store(destination))
-        finish_publishing(records)
-        job = records.find_job()
-        if job is not None:
-            plan = Plan.from_records(records.read_plan(job))
-            if plan.is_of(source, **options):
-                changes, is_begun = plan.changes(), _was_begun(records)
-                if not changes:
-                    return plan
-                if is_begun and not accept_changes:
-                    raise _changed(changes, plan, records.store.root)
-                return plan_again(plan, source) if is_begun else plan_job(source, **options)
-            if accept_changes and _are_lists(plan.given, source) and plan.has_options(**options):
-                return plan_again(plan, source)
-    return plan_job(source, **options)
-
-
-def recorded_plan(destination: str | os.PathLike[str]) -> tuple[dict[str, Any], Plan]:
-    """The job that a destination holds, and its plan.
-
-    Raises:
-        ConfigError: no job was ever started there.
-        DataError: its records are damaged, or the source changed since the job began.
-    """
-    records = JobRecords(open_store(destination))
-    finish_publishing(records)
-    job = records.read_job()
-    plan = Plan.from_records(records.read_plan(job))
-    if changes := plan.changes():
-        raise _changed(changes, plan, records.store.root)
-    return job, plan
+RECIPE = "recipe"
+"""Of a job: how its encoder was asked for, where that tells it without drawing it."""
 
 
 @dataclass(frozen=True)
 class OpenJob:
-    """A job that may be worked on: its records, what `job.json` says, and the plan that holds."""
+    """A job that may be worked on.
 
+    Args:
+        destination: where it stands, in full; of a restart, where it will stand.
+        records: of the job.
+        job: what its record says.
+        plan: that holds for it.
+        options: of the job, settled by the plan.
+        environment: that of the process, which may be another than the record's; nothing of a job that is done.
+    """
+
+    destination: str
     records: JobRecords
     job: dict[str, Any]
     plan: Plan
+    options: JobOptions
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a command asks for.
+class _Wanted:
+    """What a command asks for."""
 
-    Args:
-        job: what the job is: its "encoder", "options", "window" and "environment".
-        plan: what a new job is to do, or one whose source changed.
-        allow_mixed: whether the environment may differ.
-        accept_changes: whether the source may have changed.
-        expiry_seconds: of the lease of who has the destination for itself.
-    """
-
-    job: dict[str, Any]
+    root: str
     plan: Plan
-    allow_mixed: bool = False
-    accept_changes: bool = False
-    expiry_seconds: float = EXPIRY_SECONDS
+    options: JobOptions
+    handling: Handling
+    computation: Computation
+    like: Mapping[str, Any] | None = None  # the job whose window shape is to be taken
+
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """What the job is, for the records; starts JAX and draws the encoder."""
+        return {
+            "format": JOB_FORMAT,
+            "options": self.told_options,
+            **self.computation.described(self.plan.in_features, self.like),
+        }
+
+    @property
+    def told_options(self) -> dict[str, Any]:
+        """The options as the records tell them."""
+        return {"source": self.plan.named, **self.options.to_json()}
+
+    def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
+        """The job, to be worked on."""
+        return OpenJob(self.root, records, job, plan, self.options, self.job["environment"])
 
 
 @contextmanager
-def opened_job(
-    destination: str | os.PathLike[str], wanted: Wanted, *, restart: bool = False, discard: Collection[str] = ()
+def open_job(
+    destination: str | os.PathLike[str],
+    source: SourceLike | Plan | None,
+    options: JobOptions,
+    handling: Handling,
+    computation: Computation,
 ) -> Iterator[OpenJob]:
     """The job to work on, made if the destination is new; at the end a restart takes the place of the old output.
 
@@ -131,47 +108,108 @@ def opened_job(
 
     Args:
         destination: folder or URI.
-        wanted: the job.
-        restart: whether to begin anew, aside, where there is a job.
-        discard: names of parts that are not what they should be, to be removed first.
+        source: what to read; None to go on with the job that stands there, as its records tell it, options too.
+        options: of the job.
+        handling: what may be done with a job that stands there.
+        computation: of the job; asked for nothing where there is nothing to do.
 
     Raises:
-        ConfigError: it holds something else, or a job that differs, or one that is worked on and was to be restarted.
-        DataError: the source changed since the job began.
+        ConfigError: it holds something else, or a job that differs, or one that is worked on and was to be restarted;
+            or options that do not fit the source.
+        DataError: the source cannot be read, or it changed since the job began.
         StoppedError: another process restarts, amends or cleans it; or works on it, and it was to be amended, or parts
             of it to be made again.
     """
     records = JobRecords(open_store(destination))
     was_published = finish_publishing(records)
-    recorded = _found(records, restart)
-    # The command whose restart was published just now, after it had died doing so, has nothing left to do.
-    is_done = was_published and records.is_complete and _is_same(records, recorded, wanted)
-    if not restart or recorded is None or is_done:
+    recorded = _found(records, handling)
+    if source is None:
+        recorded = recorded or records.read_job()
+        source, options = _recorded_plan(records, recorded), JobOptions.from_json(recorded["options"])
+        wanted = _Wanted(records.store.root, source, options, handling, computation, like=recorded)
+    else:
+        plan = _planned(records, recorded, source, options, handling)
+        options = replace(options, column=plan.column, keep=plan.keep, rows_per_part=plan.rows_per_part)
+        wanted = _Wanted(records.store.root, plan, options, handling, computation)
+    _check_carry(wanted)
+    check_apart(wanted.plan, destination)
+    if _is_done(records, recorded, wanted, was_published):
+        yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options)
+    elif handling.restart and recorded is not None:
+        _check_idle(records)
+        with replacing(records, handling.sharing.expiry_seconds) as lease:
+            new = restart_of(records)
+            yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
+            publish(records, lease)
+    else:
         opened = _open(records, recorded, wanted)
-        _set_right(opened, wanted, discard)
+        _set_right(opened, handling)
         yield opened
-        return
-    if busy := [worker for worker in living_workers(records.store) if worker.share != REPLACING]:
-        raise ConfigError(
-            f"{records.store.root} is being worked on: {busy[0]}. Wait for it, or stop it; then --restart can begin."
-        )
-    with replacing(records, wanted.expiry_seconds) as lease:
-        new = restart_of(records)
-        yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
-        publish(records, lease)
 
 
-def _found(records: JobRecords, restart: bool) -> dict[str, Any] | None:
+def _found(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
     """The job that stands; to be replaced, it need not be one that can be understood."""
     try:
         return records.find_job()
     except DataError:
-        if not restart:
+        if not handling.restart:
             raise
         return {}
 
 
-def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = "") -> OpenJob:
+def _planned(
+    records: JobRecords,
+    recorded: dict[str, Any] | None,
+    source: SourceLike | Plan,
+    options: JobOptions,
+    handling: Handling,
+) -> Plan:
+    """The recorded plan, if it is of this source and these options; else a new one.
+
+    A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
+    options of the recorded one.
+    """
+    if isinstance(source, Plan):
+        return source
+    if recorded and not handling.restart:
+        plan = Plan.from_records(records.read_plan(recorded))
+        if plan.is_of(source, options):
+            changes, is_begun = plan.changes(), _was_begun(records)
+            if not changes:
+                return plan
+            if is_begun and not handling.accept_changes:
+                raise _changed(changes, plan, records.store.root)
+            return plan_again(plan, source) if is_begun else plan_job(source, options)
+        if handling.accept_changes and _are_lists(plan.given, source) and plan.has_options(options):
+            return plan_again(plan, source)
+    return plan_job(source, options)
+
+
+def _recorded_plan(records: JobRecords, recorded: dict[str, Any]) -> Plan:
+    """The plan of a job whose source is as it was."""
+    plan = Plan.from_records(records.read_plan(recorded))
+    if changes := plan.changes():
+        raise _changed(changes, plan, records.store.root)
+    return plan
+
+
+def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, was_published: bool) -> bool:
+    """Whether all that is wanted stands: the job is finished, its source is as it was, and so are its parts.
+
+    Also of a restart whose command died while it was published, and which was ended just now.
+    """
+    handling = wanted.handling
+    if not recorded or handling.discard or (handling.restart and not was_published) or not records.is_complete:
+        return False
+    if recorded.get("options") != wanted.told_options:
+        return False
+    is_planned_so = wanted.plan.recorded == recorded["plan"]  # and was held against the source
+    if not is_planned_so and Plan.from_records(records.read_plan(recorded)).changes():
+        return False
+    return wanted.computation.is_recorded(recorded, wanted.plan.in_features) and not damaged_parts(records)
+
+
+def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, replaces: str = "") -> OpenJob:
     """The job that is recorded, if it is this one, or this one, recorded now."""
     if recorded is None:
         try:
@@ -182,125 +220,110 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, 
                 raise
     hashes = wanted.plan.recorded
     if recorded is None:
-        plan_files = wanted.plan.to_records()
-        hashes, recorded = hashes_of(plan_files), records.create_job(wanted.job, plan_files, replaces)
-    differences = _refused(recorded, _as_listed(records, recorded, wanted))
-    if differences and not _was_begun(records):
-        return _anew(records, wanted, replaces)
-    if differences:
-        may_differ = not _refused(recorded, replace(wanted, allow_mixed=True))
-        hint = " --allow-mixed goes on all the same, with bits that may differ." if may_differ else ""
-        if not _refused(recorded, _as_listed(records, recorded, replace(wanted, accept_changes=True))):
-            hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
-        raise ConfigError(
-            f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
-            "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
-            f"one is complete.{hint}"
-        )
+        job, plan_files = wanted.job, wanted.plan.to_records()
+        wanted.computation.engine(wanted.options.has_own_carries)  # before anything is written: it may be refused
+        hashes, recorded = hashes_of(plan_files), records.create_job(job, plan_files, replaces)
+    if differences := _differences(recorded, _as_listed(records, recorded, wanted), wanted.handling.allow_mixed):
+        if not _was_begun(records):
+            return _anew(records, wanted, replaces)
+        raise _refusal(records, recorded, wanted, differences)
     if recorded["plan"] == hashes:
-        return OpenJob(records, recorded, wanted.plan)
+        return wanted.opened(records, recorded, wanted.plan)
     # Made before another process recorded the job, or by the user, or of a source that changed.
     before = Plan.from_records(records.read_plan(recorded))
     is_named_so = before.given == wanted.plan.given
     changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
     if is_named_so and not changes:
-        return OpenJob(records, recorded, before)
+        return wanted.opened(records, recorded, before)
     if not _was_begun(records):
         return _anew(records, wanted, replaces)
-    if not wanted.accept_changes:
+    if not wanted.handling.accept_changes:
         raise _changed(changes, before, records.store.root)
     return _amended(records, recorded, before, wanted)
 
 
-def _anew(records: JobRecords, wanted: Wanted, replaces: str) -> OpenJob:
+def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     """The job, in the place of one of which nothing was done."""
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
-    with replacing(records, wanted.expiry_seconds) as lease:
+    with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
         for name in (ENCODER, JOB):
             lease.guarded(records.store.delete)(name)
     return _open(records, None, wanted, replaces)
 
 
-def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted: Wanted) -> OpenJob:
+def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted: _Wanted) -> OpenJob:
     """The job with the source as it is now; by whichever process comes first."""
-    plan, root = wanted.plan, records.store.root
-    changes = plan.changes()
-    if changes:
-        raise _changed(changes, plan, root)
+    plan = wanted.plan
+    if changes := plan.changes():
+        raise _changed(changes, plan, wanted.root)
     plan = replace(plan, source=with_columns(plan.source, before))
     try:
-        with replacing(records, wanted.expiry_seconds) as lease:
+        with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
             records.check_is(recorded)
-            kept = amend(records, lease, recorded, before, plan, wanted.job["options"]["source"])
+            kept = amend(records, lease, recorded, before, plan)
     except StoppedError:
         now = records.find_job()
         if now is None or now["id"] == recorded["id"]:
             raise
         finish_publishing(records)
         return _open(records, records.read_job(), wanted)  # another process was faster
-    units = max(1, len(plan.units))
+    units = len(plan.units)
     told = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
-    logger.info(told, root, kept, units, units - kept)
-    return OpenJob(records, records.read_job(), plan)
+    logger.info(told, wanted.root, kept, units, units - kept)
+    return wanted.opened(records, records.read_job(), plan)
 
 
-def _set_right(opened: OpenJob, wanted: Wanted, discard: Collection[str]) -> None:
+def _set_right(opened: OpenJob, handling: Handling) -> None:
     """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
     records, store = opened.records, opened.records.store
 
     def found() -> list[str]:
         return damaged_parts(records) if records.is_complete else []
 
-    if not discard and not found():
+    if not handling.discard and not found():
         return
     try:
-        with replacing(records, wanted.expiry_seconds) as lease:
+        with replacing(records, handling.sharing.expiry_seconds) as lease:
             records.check_is(opened.job)
             damaged = found()
-            if damaged or discard:
-                logger.info("%s: %s.", store.root, told_damage(damaged, discard))
-                for name in (SUCCESS, *discard):
+            if damaged or handling.discard:
+                logger.info("%s: %s.", store.root, told_damage(damaged, handling.discard))
+                for name in (SUCCESS, *handling.discard):
                     lease.guarded(store.delete)(name)
                 store.sync()
     except StoppedError:
-        if records.is_complete or discard:
+        if records.is_complete or handling.discard:
             raise
         # else another process found the same, and is at work
 
 
-def check_apart(plan: Plan, destination: str | os.PathLike[str]) -> None:
-    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files."""
-    filesystem, uri, path = resolve(os.fspath(destination))
-    if not plan.source.filesystem.equals(filesystem):
-        return
-    real = os.path.realpath if uri is None else str
-    resolved = real(path.rstrip("/"))
-    folders = pc.unique(pc.replace_substring_regex(plan.source.files.paths, "/[^/]*$", "")).to_pylist()
-    if any(_is_within(real(folder), resolved) for folder in folders):
-        raise ConfigError(f"The destination {destination} holds files of the source; choose another.")
-    pattern = pattern_of(plan.given) if isinstance(plan.given, str) else None
-    if pattern is None:
-        return
-    for named in _between(folders, pattern.base):
-        reached = real(named)  # maybe through a link, behind which the destination has another name
-        if _is_within(resolved, reached):
-            relative = f"{named}{resolved[len(reached.rstrip('/')) :]}"[len(pattern.base) :]
-            if pattern.is_all or pattern.matches(f"{relative}/part-00000.parquet"):
-                raise ConfigError(f"The destination {destination} lies within the source {plan.given}; choose another.")
+def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
+    """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
+    try:
+        recorded = new.find_job()
+        if recorded is not None and ACCEPTED not in recorded:
+            is_same = not _differences(recorded, wanted.job, wanted.handling.allow_mixed)
+            if is_same and not Plan.from_records(new.read_plan(recorded)).changes():
+                return recorded
+    except DataError:
+        logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
+    new.store.delete_below("")
+    return None
 
 
-def _between(folders: list[str], base: str) -> set[str]:
-    """These folders, and those in which they lie, from a base on."""
-    found = {base}
-    for folder in folders:
-        while folder not in found and len(folder) > len(base):
-            found.add(folder)
-            folder = folder.rpartition("/")[0]
-    return found
+def _check_idle(records: JobRecords) -> None:
+    """Refuse to restart what somebody works on."""
+    if busy := [worker for worker in living_workers(records.store) if worker.share != REPLACING]:
+        raise ConfigError(
+            f"{records.store.root} is being worked on: {busy[0]}. Wait for it, or stop it; then --restart can begin."
+        )
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _check_carry(wanted: _Wanted) -> None:
+    """Refuse initial carries of a column that is not kept."""
+    name, keep = wanted.options.initial_carry, wanted.plan.keep
+    if name is not None and name not in keep:
+        raise ConfigError(f"The initial carries' column {name!r} is not kept; expected one of {keep}.")
 
 
 def _was_begun(records: JobRecords) -> bool:
@@ -308,23 +331,56 @@ def _was_begun(records: JobRecords) -> bool:
     return any(name != f"{RECORDS}/" for name, _ in records.store.entries()) or bool(living_workers(records.store))
 
 
-def _restarted(new: JobRecords, wanted: Wanted) -> dict[str, Any] | None:
-    """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
-    try:
-        recorded = new.find_job()
-        if recorded is not None and ACCEPTED not in recorded and _is_same(new, recorded, wanted):
-            return recorded
-    except DataError:
-        logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
-    new.store.delete_below("")
-    return None
+def _are_lists(before: SourceLike, now: SourceLike) -> bool:
+    """Whether both name files one by one, as a shell does that expands a glob; in another list some are new or gone."""
+    return not isinstance(before, str | os.PathLike) and not isinstance(now, str | os.PathLike)
 
 
-def _is_same(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted) -> bool:
-    """Whether a recorded job is the one that is wanted, of a source that is as it was."""
-    if not recorded or _refused(recorded, wanted):
-        return False
-    return not Plan.from_records(records.read_plan(recorded)).changes()
+def _as_listed(
+    records: JobRecords, recorded: Mapping[str, Any], wanted: _Wanted, accepts: bool = False
+) -> dict[str, Any]:
+    """The job; where changes are accepted and both sources are lists of files, not told apart by these."""
+    named = recorded.get("options", {}).get("source")
+    accepts = accepts or wanted.handling.accept_changes
+    if not accepts or isinstance(wanted.plan.given, str) or named == wanted.plan.named:
+        return wanted.job
+    if isinstance(Plan.from_records(records.read_plan(dict(recorded))).given, str):
+        return wanted.job
+    return {**wanted.job, "options": {**wanted.job["options"], "source": named}}
+
+
+def _differences(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> list[str]:
+    """What keeps a recorded job from being this one, in words.
+
+    Of encoders their fingerprint tells, their architecture only says how.
+    """
+    told: list[str] = []
+    before, now = recorded.get("encoder", {}), job["encoder"]
+    sections = ["options"] if allow_mixed else ["options", "environment"]
+    if before.get("fingerprint") != now["fingerprint"]:
+        told += told_differences(before.get("architecture", {}), now["architecture"], "encoder.")
+        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
+        weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
+        told = told or [f"{weights} (the job keeps its own as {ENCODER})"]
+    else:
+        sections.append("window")  # that of another encoder follows from its size
+    for section in sections:
+        told += told_differences(recorded.get(section, {}), job[section])
+    return told
+
+
+def _refusal(records: JobRecords, recorded: dict[str, Any], wanted: _Wanted, differences: list[str]) -> ConfigError:
+    """What to say of a job that differs, and of the flags that would help."""
+    hint = ""
+    if not _differences(recorded, _as_listed(records, recorded, wanted), allow_mixed=True):
+        hint = " --allow-mixed goes on all the same, with bits that may differ."
+    if not _differences(recorded, _as_listed(records, recorded, wanted, True), wanted.handling.allow_mixed):
+        hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
+    return ConfigError(
+        f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
+        "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
+        f"one is complete.{hint}"
+    )
 
 
 def _changed(changes: Changes, plan: Plan, root: str) -> DataError:
@@ -338,23 +394,3 @@ def _changed(changes: Changes, plan: Plan, root: str) -> DataError:
         "it with --accept-changes: it does exactly these again and keeps all others. A file that was only touched may "
         "get its time back by `touch -d` instead; --restart begins anew."
     )
-
-
-def _are_lists(before: SourceLike, now: SourceLike) -> bool:
-    """Whether both name files one by one, as a shell does that expands a glob; in another list some are new or gone."""
-    return not isinstance(before, str | os.PathLike) and not isinstance(now, str | os.PathLike)
-
-
-def _as_listed(records: JobRecords, recorded: Mapping[str, Any], wanted: Wanted) -> Wanted:
-    """What is wanted; where changes are accepted and both sources are lists of files, not told apart by these."""
-    named = recorded.get("options", {}).get("source")
-    if not wanted.accept_changes or isinstance(wanted.plan.given, str) or named == wanted.job["options"]["source"]:
-        return wanted
-    if isinstance(Plan.from_records(records.read_plan(dict(recorded))).given, str):
-        return wanted
-    return replace(wanted, job={**wanted.job, "options": {**wanted.job["options"], "source": named}})
-
-
-def _refused(recorded: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """What keeps a recorded job from being the one that is wanted, in words."""
-    return list(differing(recorded, wanted.job, wanted.allow_mixed))

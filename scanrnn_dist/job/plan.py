@@ -6,8 +6,9 @@ the plan out is `job.py`.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
+from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     FileTable,
@@ -35,7 +37,6 @@ from scanrnn_dist.source import (
 )
 from scanrnn_dist.storage import is_uri
 
-ROWS_PER_PART = 65_536
 _CHANGES_TOLD = 5
 
 
@@ -87,17 +88,25 @@ class Plan:
         schema = self.source.schema
         return pa.schema([schema.field(name) for name in self.keep], schema.metadata)
 
-    def is_of(self, source: SourceLike, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
-        """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
-        return self.given == _absolute(source) and self.has_options(column, keep, rows_per_part)
+    @property
+    def named(self) -> str:
+        """The source as the records name it: of many files, which the plan lists, the first, a number and a hash."""
+        if isinstance(self.given, str):
+            return self.given
+        digest = hashlib.sha256("\0".join(self.given).encode()).hexdigest()[:16]
+        return f"{self.given[0]} and {len(self.given) - 1} other files ({digest})"
 
-    def has_options(self, column: str | None, keep: Sequence[str] | None, rows_per_part: int) -> bool:
-        """Whether `plan_job` with these arguments, of whatever source with these columns, would choose the same."""
-        everything = [name for name in self.source.schema.names if name != self.column]
+    def is_of(self, source: SourceLike, options: JobOptions) -> bool:
+        """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
+        return self.given == _absolute(source) and self.has_options(options)
+
+    def has_options(self, options: JobOptions) -> bool:
+        """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
+        everything = tuple(name for name in self.source.schema.names if name != self.column)
         return (
-            column in (None, self.column)
-            and self.keep == tuple(dict.fromkeys(everything if keep is None else keep))
-            and self.rows_per_part == rows_per_part
+            options.column in (None, self.column)
+            and self.keep == (everything if options.keep is None else options.keep)
+            and self.rows_per_part == options.rows_per_part
         )
 
     def to_records(self) -> dict[str, bytes]:
@@ -184,24 +193,20 @@ class Plan:
         return steps / rows if rows else 0.0
 
 
-def plan_job(
-    source: SourceLike,
-    *,
-    column: str | None = None,
-    keep: Sequence[str] | None = None,
-    rows_per_part: int = ROWS_PER_PART,
-) -> Plan:
+def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     """List a source, find its sequence column and cut it into units; writes nothing.
 
     Raises:
         ConfigError: nothing found, or a column to keep that is not there or may not be kept.
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
+    options = options or JobOptions()
     opened = open_source(source)
     where = opened.files[0].path
-    _check_readable(opened, column, keep)
-    column = find_sequence_column(opened.schema, column, where=where, extensions=opened.extensions)
-    keep = [name for name in opened.schema.names if name != column] if keep is None else list(keep)
+    _check_readable(opened, options)
+    column = find_sequence_column(opened.schema, options.column, where=where, extensions=opened.extensions)
+    everything = tuple(name for name in opened.schema.names if name != column)
+    keep = everything if options.keep is None else tuple(options.keep)
     for name in keep:
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
@@ -209,7 +214,7 @@ def plan_job(
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
-    return _planned(source, opened, column, keep, rows_per_part)
+    return _planned(source, opened, column, keep, options.rows_per_part)
 
 
 def plan_again(before: Plan, source: SourceLike) -> Plan:
@@ -242,18 +247,18 @@ def with_columns(source: Source, before: Plan) -> Source:
     return replace(source, schema=before.source.schema)
 
 
-def _planned(source: SourceLike, opened: Source, column: str, keep: Sequence[str], rows_per_part: int) -> Plan:
+def _planned(source: SourceLike, opened: Source, column: str, keep: tuple[str, ...], rows_per_part: int) -> Plan:
     """An opened source, cut into units."""
     units = plan_units(opened, rows_per_part, column)
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
-    return Plan(_absolute(source), planned, units, column, tuple(dict.fromkeys(keep)), rows_per_part)
+    return Plan(_absolute(source), planned, units, column, keep, rows_per_part)
 
 
-def _check_readable(source: Source, column: str | None, keep: Sequence[str] | None) -> None:
+def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
     for name, reason in source.unreadable.items():
-        if name == column or keep is None or name in keep:
-            others = [other for other in source.schema.names if other != column]
+        if name == options.column or options.keep is None or name in options.keep:
+            others = [other for other in source.schema.names if other != options.column]
             raise DataError(
                 f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "
                 f"--keep, for instance {others[0] if others else ''!r}; or write the column as another type."

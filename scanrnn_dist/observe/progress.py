@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
@@ -44,8 +44,8 @@ class Progress(Protocol):
 
 
 @contextmanager
-def rows_progress(what: str, total: int) -> Iterator[Progress]:
-    """Yields what is to hear of rows, of `total`, as they are finished.
+def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
+    """Yields what is to hear of rows as they are finished; of how many, `start` tells where it is not known yet.
 
     Example:
         >>> with rows_progress("featurize", total=2) as progress:
@@ -53,21 +53,28 @@ def rows_progress(what: str, total: int) -> Iterator[Progress]:
     """
     console = Console(stderr=True)
     if not console.is_interactive:  # no terminal, or a dumb one, where a bar would appear only at the end
-        yield _Lines(what, total)
+        yield _begun(_Lines(what), total)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=console) as bar:
-        yield _Bar(bar, what, total)
+        yield _begun(_Bar(bar, what), total)
+
+
+def _begun(progress: Progress, total: int | None) -> Progress:
+    """The progress, begun where it is known of how many rows."""
+    if total is not None:
+        progress.start(0, total)
+    return progress
 
 
 class _Rate:
     """Rows per second since the start, and the seconds that are left at this rate."""
 
-    def __init__(self, total: int) -> None:
-        self.begin, self.before, self.done, self.total = time.monotonic(), 0, 0, total
+    def __init__(self) -> None:
+        self.start(0, 0)
 
     def start(self, done: int, total: int) -> None:
         self.begin, self.before, self.done, self.total = time.monotonic(), done, done, total
@@ -82,15 +89,18 @@ class _Rate:
 
 
 class _Bar:
-    def __init__(self, bar: RichProgress, what: str, total: int) -> None:
-        self._bar, self._rate = bar, _Rate(total)
-        self._task = bar.add_task(what, total=total, rate="", left="")
+    def __init__(self, bar: RichProgress, what: str) -> None:
+        self._bar, self._rate, self._what = bar, _Rate(), what
+        self._task: TaskID | None = None
 
     def start(self, done: int, total: int) -> None:
         self._rate.start(done, total)
+        if self._task is None:
+            self._task = self._bar.add_task(self._what, rate="", left="")
         self._bar.update(self._task, completed=done, total=total)
 
     def advance(self, rows: int) -> None:
+        assert self._task is not None, "start comes first"
         rate = self._rate
         rate.done += rows
         seconds = rate.left_seconds
@@ -101,8 +111,8 @@ class _Bar:
 class _Lines:
     """Prints a line when `LINE_SECONDS` have passed since the last one."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._rate, self._last = what, _Rate(total), time.monotonic()
+    def __init__(self, what: str) -> None:
+        self._what, self._rate, self._last = what, _Rate(), time.monotonic()
 
     def start(self, done: int, total: int) -> None:
         self._rate.start(done, total)

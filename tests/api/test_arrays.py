@@ -15,8 +15,8 @@ from jax.sharding import AxisType
 
 from scanrnn_dist.api.arrays import encode
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import WindowShape
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 

@@ -12,18 +12,16 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pytest
-import sources
 from crashing import identities
 from flax import nnx
 from s3_server import S3Server
 from sources import D, H, encoder_of, entries, featurize, random_rows, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import Sharing, read_status
+from scanrnn_dist.job import Sharing, read_status, work
 from scanrnn_dist.records import PARTS, RESTART, SUCCESS
 from scanrnn_dist.storage import protocol as store
 
@@ -32,9 +30,8 @@ UNITS = 6
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources.compile_once(monkeypatch)
-    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -42,11 +39,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a source `in` and the output `out` of a finished job; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patched:
-        sources.compile_once(patched)
-        for name in "ab":
-            write_source(folder / f"in/{name}.parquet", random_rows(np.full(15, 40), ord(name)))
-        featurize(folder / "in", folder / "out", rows_per_part=5)
+    for name in "ab":
+        write_source(folder / f"in/{name}.parquet", random_rows(np.full(15, 40), ord(name)))
+    featurize(folder / "in", folder / "out", rows_per_part=5)
     return folder
 
 
@@ -208,15 +203,10 @@ def test_repair_runs_the_job_as_it_was_run(tmp_path: Path) -> None:
         "lossy_cast": True,
         "rows_per_part": 5,
     }
-    with pytest.MonkeyPatch.context() as real:
-        real.undo()
-        from scanrnn_dist.engine import engine_for
-
-        real.setattr(job, "engine_for", engine_for)
-        featurize(path, tmp_path / "out", **options)
-        before = parts_of(tmp_path / "out")
-        (tmp_path / "out/part-00001.parquet").unlink()
-        verify(tmp_path / "out", repair=True)
+    featurize(path, tmp_path / "out", **options)
+    before = parts_of(tmp_path / "out")
+    (tmp_path / "out/part-00001.parquet").unlink()
+    verify(tmp_path / "out", repair=True)
     assert parts_of(tmp_path / "out") == before
 
 

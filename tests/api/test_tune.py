@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sources import D, encoder_of, mesh_of, random_rows, write_source
+from sources import D, encoder_of, keep_devices, mesh_of, random_rows, write_source
 
 from scanrnn_dist.api import tuning as tune
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.engine import WindowShape
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
 START = WindowShape(lanes=4, block_steps=4, window_blocks=8)
@@ -80,7 +80,7 @@ def test_the_sample_is_taken_from_all_over_the_source_within_its_bounds(
 ) -> None:
     lengths = np.arange(1, 401)
     source = write_source(tmp_path / "in.parquet", random_rows(lengths), row_group_size=20)
-    plan = plan_job(source, rows_per_part=20)
+    plan = plan_job(source, JobOptions(rows_per_part=20))
     everything = tune.read_sample(plan, encoder_of(), mesh_of(1))
     taken = np.concatenate([chunk.lengths for chunk in everything])
     assert 100 <= len(taken) <= 200, "8 units of 20"
@@ -104,7 +104,7 @@ def test_a_source_without_steps_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """JAX has its devices already; few candidates, since each is compiled."""
-    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
+    keep_devices(monkeypatch)
     monkeypatch.setattr(tune, "LANES", {"cpu": (2,)})
     monkeypatch.setattr(tune, "BLOCK_STEPS", (2,))
     monkeypatch.setattr(tune, "WINDOW_BLOCKS", (1, 2))

@@ -31,7 +31,6 @@ ROWS = 25
 
 @pytest.fixture(autouse=True)
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
-    sources.compile_once(monkeypatch)
     yield
     assert not threads()
 
@@ -40,11 +39,9 @@ def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source `in` and the output `out` of a finished job, three parts; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patched:
-        sources.compile_once(patched)
-        write_source(folder / "in/split=a/x.parquet", random_rows(some_lengths(15, 1), 1))
-        write_source(folder / "in/split=b/y.parquet", random_rows(some_lengths(10, 2), 2))
-        featurize(folder / "in", folder / "out", rows_per_part=10)
+    write_source(folder / "in/split=a/x.parquet", random_rows(some_lengths(15, 1), 1))
+    write_source(folder / "in/split=b/y.parquet", random_rows(some_lengths(10, 2), 2))
+    featurize(folder / "in", folder / "out", rows_per_part=10)
     return folder
 
 

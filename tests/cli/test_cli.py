@@ -33,9 +33,10 @@ from sources import (
     write_source,
 )
 
-from scanrnn_dist.api import ROUNDS
-from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.api import computation
+from scanrnn_dist.api.tuning import ROUNDS
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.engine import PROFILE_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
 from scanrnn_dist.job import ROWS_PER_PART, attempt
@@ -48,8 +49,7 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     """With a small window."""
-    monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: sources.SHAPE)
-    sources.compile_once(monkeypatch)
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: sources.SHAPE)
     with sources.command_line_in_this_process(monkeypatch, columns=120):
         yield
 
@@ -302,7 +302,7 @@ def test_stopped_ends_with_4(
     def stopped(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(job, "featurize", stopped)
+    monkeypatch.setattr(cli, "_run_job", stopped)
     err = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert "the disk is full" in err or "Stopped." in err
 
@@ -313,7 +313,7 @@ def test_a_defect_of_ours_is_not_hidden(source: str, monkeypatch: pytest.MonkeyP
     def defect(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_encoder", defect)
+    monkeypatch.setattr(AskedComputation, "on_devices", defect)
     with pytest.raises(ZeroDivisionError):
         cli.run(["plan", source])
 
@@ -346,7 +346,7 @@ def test_nohup_is_heeded_and_what_a_script_began_can_be_stopped(
 
 def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
-    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    command = f"{sys.executable} -m scanrnn_dist status {tmp_path / 'out'}"
     run = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | true; echo $?"], capture_output=True, text=True, check=True
     )
@@ -357,7 +357,7 @@ def test_a_result_that_cannot_be_printed_is_told(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
-    command = f"{sys.executable} -m scanrnn_dist.cli status {tmp_path / 'out'}"
+    command = f"{sys.executable} -m scanrnn_dist status {tmp_path / 'out'}"
     run = subprocess.run(["bash", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
     assert run.returncode == 4 and run.stderr.startswith(
         "StoppedError: The result could not be printed: No space left on device."
@@ -373,7 +373,7 @@ def test_too_little_memory_ends_with_4(
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(job, "featurize", fails)
+    monkeypatch.setattr(cli, "_run_job", fails)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert said.startswith("Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from sources import command_line_in_this_process, random_rows, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.observe import check_fits, memory, usable_bytes
@@ -165,7 +165,7 @@ def test_what_the_machine_refuses_ends_with_4_in_words(
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(job, "featurize", denied)
+    monkeypatch.setattr(cli, "_run_job", denied)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert said.startswith("StoppedError: Permission denied (/somewhere). Stopped.")
 
@@ -176,7 +176,7 @@ def test_an_error_of_several_lines_is_told_in_one(
     def damaged(*_: Any, **__: Any) -> None:
         raise DataError("a.parquet  is damaged:\n  deep\nwithin.")
 
-    monkeypatch.setattr(cli, "_encoder", damaged)
+    monkeypatch.setattr(AskedComputation, "on_devices", damaged)
     assert failed(capsys, ["plan", source], 3) == "DataError: a.parquet  is damaged: deep within.\n"
 
 

@@ -20,8 +20,11 @@ from jax.sharding import AxisType, Mesh
 from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder
-from scanrnn_dist.engine import BidirectionalEngine, BidirectionalRun, Engine, Run, WindowShape
+from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine.bidirectional import BidirectionalEngine
+from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -299,8 +302,8 @@ def test_a_later_layer_does_not_fall_behind() -> None:
     encoder = Encoder.from_seed(0, 2, 8, num_layers=3, bidirectional=True)
     engine = BidirectionalEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
     slower = WindowShape(4, 4, 2)  # a third of the steps in a window
-    engine.layers[1] = tuple(Engine(part, mesh_of(1), slower) for part in encoder.directions()[1])
-    run = BidirectionalRun(engine)
+    engine.layers[1] = tuple(CompiledWindow(part, mesh_of(1), slower) for part in encoder.directions()[1])
+    run = engine.run()
     rows = [np.zeros((40, 2), np.float32)] * 20
     worst = finished = 0
     with pytest.MonkeyPatch.context() as patched:
@@ -318,7 +321,7 @@ def test_a_later_layer_does_not_fall_behind() -> None:
 
 def test_initial_carries_are_let_go_once_their_rows_have_begun() -> None:
     encoder = ENCODERS["gru"]()
-    run = Run(Engine(encoder, mesh_of(1), SHAPE, own_carries=True))
+    run = Engine(encoder, mesh_of(1), SHAPE, own_carries=True).run()
     for _ in range(5):
         run.submit(Ragged.from_sequences(ROWS), carries=np.zeros((len(ROWS), H), np.float32))
         run.results()

@@ -18,8 +18,8 @@ from sources import encoder_of, features_of, mesh_of, random_rows, some_lengths,
 from scanrnn_dist.engine import compilation_cache
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
 from scanrnn_dist.engine.engine import Engine
-from scanrnn_dist.engine.schedule import WindowShape
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.protocols import WindowShape
 
 
 @pytest.fixture(autouse=True)

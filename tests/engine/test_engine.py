@@ -20,10 +20,11 @@ from jax.sharding import AxisType, Mesh
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.host_buffers import ValueStream
-from scanrnn_dist.engine.mesh import default_mesh, default_window_shape
+from scanrnn_dist.engine.mesh import default_mesh
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.engine.shapes import default_window_shape
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -68,7 +69,7 @@ def collect(run: Run, rows: int) -> np.ndarray:
 
 def features_of(engine: Engine, rows: list[np.ndarray]) -> np.ndarray:
     """The features of rows that are submitted at once."""
-    run = Run(engine)
+    run = engine.run()
     run.submit(Ragged.from_sequences(rows))
     return collect(run, len(rows))
 
@@ -102,7 +103,7 @@ def test_it_equals_the_written_equations_and_the_specification() -> None:
     seed=st.integers(0, 99),
 )
 def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advances: int, seed: int) -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     rows = random_rows([length for batch in batches for length in batch], seed)
     numbers, parts, begin = [], [], 0
     for batch in batches:
@@ -124,7 +125,7 @@ def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advanc
 
 
 def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     for seed in range(3):
         run.submit(Ragged.from_sequences(random_rows([24] * 10, seed)))  # fills one window
     held = []
@@ -137,7 +138,7 @@ def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
 def test_the_arrays_of_the_caller_are_never_written_to() -> None:
     batches = [Ragged.from_sequences(random_rows([24] * 10, seed)) for seed in range(4)]
     before = [ragged.values.copy() for ragged in batches]
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     for ragged in batches:
         ragged.values.flags.writeable = False
         run.submit(ragged)
@@ -171,7 +172,7 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
 def test_a_slice_of_a_larger_batch_gives_the_rows_of_the_slice() -> None:
     rows = random_rows(mixed_lengths(30))
     whole = Ragged.from_sequences(rows)
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     run.submit(Ragged(whole.values, whole.offsets[10:21]))
     run.submit(Ragged(whole.values, whole.offsets[:5]))
     np.testing.assert_allclose(collect(run, 14), expected(rows[10:20] + rows[:4]), rtol=0, atol=TOLERANCE)
@@ -180,7 +181,7 @@ def test_a_slice_of_a_larger_batch_gives_the_rows_of_the_slice() -> None:
 def test_features_that_lie_in_another_order_in_memory_are_the_same() -> None:
     rows = random_rows([30, 2, 9])
     ragged = Ragged.from_sequences(rows)
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     run.submit(Ragged(np.asfortranarray(ragged.values), ragged.offsets))
     np.testing.assert_allclose(collect(run, 3), expected(rows), rtol=0, atol=TOLERANCE)
 
@@ -193,7 +194,7 @@ def test_a_long_sequence_crosses_many_windows_without_losing_a_digit() -> None:
 @pytest.mark.parametrize("length", [0, 1])
 def test_windows_in_which_more_rows_end_than_the_usual_way_has_room_for(length: int) -> None:
     engine = engine_of(2)
-    assert engine.ends_capacity < SHAPE.lanes * SHAPE.window_blocks
+    assert engine.compiled.ends_capacity < SHAPE.lanes * SHAPE.window_blocks
     rows = random_rows([length] * 250)
     np.testing.assert_allclose(features_of(engine, rows), expected(rows), rtol=0, atol=TOLERANCE)
 
@@ -201,7 +202,7 @@ def test_windows_in_which_more_rows_end_than_the_usual_way_has_room_for(length: 
 @pytest.mark.parametrize("max_steps", [0, 1, 10, 1000])
 def test_max_steps_is_the_T_of_the_specification(max_steps: int) -> None:
     rows = random_rows(mixed_lengths(30))
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     run.submit(Ragged.from_sequences(rows), max_steps)
     wanted = expected([row[:max_steps] for row in rows])
     np.testing.assert_allclose(collect(run, 30), wanted, rtol=0, atol=TOLERANCE)
@@ -281,7 +282,7 @@ def test_the_number_of_devices_changes_no_bit(devices: int) -> None:
 
 
 def test_submitting_one_by_one_changes_no_bit() -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     for row in ROWS:
         run.submit(Ragged.from_sequences([row]))
     assert_same_bits(collect(run, len(ROWS)), bits_wanted())
@@ -313,7 +314,7 @@ def test_nonfinite_neighbours_change_no_bit(bad: float) -> None:
 def test_values_that_belong_to_no_row_change_no_bit() -> None:
     ragged = Ragged.from_sequences(ROWS)
     garbage = np.full((9, D), np.nan, np.float32)
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     run.submit(Ragged(np.concatenate([garbage, ragged.values, garbage]), ragged.offsets + len(garbage)))
     assert_same_bits(collect(run, len(ROWS)), bits_wanted())
 
@@ -365,7 +366,7 @@ def test_all_local_devices_are_the_default() -> None:
 
 def test_other_numbers_of_features_are_refused() -> None:
     with pytest.raises(DataError, match="have 4 features per step; the encoder takes 3"):
-        Run(engine_of(2)).submit(Ragged.empty(4))
+        engine_of(2).run().submit(Ragged.empty(4))
 
 
 # The program
@@ -398,7 +399,7 @@ def test_an_engine_compiles_once_and_its_runs_never() -> None:
         for rows in (ROWS, ROWS[:1], random_rows([1] * 200), random_rows([500])):
             features_of(engine, rows)
     assert events == []
-    assert Run(engine).statistics.compilations == 1
+    assert engine.run().statistics.compilations == 1
     with counted_compilations() as events:
         twin = Engine(Encoder.from_seed(SEED + 1, D, H), mesh_of(2), WindowShape(5, 4, 7))
     assert len(events) == twin.compilations == 0
@@ -417,7 +418,7 @@ def test_a_compilation_would_be_counted() -> None:
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_the_program_holds_no_collective(devices: int) -> None:
-    text = engine_of(devices).program.as_text()
+    text = engine_of(devices).compiled.program.as_text()
     assert "while" in text and f"num_partitions={devices}" in text
     collectives = (
         "all-reduce",
@@ -443,7 +444,7 @@ def test_a_collective_would_be_seen() -> None:
 
 
 def test_statistics_add_up() -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     assert run.statistics.occupancy == 1.0 and not run.is_busy and run.wants_rows
     run.submit(Ragged.from_sequences(ROWS[:30]))
     run.submit(Ragged.from_sequences(ROWS[30:]))
@@ -462,18 +463,18 @@ def test_statistics_add_up() -> None:
 
 
 def test_rows_that_fill_every_lane_waste_nothing() -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     run.submit(Ragged.from_sequences(random_rows([24] * 30)))
     collect(run, 30)
     assert run.statistics.occupancy == 1.0 and run.statistics.windows == 3
 
 
 def test_rows_are_wanted_until_two_windows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     assert run.wants_rows
     run.submit(Ragged.from_sequences(random_rows([24] * 30)))
     assert run.wants_rows, "the look-ahead is given in bytes"
-    run = Run(engine_of(2))
+    run = engine_of(2).run()
     monkeypatch.setattr("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)
     for _ in range(2):
         assert run.wants_rows

@@ -11,11 +11,11 @@ from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import drain as narrow
+from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import DRAIN_LANES, PROBE_BLOCKS, drain_engine, drain_shape, gives_same_bits
 from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.mesh import default_mesh
-from scanrnn_dist.engine.run import Run
-from scanrnn_dist.engine.schedule import WindowShape
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -38,7 +38,7 @@ def rows() -> list[np.ndarray]:
 
 def featurized() -> tuple[Any, np.ndarray]:
     """The run and the features of all rows, of an engine of its own."""
-    run = Run(Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    run = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE).run()
     run.submit(Ragged.from_sequences(rows()))
     features = np.full((len(LENGTHS), H), np.nan, np.float32)
     for finished in run.results():
@@ -69,7 +69,7 @@ def test_it_stays_wide_where_the_bits_differ(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_is_compiled_once_enough_was_wasted_over_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE)
+    wide = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE)
     a_thousand_steps = 1000 * SHAPE.lanes * wide.encoder.flops_per_step
     monkeypatch.setattr(narrow, "WORTH_FLOP", 2.5 * a_thousand_steps)
     monkeypatch.setattr(narrow, "LEAST_FLOP", 0.5 * a_thousand_steps)
@@ -80,23 +80,23 @@ def test_it_is_compiled_once_enough_was_wasted_over_all_runs(monkeypatch: pytest
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
     engines = [
-        Engine(Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))), default_mesh(), shape)
+        CompiledWindow(Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))), default_mesh(), shape)
         for shape in (wide, drain_shape(wide))
     ]
     assert gives_same_bits(*engines)
     weights = engines[1].encoder.cell.dense_h.kernel
     weights[...] = weights[...].at[0, 0].set(np.nextafter(weights[0, 0], np.float32(9)))
-    nudged = Engine(engines[1].encoder, default_mesh(), drain_shape(wide))
+    nudged = CompiledWindow(engines[1].encoder, default_mesh(), drain_shape(wide))
     assert not gives_same_bits(engines[0], nudged)
 
 
 def test_few_lanes_are_narrow_already() -> None:
-    wide = Engine(Encoder.from_seed(0, D, H), default_mesh(), WindowShape(2 * DRAIN_LANES - 1, 4, 16))
+    wide = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), WindowShape(2 * DRAIN_LANES - 1, 4, 16))
     assert drain_engine(wide, 10**9) is None
 
 
 def test_rows_that_come_later_are_run_wide_again() -> None:
-    run = Run(Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    run = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE).run()
     first, later = rows()[:3], rows()[3:]
     run.submit(Ragged.from_sequences(first))
     finished = run.advance() + run.advance()

@@ -12,13 +12,13 @@ from typing import Any
 
 import jax
 import pytest
-from sources import encoder_of, features_of, mesh_of, random_rows, some_lengths, write_source
+from sources import encoder_of, features_of, keep_devices, mesh_of, random_rows, some_lengths, write_source
 
-from scanrnn_dist.api import featurize
+from scanrnn_dist.api import computation, featurize
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.engine.profiling import STAGES, profile
-from scanrnn_dist.engine.schedule import WindowShape
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.protocols import WindowShape
 
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=8)
 
@@ -63,8 +63,8 @@ def test_the_trace_of_a_job_names_every_stage_and_changes_no_bit(tmp_path: Path,
 def test_the_command_line_writes_it_too(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_start_jax", lambda devices: None)
-    monkeypatch.setattr(cli, "_window_shape", lambda encoder, sizes: SHAPE)
+    keep_devices(monkeypatch)
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: SHAPE)
     arguments = ["featurize", str(source), str(tmp_path / "out"), "--hidden", "5"]
     assert cli.run([*arguments, "--profile", str(tmp_path / "out/trace")]) == 2
     assert "lies within the destination" in capsys.readouterr().err

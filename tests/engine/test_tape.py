@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scanrnn_dist.engine.schedule import Tape, Window, WindowShape
+from scanrnn_dist.engine.schedule import Tape, Window
+from scanrnn_dist.protocols import WindowShape
 
 
 @dataclass

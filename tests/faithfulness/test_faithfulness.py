@@ -16,10 +16,10 @@ from jax.sharding import AxisType, Mesh
 
 from scanrnn_dist.api import encode
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import WindowShape
 from scanrnn_dist.faithfulness import judge as faithfulness
 from scanrnn_dist.faithfulness.float64 import Roundings, evaluate
 from scanrnn_dist.faithfulness.judge import FLOOR, OF_SPECIFICATION, Judge, Judgement, _scans_of, distance_of
+from scanrnn_dist.protocols import WindowShape
 
 SEED, D, H = 3, 3, 16
 SHAPE = WindowShape(lanes=5, block_steps=4, window_blocks=6)

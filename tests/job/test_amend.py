@@ -18,9 +18,9 @@ import sources
 from s3_server import S3Server
 from sources import encoder_of, entries, featurize, leftovers, random_rows, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job import work
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.clean import clean
 from scanrnn_dist.job.status import read_status
@@ -33,10 +33,9 @@ UNITS = 7
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources.compile_once(monkeypatch)
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 
 

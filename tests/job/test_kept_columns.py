@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job.kept_columns import differing
 from scanrnn_dist.job.plan import plan_job
 from scanrnn_dist.records import part_schema
@@ -104,7 +105,9 @@ def write(path: Path, fields: list[pa.Field], metadata: dict[str, str] | None = 
 
 
 def output_schema(source: Any, keep: list[str] | None = None) -> pa.Schema:
-    return part_schema(plan_job(source, column="sequence", keep=keep).kept_schema, 3, {"scanrnn_dist": "{}"})
+    return part_schema(
+        plan_job(source, JobOptions(column="sequence", keep=keep)).kept_schema, 3, {"scanrnn_dist": "{}"}
+    )
 
 
 def test_fields_keep_what_every_file_says_of_them(tmp_path: Path) -> None:
@@ -114,7 +117,7 @@ def test_fields_keep_what_every_file_says_of_them(tmp_path: Path) -> None:
     field = output_schema(tmp_path).field("x")
     assert not field.nullable
     assert field.metadata == required.metadata
-    plan = plan_job(tmp_path, column="sequence")
+    plan = plan_job(tmp_path, JobOptions(column="sequence"))
     assert plan.from_records(plan.to_records()).kept_schema.equals(plan.kept_schema, check_metadata=True)
     write(tmp_path / "b.parquet", [pa.field("x", pa.int64(), metadata={**said, "unit": "km/h"})])
     field = output_schema(tmp_path).field("x")

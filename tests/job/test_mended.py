@@ -23,7 +23,6 @@ FILES, BAD = 30, {3, 16, 29}
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources.compile_once(monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.source import Source, Unit, first_step_features, read_chunks
@@ -45,7 +46,7 @@ def rows_of(plan: Plan) -> list[Any]:
 
 @pytest.mark.parametrize("way", range(6))
 def test_a_plan_is_read_back_without_a_look_at_footers(folder: Path, way: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_job(ways(folder)[way], rows_per_part=3)
+    plan = plan_job(ways(folder)[way], JobOptions(rows_per_part=3))
     monkeypatch.setattr(source_module, "read_footers", None)
     records = plan.to_records()
     read = Plan.from_records(records)
@@ -58,7 +59,7 @@ def test_a_plan_is_read_back_without_a_look_at_footers(folder: Path, way: int, m
 
 
 def test_units_weigh_what_their_sequences_hold(folder: Path) -> None:
-    plan = plan_job(folder / "p=1/a.parquet", rows_per_part=3)
+    plan = plan_job(folder / "p=1/a.parquet", JobOptions(rows_per_part=3))
     assert plan.units.values.tolist() == [1 + 2 + 4 + 6, 8]  # of 0 to 4 steps of two features
 
 
@@ -162,5 +163,5 @@ def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
         fields = [pa.field("seq", kind, metadata=metadata), pa.field("other", kind)]
         pq.write_table(pa.table([pa.array([[1.0]], kind)] * 2, pa.schema(fields)), tmp_path / f"{name}.parquet")
     with pytest.raises(LayoutError, match=r"'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
-        plan_job(tmp_path, column="seq")
-    assert plan_job(tmp_path, column="other").keep == ("seq",)
+        plan_job(tmp_path, JobOptions(column="seq"))
+    assert plan_job(tmp_path, JobOptions(column="other")).keep == ("seq",)

@@ -16,10 +16,10 @@ import pytest
 import sources
 from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job import JobOptions, work
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.clean import clean
 from scanrnn_dist.job.plan import plan_job
@@ -36,10 +36,9 @@ UNITS = 12
 
 @pytest.fixture(autouse=True)
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
-    sources.compile_once(monkeypatch)
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
     yield
     assert not sources.threads()
 
@@ -57,9 +56,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
     """The parts of a job that nothing happened to."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with pytest.MonkeyPatch.context() as patched:
-        sources.compile_once(patched)
-        featurize(source, out, rows_per_part=5)
+    featurize(source, out, rows_per_part=5)
     return parts_of(out)
 
 
@@ -511,7 +508,7 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
             failed.append(True)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(job, "CHUNK_BYTES", 1)  # several chunks a unit
+    monkeypatch.setattr(work, "CHUNK_BYTES", 1)  # several chunks a unit
     monkeypatch.setattr(store, "step", fails)
     with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
         featurize(source, tmp_path / "out", rows_per_part=5)
@@ -604,7 +601,7 @@ def test_a_share_that_stopped_is_stolen_and_one_that_never_began_is_not(
     with pytest.raises(StoppedError):
         featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)), on_rows=stop_after(5))
     report = featurize(source, out, rows_per_part=5, sharing=Sharing((1, 3), steal=True))
-    owners = share_of_units(plan_job(source, rows_per_part=5).units.values, 3)
+    owners = share_of_units(plan_job(source, JobOptions(rows_per_part=5)).units.values, 3)
     assert not report.is_complete and report.units_left == (owners == 2).sum() > 0
     featurize(source, out, rows_per_part=5, sharing=Sharing((3, 3)))
     assert_whole(out, undisturbed)

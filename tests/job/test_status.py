@@ -11,9 +11,9 @@ import pytest
 import sources
 from sources import encoder_of, entries, featurize, random_rows, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.job import work
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.clean import clean
 from scanrnn_dist.job.status import read_status
@@ -22,9 +22,8 @@ from scanrnn_dist.storage import new_attempt
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources.compile_once(monkeypatch)
-    monkeypatch.setattr(job, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(job, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
 
 
 @pytest.fixture

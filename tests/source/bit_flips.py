@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import footers
 from scanrnn_dist.source.parquet.thrift import I32, key, read_struct
 from scanrnn_dist.source.reader import read_chunks
@@ -55,7 +55,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 def rows_of(path: Path) -> tuple[list[Any], pa.Table]:
     """The sequences and the kept columns, as a job would get them."""
-    plan = plan_job(path, column="seq")
+    plan = plan_job(path, JobOptions(column="seq"))
     chunks = read_chunks(
         plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=2, lossy_cast=True, chunk_bytes=400
     )

@@ -16,7 +16,7 @@ import pytest
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source.parquet import checked_file as parquet_file
 from scanrnn_dist.source.parquet.checked_file import CheckedFile, arrow_fields
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def kept(path: Path, names: list[str] | None = None) -> pa.Table:
-    plan = plan_job(path, keep=names)
+    plan = plan_job(path, JobOptions(keep=names))
     chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=None)
     return pa.Table.from_batches([chunk.kept for chunk in chunks], plan.kept_schema)
 

@@ -15,7 +15,8 @@ from pyarrow import fs
 from s3_server import S3Server, refused_uri
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import check_apart, plan_job
+from scanrnn_dist.job import plan_job
+from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.source.listing import list_again, list_source
 from scanrnn_dist.source.reader import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units

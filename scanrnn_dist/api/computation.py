@@ -1,0 +1,79 @@
+"""What a job computes with: an encoder and the devices that it runs on, as `job/` knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from jax.sharding import Mesh
+
+from scanrnn_dist.encoder import Encoder, encoder_content
+from scanrnn_dist.engine import build_engine, checked_mesh, environment, stage, window_shape_for
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.job import Computation, InFeatures
+from scanrnn_dist.protocols import EngineLike, WindowShape
+
+
+class EncoderOnDevices(Computation):
+    """An encoder that is there, on a mesh.
+
+    Args:
+        encoder: of the job.
+        mesh: whose devices share the rows; all local ones when None.
+        shape: of the windows; what suits the devices when None.
+        sizes: numbers of the shape that were chosen; the others are what suits the devices.
+    """
+
+    stage = staticmethod(stage)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        mesh: Mesh | None = None,
+        shape: WindowShape | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        self.encoder, self._mesh = encoder, mesh
+        self._shape, self._sizes = shape, dict(sizes or (asdict(shape) if shape else {}))
+        self._engine: EngineLike | None = None
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        self._mesh = checked_mesh(self._mesh)
+        return self._mesh
+
+    @property
+    def shape(self) -> WindowShape:
+        """Of the windows."""
+        self._shape = self._shape or replace(window_shape_for(self.encoder, self.mesh), **self._sizes)
+        return self._shape
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
+        window = job["window"]
+        is_shape = all(window.get(name) == number for name, number in self._sizes.items())
+        return is_shape and bool(job["encoder"]["fingerprint"] == self.encoder.fingerprint)
+
+    def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All of it that the bits of the features depend on."""
+        if like is not None:
+            self._shape = WindowShape(**like["window"])
+        return {
+            "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
+            "window": asdict(self.shape),
+            "environment": environment(self.mesh),
+        }
+
+    def engine(self, own_carries: bool) -> EngineLike:
+        """The compiled encoder; compiled once."""
+        self._engine = self._engine or build_engine(self.encoder, self.mesh, self.shape, own_carries)
+        return self._engine
+
+    def encoder_content(self) -> bytes | None:
+        """The file of the encoder; None of a cell or readout that no file can hold."""
+        try:
+            return encoder_content(Encoder, self.encoder)
+        except ConfigError:
+            return None

@@ -1,0 +1,51 @@
+"""What a job would do and take, before it does it: rows, steps, work, shapes, memory. Writes nothing."""
+
+from __future__ import annotations
+
+import jax
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES, WAITING_BYTES, Plan
+from scanrnn_dist.observe import in_mib, usable_bytes
+from scanrnn_dist.protocols import WindowShape
+
+
+def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
+    """What `featurize` would do with a plan on all local devices, line by line.
+
+    Raises:
+        DataError: the first rows cannot be read.
+    """
+    rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
+    needed, usable = window_bytes(encoder, shape), usable_bytes()
+    memory = needed + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
+    excess = ""
+    if usable is not None and needed > usable:
+        excess = (
+            f"; this process may use {in_mib(usable)}, so featurize would refuse. Choose fewer --lanes, "
+            "--block-steps, --window-blocks or --devices."
+        )
+    steps = plan.mean_steps(in_features) * rows
+    vector = f"fixed_size_list<float32>[{out_features}]"
+    lines = {
+        "source": f"{len(plan.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",
+        "sequences": f"column {plan.column!r}, {in_features} features per step",
+        "kept columns": ", ".join(plan.keep) or "none",
+        "output": f"{len(plan.units):,} parts, features: {f'list<{vector}>' if encoder.gives_steps else vector}",
+        "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
+        "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
+        "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
+    }
+    return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+
+
+def window_bytes(encoder: Encoder, shape: WindowShape) -> int:
+    """What the windows in flight take of this machine's memory: what goes in, and on CPU what is emitted."""
+    blocks = jax.local_device_count() * shape.lanes * shape.window_blocks
+    emitted = encoder.out_features * (shape.block_steps if encoder.gives_steps else 1)
+    is_here = jax.default_backend() == "cpu"  # a GPU or TPU emits to its own memory
+    numbers = blocks * (shape.block_steps * encoder.in_features + emitted * is_here)
+    programs = len(encoder.cells) if encoder.is_bidirectional else 1
+    return WINDOWS_IN_FLIGHT * 4 * numbers * programs

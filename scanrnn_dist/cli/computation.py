@@ -1,0 +1,111 @@
+"""What the flags of a command ask to compute with; JAX is started and the encoder drawn when that is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scanrnn_dist.cli.encoder import random_encoder
+from scanrnn_dist.cli.process import start_devices
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.observe import check_fits as check_memory
+
+if TYPE_CHECKING:
+    from scanrnn_dist.api import EncoderOnDevices
+    from scanrnn_dist.job import InFeatures
+    from scanrnn_dist.protocols import EngineLike, Stage
+
+DEFAULT_HIDDEN = 64
+"""Where a command can do without being told: demo and plan."""
+
+
+class AskedComputation:
+    """A `Computation` of `job/`, as the flags of a command ask for it.
+
+    Args:
+        file: of an encoder; None for random weights.
+        hidden: features of a GRU with random weights.
+        seed: of these.
+        sizes: numbers of the window shape that were chosen.
+        devices: of the CPU; one per core when None.
+        may_choose: whether the command can do without being told of an encoder.
+        check_fits: whether to refuse windows that the memory does not hold.
+
+    Raises:
+        ConfigError: flags that exclude one another.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        hidden: int | None,
+        seed: int | None,
+        sizes: dict[str, int],
+        devices: int | None,
+        *,
+        may_choose: bool = False,
+        check_fits: bool = False,
+    ) -> None:
+        if may_choose and file is not None and hidden is not None:
+            raise ConfigError("Give either --hidden or --encoder FILE; not both.")
+        if not may_choose and (file is None) == (hidden is None):
+            raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
+        if file is not None and seed is not None:
+            raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
+        self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
+        self._sizes, self._devices, self._check_fits = sizes, devices, check_fits
+        self._on_devices: EncoderOnDevices | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the encoder was asked for: the same recipe gives the same encoder."""
+        if self._file is None:
+            return {"hidden_features": self._hidden, "seed": self._seed}
+        try:
+            return {"file_sha256": hashlib.sha256(self._file.read_bytes()).hexdigest()}
+        except OSError:
+            return {}  # told when the file is read for its weights
+
+    @property
+    def stage(self) -> Stage:
+        """Names stages once JAX is started."""
+        return nullcontext if self._on_devices is None else self._on_devices.stage
+
+    def on_devices(self, in_features: InFeatures) -> EncoderOnDevices:
+        """The encoder on all local devices; starts JAX."""
+        if self._on_devices is None:
+            start_devices(self._devices)
+            from scanrnn_dist.api import EncoderOnDevices, window_bytes
+            from scanrnn_dist.encoder import Encoder
+
+            file = self._file
+            encoder = Encoder.load(file) if file else random_encoder(self._seed, in_features(), self._hidden)
+            on_devices = EncoderOnDevices(encoder, sizes=self._sizes)
+            if self._check_fits:
+                remedy = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
+                check_memory(window_bytes(encoder, on_devices.shape), "Windows of this shape", remedy)
+            self._on_devices = on_devices
+        return self._on_devices
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
+        is_shape = all(job["window"].get(name) == number for name, number in self._sizes.items())
+        is_recipe = bool(self.recipe) and job.get("recipe") == self.recipe
+        return is_shape and (is_recipe or self.on_devices(in_features).is_recorded(job, in_features))
+
+    def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All of it that the bits of the features depend on, and the recipe."""
+        return {**self.on_devices(in_features).described(in_features, like), "recipe": self.recipe}
+
+    def engine(self, own_carries: bool) -> EngineLike:
+        """The compiled encoder."""
+        assert self._on_devices is not None, "described comes first"
+        return self._on_devices.engine(own_carries)
+
+    def encoder_content(self) -> bytes | None:
+        """The file of the encoder."""
+        assert self._on_devices is not None, "described comes first"
+        return self._on_devices.encoder_content()

@@ -1,0 +1,161 @@
+"""The process of a command: its devices, its signals, its exit codes, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from scanrnn_dist.cli.printing import STOPPED, print_error
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
+
+CTRL_C, UNREAD = 130, 1
+
+
+def run_app(app: typer.Typer, arguments: list[str]) -> int:
+    """Run the command line; errors are printed, and the exit code is returned."""
+    has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
+        signal.signal(number, SIGNALS.handle)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
+    try:
+        for argument in arguments:
+            check_is_text(argument)
+        app(arguments, prog_name="scanrnn")
+    except ScanRNNError as error:
+        return print_error(error)
+    except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
+        name = f" ({error.filename})" if error.filename else ""
+        return print_error(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"))
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        return print_error(not_text(error.object))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
+            raise
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
+        print(f"Out of memory: {what}. {remedy} {STOPPED}", file=sys.stderr)
+        return StoppedError.exit_code
+    except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
+        if end.code == UNREAD:
+            return 0
+        if end.code != CTRL_C:
+            return end.code if isinstance(end.code, int) else 0
+        print(STOPPED, file=sys.stderr)
+        return StoppedError.exit_code
+    return 0
+
+
+def end_process(code: int) -> None:
+    """End this process with an exit code, once all that was printed has gone out."""
+    for stream in (sys.stdout, sys.stderr):  # None where it was closed before the start
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            pass  # whoever read it has gone, as `head` does
+        except OSError:
+            code = code or StoppedError.exit_code  # `_print_result` has told
+    # Without Python's own end: what was interrupted may be anywhere, and waiting for its threads serves nobody. Also, a
+    # thread of pyarrow that lets go of Python's bytes then ends the process by SIGABRT: 3 of 40 `verify`, under load.
+    os._exit(code)
+
+
+class Signals:
+    """SIGTERM, SIGINT, SIGHUP. While a job runs they raise, and it ends in order; else, and the second time, they exit.
+
+    What a handler raises can be lost: Python drops it inside a callback of the garbage collector, and JAX has one. So
+    it is remembered, and `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.job_runs = False
+        self._stopped: StoppedError | None = None
+
+    def handle(self, number: int, frame: Any) -> None:
+        """Raise, or end the process."""
+        if self._stopped is not None or not self.job_runs:
+            os.write(2, f"{STOPPED}\n".encode())
+            os._exit(StoppedError.exit_code)
+        os.write(2, f"{signal.Signals(number).name}: stopping...\n".encode())
+        self._stopped = StoppedError(f"{signal.Signals(number).name}. {STOPPED}")
+        raise self._stopped
+
+    def check(self) -> None:
+        """Raise once more what was raised and lost."""
+        if self._stopped is not None:
+            raise self._stopped
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """In here a job runs."""
+        before, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        self.job_runs, self._stopped = True, None
+        try:
+            yield
+            self.check()
+        finally:
+            self.job_runs, sys.unraisablehook = False, before
+
+    def _unraisable(self, lost: Any) -> None:
+        if not isinstance(lost.exc_value, StoppedError):
+            sys.__unraisablehook__(lost)
+
+
+SIGNALS = Signals()
+
+
+def start_devices(devices: int | None) -> None:
+    """Fix what can only be fixed before the first use of JAX and pyarrow; never over the user's own."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
+        if devices is not None:
+            raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
+        start_jax()
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    start_jax(devices or cores)
+
+
+def start_jax(cpu_devices: int | None = None) -> None:
+    """Import JAX and have it find its devices.
+
+    Args:
+        cpu_devices: how many devices the CPU is to have; None leaves it to JAX.
+
+    Raises:
+        ConfigError: JAX does not start: there is no such platform, or a variable of its own says what it cannot read.
+    """
+    try:
+        import jax
+
+        if cpu_devices is not None:
+            jax.config.update("jax_num_cpu_devices", cpu_devices)
+        jax.local_devices()
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # the last: a plugin is missing
+        platforms = os.environ.get("JAX_PLATFORMS")
+        said = " ".join(str(error).split()).rstrip(". ") or "it finds no device"
+        if not platforms:
+            raise ConfigError(f"JAX does not start: {said}. Correct the variables that it reads.") from error
+        raise ConfigError(
+            f"JAX does not start with JAX_PLATFORMS={platforms}: {said}. Unset it to use the devices there are, or "
+            "install what JAX needs for that platform (for NVIDIA GPUs: pip install 'scanrnn_dist[cuda]')."
+        ) from error
+
+
+def use_cache(folder: Path | None) -> None:
+    """Keep compiled programs in a folder, if one is given; before the first use of JAX."""
+    if folder is not None:
+        from scanrnn_dist.engine import use_compilation_cache
+
+        use_compilation_cache(folder)

@@ -1,0 +1,34 @@
+"""What a job computes with, as far as it has to know. It knows no JAX, and asks only where there is work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from scanrnn_dist.protocols import EngineLike, Stage
+
+InFeatures = Callable[[], int]
+"""Gives the features per step, `D`, of the source; may have to read a row."""
+
+
+class Computation(Protocol):
+    """An encoder and the devices that it runs on. Each is drawn, started or compiled when it is first asked for."""
+
+    @property
+    def stage(self) -> Stage:
+        """Names the stages of reading and writing in a profiler's trace."""
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
+
+    def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All of it that the bits of the features depend on: "encoder", "window" and "environment", for the records.
+
+        `like` is the record of a job whose window shape is to be taken.
+        """
+
+    def engine(self, own_carries: bool) -> EngineLike:
+        """The compiled encoder; `described` was asked for before."""
+
+    def encoder_content(self) -> bytes | None:
+        """The file of the encoder; None of one that no file can hold."""

@@ -1,0 +1,147 @@
+"""The options of a job, each checked where it is made: what it does, how a command goes about it, who shares it.
+
+An option of what a job does is one field of `JobOptions`: the command line has a flag for it (`cli/options.py`), the
+records keep it, a command that differs in it is refused by its name, and it acts where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.ragged import checked_max_steps
+from scanrnn_dist.records import EXPIRY_SECONDS, Share
+
+ROWS_PER_PART = 65_536
+_MOST_SECONDS = 1e6
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job does: all that its output depends on besides the source, the encoder and the devices.
+
+    Args:
+        column: the column that holds the sequences; None where only one can.
+        keep: the columns to carry along, each once; None keeps all but the sequence column.
+        rows_per_part: rows of a part, about.
+        max_steps: of each sequence the first so many steps count; None for all.
+        initial_carry: a kept column with each row's own initial carry; None for the encoder's.
+        lossy_cast: whether float64 and wide integers may be rounded to float32.
+
+    Raises:
+        ConfigError: a number that is too small.
+
+    Example:
+        >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
+        (('id',), 7)
+    """
+
+    column: str | None = None
+    keep: Sequence[str] | None = None
+    rows_per_part: int = ROWS_PER_PART
+    max_steps: float | None = None
+    initial_carry: str | None = None
+    lossy_cast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
+        object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
+        if self.rows_per_part < 1:
+            raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
+
+    @property
+    def has_own_carries(self) -> bool:
+        """Whether every row brings its own initial carry."""
+        return self.initial_carry is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON can hold them."""
+        return {**asdict(self), "keep": None if self.keep is None else list(self.keep)}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> JobOptions:
+        """The options that `to_json` gave; what else is told is passed over."""
+        return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the units of a job are shared among processes.
+
+    Args:
+        share: `(k, n)`, the k-th of n shares, counted from 1.
+        steal: whether to take over the shares of processes that stopped, once the own one is done.
+        expiry_seconds: a process that was not heard of for so long has stopped.
+        retry: whether to try units again that are held to end their process.
+        owns_process: whether the process is there for this job alone, as that of the command line: then a crash leaves
+            a trace among the records, by Python's fault handler.
+
+    Raises:
+        ConfigError: a share that there is none of, or an expiry that is not above 0.
+    """
+
+    share: Share = (1, 1)
+    steal: bool = False
+    expiry_seconds: float = EXPIRY_SECONDS
+    retry: bool = False
+    owns_process: bool = False
+
+    def __post_init__(self) -> None:
+        index, count = self.share
+        if not 1 <= index <= count:
+            raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
+        if not 0 < self.expiry_seconds <= _MOST_SECONDS:
+            raise ConfigError(
+                f"expiry_seconds is {self.expiry_seconds}; expected more than 0, at most {_MOST_SECONDS:g}."
+            )
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What a command may do with a job that its destination holds already, and with whom it shares the work.
+
+    Args:
+        allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
+            versions, which may give other bits.
+        restart: whether to begin anew where there is a job, finished or not; the old output stands until the new one is
+            complete.
+        accept_changes: whether files of the source may have changed, come or gone since the job began.
+        discard: names of parts that are not what they should be, to be removed and made again.
+        sharing: which units are this process's.
+
+    Raises:
+        ConfigError: a restart together with what it excludes.
+    """
+
+    allow_mixed: bool = False
+    restart: bool = False
+    accept_changes: bool = False
+    discard: tuple[str, ...] = ()
+    sharing: Sharing = Sharing()
+
+    def __post_init__(self) -> None:
+        if self.restart and self.accept_changes:
+            raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
+        if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
+            raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
+
+
+def told_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The values of two JSON objects that differ, field by field and at any depth, in words.
+
+    Example:
+        >>> list(told_differences({"max_steps": None, "keep": ["id"]}, {"max_steps": 7, "keep": ["id"]}))
+        ['max_steps was None and is 7']
+    """
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from told_differences(old, new, f"{name}.")
+        elif key == "layers" and old and new and len(old) == len(new):
+            for nth, layers in enumerate(zip(old, new, strict=True)):
+                yield from told_differences(*layers, f"{name}[{nth}].")
+        elif old != new:
+            yield f"{name} was {old!r} and is {new!r}"

@@ -1,0 +1,59 @@
+"""What a call did, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a call did, of a job that others may have a part in.
+
+    `rows`, `steps` and `parts` are of this call; `rows_before` were committed when it began, `units_left` are other
+    processes' to do, `failed_units` of these failed there, and `is_complete` tells whether `_SUCCESS` is there.
+
+    `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
+    positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
+    devices and the writer.
+    """
+
+    destination: str
+    rows: int
+    steps: int
+    parts: int
+    rows_before: int
+    units_left: int
+    failed_units: int
+    is_complete: bool
+    seconds: float
+    gflops: float
+    occupancy: float
+    compilations: int
+    read_wait_seconds: float
+    device_wait_seconds: float
+    write_wait_seconds: float
+    peak_memory_bytes: int
+    rows_per_second: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows_per_second", self.rows / self.seconds)
+
+    @property
+    def _left(self) -> str:
+        failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
+        return f"{self.units_left:,} units are left to other processes{failed}"
+
+    def __str__(self) -> str:
+        if not self.rows and self.is_complete and self.rows_before:
+            return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
+        if not self.rows and self.parts == 0:
+            return f"Nothing to do in this share of {self.destination}: {self._left}."
+        before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
+        left = "" if self.is_complete else f"\nNot complete: {self._left}"
+        return (
+            f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
+            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
+            f"occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
+            f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
+            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{left}"
+        )
