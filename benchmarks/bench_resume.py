@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -36,11 +37,12 @@ import json, sys, time
 begin = time.perf_counter()
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.job import _peak_memory_bytes, featurize
+from scanrnn_dist.api import featurize
+from scanrnn_dist.observe import peak_memory_bytes
 class Reached(Exception): pass
 def reached(done, total):
     print(json.dumps({"rows_before": done, "rows": total, "seconds": time.perf_counter() - begin,
-                      "peak_memory_bytes": _peak_memory_bytes()}))
+                      "peak_memory_bytes": peak_memory_bytes()}))
     raise Reached
 try:
     featurize(Encoder.from_seed(0, %d, %d), sys.argv[1], sys.argv[2], rows_per_part=1, on_start=reached)
@@ -67,20 +69,18 @@ def begin_job(source: Path, destination: Path, units: int) -> None:
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.errors import StoppedError
     from scanrnn_dist.source import read_footers
-    from scanrnn_dist.source import source as sources
 
     (first,) = read_footers([str(source / "00000/000.parquet")], uri=None)
 
     def repeated(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
         return (first for _ in paths)
 
-    sources.read_footers = repeated
-
     def stop(done: int, total: int) -> None:
         raise StoppedError("begun")
 
     try:
-        featurize(Encoder.from_seed(0, D, H), source, destination, rows_per_part=1, on_start=stop)
+        with mock.patch("scanrnn_dist.source.source.read_footers", repeated):
+            featurize(Encoder.from_seed(0, D, H), source, destination, rows_per_part=1, on_start=stop)
     except StoppedError:
         print(f"began a job of {units:,} units", file=sys.stderr)
 

@@ -1,126 +1,133 @@
-"""Imports go downwards only, and what must not need JAX or pyarrow does not: read from the source, then tried."""
+"""The laws of the house, folder by folder: read from the source, then tried. The rooms are named in `house.py`."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from house import (
+    FLOORS,
+    PACKAGE,
+    ROOT,
+    everything_below,
+    files,
+    imported,
+    outside_packages,
+    picture,
+    purposes,
+    rooms,
+    rooms_imported,
+)
 
-PACKAGE = Path(__file__).resolve().parent.parent / "scanrnn_dist"
-
-LEVELS = [
-    {"spec", "errors", "float64"},
-    {"architecture", "layers", "readouts", "ragged", "tape", "mesh", "progress", "profiling", "compilation_cache"},
-    {"memory", "backend"},
-    {"distributed", "cli_options"},
-    {"encoder_file", "step_outputs"},
-    {"encoder"},
-    {"program", "feed", "weights", "faithfulness"},
-    {"engine", "dataset"},
-    {"narrow"},
-    {"run"},
-    {"layered"},
-    {"stream"},
-    {"job", "arrays", "verify", "tune"},
-    {"demo", "cli_encoder"},
-    {"cli", "__main__"},
-]
-"""The parts of the package, lowest first; `dataset` is one part."""
-
-KNOWS_NO_JAX = {"errors", "ragged", "tape", "feed", "dataset", "distributed"}
-KNOWS_NO_ARROW = {
-    *("spec", "architecture", "layers", "readouts", "encoder", "encoder_file"),
-    *("program", "engine", "narrow", "run", "layered", "mesh", "profiling", "weights"),
-    *("float64", "faithfulness"),
-}
-PUBLIC_NAMES = "__init__"  # loads every name when it is first used, so it stands outside the order
+KNOW_NO_JAX = ["errors", "ragged", "protocols", "storage", "observe", "source", "records", "job", "launch"]
+KNOW_NO_ARROW = ["errors", "ragged", "protocols", "spec", "observe", "encoder", "engine", "weights", "faithfulness"]
+SEE_BOTH_HALVES = {"api", "launch", "cli", "__main__"}
+FACES = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
+USERS = [*files(), *sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "pipelines").rglob("*.py"))]
 
 
-def part_of(path: Path) -> str:
-    """`dataset` for all that lies there, else the module's name."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def test_every_room_has_its_floor() -> None:
+    named = [room for floor in FLOORS for room in floor]
+    assert set(named) == rooms() and len(named) == len(set(named))
 
 
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports anywhere, as full dotted names."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively; write the full name"
-            assert node.module is not None
-            # `from scanrnn_dist import tape` imports scanrnn_dist.tape
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+@pytest.mark.parametrize("room", sorted(rooms()))
+def test_imports_run_downwards_only(room: str) -> None:
+    floor_of = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+    assert not {other for other in rooms_imported(room) if floor_of[other] <= floor_of[room]}
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-IMPORTS = {path: imported(path) for path in FILES}
+def modules_of(name: str) -> Iterator[Path]:
+    """The files that importing a dotted name of the package loads, its faces aside."""
+    parts = name.split(".")[1:]
+    for end in (len(parts), len(parts) - 1):
+        path = PACKAGE.joinpath(*parts[:end])
+        if end and path.with_suffix(".py").is_file():
+            yield path.with_suffix(".py")
+        elif end and (path / "__init__.py").is_file():
+            yield path / "__init__.py"
 
 
-def parts_imported(part: str) -> set[str]:
-    """The other parts of the package that a part imports."""
-    names = set().union(*(IMPORTS[path] for path in FILES if part_of(path) == part))
-    return {name.split(".")[1] for name in names if name.startswith("scanrnn_dist.")} - {part}
+def test_no_file_imports_in_a_circle() -> None:
+    below = {path: {one for name in imported(path) if name.startswith("scanrnn_dist.") for one in modules_of(name)}
+             for path in files()}  # fmt: skip
+    order: list[Path] = []
+    while len(order) < len(below):
+        free = [path for path in below if path not in order and below[path] <= {*order, path, PACKAGE / "__init__.py"}]
+        assert free, f"in a circle: {sorted(str(p.relative_to(PACKAGE)) for p in below.keys() - set(order))}"
+        order += free
 
 
-PARTS = sorted({part_of(path) for path in FILES} - {PUBLIC_NAMES})
+def folder_of(name: str) -> Path | None:
+    """The deepest folder of the package that a dotted name reaches into, if it names a file inside of it."""
+    parts = name.split(".")[1:]
+    for end in range(len(parts), 1, -1):
+        if PACKAGE.joinpath(*parts[:end]).with_suffix(".py").is_file():
+            return PACKAGE.joinpath(*parts[: end - 1])
+        if (PACKAGE.joinpath(*parts[:end]) / "__init__.py").is_file():
+            return PACKAGE.joinpath(*parts[: end - 1])  # a folder within a folder is that one's inside
+    return None
 
 
-def everything_below(part: str) -> set[str]:
-    """A part and all that it imports, directly or not."""
-    reached, ahead = set(), {part}
-    while ahead:
-        reached |= ahead
-        ahead = set().union(*map(parts_imported, ahead)) - reached
-    return reached
+@pytest.mark.parametrize("path", USERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_is_entered_by_its_face(path: Path) -> None:
+    reached = {name: folder_of(name) for name in imported(path) if name.startswith("scanrnn_dist.")}
+    assert not {name for name, folder in reached.items() if folder is not None and folder not in path.parents}
 
 
-def outside_packages(parts: set[str]) -> set[str]:
-    """Top-level names of all that these parts import."""
-    return {name.split(".")[0] for path in FILES if part_of(path) in parts for name in IMPORTS[path]}
+@pytest.mark.parametrize("folder", FACES, ids=lambda folder: str(folder.relative_to(PACKAGE)))
+def test_a_face_says_what_the_room_is_for_and_shows_what_others_use(folder: Path) -> None:
+    tree = ast.parse((folder / "__init__.py").read_text())
+    assert len((ast.get_docstring(tree) or "").splitlines()) in range(1, 8)
+    shown = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    name = ".".join(("scanrnn_dist", *folder.relative_to(PACKAGE).parts))
+    outside = folder if folder.parent == PACKAGE else folder / "__init__.py"  # a folder within a folder serves that one
+    paths = [*USERS, PACKAGE / "__init__.py", *sorted((ROOT / "tests").rglob("*.py"))]
+    names = {one for path in paths if outside not in path.parents for one in imported(path)}
+    used = {one.rpartition(".")[2] for one in names if one.rpartition(".")[0] == name}
+    told = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert not {one for one in shown - used if one not in told}, "nobody outside uses these"
 
 
-def test_every_part_has_its_place() -> None:
-    assert set(PARTS) <= set().union(*LEVELS), "give the new part a level above"
+@pytest.mark.parametrize("room", KNOW_NO_JAX)
+def test_data_and_jobs_know_no_jax(room: str) -> None:
+    assert not outside_packages(everything_below(room)) & {"jax", "jaxlib", "flax"}
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_imports_go_downwards_only(part: str) -> None:
-    level = {name: number for number, names in enumerate(LEVELS) for name in names}
-    upwards = {other for other in parts_imported(part) if level[other] > level[part]}
-    assert not upwards
-    assert part not in everything_below(part) - {part}
-    for other in parts_imported(part):
-        assert part not in everything_below(other), f"{part} and {other} import one another"
+@pytest.mark.parametrize("room", KNOW_NO_ARROW)
+def test_what_computes_knows_no_arrow(room: str) -> None:
+    assert "pyarrow" not in outside_packages(everything_below(room))
 
 
-def test_the_two_halves_do_not_know_one_another() -> None:
-    assert "engine" not in everything_below("dataset")
-    assert "dataset" not in everything_below("engine")
-
-
-@pytest.mark.parametrize("part", sorted(KNOWS_NO_JAX))
-def test_scheduling_and_data_know_no_jax(part: str) -> None:
-    assert not outside_packages(everything_below(part)) & {"jax", "jaxlib", "flax"}
-
-
-@pytest.mark.parametrize("part", sorted(KNOWS_NO_ARROW))
-def test_the_engine_knows_no_arrow(part: str) -> None:
-    assert "pyarrow" not in outside_packages(everything_below(part))
+def test_only_the_doors_see_both_halves() -> None:
+    assert {room for room in rooms() if {"engine", "job"} <= everything_below(room)} <= SEE_BOTH_HALVES
+    assert not {"source", "records"} & everything_below("engine")
 
 
 def test_the_rules_see_an_import_within_a_function() -> None:
-    assert "dataset" in parts_imported("arrays")
+    assert "scanrnn_dist.source.to_ragged" in imported(PACKAGE / "api/arrays.py")
 
 
-def test_importing_the_package_and_the_reader_loads_no_jax() -> None:
+def test_importing_the_package_and_jobs_loads_no_jax() -> None:
     code = "import sys, scanrnn_dist, scanrnn_dist.job; sys.exit(bool({'jax', 'flax'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_option_of_a_job_has_its_flag() -> None:
+    from scanrnn_dist.cli.options import JOB_FLAGS
+    from scanrnn_dist.job import JobOptions
+
+    assert [field.name for field in dataclasses.fields(JobOptions)] == list(JOB_FLAGS)
+
+
+def test_the_picture_is_true() -> None:
+    page = (ROOT / "docs/house.md").read_text()
+    assert picture() in page and purposes() in page, "put what `python tests/house.py` prints into docs/house.md"
 
 
 def test_every_public_name_is_found() -> None:
@@ -128,8 +135,7 @@ def test_every_public_name_is_found() -> None:
 
     assert sorted(scanrnn_dist._MODULE_OF) == dir(scanrnn_dist) == sorted(scanrnn_dist.__all__)
     for name, module in scanrnn_dist._MODULE_OF.items():
-        assert f"scanrnn_dist.{module}.{name}" in IMPORTS[PACKAGE / "__init__.py"]
-        if (PACKAGE / f"{module}.py").exists():
-            assert getattr(scanrnn_dist, name).__module__ == f"scanrnn_dist.{module}"
+        assert f"scanrnn_dist.{module}.{name}" in imported(PACKAGE / "__init__.py")
+        assert getattr(scanrnn_dist, name).__module__.startswith(f"scanrnn_dist.{module}")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = scanrnn_dist.nothing

@@ -8,11 +8,10 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.data_sets import featurize, resume
 from scanrnn_dist.api.explanation import explain, window_bytes
 from scanrnn_dist.api.tuning import read_sample, tune
-from scanrnn_dist.api.verification import Verification, verify
+from scanrnn_dist.api.verification import verify
 
 __all__ = [
     "EncoderOnDevices",
-    "Verification",
     "encode",
     "explain",
     "featurize",

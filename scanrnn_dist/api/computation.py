@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, encoder_content
-from scanrnn_dist.engine import build_engine, checked_mesh, environment, stage, window_shape_for
+from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, stage, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Computation, InFeatures
 from scanrnn_dist.protocols import EngineLike, WindowShape
@@ -63,7 +63,7 @@ class EncoderOnDevices(Computation):
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),
-            "environment": environment(self.mesh),
+            "environment": environment_of(self.mesh),
         }
 
     def engine(self, own_carries: bool) -> EngineLike:

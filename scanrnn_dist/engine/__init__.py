@@ -6,7 +6,7 @@ It knows JAX and no Parquet, and keeps the promises of `protocols.py`; `build_en
 from scanrnn_dist.engine.build import build_engine
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
 from scanrnn_dist.engine.engine import Engine
-from scanrnn_dist.engine.environment import environment
+from scanrnn_dist.engine.environment import environment_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.profiling import PROFILE_SECONDS, profile, stage
 from scanrnn_dist.engine.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
@@ -21,7 +21,7 @@ __all__ = [
     "build_engine",
     "checked_mesh",
     "default_mesh",
-    "environment",
+    "environment_of",
     "known_kind",
     "profile",
     "replicated",

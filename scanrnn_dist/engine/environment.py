@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.engine.mesh import device_kind
 
 
-def environment(mesh: Mesh) -> dict[str, Any]:
+def environment_of(mesh: Mesh) -> dict[str, Any]:
     """What may differ from one attempt at a job to the next only where the user allows it, as JSON can hold it."""
     return {
         "device_kind": device_kind(mesh),

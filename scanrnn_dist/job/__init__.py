@@ -4,7 +4,7 @@
 what it computes with is handed to it as a `Computation`.
 """
 
-from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.computation import Computation, InFeatures
 from scanrnn_dist.job.damage import (
     PROBLEMS_TOLD,
@@ -16,7 +16,6 @@ from scanrnn_dist.job.damage import (
 )
 from scanrnn_dist.job.in_order import OPEN_BYTES
 from scanrnn_dist.job.kept_columns import compare_kept
-from scanrnn_dist.job.open_job import RECIPE
 from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
@@ -30,7 +29,6 @@ __all__ = [
     "PART",
     "PREFETCH_BYTES",
     "PROBLEMS_TOLD",
-    "RECIPE",
     "ROWS_PER_PART",
     "WAITING_BYTES",
     "Computation",

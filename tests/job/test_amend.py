@@ -22,7 +22,7 @@ from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import work
 from scanrnn_dist.job.attempt import Sharing
-from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, PUBLISHING, RESTART
 from scanrnn_dist.storage import LocalStore
@@ -206,7 +206,7 @@ def test_other_options_are_refused_and_other_columns_are_an_error(tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=says):
             run(source, out, accept_changes=True, **options)
-    with pytest.raises(ConfigError, match=r"A restart begins anew, and --accept-changes keeps"):
+    with pytest.raises(ConfigError, match="--restart begins anew, and --accept-changes keeps"):
         run(source, out, accept_changes=True, restart=True)
     for path in source.iterdir():
         pq.write_table(pq.read_table(path).append_column("x", pa.array([1] * pq.read_metadata(path).num_rows)), path)

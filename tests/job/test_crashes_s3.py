@@ -21,7 +21,7 @@ from sources import SHAPE, TOLERANCE, H, encoder_of, random_rows, some_lengths, 
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 
 pytestmark = [

@@ -14,7 +14,6 @@ import pytest
 import sources
 from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, random_rows, write_files, write_source
 
-from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job import undone, work
@@ -252,7 +251,7 @@ def test_a_share_in_which_nothing_failed_is_done_and_tells_of_the_others(tmp_pat
 
 def test_a_part_that_failed_after_its_last_row_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_files(tmp_path / "in", set(), 3), tmp_path / "out"
-    whole = job.read_chunks
+    whole = work.read_chunks
 
     def more_than_promised(*given: Any, **options: Any) -> Any:
         chunks = whole(*given, **options)

@@ -21,7 +21,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, work
 from scanrnn_dist.job.attempt import Sharing
-from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.plan import plan_job
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.status import read_status

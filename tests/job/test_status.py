@@ -15,7 +15,7 @@ from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.job import work
 from scanrnn_dist.job.attempt import Sharing
-from scanrnn_dist.job.clean import clean
+from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.storage import new_attempt
 
