@@ -56,7 +56,7 @@ from scanrnn_dist.job import (
     recorded_plan,
 )
 from scanrnn_dist.records import ENCODER, JOB_FORMAT, JobRecords, part_schema
-from scanrnn_dist.source import FailedUnit, read_chunks
+from scanrnn_dist.source import FailedUnit, ReadOptions, read_chunks
 from scanrnn_dist.storage import Check, open_store
 
 CHUNK_BYTES = 2 << 20
@@ -308,11 +308,12 @@ class _Work:
     def _do(self, attempt: Attempt, numbers: np.ndarray, alone: bool) -> None:
         """Read, compute and write the units of these numbers."""
         plan, units = self.opened.plan, max(1, len(self.opened.plan.units))
+        reading = ReadOptions(
+            plan.column, plan.keep, self.engine.encoder.in_features, self.lossy_cast, chunk_bytes=CHUNK_BYTES
+        )
         chunks = read_chunks(
-            plan.source, attempt.begun(numbers, alone), column=plan.column, keep=plan.keep,
-            in_features=self.engine.encoder.in_features, chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES,
-            lossy_cast=self.lossy_cast, stage=stage, keep_going=True,
-            on_chunk=attempt.log.read_chunk if alone else None,
+            plan.source, attempt.begun(numbers, alone), reading, prefetch_bytes=PREFETCH_BYTES,
+            stage=stage, keep_going=True, on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip
         writer = WriteBehind(
             self.opened.records.store, self._schema(), units, attempt.log, attempt.check_job, stage,

@@ -35,7 +35,7 @@ from scanrnn_dist.job import (
     wrong_parts,
 )
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_commits, read_features
-from scanrnn_dist.source import Chunk, fixed_lists, part_rows, read_chunks
+from scanrnn_dist.source import Chunk, ReadOptions, fixed_lists, part_rows, read_chunks
 from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
@@ -213,11 +213,8 @@ def _recompute(
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
         features = read_features(records.store, name, rows)
-        chunks = read_chunks(
-            plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
-            lossy_cast=options["lossy_cast"],
-        )  # fmt: skip
-        with closing(chunks):
+        reading = ReadOptions(plan.column, plan.keep, encoder.in_features, lossy_cast=options["lossy_cast"])
+        with closing(read_chunks(plan.source, [unit], reading)) as chunks:
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)

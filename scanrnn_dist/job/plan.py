@@ -18,6 +18,7 @@ from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     FileTable,
+    ReadOptions,
     Source,
     SourceLike,
     Units,
@@ -173,11 +174,10 @@ class Plan:
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        chunks = read_chunks(
-            self.source, self.units, column=self.column, keep=[], in_features=in_features,
-            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
-        )  # fmt: skip
-        with closing(chunks):
+        options = ReadOptions(
+            self.column, in_features=in_features, lossy_cast=True, nonfinite="propagate", chunk_bytes=1 << 18
+        )
+        with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)
                 steps += int(chunk.sequences.lengths.sum())

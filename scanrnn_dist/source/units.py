@@ -6,8 +6,10 @@ How a source is cut into units stands in `source.py`, who gets which in `shares.
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -45,6 +47,22 @@ class Unit:
     def rows(self) -> int:
         """Rows of its row groups."""
         return sum(self.group_rows)
+
+    @property
+    def span(self) -> str:
+        """Its file and row groups, for messages."""
+        last = self.row_group_end - 1
+        groups = f"row group {last}" if self.row_group_begin == last else f"row groups {self.row_group_begin} to {last}"
+        return f"{self.file.path}, {groups},"
+
+    def where(self, row: int, after: int = 0) -> str:
+        """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
+        row += after
+        ends = list(accumulate(self.group_rows))
+        group = bisect_right(ends, row)
+        within = row - (ends[group] - self.group_rows[group])
+        place = f"{self.file.path}, row group {self.row_group_begin + group}, row {within}"
+        return f"{place} (row {self.first_row + row} of the file)"
 
 
 @dataclass(frozen=True, eq=False)
