@@ -19,9 +19,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.records.attempt_log import COMMITS, CRASH
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, crash_in
-from scanrnn_dist.records.job_file import unit_of_part
+from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
 from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from scanrnn_dist.records.attempt_log import COMMITS, CRASH
-from scanrnn_dist.records.lease import runs, this_machine
+from scanrnn_dist.records.names import COMMITS, CRASH
+from scanrnn_dist.records.workers import runs, this_machine
 from scanrnn_dist.storage import LocalStore, Store, stopping
 
 OUT_OF_MEMORY = "out of memory: the kernel killed it"

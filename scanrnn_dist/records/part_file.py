@@ -1,7 +1,7 @@
 """Part files: rows in batches to Parquet, hashed on the way, whole under their name or not there.
 
-Which rows make a part is decided in `source.py`; how a file appears, in `protocol.py`; what is recorded of it, in
-`commit_log.py`. The bytes of a part are a function of the rows and of the batches they come in.
+Which rows make a part is decided in `source/source.py`; how a file appears, in `storage/`; what is recorded of it, in
+`attempt_log.py`. The bytes of a part are a function of the rows and of the batches they come in.
 """
 
 from __future__ import annotations

@@ -24,13 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
 
 FORMAT = "scanrnn_dist.plan/1"
-TABLE = ".table"
-"""The ending of a record that is a Parquet file."""
-FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
-
 _KEY = b"scanrnn_dist"
 _FILES_SCHEMA = pa.schema(
     [

@@ -1,4 +1,7 @@
-"""TODO source."""
+"""Sources: which files there are, how they are cut into units of work, and their rows as sequences.
+
+Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens to the rows is for `job`.
+"""
 
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged

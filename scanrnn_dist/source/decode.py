@@ -20,7 +20,7 @@ from functools import partial
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.layouts import Nonfinite, first_width, fixed_in_features, to_ragged
@@ -266,7 +266,7 @@ def _named(what: str) -> Iterator[None]:
     except ScanRNNError:
         raise  # it names its place itself
     except (pa.ArrowException, OSError, ValueError) as error:
-        text = " ".join(str(error).split()).rstrip(" .")  # some of pyarrow's take three lines
+        text = one_line(str(error)).rstrip(" .")  # some of pyarrow's take three lines
         raise DataError(
             f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."

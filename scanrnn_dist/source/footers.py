@@ -29,7 +29,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import StoppedError, one_line
 from scanrnn_dist.source.parquet import Footer
 from scanrnn_dist.storage import resolve
 
@@ -186,7 +186,7 @@ def _answer(filesystem: Any, path: str) -> dict[str, Any]:
     except StoppedError as error:
         return {"stopped": str(error)}
     except Exception as error:
-        text = " ".join(str(error).split())  # some of pyarrow's take three lines
+        text = one_line(str(error))  # some of pyarrow's take three lines
         return {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
 
 

@@ -1,7 +1,7 @@
 """What there is to read: files in a fixed order, their row groups and partition values, cut into units of work.
 
 Checking and cutting only; files are listed by `listing.py`, kept by `file_table.py`, units by `units.py`; footers are
-read by a child process in `footers.py`, rows by `reader.py`. Partition keys (`split=train/`) are taken from the folders
+read by a child process in `footers.py`, rows by `decode.py`. Partition keys (`split=train/`) are taken from the folders
 below what was named: below the folder, below the part of a glob before its first wildcard, below the folder that all
 files of a list share; never from above it, and none for a single file.
 

@@ -1,6 +1,6 @@
 """Units of work: consecutive row groups of one file each, kept as columns, a million of them in 60 MB.
 
-How a source is cut into units stands in `source.py`, who gets which in `shares.py`.
+How a source is cut into units stands in `source.py`, who gets which in `job/shares.py`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.arrow_schema import check_stored_schema
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
@@ -144,7 +144,7 @@ def _opened(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
 
 
 def _stopped(path: str, error: OSError) -> StoppedError:
-    text = " ".join(str(error).split()).rstrip(" .:")
+    text = one_line(str(error)).rstrip(" .:")
     return StoppedError(
         f"{path} could not be read: {text}. That says nothing about its content: check the access rights, the disk and "
         "the network, then run the same command again."

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scanrnn_dist.errors import one_line
 from scanrnn_dist.source.parquet.arrow_schema import arrow_fields, stored_schema
 from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, Footer
 from scanrnn_dist.source.parquet.thrift import (
@@ -47,7 +48,7 @@ def readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
     except (pa.ArrowException, OSError, ValueError):
         fields = arrow_fields(stored_schema(footer), len(footer.columns))
         unreadable = {
-            number: " ".join(str(error).split()).rstrip(" .")
+            number: one_line(str(error)).rstrip(" .")
             for number in range(len(footer.columns))
             if (error := _trouble(footer, number, fields[number])) is not None
         }
