@@ -1,7 +1,7 @@
 """What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
 
-The files are listed by `source.py`, layouts judged by `nested_lists.py`, records encoded by `plan_file.py`; who carries
-the plan out is `job.py`.
+Files are listed and layouts judged by `source/`, records encoded by `records/plan_file.py`; the plan is carried out by
+whoever made it.
 """
 
 from __future__ import annotations

@@ -78,24 +78,15 @@ class Lease:
 
     def finished(self, rows: int, values: int) -> None:
         """Take note of rows that are finished, to be told with the next beat."""
-        with self._changed:
-            w = self._worker
-            self._worker = replace(w, rows_in_hand=w.rows_in_hand + rows, values_in_hand=w.values_in_hand + values)
+        self._count(rows_in_hand=rows, values_in_hand=values)
 
     def committed(self, rows: int, values: int) -> None:
         """Take note of a unit that is committed, of whose rows `finished` was told before."""
-        with self._changed:
-            w = self._worker
-            w = replace(w, units=w.units + 1, rows=w.rows + rows, values=w.values + values)
-            left = max(0, w.values_in_hand - values)  # it is rounded at every chunk
-            self._worker = replace(w, rows_in_hand=w.rows_in_hand - rows, values_in_hand=left)
+        self._count(units=1, rows=rows, values=values, rows_in_hand=-rows, values_in_hand=-values)
 
     def abandoned(self, rows: int, values: int) -> None:
         """Take note of a unit that will not be committed, of so many rows of which `finished` was told before."""
-        with self._changed:
-            w = self._worker
-            left = max(0, w.values_in_hand - values)
-            self._worker = replace(w, rows_in_hand=w.rows_in_hand - rows, values_in_hand=left)
+        self._count(rows_in_hand=-rows, values_in_hand=-values)
 
     def works_on(self, in_hand: Callable[[], list[int]]) -> None:
         """Ask this, at every beat, which units are in hand."""
@@ -134,6 +125,11 @@ class Lease:
             self._write()
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
+
+    def _count(self, **more: int) -> None:
+        with self._changed:  # values are rounded at every chunk, so those in hand may come below 0
+            counts = {name: max(0, getattr(self._worker, name) + number) for name, number in more.items()}
+            self._worker = replace(self._worker, **counts)
 
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):

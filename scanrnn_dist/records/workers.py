@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ EXPIRY_SECONDS = 60.0
 """A lease whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
 shorter, and a person waits so long for the job of another machine that died."""
 READINGS = 5
+_KINDS: dict[Any, Any] = {"str": str, "int": int, "float": float}
 WORKING, STOPPED, DONE = "working", "stopped", "done"
 
 Share = tuple[int, int]
@@ -173,10 +174,8 @@ def _understood(content: bytes) -> Worker | None:
     try:
         told: dict[str, Any] = json.loads(content)
         first, count = map(int, told["share"])
-        kinds: dict[str, Any] = dict.fromkeys(("attempt", "host", "machine", "state", "reason"), str)
-        kinds |= dict.fromkeys(("pid", "units", "rows", "values", "rows_in_hand", "values_in_hand"), int)
-        kinds |= dict.fromkeys(("started", "beat", "expiry_seconds", "values_per_second"), float)
-        checked = {field: kind(told[field]) for field, kind in kinds.items() if field in told}
+        plain = {field.name: _KINDS[field.type] for field in fields(Worker) if field.type in _KINDS}
+        checked: dict[str, Any] = {name: kind(told[name]) for name, kind in plain.items() if name in told}
         return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))
     except (ValueError, TypeError, KeyError):
         return None

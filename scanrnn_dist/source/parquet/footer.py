@@ -23,7 +23,6 @@ from scanrnn_dist.source.parquet.thrift import (
     LIST,
     STRUCT,
     Fields,
-    Raw,
     check_known,
     key,
     list_of,
@@ -89,7 +88,8 @@ class Footer:
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        return [_element(self.fields, begin)[key(4, BINARY)].decode() for begin, _ in self.columns]
+        elements = self.fields[key(2, LIST)]
+        return [elements[begin].fields[key(4, BINARY)].decode() for begin, _ in self.columns]
 
     @property
     def created_by(self) -> str:
@@ -154,7 +154,7 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     _check_keys(fields)
     elements = list_of(fields, "the footer", 2, STRUCT)
     columns, leaves = read_schema(elements)
-    row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
+    row_groups = tuple(_row_group(raw.fields, index, leaves, begin) for index, raw in enumerate(groups))
     footer = Footer(content, fields, columns, leaves, row_groups, unreadable_columns(elements, columns))
     # Early writers in Rust never counted the rows of the whole file.
     if rows and rows != sum(group.rows for group in row_groups):
@@ -193,14 +193,9 @@ def _encrypted(fields: Fields) -> str:
     return f" ({', '.join(map(repr, names[:5]))})" if names else ""
 
 
-def _element(fields: Fields, index: int) -> Fields:
-    element: Fields = fields[key(2, LIST)][index].fields
-    return element
-
-
-def _row_group(raw: Raw, index: int, leaves: tuple[Leaf, ...], footer_begin: int) -> RowGroup:
+def _row_group(fields: Fields, index: int, leaves: tuple[Leaf, ...], footer_begin: int) -> RowGroup:
     """A row group of the footer, held against what its columns say."""
-    what, fields = f"row group {index}", raw.fields
+    what = f"row group {index}"
     check_known(what, fields, _GROUP, may_be_newer=True)
     chunks, rows = list_of(fields, what, 1, STRUCT), need(fields, what, 3, I64)
     size = need(fields, what, 2, I64)
@@ -208,17 +203,15 @@ def _row_group(raw: Raw, index: int, leaves: tuple[Leaf, ...], footer_begin: int
         raise ValueError(f"{what} promises {rows} rows in {size} bytes")
     if len(chunks) != len(leaves):
         raise ValueError(f"{what} holds {len(chunks)} columns, the schema {len(leaves)}")
-    own = tuple(
-        _chunk(f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what}", chunk.fields, leaf, rows)
-        for leaf, chunk in zip(leaves, chunks, strict=True)
-    )
-    for leaf, chunk in zip(leaves, own, strict=True):
+    own = []
+    for leaf, raw in zip(leaves, chunks, strict=True):
+        place = f"column {leaf.name!r} of {what}"
+        chunk = _chunk(place, raw.fields, leaf, rows)
         if not 4 <= chunk.begin <= chunk.data_begin <= chunk.end <= footer_begin:
-            raise ValueError(
-                f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what} stands at bytes {chunk.begin} to "
-                f"{chunk.end}, outside the pages of the file, bytes 4 to {footer_begin}"
-            )
-    return RowGroup(rows, sum(chunk.uncompressed_bytes for chunk in own), own)
+            span = f"stands at bytes {chunk.begin} to {chunk.end}"
+            raise ValueError(f"{place} {span}, outside the pages of the file, bytes 4 to {footer_begin}")
+        own.append(chunk)
+    return RowGroup(rows, sum(chunk.uncompressed_bytes for chunk in own), tuple(own))
 
 
 def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:

@@ -35,6 +35,11 @@ class Leaf(NamedTuple):
     max_repetition: int
     column: int
 
+    @property
+    def name(self) -> str:
+        """Its dotted path, for messages."""
+        return b".".join(self.path).decode(errors="replace")
+
 
 def read_schema(elements: list[Raw]) -> tuple[tuple[tuple[int, int], ...], tuple[Leaf, ...]]:
     """Where each column stands among the elements of the schema, and the leaves."""

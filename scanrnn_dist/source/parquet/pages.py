@@ -288,5 +288,4 @@ class PageFile:
         return memoryview(self._file.read(size)).cast("B")
 
     def _where(self, group: int, leaf: int) -> str:
-        path = b".".join(self._footer.leaves[leaf].path).decode(errors="replace")
-        return f"{self._path}, row group {group}, column {path!r}"
+        return f"{self._path}, row group {group}, column {self._footer.leaves[leaf].name!r}"
