@@ -30,7 +30,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source import ReadOptions, read_chunks
 
 SETS = (
     "japanese_vowels", "basic_motions", "sessions_list_per_feature/*.parquet", "layouts/*.parquet",
@@ -57,9 +57,8 @@ def columns_of(source: Path) -> list[str]:
 
 def rows_of(source: Path, column: str) -> Ragged:
     """All rows of a column, rounded to float32; raises as `featurize` does."""
-    plan = plan_job(str(source), JobOptions(column=column, keep=[]))
-    chunks = read_chunks(plan.source, plan.units, column=column, keep=[], in_features=None, lossy_cast=True)
-    with closing(chunks):
+    plan = plan_job(str(source), JobOptions(column=column, keep=()))
+    with closing(read_chunks(plan.source, plan.units, ReadOptions(column, lossy_cast=True))) as chunks:
         return Ragged.from_sequences([chunk.sequences.row(i) for chunk in chunks for i in range(len(chunk.sequences))])
 
 

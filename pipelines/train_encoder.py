@@ -34,7 +34,7 @@ from jax.sharding import Mesh
 import scanrnn_dist as srd
 from scanrnn_dist.engine import AXIS, replicated, sharded
 from scanrnn_dist.job import JobOptions, plan_job
-from scanrnn_dist.source import SourceLike, read_chunks
+from scanrnn_dist.source import ReadOptions, SourceLike, read_chunks
 
 SHORTEST_BUCKET = 8
 """Batches are padded to this many steps, or twice, four times, ... as many: a program is compiled for each."""
@@ -83,8 +83,8 @@ def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple
         )
     if not plan.source.rows:
         raise srd.DataError(f"{source} has no rows; expected some to train on.")
-    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=[label], in_features=plan.in_features())
-    with closing(chunks):
+    options = ReadOptions(plan.column, [label], plan.in_features())
+    with closing(read_chunks(plan.source, plan.units, options)) as chunks:
         read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]
     labels = [value for _, column in read for value in column.to_pylist()]
     if None in labels:

@@ -47,7 +47,7 @@ from scanrnn_dist.engine import use_compilation_cache
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.source import footers, reader
+from scanrnn_dist.source import decode, footers
 from scanrnn_dist.storage import protocol as store
 
 PR_SET_PDEATHSIG = 1
@@ -224,14 +224,14 @@ def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool
 
 def _kill_at_unit(poison: int, number: int) -> None:
     """Have the reader of a unit end this process by a signal."""
-    decode = reader._Decoder.unit_chunks
+    whole = decode.Decoder.unit_chunks
 
     def unit_chunks(self: Any, parquet: Any, unit: Any) -> Any:
         if unit.index == poison:
             os.kill(os.getpid(), number)
-        return decode(self, parquet, unit)
+        return whole(self, parquet, unit)
 
-    reader._Decoder.unit_chunks = unit_chunks
+    decode.Decoder.unit_chunks = unit_chunks
 
 
 class _InThisProcess:

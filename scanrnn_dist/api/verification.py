@@ -36,7 +36,7 @@ from scanrnn_dist.job import (
     wrong_parts,
 )
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_commits, read_features
-from scanrnn_dist.source import Chunk, fixed_lists, part_rows, read_chunks
+from scanrnn_dist.source import Chunk, fixed_lists, read_chunks
 from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
@@ -133,7 +133,7 @@ def verify(
     plan = Plan.from_records(records.read_plan(job))
     parts, is_complete = recorded_parts(records, job, plan)
     check_parts(records, parts, plan, is_complete)
-    root, rows, units = records.store.root, int(parts["rows"].to_numpy().sum()), max(1, len(plan.units))
+    root, rows, units = records.store.root, int(parts["rows"].to_numpy().sum()), len(plan.units)
     if sample < 1 or rows == 0:
         return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
     encoder = _encoder_of(records, job, encoder)
@@ -151,7 +151,7 @@ def _repair(destination: str | os.PathLike[str], records: JobRecords, given: Enc
     job = records.read_job()
     plan, store = Plan.from_records(records.read_plan(job)), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
-    parts = read_commits(store, job["id"], part_rows(plan.units)).records
+    parts = read_commits(store, job["id"], plan.units.rows).records
     with suppress(DataError):
         parts, _ = recorded_parts(records, job, plan)
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]
@@ -215,11 +215,7 @@ def _recompute(
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
         features = read_features(records.store, name, rows)
-        chunks = read_chunks(
-            plan.source, [unit], column=plan.column, keep=plan.keep, in_features=encoder.in_features,
-            lossy_cast=options.lossy_cast,
-        )  # fmt: skip
-        with closing(chunks):
+        with closing(read_chunks(plan.source, [unit], options.reading(encoder.in_features))) as chunks:
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)

@@ -30,7 +30,7 @@ from scanrnn_dist.records import (
     read_commits,
     renumbered_logs,
 )
-from scanrnn_dist.source import found_again, part_rows, unchanged
+from scanrnn_dist.source import found_again, unchanged
 from scanrnn_dist.storage import Store, staged
 
 logger = logging.getLogger("scanrnn_dist")
@@ -57,7 +57,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     if _is_restart(new):
         logger.warning("%s: the --restart that was begun here is removed; it was not complete.", store.root)
     lease.guarded(store.delete_below)(RESTART)
-    numbers, units = _taken_over(store, job["id"], before, plan), max(1, len(plan.units))
+    numbers, units = _taken_over(store, job["id"], before, plan), len(plan.units)
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
     told = {name: value for name, value in job.items() if name not in ("id", "plan")}
     told |= {"options": {**job["options"], "source": plan.named}, ACCEPTED: changes}
@@ -69,7 +69,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     for name, content in renumbered_logs(store, job["id"], amended["id"], numbers):
         new.store.write(name, content, check=lease.confirm)
     for old, number in numbers.items():
-        names = part_name(old, max(1, len(before.units))), part_name(number, units)
+        names = part_name(old, len(before.units)), part_name(number, units)
         if names[0] != names[1]:
             lease.confirm()
             store.link(names[0], f"{RESTART}/{staged(names[1])}")
@@ -94,7 +94,7 @@ def _is_restart(new: JobRecords) -> bool:
 
 def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> dict[int, int]:
     """Units whose parts stand and are those of the new plan too, and their numbers in it."""
-    committed = read_commits(store, job, part_rows(before.units), only_standing=True).committed
+    committed = read_commits(store, job, before.units.rows, only_standing=True).committed
     old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
     kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
     return dict(zip(old[kept].tolist(), kept.tolist(), strict=True))

@@ -35,7 +35,7 @@ from scanrnn_dist.records import (
     read_commits,
     read_workers,
 )
-from scanrnn_dist.source import Unit, Units, part_rows
+from scanrnn_dist.source import Unit, Units
 
 ROUNDS = 3
 """Times that a unit of one attempt may be found missing after it was committed, before the attempt gives up."""
@@ -66,7 +66,7 @@ class Attempt:
         self, records: JobRecords, job: dict[str, Any], units: Units, sharing: Sharing, header: dict[str, Any]
     ) -> None:
         self._records, self._job, self._units, self._sharing = records, job, units, sharing
-        self._rows = part_rows(units)
+        self._rows = units.rows
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
         self._pause_seconds = 0.2
         self._times_done = np.zeros(len(self._rows), np.int8)
@@ -137,7 +137,7 @@ class Attempt:
 
     def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
-        for unit in self._units.select(numbers) if len(self._units) else ():
+        for unit in self._units.select(numbers):
             self.log.begin(unit.index, alone)
             yield unit
 
@@ -229,8 +229,7 @@ class Attempt:
     def _share_units(self, share: Share) -> np.ndarray:
         index, count = share
         if count not in self._owners:
-            weights = self._units.values if len(self._units) else np.ones(1)
-            self._owners[count] = share_of_units(weights, count)
+            self._owners[count] = share_of_units(self._units.values, count)
         return np.flatnonzero(self._owners[count] == index - 1)
 
     def _finish(self, commits: Commits) -> None:

@@ -16,7 +16,6 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.restart import PART
 from scanrnn_dist.records import PARTS, JobRecords, file_sha256, part_name, read_commits, read_parts
-from scanrnn_dist.source import part_rows
 
 PROBLEMS_TOLD = 8
 
@@ -45,7 +44,7 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
 
     Of an unfinished job, of the parts that stand: one that is gone is done again by the command that goes on.
     """
-    rows = part_rows(plan.units)
+    rows = plan.units.rows
     if not records.is_complete:
         listed, there = read_commits(records.store, job["id"], rows).records, dict(records.store.entries())
         stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
@@ -78,7 +77,7 @@ def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: b
 
 def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, str]:
     """Parts that are not as they are recorded, and what is wrong with each."""
-    store, rows, wrong = records.store, part_rows(plan.units), dict[str, str]()
+    store, rows, wrong = records.store, plan.units.rows, dict[str, str]()
     there = dict(store.entries())
     for part in parts.to_pylist():
         name = part_name(part["unit"], len(rows))
@@ -94,5 +93,5 @@ def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, s
 def surplus_files(records: JobRecords, plan: Plan) -> list[str]:
     """Files that readers of data sets take for a part, whatever its ending, and that are the name of no unit's."""
     visible = {name for name in records.store.below() if not any(part[0] in "_." for part in name.split("/"))}
-    units = len(part_rows(plan.units))
+    units = len(plan.units)
     return sorted(visible - {part_name(unit, units) for unit in range(units)})

@@ -13,6 +13,7 @@ from typing import Any
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import checked_max_steps
 from scanrnn_dist.records import EXPIRY_SECONDS, Share
+from scanrnn_dist.source import ReadOptions
 
 ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
@@ -56,6 +57,10 @@ class JobOptions:
     def has_own_carries(self) -> bool:
         """Whether every row brings its own initial carry."""
         return self.initial_carry is not None
+
+    def reading(self, in_features: int, **more: Any) -> ReadOptions:
+        """What of a source is read for the job, once column and kept columns are settled."""
+        return ReadOptions(self.column, self.keep or (), in_features, self.lossy_cast, **more)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""

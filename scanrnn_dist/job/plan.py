@@ -1,7 +1,7 @@
 """What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
 
-The files are listed by `source.py`, layouts judged by `nested_lists.py`, records encoded by `plan_file.py`; who carries
-the plan out is `job.py`.
+Files are listed and layouts judged by `source/`, records encoded by `records/plan_file.py`; the plan is carried out by
+whoever made it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     FileTable,
+    ReadOptions,
     Source,
     SourceLike,
     Units,
@@ -166,7 +167,7 @@ class Plan:
         fixed = fixed_in_features(kind)
         if fixed is not None:
             return fixed
-        if not len(self.units):
+        if not self.source.rows:
             raise ConfigError("The source has no rows, so the number of features per step is unknown.")
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
@@ -182,11 +183,10 @@ class Plan:
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        chunks = read_chunks(
-            self.source, self.units, column=self.column, keep=[], in_features=in_features,
-            chunk_bytes=1 << 18, prefetch_bytes=1, lossy_cast=True, nonfinite="propagate",
-        )  # fmt: skip
-        with closing(chunks):
+        options = ReadOptions(
+            self.column, in_features=in_features, lossy_cast=True, nonfinite="propagate", chunk_bytes=1 << 18
+        )
+        with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)
                 steps += int(chunk.sequences.lengths.sum())

@@ -96,9 +96,8 @@ class _Work:
         """Read, compute and write the units of these numbers."""
         plan, options, stage = self.opened.plan, self.opened.options, self.computation.stage
         chunks = read_chunks(
-            plan.source, attempt.begun(numbers, alone), column=plan.column, keep=plan.keep,
-            in_features=engine.in_features, chunk_bytes=CHUNK_BYTES, prefetch_bytes=PREFETCH_BYTES,
-            lossy_cast=options.lossy_cast, stage=stage, keep_going=True,
+            plan.source, attempt.begun(numbers, alone), options.reading(engine.in_features, chunk_bytes=CHUNK_BYTES),
+            prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
             on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip
         writer = WriteBehind(

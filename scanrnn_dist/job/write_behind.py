@@ -73,10 +73,6 @@ class WriteBehind:
         """Wait for all that was put."""
         self._wait(-1)
 
-    def put_empty(self) -> None:
-        """Write the one part of a job without rows, which carries the schema."""
-        self._commit(self._new_part(0))
-
     def __enter__(self) -> WriteBehind:
         return self
 
@@ -101,9 +97,6 @@ class WriteBehind:
             written.result()
         self.wait_seconds += time.perf_counter() - begin
 
-    def _new_part(self, unit: int) -> PartFile:
-        return PartFile(self._store, part_name(unit, self._units), unit, self._schema)
-
     def _unless_broken(self, do: Callable[..., None], *given: Any) -> None:
         if self._is_broken:  # what was put before the error was seen
             return
@@ -114,7 +107,8 @@ class WriteBehind:
             raise
 
     def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
-        self._part = self._part or self._new_part(unit.index)
+        if self._part is None:
+            self._part = PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema)
         if self._part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
         with self._stage("write"):

@@ -1,28 +1,36 @@
-"""TODO records."""
+"""Records of a job, `DST/__scanrnn/`: what is to be done, which parts stand, who is at work.
 
-from scanrnn_dist.records.attempt_log import COMMITS, CRASH, AttemptLog
+Files and their formats only; the order in which a job writes them, and what follows from them, is for `job`.
+"""
+
+from scanrnn_dist.records.attempt_log import AttemptLog
 from scanrnn_dist.records.commit_log import Commits, read_commits, read_parts, renumbered_logs
 from scanrnn_dist.records.evidence import CrashTrace, collect_traces, oom_kills
-from scanrnn_dist.records.job_file import (
+from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords
+from scanrnn_dist.records.lease import Lease
+from scanrnn_dist.records.names import (
+    COMMITS,
+    CRASH,
     ENCODER,
     JOB,
-    JOB_FORMAT,
     PARTS,
     PLAN,
     PUBLISHING,
     RECORDS,
     RESTART,
     SUCCESS,
-    JobRecords,
+    TABLE,
+    UNITS,
+    WORKERS,
     part_name,
 )
-from scanrnn_dist.records.lease import (
+from scanrnn_dist.records.part_file import FEATURES, PartFile, file_sha256, part_schema, read_features, read_part
+from scanrnn_dist.records.plan_file import Facts, hashes_of, read_records, read_weights, write_records
+from scanrnn_dist.records.workers import (
     DONE,
     EXPIRY_SECONDS,
     REPLACING,
     STOPPED,
-    WORKERS,
-    Lease,
     Share,
     Worker,
     lease_names,
@@ -30,9 +38,6 @@ from scanrnn_dist.records.lease import (
     read_workers,
     runs,
 )
-from scanrnn_dist.records.part_file import FEATURES, PartFile, file_sha256, part_schema, read_features, read_part
-from scanrnn_dist.records.plan_file import TABLE, UNITS, Facts, hashes_of, read_records, read_weights, write_records
-from scanrnn_dist.records.quarantine import SILENT_DEATHS
 
 __all__ = [
     "COMMITS",
@@ -49,7 +54,6 @@ __all__ = [
     "RECORDS",
     "REPLACING",
     "RESTART",
-    "SILENT_DEATHS",
     "STOPPED",
     "SUCCESS",
     "TABLE",

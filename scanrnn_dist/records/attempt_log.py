@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.errors import one_line
-from scanrnn_dist.records.job_file import RECORDS
+from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.storage import Store
 
-COMMITS = f"{RECORDS}/commits"
-CRASH = ".crash"
 REASON_CHARACTERS = 1000
 """Of the reason of a failed unit, which is a line of a message, the first so many are kept."""
 

@@ -19,9 +19,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.records.attempt_log import COMMITS, CRASH
-from scanrnn_dist.records.evidence import OUT_OF_MEMORY, crash_in
-from scanrnn_dist.records.job_file import unit_of_part
+from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
+from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
 from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
 
@@ -284,7 +283,7 @@ def _deaths(
     """How attempts died, in the order in which they began."""
     logs = sorted(logs, key=lambda log: log.header.get("started", 0.0))
     crashes = {name.removesuffix(CRASH) for name, size in store.entries(COMMITS) if name.endswith(CRASH) and size}
-    out_of_memory = _out_of_memory([log.header for log in logs])
+    out_of_memory = attempts_out_of_memory([log.header for log in logs])
     for log in logs:
         if log.is_ended or log.attempt in alive:
             continue
@@ -292,18 +291,3 @@ def _deaths(
         if log.attempt in crashes:
             evidence = crash_in(store.read(f"{COMMITS}/{log.attempt}{CRASH}"))
         yield log.death(committed, evidence)
-
-
-def _out_of_memory(headers: Sequence[dict[str, Any]]) -> set[str]:
-    """Attempts after which, when the next one began on their share, the kernel had killed more for want of memory.
-
-    Only one of the same control group, which therefore ran on the same machine, can tell.
-    """
-    found, before = set(), dict[tuple[Any, ...], dict[str, Any]]()
-    for header in headers:
-        if "oom_kills" in header:
-            key = (header["cgroup"], *header["share"])
-            if key in before and header["oom_kills"] > before[key]["oom_kills"]:
-                found.add(before[key]["attempt"])
-            before[key] = header
-    return found

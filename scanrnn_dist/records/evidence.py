@@ -8,12 +8,13 @@ from __future__ import annotations
 import faulthandler
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from scanrnn_dist.records.attempt_log import COMMITS, CRASH
-from scanrnn_dist.records.lease import runs, this_machine
+from scanrnn_dist.records.names import COMMITS, CRASH
+from scanrnn_dist.records.workers import runs, this_machine
 from scanrnn_dist.storage import LocalStore, Store, stopping
 
 OUT_OF_MEMORY = "out of memory: the kernel killed it"
@@ -96,6 +97,21 @@ def oom_kills() -> dict[str, Any]:
                 group = f"{this_machine()} {folder} {folder.stat().st_ino}"
                 return {"cgroup": group, "oom_kills": int(counts["oom_kill"])}
     return {}
+
+
+def attempts_out_of_memory(headers: Sequence[dict[str, Any]]) -> set[str]:
+    """Attempts after which, when the next one began on their share, the kernel had killed more for want of memory.
+
+    Only one of the same control group, which therefore ran on the same machine, can tell.
+    """
+    found, before = set(), dict[tuple[Any, ...], dict[str, Any]]()
+    for header in headers:
+        if "oom_kills" in header:
+            key = (header["cgroup"], *header["share"])
+            if key in before and header["oom_kills"] > before[key]["oom_kills"]:
+                found.add(before[key]["attempt"])
+            before[key] = header
+    return found
 
 
 def _lines(path: Path) -> list[str]:

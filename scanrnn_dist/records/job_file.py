@@ -1,77 +1,29 @@
-"""The records of a job, `DST/__scanrnn/`: what is to be done, which parts stand, and that all of them do.
+"""The record of a job: what is to be done, and that all of it is done.
 
-    DST/__scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
-    DST/__scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
-    DST/__scanrnn/units-HASH.table
-    DST/__scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
-    DST/__scanrnn/workers/                who is at work: see `lease.py`
-    DST/__scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commit_log.py`
-    DST/__scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
-    DST/__scanrnn/aside/                  what is being written, and has no name yet
-    DST/__scanrnn/restart/                a job that is to take this one's place: the same layout once more
-    DST/__scanrnn/restart/__scanrnn/publishing.json    once it takes that place: what comes, and what stays
-    DST/_SUCCESS                         appears last: totals, and the hash of parts.table
+Where it stands says `names.py`, what it holds of files and units `plan_file.py`, what attempts write `attempt_log.py`.
 
 The protocol. A part is written aside, synced and named, then a commit record is appended. Whatever dies in between is
 done again: a part of a unit has the same bytes whenever it is made in one environment, so a second one changes nothing,
 and a record that is missing costs the work of one unit. Of several records of a unit the latest counts. Records are
 only added to, by one attempt each, so no lease guards them; the lease of `lease.py` saves double work. Before a part is
 named, `check_is` sees that the job is still the same.
-
-Some readers of Parquet data sets skip names that begin with `_`, others read all that `**/*.parquet` finds. So no file
-but the parts ends in `.parquet`: the `.table` files are Parquet files too, and the parts of a restart end in
-`.parquet.staged` until they take their place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.records.plan_file import TABLE, hashes_of
+from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
+from scanrnn_dist.records.plan_file import hashes_of
 from scanrnn_dist.storage import Check, Store
 
-RECORDS = "__scanrnn"
-"""Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
-SUCCESS = "_SUCCESS"
-JOB = f"{RECORDS}/job.json"
-ENCODER = f"{RECORDS}/encoder.safetensors"
-PARTS = f"{RECORDS}/parts{TABLE}"
-RESTART = f"{RECORDS}/restart"
-PUBLISHING = f"{RECORDS}/publishing.json"
-PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
 JOB_FORMAT = "scanrnn_dist.job/3"
-_EARLIER_RECORDS = "_scanrnn"
-"""Of versions up to the format scanrnn_dist.job/2."""
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
-
-
-def part_name(unit: int, units: int) -> str:
-    """The file name of a unit's part; as many digits as sort the parts of all units.
-
-    Example:
-        >>> part_name(17, 640), part_name(17, 1_000_001)
-        ('part-00017.parquet', 'part-0000017.parquet')
-    """
-    return f"part-{unit:0{max(5, len(str(units - 1)))}}.parquet"
-
-
-def unit_of_part(name: str, units: int) -> int | None:
-    """The unit whose part has this name; None if it is the name of none.
-
-    Example:
-        >>> unit_of_part("part-00017.parquet", 640), unit_of_part("part-17.parquet", 640), unit_of_part("_SUCCESS", 640)
-        (17, None, None)
-    """
-    number = name[len("part-") : -len(".parquet")]
-    if not (number.isdecimal() and number.isascii() and int(number) < units):
-        return None
-    return int(number) if name == part_name(int(number), units) else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +71,7 @@ class JobRecords:
         told = {**job, "plan": hashes}
         id = hashlib.sha256(json.dumps([told, replaces], sort_keys=True).encode()).hexdigest()[:32]
         for name, content in plan.items():
-            self.store.write(self._plan_name(name, hashes), content)
+            self.store.write(plan_name(name, hashes), content)
         self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
         stands = self.find_job()
         if stands is None:
@@ -145,10 +97,10 @@ class JobRecords:
         try:
             content = self.store.read(JOB)
         except (FileNotFoundError, NotADirectoryError):
-            earlier = f"{_EARLIER_RECORDS}/job.json"
-            if self.store.exists(earlier):
+            if self.store.exists(EARLIER_JOB):
+                path = self.store.path(EARLIER_JOB)
                 raise ConfigError(
-                    f"{self.store.root} holds a job of an earlier version of scanrnn_dist: {self.store.path(earlier)}. "
+                    f"{self.store.root} holds a job of an earlier version of scanrnn_dist: {path}. "
                     "This version can neither go on with it nor replace it. Finish and verify it with the version that "
                     "began it, or choose another destination."
                 ) from None
@@ -165,7 +117,7 @@ class JobRecords:
         """Records of the plan, all if none is named, held against their hashes."""
         records = {}
         for name in names or tuple(job["plan"]):
-            path = self._plan_name(name, job["plan"])
+            path = plan_name(name, job["plan"])
             try:
                 records[name] = self.store.read(path)
             except FileNotFoundError as error:
@@ -219,12 +171,6 @@ class JobRecords:
                 f"{self.store.root} does not hold the job any more that this process works on: another one took its "
                 "place, or it was removed. Nothing more is written. `scanrnn status` shows what is there."
             )
-
-    @staticmethod
-    def _plan_name(name: str, hashes: Mapping[str, str]) -> str:
-        """Where a record of the plan stands: under a name that tells its content, so that no two plans meet."""
-        stem, _, ending = name.rpartition(".")
-        return f"{RECORDS}/{stem}-{hashes[name][:16]}.{ending}"
 
     def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
         """A JSON object with at least these fields, or a `DataError` that names the file."""

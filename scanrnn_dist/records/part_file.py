@@ -1,7 +1,7 @@
 """Part files: rows in batches to Parquet, hashed on the way, whole under their name or not there.
 
-Which rows make a part is decided in `source.py`; how a file appears, in `protocol.py`; what is recorded of it, in
-`commit_log.py`. The bytes of a part are a function of the rows and of the batches they come in.
+Which rows make a part is decided in `source/source.py`; how a file appears, in `storage/`; what is recorded of it, in
+`attempt_log.py`. The bytes of a part are a function of the rows and of the batches they come in.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ class PartFile:
         return record
 
     def _write_group(self) -> None:
-        if not self._group:
-            return
-        table = pa.Table.from_batches(self._group)
+        table = pa.Table.from_batches(self._group, self.schema)
         self._group, self._group_bytes = [], 0
+        if not len(table):
+            return
         try:
             self._writer.write_table(table, row_group_size=table.num_rows)
         except OSError as error:

@@ -24,13 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
 
 FORMAT = "scanrnn_dist.plan/1"
-TABLE = ".table"
-"""The ending of a record that is a Parquet file."""
-FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
-
 _KEY = b"scanrnn_dist"
 _FILES_SCHEMA = pa.schema(
     [
@@ -93,15 +90,12 @@ def read_records(records: Mapping[str, bytes]) -> tuple[Facts, Units]:
 
 
 def read_weights(records: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone.
-
-    Of a source without rows those of the one part that is written all the same.
-    """
+    """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone."""
     with _damage(UNITS):
         table, _ = _decoded(UNITS, records[UNITS])
         groups = table["group_rows"].combine_chunks()
         rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
-        return (rows, table["values"].to_numpy()) if len(rows) else (np.zeros(1, np.int64), np.zeros(1, np.int64))
+        return rows, table["values"].to_numpy()
 
 
 def _files_record(facts: Facts, files: FileTable) -> bytes:
@@ -151,8 +145,8 @@ def _read_units(table: pa.Table, files: FileTable) -> Units:
     group_rows = groups.flatten().to_numpy()
     numbers = (table[name].to_numpy() for name in ("nbytes", "values"))
     units = Units(files, file, running_sums(groups.value_lengths().to_numpy()), group_rows, *numbers)
-    in_order = not len(file) or (file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all()))
-    if not in_order or (group_rows < 0).any() or (units.rows < 1).any():
+    in_order = len(file) and file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all())
+    if not in_order or (group_rows < 0).any() or (units.rows < (len(units) > 1)).any():
         raise ValueError(f"its units are not consecutive rows of {len(files)} files")
     return units
 

@@ -1,13 +1,17 @@
-"""TODO source."""
+"""Sources: which files there are, how they are cut into units of work, and their rows as sequences.
 
+Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens to the rows is for `job`.
+"""
+
+from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import find_sequence_column, fixed_in_features, fixed_lists, to_ragged
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
-from scanrnn_dist.source.reader import Chunk, FailedUnit, Prefetched, first_step_features, read_chunks, read_kept
+from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.source import Source, open_source, plan_units
-from scanrnn_dist.source.units import Unit, Units, found_again, part_rows, running_sums
+from scanrnn_dist.source.units import Unit, Units, found_again, running_sums
 
 __all__ = [
     "UNKNOWN_TIME",
@@ -15,6 +19,7 @@ __all__ = [
     "FailedUnit",
     "FileTable",
     "Prefetched",
+    "ReadOptions",
     "Source",
     "SourceLike",
     "Unit",
@@ -29,7 +34,6 @@ __all__ = [
     "list_again",
     "new_files",
     "open_source",
-    "part_rows",
     "pattern_of",
     "plan_units",
     "read_chunks",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, check_is_text
@@ -100,12 +99,12 @@ class FileTable:
         if not self.partition_schema.names:
             return ()
         folder = path[len(self.partition_base) :].strip("/").rpartition("/")[0]
-        keys = ds.get_partition_keys(self._partitioning.parse(folder + "/"))
+        keys = self._keys_of(folder)
         return tuple((name, keys.get(name)) for name in self.partition_schema.names)
 
     @cached_property
-    def _partitioning(self) -> ds.Partitioning:
-        return ds.HivePartitioning(self.partition_schema)
+    def _keys_of(self) -> Callable[[str], dict[str, Any]]:
+        return _partition_keys(self.partition_schema)
 
 
 def _as_text(paths: list[str]) -> pa.Array:
@@ -115,6 +114,14 @@ def _as_text(paths: list[str]) -> pa.Array:
         for path in paths:
             check_is_text(path)
         raise
+
+
+def _partition_keys(fields: pa.Schema) -> Callable[[str], dict[str, Any]]:
+    """What gives the hive partition keys of a folder, their values as of these fields."""
+    import pyarrow.dataset as ds  # takes 0.2 s, with pandas, which the child of `footers.py` need not wait for
+
+    partitioning = ds.HivePartitioning(fields)
+    return lambda folder: dict(ds.get_partition_keys(partitioning.parse(folder.strip("/") + "/")))
 
 
 def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
@@ -129,15 +136,17 @@ def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
     folders = pc.replace_substring_regex(pc.utf8_slice_codeunits(files.paths, len(base)), "[^/]*$", "")
     if not pc.any(pc.match_substring(folders, "=")).as_py():
         return pa.schema([])
+    import pyarrow.dataset as ds
+
     options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
     try:
         factory = ds.FileSystemDatasetFactory(filesystem, files.paths.to_pylist(), ds.ParquetFileFormat(), options)
         # No fragment: pyarrow would look at footers here, in this process.
         fields = factory.inspect(fragments=0)
-        as_text = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in fields.names]))
+        as_text = _partition_keys(pa.schema([(name, pa.string()) for name in fields.names]))
         numbers = {field.name for field in fields if field.type != pa.string()}
         for folder in pc.unique(folders).to_pylist():  # all, so that none is refused later, in the middle of a job
-            keys = ds.get_partition_keys(as_text.parse(folder.strip("/") + "/"))
+            keys = as_text(folder)
             numbers = {name for name in numbers if _is_printed_alike(keys.get(name))}
     except pa.ArrowException as error:
         raise DataError(

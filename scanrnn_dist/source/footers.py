@@ -1,15 +1,15 @@
 """Parquet footers, read in a child process that may die.
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child dies
-instead. What they say is held against the file and itself (`footer.py`) before pyarrow sees it. One child reads
+instead. What they say is held against the file and itself (`parquet/`) before pyarrow sees it. One child reads
 all footers of a source, one after the other, so that a dead child names its file. It runs this file as a script,
-imports nothing heavier than pyarrow (0.14 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
+imports nothing heavier than pyarrow (0.2 s), and stays for the next source until it was idle for `IDLE_SECONDS`.
 
 Parent and child speak JSON lines: first `{"uri": ...}` (null for local files), then a path per line; for each the child
 answers `{"schema": base64 of an Arrow IPC schema, "row_groups": [[rows, bytes], ...], "values": {column: [values of
 each row group]}, "unreadable": {column: reason}}`, the values for columns of lists alone, or `{"error": ...}`, or
 `{"stopped": ...}` if the file could not be reached, which says nothing about it.
-Not covered: the data pages, which `reader.py` checks while it reads. A footer that takes `WORK_SECONDS` ends the child.
+Not covered: the data pages, which `decode.py` checks while it reads. A footer that takes `WORK_SECONDS` ends the child.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import StoppedError, one_line
 from scanrnn_dist.source.parquet import Footer
 from scanrnn_dist.storage import resolve
 
@@ -186,7 +186,7 @@ def _answer(filesystem: Any, path: str) -> dict[str, Any]:
     except StoppedError as error:
         return {"stopped": str(error)}
     except Exception as error:
-        text = " ".join(str(error).split())  # some of pyarrow's take three lines
+        text = one_line(str(error))  # some of pyarrow's take three lines
         return {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
 
 

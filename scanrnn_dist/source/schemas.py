@@ -3,7 +3,8 @@
 A field keeps its metadata (`PARQUET:field_id`, the name of an extension type, comments) as far as all files agree on
 it, key by key, and is required only where every file says so. The same holds for the metadata of the schema. What is
 said there of single columns (by pandas, Hugging Face `datasets`, GeoParquet) is cut to the columns that an output has;
-what describes all columns in a way that cannot be cut is dropped, since a reader would believe it.
+what describes all columns in a way that cannot be cut is dropped, since a reader would believe it. Which column holds
+the sequences is for `layouts/`.
 """
 
 from __future__ import annotations

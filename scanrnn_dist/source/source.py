@@ -1,7 +1,7 @@
 """What there is to read: files in a fixed order, their row groups and partition values, cut into units of work.
 
 Checking and cutting only; files are listed by `listing.py`, kept by `file_table.py`, units by `units.py`; footers are
-read by a child process in `footers.py`, rows by `reader.py`. Partition keys (`split=train/`) are taken from the folders
+read by a child process in `footers.py`, rows by `decode.py`. Partition keys (`split=train/`) are taken from the folders
 below what was named: below the folder, below the part of a glob before its first wildcard, below the folder that all
 files of a list share; never from above it, and none for a single file.
 
@@ -131,8 +131,8 @@ def open_source(source: SourceLike) -> Source:
 def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
     """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
 
-    A unit never spans files, and files without rows give none. Units are weighed by the values in the lists of
-    `column`; by rows if it is None or holds no lists.
+    A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
+    file. Units are weighed by the values in the lists of `column`; by rows if it is None or holds no lists.
 
     Args:
         source: as it was opened, with its row groups.
@@ -153,7 +153,7 @@ def plan_units(source: Source, rows_per_part: int, column: str | None = None) ->
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
     assert source.row_groups is not None, "a source whose footers were read"
     groups = source.row_groups
-    begins, ends = _cut(groups, rows_per_part)
+    begins, ends = _cut(groups, rows_per_part) if source.rows else (np.zeros(1, np.int64), np.zeros(1, np.int64))
     values = groups.rows if column is None else groups.values.get(column, groups.rows)
     # Row groups between two units are those of files without rows.
     used = np.zeros(len(groups.rows) + 1, np.int64)
@@ -161,7 +161,7 @@ def plan_units(source: Source, rows_per_part: int, column: str | None = None) ->
     used[ends] -= 1
     return Units(
         source.files,
-        (np.searchsorted(groups.offsets, begins, side="right") - 1).astype(np.int32),
+        (np.searchsorted(groups.offsets, begins, side="right") - 1 if source.rows else begins).astype(np.int32),
         running_sums(ends - begins),
         groups.rows[np.cumsum(used[:-1]) > 0],
         _sums_between(groups.nbytes, begins, ends),

@@ -1,7 +1,7 @@
 """Folders that are tables of Delta Lake, Hudi or Iceberg: their files hold rows that were deleted or replaced.
 
 Which files of such a table are live stands in its log alone. So what lies in one is refused, unless the files are named
-one by one.
+one by one. `listing.py` asks, of every folder that it lists.
 """
 
 from __future__ import annotations

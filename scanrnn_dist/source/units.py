@@ -1,13 +1,15 @@
 """Units of work: consecutive row groups of one file each, kept as columns, a million of them in 60 MB.
 
-How a source is cut into units stands in `source.py`, who gets which in `shares.py`.
+How a source is cut into units stands in `source.py`, who gets which in `job/shares.py`.
 """
 
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -45,6 +47,22 @@ class Unit:
     def rows(self) -> int:
         """Rows of its row groups."""
         return sum(self.group_rows)
+
+    @property
+    def span(self) -> str:
+        """Its file and row groups, for messages."""
+        last = self.row_group_end - 1
+        groups = f"row group {last}" if self.row_group_begin == last else f"row groups {self.row_group_begin} to {last}"
+        return f"{self.file.path}, {groups},"
+
+    def where(self, row: int, after: int = 0) -> str:
+        """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
+        row += after
+        ends = list(accumulate(self.group_rows))
+        group = bisect_right(ends, row)
+        within = row - (ends[group] - self.group_rows[group])
+        place = f"{self.file.path}, row group {self.row_group_begin + group}, row {within}"
+        return f"{place} (row {self.first_row + row} of the file)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +129,6 @@ def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
         before: those of the source as it was, by the same options.
         places: `(N,)` of each file of `now`, its number in the files of `before`; -1 if it is not the same.
     """
-    if not len(now) or not len(before):
-        return np.full(len(now), -1, np.int64)
     file = places[now.file].astype(np.int64)
     span = 1 + int(max(now.row_group_begin.max(), before.row_group_begin.max()))
     wanted, there = file * span + now.row_group_begin, before.file.astype(np.int64) * span + before.row_group_begin
@@ -126,11 +142,6 @@ def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
     differ = rows != before.group_rows[np.repeat(before.offsets[found[units]], groups) + nth]
     is_same[np.repeat(units, groups)[differ]] = False
     return np.where(is_same, found, -1)
-
-
-def part_rows(units: Units) -> np.ndarray:
-    """Rows of every part, `(P,)` int64: one part a unit, and one without rows where there is no unit."""
-    return units.rows if len(units) else np.zeros(1, np.int64)
 
 
 def running_sums(numbers: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Links are followed after all that stands without one, so that of two ways to a file the one without a link counts, and
 of two with links the first by name. What a link leads to and was listed already is passed over and noted; a link that
-leads nowhere is an error, since its rows would be missing without a word.
+leads nowhere is an error, since its rows would be missing without a word. Which names are meant says
+`glob_patterns.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.glob_patterns import Pattern, States, is_marker
 from scanrnn_dist.source.table_formats import ICEBERG_FOLDER, LOGS, tables_among
 
@@ -58,7 +59,7 @@ class Walk:
             yield from self._behind_links()
         except OSError as error:
             raise StoppedError(
-                f"{self._name!r} cannot be looked at: {' '.join(str(error).split())}. Make it readable, or see to the "
+                f"{self._name!r} cannot be looked at: {one_line(str(error))}. Make it readable, or see to the "
                 "disk it is on, then run again."
             ) from error
 

@@ -15,7 +15,7 @@ from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
-from scanrnn_dist.source import Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import ReadOptions, Source, Unit, first_step_features, read_chunks
 from scanrnn_dist.source import source as source_module
 
 
@@ -40,7 +40,7 @@ def ways(folder: Path) -> list[Any]:
 
 def rows_of(plan: Plan) -> list[Any]:
     """All that a job would read."""
-    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=2, lossy_cast=True)
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep, in_features=2, lossy_cast=True))
     return [(chunk.unit, chunk.first_row, chunk.sequences.values.tolist(), chunk.kept.to_pylist()) for chunk in chunks]
 
 

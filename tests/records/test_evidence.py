@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from scanrnn_dist.records import evidence
-from scanrnn_dist.records.attempt_log import COMMITS
 from scanrnn_dist.records.commit_log import read_commits
+from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.storage import LocalStore, ObjectStore
 
 CRASHING = """

@@ -17,11 +17,13 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.source.decode import ReadOptions, read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
-from scanrnn_dist.source.parquet.checked_file import CheckedFile, arrow_fields
+from scanrnn_dist.source.parquet.arrow_schema import arrow_fields
+from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
 from scanrnn_dist.source.parquet.thrift import integer_bytes
-from scanrnn_dist.source.reader import read_chunks, read_kept
+from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import open_source
 
 SEQUENCES = pa.array([[[1.0, 2.0]], [], [[3.0, 4.0]] * 3], pa.list_(pa.list_(pa.float32())))
@@ -35,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def kept(path: Path, names: list[str] | None = None) -> pa.Table:
     plan = plan_job(path, JobOptions(keep=names))
-    chunks = read_chunks(plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=None)
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep))
     return pa.Table.from_batches([chunk.kept for chunk in chunks], plan.kept_schema)
 
 
@@ -172,7 +174,7 @@ def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pyte
     opened = fs.LocalFileSystem().open_input_file
     for way in (fail, lambda *_: Failing(opened(str(file)))):
         monkeypatch.setattr(parquet_file, "open_input_file", way)
-        chunks = read_chunks(plan.source, plan.units, column="seq", keep=[], in_features=2)
+        chunks = read_chunks(plan.source, plan.units, ReadOptions("seq", in_features=2))
         with pytest.raises(StoppedError, match=r"a\.parquet could not be read: .*says nothing about its content"):
             next(chunks)
 
@@ -191,14 +193,12 @@ def test_a_file_without_access_rights_stops(file: Path) -> None:
 HOSTILE = """
 import sys
 from scanrnn_dist.job import plan_job
-from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.errors import DataError
 for path in sys.argv[1:]:
     try:
         plan = plan_job(path)
-        for _ in read_chunks(
-            plan.source, plan.units, column=plan.column, keep=plan.keep, in_features=None, lossy_cast=True
-        ):
+        for _ in read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep, lossy_cast=True)):
             pass
         print("read", flush=True)
     except DataError as error:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.source.layouts.nested_lists import find_sequence_column, fixed_in_features, to_ragged
+from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features
+from scanrnn_dist.source.layouts.nested_lists import to_ragged
 
 NUMBERS = [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()]
 NUMBERS += [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]

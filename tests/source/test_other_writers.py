@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.source.decode import read_kept
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
     I8,
@@ -32,7 +33,6 @@ from scanrnn_dist.source.parquet.thrift import (
     read_struct,
     struct_bytes,
 )
-from scanrnn_dist.source.reader import read_kept
 from scanrnn_dist.source.source import open_source, plan_units
 
 TABLE = pa.table({"id": pa.array([7, 8, 9], pa.int64()), "name": ["a", "b", "a"], "twelve": pa.array([b"x" * 12] * 3)})

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.source import reader
-from scanrnn_dist.source.reader import Chunk, read_chunks
+from scanrnn_dist.source.decode import Chunk, ReadOptions
+from scanrnn_dist.source.read_ahead import Prefetched, read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 
 
@@ -33,9 +33,9 @@ def write(path: Path, rows: list[Any], row_group_size: int = 10, **columns: Any)
     pq.write_table(table, path, row_group_size=row_group_size)
 
 
-def read(source: Source, rows_per_part: int = 20, **options: Any) -> list[Chunk]:
-    options = {"column": "seq", "keep": ["id"], "in_features": None, **options}
-    return list(read_chunks(source, plan_units(source, rows_per_part), **options))
+def read(source: Source, rows_per_part: int = 20, prefetch_bytes: int = 64 << 20, **options: Any) -> list[Chunk]:
+    wanted = ReadOptions(**{"column": "seq", "keep": ["id"], **options})
+    return list(read_chunks(source, plan_units(source, rows_per_part), wanted, prefetch_bytes=prefetch_bytes))
 
 
 def rows_of(chunks: list[Chunk]) -> list[Any]:
@@ -87,9 +87,8 @@ def test_an_error_comes_after_the_chunks_before_it_and_names_the_row(tmp_path: P
     rows[33] = [[1.0, 2.0], [np.nan, 0.0]]
     write(tmp_path / "a.parquet", rows)
     source = open_source(tmp_path)
-    chunks = read_chunks(
-        source, plan_units(source, 20), column="seq", keep=[], in_features=2, chunk_bytes=1, prefetch_bytes=100
-    )
+    options = ReadOptions("seq", in_features=2, chunk_bytes=1)
+    chunks = read_chunks(source, plan_units(source, 20), options, prefetch_bytes=100)
     seen = []
     with pytest.raises(
         DataError, match=r"a\.parquet, row group 3, row 3 \(row 33 of the file\), step 1: feature 0 is nan"
@@ -120,7 +119,7 @@ def test_waiting_bytes_stay_below_the_limit_plus_one_chunk() -> None:
             yield FakeChunk(size)
 
     out = []
-    for chunk in reader.Prefetched(source(), 1000):
+    for chunk in Prefetched(source(), 1000):
         taken += chunk.nbytes
         out.append(chunk.nbytes)
         time.sleep(0.001)
@@ -141,9 +140,8 @@ class FakeChunk(Chunk):
 def test_closing_stops_the_thread(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", sequences(400))
     source = open_source(tmp_path)
-    chunks = read_chunks(
-        source, plan_units(source, 20), column="seq", keep=[], in_features=2, chunk_bytes=1, prefetch_bytes=50
-    )
+    options = ReadOptions("seq", in_features=2, chunk_bytes=1)
+    chunks = read_chunks(source, plan_units(source, 20), options, prefetch_bytes=50)
     next(chunks)
     assert threads()
     chunks.close()
@@ -167,11 +165,11 @@ def test_the_chunks_of_a_unit_are_the_same_whatever_was_read_before(tmp_path: Pa
     write(tmp_path / "a.parquet", rows, row_group_size=50)
     source = open_source(tmp_path)
     units = plan_units(source, 50, "seq")
-    options: Any = {"column": "seq", "keep": ["id"], "in_features": 2, "chunk_bytes": 3000}
-    together = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, units, **options)]
-    alone = [(unit.index, len(chunk.sequences)) for unit in units for chunk in read_chunks(source, [unit], **options)]
+    options = ReadOptions("seq", ["id"], 2, chunk_bytes=3000)
+    together = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, units, options)]
+    alone = [(unit.index, len(chunk.sequences)) for unit in units for chunk in read_chunks(source, [unit], options)]
     backwards = [units[index] for index in range(len(units))[::-1]]
-    last_first = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, backwards, **options)]
+    last_first = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, backwards, options)]
     assert together == alone == sorted(last_first, key=lambda one: one[0]) and len(together) > 2 * len(units)
 
 
@@ -179,8 +177,8 @@ def test_rows_that_get_longer_within_a_unit_do_not_make_giant_chunks(tmp_path: P
     """The first rows have one step, the others 400: what the footer says of the lists is known."""
     write(tmp_path / "a.parquet", [[[1.0] * 2]] * 100 + [[[1.0] * 2] * 400] * 900, row_group_size=1000)
     source = open_source(tmp_path)
-    options: Any = {"column": "seq", "keep": [], "in_features": 2, "chunk_bytes": 1 << 16}
-    chunks = list(read_chunks(source, plan_units(source, 1000, "seq"), **options))
+    options = ReadOptions("seq", in_features=2, chunk_bytes=1 << 16)
+    chunks = list(read_chunks(source, plan_units(source, 1000, "seq"), options))
     assert max(chunk.nbytes for chunk in chunks) < 3 << 15
 
 
@@ -224,7 +222,13 @@ def test_a_flipped_bit_in_a_page_is_seen_by_its_checksum(tmp_path: Path) -> None
 def test_wrong_arguments(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", sequences(3))
     source = open_source(tmp_path)
-    for options in ({"column": "nope"}, {"keep": ["nope"]}, {"keep": ["id", "id"]}, {"chunk_bytes": 0}):
+    for options in (
+        {"column": "nope"},
+        {"keep": ["nope"]},
+        {"keep": ["id", "id"]},
+        {"chunk_bytes": 0},
+        {"prefetch_bytes": 0},
+    ):
         with pytest.raises(ConfigError):
             read(source, **options)
     assert dataclasses.is_dataclass(Chunk)
@@ -246,7 +250,7 @@ EVERY_FILE = """
 import sys
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import find_sequence_column
-from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError
 
@@ -265,7 +269,7 @@ for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), stri
         for column in names[:3]:
             keep = [name for name in source.schema.names if name != column]
             rows, units = 0, plan_units(source, 100)
-            for chunk in read_chunks(source, units, column=column, keep=keep, in_features=None, lossy_cast=True):
+            for chunk in read_chunks(source, units, ReadOptions(column, keep, lossy_cast=True)):
                 rows += len(chunk.sequences)
             assert rows == source.rows, (rows, source.rows)
         print("read", source.rows, flush=True)

@@ -17,8 +17,9 @@ from s3_server import S3Server, refused_uri
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import plan_job
 from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.source.decode import ReadOptions
 from scanrnn_dist.source.listing import list_again, list_source
-from scanrnn_dist.source.reader import read_chunks
+from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.storage import filesystems, open_input_file, resolve
 
@@ -38,7 +39,7 @@ FAULTS: dict[str, list[Fault]] = {
 def read(source: Source) -> tuple[list[bytes], list[object]]:
     """The sequences and the kept columns of all rows."""
     units = plan_units(source, 40)
-    chunks = list(read_chunks(source, units, column="sequence", keep=["id", "split"], in_features=2, chunk_bytes=2000))
+    chunks = list(read_chunks(source, units, ReadOptions("sequence", ["id", "split"], 2, chunk_bytes=2000)))
     rows = [
         chunk.sequences.values[start:end].tobytes()
         for chunk in chunks

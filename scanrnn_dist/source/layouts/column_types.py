@@ -1,6 +1,7 @@
-"""What the type of a column says: extension types that are not understood, and ways to make sequences of others.
+"""What the type of a column says: the type of a step, extension types that are not understood, and ways out.
 
-`nested_lists.py` asks, and takes the columns apart.
+Which column it is asked of says `find.py`; its values are taken apart by one file per layout, such as
+`nested_lists.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 RECIPES = "docs/data.md, 'Recipes'"
+EXPECTED = "expected a list of float"
 _COLUMNS_TOLD, _TYPE_LETTERS = 8, 60
 _EXTENSION_NAME = b"ARROW:extension:name"
 _STORED_AS_MEANT = {
@@ -42,6 +44,26 @@ def foreign_within(type: pa.DataType) -> str | None:
             return str(type.extension_name)
         return foreign_within(type.storage_type)
     return foreign_extension(type.value_field) if is_list(type) else None
+
+
+def _storage_type(type: pa.DataType) -> pa.DataType:
+    while isinstance(type, pa.BaseExtensionType):
+        # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
+        if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
+            return pa.null()
+        type = type.storage_type
+    return type
+
+
+def step_type(type: pa.DataType) -> pa.DataType | None:
+    """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
+    outer = _storage_type(type)
+    if not is_list(outer):
+        return None
+    step = _storage_type(outer.value_type)
+    if is_number(step):
+        return step
+    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
 
 
 def foreign(extension: str) -> str:

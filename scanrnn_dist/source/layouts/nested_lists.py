@@ -1,105 +1,37 @@
-"""How sequences stand in an Arrow column, and how they become a `Ragged`.
+"""Sequences as nested lists: an Arrow column taken apart into a `Ragged`.
 
-Pure Arrow to numpy: no file is opened here. A row is an outer list of timesteps, a timestep an inner list of numbers
-or, for one feature, a plain number; each list may be a `list`, `large_list` or `fixed_size_list`. float32 is taken as a
-view of Arrow's buffer. All of it is vectorised; single rows are looked at only to say what is wrong with one.
+A row is an outer list of timesteps, a timestep an inner list of numbers or, for one feature, a plain number; each list
+may be a `list`, `large_list` or `fixed_size_list`. Pure Arrow to numpy, and vectorised: single rows are looked at only
+to say what is wrong with one. float32 is taken as a view of Arrow's buffer.
 
-Not covered: one list column per feature, and one event per table row; both need a query before they get here.
-`reader.py` calls this for every record batch, `encode.py` for Arrow arrays that a caller holds.
+Which column it is says `find.py`, which numbers may pass `numbers.py`. Not covered: one list column per feature, and
+one event per table row; both need a query before they get here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.ragged import Ragged, first_inexact
+from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.layouts.column_types import (
+    EXPECTED,
     RECIPES,
-    described,
     foreign,
-    foreign_extension,
     foreign_within,
-    is_list,
     is_number,
+    step_type,
     way_out,
 )
+from scanrnn_dist.source.layouts.find import fixed_in_features
+from scanrnn_dist.source.layouts.numbers import Nonfinite, ragged_of
 
-Nonfinite = Literal["error", "propagate"]
 Where = Callable[[int], str]
-
-_EXPECTED = "expected a list of float"
-
-
-def find_sequence_column(
-    schema: pa.Schema, column: str | None, *, where: str, extensions: Mapping[str, str] | None = None
-) -> str:
-    """The name of the column that holds the sequences; never a guess between several.
-
-    Args:
-        schema: the columns of the file or dataset.
-        column: the column to take, or None for the only one with a supported layout.
-        where: the file or dataset, for messages.
-        extensions: columns with an extension type that the schema does not show, by what `foreign_extension` gives.
-
-    Raises:
-        LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
-            not understood, or several to choose from.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> schema = pa.schema([("id", pa.int64()), ("seq", pa.list_(pa.list_(pa.float32())))])
-        >>> find_sequence_column(schema, None, where="a.parquet")
-        'seq'
-    """
-    lists = [field.name for field in schema if _step_type(field.type) is not None]
-    found = f"lists found: {', '.join(map(repr, lists)) or 'none'}"
-    if column is None:
-        if not lists:
-            raise LayoutError(
-                f"{where} has no column of sequences; {_EXPECTED} per row (columns: {described(schema)}). One event "
-                f"per row? Group the events into a list per sequence first ({RECIPES})."
-            )
-        if len(lists) > 1:
-            raise LayoutError(
-                f"{where} has {len(lists)} columns of lists; expected one. Choose it with --column ({found})."
-            )
-        column = str(lists[0])
-    indices = schema.get_all_field_indices(column)
-    if len(indices) != 1:
-        many = "no column" if not indices else f"{len(indices)} columns"
-        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({found}).")
-    chosen = schema.field(indices[0])
-    extension = (extensions or {}).get(column) or foreign_extension(chosen)
-    if extension is not None:
-        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {foreign(extension)}")
-    if _step_type(chosen.type) is None:
-        raise LayoutError(
-            f"column {column!r} of {where} is {chosen.type}; {_EXPECTED}. {way_out(chosen.type)} ({RECIPES}), or "
-            f"choose another with --column ({found})."
-        )
-    return column
-
-
-def fixed_in_features(type: pa.DataType) -> int | None:
-    """Features per step `D` where the type of the column alone says it, else None.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> fixed_in_features(pa.list_(pa.list_(pa.float32(), 6))), fixed_in_features(pa.list_(pa.float64()))
-        (6, 1)
-    """
-    step = _step_type(type)
-    if step is None:
-        return None
-    if is_number(step):
-        return 1
-    return step.list_size if pa.types.is_fixed_size_list(step) else None
 
 
 def to_ragged(
@@ -113,8 +45,7 @@ def to_ragged(
     """The sequences of an Arrow column, a view of its buffers where it is one chunk of float32.
 
     Args:
-        column: `N` rows in one of the layouts of this module's docstring. Of extension types a tensor of one axis is
-            understood, and those whose storage is the sequence.
+        column: `N` rows; of extension types a tensor of one axis, and those whose storage is the sequence.
         in_features: `D` that every step must have; None takes it from the type or from the first step.
         lossy_cast: whether numbers may be rounded to float32; otherwise only values that float32 holds exactly pass.
         nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
@@ -137,9 +68,9 @@ def to_ragged(
     extension = foreign_within(column.type)
     if extension is not None:
         raise LayoutError(f"{where(0)}: the column is {column.type} {foreign(extension)}")
-    if _step_type(column.type) is None:
+    if step_type(column.type) is None:
         raise LayoutError(
-            f"{where(0)}: the column is {column.type}; {_EXPECTED} per row. {way_out(column.type)} ({RECIPES})."
+            f"{where(0)}: the column is {column.type}; {EXPECTED} per row. {way_out(column.type)} ({RECIPES})."
         )
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     begins = np.cumsum([0, *map(len, chunks)])
@@ -156,7 +87,8 @@ def to_ragged(
     for levels in opened:
         _check_widths(levels, expected, told=in_features is not None)
     _check_type_width(column.type, expected, where)
-    parts = [_finish(levels, expected, lossy_cast, nonfinite) for levels in opened]
+    cast = partial(ragged_of, in_features=expected, lossy_cast=lossy_cast, nonfinite=nonfinite)
+    parts = [cast(levels.values.to_numpy(), levels.offsets, at=levels.at) for levels in opened]
     return parts[0] if len(parts) == 1 else _concatenated(parts, expected)
 
 
@@ -196,30 +128,10 @@ class _Levels:
         return f"{self.where(row)}, step {step}"
 
 
-def _storage_type(type: pa.DataType) -> pa.DataType:
-    while isinstance(type, pa.BaseExtensionType):
-        # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
-        if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
-            return pa.null()
-        type = type.storage_type
-    return type
-
-
 def _storage(array: pa.Array) -> pa.Array:
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
     return array
-
-
-def _step_type(type: pa.DataType) -> pa.DataType | None:
-    """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
-    outer = _storage_type(type)
-    if not is_list(outer):
-        return None
-    step = _storage_type(outer.value_type)
-    if is_number(step):
-        return step
-    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
 
 
 def _shifted(where: Where, begin: int) -> Where:
@@ -302,42 +214,6 @@ def _looks_transposed(levels: _Levels, expected: int, *, told: bool) -> bool:
     if len(outer) != 1 or not np.array_equal(levels.widths, first_of_row):
         return False
     return int(outer[0]) == expected if told else True
-
-
-def _finish(levels: _Levels, in_features: int, lossy_cast: bool, nonfinite: Nonfinite) -> Ragged:
-    """Cast, shape and check the numbers of a chunk whose steps all have `in_features`."""
-    numbers = levels.values.to_numpy(zero_copy_only=True)
-    values = _as_float32(numbers)
-    if not lossy_cast:
-        _check_exact(numbers, values, levels, in_features)
-    ragged = Ragged(values.reshape(-1, in_features), levels.offsets)
-    bad = ragged.first_nonfinite() if nonfinite == "error" else None
-    if bad is not None:
-        row, step = bad
-        index = int(levels.offsets[row]) + step
-        feature = int(np.isfinite(ragged.values[index]).argmin())
-        value = numbers[index * in_features + feature]
-        became = f"{value} (too large for float32)" if np.isfinite(value) else f"{value}"
-        raise DataError(
-            f"{levels.at(index)}: feature {feature} is {became}; expected a finite number. "
-            "Clean the data: a recurrent cell would carry it through all later steps."
-        )
-    return ragged
-
-
-def _as_float32(numbers: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # an overflow is an infinity, which the callers report with its row
-        return numbers.astype(np.float32, copy=False)
-
-
-def _check_exact(numbers: np.ndarray, values: np.ndarray, levels: _Levels, in_features: int) -> None:
-    """Refuse the first number that float32 does not hold exactly."""
-    first = first_inexact(numbers, values)
-    if first is not None:
-        raise DataError(
-            f"{levels.at(first // in_features)}: {numbers.dtype} value {numbers[first]} would become {values[first]}; "
-            "expected a value that float32 holds exactly. Allow rounding with --lossy-cast / lossy_cast=True."
-        )
 
 
 def _concatenated(parts: list[Ragged], in_features: int) -> Ragged:

@@ -1,4 +1,7 @@
-"""TODO source.parquet."""
+"""Parquet files, opened on footers and read past page headers that were checked: what lies raises, in one line.
+
+Which files, columns and rows are read is for the rest of `source`.
+"""
 
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import Footer

@@ -1,44 +1,29 @@
 """A Parquet file that is opened on a footer that was checked, and read past a look at its pages' headers.
 
 pyarrow is given the very bytes of the footer that `footer.py` found sound, and reads through `PageFile`.
-Columns of types that pyarrow does not know make it refuse a whole file; here they are left out, and named.
+Columns of types that pyarrow does not know are left out by `readable.py`.
 INT96 timestamps are read to the microsecond, so that years 1 to 9999 come out as they are, where pyarrow's own
 nanoseconds wrap around outside 1677 to 2262; one with nanoseconds is refused.
-Which columns and row groups are read is said by `footers.py` and `reader.py`.
+Which columns and row groups are read say `source/footers.py` and `source/decode.py`.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any
-from zoneinfo import available_timezones
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, INT96, Footer, is_one_bit_off, read_footer
+from scanrnn_dist.errors import DataError, StoppedError, one_line
+from scanrnn_dist.source.parquet.arrow_schema import check_stored_schema
+from scanrnn_dist.source.parquet.footer import read_footer
+from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.thrift import (
-    BINARY,
-    I32,
-    I64,
-    LIST,
-    STRUCT,
-    binary_bytes,
-    integer_bytes,
-    key,
-    list_bytes,
-    struct_bytes,
-)
+from scanrnn_dist.source.parquet.readable import footer_file, readable
 from scanrnn_dist.storage import open_input_file
 
-_MAX_LIST = 1 << 16  # a null takes as much room as a list of the type's size, though the file has no value of it
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Of the errors of the operating system those that say something about the file, and not about the way to it."""
 
@@ -65,7 +50,7 @@ class CheckedFile:
         self._file, self._path, self._buffer_bytes = _opened(filesystem, path), path, buffer_bytes
         try:
             self.footer = read_footer(_Steady(self._file, path))
-            self._content, self.unreadable = _readable(self.footer)
+            self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
             leaves = [
                 number
@@ -75,7 +60,7 @@ class CheckedFile:
             self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
-            _check_arrow_schema(self.footer, self.schema_arrow)
+            check_stored_schema(self.footer, self.schema_arrow)
         except BaseException:
             self._file.close()
             raise
@@ -119,7 +104,7 @@ class CheckedFile:
     def _open(self, int96_unit: str) -> pq.ParquetFile:
         return pq.ParquetFile(
             pa.PythonFile(self._pages, mode="r"),
-            metadata=pq.read_metadata(pa.BufferReader(_file_of(self._content))),
+            metadata=pq.read_metadata(pa.BufferReader(footer_file(self._content))),
             pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
             buffer_size=self._buffer_bytes,
             page_checksum_verification=True,
@@ -159,188 +144,11 @@ def _opened(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
 
 
 def _stopped(path: str, error: OSError) -> StoppedError:
-    text = " ".join(str(error).split()).rstrip(" .:")
+    text = one_line(str(error)).rstrip(" .:")
     return StoppedError(
         f"{path} could not be read: {text}. That says nothing about its content: check the access rights, the disk and "
         "the network, then run the same command again."
     )
-
-
-def _file_of(content: bytes) -> bytes:
-    """A file that is a footer alone."""
-    return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
-
-
-def _schema_of(content: bytes) -> pa.Schema:
-    return pq.ParquetFile(pa.BufferReader(_file_of(content))).schema_arrow
-
-
-def _readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
-    """The footer without the columns that pyarrow cannot give, and these with the reasons."""
-    try:
-        if footer.unreadable:
-            raise ValueError(next(iter(footer.unreadable.values())))
-        _schema_of(footer.content)
-        return footer.content, {}
-    except (pa.ArrowException, OSError, ValueError):
-        fields = arrow_fields(_arrow_schema(footer), len(footer.columns))
-        unreadable = {
-            number: " ".join(str(error).split()).rstrip(" .")
-            for number in range(len(footer.columns))
-            if (error := _trouble(footer, number, fields[number])) is not None
-        }
-        if not unreadable or len(unreadable) == len(footer.columns):
-            raise
-    content = _without(footer, set(unreadable), fields)
-    _schema_of(content)
-    return content, {footer.names[number]: reason for number, reason in unreadable.items()}
-
-
-def _trouble(footer: Footer, number: int, field: pa.Field | Exception | None) -> Exception | None:
-    """Why pyarrow cannot give a column: what Arrow's own schema says of it, or what Parquet's does."""
-    if isinstance(field, Exception):
-        return field
-    if number in footer.unreadable:
-        return ValueError(footer.unreadable[number])
-    try:
-        _schema_of(_without(footer, set(range(len(footer.columns))) - {number}))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return error
-    return None
-
-
-def _without(footer: Footer, columns: set[int], fields: Sequence[Any] | None = None) -> bytes:
-    """The footer without these columns; without Arrow's `fields`, and then without row groups and metadata too."""
-    elements = footer.fields[key(2, LIST)]
-    spans = [span for number, span in enumerate(footer.columns) if number not in columns]
-    kept = [elements[index] for begin, end in spans for index in range(begin, end)]
-    root = struct_bytes((4, BINARY, binary_bytes(b"schema")), (5, I32, integer_bytes(len(spans))))
-    schema = list_bytes(STRUCT, [root, *(footer.content[raw.begin : raw.end] for raw in kept)])
-    groups, metadata = [], []
-    if fields is not None:
-        groups = [_group_without(footer, raw.fields, columns) for raw in footer.fields[key(4, LIST)]]
-        metadata = list(_metadata_without(footer, columns, fields))
-    return struct_bytes(
-        (1, I32, integer_bytes(2)),
-        (2, LIST, schema),
-        (3, I64, integer_bytes(sum(group.rows for group in footer.row_groups) if groups else 0)),
-        (4, LIST, list_bytes(STRUCT, groups)),
-        (5, LIST, list_bytes(STRUCT, metadata)),
-        (6, BINARY, binary_bytes(footer.created_by.encode())),
-    )
-
-
-def _group_without(footer: Footer, group: dict[int, Any], columns: set[int]) -> bytes:
-    chunks = [
-        footer.content[raw.begin : raw.end]
-        for leaf, raw in zip(footer.leaves, group[key(1, LIST)], strict=True)
-        if leaf.column not in columns
-    ]
-    size, rows = (integer_bytes(group[key(number, I64)]) for number in (2, 3))
-    return struct_bytes((1, LIST, list_bytes(STRUCT, chunks)), (2, I64, size), (3, I64, rows))
-
-
-def _metadata_without(footer: Footer, columns: set[int], fields: Sequence[Any]) -> Iterator[bytes]:
-    """The metadata; Arrow's own schema with the fields of the other columns, or not at all where it has no such."""
-    for raw in footer.fields.get(key(5, LIST), []):
-        if raw.fields.get(key(1, BINARY)) != ARROW_SCHEMA:
-            yield footer.content[raw.begin : raw.end]
-    kept = [field for number, field in enumerate(fields) if number not in columns]
-    if all(isinstance(field, pa.Field) for field in kept):
-        encoded = base64.b64encode(pa.schema(kept).serialize().to_pybytes())
-        yield struct_bytes((1, BINARY, binary_bytes(ARROW_SCHEMA)), (2, BINARY, binary_bytes(encoded)))
-
-
-def _arrow_schema(footer: Footer) -> bytes:
-    """Arrow's own schema, which many writers add to the metadata, or nothing."""
-    for raw in footer.fields.get(key(5, LIST), []):
-        if raw.fields.get(key(1, BINARY)) == ARROW_SCHEMA:
-            with suppress(ValueError):
-                return base64.b64decode(raw.fields.get(key(2, BINARY), b""))
-    return b""
-
-
-def arrow_fields(content: bytes, count: int) -> list[pa.Field | Exception | None]:
-    """The fields of a schema in Arrow's format, each read alone, with the error where pyarrow cannot read it.
-
-    `count` times None if there are not so many, or if it is no such schema. A type that pyarrow does not know, as a
-    polars' Int128, makes it refuse the whole schema; so each field in turn is made the only one of a copy.
-    """
-    nothing: list[Any] = [None] * count
-    try:
-        begin = 8  # after a marker and the length of the message
-        message = begin + _number(content, begin)
-        schema = _reference(content, _slot(content, message, 2))
-        vector = _reference(content, _slot(content, schema, 1))
-        if _number(content, vector) != count:
-            return nothing
-        places = [_reference(content, vector + 4 * (1 + number)) for number in range(count)]
-    except (struct.error, ValueError):
-        return nothing
-    return [_field_alone(content, vector, place) for place in places]
-
-
-def _field_alone(content: bytes, vector: int, place: int) -> Any:
-    alone = bytearray(content)
-    struct.pack_into("<II", alone, vector, 1, place - vector - 4)
-    try:
-        return pa.ipc.read_schema(pa.py_buffer(bytes(alone))).field(0)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return error
-
-
-def _number(content: bytes, position: int) -> int:
-    return int(struct.unpack_from("<I", content, position)[0])
-
-
-def _reference(content: bytes, position: int) -> int:
-    """Where a flatbuffer's offset leads."""
-    return position + _number(content, position)
-
-
-def _slot(content: bytes, table: int, number: int) -> int:
-    """Where a field of a flatbuffer's table stands."""
-    vtable = table - struct.unpack_from("<i", content, table)[0]
-    offset = struct.unpack_from("<H", content, vtable + 4 + 2 * number)[0]
-    if not offset:
-        raise ValueError("the table lacks the field")
-    return int(table + offset)
-
-
-def _check_arrow_schema(footer: Footer, schema: pa.Schema) -> None:
-    """Refuse what a flipped bit makes of Arrow's own schema, as far as that can be told; it has no checksum.
-
-    Where this version of Arrow wrote it, it must be as this version writes it. And a time zone that nobody knows is
-    refused where one bit makes it a known one; others pass, known or not.
-    """
-    stored = _arrow_schema(footer)
-    ours = footer.created_by.startswith(f"parquet-cpp-arrow version {pa.__version__}")
-    if stored and ours and pa.ipc.read_schema(pa.py_buffer(stored)).serialize().to_pybytes() != stored:
-        raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
-    values = max((chunk.values for group in footer.row_groups for chunk in group.chunks), default=0)
-    for kind in _types(schema):
-        if pa.types.is_fixed_size_list(kind) and kind.list_size > max(values, _MAX_LIST):
-            raise ValueError(f"a column holds lists of {kind.list_size} values, and no row group has as many")
-    zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
-    for zone in zones - available_timezones() if zones else ():
-        for known in {*available_timezones(), "UTC"}:
-            if len(known) == len(zone):
-                other = stored.replace(zone.encode(), known.encode())
-                if is_one_bit_off(base64.b64encode(stored), base64.b64encode(other)):
-                    raise ValueError(f"its time zone {zone!r}, which nobody knows, is one bit off {known!r}")
-
-
-def _types(nested: Any) -> Iterator[pa.DataType]:
-    """All types within a schema or a type."""
-    kinds = [field.type for field in nested] if isinstance(nested, pa.Schema) else [nested]
-    for kind in kinds:
-        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-        yield kind
-        if pa.types.is_nested(kind):
-            for number in range(kind.num_fields):
-                yield from _types(kind.field(number).type)
-        elif pa.types.is_dictionary(kind):
-            yield from _types(kind.value_type)
 
 
 def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:

@@ -3,8 +3,7 @@
 Pure Python on `thrift.py`, so that a footer that lies raises `ValueError`: pyarrow believes it, allocates what it
 promises, or aborts. What is checked: every column chunk lies in the file and overlaps no other; the schema's names
 and types are those that each chunk repeats; counts of rows and values, and the histograms of levels where the writer
-stored them, agree with one another and with the schema. A column whose two ways to tell a logical type contradict is
-named as unreadable.
+stored them, agree with one another and with the schema, which `footer_schema.py` reads.
 Not covered: a footer has no checksum, so what it says once only (a time zone, metadata, statistics) may be changed
 unseen. Pages are held against the footer in `pages.py`.
 """
@@ -15,57 +14,35 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from scanrnn_dist.source.parquet.footer_schema import Leaf, read_schema, unreadable_columns
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
-    I8,
     I16,
     I32,
     I64,
     LIST,
     STRUCT,
-    TRUE,
     Fields,
-    Raw,
+    check_known,
     key,
+    list_of,
+    need,
     read_struct,
 )
 
-MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
-BYTE_WIDTH = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Of the physical types INT32, INT64, INT96, FLOAT, DOUBLE."""
-INT96, BYTE_ARRAY, _FIXED = 3, 6, 7
+_MAX_COUNT = 2**48  # rows or values, beyond any real file; keeps sums of lying counts far from int64's end
 ARROW_SCHEMA = b"ARROW:schema"
 """The name of Arrow's own schema in the metadata: what it says of types is more than Parquet can."""
 _TAIL_BYTES = 1 << 16
-_REQUIRED, _OPTIONAL, _REPEATED = range(3)
 
 # Of the structs whose fields are looked at, by number; from https://github.com/apache/parquet-format.
 _FILE = {1: I32, 2: LIST, 3: I64, 4: LIST, 5: LIST, 6: BINARY, 7: LIST, 8: STRUCT, 9: BINARY}
-_ELEMENT = {1: I32, 2: I32, 3: I32, 4: BINARY, 5: I32, 6: I32, 7: I32, 8: I32, 9: I32, 10: STRUCT}
 _GROUP = {1: LIST, 2: I64, 3: I64, 4: LIST, 5: I64, 6: I64, 7: I16}
 _CHUNK = {1: BINARY, 2: I64, 3: STRUCT, 4: I64, 5: I32, 6: I64, 7: I32, 8: STRUCT, 9: BINARY}
 _COLUMN = {
     **{1: I32, 2: LIST, 3: LIST, 4: I32, 5: I64, 6: I64, 7: I64, 8: LIST, 9: I64, 10: I64, 11: I64, 12: STRUCT},
     **{13: LIST, 16: STRUCT, 17: STRUCT},  # 14 and 15, of Bloom filters, nobody reads; Dremio has a list as its 15
 }
-_CONVERTED = {1: {0}, 2: {1, 2}, 3: {3}, 4: {4, 0}, 5: {5}, 6: {6}, 12: {19, 0}, 13: {20}}
-"""The converted types that a logical type may have beside it, of the same meaning or of texts; of others `_converted`.
-
-parquet-mr from 1.11 on says "unknown", 11, of intervals, for which pyarrow would give nulls.
-"""
-_INTEGERS = {(8, False): 11, (16, False): 12, (32, False): 13, (64, False): 14}
-_INTEGERS |= {(8, True): 15, (16, True): 16, (32, True): 17, (64, True): 18}
-
-
-class Leaf(NamedTuple):
-    """A column of the file as it is stored: path, physical type, bytes of a fixed value, levels, its field's number."""
-
-    path: tuple[bytes, ...]
-    type: int
-    width: int | None
-    max_definition: int
-    max_repetition: int
-    column: int
 
 
 class Chunk(NamedTuple):
@@ -111,7 +88,8 @@ class Footer:
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        return [_element(self.fields, begin)[key(4, BINARY)].decode() for begin, _ in self.columns]
+        elements = self.fields[key(2, LIST)]
+        return [elements[begin].fields[key(4, BINARY)].decode() for begin, _ in self.columns]
 
     @property
     def created_by(self) -> str:
@@ -165,47 +143,24 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     except ValueError as error:
         raise ValueError(f"its footer is damaged: {error}") from error
     # All writers sign with their name: where that is gone too, a number of a field was changed.
-    _check_known("the footer", fields, _FILE, may_be_newer=key(6, BINARY) in fields)
+    check_known("the footer", fields, _FILE, may_be_newer=key(6, BINARY) in fields)
     if key(8, STRUCT) in fields:
         # Before anything else is looked at: pyarrow ends the process when asked of such a column.
         raise ValueError(f"the file holds encrypted columns{_encrypted(fields)}; decrypt it first")
     if end != len(content):
         raise ValueError(f"the footer takes {end} of the {len(content)} bytes that it says it takes")
-    groups = _list(fields, "the footer", 4, STRUCT)
-    rows = _need(fields, "the footer", 3, I64)
+    groups = list_of(fields, "the footer", 4, STRUCT)
+    rows = need(fields, "the footer", 3, I64)
     _check_keys(fields)
-    elements = _list(fields, "the footer", 2, STRUCT)
-    columns, leaves = _schema(elements)
-    row_groups = tuple(_row_group(raw, index, leaves, begin) for index, raw in enumerate(groups))
-    footer = Footer(content, fields, columns, leaves, row_groups, _unreadable(elements, columns))
+    elements = list_of(fields, "the footer", 2, STRUCT)
+    columns, leaves = read_schema(elements)
+    row_groups = tuple(_row_group(raw.fields, index, leaves, begin) for index, raw in enumerate(groups))
+    footer = Footer(content, fields, columns, leaves, row_groups, unreadable_columns(elements, columns))
     # Early writers in Rust never counted the rows of the whole file.
     if rows and rows != sum(group.rows for group in row_groups):
         raise ValueError(f"the footer promises {rows} rows, its row groups {sum(group.rows for group in row_groups)}")
     _check_apart(footer)
     return footer
-
-
-def _need(fields: Fields, what: str, number: int, kind: int) -> Any:
-    value = fields.get(key(number, kind))
-    if value is None:
-        raise ValueError(f"{what} lacks its field {number}")
-    return value
-
-
-def _list(fields: Fields, what: str, number: int, kind: int) -> list[Any]:
-    """A list that must be there, of elements of a type; pyarrow would read those of another type as if of this one."""
-    values = _need(fields, what, number, LIST)
-    if values and values.kind != kind:
-        raise ValueError(f"{what} holds elements of type {values.kind} in its field {number}; the format has {kind}")
-    return list(values)
-
-
-def _check_known(what: str, fields: Fields, known: dict[int, int], may_be_newer: bool) -> None:
-    """Refuse fields of other types, which pyarrow would pass over; and unless they may be newer, unknown ones."""
-    for name in fields:
-        kind = known.get(name >> 4)
-        if kind != name & 15 and (kind is not None or not may_be_newer):
-            raise ValueError(f"{what} holds a field {name >> 4} of type {name & 15}, which the format does not know")
 
 
 def _check_keys(fields: Fields) -> None:
@@ -229,161 +184,55 @@ def is_one_bit_off(one: bytes, other: bytes) -> bool:
 
 def _encrypted(fields: Fields) -> str:
     """The names of the encrypted columns, for a message."""
-    groups = _list(fields, "the footer", 4, STRUCT)
+    groups = list_of(fields, "the footer", 4, STRUCT)
     names = []
-    for raw in _list(groups[0].fields, "the footer", 1, STRUCT) if groups else []:
+    for raw in list_of(groups[0].fields, "the footer", 1, STRUCT) if groups else []:
         crypto = raw.fields.get(key(8, STRUCT), {})
         path = crypto.get(key(2, STRUCT), {}).get(key(1, LIST))
         names += [b".".join(path).decode(errors="replace")] if path else []
     return f" ({', '.join(map(repr, names[:5]))})" if names else ""
 
 
-def _element(fields: Fields, index: int) -> Fields:
-    element: Fields = fields[key(2, LIST)][index].fields
-    return element
-
-
-def _schema(elements: list[Raw]) -> tuple[tuple[tuple[int, int], ...], tuple[Leaf, ...]]:
-    """Where each column stands among the elements of the schema, and the leaves."""
-    if not elements:
-        raise ValueError("the schema is empty")
-    _check_known("the schema", elements[0].fields, _ELEMENT, may_be_newer=False)
-    columns: list[tuple[int, int]] = []
-    leaves: list[Leaf] = []
-    position = 1
-    for _ in range(_children(elements[0].fields, "the schema", len(elements))):
-        begin = position
-        position = _subtree(elements, begin, (), 0, 0, len(columns), leaves)
-        columns.append((begin, position))
-    if position != len(elements):
-        raise ValueError(f"the schema holds {len(elements)} elements, its columns take {position}")
-    return tuple(columns), tuple(leaves)
-
-
-def _children(fields: Fields, what: str, most: int) -> int:
-    count = _need(fields, what, 5, I32)
-    if not 0 <= count < most:
-        raise ValueError(f"{what} promises {count} children in a schema of {most} elements")
-    return int(count)
-
-
-def _subtree(
-    elements: list[Raw],
-    position: int,
-    above: tuple[bytes, ...],
-    definition: int,
-    repetition: int,
-    column: int,
-    leaves: list[Leaf],
-) -> int:
-    """Add the leaves of the element at a position; where the next one stands."""
-    if position >= len(elements):
-        raise ValueError(f"the schema ends within its column {column}")
-    fields = elements[position].fields
-    path = (*above, _need(fields, f"column {column}", 4, BINARY))
-    what = f"column {b'.'.join(path).decode(errors='replace')!r}"
-    _check_known(what, fields, _ELEMENT, may_be_newer=False)
-    kind = _need(fields, what, 3, I32)
-    if kind not in (_REQUIRED, _OPTIONAL, _REPEATED):
-        raise ValueError(f"{what} has repetition {kind}; the format has 0, 1 and 2")
-    definition += kind != _REQUIRED
-    repetition += kind == _REPEATED
-    physical = fields.get(key(1, I32))
-    if physical is not None:
-        if fields.get(key(5, I32)) or not 0 <= physical <= _FIXED:
-            raise ValueError(f"{what} has type {physical} and {fields.get(key(5, I32), 0)} children")
-        width = _need(fields, what, 2, I32) if physical == _FIXED else BYTE_WIDTH.get(physical)
-        leaves.append(Leaf(path, physical, width, definition, repetition, column))
-        return position + 1
-    count, position = _children(fields, what, len(elements)), position + 1
-    for _ in range(count):
-        position = _subtree(elements, position, path, definition, repetition, column, leaves)
-    return position
-
-
-def _unreadable(elements: list[Raw], columns: tuple[tuple[int, int], ...]) -> dict[int, str]:
-    """Columns whose types contradict themselves, or that pyarrow leaves out, whole or in part, as they hold nothing."""
-    found = {}
-    for number, (begin, end) in enumerate(columns):
-        for fields in (raw.fields for raw in elements[begin:end]):
-            what = f"column {fields[key(4, BINARY)].decode(errors='replace')!r}"
-            if key(1, I32) not in fields and not fields[key(5, I32)]:
-                found[number] = f"{what} is a struct without fields, which holds no values"
-            try:
-                _check_logical(what, fields)
-            except ValueError as error:
-                found[number] = str(error)
-    return found
-
-
-def _check_logical(what: str, fields: Fields) -> None:
-    """Refuse a logical type that differs from the converted type, the older way to say it, where both are told."""
-    logical, converted = fields.get(key(10, STRUCT)), fields.get(key(6, I32))
-    if logical is None:
-        return
-    if len(logical) != 1 or next(iter(logical)) & 15 != STRUCT:
-        raise ValueError(f"{what} has {len(logical)} logical types")
-    (name,), (kind,) = logical, logical.values()
-    if converted is not None and converted not in _converted(name >> 4, kind):
-        raise ValueError(f"{what} has logical type {name >> 4} and converted type {converted}, which contradict")
-    if name >> 4 == 5:
-        told = kind.get(key(1, I32)), kind.get(key(2, I32))
-        older = fields.get(key(7, I32), told[0]), fields.get(key(8, I32), told[1])
-        if told != older:
-            raise ValueError(f"{what} is a decimal of scale and precision {told} and {older}, which contradict")
-
-
-def _converted(logical: int, fields: Fields) -> set[int]:
-    if logical in (7, 8):  # time and timestamp: milliseconds, microseconds
-        unit = next(iter(fields.get(key(2, STRUCT), {0: None}))) >> 4
-        return {{(7, 1): 7, (7, 2): 8, (8, 1): 9, (8, 2): 10}.get((logical, unit), -1)}
-    if logical == 10:
-        return {_INTEGERS.get((fields.get(key(1, I8), -1), fields.get(key(2, TRUE), False)), -1)}
-    return _CONVERTED.get(logical, set())
-
-
-def _row_group(raw: Raw, index: int, leaves: tuple[Leaf, ...], footer_begin: int) -> RowGroup:
+def _row_group(fields: Fields, index: int, leaves: tuple[Leaf, ...], footer_begin: int) -> RowGroup:
     """A row group of the footer, held against what its columns say."""
-    what, fields = f"row group {index}", raw.fields
-    _check_known(what, fields, _GROUP, may_be_newer=True)
-    chunks, rows = _list(fields, what, 1, STRUCT), _need(fields, what, 3, I64)
-    size = _need(fields, what, 2, I64)
-    if not 0 <= rows <= MAX_COUNT or size < 0:
+    what = f"row group {index}"
+    check_known(what, fields, _GROUP, may_be_newer=True)
+    chunks, rows = list_of(fields, what, 1, STRUCT), need(fields, what, 3, I64)
+    size = need(fields, what, 2, I64)
+    if not 0 <= rows <= _MAX_COUNT or size < 0:
         raise ValueError(f"{what} promises {rows} rows in {size} bytes")
     if len(chunks) != len(leaves):
         raise ValueError(f"{what} holds {len(chunks)} columns, the schema {len(leaves)}")
-    own = tuple(
-        _chunk(f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what}", chunk.fields, leaf, rows)
-        for leaf, chunk in zip(leaves, chunks, strict=True)
-    )
-    for leaf, chunk in zip(leaves, own, strict=True):
+    own = []
+    for leaf, raw in zip(leaves, chunks, strict=True):
+        place = f"column {leaf.name!r} of {what}"
+        chunk = _chunk(place, raw.fields, leaf, rows)
         if not 4 <= chunk.begin <= chunk.data_begin <= chunk.end <= footer_begin:
-            raise ValueError(
-                f"column {b'.'.join(leaf.path).decode(errors='replace')!r} of {what} stands at bytes {chunk.begin} to "
-                f"{chunk.end}, outside the pages of the file, bytes 4 to {footer_begin}"
-            )
-    return RowGroup(rows, sum(chunk.uncompressed_bytes for chunk in own), own)
+            span = f"stands at bytes {chunk.begin} to {chunk.end}"
+            raise ValueError(f"{place} {span}, outside the pages of the file, bytes 4 to {footer_begin}")
+        own.append(chunk)
+    return RowGroup(rows, sum(chunk.uncompressed_bytes for chunk in own), tuple(own))
 
 
 def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
-    _check_known(what, fields, _CHUNK, may_be_newer=True)
+    check_known(what, fields, _CHUNK, may_be_newer=True)
     if fields.get(key(1, BINARY)):
         raise ValueError(f"{what} stands in another file, {fields[key(1, BINARY)].decode(errors='replace')!r}")
     if key(8, STRUCT) in fields or key(9, BINARY) in fields:
         raise ValueError(f"{what} is encrypted; decrypt it first")
-    column = _need(fields, what, 3, STRUCT)
-    _check_known(what, column, _COLUMN, may_be_newer=True)
-    physical, path = _need(column, what, 1, I32), tuple(_list(column, what, 3, BINARY))
+    column = need(fields, what, 3, STRUCT)
+    check_known(what, column, _COLUMN, may_be_newer=True)
+    physical, path = need(column, what, 1, I32), tuple(list_of(column, what, 3, BINARY))
     if physical != leaf.type or path != leaf.path:
         raise ValueError(f"{what} says of itself that it has path {path} and type {physical}, not type {leaf.type}")
-    values, compressed = _need(column, what, 5, I64), _need(column, what, 7, I64)
+    values, compressed = need(column, what, 5, I64), need(column, what, 7, I64)
     # A flat column has one value (or null) per row, a repeated one at least one.
-    if not rows <= values <= MAX_COUNT or (values != rows and (leaf.max_repetition == 0 or rows == 0)):
+    if not rows <= values <= _MAX_COUNT or (values != rows and (leaf.max_repetition == 0 or rows == 0)):
         raise ValueError(f"{what} promises {values} values in {rows} rows")
-    uncompressed, codec = _need(column, what, 6, I64), _need(column, what, 4, I32)
+    uncompressed, codec = need(column, what, 6, I64), need(column, what, 4, I32)
     if compressed < 0 or uncompressed < 0:
         raise ValueError(f"{what} promises {uncompressed} bytes, {compressed} compressed, by codec {codec}")
-    data, dictionary = _need(column, what, 9, I64), column.get(key(11, I64), 0)
+    data, dictionary = need(column, what, 9, I64), column.get(key(11, I64), 0)
     if values == 0:
         data = dictionary = 4  # pyarrow's say 0; nobody reads pages without values
         compressed = 0
@@ -391,7 +240,7 @@ def _chunk(what: str, fields: Fields, leaf: Leaf, rows: int) -> Chunk:
         raise ValueError(f"{what} has its data pages at byte {data} and its dictionary at byte {dictionary}")
     _check_statistics(what, column, leaf, values)
     begin = dictionary or data
-    encodings = frozenset(_list(column, what, 2, I32))
+    encodings = frozenset(list_of(column, what, 2, I32))
     return Chunk(begin, begin + compressed, data, values, codec, encodings, uncompressed)
 
 
@@ -399,7 +248,7 @@ def _check_statistics(what: str, column: Fields, leaf: Leaf, values: int) -> Non
     """Levels' histograms have an entry per level and count all values; they may be left out."""
     sizes = column.get(key(16, STRUCT), {})
     for number, greatest in ((2, leaf.max_repetition), (3, leaf.max_definition)):
-        histogram = _list(sizes, what, number, I64) if key(number, LIST) in sizes else []
+        histogram = list_of(sizes, what, number, I64) if key(number, LIST) in sizes else []
         if histogram and (len(histogram) != greatest + 1 or sum(histogram) != values):
             raise ValueError(
                 f"{what} has {values} values of {greatest + 1} levels, by the schema; its histogram of levels counts "

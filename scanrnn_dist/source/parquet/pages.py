@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.parquet.footer import BYTE_ARRAY, Chunk, Footer, Leaf
+from scanrnn_dist.source.parquet.footer import Chunk, Footer
+from scanrnn_dist.source.parquet.footer_schema import BYTE_ARRAY, Leaf
 from scanrnn_dist.source.parquet.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
 
 _DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
@@ -287,5 +288,4 @@ class PageFile:
         return memoryview(self._file.read(size)).cast("B")
 
     def _where(self, group: int, leaf: int) -> str:
-        path = b".".join(self._footer.leaves[leaf].path).decode(errors="replace")
-        return f"{self._path}, row group {group}, column {path!r}"
+        return f"{self._path}, row group {group}, column {self._footer.leaves[leaf].name!r}"

@@ -1,7 +1,7 @@
 """Thrift's compact protocol, as Parquet's footers and page headers are written in: bytes to dictionaries of fields.
 
 In Python, so that bytes that lie raise `ValueError`: no abort, no allocation beyond the bytes that are there. What a
-field means is said in `footer.py` and `pages.py`.
+field means say `footer.py`, `footer_schema.py` and `pages.py`.
 """
 
 from __future__ import annotations
@@ -174,6 +174,30 @@ def _integer(data: Any, position: int, bits: int) -> tuple[int, int]:
     if value >> bits:
         raise ValueError(f"an integer of {bits} bits holds a larger number")
     return (value >> 1) ^ -(value & 1), position
+
+
+def need(fields: Fields, what: str, number: int, kind: int) -> Any:
+    """A field that must be there."""
+    value = fields.get(key(number, kind))
+    if value is None:
+        raise ValueError(f"{what} lacks its field {number}")
+    return value
+
+
+def list_of(fields: Fields, what: str, number: int, kind: int) -> list[Any]:
+    """A list that must be there, of elements of a type; pyarrow would read those of another type as if of this one."""
+    values = need(fields, what, number, LIST)
+    if values and values.kind != kind:
+        raise ValueError(f"{what} holds elements of type {values.kind} in its field {number}; the format has {kind}")
+    return list(values)
+
+
+def check_known(what: str, fields: Fields, known: dict[int, int], may_be_newer: bool) -> None:
+    """Refuse fields of other types, which pyarrow would pass over; and unless they may be newer, unknown ones."""
+    for name in fields:
+        kind = known.get(name >> 4)
+        if kind != name & 15 and (kind is not None or not may_be_newer):
+            raise ValueError(f"{what} holds a field {name >> 4} of type {name & 15}, which the format does not know")
 
 
 def struct_bytes(*fields: tuple[int, int, bytes]) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords, part_name
+from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords
+from scanrnn_dist.records.names import part_name
 from scanrnn_dist.storage import LocalStore
 
 JOB = {
@@ -22,14 +23,14 @@ PLAN = {"files.table": b"files", "units.table": b"units"}
 PARTS = b"the list of parts"
 
 
-def manifest_at(folder: Path) -> JobRecords:
+def records_at(folder: Path) -> JobRecords:
     return JobRecords(LocalStore(str(folder), "host.1.00000000"))
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> JobRecords:
     """The records of a finished job."""
-    made = manifest_at(tmp_path / "new" / "out")
+    made = records_at(tmp_path / "new" / "out")
     made.create_job(JOB, PLAN)
     made.write_success(PARTS, {"rows": 5, "parts": 1})
     return made
@@ -59,7 +60,7 @@ def test_a_job_that_was_not_finished_says_so(records: JobRecords) -> None:
 
 
 def test_of_two_that_begin_at_once_one_job_stands_and_both_learn_which(tmp_path: Path) -> None:
-    first, second = manifest_at(tmp_path), manifest_at(tmp_path)
+    first, second = records_at(tmp_path), records_at(tmp_path)
     mine = first.create_job(JOB, PLAN)
     other = {**JOB, "encoder": {"fingerprint": "ab" * 32}}
     assert second.create_job(other, {**PLAN, "units.table": b"other units"}) == mine
@@ -82,9 +83,9 @@ def test_another_job_in_its_place_is_noticed(records: JobRecords) -> None:
 def test_a_folder_without_records_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for destination in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
-        assert manifest_at(destination).find_job() is None
+        assert records_at(destination).find_job() is None
         with pytest.raises(ConfigError, match=r"is no output of a job: there is no .*job\.json"):
-            manifest_at(destination).read_job()
+            records_at(destination).read_job()
 
 
 @pytest.mark.parametrize("name", ["job.json", "_SUCCESS"])
@@ -127,13 +128,13 @@ def test_a_list_of_parts_that_changed_after_the_job_is_told(records: JobRecords)
 
 def test_a_job_of_another_format_is_refused(records: JobRecords) -> None:
     path = record(records, "job.json")
-    path.write_text(path.read_text().replace(JOB_FORMAT, "scanrnn_dist.api.data_sets/9"))
+    path.write_text(path.read_text().replace(JOB_FORMAT, "scanrnn_dist.job/9"))
     with pytest.raises(DataError, match=r"is of format 'scanrnn_dist\.job/9'; expected"):
         records.read_job()
 
 
 def test_a_destination_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    records = manifest_at(tmp_path)
+    records = records_at(tmp_path)
     records.check_is_free()
     (tmp_path / "__scanrnn").mkdir()
     records.check_is_free()  # of an attempt that died before it recorded its job

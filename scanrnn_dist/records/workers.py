@@ -1,0 +1,186 @@
+"""Who is at work at a job, and on which share of it, as the files of their leases tell.
+
+    DST/__scanrnn/workers/2-of-16.000003.json      share 2 of 16, held by its third owner
+
+The owner writes the file anew every few seconds; with it goes how far it is, for `scanrnn status`. One that ended says
+so. One that died is told by its process where that ran on this machine, elsewhere by the age of its last beat. How a
+share is taken, held and lost says `lease.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scanrnn_dist.records.names import WORKERS
+from scanrnn_dist.storage import Store
+
+EXPIRY_SECONDS = 60.0
+"""A lease whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
+shorter, and a person waits so long for the job of another machine that died."""
+READINGS = 5
+_KINDS: dict[Any, Any] = {"str": str, "int": int, "float": float}
+WORKING, STOPPED, DONE = "working", "stopped", "done"
+
+Share = tuple[int, int]
+"""`(k, n)`: the k-th of n shares, counted from 1."""
+REPLACING: Share = (0, 0)
+"""In place of a share: the whole destination, see `job/restart.py`."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The owner of a share as its file tells.
+
+    Args:
+        attempt: its name.
+        host: where it runs.
+        pid: its process there.
+        machine: what knows of that process, see `this_machine`.
+        share: which of how many.
+        state: "working"; "stopped" before all was done; or "done".
+        started: seconds since 1970.
+        beat: when it last wrote, seconds since 1970.
+        expiry_seconds: how long after its beat it counts as dead.
+        units: committed by it.
+        rows: of these units.
+        values: of these units, what steps are weighed by.
+        rows_in_hand: that are finished, of units that are not committed.
+        values_in_hand: of these rows, about.
+        values_per_second: finished of late.
+        in_hand: units that it began and has not committed, some of them.
+        reason: why it stopped, where it could say so.
+    """
+
+    attempt: str
+    host: str
+    pid: int
+    share: Share
+    state: str
+    started: float
+    beat: float
+    expiry_seconds: float = EXPIRY_SECONDS
+    units: int = 0
+    rows: int = 0
+    values: int = 0
+    rows_in_hand: int = 0
+    values_in_hand: int = 0
+    values_per_second: float = 0.0
+    machine: str = ""
+    in_hand: tuple[int, ...] = ()
+    reason: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it works, as far as can be told: of this machine's processes for certain."""
+        # A clock that is ahead of this one by more than the expiry is as little to be believed as an old beat.
+        if self.state != WORKING or abs(time.time() - self.beat) > self.expiry_seconds:
+            return False
+        return self.machine != this_machine() or runs(self.pid)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, last heard of {max(0, time.time() - self.beat):.0f} s ago"
+
+
+def read_workers(store: Store) -> list[Worker]:
+    """The present owner of every share that ever had one."""
+    newest: dict[str, tuple[int, str]] = {}
+    for name, _ in store.entries(WORKERS):
+        share, number = _parsed(name)
+        if share and number > newest.get(share, (0, ""))[0]:
+            newest[share] = number, name
+    workers = (read_worker(store, f"{WORKERS}/{name}") for _, name in sorted(newest.values(), key=lambda it: it[1]))
+    return [worker for worker in workers if worker is not None]
+
+
+def living_workers(store: Store) -> list[Worker]:
+    """Those of them that are at work."""
+    return [worker for worker in read_workers(store) if worker.is_alive]
+
+
+def lease_names(share: Share) -> str:
+    """What the names of all lease files of a share begin with."""
+    return f"{WORKERS}/{share[0]}-of-{share[1]}."
+
+
+@cache
+def this_machine() -> str:
+    """Where a process number means the same process: this boot of this machine, and on Linux this container.
+
+    Not the host's name, which containers may share.
+    """
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process of this machine runs; one that died and was not waited for does not."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def lease_file(share: Share, number: int) -> str:
+    """The file of a share's owner of a number."""
+    return f"{lease_names(share)}{number:06}.json"
+
+
+def _parsed(name: str) -> tuple[str, int]:
+    """Share and number of a file's name; nothing and 0 if it is another's."""
+    share, _, rest = name.partition(".")
+    number = rest.removesuffix(".json")
+    return (share, int(number)) if "-of-" in share and number.isdigit() and rest.endswith(".json") else ("", 0)
+
+
+def lease_numbers(store: Store, share: Share) -> list[int]:
+    """The numbers of the owners of a share whose files are there."""
+    wanted = f"{share[0]}-of-{share[1]}"
+    return [number for name, number in (_parsed(name) for name, _ in store.entries(WORKERS)) if name == wanted]
+
+
+def read_worker(store: Store, name: str) -> Worker | None:
+    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood.
+
+    In a bucket a file that is written anew between the question for its size and its reading comes cut.
+    """
+    for _ in range(READINGS):
+        try:
+            content = store.read(name)
+        except FileNotFoundError:
+            return None
+        worker = _understood(content)
+        if worker is not None:
+            return worker
+        time.sleep(0.01)
+    return None
+
+
+def _understood(content: bytes) -> Worker | None:
+    try:
+        told: dict[str, Any] = json.loads(content)
+        first, count = map(int, told["share"])
+        plain = {field.name: _KINDS[field.type] for field in fields(Worker) if field.type in _KINDS}
+        checked: dict[str, Any] = {name: kind(told[name]) for name, kind in plain.items() if name in told}
+        return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def worker_bytes(worker: Worker) -> bytes:
+    """What its file holds."""
+    return json.dumps(asdict(worker)).encode()
