@@ -9,15 +9,3 @@ from scanrnn_dist.api.data_sets import featurize, resume
 from scanrnn_dist.api.explanation import explain, window_bytes
 from scanrnn_dist.api.tuning import read_sample, tune
 from scanrnn_dist.api.verification import verify
-
-__all__ = [
-    "EncoderOnDevices",
-    "encode",
-    "explain",
-    "featurize",
-    "read_sample",
-    "resume",
-    "tune",
-    "verify",
-    "window_bytes",
-]

@@ -2,5 +2,3 @@
 
 from scanrnn_dist.cli.app import main, run
 from scanrnn_dist.cli.process import start_devices
-
-__all__ = ["main", "run", "start_devices"]

@@ -3,15 +3,3 @@
 from scanrnn_dist.encoder.cells import chosen, initial_carry, join_directions
 from scanrnn_dist.encoder.encoder import PRECISIONS, Encoder, State, checked_encoder
 from scanrnn_dist.encoder.file import encoder_content, variables_of
-
-__all__ = [
-    "PRECISIONS",
-    "Encoder",
-    "State",
-    "checked_encoder",
-    "chosen",
-    "encoder_content",
-    "initial_carry",
-    "join_directions",
-    "variables_of",
-]

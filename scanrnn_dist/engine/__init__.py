@@ -11,22 +11,3 @@ from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicate
 from scanrnn_dist.engine.profiling import PROFILE_SECONDS, profile, stage
 from scanrnn_dist.engine.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for
-
-__all__ = [
-    "AXIS",
-    "LOOK_AHEAD_BYTES",
-    "PROFILE_SECONDS",
-    "WINDOWS_IN_FLIGHT",
-    "Engine",
-    "build_engine",
-    "checked_mesh",
-    "default_mesh",
-    "environment_of",
-    "known_kind",
-    "profile",
-    "replicated",
-    "sharded",
-    "stage",
-    "use_compilation_cache",
-    "window_shape_for",
-]

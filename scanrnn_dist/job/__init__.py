@@ -23,34 +23,3 @@ from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacin
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.job.work import PREFETCH_BYTES, OnRows, OnStart, run_job
 from scanrnn_dist.job.write_behind import WAITING_BYTES
-
-__all__ = [
-    "OPEN_BYTES",
-    "PART",
-    "PREFETCH_BYTES",
-    "PROBLEMS_TOLD",
-    "ROWS_PER_PART",
-    "WAITING_BYTES",
-    "Computation",
-    "Handling",
-    "InFeatures",
-    "JobOptions",
-    "JobReport",
-    "OnRows",
-    "OnStart",
-    "Plan",
-    "Sharing",
-    "check_parts",
-    "clean",
-    "compare_kept",
-    "damaged_parts",
-    "finish_publishing",
-    "is_ready",
-    "plan_job",
-    "read_status",
-    "recorded_parts",
-    "replacing",
-    "run_job",
-    "surplus_files",
-    "wrong_parts",
-]

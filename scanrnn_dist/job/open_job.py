@@ -20,8 +20,9 @@ from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.damage import damaged_parts, told_damage
-from scanrnn_dist.job.options import Handling, JobOptions, told_differences
-from scanrnn_dist.job.plan import Changes, Plan, plan_again, plan_job, with_columns
+from scanrnn_dist.job.differences import changed_source, differences_of
+from scanrnn_dist.job.options import Handling, JobOptions
+from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.records import (
     ENCODER,
@@ -178,7 +179,7 @@ def _planned(
             if not changes:
                 return plan
             if is_begun and not handling.accept_changes:
-                raise _changed(changes, plan, records.store.root)
+                raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source) if is_begun else plan_job(source, options)
         if handling.accept_changes and _are_lists(plan.given, source) and plan.has_options(options):
             return plan_again(plan, source)
@@ -189,7 +190,7 @@ def _recorded_plan(records: JobRecords, recorded: dict[str, Any]) -> Plan:
     """The plan of a job whose source is as it was."""
     plan = Plan.from_records(records.read_plan(recorded))
     if changes := plan.changes():
-        raise _changed(changes, plan, records.store.root)
+        raise changed_source(changes, plan, records.store.root)
     return plan
 
 
@@ -223,7 +224,7 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
         job, plan_files = wanted.job, wanted.plan.to_records()
         wanted.computation.engine(wanted.options.has_own_carries)  # before anything is written: it may be refused
         hashes, recorded = hashes_of(plan_files), records.create_job(job, plan_files, replaces)
-    if differences := _differences(recorded, _as_listed(records, recorded, wanted), wanted.handling.allow_mixed):
+    if differences := differences_of(recorded, _as_listed(records, recorded, wanted), wanted.handling.allow_mixed):
         if not _was_begun(records):
             return _anew(records, wanted, replaces)
         raise _refusal(records, recorded, wanted, differences)
@@ -238,7 +239,7 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
     if not _was_begun(records):
         return _anew(records, wanted, replaces)
     if not wanted.handling.accept_changes:
-        raise _changed(changes, before, records.store.root)
+        raise changed_source(changes, before, records.store.root)
     return _amended(records, recorded, before, wanted)
 
 
@@ -255,7 +256,7 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     """The job with the source as it is now; by whichever process comes first."""
     plan = wanted.plan
     if changes := plan.changes():
-        raise _changed(changes, plan, wanted.root)
+        raise changed_source(changes, plan, wanted.root)
     plan = replace(plan, source=with_columns(plan.source, before))
     try:
         with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
@@ -302,7 +303,7 @@ def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
     try:
         recorded = new.find_job()
         if recorded is not None and ACCEPTED not in recorded:
-            is_same = not _differences(recorded, wanted.job, wanted.handling.allow_mixed)
+            is_same = not differences_of(recorded, wanted.job, wanted.handling.allow_mixed)
             if is_same and not Plan.from_records(new.read_plan(recorded)).changes():
                 return recorded
     except DataError:
@@ -349,48 +350,15 @@ def _as_listed(
     return {**wanted.job, "options": {**wanted.job["options"], "source": named}}
 
 
-def _differences(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> list[str]:
-    """What keeps a recorded job from being this one, in words.
-
-    Of encoders their fingerprint tells, their architecture only says how.
-    """
-    told: list[str] = []
-    before, now = recorded.get("encoder", {}), job["encoder"]
-    sections = ["options"] if allow_mixed else ["options", "environment"]
-    if before.get("fingerprint") != now["fingerprint"]:
-        told += told_differences(before.get("architecture", {}), now["architecture"], "encoder.")
-        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
-        weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
-        told = told or [f"{weights} (the job keeps its own as {ENCODER})"]
-    else:
-        sections.append("window")  # that of another encoder follows from its size
-    for section in sections:
-        told += told_differences(recorded.get(section, {}), job[section])
-    return told
-
-
 def _refusal(records: JobRecords, recorded: dict[str, Any], wanted: _Wanted, differences: list[str]) -> ConfigError:
     """What to say of a job that differs, and of the flags that would help."""
     hint = ""
-    if not _differences(recorded, _as_listed(records, recorded, wanted), allow_mixed=True):
+    if not differences_of(recorded, _as_listed(records, recorded, wanted), allow_mixed=True):
         hint = " --allow-mixed goes on all the same, with bits that may differ."
-    if not _differences(recorded, _as_listed(records, recorded, wanted, True), wanted.handling.allow_mixed):
+    if not differences_of(recorded, _as_listed(records, recorded, wanted, True), wanted.handling.allow_mixed):
         hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
     return ConfigError(
         f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
         "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
         f"one is complete.{hint}"
-    )
-
-
-def _changed(changes: Changes, plan: Plan, root: str) -> DataError:
-    """What to say of a source that changed."""
-    text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
-    if not changes.is_listed:
-        return DataError(f"{text} Bring it back as it was, then start the command again.")
-    new = f", and {changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
-    return DataError(
-        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the command that made "
-        "it with --accept-changes: it does exactly these again and keeps all others. A file that was only touched may "
-        "get its time back by `touch -d` instead; --restart begins anew."
     )

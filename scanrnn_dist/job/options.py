@@ -6,7 +6,7 @@ records keep it, a command that differs in it is refused by its name, and it act
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -132,21 +132,3 @@ class Handling:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
             raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
-
-
-def told_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The values of two JSON objects that differ, field by field and at any depth, in words.
-
-    Example:
-        >>> list(told_differences({"max_steps": None, "keep": ["id"]}, {"max_steps": 7, "keep": ["id"]}))
-        ['max_steps was None and is 7']
-    """
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from told_differences(old, new, f"{name}.")
-        elif key == "layers" and old and new and len(old) == len(new):
-            for nth, layers in enumerate(zip(old, new, strict=True)):
-                yield from told_differences(*layers, f"{name}[{nth}].")
-        elif old != new:
-            yield f"{name} was {old!r} and is {new!r}"

@@ -1,7 +1,3 @@
 """Who runs which share of a job where: what schedulers and `jax.distributed` tell."""
 
 from scanrnn_dist.launch.which_share import share_of
-
-__all__ = [
-    "share_of",
-]

@@ -2,12 +2,3 @@
 
 from scanrnn_dist.observe.memory import check_fits, in_mib, peak_memory_bytes, usable_bytes
 from scanrnn_dist.observe.progress import rows_progress, seconds_left
-
-__all__ = [
-    "check_fits",
-    "in_mib",
-    "peak_memory_bytes",
-    "rows_progress",
-    "seconds_left",
-    "usable_bytes",
-]

@@ -12,35 +12,3 @@ from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.source.units import Unit, Units, found_again, running_sums
-
-__all__ = [
-    "UNKNOWN_TIME",
-    "Chunk",
-    "FailedUnit",
-    "FileTable",
-    "Prefetched",
-    "ReadOptions",
-    "Source",
-    "SourceLike",
-    "Unit",
-    "Units",
-    "differences",
-    "filesystem_of",
-    "find_sequence_column",
-    "first_step_features",
-    "fixed_in_features",
-    "fixed_lists",
-    "found_again",
-    "list_again",
-    "new_files",
-    "open_source",
-    "pattern_of",
-    "plan_units",
-    "read_chunks",
-    "read_footers",
-    "read_kept",
-    "running_sums",
-    "to_ragged",
-    "unchanged",
-    "with_true_metadata",
-]

@@ -5,23 +5,3 @@ from scanrnn_dist.storage.filesystems import is_uri, looking_at, open_input_file
 from scanrnn_dist.storage.local import ASIDE, LocalStore
 from scanrnn_dist.storage.open import new_attempt, open_store, this_host
 from scanrnn_dist.storage.protocol import Check, Part, Store, staged, stopped, stopping, unstaged
-
-__all__ = [
-    "ASIDE",
-    "Check",
-    "LocalStore",
-    "ObjectStore",
-    "Part",
-    "Store",
-    "is_uri",
-    "looking_at",
-    "new_attempt",
-    "open_input_file",
-    "open_store",
-    "resolve",
-    "staged",
-    "stopped",
-    "stopping",
-    "this_host",
-    "unstaged",
-]

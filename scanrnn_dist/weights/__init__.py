@@ -10,15 +10,3 @@ from scanrnn_dist.weights.keras import from_keras, keras_layers
 from scanrnn_dist.weights.onnx import from_onnx, onnx_layers
 from scanrnn_dist.weights.pytorch import from_torch, torch_layers
 from scanrnn_dist.weights.state import from_orbax, from_state
-
-__all__ = [
-    "GATES",
-    "from_keras",
-    "from_onnx",
-    "from_orbax",
-    "from_state",
-    "from_torch",
-    "keras_layers",
-    "onnx_layers",
-    "torch_layers",
-]

@@ -33,6 +33,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Plan, work
 from scanrnn_dist.job import in_order as stream
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
 from scanrnn_dist.storage import open_store
 from scanrnn_dist.storage import protocol as store

@@ -4,5 +4,3 @@ Each kernel is a function of one device's arrays; `program.py` puts it on all de
 """
 
 from scanrnn_dist.engine.kernels.scan import device_scan
-
-__all__ = ["device_scan"]

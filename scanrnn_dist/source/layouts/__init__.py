@@ -7,13 +7,3 @@ from scanrnn_dist.source.layouts.column_types import foreign_extension
 from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features
 from scanrnn_dist.source.layouts.nested_lists import first_width, fixed_lists, to_ragged
 from scanrnn_dist.source.layouts.numbers import Nonfinite
-
-__all__ = [
-    "Nonfinite",
-    "find_sequence_column",
-    "first_width",
-    "fixed_in_features",
-    "fixed_lists",
-    "foreign_extension",
-    "to_ragged",
-]

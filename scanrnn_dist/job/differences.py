@@ -1,0 +1,61 @@
+"""What keeps a recorded job from being the one that a command asks for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.plan import Changes, Plan
+from scanrnn_dist.records import ENCODER
+
+
+def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mixed: bool) -> list[str]:
+    """What keeps a recorded job from being this one, in words.
+
+    Of encoders their fingerprint tells, their architecture only says how.
+    """
+    told: list[str] = []
+    before, now = recorded.get("encoder", {}), job["encoder"]
+    sections = ["options"] if allow_mixed else ["options", "environment"]
+    if before.get("fingerprint") != now["fingerprint"]:
+        told += _fields(before.get("architecture", {}), now["architecture"], "encoder.")
+        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
+        weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
+        told = told or [f"{weights} (the job keeps its own as {ENCODER})"]
+    else:
+        sections.append("window")  # that of another encoder follows from its size
+    for section in sections:
+        told += _fields(recorded.get(section, {}), job[section])
+    return told
+
+
+def _fields(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The values of two JSON objects that differ, field by field and at any depth, in words.
+
+    Example:
+        >>> list(_fields({"max_steps": None, "keep": ["id"]}, {"max_steps": 7, "keep": ["id"]}))
+        ['max_steps was None and is 7']
+    """
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _fields(old, new, f"{name}.")
+        elif key == "layers" and old and new and len(old) == len(new):
+            for nth, layers in enumerate(zip(old, new, strict=True)):
+                yield from _fields(*layers, f"{name}[{nth}].")
+        elif old != new:
+            yield f"{name} was {old!r} and is {new!r}"
+
+
+def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
+    """What to say of a source that changed."""
+    text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
+    if not changes.is_listed:
+        return DataError(f"{text} Bring it back as it was, then start the command again.")
+    new = f", and {changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
+    return DataError(
+        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the command that made "
+        "it with --accept-changes: it does exactly these again and keeps all others. A file that was only touched may "
+        "get its time back by `touch -d` instead; --restart begins anew."
+    )
