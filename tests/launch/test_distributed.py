@@ -70,7 +70,7 @@ def test_a_process_of_jax_distributed_is_seen_before_the_scheduler() -> None:
     code = (
         "import jax, socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]; s.close();"
         "jax.distributed.initialize(f'127.0.0.1:{port}', num_processes=1, process_id=0);"
-        "from scanrnn_dist.distributed import share_of;"
+        "from scanrnn_dist.launch import share_of;"
         "print(share_of('auto', {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2'}))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
