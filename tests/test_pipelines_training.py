@@ -192,7 +192,7 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_speakers_are_told_apart(seed: int, shared_data: Path, tmp_path: Path) -> None:
     vowels = shared_data / "japanese_vowels"
     rows, labels, classes = train_encoder.read_labelled(vowels / "split=train", "label", None)

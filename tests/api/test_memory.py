@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,20 +20,22 @@ from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.job import work
 from scanrnn_dist.protocols import WindowShape
 
-D, H = 4, 8
+H = 8
 
 CHILD = f"""
-import sys
+import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 from scanrnn_dist import Encoder, WindowShape, featurize
+in_features, *sources = sys.argv[1:]
 shape = WindowShape(lanes=32, block_steps=4, window_blocks=64)
-report = featurize(Encoder.from_seed(0, int(sys.argv[3]), {H}), sys.argv[1], sys.argv[2], window_shape=shape)
-print(report.rows, report.peak_memory_bytes)
+encoder = Encoder.from_seed(0, int(in_features), {H})
+reports = [featurize(encoder, source, source + ".out", window_shape=shape) for source in sources]
+print(json.dumps([[report.rows, report.peak_memory_bytes] for report in reports]))
 """
 
 
-def write_lengths(path: Path, lengths: list[int], times: int, in_features: int = D) -> int:
+def write_lengths(path: Path, lengths: list[int], times: int, in_features: int) -> int:
     """Rows of these lengths, `times` over, in row groups of one round; the number of rows."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     numbers = np.random.default_rng(0).normal(size=in_features * int(offsets[-1])).astype(np.float32)
@@ -44,36 +47,34 @@ def write_lengths(path: Path, lengths: list[int], times: int, in_features: int =
     return times * len(lengths)
 
 
-def peak_bytes(source: Path, rows: int, in_features: int = D) -> int:
-    """Peak memory of a process that featurizes a source of so many rows."""
-    command = [sys.executable, "-c", CHILD, str(source), str(source.with_suffix(".out")), str(in_features)]
+def more_bytes(folder: Path, few: int, many: int, in_features: int) -> int:
+    """By how much the peak memory of a process grows that featurizes the rows of `few`, then those of `many`."""
+    command = [sys.executable, "-c", CHILD, str(in_features), str(folder / "few.parquet"), str(folder / "many.parquet")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    counted, peak = map(int, done.stdout.split())
-    assert counted == rows
-    return peak
+    (rows, peak), (more_rows, higher_peak) = json.loads(done.stdout)
+    assert (rows, more_rows) == (few, many)
+    return higher_peak - peak
 
 
 def test_ten_times_the_rows_take_less_than_100_MB_more(tmp_path: Path) -> None:
     lengths = [20] * 1000  # 5.1 MB of values a round, 256 MB in all: far more than the allowance
     few = write_lengths(tmp_path / "few.parquet", lengths, 5, in_features=64)
     many = write_lengths(tmp_path / "many.parquet", lengths, 50, in_features=64)
-    more = peak_bytes(tmp_path / "many.parquet", many, 64) - peak_bytes(tmp_path / "few.parquet", few, 64)
-    assert more < 100e6  # what is read ahead and waits to be written (32 + 16 MB), filled by the larger source alone
+    # What is read ahead and waits to be written (32 + 16 MB), filled by the larger source alone.
+    assert more_bytes(tmp_path, few, many, 64) < 100e6
 
 
-@pytest.mark.slow
-def test_a_row_of_a_million_steps_takes_itself_and_its_copies(tmp_path: Path) -> None:
-    row_bytes = 1_000_000 * D * 4
-    lengths = [200] * 2_000
-    few = write_lengths(tmp_path / "few.parquet", lengths, 5)
-    many = write_lengths(tmp_path / "many.parquet", [1_000_000, *lengths], 1)
+@pytest.mark.parametrize(("steps", "in_features"), [(250_000, 16), pytest.param(1_000_000, 4, marks=pytest.mark.soak)])
+def test_a_long_row_takes_itself_and_its_copies(tmp_path: Path, steps: int, in_features: int) -> None:
+    lengths = [200] * 500
+    few = write_lengths(tmp_path / "few.parquet", lengths, 20 // in_features or 1, in_features)
+    many = write_lengths(tmp_path / "many.parquet", [steps, *lengths], 1, in_features)
     # The row as pages, levels and values, as Arrow joins them, as a chunk, and while it is copied; 100 MB as above.
-    allowed = 100e6 + 6 * row_bytes
-    assert peak_bytes(tmp_path / "many.parquet", many) - peak_bytes(tmp_path / "few.parquet", few) < allowed
+    assert more_bytes(tmp_path, few, many, in_features) < 100e6 + 6 * (steps * in_features * 4)
 
 
 def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long, short = 20_000, [50] * 50
+    D, long, short = 4, 20_000, [50] * 50
     path = tmp_path / "a.parquet"
     with pq.ParquetWriter(path, pa.schema([("sequence", pa.list_(pa.list_(pa.float32(), D)))])) as writer:
         for lengths in ([long], *([short] * 40)):

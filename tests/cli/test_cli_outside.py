@@ -43,8 +43,14 @@ def failed(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) 
     return err
 
 
-@pytest.mark.parametrize("platform", ["cuda", "foo"])
-@pytest.mark.parametrize("command", ["featurize", "encoder"])
+@pytest.mark.parametrize(
+    ("command", "platform"),
+    [
+        ("featurize", "foo"),
+        ("encoder", "cuda"),
+        *(pytest.param(*case, marks=pytest.mark.soak) for case in [("featurize", "cuda"), ("encoder", "foo")]),
+    ],
+)
 def test_a_platform_that_is_not_there_is_told(command: str, platform: str, source: str, tmp_path: Path) -> None:
     if platform == "cuda" and any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
         pytest.skip("The plugin for CUDA is installed.")

@@ -287,9 +287,15 @@ def steps_of_amending(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) 
     return seen
 
 
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
-@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
+@pytest.mark.parametrize(
+    ("is_finished", "is_copied", "every"),
+    [
+        pytest.param(True, False, 6, id="finished-folder"),
+        pytest.param(False, True, 6, id="unfinished-as in a bucket"),
+        pytest.param(False, False, 1, id="unfinished-folder-every step", marks=pytest.mark.soak),
+        pytest.param(True, True, 1, id="finished-as in a bucket-every step", marks=pytest.mark.soak),
+    ],
+)
 def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, is_copied: bool, every: int
 ) -> None:

@@ -191,7 +191,7 @@ def test_a_wrong_initial_carry_fails_its_unit_alone(tmp_path: Path, monkeypatch:
 def test_where_every_unit_fails_nothing_piles_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows: list[Any] = [NAN] * 300
+    rows: list[Any] = [NAN] * 60
     source = write_source(tmp_path / "a.parquet", rows, row_group_size=1)
     monkeypatch.setattr(work, "PREFETCH_BYTES", 2 * FailedUnit.nbytes)
     monkeypatch.setattr(parts, "WAITING_BYTES", 2 * FailedUnit.nbytes)
@@ -206,12 +206,12 @@ def test_where_every_unit_fails_nothing_piles_up(
     monkeypatch.setattr(parts.WriteBehind, "fail", watched)
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
         says = failing(source, tmp_path / "out", rows_per_part=1)
-    assert says.startswith("300 of 300 units failed") and "280 more" in says
+    assert says.startswith("60 of 60 units failed") and "40 more" in says
     assert len(says.splitlines()) == 2 + 20 + 1
     assert 0 < most <= 3
     assert len(caplog.records) == 3  # a wrong option is seen at once, and why
     assert "Unit 2 failed. All others are done first. " in caplog.text and "row group 2" in caplog.text
-    assert len(read_status(tmp_path / "out").failed_units) == 300
+    assert len(read_status(tmp_path / "out").failed_units) == 60
 
 
 def test_trouble_of_the_file_system_still_stops_the_job_at_once(

@@ -80,10 +80,10 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
     stopped(source, out)
 
     def on_rows(_: int) -> None:
-        time.sleep(0.15)
+        time.sleep(0.05)
         seen.append(read_status(out))
 
-    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=3.0), on_rows=on_rows)
+    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
     assert {status.state for status in seen} == {"running"}
     known = [status for status in seen if status.seconds_left is not None]
     assert known and "left, until 20" in str(known[-1])
@@ -99,10 +99,10 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(tmp_p
     seen = []
 
     def on_rows(_: int) -> None:
-        time.sleep(0.1)
+        time.sleep(0.05)
         seen.append(read_status(tmp_path / "out"))
 
-    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
+    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
     known = [status for status in seen if status.units_committed == 0 and status.seconds_left is not None]
     assert known
     for status in known:

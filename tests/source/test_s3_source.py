@@ -23,7 +23,7 @@ from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.storage import filesystems, open_input_file, resolve
 
-ROWS = 300
+ROWS = 100
 Fault = tuple[str, dict[str, object]]
 FAULTS: dict[str, list[Fault]] = {
     "none": [],
@@ -32,7 +32,7 @@ FAULTS: dict[str, list[Fault]] = {
     "dropped": [("drop", {"every": 3})],
     "cut in the middle": [("cut", {"every": 2})],
     "slow": [("delay", {"seconds": 0.02})],
-    "all": [("delay", {"seconds": 0.01}), ("refuse", {"every": 4}), ("lose", {"every": 5}), ("cut", {"every": 3})],
+    "all": [("delay", {"seconds": 0.005}), ("refuse", {"every": 4}), ("lose", {"every": 5}), ("cut", {"every": 3})],
 }
 
 
@@ -102,7 +102,7 @@ def test_requests_smaller_than_the_text_of_an_error_are_retried(uri: str, s3: S3
 
 def test_an_answer_that_takes_longer_than_three_seconds_is_waited_for(uri: str, s3: S3Server) -> None:
     filesystem, _, path = resolve(uri)
-    s3.inject("delay", seconds=4.0, methods=("GET",))  # pyarrow's own filesystem would ask again, and again
+    s3.inject("delay", seconds=3.3, methods=("GET",))  # pyarrow's own filesystem would ask again, and again
     with open_input_file(filesystem, f"{path}/split=test/a.parquet") as file:
         assert file.read(4) == b"PAR1"
     assert s3.count("GET") == 1
