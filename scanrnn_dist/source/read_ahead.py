@@ -85,7 +85,7 @@ def read_chunks(
 def _decoded(
     decoder: Decoder, units: Iterable[Unit], keep_going: bool, on_chunk: Callable[[], None] | None
 ) -> Iterator[Chunk | FailedUnit]:
-    """The chunks of all units; the file stays open from one unit of it to the next, unless one failed."""
+    """The chunks of all units; the file stays open from one unit of it to the next, unless it could not be read."""
     parquet: CheckedFile | None = None
     path = None
     try:
@@ -105,7 +105,7 @@ def _decoded(
             except DataError as error:
                 if not keep_going:
                     raise
-                path, reason = None, str(error)
+                path, reason = None if error.__cause__ else path, str(error)
             if reason is not None:
                 yield FailedUnit(unit, reason)
     finally:
