@@ -25,11 +25,7 @@ class BidirectionalEngine:
     """The engines of a bidirectional encoder; for the arguments see `Engine`."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        mesh: Mesh | None = None,
-        shape: WindowShape | None = None,
-        own_carries: bool = False,
+        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
     ) -> None:
         self.own_carries = own_carries
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
@@ -58,12 +54,13 @@ class BidirectionalRun:
 
     Args:
         engine: whose layers the rows go through.
+        look_ahead_bytes: of each layer and direction, as `Run` takes it.
     """
 
-    def __init__(self, engine: BidirectionalEngine) -> None:
+    def __init__(self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
-        self._runs = [tuple(Run(direction) for direction in layer) for layer in engine.layers]
+        self._runs = [tuple(Run(direction, look_ahead_bytes) for direction in layer) for layer in engine.layers]
         self._rows = 0
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]

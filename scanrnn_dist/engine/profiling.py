@@ -1,6 +1,6 @@
 """Where the time of a job goes: a trace of JAX's profiler, with the stages of the job named in it.
 
-The stages that `dataset/` names are named through a callable that `job.py` hands it, since it knows no JAX.
+The half of the package that knows no JAX names its stages through a callable (`protocols.Stage`) that it is handed.
 """
 
 from __future__ import annotations
