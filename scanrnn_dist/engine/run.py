@@ -27,7 +27,7 @@ from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.protocols import Finished, Statistics
-from scanrnn_dist.ragged import Ragged, checked_max_steps
+from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
@@ -136,9 +136,9 @@ class Run:
         max_steps = checked_max_steps(max_steps)
         expected = self.engine.in_features
         if ragged.in_features != expected:
+            hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
             raise DataError(
-                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
-                "Expected is (T, D), time first."
+                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}.{hint}"
             )
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
