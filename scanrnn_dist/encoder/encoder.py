@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from scanrnn_dist.encoder.architecture import describe
 from scanrnn_dist.encoder.build import seeded_layers
-from scanrnn_dist.encoder.cells import Bidirectional, checked_layers, hidden_state, initial_carry
+from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hidden_state, initial_carry
 from scanrnn_dist.encoder.file import load_encoder, save_encoder
 from scanrnn_dist.encoder.fingerprint import fingerprint_of
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
@@ -27,7 +27,6 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.spec import MATMUL_PRECISION
 
 PRECISIONS = ("highest", "high", "default")
-Cells = nnx.RNNCellBase | Sequence[nnx.RNNCellBase] | Sequence[tuple[nnx.RNNCellBase, nnx.RNNCellBase]]
 
 
 class Encoder(nnx.Module):
@@ -68,7 +67,7 @@ class Encoder(nnx.Module):
 
     def __init__(
         self,
-        layers: Cells,
+        layers: nnx.RNNCellBase | Sequence[Layer],
         *,
         readout: str | Sequence[str] = "last",
         initial_carry: float | None = None,

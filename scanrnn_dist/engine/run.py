@@ -90,11 +90,6 @@ class Run:
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
-    def steps_waiting(self) -> int:
-        """Steps that are submitted and not sent, each row rounded up to blocks."""
-        return self._tape.blocks_left * self.engine.shape.block_steps
-
-    @property
     def wants_rows(self) -> bool:
         """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
         steps = self._tape.blocks_waiting * self.engine.shape.block_steps

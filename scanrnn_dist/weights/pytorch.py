@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError, some_of
 from scanrnn_dist.weights.cells import Direction, cell_of, checked_nonlinearity, kind_of
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
 from scanrnn_dist.weights.files import Named, Source, flat, optional_module, read_named, read_tensors
-from scanrnn_dist.weights.layers import Layer, as_encoder
 from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
@@ -37,7 +36,7 @@ def from_torch(
 ) -> Encoder:
     """An `Encoder` with the weights of a PyTorch RNN; see `torch_layers`. `options` are those of `Encoder`."""
     layers = torch_layers(source, prefix=prefix, kind=kind, nonlinearity=nonlinearity, lossy_cast=lossy_cast)
-    return as_encoder(layers, **options)
+    return Encoder(layers, **options)
 
 
 def torch_layers(

@@ -122,7 +122,7 @@ def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advanc
     assert sorted(order.tolist()) == list(range(len(rows)))
     if rows:
         np.testing.assert_allclose(np.concatenate(parts), expected(rows)[order], rtol=0, atol=TOLERANCE)
-    assert not run.is_busy and run.steps_waiting == 0
+    assert not run.is_busy and run._tape.blocks_left == 0
 
 
 def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
@@ -453,7 +453,7 @@ def test_statistics_add_up() -> None:
     run.submit(Ragged.from_sequences(ROWS[:30]))
     run.submit(Ragged.from_sequences(ROWS[30:]))
     blocks = sum(max(1, -(-len(row) // 4)) for row in ROWS)
-    assert run.is_busy and run.steps_waiting == 4 * blocks
+    assert run.is_busy and run._tape.blocks_left == blocks
     collect(run, len(ROWS))
     statistics = run.statistics
     assert (statistics.rows, statistics.steps) == (60, sum(map(len, ROWS)))
