@@ -85,6 +85,8 @@ class Encoder(nnx.Module):
         self._check_dtypes()
         try:
             self._settle()
+            if not (self.is_bidirectional or self.gives_steps):  # a subclass may have a readout of its own
+                self.out_features = jax.eval_shape(lambda: self.readout(self.initial_state())).size
         except (TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -256,35 +258,27 @@ class Encoder(nnx.Module):
                 raise ConfigError(f"{name} is float64, which JAX would round to float32; set JAX_ENABLE_X64=1 for it.")
 
     def _settle(self) -> None:
-        """Trace once what is then asked for often, sizes and dtype; refuse layers that do not fit together."""
+        """Learn once, by a traced step, what is then asked for often: sizes, dtype, and which variables change."""
         kernels = [w for w in jax.tree.leaves(nnx.state(self, nnx.Param)) if w.ndim == 2]
         self.flops_per_step = 2 * sum(int(w.size) for w in kernels)
-        carries = jax.eval_shape(lambda: [initial_carry(cell, None) for cell in self.cells])
-        self.carry_features = sum(leaf.size for leaf in jax.tree.leaves(carries))
         self.changing: tuple[Any, ...] = ()
         if self.is_bidirectional:
-            last = self.directions()[-1]
-            self.pool_dtype, self.out_features = last[0].pool_dtype, sum(part.out_features for part in last)
-        else:
-            self._settle_outputs()
-
-    def _settle_outputs(self) -> None:
-        """The same of what comes out; refuse cells that change variables where `scan` is `"lax"`."""
-        output, self.changing = traced_step(self.layers, self.fill)
+            directions = self.directions()
+            self.pool_dtype = directions[-1][0].pool_dtype
+            self.out_features = sum(part.out_features for part in directions[-1])
+            self.carry_features = sum(part.carry_features for pair in directions for part in pair)
+            return
+        (output, hidden, carries), self.changing = traced_step(self.layers, self.fill)
         if self.changing and self.scan == "lax":
             names = ", ".join(".".join(map(str, path)) for path in self.changing)
             raise ConfigError(
                 f"The cells change variables of their own in a step: {names}. A scan over many sequences at once would "
                 "mix them; pass scan='nnx' to give each sequence its own, starting from what they are now."
             )
-        self.step_features = int(np.prod(output.shape))
+        self.step_features, self.carry_features = output.size, sum(leaf.size for leaf in jax.tree.leaves(carries))
         self.pool_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
-        last = self.layers[-1]
-        hidden = int(jax.eval_shape(lambda: hidden_state(last, initial_carry(last, None))).size)
-        self.readout_widths = tuple(hidden if name == "last" else self.step_features for name in self.readout_names)
-        self.out_features = self.step_features
-        if not self.gives_steps:
-            self.out_features = int(jax.eval_shape(lambda: self.readout(self.initial_state())).size)
+        self.readout_widths = tuple(hidden.size if name == "last" else output.size for name in self.readout_names)
+        self.out_features = sum(self.readout_widths)
 
 
 class _Direction(Encoder):

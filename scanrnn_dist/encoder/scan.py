@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, initial_carry, join_directions
+from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, hidden_state, initial_carry, join_directions
 from scanrnn_dist.encoder.readouts import updated_pools
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import time_first_hint
@@ -38,20 +38,23 @@ def stepped(layers: Any, state: State, x_t: jax.Array) -> tuple[State, jax.Array
     return State(tuple(carries), None, updated_pools(state.pools, y)), y.reshape(-1)
 
 
-def traced_step(layers: Any, fill: float | None) -> tuple[jax.ShapeDtypeStruct, tuple[Any, ...]]:
-    """What a step from carries filled with `fill` gives, and the paths of the variables that it changes."""
+def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], tuple[Any, ...]]:
+    """Shapes of the output, of the last hidden state and of the carries, and paths of the variables that change.
+
+    They are those of a step from carries that are filled with `fill`.
+    """
     changed: list[Any] = []
     graphdef, variables = nnx.split(layers)
 
-    def one_step(variables: Any, x_t: jax.Array) -> jax.Array:
+    def one_step(variables: Any, x_t: jax.Array) -> tuple[jax.Array, jax.Array, list[Any]]:
         own = nnx.merge(graphdef, variables)
         before = {path: leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(own))}
-        y = x_t
-        for cell in own:
-            y = called(cell, initial_carry(cell, fill), y)[1]
+        y, carries = x_t, [initial_carry(cell, fill) for cell in own]
+        for cell, carry in zip(own, carries, strict=True):
+            y = called(cell, carry, y)[1]
         after = nnx.to_flat_state(nnx.state(own))
         changed.extend(path for path, leaf in after if leaf[...] is not before[path])
-        return y
+        return y, hidden_state(own[-1], carries[-1]), carries
 
     x_t = jax.ShapeDtypeStruct((int(layers[0].in_features),), jnp.float32)
     return jax.eval_shape(one_step, variables, x_t), tuple(changed)

@@ -61,7 +61,6 @@ class BidirectionalRun:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
         self._runs = [tuple(Run(direction, look_ahead_bytes) for direction in layer) for layer in engine.layers]
-        self._rows = 0
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
@@ -108,11 +107,11 @@ class BidirectionalRun:
         """Add rows, numbered on from the last; see `Run.submit`."""
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
-        numbers = range(self._rows, self._rows + len(ragged))
+        first = self.statistics.rows
+        numbers = range(first, first + len(ragged))
         if carries is not None:
             self._carries.update(zip(numbers, np.asarray(carries), strict=True))
         self._submit(0, kept, list(numbers))
-        self._rows += len(ragged)
 
     def advance(self, more: bool = False) -> list[Finished]:
         """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.

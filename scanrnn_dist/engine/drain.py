@@ -25,10 +25,9 @@ DRAIN_LANES = 8
 PROBE_BLOCKS = 32
 """Of 48 recurrent weights of a GRU with H = 8, each changed in its last bit alone, 47 are seen; with 8 blocks 39."""
 WORTH_FLOP = 1.5e10
-"""Compile a program of few lanes once those of all lanes have wasted so much on each device: 0.1 s, a third of
-compiling it."""
+"""Compile a program of few lanes once so much was wasted on each device: 0.1 s, a third of compiling it."""
 LEAST_FLOP = 2e9
-"""Stay where all lanes waste less on each device: 15 ms, about what moving over takes."""
+"""Stay where less is wasted on each device: 15 ms, about what moving over takes."""
 
 
 @dataclass
