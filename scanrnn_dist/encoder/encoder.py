@@ -56,14 +56,12 @@ class Encoder(nnx.Module):
 
     pool_dtype: Any
     """Of the features: float32, or float64 where the cells compute in it."""
-    out_features: int
-    """Features per sequence, or per step where the readout is `"steps"`."""
     carry_features: int
     """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
     flops_per_step: int
     """Floating-point operations of the matrix products of one step: two per weight of every kernel."""
     readout_widths: tuple[int, ...]
-    """Features of each part of the readout, of an encoder that is not bidirectional."""
+    """Features of each part of the readout."""
 
     def __init__(
         self,
@@ -85,8 +83,6 @@ class Encoder(nnx.Module):
         self._check_dtypes()
         try:
             self._settle()
-            if not (self.is_bidirectional or self.gives_steps):  # a subclass may have a readout of its own
-                self.out_features = jax.eval_shape(lambda: self.readout(self.initial_state())).size
         except (TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -151,6 +147,13 @@ class Encoder(nnx.Module):
     def in_features(self) -> int:
         """Features per step, `D`."""
         return int(self.layers[0].in_features)
+
+    @property
+    def out_features(self) -> int:
+        """Features per sequence, or per step where the readout is `"steps"`."""
+        if self.is_bidirectional or self.gives_steps or type(self).readout is Encoder.readout:
+            return sum(self.readout_widths)
+        return int(jax.eval_shape(lambda: self.readout(self.initial_state())).size)  # a readout of a subclass
 
     def initial_state(self, carry: jax.Array | None = None) -> State:
         """The state before the first step; `carry`, `(carry_features,)`, is that of the cells one after the other."""
@@ -265,7 +268,8 @@ class Encoder(nnx.Module):
         if self.is_bidirectional:
             directions = self.directions()
             self.pool_dtype = directions[-1][0].pool_dtype
-            self.out_features = sum(part.out_features for part in directions[-1])
+            widths = [part.readout_widths for part in directions[-1]]
+            self.readout_widths = tuple(map(sum, zip(*widths, strict=True)))
             self.carry_features = sum(part.carry_features for pair in directions for part in pair)
             return
         (output, hidden, carries), self.changing = traced_step(self.layers, self.fill)
@@ -278,7 +282,6 @@ class Encoder(nnx.Module):
         self.step_features, self.carry_features = output.size, sum(leaf.size for leaf in jax.tree.leaves(carries))
         self.pool_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
         self.readout_widths = tuple(hidden.size if name == "last" else output.size for name in self.readout_names)
-        self.out_features = sum(self.readout_widths)
 
 
 class _Direction(Encoder):
