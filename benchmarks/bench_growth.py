@@ -106,7 +106,7 @@ def grow_steps(folder: Path, quick: bool) -> Part:
     engine = Engine(encoder)
     full = 1024 if quick else 16_384
     lengths = [16, full, 4 * full] if quick else [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
-    total = engine.compiled.lanes * full
+    total = engine.lanes * full
     values = normal(total, 8)
     cases: dict[float, Callable[[], float]] = {}
     occupancy: dict[float, float] = {}
@@ -116,8 +116,8 @@ def grow_steps(folder: Path, quick: bool) -> Part:
         occupancy[steps] = _occupancy(engine, rows)
     part = compared("T", in_turns(cases, 2 if quick else 5), {"full": full})
     for point in part["points"]:
-        point |= {"rows": total // point["x"], "lanes": engine.compiled.lanes, "occupancy": occupancy[point["x"]]}
-    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {engine.compiled.lanes} lanes": part}}
+        point |= {"rows": total // point["x"], "lanes": engine.lanes, "occupancy": occupancy[point["x"]]}
+    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {engine.lanes} lanes": part}}
 
 
 def grow_hidden(folder: Path, quick: bool) -> Part:
@@ -128,7 +128,7 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
     for hidden in (32, 64, 128) if quick else (32, 64, 128, 256, 512, 1024, 2048):
         encoder = Encoder.from_seed(0, 16, hidden)
         engine = Engine(encoder)
-        rows = engine.compiled.lanes * max(1, round(work / (encoder.flops_per_step * engine.compiled.lanes * steps)))
+        rows = engine.lanes * max(1, round(work / (encoder.flops_per_step * engine.lanes * steps)))
         values = normal(rows * steps, 16)
         cases[hidden] = _engine_timed(engine, equal_rows(values, rows, steps), 1e6 / (rows * steps))
         gflop[hidden] = encoder.flops_per_step / 1e9

@@ -37,7 +37,7 @@ def commands(source: Path) -> dict[str, Callable[[Path], Any]]:
     sequences = pq.read_table(source)["sequence"].combine_chunks()
     values = sequences.flatten().flatten().to_numpy().reshape(-1, D)
     rows = Ragged(values, sequences.offsets.to_numpy().astype(np.int64))
-    scan, _ = dense_case(encoder, mesh, engine.shape.lanes, steps=max(1, len(values) // engine.compiled.lanes))
+    scan, _ = dense_case(encoder, mesh, engine.shape.lanes, steps=max(1, len(values) // engine.lanes))
     in_memory = engine_case(engine, rows)
     return {
         "scan": lambda _: jax.block_until_ready(scan()),

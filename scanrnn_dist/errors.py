@@ -4,6 +4,8 @@ A message says what arrived, what was expected, where, and what to do. Every kin
 wrong argument or wrong data caused it, so that callers who do not know this package can catch it.
 """
 
+from collections.abc import Sequence
+
 
 class ScanRNNError(Exception):
     """Base of all errors of this package; on its own it means a defect of ours."""
@@ -59,3 +61,14 @@ def check_is_text(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise not_text(name) from error
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first `most` names and how many more there are, for a message that says what there is.
+
+    Example:
+        >>> some_of(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "nothing"

@@ -124,9 +124,7 @@ class Ragged:
         first = arrays[0]
         for index, array in enumerate(arrays):
             if array.shape[1] != first.shape[1]:
-                hint = ""
-                if array.shape[0] == first.shape[0]:
-                    hint = " Are the sequences (D, T)? Expected is (T, D): pass x.T."
+                hint = time_first_hint(len(array) == len(first))
                 raise DataError(
                     f"Sequence {index} has {array.shape[1]} features (shape {array.shape}), "
                     f"sequence 0 has {first.shape[1]} (shape {first.shape}).{hint}"
@@ -234,6 +232,11 @@ class FeatureRows:
         if self._steps is None:
             return self._vectors
         return Ragged.from_sequences(self._steps) if self._steps else Ragged.empty(self._vectors.shape[1])
+
+
+def time_first_hint(is_time_last: bool, remedy: str = "pass x.T") -> str:
+    """What a message says in the end where sequences seem to stand as `(D, T)`; nothing where they do not."""
+    return f" The sequences look like (D, T); expected is (T, D), time first: {remedy}." if is_time_last else ""
 
 
 def checked_max_steps(max_steps: float | None) -> int | None:

@@ -18,7 +18,7 @@ from flax import nnx
 from sources import SEQUENCE, mesh_of
 
 import scanrnn_dist as srd
-from scanrnn_dist.encoder import variables_of
+from scanrnn_dist.encoder.file import variables_of
 from scanrnn_dist.engine import replicated, sharded
 
 optax = pytest.importorskip("optax", reason="of the extra [train]")

@@ -178,7 +178,7 @@ def test_a_sequence_that_does_not_fit_is_named(sequences: Any, message: str) -> 
 
 
 def test_sequences_that_lie_the_wrong_way_round_are_told_so() -> None:
-    with pytest.raises(DataError, match=r"\(D, T\)\? Expected is \(T, D\): pass x\.T"):
+    with pytest.raises(DataError, match=r"look like \(D, T\); expected is \(T, D\), time first: pass x\.T"):
         Ragged.from_sequences([np.zeros((3, 10)), np.zeros((3, 11))])
     with pytest.raises(DataError) as error:
         Ragged.from_sequences([np.zeros((3, 10)), np.zeros((4, 11))])

@@ -14,7 +14,7 @@ from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps
+from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps, time_first_hint
 
 
 def encode(
@@ -113,10 +113,9 @@ def as_ragged(
         )
     if ragged.in_features != in_features:
         shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
-        hint = " Are the sequences (D, T)? Expected is (T, D): pass x.T." if shape[0] == in_features else ""
         raise DataError(
             f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
-            f"and the encoder takes {in_features}.{hint}"
+            f"and the encoder takes {in_features}.{time_first_hint(shape[0] == in_features)}"
         )
     return ragged
 

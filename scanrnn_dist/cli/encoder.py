@@ -243,19 +243,13 @@ def _shapes(encoder: Encoder) -> dict[str, list[int]]:
 
 def _table(description: dict[str, Any]) -> str:
     """What a person reads of a description."""
+    from scanrnn_dist.weights import flat
+
     lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
     for title, values in (
-        ("architecture:", _flat(description["architecture"])),
+        ("architecture:", flat(description["architecture"], (dict, list))),
         ("parameters:", description["parameters"]),
     ):
         width = max(map(len, values), default=0)
         lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
     return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """The plain values of nested lists and mappings by dotted names."""
-    if not isinstance(tree, dict | list):
-        return {path.rstrip("."): tree}
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    return {name: leaf for key, value in items for name, leaf in _flat(value, f"{path}{key}.").items()}

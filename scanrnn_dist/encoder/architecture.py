@@ -32,9 +32,6 @@ CELLS: dict[str, Any] = {
 }
 """The cells that can be written to a file, by name."""
 
-KINDS: dict[str, Any] = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell, "rnn": nnx.SimpleCell}
-"""The cells that `Encoder.from_seed` and the command line make, by short names."""
-
 NOT_DESCRIBED = {"rngs", "promote_dtype"}
 """Attributes of cells that say nothing about the features, and come and go with versions of flax."""
 

@@ -15,6 +15,9 @@ from flax import nnx
 
 from scanrnn_dist.errors import ConfigError
 
+Layer = nnx.RNNCellBase | tuple[nnx.RNNCellBase, nnx.RNNCellBase]
+"""A cell, or the cells of both directions, the forward one first."""
+
 
 class Bidirectional(nnx.Module):
     """One layer of two cells: `forward` reads a sequence from its start, `backward` from its own end."""

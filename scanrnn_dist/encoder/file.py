@@ -21,7 +21,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from scanrnn_dist.encoder.architecture import build
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
@@ -68,19 +68,38 @@ def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None
 def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
     """The encoder, of the class `kind`, of a file that `save_encoder` wrote."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        weights, metadata = read_safetensors(path)
     except FileNotFoundError as error:
         raise ConfigError(f"There is no encoder file {path}.") from error
+    except DataError as error:
+        raise DataError(f"{error}.{_origin_hint(path, [])}") from error
+    if metadata.get("format") != FORMAT:
+        found = (
+            f"is of format {metadata['format']!r}"
+            if "format" in metadata
+            else f"holds {some_of(sorted(weights), 4)} alone"
+        )
+        raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
+    return _from_parts(kind, metadata.get("architecture"), weights, str(path))
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All tensors of a safetensors file by name, and what its header says besides.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoppedError: the machine does not let it be read.
+        DataError: it is no such file, or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
     except PermissionError as error:
         raise StoppedError(f"{path} could not be read: {error.strerror or error}. Check its access rights.") from error
     except (SafetensorError, OSError, AttributeError, TypeError) as error:  # the last two: dtypes that numpy has not
-        raise DataError(f"{path} is not a readable safetensors file: {error}.{_origin_hint(path, [])}") from error
-    if metadata.get("format") != FORMAT:
-        found = f"is of format {metadata['format']!r}" if "format" in metadata else f"holds {_some(weights)} alone"
-        raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
-    return _from_parts(kind, metadata.get("architecture"), weights, str(path))
+        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
@@ -89,12 +108,6 @@ def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
     origin = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
     origin = by_name[0] if by_name else origin
     return f" To convert weights: scanrnn encoder convert {path} OUT.safetensors --from {origin}" if origin else ""
-
-
-def _some(weights: dict[str, np.ndarray]) -> str:
-    """A few names."""
-    names = sorted(weights)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
 
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:

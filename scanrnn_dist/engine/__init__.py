@@ -8,6 +8,6 @@ from scanrnn_dist.engine.compilation_cache import use_compilation_cache
 from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.environment import environment_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
-from scanrnn_dist.engine.profiling import PROFILE_SECONDS, profile, stage
+from scanrnn_dist.engine.profiling import profile, stage
 from scanrnn_dist.engine.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for

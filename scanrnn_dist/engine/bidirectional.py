@@ -25,11 +25,7 @@ class BidirectionalEngine:
     """The engines of a bidirectional encoder; for the arguments see `Engine`."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        mesh: Mesh | None = None,
-        shape: WindowShape | None = None,
-        own_carries: bool = False,
+        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
     ) -> None:
         self.own_carries = own_carries
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
@@ -58,13 +54,13 @@ class BidirectionalRun:
 
     Args:
         engine: whose layers the rows go through.
+        look_ahead_bytes: of each layer and direction, as `Run` takes it.
     """
 
-    def __init__(self, engine: BidirectionalEngine) -> None:
+    def __init__(self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
-        self._runs = [tuple(Run(direction) for direction in layer) for layer in engine.layers]
-        self._rows = 0
+        self._runs = [tuple(Run(direction, look_ahead_bytes) for direction in layer) for layer in engine.layers]
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
@@ -111,11 +107,11 @@ class BidirectionalRun:
         """Add rows, numbered on from the last; see `Run.submit`."""
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
-        numbers = range(self._rows, self._rows + len(ragged))
+        first = self.statistics.rows
+        numbers = range(first, first + len(ragged))
         if carries is not None:
             self._carries.update(zip(numbers, np.asarray(carries), strict=True))
         self._submit(0, kept, list(numbers))
-        self._rows += len(ragged)
 
     def advance(self, more: bool = False) -> list[Finished]:
         """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.

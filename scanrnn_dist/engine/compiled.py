@@ -1,6 +1,7 @@
 """`CompiledWindow`: one encoder compiled for one window shape on one mesh, and the buffers that its program takes.
 
-The program stands in `program.py`; `run.py` feeds it rows and collects their features.
+The program stands in `program.py`; `run.py` feeds it rows and collects their features. `engine.py` makes it an engine
+that users see.
 """
 
 from __future__ import annotations
@@ -15,13 +16,7 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine.host_buffers import HostBuffers, aligned_zeros
-from scanrnn_dist.engine.mesh import (
-    AXIS,
-    checked_mesh,
-    device_kind,
-    replicated,
-    sharded,
-)
+from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind, replicated, sharded
 from scanrnn_dist.engine.program import compiled_window_program
 from scanrnn_dist.engine.schedule import Window
 from scanrnn_dist.engine.shapes import window_shape_for
@@ -30,29 +25,16 @@ from scanrnn_dist.protocols import WindowShape
 
 
 class CompiledWindow:
-    """One encoder compiled for one window shape on one mesh; `Run` sends rows through it.
-
-    Args:
-        encoder: cells, not bidirectional, and readout; its weights are copied to every device once.
-        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
-        shape: lanes, block and window; what suits the device kind when None.
-        own_carries: whether every row brings an initial carry of its own.
-
-    Raises:
-        ConfigError: a mesh without `"data"` or with devices of other processes, or a shape with a number below 1.
-    """
+    """One encoder compiled for one window shape on one mesh; for the arguments see `Engine`."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        mesh: Mesh | None = None,
-        shape: WindowShape | None = None,
-        own_carries: bool = False,
+        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
     ) -> None:
         self.encoder = checked_encoder(encoder)
         self.mesh = checked_mesh(mesh)
         # Computed and traced once: each time takes JAX 2 to 4 ms.
         self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
+        self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
         self.out_features, self.dtype = encoder.out_features, np.dtype(encoder.pool_dtype)
         self.gives_steps, self.own_carries = encoder.gives_steps, own_carries
         if self.gives_steps and self.dtype == np.float64:
@@ -100,7 +82,7 @@ class CompiledWindow:
             jax.tree.map(lambda leaf: spec((l, *leaf.shape), leaf.dtype), self._first_state),
             spec((K, l, *steps, self.out_features), self.dtype),
             spec((self.ends_capacity,), jnp.int32),
-            spec((K, s, l, self.encoder.in_features), jnp.float32),
+            spec((K, s, l, self.in_features), jnp.float32),
             spec((K, l), jnp.int32),
             spec((K, l), jnp.bool_),
             spec((K, l, self.carry_features), jnp.float32),

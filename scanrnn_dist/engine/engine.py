@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from jax.sharding import Mesh
-
-from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.protocols import WindowShape
 
 
-class Engine:
+class Engine(CompiledWindow):
     """One encoder compiled for one window shape on one mesh.
 
     Args:
@@ -23,29 +19,12 @@ class Engine:
         ConfigError: a mesh without `"data"` or with devices of other processes, or a shape with a number below 1.
 
     Example:
+        >>> from scanrnn_dist.encoder import Encoder
         >>> run = Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)).run()
         >>> run.is_busy
         False
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        mesh: Mesh | None = None,
-        shape: WindowShape | None = None,
-        own_carries: bool = False,
-    ) -> None:
-        compiled = CompiledWindow(encoder, mesh, shape, own_carries)
-        self.encoder, self.compiled, self.compilations = encoder, compiled, compiled.compilations
-        self.mesh, self.shape, self.devices = compiled.mesh, compiled.shape, compiled.devices
-        self.in_features, self.out_features = encoder.in_features, compiled.out_features
-        self.carry_features, self.dtype, self.gives_steps = (
-            compiled.carry_features,
-            compiled.dtype,
-            compiled.gives_steps,
-        )
-        self.flops_per_step = encoder.flops_per_step
-
     def run(self) -> Run:
         """Begin a stream of rows."""
-        return Run(self.compiled)
+        return Run(self)

@@ -5,13 +5,12 @@ Which block goes where is `schedule.py`'s; when a window is sent is `run.py`'s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
 
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.engine.submissions import Batch, Submissions
 
 
 class HostBuffers(NamedTuple):
@@ -36,80 +35,49 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype, alignment_bytes: int 
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
-@dataclass
-class _Batch:
-    """Where the values of one `Ragged` stand: in the stream of all steps, and in the arena."""
-
-    base: int
-    steps: int
-    at: int
-    row_end: int  # the number of the row after it
-    rows_left: int
-
-
 class ValueStream:
     """The values of the rows that are not all sent, as one stream of steps: each batch goes on where the last ended.
 
     They stand in one array, the arena, whatever batch they came in, so that a window is laid out by one `take` (1 to
     4 ns a step; picking blocks from several arrays took 60). A first batch is used where it is, later ones are copied.
 
-    Example:
-        >>> stream = ValueStream(in_features=1)
-        >>> stream.add(Ragged(np.arange(3, dtype=np.float32)[:, None], np.array([0, 1, 3])))
-        array([0, 1])
+    Args:
+        submissions: the batches; this keeps where in the arena each of them stands.
+        in_features: features per step.
+        least_bytes: what the arena takes at least; memory that is not used is not touched.
     """
 
-    def __init__(self, in_features: int, least_bytes: int = 0) -> None:
-        """An empty stream whose arena takes at least so many bytes; memory that is not used is not touched."""
+    def __init__(self, submissions: Submissions, in_features: int, least_bytes: int = 0) -> None:
+        self._submissions = submissions
         self._least_steps = least_bytes // (4 * in_features)
         self._arena = np.empty((0, in_features), np.float32)
         self._is_ours = False  # whether the arena may be written to: not while it is a batch of the caller's
-        self._batches: list[_Batch] = []  # in the order of the stream
-        self._steps = 0
-        self._rows = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arena."""
         return self._arena.nbytes
 
-    def add(self, ragged: Ragged) -> np.ndarray:
-        """Take a batch; where in the stream each of its rows starts, `(n,)` int64."""
-        starts = self._steps + ragged.offsets[:-1]
-        steps = len(ragged.values)
-        if self._batches:
-            at = self._allocate(steps)
-            self._arena[at : at + steps] = ragged.values
+    def add(self, batch: Batch, values: np.ndarray) -> None:
+        """Take the values of the batch that was submitted last."""
+        others = self._submissions.unsent[:-1]
+        if others:
+            batch.at = self._allocate(batch.steps, others)
+            self._arena[batch.at : batch.at + batch.steps] = values
         else:
-            at, self._arena, self._is_ours = self._first(ragged.values)
-        self._rows += len(ragged)
-        self._batches.append(_Batch(self._steps, steps, at, self._rows, len(ragged)))
-        self._steps += steps
-        return starts
+            batch.at, self._arena, self._is_ours = self._first(values)
 
     def copy(self, start: np.ndarray, out: np.ndarray) -> None:
         """Copy blocks of steps: `start (d, K', l)` of the stream to `out (d, K, s, l, D)`; idle blocks get anything."""
         if len(self._arena) == 0:
             return
-        base = np.asarray([batch.base for batch in self._batches])
-        shift = np.asarray([batch.at - batch.base for batch in self._batches])
-        if len(base) > 1:
-            shift = shift[np.maximum(np.searchsorted(base, start, side="right") - 1, 0)]
+        shift = np.asarray([batch.at - batch.first_step for batch in self._submissions.batches])
+        if len(shift) > 1:
+            shift = shift[self._submissions.places_of_steps(start)]
         index = rearrange(start + shift, "device block lane -> device block 1 lane")
         steps = rearrange(np.arange(out.shape[2]), "step -> step 1")
         for of_device, blocks in zip(index, out, strict=True):
             self._arena.take(of_device + steps, axis=0, out=blocks[: len(of_device)], mode="clip")
-
-    def forget(self, rows: np.ndarray) -> None:
-        """Let go of the batches whose rows have all been sent, `rows` being those that just were.
-
-        Any of them, not only the first: one long row must not keep all that came after it in memory.
-        """
-        ends = np.asarray([batch.row_end for batch in self._batches])
-        of_batch = np.searchsorted(ends, rows, side="right")
-        for batch, count in zip(self._batches, np.bincount(of_batch, minlength=len(ends)), strict=True):
-            batch.rows_left -= int(count)
-        self._batches = [batch for batch in self._batches if batch.rows_left]
 
     def _first(self, values: np.ndarray) -> tuple[int, np.ndarray, bool]:
         """Position, arena and ownership when nothing else is live: the arena again if it has room, else the batch."""
@@ -118,10 +86,10 @@ class ValueStream:
         self._arena[: len(values)] = values
         return 0, self._arena, True
 
-    def _allocate(self, steps: int) -> int:
+    def _allocate(self, steps: int, others: list[Batch]) -> int:
         """The position of the first gap of so many steps; if there is none, the arena is packed into a larger one."""
         end = 0
-        by_position = sorted(self._batches, key=lambda batch: batch.at)
+        by_position = sorted(others, key=lambda batch: batch.at)
         for batch in by_position:
             if self._is_ours and batch.at - end >= steps:
                 return end

@@ -1,6 +1,7 @@
 """Where the time of a job goes: a trace of JAX's profiler, with the stages of the job named in it.
 
-The stages that `dataset/` names are named through a callable that `job.py` hands it, since it knows no JAX.
+The stages, in the order in which a row goes through them: read, convert, submit, schedule, place, dispatch, fetch,
+write, commit. The half of the package that knows no JAX names its own through a callable (`protocols.Stage`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import jax
 
 from scanrnn_dist.errors import ConfigError
 
-STAGES = ("read", "convert", "submit", "schedule", "place", "dispatch", "fetch", "write", "commit")
-"""In the order in which a row goes through them."""
 PROFILE_SECONDS = 2.0
 """On CPU every operation of every step is an event, half a million of them a second, and the trace that Perfetto opens
 holds the first million."""

@@ -1,15 +1,16 @@
 """`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
 
 The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
-stands in `schedule.py`, the program in `program.py`; who reads and writes data sets, in `job.py`.
+stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`. Data sets are
+read and written elsewhere; nothing here knows of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -23,9 +24,10 @@ from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.outputs import StepOutputs
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
+from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.protocols import Finished, Statistics
-from scanrnn_dist.ragged import Ragged, checked_max_steps
+from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
@@ -38,7 +40,7 @@ SHORT_WINDOW = 8
 class _Sent(NamedTuple):
     """A window on the devices: what will come back, and which rows it belongs to."""
 
-    feed: HostBuffers
+    buffers: HostBuffers
     window: Window
     output: Future[tuple[jax.Array, jax.Array]]  # the rows that end, and all that was emitted
     fits: bool  # whether the former have room for all of them
@@ -49,17 +51,13 @@ class _Sent(NamedTuple):
         return self.output.done() and bool(self.output.result()[0].is_ready())  # type: ignore[attr-defined]
 
 
-@dataclass
-class _Carries:
-    """The initial carries of rows that were submitted together, until all of these have begun."""
-
-    first_row: int
-    carries: np.ndarray
-    rows_left: int
-
-
 class Run:
     """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
+
+    Args:
+        engine: whose program the rows go through.
+        look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
+        drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
 
     Example:
         >>> from scanrnn_dist.encoder import Encoder
@@ -70,32 +68,33 @@ class Run:
         [0, 1]
     """
 
-    def __init__(self, engine: CompiledWindow) -> None:
+    def __init__(
+        self,
+        engine: CompiledWindow,
+        look_ahead_bytes: int | None = None,
+        drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
+    ) -> None:
         self.engine = engine
+        self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()
-        self._values = ValueStream(engine.encoder.in_features, 3 * LOOK_AHEAD_BYTES)
+        self._submissions = Submissions()
+        self._values = ValueStream(self._submissions, engine.in_features, 3 * self._look_ahead_bytes)
         self._sent: deque[_Sent] = deque()
-        self._free_feeds: list[HostBuffers] = []
+        self._free_buffers: list[HostBuffers] = []
         self._free_emitted: list[jax.Array] = []
-        self._own_carries: list[_Carries] = []  # in the order of rows
-        self._outputs = StepOutputs(engine.out_features) if engine.gives_steps else None
-        self._wide = engine
-        self._may_narrow = True  # until it was decided against, for the rows that are there now
+        self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
+        self._all_lanes, self._drain = engine, drain
+        self._may_drain = True  # until it was decided against, for the rows that are there now
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
-
-    @property
-    def steps_waiting(self) -> int:
-        """Steps that are submitted and not sent, each row rounded up to blocks."""
-        return self._tape.blocks_left * self.engine.shape.block_steps
 
     @property
     def wants_rows(self) -> bool:
         """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
         steps = self._tape.blocks_waiting * self.engine.shape.block_steps
-        in_bytes = 4 * steps * self.engine.encoder.in_features
-        return in_bytes < LOOK_AHEAD_BYTES or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
+        in_bytes = 4 * steps * self.engine.in_features
+        return in_bytes < self._look_ahead_bytes or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
 
     @property
     def has_window(self) -> bool:
@@ -130,26 +129,26 @@ class Run:
             ConfigError: `max_steps` below 0.
         """
         max_steps = checked_max_steps(max_steps)
-        expected = self.engine.encoder.in_features
+        expected = self.engine.in_features
         if ragged.in_features != expected:
+            hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
             raise DataError(
-                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}. "
-                "Expected is (T, D), time first."
+                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}.{hint}"
             )
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
             return
-        self._may_narrow = True
+        self._may_drain = True
         if self._outputs is not None:
             ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
-        if carries is not None:
-            self._own_carries.append(_Carries(self.statistics.rows, np.array(carries, np.float32), len(carries)))
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         with stage("submit"):
-            starts = self._values.add(ragged)
-            self._tape.add(starts, lengths)
+            own = None if carries is None else np.array(carries, np.float32)
+            batch = self._submissions.add(ragged, lengths, own)
+            self._values.add(batch, ragged.values)
+            self._tape.add(batch.starts, lengths)
         if self._outputs is not None:
-            self._outputs.add(self.statistics.rows, starts, lengths)
+            self._outputs.add(batch)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 
@@ -172,14 +171,14 @@ class Run:
                 ones are not waited for.
         """
         finished = []
-        if self.engine is not self._wide and self._tape.blocks_waiting:
-            finished.extend(self._move_to(self._wide))
-        elif not more and self._may_narrow and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
-            self._may_narrow = False
-            narrow = drain_engine(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
-            if narrow is not None:
-                self.statistics.compilations += narrow.compilations
-                finished.extend(self._move_to(narrow))
+        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
+            finished.extend(self._move_to(self._all_lanes))
+        elif not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
+            self._may_drain = False
+            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
+            if few_lanes is not None:
+                self.statistics.compilations += few_lanes.compilations
+                finished.extend(self._move_to(few_lanes))
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
                 window = self._tape.next_window(self.engine.shape.window_blocks, more)
@@ -202,40 +201,40 @@ class Run:
 
         state = jax.tree.map(moved, self._state, engine.initial_state())
         self._state = jax.device_put(state, sharded(engine.mesh))
-        self.engine, self._free_feeds, self._free_emitted = engine, [], []
+        self.engine, self._free_buffers, self._free_emitted = engine, [], []
         return finished
 
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
         with stage("place"):
-            feed = self._free_feeds.pop() if self._free_feeds else engine.new_buffers()
+            buffers = self._free_buffers.pop() if self._free_buffers else engine.new_buffers()
             by_device = "(device lane) block -> device block lane"
-            self._values.copy(rearrange(window.start, by_device, device=engine.devices), feed.values)
-            for given, buffer in ((window.count, feed.counts), (window.reset, feed.resets)):
-                buffer[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
-                buffer[:, window.blocks :] = 0
-            fits = self._name_ends(window, feed.ends)
+            self._values.copy(rearrange(window.start, by_device, device=engine.devices), buffers.values)
+            for given, wanted in ((window.count, buffers.counts), (window.reset, buffers.resets)):
+                wanted[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
+                wanted[:, window.blocks :] = 0
+            fits = self._name_ends(window, buffers.ends)
             if engine.own_carries:
-                self._place_carries(window, feed.initials)
+                self._place_carries(window, buffers.initials)
         emitted = self._free_emitted.pop() if self._free_emitted else engine.new_emitted()
-        output = self._dispatcher.submit(self._dispatch, feed, emitted, np.int32(window.blocks), fits)
-        self._sent.append(_Sent(feed, window, output, fits))
-        self._values.forget(window.rows)
+        output = self._dispatcher.submit(self._dispatch, buffers, emitted, np.int32(window.blocks), fits)
+        self._sent.append(_Sent(buffers, window, output, fits))
+        self._submissions.count_sent(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
 
     def _dispatch(
-        self, feed: HostBuffers, emitted: jax.Array, n_blocks: np.int32, fits: bool
+        self, buffers: HostBuffers, emitted: jax.Array, n_blocks: np.int32, fits: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Run the program on a feed, after the one before; in a thread of its own.
+        """Run the program on a window's buffers, after the one before; in a thread of its own.
 
         JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
         with 0.12), and the host side of the next window would wait for them.
         """
         engine = self.engine
         with stage("dispatch"):
-            on_devices = jax.device_put(tuple(feed), sharded(engine.mesh))
+            on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
             given = n_blocks, self._state, emitted, *on_devices
             self._state, features, emitted = engine.program(engine.weights, *given)
         if engine.copies_to_host:
@@ -256,13 +255,10 @@ class Run:
     def _place_carries(self, window: Window, initials: np.ndarray) -> None:
         """Write the initial carries of the rows that begin in a window to where they begin."""
         device, lane = np.divmod(window.begins_lane, self.engine.shape.lanes)
-        batch_of = np.searchsorted([batch.first_row for batch in self._own_carries], window.begun, side="right") - 1
-        for index in np.unique(batch_of):
-            mine, batch = batch_of == index, self._own_carries[index]
-            rows = window.begun[mine] - batch.first_row
-            initials[device[mine], window.begins_block[mine], lane[mine]] = batch.carries[rows]
-            batch.rows_left -= len(rows)
-        self._own_carries = [batch for batch in self._own_carries if batch.rows_left]
+        for batch, mine in self._submissions.of_rows(window.begun):
+            assert batch.carries is not None
+            carries = batch.carries[window.begun[mine] - batch.first_row]
+            initials[device[mine], window.begins_block[mine], lane[mine]] = carries
 
     def _fetch(self, sent: _Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
@@ -271,7 +267,7 @@ class Run:
         per_device = _host_shards(ended if sent.fits else emitted)
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         lanes, window = self.engine.shape.lanes, sent.window
-        self._free_feeds.append(sent.feed)
+        self._free_buffers.append(sent.buffers)
         self._free_emitted.append(emitted)
         if self._outputs is not None:
             return self._collect_steps(window, per_device, self._outputs)
@@ -307,6 +303,6 @@ def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) 
 
 def _host_shards(array: jax.Array) -> list[np.ndarray]:
     """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
-    array.block_until_ready()  # on every device, replicas too: the feed is written to again afterwards
+    array.block_until_ready()  # on every device, replicas too: the buffers are written to again afterwards
     parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return [np.asarray(parts[begin]) for begin in sorted(parts)]

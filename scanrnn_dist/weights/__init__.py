@@ -6,6 +6,7 @@ makes an `Encoder` of them. The sources know their own names, shapes and gate or
 """
 
 from scanrnn_dist.weights.cells import GATES
+from scanrnn_dist.weights.files import flat
 from scanrnn_dist.weights.keras import from_keras, keras_layers
 from scanrnn_dist.weights.onnx import from_onnx, onnx_layers
 from scanrnn_dist.weights.pytorch import from_torch, torch_layers

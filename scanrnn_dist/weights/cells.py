@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from scanrnn_dist.encoder import with_recurrent_bias
 from scanrnn_dist.errors import ConfigError, DataError
 
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}
@@ -103,8 +104,7 @@ def _gru_cell(direction: Direction) -> nnx.GRUCell:
     D, H = direction.sizes
     cell = nnx.GRUCell(D, H, kernel_init=ZEROS, recurrent_kernel_init=ZEROS, rngs=nnx.Rngs(0))
     if direction.b_h is not None:
-        cell.dense_h = nnx.Linear(H, 3 * H, use_bias=True, kernel_init=ZEROS, rngs=nnx.Rngs(0))
-        _fill(cell.dense_h.bias, direction.b_h)
+        _fill(with_recurrent_bias(cell, kernel_init=ZEROS).dense_h.bias, direction.b_h)
     _fill(cell.dense_i.kernel, direction.W_i)
     _fill(cell.dense_h.kernel, direction.W_h)
     _fill(cell.dense_i.bias, direction.b_i)

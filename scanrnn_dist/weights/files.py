@@ -10,8 +10,8 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from scanrnn_dist.encoder import read_safetensors
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 Named = dict[str, Any]
@@ -52,13 +52,9 @@ def checked_file(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_safetensors(path: Path) -> Named:
+def read_tensors(path: Path) -> Named:
     """All tensors of a safetensors file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:  # the last two: dtypes that numpy has not
-        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+    return dict(read_safetensors(path)[0])
 
 
 def read_npz(path: Path) -> Named:
@@ -68,6 +64,19 @@ def read_npz(path: Path) -> Named:
             return {name: file[name] for name in file.files}
     except (BadZipFile, OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+
+
+def flat(tree: Any, kinds: tuple[Any, ...] = (Mapping,), path: tuple[str, ...] = ()) -> Named:
+    """The leaves of nested containers of these kinds, mappings or lists, by dotted names.
+
+    Example:
+        >>> flat({"rnn": {"bias": 1}, "sizes": [2, 3]})
+        {'rnn.bias': 1, 'sizes': [2, 3]}
+    """
+    if not isinstance(tree, kinds):
+        return {".".join(path): tree}
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    return {name: leaf for key, value in items for name, leaf in flat(value, kinds, (*path, str(key))).items()}
 
 
 def optional_module(name: str, why: str) -> Any:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, reordered
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
 from scanrnn_dist.weights.files import Named, Source, read_named
 from scanrnn_dist.weights.keras_files import READERS, check_settings
 from scanrnn_dist.weights.keras_names import cells_by_name
-from scanrnn_dist.weights.layers import Layer, as_encoder
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
 """Of the arrays of one direction, in the order of `get_weights()`."""
@@ -63,14 +62,9 @@ def from_keras(
 ) -> Encoder:
     """An `Encoder` with the weights of Keras layers; see `keras_layers`. `options` are those of `Encoder`."""
     layers = keras_layers(
-        source,
-        kind=kind,
-        prefix=prefix,
-        bidirectional=bidirectional,
-        reset_after=reset_after,
-        lossy_cast=lossy_cast,
+        source, kind=kind, prefix=prefix, bidirectional=bidirectional, reset_after=reset_after, lossy_cast=lossy_cast
     )
-    return as_encoder(layers, **options)
+    return Encoder(layers, **options)
 
 
 def keras_layers(

@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import numpy as np
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.weights.files import Named, optional_module, read_npz, read_safetensors
+from scanrnn_dist.weights.files import Named, optional_module, read_npz, read_tensors
 
 VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
 """What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
@@ -143,7 +143,7 @@ def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:
 
 READERS = {
     ".npz": read_npz,
-    ".safetensors": read_safetensors,
+    ".safetensors": read_tensors,
     ".h5": _read_h5,
     ".hdf5": _read_h5,
     ".keras": _read_archive,

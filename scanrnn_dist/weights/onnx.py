@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import GATES, Direction, cell_of, reordered
 from scanrnn_dist.weights.checks import Shape, checked_weights
 from scanrnn_dist.weights.files import Named, checked_file, optional_module
-from scanrnn_dist.weights.layers import Layer, as_encoder
 from scanrnn_dist.weights.onnx_graph import Graph, Node
 
 ORDER = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}
@@ -41,7 +40,7 @@ def from_onnx(
     **options: Any,
 ) -> Encoder:
     """An `Encoder` with the weights of nodes of an ONNX file; see `onnx_layers`. `options` are those of `Encoder`."""
-    return as_encoder(onnx_layers(path, node=node, lossy_cast=lossy_cast), **options)
+    return Encoder(onnx_layers(path, node=node, lossy_cast=lossy_cast), **options)
 
 
 def onnx_layers(

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.encoder import Encoder, Layer
+from scanrnn_dist.errors import ConfigError, DataError, some_of
 from scanrnn_dist.weights.cells import Direction, cell_of, checked_nonlinearity, kind_of
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
-from scanrnn_dist.weights.files import Named, Source, optional_module, read_named, read_safetensors
-from scanrnn_dist.weights.layers import Layer, as_encoder
+from scanrnn_dist.weights.files import Named, Source, flat, optional_module, read_named, read_tensors
 from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
@@ -37,7 +36,7 @@ def from_torch(
 ) -> Encoder:
     """An `Encoder` with the weights of a PyTorch RNN; see `torch_layers`. `options` are those of `Encoder`."""
     layers = torch_layers(source, prefix=prefix, kind=kind, nonlinearity=nonlinearity, lossy_cast=lossy_cast)
-    return as_encoder(layers, **options)
+    return Encoder(layers, **options)
 
 
 def torch_layers(
@@ -71,7 +70,7 @@ def torch_layers(
     """
     checked_nonlinearity(nonlinearity)
     nested, where = read_named(source, READERS)
-    named, uncertain = whole_weights(_flat(nested))
+    named, uncertain = whole_weights(flat(nested))  # a checkpoint may keep its state dict within others
     prefix = _chosen_prefix(named, prefix, where, uncertain)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
@@ -97,7 +96,7 @@ def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict
         quantized = " They are of a quantized module; convert the one it was made of." if _is_quantized(named) else ""
         raise DataError(
             f"{where} holds no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0); it holds "
-            f"{_some(named)}.{quantized}"
+            f"{some_of(sorted(named), 8)}.{quantized}"
         )
     if prefix is None:
         if len(found) > 1:
@@ -166,12 +165,6 @@ def _direction(weights: dict[str, np.ndarray], at: str) -> Direction:
     )
 
 
-def _some(named: Named) -> str:
-    """A few names, to say what there is."""
-    names = sorted(named)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
-
-
 def _read_torch_file(path: Path) -> Named:
     """The tensors of a file of `torch.save`, by dotted names; only tensors and plain containers are let in."""
     torch = optional_module("torch", f"Reading {path}")
@@ -184,7 +177,7 @@ def _read_torch_file(path: Path) -> Named:
         ) from error
     if not isinstance(loaded, Mapping):
         raise DataError(f"{path} holds a {type(loaded).__name__}; expected a state dict. Save model.state_dict().")
-    return {name: _numpy(tensor, torch) for name, tensor in _flat(loaded).items() if isinstance(tensor, torch.Tensor)}
+    return {name: _numpy(tensor, torch) for name, tensor in flat(loaded).items() if isinstance(tensor, torch.Tensor)}
 
 
 def _numpy(tensor: Any, torch: Any) -> np.ndarray:
@@ -197,18 +190,8 @@ def _numpy(tensor: Any, torch: Any) -> np.ndarray:
     return array
 
 
-def _flat(tree: Any, path: tuple[str, ...] = ()) -> Named:
-    """The leaves of nested mappings by dotted names: a checkpoint may keep its state dict within others."""
-    if not isinstance(tree, Mapping):
-        return {".".join(path): tree}
-    leaves: Named = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, (*path, str(key)))
-    return leaves
-
-
 READERS = {
-    ".safetensors": read_safetensors,
+    ".safetensors": read_tensors,
     ".pt": _read_torch_file,
     ".pth": _read_torch_file,
     ".ckpt": _read_torch_file,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, some_of
 from scanrnn_dist.weights.files import Named
 
 _PART = re.compile(r"(?P<path>(?:.*\.)?)(?P<weight>(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?)(?P<part>[._].+)")
@@ -62,12 +62,11 @@ def refuse_uncertain(uncertain: dict[str, list[str]], prefix: str, where: str) -
     around = re.sub(r"[^.]+\.$", "", prefix)
     names = [*uncertain.get(prefix, []), *(uncertain.get(around, []) if around != prefix else [])]
     if names:
-        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         raise DataError(
-            f"{where} holds weights in parts, from which those that the RNN computes with do not follow: {shown}. "
-            "Expected plain weights. Make them plain, then save the state dict again: call model.eval(), and "
-            "torch.nn.utils.parametrize.remove_parametrizations(rnn, name), remove_weight_norm, remove_spectral_norm "
-            "or prune.remove; of weight drop, keep each _raw weight under the name without _raw."
+            f"{where} holds weights in parts, from which those that the RNN computes with do not follow: "
+            f"{some_of(names, 6)}. Expected plain weights. Make them plain, then save the state dict again: call "
+            "model.eval(), and torch.nn.utils.parametrize.remove_parametrizations(rnn, name), remove_weight_norm, "
+            "remove_spectral_norm or prune.remove; of weight drop, keep each _raw weight under the name without _raw."
         )
 
 

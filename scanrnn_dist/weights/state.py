@@ -19,7 +19,7 @@ from flax import nnx
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.checks import checked_weights
-from scanrnn_dist.weights.files import Named, Source, read_named, read_npz, read_safetensors
+from scanrnn_dist.weights.files import Named, Source, flat, read_named, read_npz, read_tensors
 
 METADATA = "_METADATA"
 """The file by which a folder is known to be a checkpoint of Orbax."""
@@ -44,7 +44,7 @@ def from_state(encoder: Encoder, source: Source, *, prefix: str | None = None, l
         >>> from_state(fresh, names).fingerprint == trained.fingerprint
         True
     """
-    named, where = read_named(source, {".safetensors": read_safetensors, ".npz": read_npz})
+    named, where = read_named(source, {".safetensors": read_tensors, ".npz": read_npz})
     return _restored(encoder, named, where, prefix, lossy_cast)
 
 
@@ -128,7 +128,8 @@ def _read_checkpoint(path: Path) -> Named:
             restored = checkpointer.restore(path, restore_args=as_numpy)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a readable Orbax checkpoint: {error}") from error
-    return _flat(restored)
+    arrays = flat(restored, (Mapping, list, tuple))
+    return {name.removesuffix(".value"): array for name, array in arrays.items()}  # nnx puts it below each variable
 
 
 def _mapped(tree: Any, function: Any) -> Any:
@@ -136,12 +137,3 @@ def _mapped(tree: Any, function: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _mapped(value, function) for key, value in tree.items()}
     return function(tree)
-
-
-def _flat(tree: Any, path: tuple[str, ...] = ()) -> Named:
-    """The arrays by dotted names; the `value` that nnx puts below each variable is left out."""
-    if isinstance(tree, Mapping):
-        return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, (*path, str(key))).items()}
-    if isinstance(tree, list | tuple):
-        return {name: leaf for at, value in enumerate(tree) for name, leaf in _flat(value, (*path, str(at))).items()}
-    return {".".join(path[:-1] if path[-1:] == ("value",) else path): tree}

@@ -277,7 +277,7 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
             DataError,
             r"Sequence 0 has shape \(4, 3\): 3 features per step, and the encoder takes 2\.$",
         ),
-        ([np.zeros((2, 9))], {}, DataError, r"\(2, 9\).*\(D, T\)\? Expected is \(T, D\): pass x\.T"),
+        ([np.zeros((2, 9))], {}, DataError, r"\(2, 9\).*\(D, T\); expected is \(T, D\), time first: pass x\.T"),
         ([np.zeros((2, 9)), np.zeros((2, 8))], {}, DataError, r"Sequence 1 .*pass x\.T"),
         (np.zeros((5, 2, 9)), {}, DataError, r"Sequence 0 has shape \(2, 9\).*pass x\.T"),
         ([np.zeros((4, D)), np.zeros(4)], {}, DataError, r"Sequence 1 has shape \(4,\)"),

@@ -37,7 +37,7 @@ from scanrnn_dist.api import computation
 from scanrnn_dist.api.tuning import ROUNDS
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli.computation import AskedComputation
-from scanrnn_dist.engine import PROFILE_SECONDS
+from scanrnn_dist.engine.profiling import PROFILE_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
 from scanrnn_dist.job import ROWS_PER_PART, attempt
 from scanrnn_dist.records import EXPIRY_SECONDS

@@ -151,7 +151,7 @@ def test_it_says_its_sizes() -> None:
 def test_time_and_features_swapped_is_told_so() -> None:
     encoder = Encoder.from_seed(0, 3, 5)
     with pytest.raises(
-        ConfigError, match=r"\(3, 10\); expected \(\.\.\., T, 3\), features last\. Is it \(D, T\)\? Pass x\.T"
+        ConfigError, match=r"\(3, 10\); expected \(\.\.\., T, 3\), features last\. .*\(D, T\); .*: pass x\.T"
     ):
         encoder(normal(3, 10))
     with pytest.raises(ConfigError, match=r"expected \(\.\.\., T, 3\), features last\.$"):
@@ -350,6 +350,19 @@ def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -
         with pytest.raises(ConfigError, match=message):
             encoder.save(tmp_path / "encoder.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_readout_of_a_subclass_may_need_what_is_set_after_the_encoder_is_made() -> None:
+    class Repeated(Encoder):
+        def __init__(self, cell: nnx.RNNCellBase, times: int) -> None:
+            super().__init__(cell)
+            self.times = times
+
+        def readout(self, state: State) -> jax.Array:
+            return jnp.concatenate([super().readout(state)] * self.times)
+
+    encoder = Repeated(nnx.GRUCell(3, 5, rngs=nnx.Rngs(0)), times=3)
+    assert encoder.out_features == encoder(jnp.ones((4, 3))).size == 15
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder
 from scanrnn_dist.engine import Engine
-from scanrnn_dist.engine.bidirectional import BidirectionalEngine
+from scanrnn_dist.engine.bidirectional import BidirectionalEngine, BidirectionalRun
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import WindowShape
@@ -348,16 +348,14 @@ def test_a_later_layer_does_not_fall_behind() -> None:
     engine = BidirectionalEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
     slower = WindowShape(4, 4, 2)  # a third of the steps in a window
     engine.layers[1] = tuple(CompiledWindow(part, mesh_of(1), slower) for part in encoder.directions()[1])
-    run = engine.run()
+    run = BidirectionalRun(engine, look_ahead_bytes=0)  # so two windows are
     rows = [np.zeros((40, 2), np.float32)] * 20
     worst = finished = 0
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)  # so two windows are
-        for _ in range(60):
-            while run.wants_rows:
-                run.submit(Ragged.from_sequences(rows))
-            finished += sum(len(one.rows) for one in run.advance(more=True))
-            worst = max(worst, *(later.steps_waiting for layer in run._runs[1:] for later in layer))
+    for _ in range(60):
+        while run.wants_rows:
+            run.submit(Ragged.from_sequences(rows))
+        finished += sum(len(one.rows) for one in run.advance(more=True))
+        worst = max(worst, *(4 * later._tape.blocks_left for layer in run._runs[1:] for later in layer))
     finished += sum(len(one.rows) for one in run.results())
     run.close()
     assert finished == run.statistics.rows >= 40
@@ -370,7 +368,7 @@ def test_initial_carries_are_let_go_once_their_rows_have_begun() -> None:
         run.submit(Ragged.from_sequences(ROWS), carries=np.zeros((len(ROWS), H), np.float32))
         run.results()
     run.close()
-    assert not run._own_carries
+    assert not run._submissions.batches
 
 
 def test_steps_beyond_max_steps_take_no_room() -> None:

@@ -1,8 +1,9 @@
-"""The last rows move to a narrower program, with the same bits, or stay where they are."""
+"""The last rows move to a program of few lanes, with the same bits, or stay where they are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import pytest
 from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import drain as narrow
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import DRAIN_LANES, PROBE_BLOCKS, drain_engine, drain_shape, gives_same_bits
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.drain import DRAIN_LANES, PROBE_BLOCKS, _known, drain_engine, drain_shape, gives_same_bits
 from scanrnn_dist.engine.mesh import default_mesh
+from scanrnn_dist.engine.run import Run
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
@@ -24,11 +24,12 @@ SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=16)
 LENGTHS = [4000, 3001, 7, *[20] * 600, 2500]
 
 
+EAGER = partial(drain_engine, worth_flop=0, least_flop=0)
+
+
 @pytest.fixture(autouse=True)
-def _everything_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrow, "WORTH_FLOP", 0)
-    monkeypatch.setattr(narrow, "LEAST_FLOP", 0)
-    narrow._ledger.cache_clear()
+def _nothing_is_known() -> None:
+    _known.cache_clear()
 
 
 def rows() -> list[np.ndarray]:
@@ -36,9 +37,14 @@ def rows() -> list[np.ndarray]:
     return [rng.normal(size=(length, D)).astype(np.float32) for length in LENGTHS]
 
 
-def featurized() -> tuple[Any, np.ndarray]:
-    """The run and the features of all rows, of an engine of its own."""
-    run = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE).run()
+def run_of(drain: Any = EAGER) -> Run:
+    """A run through an engine of its own."""
+    return Run(CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE), drain=drain)
+
+
+def featurized(drain: Any = EAGER) -> tuple[Run, np.ndarray]:
+    """The run and the features of all rows."""
+    run = run_of(drain)
     run.submit(Ragged.from_sequences(rows()))
     features = np.full((len(LENGTHS), H), np.nan, np.float32)
     for finished in run.results():
@@ -47,12 +53,10 @@ def featurized() -> tuple[Any, np.ndarray]:
     return run, features
 
 
-def test_the_bits_are_those_of_the_wide_program_and_fewer_positions_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bits_are_those_of_all_lanes_and_fewer_positions_are_run() -> None:
     run, features = featurized()
     assert run.engine.shape == drain_shape(SHAPE)
-    with monkeypatch.context() as patched:
-        patched.setattr("scanrnn_dist.engine.run.drain_engine", lambda engine, steps: None)
-        wide_run, wide = featurized()
+    wide_run, wide = featurized(lambda engine, steps: None)
     assert wide_run.engine.shape == SHAPE
     np.testing.assert_array_equal(features.view(np.uint32), wide.view(np.uint32))
     assert run.statistics.positions < wide_run.statistics.positions / 2
@@ -60,21 +64,20 @@ def test_the_bits_are_those_of_the_wide_program_and_fewer_positions_are_run(monk
         np.testing.assert_allclose(features[row], scan_rnn_forward(0, x, H, len(x)), rtol=0, atol=1e-6)
 
 
-def test_it_stays_wide_where_the_bits_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stays_wide_where_the_bits_differ() -> None:
     asked = []
-    monkeypatch.setattr(narrow, "gives_same_bits", lambda wide, narrow: bool(asked.append(1)))
-    run, _ = featurized()
-    again, _ = featurized()
+    differing = partial(EAGER, same_bits=lambda engine, few_lanes: bool(asked.append(1)))
+    run, _ = featurized(differing)
+    again, _ = featurized(differing)
     assert run.engine.shape == again.engine.shape == SHAPE and len(asked) == 1
 
 
-def test_it_is_compiled_once_enough_was_wasted_over_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
     wide = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE)
     a_thousand_steps = 1000 * SHAPE.lanes * wide.encoder.flops_per_step
-    monkeypatch.setattr(narrow, "WORTH_FLOP", 2.5 * a_thousand_steps)
-    monkeypatch.setattr(narrow, "LEAST_FLOP", 0.5 * a_thousand_steps)
-    assert drain_engine(wide, 400) is None  # too little to count
-    assert [drain_engine(wide, 1000) is None for _ in range(4)] == [True, True, False, False]
+    drain = partial(drain_engine, worth_flop=2.5 * a_thousand_steps, least_flop=0.5 * a_thousand_steps)
+    assert drain(wide, 400) is None  # too little to count
+    assert [drain(wide, 1000) is None for _ in range(4)] == [True, True, False, False]
 
 
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
@@ -96,7 +99,7 @@ def test_few_lanes_are_narrow_already() -> None:
 
 
 def test_rows_that_come_later_are_run_wide_again() -> None:
-    run = Engine(Encoder.from_seed(0, D, H), default_mesh(), SHAPE).run()
+    run = run_of()
     first, later = rows()[:3], rows()[3:]
     run.submit(Ragged.from_sequences(first))
     finished = run.advance() + run.advance()

@@ -23,6 +23,7 @@ from scanrnn_dist.engine.host_buffers import ValueStream
 from scanrnn_dist.engine.mesh import default_mesh
 from scanrnn_dist.engine.run import Run
 from scanrnn_dist.engine.shapes import default_window_shape
+from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -121,7 +122,7 @@ def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advanc
     assert sorted(order.tolist()) == list(range(len(rows)))
     if rows:
         np.testing.assert_allclose(np.concatenate(parts), expected(rows)[order], rtol=0, atol=TOLERANCE)
-    assert not run.is_busy and run.steps_waiting == 0
+    assert not run.is_busy and run._tape.blocks_left == 0
 
 
 def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
@@ -131,8 +132,8 @@ def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
     held = []
     while run.is_busy:
         run.advance()
-        held.append([batch.row_end for batch in run._values._batches])
-    assert held[:3] == [[20, 30], [30], []]
+        held.append([batch.first_row for batch in run._submissions.batches])
+    assert held[:3] == [[10, 20], [20], []]
 
 
 def test_the_arrays_of_the_caller_are_never_written_to() -> None:
@@ -149,13 +150,16 @@ def test_the_arrays_of_the_caller_are_never_written_to() -> None:
 
 
 def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
-    stream = ValueStream(in_features=1)
+    submissions = Submissions()
+    stream = ValueStream(submissions, in_features=1)
     live: dict[int, np.ndarray] = {}
     rng = np.random.default_rng(0)
     starts, greatest = {}, 0
     for row in range(200):
         values = rng.standard_normal((int(rng.integers(0, 100)), 1), np.float32)
-        starts[row] = int(stream.add(Ragged(values, np.array([0, len(values)])))[0])
+        batch = submissions.add(Ragged(values, np.array([0, len(values)])), np.array([len(values)]))
+        stream.add(batch, values)
+        starts[row] = int(batch.starts[0])
         live[row] = values
         greatest = max(greatest, sum(value.nbytes for value in live.values()))
         for other, value in live.items():
@@ -165,7 +169,7 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
         while len(live) > 8 or (live and rng.random() < 0.4):
             gone = int(rng.choice(list(live)))
             del live[gone]
-            stream.forget(np.array([gone]))
+            submissions.count_sent(np.array([gone]))
         assert stream.nbytes <= greatest * 3 // 2
 
 
@@ -194,7 +198,7 @@ def test_a_long_sequence_crosses_many_windows_without_losing_a_digit() -> None:
 @pytest.mark.parametrize("length", [0, 1])
 def test_windows_in_which_more_rows_end_than_the_usual_way_has_room_for(length: int) -> None:
     engine = engine_of(2)
-    assert engine.compiled.ends_capacity < SHAPE.lanes * SHAPE.window_blocks
+    assert engine.ends_capacity < SHAPE.lanes * SHAPE.window_blocks
     rows = random_rows([length] * 250)
     np.testing.assert_allclose(features_of(engine, rows), expected(rows), rtol=0, atol=TOLERANCE)
 
@@ -418,7 +422,7 @@ def test_a_compilation_would_be_counted() -> None:
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_the_program_holds_no_collective(devices: int) -> None:
-    text = engine_of(devices).compiled.program.as_text()
+    text = engine_of(devices).program.as_text()
     assert "while" in text and f"num_partitions={devices}" in text
     collectives = (
         "all-reduce",
@@ -449,7 +453,7 @@ def test_statistics_add_up() -> None:
     run.submit(Ragged.from_sequences(ROWS[:30]))
     run.submit(Ragged.from_sequences(ROWS[30:]))
     blocks = sum(max(1, -(-len(row) // 4)) for row in ROWS)
-    assert run.is_busy and run.steps_waiting == 4 * blocks
+    assert run.is_busy and run._tape.blocks_left == blocks
     collect(run, len(ROWS))
     statistics = run.statistics
     assert (statistics.rows, statistics.steps) == (60, sum(map(len, ROWS)))
@@ -469,13 +473,12 @@ def test_rows_that_fill_every_lane_waste_nothing() -> None:
     assert run.statistics.occupancy == 1.0 and run.statistics.windows == 3
 
 
-def test_rows_are_wanted_until_two_windows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_wanted_until_two_windows_wait() -> None:
     run = engine_of(2).run()
     assert run.wants_rows
     run.submit(Ragged.from_sequences(random_rows([24] * 30)))
     assert run.wants_rows, "the look-ahead is given in bytes"
-    run = engine_of(2).run()
-    monkeypatch.setattr("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)
+    run = Run(engine_of(2), look_ahead_bytes=0)
     for _ in range(2):
         assert run.wants_rows
         run.submit(Ragged.from_sequences(random_rows([24] * 10)))

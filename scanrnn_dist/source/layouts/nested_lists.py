@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, time_first_hint
 from scanrnn_dist.source.layouts.column_types import (
     EXPECTED,
     RECIPES,
@@ -197,12 +197,10 @@ def _check_widths(levels: _Levels, expected: int, *, told: bool) -> None:
         return
     index = int(wrong.argmax())
     reason = "as in_features says" if told else "as in the first step"
-    hint = "A step must hold every feature once."
-    if _looks_transposed(levels, expected, told=told):
-        hint = (
-            "The sequences look like (D, T); expected is (T, D), time first: transpose every row before it is stored."
-        )
-    raise LayoutError(f"{levels.at(index)}: {levels.widths[index]} features; expected {expected}, {reason}. {hint}")
+    is_time_last = _looks_transposed(levels, expected, told=told)
+    hint = time_first_hint(is_time_last, "transpose every row before it is stored")
+    hint = hint or " A step must hold every feature once."
+    raise LayoutError(f"{levels.at(index)}: {levels.widths[index]} features; expected {expected}, {reason}.{hint}")
 
 
 def _looks_transposed(levels: _Levels, expected: int, *, told: bool) -> bool:

@@ -1,0 +1,151 @@
+"""An encoder over whole sequences: a scan whose state stands still beyond a sequence's end, and its `vmap` for batches.
+
+What a step and a readout are is `encoder.py`'s, which calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, hidden_state, initial_carry, join_directions
+from scanrnn_dist.encoder.readouts import updated_pools
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.ragged import time_first_hint
+
+
+class State(NamedTuple):
+    """All that is kept between two steps of a sequence: the layers' carries, variables that change, mean and max."""
+
+    carries: tuple[Any, ...]
+    variables: Any
+    pools: dict[str, jax.Array]
+
+
+Step = Callable[[State, jax.Array], tuple[State, jax.Array]]
+
+
+def stepped(layers: Any, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
+    """The state after one step `x_t (D,)`, and the last layer's output, flat; variables change in `layers` alone."""
+    carries, y = [], x_t
+    for cell, carry in zip(layers, state.carries, strict=True):
+        new, y = called(cell, carry, y)
+        carries.append(jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry))
+    return State(tuple(carries), None, updated_pools(state.pools, y)), y.reshape(-1)
+
+
+def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], tuple[Any, ...]]:
+    """Shapes of the output, of the last hidden state and of the carries, and paths of the variables that change.
+
+    They are those of a step from carries that are filled with `fill`.
+    """
+    changed: list[Any] = []
+    graphdef, variables = nnx.split(layers)
+
+    def one_step(variables: Any, x_t: jax.Array) -> tuple[jax.Array, jax.Array, list[Any]]:
+        own = nnx.merge(graphdef, variables)
+        before = {path: leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(own))}
+        y, carries = x_t, [initial_carry(cell, fill) for cell in own]
+        for cell, carry in zip(own, carries, strict=True):
+            y = called(cell, carry, y)[1]
+        after = nnx.to_flat_state(nnx.state(own))
+        changed.extend(path for path, leaf in after if leaf[...] is not before[path])
+        return y, hidden_state(own[-1], carries[-1]), carries
+
+    x_t = jax.ShapeDtypeStruct((int(layers[0].in_features),), jnp.float32)
+    return jax.eval_shape(one_step, variables, x_t), tuple(changed)
+
+
+def variables_at(paths: tuple[Any, ...]) -> Callable[[Any, Any], bool]:
+    """A filter, as nnx takes them, for the variables at these paths."""
+    return lambda path, value: tuple(path) in paths
+
+
+def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.Array:
+    """Features of one sequence or a padded batch; see `Encoder.__call__`."""
+    x = jnp.asarray(x)
+    if x.ndim < 2 or x.shape[-1] != encoder.in_features:
+        hint = time_first_hint(x.ndim == 2 and len(x) == encoder.in_features)
+        raise ConfigError(f"x has shape {x.shape}; expected (..., T, {encoder.in_features}), features last.{hint}")
+    batch = x.shape[:-2]
+    lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
+    _check_lengths(lengths, batch, x.shape[-2])
+    given = [x, lengths]
+    if carries is not None:
+        given.append(jnp.asarray(carries))
+        if given[-1].shape != (*batch, encoder.carry_features):
+            raise ConfigError(
+                f"initial_carry has shape {given[-1].shape}; expected {(*batch, encoder.carry_features)}."
+            )
+
+    def features(x: jax.Array, length: jax.Array, carry: jax.Array | None = None) -> jax.Array:
+        return sequence_features(encoder, x, length, carry)
+
+    for _ in batch:
+        features = jax.vmap(features)
+    with jax.default_matmul_precision(encoder.precision):
+        return features(*given)
+
+
+def sequence_features(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.Array | None = None) -> jax.Array:
+    """Features of the first `length` steps of one sequence `(T, D)`."""
+    if encoder.is_bidirectional:
+        return _both_directions(encoder, x, length, carry)
+    t = jnp.arange(len(x))
+    x = jnp.where((t < length)[:, None], x, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
+    scan = _nnx_scan if encoder.scan == "nnx" else _lax_scan
+    final, steps = scan(encoder, encoder.initial_state(carry), (t < length, x))
+    return encoder.readout(final) if steps is None else at_least_float32(steps)
+
+
+def _lax_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
+    """The final state, and the outputs of all steps where they are read out."""
+    return jax.lax.scan(lambda state, at: _masked(encoder.step, encoder.gives_steps, state, *at), state, at)
+
+
+def _nnx_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
+    """The same by `nnx.scan`, for cells that change variables of their own; those of the encoder stay as they are."""
+    axes: Any = nnx.StateAxes({variables_at(encoder.changing): nnx.Carry, ...: None})  # type: ignore[arg-type]
+
+    def step(layers: Any, state: State, at: tuple[jax.Array, jax.Array]) -> Any:
+        return _masked(lambda state, x_t: stepped(layers, state, x_t), encoder.gives_steps, state, *at)
+
+    lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
+    final, steps = lift(nnx.clone(encoder.layers), state._replace(variables=None), at)
+    return final, steps
+
+
+def _masked(
+    step: Step, gives_steps: bool, state: State, is_real: jax.Array, x_t: jax.Array
+) -> tuple[State, jax.Array | None]:
+    """A step that counts only where it is real; its output only where all are read out."""
+    new, y = step(state, x_t)
+    return chosen(is_real, new, state), jnp.where(is_real, y, 0) if gives_steps else None
+
+
+def _both_directions(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.Array | None) -> jax.Array:
+    """Layer by layer: the backward cell gets the real steps in reverse, never padding first."""
+    reverse = jnp.maximum(length - 1 - jnp.arange(len(x)), 0)
+    y = x
+    for forward, backward in encoder.directions():
+        own: list[Any] = [None, None]
+        if carry is not None:
+            own = [carry[: forward.carry_features], carry[forward.carry_features :][: backward.carry_features]]
+            carry = carry[forward.carry_features + backward.carry_features :]
+        there = sequence_features(forward, y, length, own[0])
+        back = sequence_features(backward, y[reverse], length, own[1])
+        if forward.gives_steps:
+            y = jnp.concatenate([there, jnp.where((jnp.arange(len(x)) < length)[:, None], back[reverse], 0)], -1)
+    return y if encoder.gives_steps else join_directions(forward.readout_widths, there, back)
+
+
+def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:
+    """Refuse lengths of another shape or kind, and, where they are known, of another range."""
+    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ConfigError(f"seq_lengths is {lengths.dtype}{list(lengths.shape)}; expected whole numbers {list(batch)}.")
+    if not isinstance(lengths, jax.core.Tracer) and ((lengths < 0) | (lengths > steps)).any():
+        raise ConfigError(f"seq_lengths reach from {lengths.min()} to {lengths.max()}; expected 0 to {steps}.")

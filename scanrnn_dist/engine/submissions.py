@@ -1,0 +1,108 @@
+"""The ledger of a run: which rows were submitted together, and what is kept until they are through. Numpy only.
+
+All that hangs on a batch hangs here: `host_buffers.py` asks where the values of its steps stand, `outputs.py` where
+their outputs belong, and `run.py` what its rows begin with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanrnn_dist.ragged import Ragged
+
+
+@dataclass(eq=False)
+class Batch:
+    """Rows that were submitted together; their values go on in the stream of all steps where the last batch ended.
+
+    Args:
+        first_row: the number of its first row.
+        first_step: the step of the stream at which its values begin.
+        steps: how many its values are.
+        starts: `(n,)` int64, the step of the stream at which each row begins.
+        lengths: `(n,)` int64, the steps of each row that count.
+        carries: `(n, carry_features)`, each row's own initial carry, if rows bring one.
+        unsent: rows that are not sent to their end; while there are any, its values stand in the arena.
+        at: where in the arena they begin.
+        unfinished: rows whose outputs are still kept.
+        outputs: `(m, F)`, of all steps from `starts[0]` on, where those are asked for.
+    """
+
+    first_row: int
+    first_step: int
+    steps: int
+    starts: np.ndarray
+    lengths: np.ndarray
+    carries: np.ndarray | None
+    unsent: int
+    at: int = 0
+    unfinished: int = 0
+    outputs: np.ndarray | None = None
+
+
+class Submissions:
+    """The batches of a run in the order in which they were submitted, each as long as something is kept for it.
+
+    Any may go before the first: one long row must not keep all that came after it in memory.
+
+    Example:
+        >>> submissions = Submissions()
+        >>> for _ in range(2):
+        ...     ragged = Ragged(np.zeros((3, 1), np.float32), np.array([0, 1, 3]))
+        ...     batch = submissions.add(ragged, ragged.lengths)
+        >>> batch.first_row, batch.starts.tolist()
+        (2, [3, 4])
+        >>> [(batch.first_row, nth.tolist()) for batch, nth in submissions.of_rows(np.array([3, 0, 2]))]
+        [(0, [1]), (2, [0, 2])]
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self._rows = self._steps = 0
+
+    @property
+    def unsent(self) -> list[Batch]:
+        """The batches whose values are still needed."""
+        return [batch for batch in self.batches if batch.unsent]
+
+    def add(self, ragged: Ragged, lengths: np.ndarray, carries: np.ndarray | None = None) -> Batch:
+        """Enter rows, of each the first `lengths[i]` steps, numbered on from the last."""
+        starts, steps = self._steps + ragged.offsets[:-1], len(ragged.values)
+        batch = Batch(self._rows, self._steps, steps, starts, lengths, carries, len(ragged))
+        self.batches.append(batch)
+        self._rows += len(ragged)
+        self._steps += steps
+        return batch
+
+    def of_rows(self, rows: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Every batch that rows with these numbers are of, and which of `rows` those are."""
+        return self._grouped(self._places_of_rows(rows))
+
+    def of_steps(self, positions: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Every batch that steps at these positions `(n,)` of the stream are of, and which of them those are."""
+        return self._grouped(self.places_of_steps(positions))
+
+    def places_of_steps(self, positions: np.ndarray) -> np.ndarray:
+        """For each position in the stream, where in `batches` the one stands that it is of; means nothing for idle."""
+        return np.maximum(np.searchsorted([batch.first_step for batch in self.batches], positions, side="right") - 1, 0)
+
+    def count_sent(self, rows: np.ndarray) -> None:
+        """Take note that these rows were sent to their end."""
+        counts = np.bincount(self._places_of_rows(rows), minlength=len(self.batches))
+        for batch, count in zip(self.batches, counts.tolist(), strict=True):
+            batch.unsent -= count
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the batches that nothing is kept for."""
+        self.batches = [batch for batch in self.batches if batch.unsent or batch.unfinished]
+
+    def _places_of_rows(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted([batch.first_row for batch in self.batches], rows, side="right") - 1
+
+    def _grouped(self, places: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
+        for place in np.flatnonzero(np.bincount(places)):
+            yield self.batches[place], np.flatnonzero(places == place)
