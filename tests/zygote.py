@@ -18,14 +18,12 @@ standard input to the second.
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
 import json
 import os
 import select
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -36,6 +34,7 @@ from typing import Any
 import jax
 import numpy as np
 import pyarrow.dataset  # noqa: F401 - so that no child imports it
+from faults import Fault, watched
 from flax import nnx
 from pyarrow import fs
 from safetensors import safe_open
@@ -47,11 +46,8 @@ from scanrnn_dist.engine import WindowShape, use_compilation_cache
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
 from scanrnn_dist.source import footers, reader
-from scanrnn_dist.storage import protocol as store
 
 PR_SET_PDEATHSIG = 1
-WITHOUT_ROOM = {"open", "write", "append", "rename", "link", "mkdir", "sync"}
-"""Steps that a full disk refuses; it lets files be deleted."""
 
 
 def main() -> None:
@@ -178,11 +174,12 @@ def _run(request: dict[str, Any], encoder: Encoder, zygote: int) -> None:
         said = os.open(f"{request['log']}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(said, 1)
         os.dup2(said, 2)
-        _replace(encoder, _stepper(f"{request['log']}.steps", request["fault"]), may_cache=request["may_cache"])
+        _replace(encoder, may_cache=request["may_cache"])
         if request["poison"] is not None:
             _kill_at_unit(*request["poison"])
         options = {name: _KINDS.get(name, _as_it_is)(value) for name, value in request["options"].items()}
-        job.featurize(encoder, request["source"], request["destination"], **options)
+        destination = watched(request["destination"], Fault(f"{request['log']}.steps", *request["fault"] or ()))
+        job.featurize(encoder, request["source"], destination, **options)
         code = 0
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -205,9 +202,8 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 """What JSON cannot say of an option."""
 
 
-def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool) -> None:
-    """Have steps counted, and leave out what takes long and is not at stake; half of a run, all together."""
-    store.step = step
+def _replace(encoder: Encoder, may_cache: bool) -> None:
+    """Leave out what takes long and is not at stake; half of a run, all together."""
     footers._local_child = _InThisProcess  # a process of its own is another 0.15 s
     if not may_cache:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # a torn entry would outlive its writer
@@ -239,31 +235,6 @@ class _InThisProcess:
     def ask(self, path: str) -> dict[str, Any]:
         """What the process of `footers.py` answers."""
         return footers._footer(fs.LocalFileSystem(), path)
-
-
-def _stepper(log: str, fault: list[Any] | None) -> Callable[[str, str], None]:
-    """A `store.step` that writes every step to a file and lets the fault, `[step, kind]`, happen at its step.
-
-    Kinds: `"kill"` and `"stop"` this process; `"fail"` this step for lack of room; `"full"`: this one and all after.
-    """
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    lock, count = threading.Lock(), 0
-    at, what = fault or (0, "")
-
-    def step(kind: str, name: str) -> None:
-        nonlocal count
-        if threading.current_thread().name == "scanrnn-beat":
-            return  # comes at any time, and would shift all others
-        with lock:
-            count += 1
-            os.write(file, f"{kind} {os.path.basename(name)}\n".encode())
-            if count == at and what in ("kill", "stop"):
-                os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
-            is_full = what == "full" and count >= at and kind in WITHOUT_ROOM
-            if is_full or (what == "fail" and count == at):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-
-    return step
 
 
 if __name__ == "__main__":
