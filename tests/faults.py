@@ -29,6 +29,7 @@ LOOKS = {"type_name", "get_file_info", "open_input_file"}
 """What is asked of a bucket and changes nothing."""
 TO = {"rename", "link", "copy", "copy_file"}
 """Calls whose step is named for their second argument."""
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ASIDE = re.compile(rf"{ASIDE}/(.*)\.[^.]+\.\d+\.[0-9a-f]{{8}}\.tmp")
 _FOLDER = re.compile("^(__scanrnn)-(?:(workers)-)?")
 
@@ -37,8 +38,8 @@ def watched(destination: Path | str | Store, told: Told) -> Store:
     """The store of a destination, by which each step is told of; to be given in place of the destination."""
     store = open_store(destination)
     if isinstance(store, LocalStore):
-        return replace(store, disk=_Watched(store.disk, told, f"{os.path.abspath(store.root)}/"))
-    return replace(store, filesystem=_Watched(store.filesystem, told, f"{store.prefix}/"))
+        return replace(store, disk=_Watched(store.disk, told, store.root))
+    return replace(store, filesystem=_Watched(store.filesystem, told, store.prefix))
 
 
 class _Watched:
@@ -64,7 +65,7 @@ class _Watched:
 
     def _called(self, path: str) -> str:
         """What the store calls a file, from its root on, also while it has no name yet."""
-        name = f"{path}/".removeprefix(self._folder).rstrip("/")
+        name = os.path.relpath(path, self._folder)
         if found := _ASIDE.search(name):
             flat = _FOLDER.sub(lambda folder: "/".join([*filter(None, folder.groups()), ""]), found[1])
             name = f"{name[: found.start()]}{flat}"
@@ -103,28 +104,39 @@ def full(*_: str) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def sort_of(step: str) -> str:
+    """A step but for what tells its file from others of its kind, such as `"rename part-#.parquet"`.
+
+    Example:
+        >>> sort_of("sync __scanrnn/commits/host.17.0a1b2c3d.jsonl"), sort_of("write files-0123456789abcdef.table")
+        ('sync __scanrnn/commits/#.jsonl', 'write files-#.table')
+    """
+    return re.sub(r"(?<=-)[0-9a-f]{16}(?=\.)|[^/]+(?=\.jsonl)|\d+", "#", step)
+
+
 class Fault:
     """Numbers the steps, writes each to a file, and lets something happen at one of them.
 
     Args:
         log: the file.
-        at: the number of that step; 0 for none.
+        at: the number of that step, or its sort; then it is the first of them.
         what: "kill" or "stop" this process; "fail", refuse this step for lack of room; "full", this one and all after
             it, but for those that delete.
     """
 
-    def __init__(self, log: str, at: int = 0, what: str = "") -> None:
+    def __init__(self, log: str, at: int | str = 0, what: str = "") -> None:
         self._file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._lock, self._count, self._at, self._what = threading.Lock(), 0, at, what
+        self._lock, self._count, self._at, self._what, self._is_over = threading.Lock(), 0, at, what, False
 
     def __call__(self, kind: str, name: str) -> None:
         if threading.current_thread().name.startswith("scanrnn-beat"):
             return  # comes at any time, and would shift all others
         with self._lock:
             self._count += 1
-            os.write(self._file, f"{kind} {os.path.basename(name)}\n".encode())
-            if self._count == self._at and self._what in ("kill", "stop"):
-                os.kill(os.getpid(), signal.SIGKILL if self._what == "kill" else signal.SIGSTOP)
-            is_refused = self._count == self._at or (self._count > self._at and self._what == "full")
-            if self._what in ("fail", "full") and is_refused and (kind != "delete" or self._what == "fail"):
+            os.write(self._file, f"{kind} {name}\n".encode())
+            is_here = not self._is_over and self._at in (self._count, sort_of(f"{kind} {name}"))
+            self._is_over |= is_here  # who stood still may go on
+            if is_here and self._what in SIGNALS:
+                os.kill(os.getpid(), SIGNALS[self._what])
+            elif (is_here and self._what == "fail") or (self._is_over and self._what == "full" and kind != "delete"):
                 full()

@@ -6,6 +6,7 @@ compared as copies in a folder.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from crashing import KILLED, Job, Output, Scenario, Zygote, assert_same, assert_whole, output_of
+from crashing import (
+    KILLED,
+    Job,
+    Output,
+    Scenario,
+    Zygote,
+    assert_same,
+    assert_whole,
+    killed_at_each,
+    output_of,
+    sorts_of,
+)
 from s3_server import S3Server
 from sources import SHAPE, TOLERANCE, H, encoder_of, random_rows, some_lengths, specification, write_source
 
@@ -55,12 +67,6 @@ class Known:
                 path.write_bytes(self.s3.get(BUCKET, key))
         (folder / name).mkdir(parents=True, exist_ok=True)
         return folder / name
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with Zygote(tmp_path_factory.mktemp("zygote")) as zygote:
-        yield zygote
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +131,43 @@ def kill_at(zygote: Zygote, known: Known, folder: Path, steps: range) -> None:
     assert zygote.kills >= len(steps)
 
 
-def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(
+def killed_again_and_again(zygote: Zygote, known: Known, folder: Path, sorts: list[str]) -> Scenario:
+    """Runs of one destination that are killed one after the other, and one that is not."""
+    numbers = itertools.count()
+
+    def check(uri: str) -> None:
+        name = uri.partition("?")[0].rpartition("/")[2]
+        assert_whole(known.copy(name, folder / f"{next(numbers)}"), known.undisturbed)
+
+    names = (f"{folder.name}-{number}" for number in itertools.count())
+    used = yield from killed_at_each(zygote, known.job, sorts, lambda: known.uri(next(names)), check)
+    for number in range(len(used)):
+        yield from finished(zygote, known, f"{folder.name}-{number}", folder / f"finished-{number}")
+
+
+def test_a_job_that_is_killed_once_at_each_sort_of_step_is_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
-    kill_at(zygote, known, tmp_path, range(1, len(known.steps) + 1, 2))  # of neighbours, mostly alike, one
+    sorts = sorts_of(known.steps)
+    assert {sort.partition(" ")[0] for sort in sorts} == {"open", "write", "close"}
+    # An object is begun, written and ended: of the small ones it is the end that sends them.
+    chosen = [sort for sort in sorts if sort.startswith("close") or sort.endswith(("job.json", "part-#.parquet"))]
+    scenarios = {n: killed_again_and_again(zygote, known, tmp_path / f"sorts-{n}", chosen[n::3]) for n in range(3)}
+    zygote.play({f"{n} of 3": scenario for n, scenario in scenarios.items()}, at_once=3)
 
 
 @pytest.mark.soak
-def test_a_job_that_is_killed_at_the_other_steps_is_as_undisturbed(
+def test_a_job_that_is_killed_at_some_steps_is_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
-    kill_at(zygote, known, tmp_path, range(2, len(known.steps) + 1, 2))
+    kill_at(zygote, known, tmp_path, range(1, len(known.steps) + 1, 5))
+
+
+@pytest.mark.sweep
+def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(
+    zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
+) -> None:
+    kill_at(zygote, known, tmp_path, range(1, len(known.steps) + 1))
 
 
 def shared(zygote: Zygote, known: Known, name: str, folder: Path, seed: int) -> Scenario:
@@ -156,11 +188,12 @@ def shared(zygote: Zygote, known: Known, name: str, folder: Path, seed: int) -> 
     yield from finished(zygote, known, name, folder)
 
 
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=pytest.mark.soak)])
 def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
-    zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
+    zygote: Zygote, known: Known, failing: list[int], tmp_path: Path, seeds: range
 ) -> None:
-    names = [f"shared-{seed}" for seed in range(3)]
-    scenarios = (shared(zygote, known, name, tmp_path / name, seed) for seed, name in enumerate(names))
+    names = [f"shared-{seed}" for seed in seeds]
+    scenarios = (shared(zygote, known, name, tmp_path / name, seed) for seed, name in zip(seeds, names, strict=True))
     zygote.play(dict(zip(names, scenarios, strict=True)))
 
 
@@ -179,11 +212,12 @@ def begun_together(zygote: Zygote, known: Known, name: str, folder: Path, step: 
     assert_same(known.copy(name, folder), known.undisturbed)
 
 
+@pytest.mark.parametrize("steps", [(0,), pytest.param((-3, 3), marks=pytest.mark.soak)])
 def test_processes_that_begin_to_share_a_job_in_the_same_instant_all_work_on_it(
-    zygote: Zygote, known: Known, tmp_path: Path
+    zygote: Zygote, known: Known, tmp_path: Path, steps: tuple[int, ...]
 ) -> None:
-    record = known.steps.index("write job.json") + 1
-    steps = (record - 1, record, record + 1)  # the plan, `job.json`, the lease
+    record = known.steps.index("close __scanrnn/job.json") + 1
+    steps = tuple(record + step for step in steps)  # the plan, `job.json`, the lease
     names = [f"together-{n}" for n in steps]
     scenarios = (begun_together(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
     zygote.play(dict(zip(names, scenarios, strict=True)))
@@ -206,11 +240,14 @@ def woken_after(zygote: Zygote, known: Known, name: str, folder: Path, step: int
     yield from finished(zygote, known, name, folder)
 
 
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_process_that_stood_still_while_another_finished_changes_nothing(
-    zygote: Zygote, known: Known, tmp_path: Path
+    zygote: Zygote, known: Known, tmp_path: Path, is_each: bool
 ) -> None:
-    steps = range(3, len(known.steps), 6)
-    names = [f"woken-{n}" for n in steps]
+    steps = [known.steps.index("close part-00001.parquet") + 1, known.steps.index("close _SUCCESS") + 1]
+    if is_each:
+        steps = list(range(3, len(known.steps), 12))
+    names = [f"woken-{n}{'-' * is_each}" for n in steps]
     scenarios = (woken_after(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
     zygote.play(dict(zip(names, scenarios, strict=True)), at_once=8)
 

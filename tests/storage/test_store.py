@@ -99,7 +99,7 @@ def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is
         assert steps == expected
     steps.clear()
     store.write("b/c/y", b"")
-    assert steps[:4] == ["mkdir b", "sync ", "mkdir b/c", "sync b"]
+    assert steps[:4] == ["mkdir b", "sync .", "mkdir b/c", "sync b"]
 
 
 def new_file(store: Store, name: str, *pieces: bytes) -> None:
