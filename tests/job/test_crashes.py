@@ -176,7 +176,7 @@ def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Sce
 def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
-    steps = range(1, len(small.steps) + 1)
+    steps = not_each_of_many(small.steps)
     zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
     assert zygote.kills >= len(steps)
 
@@ -265,7 +265,7 @@ def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int
     yield from finished(zygote, known, destination, sample=5 if seed == 0 else 0)
 
 
-@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 7), marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=pytest.mark.soak)])
 def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturbed(
     zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
 ) -> None:
@@ -274,7 +274,7 @@ def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturb
 
 @pytest.mark.soak
 def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(zygote: Zygote, larger: Known, tmp_path: Path) -> None:
-    seeds = range(1000, 1020)
+    seeds = range(1000, 1005)
     kills = {f"seed {n}": killed_until_done(zygote, larger, tmp_path / f"{n}", n) for n in seeds}
     zygote.play(kills)
     sharing = {f"shared {n}": shared(zygote, larger, tmp_path / f"s{n}", 2 + n % 3, n) for n in seeds}
@@ -364,7 +364,7 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
 
 
 @pytest.mark.parametrize(
-    ("count", "seeds"), [(3, range(1)), *(pytest.param(n, range(5), marks=pytest.mark.soak) for n in (2, 4))]
+    ("count", "seeds"), [(3, range(1)), *(pytest.param(n, range(3), marks=pytest.mark.soak) for n in (2, 4))]
 )
 def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
     zygote: Zygote, larger: Known, tmp_path: Path, count: int, seeds: range
@@ -396,7 +396,8 @@ def test_of_two_identical_jobs_at_the_same_time_one_works(zygote: Zygote, small:
 def test_of_two_identical_jobs_at_the_same_time_one_works_wherever_they_meet(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
-    two_at_once(zygote, small, tmp_path, [None, None, *range(2, 31, 2)])
+    _, lease = (n for n, step in enumerate(small.steps, 1) if step.startswith("link"))  # after it the other one waits
+    two_at_once(zygote, small, tmp_path, [None, None, *range(2, lease, 3)])
 
 
 def two_at_once(zygote: Zygote, small: Known, tmp_path: Path, steps: list[int | None]) -> None:
@@ -488,9 +489,9 @@ def test_a_job_on_machines_that_are_taken_away_is_done_by_the_same_command(
 
 
 @pytest.mark.soak
-def test_three_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
+def test_two_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
     many = known(zygote, tmp_path, [60, 60, 60])
-    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in range(3)})
+    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in range(2)})
 
 
 # Bad rows -------------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_an_amendment_that_is_killed_at_some_steps_is_ended_by_the_same_command(
     zygote: Zygote, tmp_path: Path, change: str, is_finished: bool
 ) -> None:
     known = amended(zygote, tmp_path, change, is_finished)
-    steps = range(1, len(known.steps) + 1, 7)
+    steps = range(1, len(known.steps) + 1, 13)
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
 
 
@@ -183,5 +183,5 @@ def test_who_was_asleep_while_another_accepted_the_changes_harms_nothing(
     zygote: Zygote, tmp_path: Path, is_finished: bool
 ) -> None:
     known = amended(zygote, tmp_path, "all", is_finished)
-    steps = range(1, len(known.steps) + 1, 9)
+    steps = range(1, len(known.steps) + 1, 17)
     zygote.play({f"asleep at {n}": asleep_at(zygote, known, tmp_path / f"{n}", n) for n in steps}, at_once=6)

@@ -107,7 +107,7 @@ def test_bad_files_that_are_mended_are_done_by_commands_that_are_killed_at_some_
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("files", "bad", "every"), [(6, (1, 4), 9), (30, (3, 16, 29), 50)])
+@pytest.mark.parametrize(("files", "bad", "every"), [(6, (1, 4), 15), (30, (3, 16, 29), 100)])
 def test_bad_files_that_are_mended_are_done_by_commands_that_are_killed_at_more_steps(
     zygote: Zygote, tmp_path: Path, files: int, bad: tuple[int, ...], every: int
 ) -> None:

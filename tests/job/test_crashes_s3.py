@@ -160,7 +160,7 @@ def test_a_job_that_is_killed_again_and_again_is_told_verified_cleaned_and_as_un
     zygote.play({"killed": killed_told_and_finished(zygote, known, "again", tmp_path, chosen)})
 
 
-@pytest.mark.soak
+@pytest.mark.sweep
 def test_a_job_that_is_killed_once_at_each_sort_of_step_is_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
@@ -257,7 +257,7 @@ def woken_after(zygote: Zygote, known: Known, name: str, folder: Path, step: int
 def test_a_process_that_stood_still_while_another_finished_changes_nothing(
     zygote: Zygote, known: Known, tmp_path: Path, is_each: bool
 ) -> None:
-    steps = range(3, len(known.steps), 16) if is_each else [known.steps.index("close part-00001.parquet") + 1]
+    steps = range(3, len(known.steps), 24) if is_each else [known.steps.index("close part-00001.parquet") + 1]
     names = [f"woken-{n}{'-' * is_each}" for n in steps]
     scenarios = (woken_after(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
     zygote.play(dict(zip(names, scenarios, strict=True)), at_once=8)
