@@ -43,6 +43,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them."),
 ]
 
+soak, sweep = pytest.mark.soak, pytest.mark.sweep
 STOPPED = StoppedError.exit_code
 ROWS_PER_PART = 5
 KILLS = 200
@@ -172,11 +173,11 @@ def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Sce
     yield from finished(zygote, known, destination)
 
 
-@pytest.mark.soak
+@pytest.mark.parametrize("is_each", [pytest.param(False, marks=soak), pytest.param(True, marks=sweep)])
 def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
-    zygote: Zygote, small: Known, tmp_path: Path
+    zygote: Zygote, small: Known, tmp_path: Path, is_each: bool
 ) -> None:
-    steps = not_each_of_many(small.steps)
+    steps = range(1, len(small.steps) + 1) if is_each else not_each_of_many(small.steps)
     zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
     assert zygote.kills >= len(steps)
 
@@ -240,7 +241,7 @@ def test_a_restart_that_is_killed_once_at_each_sort_of_step_of_its_own_leaves_th
     zygote.play({f"{n} of 2": killed(own[n::2]) for n in range(2)})
 
 
-@pytest.mark.soak
+@soak
 def test_a_restart_that_is_killed_at_any_step_leaves_the_old_output_or_the_new_one(
     zygote: Zygote, small: Known, restarted_output: tuple[Path, Output, list[str]], tmp_path: Path
 ) -> None:
@@ -265,16 +266,20 @@ def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int
     yield from finished(zygote, known, destination, sample=5 if seed == 0 else 0)
 
 
-@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=soak)])
 def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturbed(
     zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
 ) -> None:
     zygote.play({f"seed {seed}": killed_until_done(zygote, larger, tmp_path / f"{seed}", seed) for seed in seeds})
 
 
-@pytest.mark.soak
-def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(zygote: Zygote, larger: Known, tmp_path: Path) -> None:
-    seeds = range(1000, 1005)
+@pytest.mark.parametrize(
+    "seeds",
+    [pytest.param(range(1000, 1005), marks=soak), pytest.param(range(1005, 1150), marks=sweep)],
+)
+def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(
+    zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
+) -> None:
     kills = {f"seed {n}": killed_until_done(zygote, larger, tmp_path / f"{n}", n) for n in seeds}
     zygote.play(kills)
     sharing = {f"shared {n}": shared(zygote, larger, tmp_path / f"s{n}", 2 + n % 3, n) for n in seeds}
@@ -320,7 +325,7 @@ def not_each_of_many(steps: list[str]) -> list[int]:
     return [n for n in range(1, len(steps) + 1) if n == 1 or steps[n - 1] != steps[n - 2]]
 
 
-@pytest.mark.soak
+@soak
 def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
@@ -328,7 +333,7 @@ def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
     zygote.play({f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in steps})
 
 
-@pytest.mark.soak
+@soak
 def test_a_job_whose_disk_stays_full_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
@@ -363,9 +368,7 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
     assert_same(destination, known.undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("count", "seeds"), [(3, range(1)), *(pytest.param(n, range(3), marks=pytest.mark.soak) for n in (2, 4))]
-)
+@pytest.mark.parametrize(("count", "seeds"), [(3, range(1)), *(pytest.param(n, range(3), marks=soak) for n in (2, 4))])
 def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
     zygote: Zygote, larger: Known, tmp_path: Path, count: int, seeds: range
 ) -> None:
@@ -392,7 +395,7 @@ def test_of_two_identical_jobs_at_the_same_time_one_works(zygote: Zygote, small:
     two_at_once(zygote, small, tmp_path, [None, 1, job, lease])
 
 
-@pytest.mark.soak
+@soak
 def test_of_two_identical_jobs_at_the_same_time_one_works_wherever_they_meet(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
@@ -423,7 +426,7 @@ def woken_after(zygote: Zygote, known: Known, destination: Path, step: int) -> S
     yield from finished(zygote, known, destination)
 
 
-@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=soak)])
 def test_a_process_that_stood_still_while_another_finished_changes_nothing(
     zygote: Zygote, small: Known, tmp_path: Path, is_each: bool
 ) -> None:
@@ -488,10 +491,12 @@ def test_a_job_on_machines_that_are_taken_away_is_done_by_the_same_command(
     zygote.play({"8 times": spot(zygote, larger, tmp_path / "out", 0, 8)})
 
 
-@pytest.mark.soak
-def test_two_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [pytest.param(range(2), marks=soak), pytest.param(range(2, 10), marks=sweep)])
+def test_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(
+    zygote: Zygote, tmp_path: Path, seeds: range
+) -> None:
     many = known(zygote, tmp_path, [60, 60, 60])
-    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in range(2)})
+    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in seeds})
 
 
 # Bad rows -------------------------------------------------------------------------------------------------------------
@@ -540,18 +545,18 @@ def test_a_job_with_a_bad_row_that_is_killed_at_any_step_does_all_other_units_an
     zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
 
 
-@pytest.mark.soak
+@pytest.mark.parametrize("every", [pytest.param(5, marks=soak), pytest.param(1, marks=sweep)])
 def test_a_job_with_a_bad_row_that_is_killed_at_each_step_does_all_other_units_and_tells(
-    zygote: Zygote, spoilt: Known, tmp_path: Path
+    zygote: Zygote, spoilt: Known, tmp_path: Path, every: int
 ) -> None:
-    steps = range(1, len(spoilt.steps) + 1, 5)
+    steps = range(1, len(spoilt.steps) + 1, every)
     zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
 
 
 # And more -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.soak
+@soak
 def test_this_many_kills_were_survived(zygote: Zygote, small: Known, tmp_path: Path) -> None:
     """Those of the soaks above count; as many as are wanting follow, alone or in selections all."""
     generator, count = random.Random(0), 0

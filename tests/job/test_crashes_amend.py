@@ -177,11 +177,11 @@ def test_an_amendment_that_is_killed_at_any_step_is_ended_by_the_same_command(
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
 
 
-@pytest.mark.soak
+@pytest.mark.parametrize("every", [pytest.param(17, marks=pytest.mark.soak), pytest.param(3, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
 def test_who_was_asleep_while_another_accepted_the_changes_harms_nothing(
-    zygote: Zygote, tmp_path: Path, is_finished: bool
+    zygote: Zygote, tmp_path: Path, is_finished: bool, every: int
 ) -> None:
     known = amended(zygote, tmp_path, "all", is_finished)
-    steps = range(1, len(known.steps) + 1, 17)
+    steps = range(1, len(known.steps) + 1, every)
     zygote.play({f"asleep at {n}": asleep_at(zygote, known, tmp_path / f"{n}", n) for n in steps}, at_once=6)
