@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from faults import sort_of
 from sources import entries, features_of
 
 from scanrnn_dist.api import verify
@@ -82,6 +83,11 @@ class Run:
 Scenario = Generator["tuple[Run, ...] | float", None, None]
 
 
+def sorts_of(steps: Iterable[str]) -> list[str]:
+    """The sorts of steps, each once, in the order of their first ones."""
+    return list(dict.fromkeys(map(sort_of, steps)))
+
+
 class Zygote:
     """The process that forks runs; begun and ended by `with`.
 
@@ -135,7 +141,7 @@ class Zygote:
         job: Job,
         destination: Path | str,
         *,
-        fault: tuple[int, str] | None = None,
+        fault: tuple[int | str, str] | None = None,
         kill_after_seconds: float | None = None,
         poison: tuple[int, int] | None = None,
         may_cache: bool = False,
@@ -255,6 +261,34 @@ class Zygote:
 def _has_come(awaited: tuple[Run, ...] | float) -> bool:
     """Whether all runs rest, or a moment is over."""
     return time.monotonic() >= awaited if isinstance(awaited, float) else all(run.rests for run in awaited)
+
+
+def killed_at_each(
+    zygote: Zygote, job: Job, sorts: Iterable[str], new: Callable[[], Path | str], check: Callable[[Any], None]
+) -> Generator[tuple[Run, ...] | float, None, list[Any]]:
+    """Runs of one destination that are killed one after the other, each at a step of another sort.
+
+    Args:
+        zygote: forks them.
+        job: what they do.
+        sorts: in the order in which a run that nobody disturbs comes to them.
+        new: gives a destination to begin with, and another one once there is nothing left to be killed at.
+        check: is called with the destination after each kill.
+
+    Returns: the destinations, of which the last are not finished.
+    """
+    destinations = [new()]
+    for sort in sorts:
+        run = zygote.start(job, destinations[-1], fault=(sort, "kill"))
+        yield (run,)
+        if run.exit_code == 0:  # the one before has done this step
+            destinations.append(new())
+            run = zygote.start(job, destinations[-1], fault=(sort, "kill"))
+            yield (run,)
+        assert run.exit_code == KILLED, (sort, run)
+        assert sort_of(run.steps[-1]) == sort
+        check(destinations[-1])
+    return destinations
 
 
 # What comes out -------------------------------------------------------------------------------------------------------

@@ -15,18 +15,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from faults import watched
 from sources import encoder_of, featurize, random_rows
 
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.records import RECORDS, RESTART
-from scanrnn_dist.storage import protocol as steps
 
 ROWS = 12
 WAYS = ("DST", "DST/*.parquet", "DST/**/*.parquet")
@@ -102,8 +101,8 @@ def make_output(folder: Path) -> Path:
         if (kind, name) == ("rename", "part-00002.parquet"):
             raise StoppedError("as a full disk would")
 
-    with mock.patch.object(steps, "step", stop), pytest.raises(StoppedError):
-        featurize(source, output, encoder_of(seed=9), rows_per_part=4, restart=True)
+    with pytest.raises(StoppedError):
+        featurize(source, watched(output, stop), encoder_of(seed=9), rows_per_part=4, restart=True)
     # As of a machine that is named as a split of a data set.
     (output / RECORDS / "commits/train-7.1.00000000.jsonl").write_text('{"id": 1, "features": []}\n')
     return output

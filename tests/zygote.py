@@ -1,11 +1,12 @@
 """The process that jobs are forked from in order to be killed: all is imported, no device and no thread is begun.
 
 A Python that imports JAX, Flax and pyarrow takes 0.8 s, a fork of this one 10 ms. Each child begins JAX on its own and
-runs a real job in 0.13 s; what of it is not real stands in `_replace`. `crashing.py` starts this file as a script and
+runs a real job in 0.1 s; what of it is not real stands in `_replace`. `crashing.py` starts this file as a script and
 speaks JSON lines with it. It asks, on standard input:
 
     {"run": 3, "encoder": file, "source": ..., "destination": ..., "options": {...}, "log": path without ending,
-     "fault": [17, "kill"] or null, "kill_after_seconds": 0.1 or null, "poison": [2, 9] or null, "may_cache": false}
+     "fault": [17, "kill"], ["sync _SUCCESS", "kill"] or null, "kill_after_seconds": 0.1 or null,
+     "poison": [2, 9] or null, "may_cache": false}
     {"signal": 18, "run": 3}
 
 and hears `{"ready": true}`, then `{"stopped": 3}` and `{"ended": 3, "status": -9}`. A child writes each step of its
@@ -18,47 +19,45 @@ standard input to the second.
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
+import hashlib
 import json
 import os
+import pickle
 import select
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pyarrow.dataset  # noqa: F401 - so that no child imports it
+from faults import Fault, watched
 from flax import nnx
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
 from pyarrow import fs
 from safetensors import safe_open
 
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.encoder import file as encoder_file
-from scanrnn_dist.engine import use_compilation_cache
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.source import decode, footers
-from scanrnn_dist.storage import protocol as store
 
 PR_SET_PDEATHSIG = 1
-WITHOUT_ROOM = {"open", "write", "append", "rename", "link", "mkdir", "sync"}
-"""Steps that a full disk refuses; it lets files be deleted."""
 
 
 def main() -> None:
     """Fork a child per request until standard input ends."""
     jax.config.update("jax_num_cpu_devices", 1)
-    use_compilation_cache(sys.argv[1])
+    Path(sys.argv[1]).mkdir()
     gc.freeze()  # a child's collections then touch, and so copy, nothing of what is here
     children = _Children(events=os.dup(1))
     os.dup2(2, 1)
@@ -179,11 +178,12 @@ def _run(request: dict[str, Any], encoder: Encoder, zygote: int) -> None:
         said = os.open(f"{request['log']}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(said, 1)
         os.dup2(said, 2)
-        _replace(encoder, _stepper(f"{request['log']}.steps", request["fault"]), may_cache=request["may_cache"])
+        _replace(encoder, may_cache=request["may_cache"])
         if request["poison"] is not None:
             _kill_at_unit(*request["poison"])
         options = {name: _KINDS.get(name, _as_it_is)(value) for name, value in request["options"].items()}
-        job.featurize(encoder, request["source"], request["destination"], **options)
+        destination = watched(request["destination"], Fault(f"{request['log']}.steps", *request["fault"] or ()))
+        job.featurize(encoder, request["source"], destination, **options)
         code = 0
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -206,12 +206,10 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 """What JSON cannot say of an option."""
 
 
-def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool) -> None:
-    """Have steps counted, and leave out what takes long and is not at stake; half of a run, all together."""
-    store.step = step
+def _replace(encoder: Encoder, may_cache: bool) -> None:
+    """Leave out what takes long and is not at stake; half of a run, all together."""
     footers._local_child = _InThisProcess  # a process of its own is another 0.15 s
-    if not may_cache:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # a torn entry would outlive its writer
+    jax.jit = partial(_Compiled, jax.jit, may_cache)
     computed, zeros = Encoder.initial_state, jax.eval_shape(encoder.initial_state)
 
     def first_state(encoder: Encoder, carry: Any = None) -> Any:
@@ -220,6 +218,35 @@ def _replace(encoder: Encoder, step: Callable[[str, str], None], may_cache: bool
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zeros)
 
     Encoder.initial_state = first_state
+
+
+class _Compiled:
+    """In place of a function that is to be compiled: the program that an earlier run made of it, 0.1 s of CPU time.
+
+    One that may be killed leaves none: a torn file would outlive it.
+    """
+
+    def __init__(self, jit: Callable[..., Any], may_cache: bool, function: Callable[..., Any], **options: Any) -> None:
+        self._jitted, self._may_cache = jit(function, **options), may_cache
+
+    def lower(self, *inputs: Any) -> _Compiled:
+        """Nothing yet."""
+        self._inputs = inputs
+        return self
+
+    def compile(self, options: Any) -> Any:
+        """The program."""
+        tree, leaves = jax.tree.structure((self._inputs, {})), jax.tree.leaves(self._inputs)
+        what = f"{tree} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
+        path = Path(sys.argv[1]) / hashlib.sha256(what.encode()).hexdigest()
+        if path.exists():
+            payload, out_tree = pickle.loads(path.read_bytes())
+            return deserialize_and_load(payload, tree, out_tree)
+        compiled = self._jitted.lower(*self._inputs).compile(options)
+        if self._may_cache:
+            payload, _, out_tree = serialize(compiled)
+            path.write_bytes(pickle.dumps((payload, out_tree)))
+        return compiled
 
 
 def _kill_at_unit(poison: int, number: int) -> None:
@@ -240,31 +267,6 @@ class _InThisProcess:
     def ask(self, path: str) -> dict[str, Any]:
         """What the process of `footers.py` answers."""
         return footers._footer(fs.LocalFileSystem(), path)
-
-
-def _stepper(log: str, fault: list[Any] | None) -> Callable[[str, str], None]:
-    """A `store.step` that writes every step to a file and lets the fault, `[step, kind]`, happen at its step.
-
-    Kinds: `"kill"` and `"stop"` this process; `"fail"` this step for lack of room; `"full"`: this one and all after.
-    """
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    lock, count = threading.Lock(), 0
-    at, what = fault or (0, "")
-
-    def step(kind: str, name: str) -> None:
-        nonlocal count
-        if threading.current_thread().name == "scanrnn-beat":
-            return  # comes at any time, and would shift all others
-        with lock:
-            count += 1
-            os.write(file, f"{kind} {os.path.basename(name)}\n".encode())
-            if count == at and what in ("kill", "stop"):
-                os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
-            is_full = what == "full" and count >= at and kind in WITHOUT_ROOM
-            if is_full or (what == "fail" and count == at):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-
-    return step
 
 
 if __name__ == "__main__":

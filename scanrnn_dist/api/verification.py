@@ -159,7 +159,7 @@ def _repair(destination: str | os.PathLike[str], records: JobRecords, given: Enc
     # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
     is_half_repaired = not records.is_complete and store.exists(PARTS)
     if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):
-        resume(destination, _encoder_of(records, job, given), discard=wrong)
+        resume(records.store, _encoder_of(records, job, given), discard=wrong)
     elif wrong:
         with replacing(records) as lease:
             for name in wrong:

@@ -20,7 +20,7 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.source import with_true_metadata
-from scanrnn_dist.storage import Part, Store, stopped
+from scanrnn_dist.storage import NewFile, Store, stopped
 
 FEATURES = "features"
 """The name of the output column."""
@@ -62,10 +62,10 @@ class PartFile:
         leaves = _leaves(schema)
         kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
         try:
-            self._part = store.part(name)
+            self._file = store.new_file(name)
         except OSError as error:
             raise stopped(self.path, error) from error
-        self._hashed = _Hashed(self._part)
+        self._hashed = _Hashed(self._file)
         try:
             self._writer = pq.ParquetWriter(
                 self._hashed,
@@ -78,10 +78,10 @@ class PartFile:
                 write_page_checksum=True,
             )
         except OSError as error:
-            self._part.abandon()
+            self._file.abandon()
             raise stopped(self.path, error) from error
         except BaseException:
-            self._part.abandon()
+            self._file.abandon()
             raise
 
     def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
@@ -103,8 +103,8 @@ class PartFile:
         self._write_group()
         try:
             self._writer.close()
-            record = PartRecord(self.unit, self.rows, self._part.tell(), self._hashed.sha256)
-            self._part.commit()
+            record = PartRecord(self.unit, self.rows, self._file.tell(), self._hashed.sha256)
+            self._file.commit()
         except OSError as error:
             raise stopped(self.path, error) from error
         return record
@@ -132,20 +132,20 @@ class PartFile:
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
         self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
-        self._part.abandon()
+        self._file.abandon()
 
 
 class _Hashed:
     """A file to write to, which hashes what is written on the way: nothing is read again."""
 
-    def __init__(self, part: Part) -> None:
-        self._part, self._digest = part, hashlib.sha256()
-        self.tell, self.flush, self.close = part.tell, part.flush, part.close
+    def __init__(self, file: NewFile) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self.tell, self.flush, self.close = file.tell, file.flush, file.close
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._part.closed
+        return self._file.closed
 
     @property
     def sha256(self) -> str:
@@ -155,7 +155,7 @@ class _Hashed:
     def write(self, content: bytes) -> int:
         """Append and hash."""
         self._digest.update(content)
-        return self._part.write(content)
+        return self._file.write(content)
 
 
 def file_sha256(store: Store, name: str) -> str:

@@ -1,7 +1,11 @@
-"""TODO storage."""
+"""Bytes that must not be lost: a destination, be it a folder or a prefix of a bucket, and the filesystems of sources.
+
+`Store` says what a job may ask of a destination; `open_store` tells which of the two a name means.
+"""
 
 from scanrnn_dist.storage.bucket import ObjectStore
+from scanrnn_dist.storage.disk import Disk
 from scanrnn_dist.storage.filesystems import is_uri, looking_at, open_input_file, resolve
 from scanrnn_dist.storage.local import ASIDE, LocalStore
 from scanrnn_dist.storage.open import new_attempt, open_store, this_host
-from scanrnn_dist.storage.protocol import Check, Part, Store, staged, stopped, stopping, unstaged
+from scanrnn_dist.storage.protocol import Check, NewFile, Store, staged, stopped, stopping, unstaged

@@ -8,16 +8,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import IO
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.storage import protocol as store
 from scanrnn_dist.storage.filesystems import open_input_file
-from scanrnn_dist.storage.protocol import Check, Log, Part, staged, stopping, unstaged
+from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
 UPLOAD_BYTES = 8 << 20
 COPY_BYTES = 5 << 30
@@ -29,107 +27,95 @@ last of them. A million lines are a thousand objects to list."""
 
 
 @dataclass(frozen=True)
-class ObjectStore:
+class ObjectStore(Store):
     """A prefix of a bucket: an object appears with the request that completes it, whole.
 
     Covered: a process that dies at any moment, at worst leaving an upload that nobody sees and that only the bucket's
     life-cycle rule removes. Not covered: two jobs that differ, started on one new prefix within a second, of which the
     later one stands; `job_file.py` has each look again whose job it is.
+
+    Args:
+        filesystem: makes the requests.
+        prefix: the destination in it.
+        uri: the destination with all that reaching it takes, maybe an endpoint or a key: never shown.
     """
 
-    root: str
-    attempt: str
     filesystem: fs.FileSystem = field(repr=False)
     prefix: str
     is_staged: bool = False
+    uri: str = field(default="", repr=False)
+
+    def __fspath__(self) -> str:
+        return self.uri or self.root
 
     def child(self, name: str) -> ObjectStore:
-        """As in `Store`."""
-        return ObjectStore(self.path(name), self.attempt, self.filesystem, self._key(name), is_staged=True)
+        return replace(self, root=self.path(name), prefix=self._key(name), is_staged=True, uri="")
 
     def path(self, name: str) -> str:
-        """As in `Store`."""
         return f"{self.root}/{self._stands_as(name)}" if name else self.root
 
     def prepare(self) -> None:
-        """As in `Store`; a prefix needs no making."""
+        pass  # a prefix needs no making
 
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """As in `Store`."""
         for info in self._list(folder, recursive=False):
             yield self._is_called(info.base_name) + "/" * (not info.is_file), info.size or 0
 
     def below(self, folder: str = "") -> dict[str, int]:
-        """As in `Store`."""
         found = self._list(folder, recursive=True)
         return {self._is_called(info.path[len(self.prefix) + 1 :]): info.size for info in found if info.is_file}
 
     def exists(self, name: str) -> bool:
-        """As in `Store`."""
         with stopping(self.path(name), "looked at"):
             return bool(self.filesystem.get_file_info(self._key(name)).is_file)
 
     def read(self, name: str) -> bytes:
-        """As in `Store`."""
         with self.open_input(name) as file:
             content: bytes = file.read()
             return content
 
     def open_input(self, name: str) -> pa.NativeFile:
-        """As in `Store`."""
         return open_input_file(self.filesystem, self._key(name))
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        """As in `Store`."""
         if check is not None:
             check()
         with stopping(self.path(name)):
-            store.step("write", name)
             self.upload(name, iter([content]))
 
     def create(self, name: str, content: bytes) -> bool:
-        """As in `Store`."""
         with stopping(self.path(name)):
             if self.exists(name):
                 return False
         self.write(name, content)
         return True
 
-    def part(self, name: str) -> Part:
-        """As in `Store`."""
-        return _UploadedPart(self, name)
+    def new_file(self, name: str) -> NewFile:
+        return _UploadedFile(self, name)
 
     def log(self, name: str) -> Log:
-        """As in `Store`."""
         return _UploadedLog(self, name)
 
     def move(self, old: str, new: str) -> None:
-        """As in `Store`."""
-        self._copy("rename", old, new)
+        self._copy(old, new)
         self.delete(old)
 
     def link(self, old: str, new: str) -> None:
-        """As in `Store`: a copy, made by the server."""
-        self._copy("link", old, new)
+        self._copy(old, new)
 
     def delete(self, name: str) -> None:
-        """As in `Store`."""
         with stopping(self.path(name)):
-            store.step("delete", name)
             if self.exists(name):
                 with suppress(FileNotFoundError):  # another process removed it just now
                     self.filesystem.delete_file(self._key(name))
 
     def sync(self, folder: str = "") -> None:
-        """As in `Store`; every request that was answered is durable."""
+        pass  # every request that was answered is durable
 
     def delete_below(self, folder: str) -> None:
-        """As in `Store`."""
         if self.below(folder):
-            with stopping(self.path(folder)):
-                store.step("delete", folder)
-                with suppress(FileNotFoundError):
-                    self.filesystem.delete_dir(self._key(folder))
+            with stopping(self.path(folder)), suppress(FileNotFoundError):
+                self.filesystem.delete_dir(self._key(folder))
 
     def upload(self, name: str, pieces: Iterator[bytes]) -> None:
         """Make an object of these pieces.
@@ -153,12 +139,11 @@ class ObjectStore:
                 stream.write(piece)
             stream.close()
 
-        with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix=f"{threading.current_thread().name}-upload") as thread:
             thread.submit(send).result()
 
-    def _copy(self, kind: str, old: str, new: str) -> None:
+    def _copy(self, old: str, new: str) -> None:
         with stopping(self.path(new)):
-            store.step(kind, new)
             size = self.filesystem.get_file_info(self._key(old)).size or 0
             if self.filesystem.type_name != "s3" or size <= COPY_BYTES:
                 self.filesystem.copy_file(self._key(old), self._key(new))
@@ -182,21 +167,19 @@ class ObjectStore:
         return found
 
 
-class _UploadedPart:
+class _UploadedFile(NewFile):
     """Written to a temporary file of this machine, then uploaded at once.
 
-    Not streamed while it is made: an error midway would make half a part appear, see `ObjectStore.upload`.
+    Not streamed while it is made: an error midway would make half an object appear, see `ObjectStore.upload`.
     """
 
     def __init__(self, bucket: ObjectStore, name: str) -> None:
         self._bucket, self._name = bucket, name
         with _on_this_machine(bucket.path(name)):
-            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="scanrnn-part-")  # noqa: SIM115 - closed by whoever ends it
-        self.tell, self.flush, self.close = self._file.tell, lambda: None, lambda: None
+            super().__init__(tempfile.TemporaryFile(prefix="scanrnn-part-"))  # noqa: SIM115 - closed by whoever ends it
 
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
+    def close(self) -> None:
+        pass  # it is read once more
 
     def write(self, content: bytes) -> int:
         with _on_this_machine(self._bucket.path(self._name)):
@@ -205,15 +188,12 @@ class _UploadedPart:
     def commit(self) -> None:
         with _on_this_machine(self._bucket.path(self._name)):
             self._file.seek(0)  # writes what Python still holds
-        store.step("open", self._name)
         self._bucket.upload(self._name, self._pieces())
         self._file.close()
 
     def _pieces(self) -> Iterator[bytes]:
         while content := self._read():
-            store.step("write", self._name)
             yield content
-        store.step("rename", self._name)
 
     def _read(self) -> bytes:
         with _on_this_machine(self._bucket.path(self._name)):
@@ -239,7 +219,7 @@ def _on_this_machine(path: str) -> Iterator[None]:
         ) from error
 
 
-class _UploadedLog:
+class _UploadedLog(Log):
     def __init__(self, bucket: ObjectStore, name: str) -> None:
         self._bucket, self._name, self._lock = bucket, name, threading.Lock()
         self._segment, self._lines = 0, list[str]()

@@ -1,49 +1,51 @@
-"""A destination that is a folder: synced files, atomic renames, exclusive links, appended logs."""
+"""A destination that is a folder: synced files, atomic renames, exclusive links, appended logs.
+
+What a store promises stands in `protocol.py`; the calls that change a folder in `disk.py`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from scanrnn_dist.storage import protocol as store
-from scanrnn_dist.storage.protocol import Check, Log, Part, staged, stopping, unstaged
+from scanrnn_dist.storage.disk import Disk
+from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
 ASIDE = "__scanrnn/aside"
 """The folder of what has no name yet, in the same file system, so that it is named by a rename."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
-class LocalStore:
-    """A folder: synced files, atomic renames, exclusive links, appended logs."""
+class LocalStore(Store):
+    """A folder: synced files, atomic renames, exclusive links, appended logs.
 
-    root: str
-    attempt: str
+    Args:
+        disk: makes the calls that change the folder.
+    """
+
     is_staged: bool = False
+    disk: Disk = field(default=Disk(), repr=False)
 
     def child(self, name: str) -> LocalStore:
-        """As in `Store`."""
-        return LocalStore(self.path(name), self.attempt, is_staged=True)
+        return replace(self, root=self.path(name), is_staged=True)
 
     def path(self, name: str) -> str:
-        """As in `Store`."""
         return os.path.join(self.root, staged(name) if self.is_staged else name) if name else self.root
 
     def prepare(self) -> None:
-        """As in `Store`."""
         with stopping(self.root):
             self._make(self.root)
 
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """As in `Store`."""
         with stopping(self.path(folder), "read"):
             try:
                 found = os.scandir(self.path(folder))
@@ -55,7 +57,6 @@ class LocalStore:
                     yield name + "/" * entry.is_dir(), _size(entry)
 
     def below(self, folder: str = "") -> dict[str, int]:
-        """As in `Store`."""
         found: dict[str, int] = {}
         for name, size in self.entries(folder):
             full = f"{folder}/{name}".lstrip("/")
@@ -63,7 +64,6 @@ class LocalStore:
         return found
 
     def exists(self, name: str) -> bool:
-        """As in `Store`."""
         with stopping(self.path(name), "read"):
             try:
                 return stat.S_ISREG(os.stat(self.path(name)).st_mode)
@@ -71,88 +71,71 @@ class LocalStore:
                 return False
 
     def read(self, name: str) -> bytes:
-        """As in `Store`."""
         with stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)):
             return Path(self.path(name)).read_bytes()
 
     def open_input(self, name: str) -> pa.NativeFile:
-        """As in `Store`."""
         with stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)):
             return pa.OSFile(self.path(name))
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        """As in `Store`."""
         with self._aside(name, content, durable) as (aside, path):
             if check is not None:
                 check()
-            store.step("rename", name)
-            os.replace(aside, path)
+            self.disk.rename(aside, path)
             if durable:
-                self.sync_folder(path)
+                self.disk.sync_folder(os.path.dirname(path))
 
     def create(self, name: str, content: bytes) -> bool:
-        """As in `Store`."""
         with self._aside(name, content, True) as (aside, path):
-            store.step("rename", name)
-            try:
-                os.link(aside, path)
-            except FileExistsError:
-                return False
-            except OSError:  # no hard links here, as on FAT: then not exclusive
-                if os.path.exists(path):
-                    return False
-                os.rename(aside, path)
-            self.sync_folder(path)
-        return True
+            is_made = self._named_anew(aside, path)
+            if is_made:
+                self.disk.sync_folder(os.path.dirname(path))
+            with suppress(OSError):
+                self.disk.delete(aside)
+        return is_made
 
-    def part(self, name: str) -> Part:
-        """As in `Store`."""
-        return _LocalPart(self, name)
+    def new_file(self, name: str) -> NewFile:
+        return _AsideFile(self, name)
 
     def log(self, name: str) -> Log:
-        """As in `Store`."""
         return _LocalLog(self, f"{name}.jsonl")
 
     def move(self, old: str, new: str) -> None:
-        """As in `Store`."""
         with stopping(self.path(new)):
-            self.make_folder(self.path(new))
-            store.step("rename", new)
-            os.replace(self.path(old), self.path(new))
+            self.make_folder_of(self.path(new))
+            self.disk.rename(self.path(old), self.path(new))
 
     def link(self, old: str, new: str) -> None:
-        """As in `Store`."""
         with stopping(self.path(new)):
-            self.make_folder(self.path(new))
-            store.step("link", new)
+            self.make_folder_of(self.path(new))
             try:
-                os.link(self.path(old), self.path(new))
-            except FileNotFoundError:
-                raise
-            except OSError:  # no hard links here, as on FAT
-                shutil.copyfile(self.path(old), self.path(new))
-                with open(self.path(new), "rb") as file:
-                    os.fsync(file.fileno())
+                self.disk.link(self.path(old), self.path(new))
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) or error.errno in _NO_ROOM:
+                    raise
+                self.disk.copy(self.path(old), self.path(new))  # no hard links here, as on FAT
 
     def delete(self, name: str) -> None:
-        """As in `Store`."""
         with stopping(self.path(name)):
-            store.step("delete", name)
-            Path(self.path(name)).unlink(missing_ok=True)
+            self.disk.delete(self.path(name))
 
     def sync(self, folder: str = "") -> None:
-        """As in `Store`."""
         with stopping(self.path(folder)):
-            self.sync_folder(self.path(f"{folder}/x".lstrip("/")))
+            self.disk.sync_folder(self.path(folder))
 
     def delete_below(self, folder: str) -> None:
-        """As in `Store`."""
         if os.path.isdir(self.path(folder)):
             with stopping(self.path(folder)):
-                store.step("delete", folder)
-                shutil.rmtree(self.path(folder))
+                self.disk.delete_folder(self.path(folder))
 
-    def make_folder(self, path: str) -> None:
+    def aside(self, name: str) -> str:
+        """Where a file is written before it has its name: where no reader looks, told from others' by the attempt."""
+        path = self.path(f"{ASIDE}/{name.replace('/', '-')}.{self.attempt}.tmp")
+        self.make_folder_of(path)
+        return path
+
+    def make_folder_of(self, path: str) -> None:
         """Make the folder that a path is in, below the destination."""
         if not os.path.isdir(self.root):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.root)
@@ -160,27 +143,24 @@ class LocalStore:
 
     def _make(self, folder: str) -> None:
         if not os.path.isdir(folder):
-            self._make(os.path.dirname(os.path.abspath(folder)))  # one by one, so that each name is durable
-            store.step("mkdir", folder)
-            os.makedirs(folder, exist_ok=True)
-            self.sync_folder(folder)
+            above = os.path.dirname(os.path.abspath(folder))
+            self._make(above)  # one by one, so that each name is durable
+            self.disk.make_folder(folder)
+            self.disk.sync_folder(above)
 
-    @staticmethod
-    def sync_folder(path: str) -> None:
-        """Make the names in the folder of a path durable."""
-        folder = os.path.dirname(path) or "."
-        store.step("sync", folder)
-        descriptor = os.open(folder, os.O_RDONLY)
+    def _named_anew(self, aside: str, path: str) -> bool:
+        """Give a file its name unless that is taken; whether it has it."""
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def aside(self, name: str) -> str:
-        """Where a file is written before it has its name: where no reader looks, told from others' by the attempt."""
-        path = self.path(f"{ASIDE}/{name.replace('/', '-')}.{self.attempt}.tmp")
-        self.make_folder(path)
-        return path
+            self.disk.link(aside, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            if os.path.exists(path):  # no hard links here, as on FAT: then not exclusive
+                return False
+            self.disk.rename(aside, path)
+        return True
 
     @contextmanager
     def _aside(self, name: str, content: bytes, durable: bool) -> Iterator[tuple[str, str]]:
@@ -188,19 +168,16 @@ class LocalStore:
         with stopping(path):
             aside = self.aside(name)
             try:
-                self.make_folder(path)
-                store.step("open", name)
-                with open(aside, "wb") as file:
-                    store.step("write", name)
-                    file.write(content)
-                    file.flush()
+                self.make_folder_of(path)
+                with self.disk.open(aside) as file:
+                    self.disk.write(file, content)
                     if durable:
-                        store.step("sync", name)
-                        os.fsync(file.fileno())
+                        self.disk.sync(file)
                 yield aside, path
-            finally:
+            except BaseException:
                 with suppress(OSError):
-                    Path(aside).unlink(missing_ok=True)
+                    self.disk.delete(aside)
+                raise
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -211,64 +188,50 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-class _LocalPart:
+class _AsideFile(NewFile):
     def __init__(self, folder: LocalStore, name: str) -> None:
-        self._folder, self._name, self._aside = folder, name, folder.aside(name)
-        store.step("open", name)
-        self._file = open(self._aside, "wb")  # noqa: SIM115 - closed by `commit` or `abandon`
-        self.tell, self.flush, self.close = self._file.tell, self._file.flush, self._file.close
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
+        self._disk, self._path, self._aside = folder.disk, folder.path(name), folder.aside(name)
+        super().__init__(self._disk.open(self._aside))
 
     def write(self, content: bytes) -> int:
-        store.step("write", self._name)
-        return self._file.write(content)
+        return self._disk.write(self._file, content)
 
     def commit(self) -> None:
-        self._file.flush()
-        store.step("sync", self._name)
-        os.fsync(self._file.fileno())
+        self._disk.sync(self._file)
         self._file.close()
-        path = self._folder.path(self._name)
-        store.step("rename", self._name)
-        os.replace(self._aside, path)
-        self._folder.sync_folder(path)
+        self._disk.rename(self._aside, self._path)
+        self._disk.sync_folder(os.path.dirname(self._path))
 
     def abandon(self) -> None:
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
-            Path(self._aside).unlink(missing_ok=True)
+            self._disk.delete(self._aside)
 
 
-class _LocalLog:
+class _LocalLog(Log):
     """Appended by this attempt alone, so that a line that was cut by a crash is the file's last."""
 
     def __init__(self, folder: LocalStore, name: str) -> None:
-        self._path, self._name, self._lock = folder.path(name), name, threading.Lock()
+        self._path, self._disk, self._lock = folder.path(name), folder.disk, threading.Lock()
         self._is_cut = False
         with stopping(self._path):
-            folder.make_folder(self._path)
-            store.step("open", name)
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
-            folder.sync_folder(self._path)
+            folder.make_folder_of(self._path)
+            self._file = self._disk.open_log(self._path)
+            self._disk.sync_folder(os.path.dirname(self._path))
 
     def append(self, line: str, durable: bool = True) -> None:
         with self._lock, stopping(self._path):
             if self._is_cut:
                 raise OSError(errno.EIO, "an earlier line was cut short")
-            store.step("append", self._name)
             content, before = f"{line}\n".encode(), self._file.tell()
-            if self._file.write(content) != len(content):  # cut, as by a full disk or a limit on file sizes
+            if self._disk.append(self._file, content) != len(content):  # cut, as by a full disk or a limit on sizes
                 self._is_cut = True
                 self._file.truncate(before)
                 self._is_cut = False
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
-                store.step("sync", self._name)
-                os.fsync(self._file.fileno())
+                self._disk.sync(self._file)
 
     def close(self) -> None:
         self._file.close()

@@ -28,11 +28,14 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     """The store of a destination, which need not exist yet, for an attempt of its own.
 
     Args:
-        destination: a folder of this machine, also as `file://`, or a URI that pyarrow understands.
+        destination: a folder of this machine, also as `file://`, or a URI that pyarrow understands; or a store, which
+            is given back as it is.
 
     Raises:
         ConfigError: a name that is no text, a URI that cannot be opened, or something that is no folder.
     """
+    if isinstance(destination, Store):
+        return destination
     if not os.fspath(destination):
         raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
     filesystem, uri, path = resolve(os.fspath(destination))
@@ -44,4 +47,5 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
         return LocalStore(str(folder), new_attempt())
     scheme = uri.partition("://")[0]
     # Named without what else a URI may hold: an access key, a secret, an endpoint.
-    return ObjectStore(f"{scheme}://{path.rstrip('/')}", new_attempt(), filesystem, path.rstrip("/"))
+    prefix = path.rstrip("/")
+    return ObjectStore(f"{scheme}://{prefix}", new_attempt(), filesystem, prefix, uri=uri)

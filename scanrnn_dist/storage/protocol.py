@@ -6,7 +6,7 @@ may die at any moment:
 - `write`: a small file appears whole or not at all, and replaces what stood under its name.
 - `create`: the same, but only where nothing stands yet. Exclusive in a folder; in an object store, which pyarrow
   cannot ask for that, a check before the write, so two at once may both succeed and the later one stands.
-- `part`: a large file, written aside and named when it is whole.
+- `new_file`: a large file, written aside and named when it is whole.
 - `log`: a file that grows by lines, each of which is there whole or is not counted.
 
 What stands where, and in which order things happen, is `job_file.py`'s; which of the two a destination is, and how an
@@ -16,9 +16,12 @@ attempt is named, `open.py`'s.
 from __future__ import annotations
 
 import errno
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import IO
 
 import pyarrow as pa
 
@@ -57,116 +60,148 @@ def unstaged(name: str) -> str:
     return name.removesuffix(_STAGED) if name.endswith(f"{_PART}{_STAGED}") else name
 
 
-def step(kind: str, name: str) -> None:
-    """Called before every step that changes a destination: where tests count, and kill.
+class NewFile(ABC):
+    """A large file that is being written; a file object for pyarrow.
 
     Args:
-        kind: "open", "write", "sync", "rename", "link", "append", "delete" or "mkdir".
-        name: what it is about.
+        file: where it stands until `commit`.
     """
 
-
-class Part(Protocol):
-    """A large file that is being written; a file object for pyarrow."""
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-
-    def write(self, content: bytes) -> int:
-        """Append."""
+        return self._file.closed
 
     def tell(self) -> int:
         """Bytes written so far."""
+        return self._file.tell()
 
-    def flush(self) -> None:
-        """Nothing needs it."""
+    def flush(self) -> None:  # noqa: B027 - it is to do nothing
+        """Leave it to `commit` to make what was written durable."""
 
     def close(self) -> None:
-        """Nothing appears."""
+        """Write no more; without `commit` nothing appears."""
+        self._file.close()
 
+    @abstractmethod
+    def write(self, content: bytes) -> int:
+        """Append."""
+
+    @abstractmethod
     def commit(self) -> None:
         """Make it durable, then give it its name."""
 
+    @abstractmethod
     def abandon(self) -> None:
         """Remove what stands aside."""
 
 
-class Log(Protocol):
+class Log(ABC):
     """A file of lines that grows."""
 
+    @abstractmethod
     def append(self, line: str, durable: bool = True) -> None:
         """Add a line; with `durable` it survives a loss of power."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Nothing is appended any more."""
+        """Append no more."""
 
 
-class Store(Protocol):
-    """See the module; names are relative to the destination, with slashes."""
+@dataclass(frozen=True)
+class Store(os.PathLike[str]):
+    """A destination, for one attempt at a job; names in it are relative, with slashes.
 
-    @property
-    def root(self) -> str:
-        """The destination, for messages."""
+    It may be given wherever the path or the URI of a destination may.
 
-    @property
-    def attempt(self) -> str:
-        """Names what this process writes."""
+    Args:
+        root: the destination, for messages.
+        attempt: names what this process writes.
+    """
 
+    root: str
+    attempt: str
+
+    def __fspath__(self) -> str:
+        return self.root
+
+    def __str__(self) -> str:
+        return self.root
+
+    @abstractmethod
     def child(self, name: str) -> Store:
         """The store of a restart below a folder of this one; there `*.parquet` files stand under `staged` names."""
 
+    @abstractmethod
     def path(self, name: str) -> str:
         """A name in full, for messages."""
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make the destination, once: one that vanishes later, as when it is unmounted, is missed, not made anew."""
 
+    @abstractmethod
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """The files that stand directly in a folder, hidden ones too, with their bytes; none where there is no folder.
 
         Folders in it are named with a trailing slash, and have 0 bytes. One after the other: there may be a million.
         """
 
+    @abstractmethod
     def below(self, folder: str = "") -> dict[str, int]:
         """The files below a folder at any depth, by their names from the root, with their bytes."""
 
+    @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether a file stands under a name."""
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """All of a file; `FileNotFoundError` if there is none."""
 
+    @abstractmethod
     def open_input(self, name: str) -> pa.NativeFile:
         """A file to read from at any place; `FileNotFoundError` if there is none."""
 
+    @abstractmethod
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         """Write a small file whole or not at all; `check` is called once nothing is left but to name it."""
 
+    @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file where none stands; whether it was."""
 
-    def part(self, name: str) -> Part:
+    @abstractmethod
+    def new_file(self, name: str) -> NewFile:
         """Begin a large file."""
 
+    @abstractmethod
     def log(self, name: str) -> Log:
         """Begin a log of this attempt alone; its files' names begin with `name`."""
 
+    @abstractmethod
     def move(self, old: str, new: str) -> None:
         """Rename a file; what stood under the new name is replaced."""
 
+    @abstractmethod
     def link(self, old: str, new: str) -> None:
         """Have the content of a file stand under a second name too, where nothing stands yet; not always whole at once.
 
         A hard link where there are such, else a copy: renaming or replacing one of the two leaves the other as it is.
         """
 
+    @abstractmethod
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if there is none."""
 
+    @abstractmethod
     def sync(self, folder: str = "") -> None:
         """Make durable what was moved into or deleted from a folder."""
 
+    @abstractmethod
     def delete_below(self, folder: str) -> None:
         """Remove a folder with all that is in it; nothing happens if there is none."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from faults import watched
 from sources import (
     TOLERANCE,
     D,
@@ -36,7 +37,6 @@ from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
 from scanrnn_dist.storage import open_store
-from scanrnn_dist.storage import protocol as store
 
 
 @pytest.fixture(autouse=True)
@@ -163,19 +163,16 @@ def test_the_records_name_source_units_and_parts_and_hold_the_encoder(tmp_path: 
     assert top == {"_SUCCESS", "__scanrnn", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"}
 
 
-def test_success_appears_after_everything_else_and_holds_the_totals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_success_appears_after_everything_else_and_holds_the_totals(tmp_path: Path) -> None:
     rows = random_rows(some_lengths(12))
     path = write_source(tmp_path / "a.parquet", rows)
     before: list[dict[str, Any]] = []
 
-    def watched(kind: str, name: str) -> None:
+    def told(kind: str, name: str) -> None:
         if (kind, name) == ("open", "_SUCCESS"):
             before.append(entries(tmp_path / "out"))
 
-    monkeypatch.setattr(store, "step", watched)
-    featurize(path, tmp_path / "out", rows_per_part=5)
+    featurize(path, watched(tmp_path / "out", told), rows_per_part=5)
     after = entries(tmp_path / "out")
     assert set(after) - set(before[0]) == {"_SUCCESS"}
     growing = ("__scanrnn/commits/", "__scanrnn/workers/")

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from crashing import identities
+from faults import Died, dies_at, watched
 from flax import nnx
 from s3_server import S3Server
 from sources import D, H, encoder_of, entries, featurize, random_rows, write_source
@@ -23,7 +24,6 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Sharing, read_status, work
 from scanrnn_dist.records import PARTS, RESTART, SUCCESS
-from scanrnn_dist.storage import protocol as store
 
 UNITS = 6
 
@@ -145,23 +145,12 @@ def test_repair_makes_again_what_is_missing_cut_or_changed_in_place_and_removes_
     assert changed == set(names[:3])
 
 
-def test_a_repair_that_dies_goes_on_when_it_is_called_again(
-    finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Died(BaseException):
-        pass
-
+def test_a_repair_that_dies_goes_on_when_it_is_called_again(finished: Path, out: Path) -> None:
     damage(out)
     flip_a_bit(out / "part-00002.parquet")
     for step in (("delete", "part-00002.parquet"), ("sync", "part-00002.parquet"), ("rename", SUCCESS)):
-
-        def dies(kind: str, name: str, step: tuple[str, str] = step) -> None:
-            if (kind, name) == step:
-                raise Died
-
-        with monkeypatch.context() as patched, pytest.raises(Died):
-            patched.setattr(store, "step", dies)
-            verify(out, repair=True)
+        with pytest.raises(Died):
+            verify(watched(out, dies_at(*step)), repair=True)
         for lease in (out / "_scanrnn/workers").glob("*.json"):
             lease.unlink()  # of one who died; this process lives
         assert not (out / SUCCESS).exists()

@@ -398,12 +398,16 @@ def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "scanrnn_dist", "featurize", large_source, out, "--hidden", "128"]
-    before = signal.signal(number, signal.SIG_DFL)  # a child inherits what this process ignores, as under `nohup`
-    process = subprocess.Popen(
-        [str(word) for word in [*command, "--rows-per-part", "200"]], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    signal.signal(number, before)
+    before = signal.signal(number, signal.default_int_handler)  # a child of `nohup`, say, inherits that it is ignored
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "--rows-per-part", "200"]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(number, before)
     try:
         while process.poll() is None and not list(out.glob("part-*.parquet")):
             time.sleep(0.02)

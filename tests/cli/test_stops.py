@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sources import leftovers
+from sources import command_line_in_this_process, leftovers
 
 from scanrnn_dist.api import verify
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.storage import Disk
 
 ROWS, WIDTH = 4000, 64
 
@@ -47,14 +50,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def scanrnn(source: Path, out: Path, expected: int, within: Sequence[str] = ()) -> str:
-    """Run `scanrnn featurize` as a person would; what it says on standard error."""
-    command = [*within, sys.executable, "-m", "scanrnn_dist", "featurize", str(source), str(out)]
-    command += ["--hidden", str(WIDTH), "--rows-per-part", str(ROWS // 8), "--devices", "1"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == expected, run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stderr
+Run = Callable[[Path, Path, int], str]
+FLAGS = ["--hidden", str(WIDTH), "--rows-per-part", str(ROWS // 8), "--devices", "8"]
+FLAGS += ["--lanes", "32", "--block-steps", "1", "--window-blocks", "2"]
+
+
+@pytest.fixture
+def scanrnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs `scanrnn featurize` and gives what it says on standard error."""
+
+    def run(source: Path, out: Path, expected: int) -> str:
+        code = cli.run(["featurize", str(source), str(out), *FLAGS])
+        said = capsys.readouterr().err
+        assert code == expected, said
+        assert "Traceback" not in said
+        return said
+
+    with command_line_in_this_process(monkeypatch, columns=1000):
+        yield run
 
 
 def assert_good(out: Path) -> None:
@@ -63,7 +76,9 @@ def assert_good(out: Path) -> None:
     assert not leftovers(out)
 
 
-def test_a_full_disk_stops_the_job_and_it_goes_on_once_there_is_space(source: Path, small_disk: Path) -> None:
+def test_a_full_disk_stops_the_job_and_it_goes_on_once_there_is_space(
+    source: Path, small_disk: Path, scanrnn: Run
+) -> None:
     out = small_disk / "out"
     says = scanrnn(source, out, 4)
     assert "could not be written: No space left on device" in says and "Free some space" in says
@@ -77,8 +92,13 @@ def test_a_full_disk_stops_the_job_and_it_goes_on_once_there_is_space(source: Pa
     assert_good(out)
 
 
-def test_a_limit_on_file_sizes_stops_the_job_and_it_goes_on_without(source: Path, tmp_path: Path) -> None:
-    says = scanrnn(source, tmp_path / "out", 4, within=["bash", "-c", 'ulimit -S -f 100; exec "$@"', "bash"])
+def test_a_limit_on_file_sizes_stops_the_job_and_it_goes_on_without(source: Path, tmp_path: Path, scanrnn: Run) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, hard))
+    try:
+        says = scanrnn(source, tmp_path / "out", 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "part-00000.parquet could not be written: File too large" in says
     assert "fewer --rows-per-part" in says
     assert not leftovers(tmp_path / "out")
@@ -86,7 +106,7 @@ def test_a_limit_on_file_sizes_stops_the_job_and_it_goes_on_without(source: Path
     assert_good(tmp_path / "out")
 
 
-def test_a_destination_that_became_read_only_stops_the_job(source: Path, small_disk: Path) -> None:
+def test_a_destination_that_became_read_only_stops_the_job(source: Path, small_disk: Path, scanrnn: Run) -> None:
     out = small_disk / "out"
     scanrnn(source, out, 4)
     mount("-o", "remount,ro", small_disk)
@@ -97,7 +117,7 @@ def test_a_destination_that_became_read_only_stops_the_job(source: Path, small_d
     assert_good(out)
 
 
-def test_a_destination_that_may_not_be_written_to_stops_the_job(source: Path, tmp_path: Path) -> None:
+def test_a_destination_that_may_not_be_written_to_stops_the_job(source: Path, tmp_path: Path, scanrnn: Run) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)
@@ -107,34 +127,44 @@ def test_a_destination_that_may_not_be_written_to_stops_the_job(source: Path, tm
     assert_good(tmp_path / "out")
 
 
-def scanrnn_that(does: str, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """The command line of a process to which something happens as it begins its third part."""
-    script = (
-        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.storage import protocol as store\n"
-        "def step(kind, name):\n"
-        f"    if (kind, name) == ('open', 'part-00002.parquet'): {does}\n"
-        "store.step = step; sys.exit(cli.run(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, "featurize", str(source), str(out), "--hidden", str(WIDTH)]
-    command += ["--rows-per-part", str(ROWS // 8), "--devices", "1"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_a_destination_that_vanishes_stops_the_job(source: Path, tmp_path: Path) -> None:
+def test_a_destination_that_vanishes_stops_the_job(
+    source: Path, tmp_path: Path, scanrnn: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, away = tmp_path / "out", tmp_path / "away"
-    run = scanrnn_that(f"os.rename({str(out)!r}, {str(away)!r})", source, out)
-    assert run.returncode == 4, run.stderr
-    assert "part-00002.parquet could not be written: No such file or directory" in run.stderr
-    assert "bring that back" in run.stderr and "Traceback" not in run.stderr
+    opens = Disk.open
+
+    def opened_late(disk: Disk, path: str) -> IO[bytes]:
+        if "part-00002.parquet" in path:
+            out.rename(away)
+        return opens(disk, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Disk, "open", opened_late)
+        says = scanrnn(source, out, 4)
+    assert "part-00002.parquet could not be written: No such file or directory" in says
+    assert "bring that back" in says
     away.rename(out)
+    for lease in (out / "__scanrnn/workers").iterdir():
+        lease.unlink()  # of one who could not give it back; this process lives
     assert "1,000 of 4,000 rows were there before" in scanrnn(source, out, 0)
     assert_good(out)
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, signal: str) -> None:
+@pytest.mark.parametrize("signal", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.soak)])
+def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, scanrnn: Run, signal: str) -> None:
+    """In a process of its own, which gets it as it begins its third part."""
     out = tmp_path / "out"
-    run = scanrnn_that(f"os.kill(os.getpid(), signal.{signal})", source, out)
+    script = (
+        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.storage import Disk\n"
+        "opens = Disk.open\n"
+        "def opened(disk, path):\n"
+        f"    if 'part-00002.parquet' in path: os.kill(os.getpid(), signal.{signal})\n"
+        "    return opens(disk, path)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
+        "Disk.open = opened; sys.exit(cli.run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "featurize", str(source), str(out), *FLAGS]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 4, run.stderr
     assert f"{signal}: stopping..." in run.stderr
     assert run.stderr.strip().endswith("Stopped. What was committed is whole; the same command goes on from there.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from faults import CopyingStore, Died, Told, dies_at, watched
 from s3_server import S3Server
 from sources import encoder_of, entries, featurize, leftovers, random_rows, write_source
 
@@ -25,8 +25,7 @@ from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, PUBLISHING, RESTART
-from scanrnn_dist.storage import LocalStore
-from scanrnn_dist.storage import protocol as store
+from scanrnn_dist.storage import LocalStore, new_attempt
 
 UNITS = 7
 
@@ -37,10 +36,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
-
-
-class Died(BaseException):
-    """In place of the end of the process."""
 
 
 def file_of(folder: Path, name: str, rows: int, seed: int) -> Path:
@@ -253,8 +248,8 @@ def test_parts_that_are_damaged_are_not_taken_over(tmp_path: Path, source: Path)
 # Cut short ------------------------------------------------------------------------------------------------------------
 
 
-def dies_at(step: int, seen: list[str]) -> Callable[[str, str], None]:
-    """A `store.step` that ends the process at a step of those of the thread that calls."""
+def dies_at_number(step: int, seen: list[str]) -> Told:
+    """Ends the process at a step of those of the thread that calls."""
     thread = threading.current_thread()
 
     def stepped(kind: str, name: str) -> None:
@@ -272,36 +267,22 @@ def forget_locks(out: Path) -> None:
         lease.unlink()
 
 
-def copied(folder: LocalStore, old: str, new: str) -> None:
-    folder.make_folder(folder.path(new))
-    store.step("link", new)
-    shutil.copy(folder.path(old), folder.path(new))
-
-
-def steps_of_amending(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is done until the amended job is begun to be worked on."""
-    seen: list[str] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(store, "step", dies_at(0, seen))
-        run(source, out, accept_changes=True)
-    return seen
-
-
 @pytest.mark.parametrize(
-    ("is_finished", "is_copied", "every"),
+    ("is_finished", "kind", "every"),
     [
-        pytest.param(True, False, 6, id="finished-folder"),
-        pytest.param(False, True, 6, id="unfinished-as in a bucket"),
-        pytest.param(False, False, 1, id="unfinished-folder-every step", marks=pytest.mark.soak),
-        pytest.param(True, True, 1, id="finished-as in a bucket-every step", marks=pytest.mark.soak),
+        pytest.param(True, LocalStore, 6, id="finished-folder"),
+        pytest.param(False, CopyingStore, 6, id="unfinished-as in a bucket"),
+        pytest.param(False, LocalStore, 1, id="unfinished-folder-every step", marks=pytest.mark.soak),
+        pytest.param(True, CopyingStore, 1, id="finished-as in a bucket-every step", marks=pytest.mark.soak),
     ],
 )
 def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool, is_copied: bool, every: int
+    tmp_path: Path, source: Path, is_finished: bool, kind: type[LocalStore], every: int
 ) -> None:
-    if is_copied:
-        monkeypatch.setattr(LocalStore, "link", copied)
-        monkeypatch.setattr(LocalStore, "move", lambda self, old, new: (copied(self, old, new), self.delete(old)))
+    def amend(out: Path, died_at: int, seen: list[str]) -> None:
+        store = watched(kind(str(out), new_attempt()), dies_at_number(died_at, seen))
+        run(source, store, accept_changes=True)
+
     first = tmp_path / "first"
     run(source, first) if is_finished else stopped(source, first)
     CHANGES["all"][0](source)
@@ -317,40 +298,32 @@ def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
         forget_locks(folder)
         return folder
 
-    steps = steps_of_amending(source, copy("counted"), monkeypatch)
+    steps: list[str] = []  # until the amended job is begun to be worked on
+    amend(copy("counted"), 0, steps)
     ended = next(number for number, step in enumerate(steps, 1) if step == f"delete {RESTART}")
     assert ended > 30
     for died_at in range(2 + 3 * is_finished if every > 1 else 1, ended + 1, every):
         out, seen = copy(f"{died_at}"), list[str]()
         old = parts_of(out)
-        with monkeypatch.context() as patched, pytest.raises(Died):
-            patched.setattr(store, "step", dies_at(died_at, seen))
-            run(source, out, accept_changes=True)
+        with pytest.raises(Died):
+            amend(out, died_at, seen)
         forget_locks(out)
         if not (out / RESTART / PUBLISHING).exists() and json.loads((out / JOB).read_text()).get("accepted") is None:
             assert parts_of(out) == old and (out / "_SUCCESS").exists() == is_finished  # as if nothing had been tried
         if died_at % 2:  # by another command than the same
             clean(out)
-        run(source, out, accept_changes=True)
+        run(source, kind(str(out), new_attempt()), accept_changes=True)
         assert parts_of(out) == parts_of(expected), seen[-1]
         assert (out / "_SUCCESS").exists() and not in_restart(out)
         verify(out, sample=0)
 
 
-def test_an_amendment_that_never_took_its_place_is_cleaned(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_amendment_that_never_took_its_place_is_cleaned(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     run(source, out)
     CHANGES["new, sorts first"][0](source)
-
-    def dies(kind: str, name: str) -> None:
-        if kind == "link" and name.endswith(store.staged("part-00003.parquet")):
-            raise Died
-
-    with monkeypatch.context() as patched, pytest.raises(Died):
-        patched.setattr(store, "step", dies)
-        run(source, out, accept_changes=True)
+    with pytest.raises(Died):
+        run(source, watched(out, dies_at("link", f"{RESTART}/part-00003.parquet")), accept_changes=True)
     (source / "a.parquet").unlink()
     assert run(source, out).parts == 0
     forget_locks(out)

@@ -6,11 +6,12 @@ Every run is a process of its own, with a JAX of its own; what kills it, stops i
 
 from __future__ import annotations
 
+import itertools
 import random
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from crashing import (
     assert_same,
     assert_whole,
     identities,
+    killed_at_each,
     output_of,
+    sorts_of,
 )
 from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
 
@@ -40,11 +43,14 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them."),
 ]
 
+soak, sweep = pytest.mark.soak, pytest.mark.sweep
 STOPPED = StoppedError.exit_code
 ROWS_PER_PART = 5
 KILLS = 200
 """Of real processes, that the tests here survive together."""
 EXPIRY_SECONDS = 1.0
+KINDS = {"mkdir", "open", "write", "sync", "rename", "link", "append", "delete"}
+"""Of steps in a folder."""
 
 
 def shared_by(number: int, count: int) -> dict[str, Any]:
@@ -65,12 +71,6 @@ class Known:
     undisturbed: Output
     steps: list[str]
     seconds: float
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with Zygote(tmp_path_factory.mktemp("zygote")) as zygote:
-        yield zygote
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,31 @@ def assert_written_once(before: dict[str, tuple[int, int]], after: dict[str, tup
 # Kills ----------------------------------------------------------------------------------------------------------------
 
 
+def killed_again_and_again(zygote: Zygote, known: Known, folder: Path, sorts: list[str]) -> Scenario:
+    """Runs of one destination that are killed one after the other, and one that is not."""
+    numbers = itertools.count()
+    used = yield from killed_at_each(
+        zygote, known.job, sorts, lambda: folder / f"{next(numbers)}", lambda out: assert_whole(out, known.undisturbed)
+    )
+    for destination in used:
+        yield from finished(zygote, known, destination)
+
+
+def test_a_job_that_is_killed_once_at_each_sort_of_step_is_as_undisturbed(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    sorts = sorts_of(small.steps)
+    assert {sort.partition(" ")[0] for sort in sorts} == KINDS
+    written = {name for kind, name in (sort.split(" ") for sort in sorts) if kind == "open"}
+    records = ["job.json", "files-#.table", "units-#.table", "workers/#-of-#.#.json", "commits/#.jsonl", "parts.table"]
+    assert written == {
+        "part-#.parquet", "_SUCCESS", *(f"__scanrnn/{name}" for name in [*records, "encoder.safetensors"])
+    }  # fmt: skip
+    before = zygote.kills
+    zygote.play({f"{n} of 2": killed_again_and_again(zygote, small, tmp_path / f"{n}", sorts[n::2]) for n in range(2)})
+    assert zygote.kills - before == len(sorts) > 40
+
+
 def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Scenario:
     """A run that is killed at a step, half the time one that is killed at another, and one that is not."""
     run = zygote.start(known.job, destination, fault=(step, "kill"))
@@ -148,10 +173,11 @@ def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Sce
     yield from finished(zygote, known, destination)
 
 
+@pytest.mark.parametrize("is_each", [pytest.param(False, marks=soak), pytest.param(True, marks=sweep)])
 def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
-    zygote: Zygote, small: Known, tmp_path: Path
+    zygote: Zygote, small: Known, tmp_path: Path, is_each: bool
 ) -> None:
-    steps = range(1, len(small.steps) + 1)
+    steps = range(1, len(small.steps) + 1) if is_each else not_each_of_many(small.steps)
     zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
     assert zygote.kills >= len(steps)
 
@@ -171,19 +197,55 @@ def restarted(zygote: Zygote, known: Known, other: Output, destination: Path, st
     assert_same(destination, other)
 
 
-def test_a_restart_that_is_killed_at_any_step_leaves_the_old_output_or_the_new_one(
-    zygote: Zygote, small: Known, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def restarted_output(
+    zygote: Zygote, small: Known, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Output, list[str]]:
+    """A finished output; what a restart with another option makes of it, and by which steps."""
+    folder = tmp_path_factory.mktemp("restarted")
     other = small.job.but_with(max_steps=3)
-    zygote.play({"first": finished(zygote, small, tmp_path / "counted")})
-    runs = [
-        zygote.start(other, tmp_path / "other"),
-        zygote.start(other.but_with(restart=True), tmp_path / "counted"),
-    ]
+    zygote.play({"first": finished(zygote, small, folder / "first")})
+    shutil.copytree(folder / "first", folder / "counted")
+    runs = [zygote.start(other, folder / "other"), zygote.start(other.but_with(restart=True), folder / "counted")]
     zygote.wait(*runs)
     assert [run.exit_code for run in runs] == [0, 0], runs
-    expected, steps = output_of(tmp_path / "other"), runs[1].steps
-    assert output_of(tmp_path / "counted") == expected != small.undisturbed
+    expected = output_of(folder / "other")
+    assert output_of(folder / "counted") == expected != small.undisturbed
+    return folder / "first", expected, runs[1].steps
+
+
+def test_a_restart_that_is_killed_once_at_each_sort_of_step_of_its_own_leaves_the_old_output_or_the_new_one(
+    zygote: Zygote, small: Known, restarted_output: tuple[Path, Output, list[str]], tmp_path: Path
+) -> None:
+    finished, other, steps = restarted_output
+    numbers = itertools.count()
+
+    def new() -> Path:
+        return shutil.copytree(finished, tmp_path / f"{next(numbers)}")
+
+    def check(destination: Path) -> None:
+        if (destination / "_SUCCESS").exists():
+            assert output_of(destination) in (small.undisturbed, other)
+
+    def killed(sorts: list[str]) -> Scenario:
+        job = small.job.but_with(restart=True, max_steps=3)
+        for destination in (yield from killed_at_each(zygote, job, sorts, new, check)):
+            run = zygote.start(job, destination)
+            yield (run,)
+            assert run.exit_code == 0, run
+            assert_same(destination, other)
+
+    sorts = sorts_of(steps)
+    own = [sort for sort in sorts if sort.startswith(("delete", "rename")) or "publishing" in sort]
+    assert {"delete _SUCCESS", "rename part-#.parquet", "delete __scanrnn/restart"} <= {*own}
+    zygote.play({f"{n} of 2": killed(own[n::2]) for n in range(2)})
+
+
+@soak
+def test_a_restart_that_is_killed_at_any_step_leaves_the_old_output_or_the_new_one(
+    zygote: Zygote, small: Known, restarted_output: tuple[Path, Output, list[str]], tmp_path: Path
+) -> None:
+    _, expected, steps = restarted_output
     first = next(n for n, step in enumerate(steps) if step.startswith("delete _SUCCESS"))
     chosen = [*range(2, first, 9), *range(first, len(steps) + 1, 2)]  # publishing most of all
     names = {n: tmp_path / f"restart-{n}" for n in chosen}
@@ -204,16 +266,20 @@ def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int
     yield from finished(zygote, known, destination, sample=5 if seed == 0 else 0)
 
 
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=soak)])
 def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturbed(
-    zygote: Zygote, larger: Known, tmp_path: Path
+    zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
 ) -> None:
-    seeds = range(6)
     zygote.play({f"seed {seed}": killed_until_done(zygote, larger, tmp_path / f"{seed}", seed) for seed in seeds})
 
 
-@pytest.mark.soak
-def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(zygote: Zygote, larger: Known, tmp_path: Path) -> None:
-    seeds = range(1000, 1150)
+@pytest.mark.parametrize(
+    "seeds",
+    [pytest.param(range(1000, 1005), marks=soak), pytest.param(range(1005, 1150), marks=sweep)],
+)
+def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(
+    zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
+) -> None:
     kills = {f"seed {n}": killed_until_done(zygote, larger, tmp_path / f"{n}", n) for n in seeds}
     zygote.play(kills)
     sharing = {f"shared {n}": shared(zygote, larger, tmp_path / f"s{n}", 2 + n % 3, n) for n in seeds}
@@ -245,11 +311,21 @@ def refused_at(zygote: Zygote, known: Known, destination: Path, step: int, kind:
     yield from finished(zygote, known, destination)
 
 
+def test_a_job_that_is_refused_one_step_of_each_kind_stops_and_called_again_is_as_undisturbed(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    kinds = {step.partition(" ")[0]: n for n, step in enumerate(small.steps, 1) if not step.startswith("delete")}
+    scenarios = {f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in kinds.values()}
+    full = small.steps.index("sync part-00001.parquet") + 1
+    zygote.play({**scenarios, "full": refused_at(zygote, small, tmp_path / "full", full, "full")})
+
+
 def not_each_of_many(steps: list[str]) -> list[int]:
     """Numbers of steps, of several equal ones in a row, such as the writes of a part, the first."""
     return [n for n in range(1, len(steps) + 1) if n == 1 or steps[n - 1] != steps[n - 2]]
 
 
+@soak
 def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
@@ -257,6 +333,7 @@ def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
     zygote.play({f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in steps})
 
 
+@soak
 def test_a_job_whose_disk_stays_full_stops_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path
 ) -> None:
@@ -291,11 +368,10 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
     assert_same(destination, known.undisturbed)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("count", "seeds"), [(3, range(1)), *(pytest.param(n, range(3), marks=soak) for n in (2, 4))])
 def test_processes_that_share_a_job_and_lose_one_leave_it_to_be_finished(
-    zygote: Zygote, larger: Known, tmp_path: Path, count: int
+    zygote: Zygote, larger: Known, tmp_path: Path, count: int, seeds: range
 ) -> None:
-    seeds = range(6)
     scenarios = {f"seed {seed}": shared(zygote, larger, tmp_path / f"{seed}", count, seed) for seed in seeds}
     zygote.play(scenarios, at_once=1)
 
@@ -315,7 +391,19 @@ def both(zygote: Zygote, known: Known, destination: Path, step: int | None) -> S
 
 
 def test_of_two_identical_jobs_at_the_same_time_one_works(zygote: Zygote, small: Known, tmp_path: Path) -> None:
-    steps = [None, None, None, *range(1, 13)]
+    job, lease = (n for n, step in enumerate(small.steps, 1) if step.startswith("link"))
+    two_at_once(zygote, small, tmp_path, [None, 1, job, lease])
+
+
+@soak
+def test_of_two_identical_jobs_at_the_same_time_one_works_wherever_they_meet(
+    zygote: Zygote, small: Known, tmp_path: Path
+) -> None:
+    _, lease = (n for n, step in enumerate(small.steps, 1) if step.startswith("link"))  # after it the other one waits
+    two_at_once(zygote, small, tmp_path, [None, None, *range(2, lease, 3)])
+
+
+def two_at_once(zygote: Zygote, small: Known, tmp_path: Path, steps: list[int | None]) -> None:
     scenarios = {f"{i}: stop at {n}": both(zygote, small, tmp_path / f"{i}", n) for i, n in enumerate(steps)}
     zygote.play(scenarios, at_once=3)  # one of two waits, mostly
 
@@ -338,12 +426,15 @@ def woken_after(zygote: Zygote, known: Known, destination: Path, step: int) -> S
     yield from finished(zygote, known, destination)
 
 
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=soak)])
 def test_a_process_that_stood_still_while_another_finished_changes_nothing(
-    zygote: Zygote, small: Known, tmp_path: Path
+    zygote: Zygote, small: Known, tmp_path: Path, is_each: bool
 ) -> None:
     renamed = small.steps.index("rename part-00001.parquet") + 1
-    around = range(renamed - 2, renamed + 9)  # from the sync of the part until it is recorded, and beyond
-    steps = sorted({*around, *range(2, len(small.steps) + 1, 9), len(small.steps) - 1, len(small.steps)})
+    steps = [renamed, renamed + 2, small.steps.index("rename _SUCCESS") + 1]
+    if is_each:
+        around = range(renamed - 2, renamed + 9)  # from the sync of the part until it is recorded, and beyond
+        steps = sorted({*around, *range(2, len(small.steps) + 1, 9), len(small.steps) - 1, len(small.steps)})
     scenarios = {f"stands still at {n}": woken_after(zygote, small, tmp_path / f"{n}", n) for n in steps}
     zygote.play(scenarios, at_once=8)  # they wait for the expiry, mostly
 
@@ -397,13 +488,15 @@ def spot(zygote: Zygote, known: Known, destination: Path, seed: int, kills: int)
 def test_a_job_on_machines_that_are_taken_away_is_done_by_the_same_command(
     zygote: Zygote, larger: Known, tmp_path: Path
 ) -> None:
-    zygote.play({f"seed {seed}": spot(zygote, larger, tmp_path / f"{seed}", seed, 12) for seed in range(2)})
+    zygote.play({"8 times": spot(zygote, larger, tmp_path / "out", 0, 8)})
 
 
-@pytest.mark.soak
-def test_ten_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [pytest.param(range(2), marks=soak), pytest.param(range(2, 10), marks=sweep)])
+def test_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(
+    zygote: Zygote, tmp_path: Path, seeds: range
+) -> None:
     many = known(zygote, tmp_path, [60, 60, 60])
-    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in range(10)})
+    zygote.play({f"seed {seed}": spot(zygote, many, tmp_path / f"{seed}", seed, 25) for seed in seeds})
 
 
 # Bad rows -------------------------------------------------------------------------------------------------------------
@@ -448,23 +541,24 @@ def spoilt_and_killed_at(zygote: Zygote, known: Known, destination: Path, step: 
 def test_a_job_with_a_bad_row_that_is_killed_at_any_step_does_all_other_units_and_tells(
     zygote: Zygote, spoilt: Known, tmp_path: Path
 ) -> None:
-    steps = range(5, len(spoilt.steps) + 1, 9)  # all of them take minutes
+    steps = range(len(spoilt.steps) // 3, len(spoilt.steps), len(spoilt.steps) // 3)
     zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
 
 
-@pytest.mark.soak
+@pytest.mark.parametrize("every", [pytest.param(5, marks=soak), pytest.param(1, marks=sweep)])
 def test_a_job_with_a_bad_row_that_is_killed_at_each_step_does_all_other_units_and_tells(
-    zygote: Zygote, spoilt: Known, tmp_path: Path
+    zygote: Zygote, spoilt: Known, tmp_path: Path, every: int
 ) -> None:
-    steps = range(1, len(spoilt.steps) + 1)
+    steps = range(1, len(spoilt.steps) + 1, every)
     zygote.play({f"at {n}": spoilt_and_killed_at(zygote, spoilt, tmp_path / f"{n}", n) for n in steps})
 
 
 # And more -------------------------------------------------------------------------------------------------------------
 
 
+@soak
 def test_this_many_kills_were_survived(zygote: Zygote, small: Known, tmp_path: Path) -> None:
-    """Those of the tests above count; as many as are wanting follow, alone or in selections all."""
+    """Those of the soaks above count; as many as are wanting follow, alone or in selections all."""
     generator, count = random.Random(0), 0
     while zygote.kills < KILLS:
         steps = [generator.randint(1, len(small.steps)) for _ in range(8)]

@@ -6,17 +6,18 @@ As `test_crashes.py`, with jobs that were done, or half done, before their sourc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from crashing import KILLED, Job, Output, Scenario, Zygote, assert_same, output_of
+from crashing import KILLED, Job, Output, Scenario, Zygote, assert_same, killed_at_each, output_of, sorts_of
 from sources import SHAPE, encoder_of, random_rows, some_lengths, write_source
 
 from scanrnn_dist.errors import ConfigError, StoppedError
@@ -51,12 +52,6 @@ class Amended:
     old: Output
     undisturbed: Output
     steps: list[str]
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with Zygote(tmp_path_factory.mktemp("zygote")) as zygote:
-        yield zygote
 
 
 def amended(zygote: Zygote, folder: Path, change: str, is_finished: bool) -> Amended:
@@ -133,13 +128,45 @@ def asleep_at(zygote: Zygote, known: Amended, destination: Path, step: int) -> S
     assert_same(destination, known.undisturbed)
 
 
-def test_an_amendment_that_is_killed_at_some_steps_is_ended_by_the_same_command(zygote: Zygote, tmp_path: Path) -> None:
-    known = amended(zygote, tmp_path, "all", is_finished=False)
-    steps = range(20, len(known.steps) + 1, 35)
-    zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
+def killed_again_and_again(zygote: Zygote, known: Amended, folder: Path, sorts: list[str]) -> Scenario:
+    """Runs of one destination that are killed one after the other, and one that is not."""
+    numbers = itertools.count()
+    for destination in (
+        yield from killed_at_each(
+            zygote,
+            known.job,
+            sorts,
+            lambda: shutil.copytree(known.before, folder / f"{next(numbers)}"),
+            lambda destination: assert_whole(destination, known),
+        )
+    ):
+        run = zygote.start(known.job, destination)
+        yield (run,)
+        assert run.exit_code == 0, run
+        assert_same(destination, known.undisturbed)
+
+
+def test_an_amendment_that_is_killed_once_at_each_sort_of_step_of_its_own_is_ended_by_the_same_command(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    known = amended(zygote, tmp_path, "all", is_finished=True)
+    begin = next(n for n, step in enumerate(known.steps) if step.startswith("open part-"))  # what follows is any job's
+    own = [sort for sort in sorts_of(known.steps[:begin]) if sort.startswith(("delete", "rename", "link", "mkdir"))]
+    assert {"link __scanrnn/restart/part-#.parquet", "rename part-#.parquet", "delete __scanrnn/restart"} <= {*own}
+    zygote.play({f"{n} of 2": killed_again_and_again(zygote, known, tmp_path / f"{n}", own[n::2]) for n in range(2)})
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize(("change", "is_finished"), [("all", True), ("all", False), ("gone", False)])
+def test_an_amendment_that_is_killed_at_some_steps_is_ended_by_the_same_command(
+    zygote: Zygote, tmp_path: Path, change: str, is_finished: bool
+) -> None:
+    known = amended(zygote, tmp_path, change, is_finished)
+    steps = range(1, len(known.steps) + 1, 13)
+    zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_amendment_that_is_killed_at_any_step_is_ended_by_the_same_command(
@@ -150,11 +177,11 @@ def test_an_amendment_that_is_killed_at_any_step_is_ended_by_the_same_command(
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
 
 
-@pytest.mark.soak
+@pytest.mark.parametrize("every", [pytest.param(17, marks=pytest.mark.soak), pytest.param(3, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
 def test_who_was_asleep_while_another_accepted_the_changes_harms_nothing(
-    zygote: Zygote, tmp_path: Path, is_finished: bool
+    zygote: Zygote, tmp_path: Path, is_finished: bool, every: int
 ) -> None:
     known = amended(zygote, tmp_path, "all", is_finished)
-    steps = range(1, len(known.steps) + 1, 3)
+    steps = range(1, len(known.steps) + 1, every)
     zygote.play({f"asleep at {n}": asleep_at(zygote, known, tmp_path / f"{n}", n) for n in steps}, at_once=6)

@@ -10,7 +10,7 @@ import hashlib
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them."),
 ]
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with Zygote(tmp_path_factory.mktemp("zygote")) as zygote:
-        yield zygote
 
 
 def job_at(folder: Path, files: int, bad: Sequence[int]) -> Job:
@@ -109,10 +103,18 @@ def play(zygote: Zygote, folder: Path, files: int, bad: Sequence[int], every: in
 def test_bad_files_that_are_mended_are_done_by_commands_that_are_killed_at_some_steps(
     zygote: Zygote, tmp_path: Path
 ) -> None:
-    play(zygote, tmp_path, 6, (1, 4), every=41)
+    play(zygote, tmp_path, 4, (1, 3), every=61)
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize(("files", "bad", "every"), [(6, (1, 4), 15), (30, (3, 16, 29), 100)])
+def test_bad_files_that_are_mended_are_done_by_commands_that_are_killed_at_more_steps(
+    zygote: Zygote, tmp_path: Path, files: int, bad: tuple[int, ...], every: int
+) -> None:
+    play(zygote, tmp_path, files, bad, every)
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize(("files", "bad"), [(6, (1, 4)), (30, (3, 16, 29))])
 def test_bad_files_that_are_mended_are_done_by_commands_that_are_killed_at_each_step(
     zygote: Zygote, tmp_path: Path, files: int, bad: tuple[int, ...]

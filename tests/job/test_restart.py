@@ -16,12 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faults import CopyingStore, Died, Told, watched
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.restart import finish_publishing, replacing, restart_of
 from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, part_name
 from scanrnn_dist.storage import LocalStore, unstaged
-from scanrnn_dist.storage import protocol as steps
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
 
@@ -32,15 +32,11 @@ def _not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-class Died(Exception):
-    """In place of the end of the process."""
-
-
-def manifest_at(folder: Path) -> JobRecords:
+def manifest_at(folder: Path, told: Told = lambda kind, name: None, kind: type[LocalStore] = LocalStore) -> JobRecords:
     """The records under a folder, which may be that of a restart."""
     if folder.match(RESTART):
         return restart_of(manifest_at(folder.parents[1]))
-    return JobRecords(LocalStore(str(folder), "host.1.00000000"))
+    return JobRecords(watched(kind(str(folder), "host.1.00000000"), told))
 
 
 def make_output(folder: Path, first: int, parts: int) -> None:
@@ -67,10 +63,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {name: store.read(name) for name in store.below() if not name.startswith(passed)}
 
 
-@pytest.mark.parametrize("is_copied", [False, True], ids=["folder", "as in a bucket"])
+@pytest.mark.parametrize("kind", [LocalStore, CopyingStore], ids=["folder", "as in a bucket"])
 @pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
 def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int, is_copied: bool
+    tmp_path: Path, old: int, new: int, kind: type[LocalStore]
 ) -> None:
     count = [0]
 
@@ -79,15 +75,6 @@ def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_els
         if count[0] == 0:
             raise Died
 
-    def copy_then_delete(self: LocalStore, old: str, new: str) -> None:
-        self.make_folder(self.path(new))
-        steps.step("rename", new)
-        shutil.copy(self.path(old), self.path(new))
-        self.delete(old)
-
-    monkeypatch.setattr(steps, "step", counted)
-    if is_copied:
-        monkeypatch.setattr(LocalStore, "move", copy_then_delete)
     for died_at in range(1, 1000):
         folder = tmp_path / str(died_at)
         make_output(folder, 0, old)
@@ -95,14 +82,13 @@ def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_els
         expected = files_of(folder / RESTART)
         count[0] = died_at
         try:
-            assert finish_publishing(manifest_at(folder))
+            assert finish_publishing(manifest_at(folder, counted, kind))
             is_through = count[0] > 0
         except Died:
             is_through = False
-        count[0] = 0
         for lease in (folder / "__scanrnn/workers").glob("0-of-0.*"):
             lease.unlink()  # else it would be waited for: this process lives
-        finish_publishing(manifest_at(folder))
+        finish_publishing(manifest_at(folder, kind=kind))
         assert files_of(folder) == expected
         assert not manifest_at(folder).store.below(RESTART)
         if is_through:
@@ -179,9 +165,7 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
         pass
 
 
-def test_who_was_asleep_while_another_published_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_was_asleep_while_another_published_changes_nothing(tmp_path: Path) -> None:
     """At every step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
 
     def take_over(folder: Path, other: Path, expected: dict[str, bytes]) -> None:
@@ -192,17 +176,15 @@ def test_who_was_asleep_while_another_published_changes_nothing(
             shutil.copytree(other, folder, dirs_exist_ok=True)
         assert files_of(folder) == expected
 
-    def asleep_before(step: int, take_over: Callable[[], None]) -> Callable[[str, str], None]:
+    def asleep_before(step: int, take_over: Callable[[], None]) -> Told:
         count = itertools.count(1)
         return lambda kind, name: take_over() if next(count) == step else None
 
     steps_of_one = []
     make_output(tmp_path / "count", 0, 3)
     make_output(tmp_path / "count" / RESTART, 10, 2)
-    monkeypatch.setattr(steps, "step", lambda kind, name: steps_of_one.append(f"{kind} {name}"))
-    assert finish_publishing(manifest_at(tmp_path / "count"))
+    assert finish_publishing(manifest_at(tmp_path / "count", lambda kind, name: steps_of_one.append(f"{kind} {name}")))
     for (number, step), then in itertools.product(enumerate(steps_of_one, 1), ["nothing", "another restart"]):
-        monkeypatch.setattr(steps, "step", lambda kind, name: None)
         folder = tmp_path / f"{number}, {then}"
         make_output(folder, 0, 3)
         make_output(folder / RESTART, 10, 2)
@@ -212,9 +194,9 @@ def test_who_was_asleep_while_another_published_changes_nothing(
             make_output(other / RESTART, 20, 2)
             (other / RESTART / "_SUCCESS").unlink()
             expected |= files_of(other)
-        monkeypatch.setattr(steps, "step", asleep_before(number, partial(take_over, folder, other, expected)))
         with suppress(StoppedError):
-            finish_publishing(manifest_at(folder))
+            sleeper = asleep_before(number, partial(take_over, folder, other, expected))
+            finish_publishing(manifest_at(folder, sleeper))
         after = files_of(folder)
         differ = {name for name in after | expected if after.get(name) != expected.get(name)}
         # What it was about to do when it fell asleep it does, and no more: the end of publishing writes _SUCCESS again.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sources
+from faults import Died, full, watched
 from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_source
 
 from scanrnn_dist.api import verify
@@ -28,7 +28,6 @@ from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, RESTART, WORKERS, Lease, workers
 from scanrnn_dist.records.quarantine import SILENT_DEATHS
 from scanrnn_dist.storage import LocalStore, Store, open_store
-from scanrnn_dist.storage import protocol as store
 
 ROWS = 60
 UNITS = 12
@@ -430,11 +429,8 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
 
 @pytest.mark.parametrize("command", ["restart", "featurize", "clean"])
 def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    tmp_path: Path, source: Path, command: str
 ) -> None:
-    class Died(BaseException):
-        pass
-
     def dies(kind: str, name: str) -> None:
         if (kind, name) == ("rename", "part-00003.parquet") and (out / RESTART / "_SUCCESS").exists():
             raise Died
@@ -443,10 +439,8 @@ def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command
     featurize(source, tmp_path / "expected", other, rows_per_part=5)
     out = tmp_path / "out"
     stopped(source, out)
-    with monkeypatch.context() as patched:
-        patched.setattr(store, "step", dies)
-        with pytest.raises(Died):
-            featurize(source, out, other, rows_per_part=5, restart=True)
+    with pytest.raises(Died):
+        featurize(source, watched(out, dies), other, rows_per_part=5, restart=True)
     assert not (out / "_SUCCESS").exists()
     if command == "clean":
         clean(out)
@@ -506,12 +500,11 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
             time.sleep(0.3)  # so that more chunks wait for the writer
         if (kind, name) == ("open", "part-00001.parquet") and not failed:
             failed.append(True)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            full(kind, name)
 
     monkeypatch.setattr(work, "CHUNK_BYTES", 1)  # several chunks a unit
-    monkeypatch.setattr(store, "step", fails)
     with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
-        featurize(source, tmp_path / "out", rows_per_part=5)
+        featurize(source, watched(tmp_path / "out", fails), rows_per_part=5)
     assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}
     featurize(source, tmp_path / "out", rows_per_part=5)
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [*range(35), *range(25)]

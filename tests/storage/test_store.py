@@ -6,71 +6,142 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from conformance import StoreConformance
+from faults import CopyingStore, Died, watched
 from s3_server import S3Server
 
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.storage import Disk, LocalStore, Store, new_attempt, open_store, staged, stopping
 from scanrnn_dist.storage import bucket as object_store
-from scanrnn_dist.storage import protocol as steps
-from scanrnn_dist.storage.open import new_attempt, open_store
-from scanrnn_dist.storage.protocol import Store, staged, stopping
+
+
+class TestAFolder(StoreConformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Store]:
+        open_store(tmp_path / "out").prepare()
+        return lambda: open_store(tmp_path / "out")
+
+
+class TestABucket(StoreConformance):
+    @pytest.fixture
+    def opened(self, s3: S3Server) -> Callable[[], Store]:
+        return lambda: open_store(s3.uri("bucket/out"))
+
+
+class TestARestartInAFolder(StoreConformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Store]:
+        open_store(tmp_path / "out").child("restart").prepare()
+        return lambda: open_store(tmp_path / "out").child("restart")
+
+
+class TestARestartInABucket(StoreConformance):
+    @pytest.fixture
+    def opened(self, s3: S3Server) -> Callable[[], Store]:
+        return lambda: open_store(s3.uri("bucket/out")).child("restart")
+
+
+class TestAFolderThatIsWatched(StoreConformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Store]:
+        open_store(tmp_path / "out").prepare()
+        return lambda: watched(tmp_path / "out", lambda kind, name: None)
+
+
+class TestABucketThatIsWatched(StoreConformance):
+    @pytest.fixture
+    def opened(self, s3: S3Server) -> Callable[[], Store]:
+        return lambda: watched(s3.uri("bucket/out"), lambda kind, name: None)
+
+
+class TestAFolderThatCopies(StoreConformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Store]:
+        open_store(tmp_path / "out").prepare()
+        return lambda: CopyingStore(str(tmp_path / "out"), new_attempt())
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    """Opens the same destination, each time as another attempt."""
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
-        where = str(tmp_path / "out")
-    else:
-        s3: S3Server = request.getfixturevalue("s3")
-        where = s3.uri("bucket/out")
-
-    def opened() -> Store:
-        return open_store(where)
-
-    opened().prepare()
-    return opened
+        return open_store(tmp_path / "out")
+    return open_store(request.getfixturevalue("s3").uri("bucket/out"))
 
 
-@pytest.fixture
-def store(opened: Callable[[], Store]) -> Store:
-    return opened()
+def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is_made_durable(tmp_path: Path) -> None:
+    steps: list[str] = []
+    store = watched(tmp_path, lambda kind, name: steps.append(f"{kind} {name}"))
+    name, folder = "__scanrnn/workers/x", "__scanrnn/workers"
+    whole = [f"open {name}", f"write {name}", f"sync {name}"]
+
+    def log(name: str) -> None:
+        log = store.log(name)
+        log.append("1")
+        log.close()
+
+    for write, expected in {
+        lambda name: store.write(name, b"1"): [*whole, f"rename {name}", f"sync {folder}"],
+        lambda name: store.write(name, b"1", durable=False): [*whole[:2], f"rename {name}"],
+        lambda name: store.create(name, b"1"): [*whole, f"link {name}", f"sync {folder}", f"delete {name}"],
+        lambda name: new_file(store, name): [*whole, f"rename {name}", f"sync {folder}"],
+        log: [f"open {name}.jsonl", f"sync {folder}", f"append {name}.jsonl", f"sync {name}.jsonl"],
+    }.items():
+        store.write(f"{folder}/first", b"")
+        store.delete(name)
+        steps.clear()
+        write(name)
+        assert steps == expected
+    steps.clear()
+    store.write("b/c/y", b"")
+    assert steps[:4] == ["mkdir b", "sync .", "mkdir b/c", "sync b"]
 
 
-def visible(store: Store) -> dict[str, int]:
-    """What stands there besides the folder of what has no name yet."""
-    return {name: size for name, size in store.below().items() if not name.startswith("__scanrnn/aside/")}
+def new_file(store: Store, name: str, *pieces: bytes) -> None:
+    file = store.new_file(name)
+    try:
+        for piece in pieces or [b"new"]:
+            file.write(piece)
+        file.commit()
+    except Died:
+        with suppress(Died):
+            file.abandon()
+        raise
 
 
-def test_a_file_is_replaced_whole(store: Store) -> None:
-    for content in (b"first", b"", b"a longer one"):
-        store.write("__scanrnn/x.json", content)
-        assert store.read("__scanrnn/x.json") == content
-        with store.open_input("__scanrnn/x.json") as file:
-            assert file.size() == len(content) and file.read() == content
-        assert visible(store) == {"__scanrnn/x.json": len(content)}
-        assert store.exists("__scanrnn/x.json")
+def write_and_move(store: Store) -> None:
+    store.write("y", b"new")
+    store.move("y", "x")
 
 
-def test_what_is_not_there(store: Store) -> None:
-    assert not store.exists("x") and not list(store.entries("x")) and not store.below("x")
-    with pytest.raises(FileNotFoundError):
-        store.read("x")
-    with pytest.raises(FileNotFoundError):
-        store.open_input("x")
-    store.delete("x")
-    store.delete_below("x")
-    assert not visible(store)
+@pytest.mark.parametrize("kind", [LocalStore, CopyingStore])
+@pytest.mark.parametrize(
+    "write", [lambda store: store.write("x", b"new"), lambda store: new_file(store, "x", b"n", b"ew"), write_and_move]
+)
+def test_a_write_to_a_folder_that_dies_at_any_step_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path, kind: type[LocalStore], write: Callable[[Store], None]
+) -> None:
+    store = kind(str(tmp_path), "host.1.00000000")
+    for last in range(100):
+        store.write("x", b"old")
+        steps: list[str] = []
 
+        def told(kind: str, name: str, last: int = last, steps: list[str] = steps) -> None:
+            if len(steps) == last:
+                raise Died
+            steps.append(f"{kind} {name}")
 
-def test_a_file_that_stands_is_not_created_again(opened: Callable[[], Store]) -> None:
-    first, second = opened(), opened()
-    assert first.create("a/job.json", b"mine")
-    assert not second.create("a/job.json", b"theirs")
-    assert second.read("a/job.json") == b"mine"
+        try:
+            write(watched(store, told))
+            break
+        except Died:
+            assert store.read("x") in (b"old", b"new"), steps
+    assert last >= 5 and store.read("x") == b"new"
 
 
 def test_of_many_that_create_a_file_in_a_folder_at_once_one_does(tmp_path: Path) -> None:
@@ -94,89 +165,38 @@ def test_of_many_that_create_a_file_in_a_folder_at_once_one_does(tmp_path: Path)
         created.clear()
 
 
-def test_a_folder_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+def test_a_folder_without_hard_links_will_do(tmp_path: Path) -> None:
+    class Fat(Disk):
+        def link(self, old: str, new: str) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", refused)
-    store = open_store(tmp_path)
+    store = LocalStore(str(tmp_path), "host.1.00000000", disk=Fat())
     assert store.create("x", b"1") and not store.create("x", b"2")
     assert store.read("x") == b"1"
+    store.link("x", "y")
+    store.write("x", b"3")
+    assert store.read("y") == b"1" and store.below() == {"x": 1, "y": 1}
 
 
-def test_a_part_appears_when_it_is_committed_and_not_when_it_is_abandoned(store: Store) -> None:
-    for name, commit in (("part-00000.parquet", True), ("part-00001.parquet", False)):
-        part = store.part(name)
-        assert part.write(b"some") == 4 and part.write(b"thing") == 5 and part.tell() == 9
-        part.flush()
-        assert not store.exists(name)
-        part.commit() if commit else part.abandon()
-    assert store.below() == {"part-00000.parquet": 9}
-    assert store.read("part-00000.parquet") == b"something"
+def test_a_line_that_does_not_fit_is_taken_back_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    class Full(Disk):
+        room = 100
 
+        def append(self, file: IO[bytes], content: bytes) -> int:
+            return super().append(file, content[: self.room])
 
-def test_a_part_of_many_pieces_is_uploaded_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "UPLOAD_BYTES", 1000)
-    content = os.urandom(3_500)
-    part = store.part("x")
-    part.write(content)
-    part.commit()
-    assert store.read("x") == content
-
-
-def test_a_log_grows_by_whole_lines_whoever_appends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "SEGMENT_LINES", 7)
-    log = store.log("logs/a")
-    threads = [threading.Thread(target=lambda n=n: [log.append(f"{n}:{i}") for i in range(5)]) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    log.close()
-    names = sorted(name for name, _ in store.entries("logs"))
-    assert len(names) == (3 if "000002" in names[-1] else 1)
-    lines = b"".join(store.read(f"logs/{name}") for name in names).decode().splitlines()
-    assert sorted(lines) == sorted(f"{n}:{i}" for n in range(4) for i in range(5))
-
-
-def test_a_line_that_does_not_fit_is_taken_back_and_the_next_one_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store(tmp_path)
+    disk = Full()
+    store = replace(open_store(tmp_path), disk=disk)
     log = store.log("a")
     log.append("first")
-    file = log._file  # type: ignore[attr-defined]
-
-    class Full:
-        """Takes three bytes."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(file, name)
-
-        def write(self, content: bytes) -> int:
-            return int(file.write(content[:3]))
-
-    log._file = Full()  # type: ignore[attr-defined]
+    disk.room = 3
     with pytest.raises(StoppedError, match=r"a\.jsonl could not be written: No space left on device.*Free some space"):
         log.append("second")
     assert store.read("a.jsonl") == b"first\n"
-    log._file = file  # type: ignore[attr-defined]
+    disk.room = 100
     log.append("third")
     assert store.read("a.jsonl") == b"first\nthird\n"
     log.close()
-
-
-def test_files_move_and_go(store: Store) -> None:
-    store.write("a/x", b"new")
-    store.write("x", b"old")
-    store.move("a/x", "x")
-    assert visible(store) == {"x": 3} and store.read("x") == b"new"
-    store.write("a/b/y", b"")
-    store.write("a/z", b"")
-    store.delete_below("a")
-    assert visible(store) == {"x": 3}
-    store.delete("x")
-    assert not visible(store)
 
 
 @pytest.mark.parametrize("size", [1000, 1001, 3500])
@@ -217,12 +237,12 @@ def test_a_full_temporary_folder_is_not_told_as_a_full_bucket(
     monkeypatch.setattr(object_store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b"))  # noqa: SIM115
     monkeypatch.setattr(object_store.tempfile, "tempdir", "/scratch")
     store = open_store(s3.uri("bucket/out"))
-    part = store.part("x")
+    file = store.new_file("x")
     with pytest.raises(StoppedError, match=r"temporary folder /scratch .*No space left on device.*with TMPDIR"):
-        part.write(content)
-        part.commit()
-    part.abandon()
-    assert part.closed and not store.below()
+        file.write(content)
+        file.commit()
+    file.abandon()
+    assert file.closed and not store.below()
 
 
 def test_a_temporary_folder_that_is_not_there_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,25 +251,16 @@ def test_a_temporary_folder_that_is_not_there_is_told(s3: S3Server, monkeypatch:
 
     monkeypatch.setattr(object_store.tempfile, "TemporaryFile", missing)
     with pytest.raises(StoppedError, match=r"temporary folder .*No usable temporary directory.*with TMPDIR"):
-        open_store(s3.uri("bucket/out")).part("x")
-
-
-def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(store: Store) -> None:
-    store.write("a/b", b"12")
-    store.write("c", b"1")
-    assert {name: size for name, size in store.entries() if name != "__scanrnn/"} == {"a/": 0, "c": 1}
-    child = store.child("a")
-    assert dict(child.entries()) == {"b": 2} and child.read("b") == b"12"
-    assert child.path("b") == f"{store.root}/a/b" and child.attempt == store.attempt
+        open_store(s3.uri("bucket/out")).new_file("x")
 
 
 def test_a_part_of_a_child_has_no_ending_that_readers_look_for_until_it_is_moved(store: Store) -> None:
     store.prepare()
     child, name = store.child("a"), "part-00000.parquet"
     child.prepare()
-    part = child.part(name)
-    part.write(b"123")
-    part.commit()
+    file = child.new_file(name)
+    file.write(b"123")
+    file.commit()
     assert not [below for below in store.below() if below.endswith(".parquet")]
     assert dict(child.entries())[name] == child.below()[name] == 3
     assert child.exists(name) and child.read(name) == child.open_input(name).read() == b"123"
@@ -258,20 +269,6 @@ def test_a_part_of_a_child_has_no_ending_that_readers_look_for_until_it_is_moved
     child.write(name, b"4")
     child.delete(name)
     assert not child.exists(name) and not [below for below in store.below("a") if "part" in below]
-
-
-def test_a_store_that_refuses_names_the_file_and_says_what_to_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(kind: str, name: str) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(steps, "step", full)
-        for write in (store.write, store.create):
-            with pytest.raises(
-                StoppedError, match=r"out/x could not be written: No space left.*the same command again"
-            ):
-                write("x", b"")
-    assert not store.below()
 
 
 def test_a_destination_is_named_without_its_query(s3: S3Server) -> None:
