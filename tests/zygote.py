@@ -23,7 +23,6 @@ import gc
 import hashlib
 import json
 import os
-import pickle
 import select
 import signal
 import sys
@@ -240,12 +239,11 @@ class _Compiled:
         what = f"{tree} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
         path = Path(sys.argv[1]) / hashlib.sha256(what.encode()).hexdigest()
         if path.exists():
-            payload, out_tree = pickle.loads(path.read_bytes())
-            return deserialize_and_load(payload, tree, out_tree)
+            out_tree = jax.tree.structure((self._inputs[2], 0, 0))  # state, features, emitted
+            return deserialize_and_load(path.read_bytes(), tree, out_tree)
         compiled = self._jitted.lower(*self._inputs).compile(options)
         if self._may_cache:
-            payload, _, out_tree = serialize(compiled)
-            path.write_bytes(pickle.dumps((payload, out_tree)))
+            path.write_bytes(serialize(compiled)[0])
         return compiled
 
 
