@@ -36,7 +36,7 @@ from scanrnn_dist.records import (
     JobRecords,
     lease_names,
     living_workers,
-    part_name,
+    part_names,
     read_commits,
     read_weights,
     runs,
@@ -125,5 +125,5 @@ def _unrecorded(records: JobRecords) -> Iterator[str]:
     rows, _ = read_weights(records.read_plan(job, UNITS))
     parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
     commits = read_commits(store, job["id"], rows)
-    recorded = {part_name(unit, commits.units) for unit in commits.committed.tolist()}
+    recorded = set(part_names(commits.committed.tolist(), commits.units))
     yield from (name for name in parts if name not in recorded)

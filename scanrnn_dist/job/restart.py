@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from scanrnn_dist.records import (
     lease_names,
     living_workers,
     part_name,
+    part_names,
     read_parts,
 )
 from scanrnn_dist.storage import ASIDE, Store, staged
@@ -69,7 +71,7 @@ class Coming:
     @property
     def parts(self) -> list[str]:
         """Names of parts, moved or not, or to stay where they are."""
-        return [part_name(unit, self.units) for begin, end in self.spans for unit in range(begin, end)]
+        return part_names(chain.from_iterable(starmap(range, self.spans)), self.units)
 
 
 def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ but the parts ends in `.parquet`: the `.table` files are Parquet files too, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 RECORDS = "__scanrnn"
 """Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
@@ -54,7 +54,13 @@ def part_name(unit: int, units: int) -> str:
         >>> part_name(17, 640), part_name(17, 1_000_001)
         ('part-00017.parquet', 'part-0000017.parquet')
     """
-    return f"part-{unit:0{max(5, len(str(units - 1)))}}.parquet"
+    return part_names([unit], units)[0]
+
+
+def part_names(numbers: Iterable[int], units: int) -> list[str]:
+    """The same for many units."""
+    digits = max(5, len(str(units - 1)))
+    return [f"part-{number:0{digits}}.parquet" for number in numbers]
 
 
 def unit_of_part(name: str, units: int) -> int | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -153,6 +153,14 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def below(self, folder: str = "") -> dict[str, int]:
         """The files below a folder at any depth, by their names from the root, with their bytes."""
+
+    def changed(self, expected: Mapping[str, int]) -> list[str]:
+        """Which files of the destination itself are missing, or of other bytes than expected, at a glance.
+
+        Of a folder of this machine with many files the bytes of some are looked at: see `GLANCED_FILES`.
+        """
+        there = dict(self.entries())
+        return [name for name, size in expected.items() if there.get(name) != size]
 
     @abstractmethod
     def exists(self, name: str) -> bool:

@@ -114,6 +114,14 @@ class StoreConformance:
         store.write("x", b"22")
         assert visible(store) == {"x": 2, "a/y": 1} and store.read("a/y") == b"1"
 
+    def test_files_that_are_missing_or_of_another_size_are_seen_at_a_glance(self, store: Store) -> None:
+        for name in ("a", "b", "c"):
+            store.write(name, b"123")
+        expected = dict.fromkeys(("a", "b", "c", "d"), 3)
+        store.write("b", b"1234")
+        assert sorted(store.changed(expected)) == ["b", "d"]
+        assert not store.changed({"b": 4}) and not store.changed({})
+
     def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(self, store: Store) -> None:
         store.write("a/b", b"12")
         store.write("c", b"1")

@@ -17,7 +17,7 @@ from faults import CopyingStore, Died, watched
 from s3_server import S3Server
 
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.storage import Disk, LocalStore, Store, new_attempt, open_store, staged, stopping
+from scanrnn_dist.storage import Disk, LocalStore, Store, local, new_attempt, open_store, staged, stopping
 from scanrnn_dist.storage import bucket as object_store
 
 
@@ -301,3 +301,15 @@ def test_the_remedy_for_a_lack_of_rights_fits_reads_and_writes(what: str) -> Non
         stopping("a", what),
     ):
         raise PermissionError(errno.EACCES, "Permission denied", "a")
+
+
+def test_of_many_files_all_names_and_some_sizes_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "GLANCED_FILES", 3)
+    names = [f"{number}" for number in range(6)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"12")
+    store = open_store(tmp_path)
+    (tmp_path / "5").unlink()
+    (tmp_path / "2").write_bytes(b"1")
+    (tmp_path / "3").write_bytes(b"1")  # not of those that are asked
+    assert sorted(store.changed(dict.fromkeys(names, 2))) == ["2", "5"]
