@@ -101,7 +101,7 @@ def demo(
     print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
     make_source(source, rows, seed)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
-    computation = AskedComputation(None, hidden, seed, {}, devices)
+    computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
     print(indented(_run_job(str(destination), str(source), JobOptions(), Handling(), computation)))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(indented(verify_output(destination)))

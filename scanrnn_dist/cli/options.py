@@ -143,8 +143,8 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
-            options = JobOptions(**given(**{name: told.pop(name) for name in flags}))
-            command(**told, options=options)
+            options = {name: told.pop(name) for name in flags}  # to keep no column is not to keep all
+            command(**told, options=JobOptions(**{name: it for name, it in options.items() if it is not None}))
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -90,6 +90,11 @@ class _Wanted:
         """The options as the records tell them."""
         return {"source": self.plan.named, **self.options.to_json()}
 
+    def prepare(self) -> None:
+        """Start, draw and compile what is computed with: what refuses does so before anything is written."""
+        assert self.job
+        self.computation.engine(self.options.has_own_carries)
+
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""
         return OpenJob(self.root, records, job, plan, self.options, self.job["environment"])
@@ -138,6 +143,7 @@ def open_job(
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options)
     elif handling.restart and recorded is not None:
         _check_idle(records)
+        wanted.prepare()
         with replacing(records, handling.sharing.expiry_seconds) as lease:
             new = restart_of(records)
             yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
@@ -221,9 +227,9 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
                 raise
     hashes = wanted.plan.recorded
     if recorded is None:
-        job, plan_files = wanted.job, wanted.plan.to_records()
-        wanted.computation.engine(wanted.options.has_own_carries)  # before anything is written: it may be refused
-        hashes, recorded = hashes_of(plan_files), records.create_job(job, plan_files, replaces)
+        wanted.prepare()
+        plan_files = wanted.plan.to_records()
+        hashes, recorded = hashes_of(plan_files), records.create_job(wanted.job, plan_files, replaces)
     if differences := differences_of(recorded, _as_listed(records, recorded, wanted), wanted.handling.allow_mixed):
         if not _was_begun(records):
             return _anew(records, wanted, replaces)
@@ -245,6 +251,7 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
 
 def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     """The job, in the place of one of which nothing was done."""
+    wanted.prepare()
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
         for name in (ENCODER, JOB):
