@@ -16,36 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
-from scanrnn_dist.cli.options import (
-    AcceptChanges,
-    AllowMixed,
-    BlockSteps,
-    CacheFolder,
-    Column,
-    Destination,
-    Devices,
-    EncoderFile,
-    Hidden,
-    Json,
-    Lanes,
-    LockSeconds,
-    Output,
-    ProfileFolder,
-    ProfileSeconds,
-    Repair,
-    Restart,
-    Retry,
-    Rounds,
-    Seed,
-    ShareText,
-    Source,
-    Steal,
-    WindowBlocks,
-    given,
-    takes_job_options,
-)
+from scanrnn_dist.cli.options import given, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
 from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
 from scanrnn_dist.errors import ConfigError
@@ -83,8 +57,8 @@ def demo(
     rows: Annotated[int, typer.Option(help="Recordings to make.", min=12)] = 3000,
     hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
     seed: Annotated[int, typer.Option(help="Of the data and of the weights.", min=0)] = 0,
-    devices: Devices = None,
-    compilation_cache: CacheFolder = None,
+    devices: flags.Devices = None,
+    compilation_cache: flags.CacheFolder = None,
 ) -> None:
     """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
     use_cache(compilation_cache)
@@ -119,14 +93,14 @@ def demo(
 @app.command()
 @takes_job_options("column", "keep", "rows_per_part")
 def plan(
-    source: Source,
+    source: flags.Source,
     options: Any,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
@@ -142,27 +116,27 @@ def plan(
 @app.command()
 @takes_job_options()
 def featurize(
-    source: Source,
-    destination: Destination,
+    source: flags.Source,
+    destination: flags.Destination,
     options: Any,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    seed: Seed = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
-    shard: ShareText = None,
-    steal: Steal = False,
-    allow_mixed: AllowMixed = False,
-    restart: Restart = False,
-    accept_changes: AcceptChanges = False,
-    retry: Retry = False,
-    lock_seconds: LockSeconds = None,
-    profile: ProfileFolder = None,
-    profile_seconds: ProfileSeconds = None,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    seed: flags.Seed = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
+    shard: flags.ShareText = None,
+    steal: flags.Steal = False,
+    allow_mixed: flags.AllowMixed = False,
+    restart: flags.Restart = False,
+    accept_changes: flags.AcceptChanges = False,
+    retry: flags.Retry = False,
+    lock_seconds: flags.LockSeconds = None,
+    profile: flags.ProfileFolder = None,
+    profile_seconds: flags.ProfileSeconds = None,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Compute features of every row of SRC, and write them to DST, a Parquet data set in the same order.
 
@@ -190,20 +164,20 @@ def featurize(
 
 @app.command()
 def bench(
-    source: Source,
+    source: flags.Source,
     tune: Annotated[
         bool, typer.Option("--tune", help="Look for the fastest lanes, block steps, window blocks.")
     ] = False,
-    column: Column = None,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
-    rounds: Rounds = None,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    column: flags.Column = None,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
+    rounds: flags.Rounds = None,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Measure the engine on a sample of SRC, in memory; with --tune, say which flags make it fastest here.
 
@@ -226,14 +200,14 @@ def bench(
 
 @app.command()
 def verify(
-    destination: Output,
+    destination: flags.Output,
     sample: Annotated[
         int, typer.Option(help="How many rows to recompute from the source; 0 compares hashes alone.", min=0)
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed that chooses these rows.", min=0)] = 0,
-    repair: Repair = False,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    repair: flags.Repair = False,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Check DST: hashes of all parts, kept columns against the source, and a sample of rows recomputed.
 
@@ -252,7 +226,7 @@ def verify(
 
 
 @app.command()
-def status(destination: Output, as_json: Json = False) -> None:
+def status(destination: flags.Output, as_json: flags.Json = False) -> None:
     """Show how far the job in DST is: units, rows, rate, workers, estimated end. Changes nothing."""
     from scanrnn_dist.job import read_status
 
@@ -261,9 +235,9 @@ def status(destination: Output, as_json: Json = False) -> None:
 
 @app.command()
 def clean(
-    destination: Output,
+    destination: flags.Output,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Remove what crashed attempts left in DST, nothing else."""
     from scanrnn_dist.job import clean as clean_output
