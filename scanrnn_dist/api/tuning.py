@@ -78,9 +78,8 @@ class Tuning:
     @property
     def flags(self) -> str:
         """The best shape, for the command line."""
-        return (
-            f"--lanes {self.best.lanes} --block-steps {self.best.block_steps} --window-blocks {self.best.window_blocks}"
-        )
+        best = self.best
+        return f"--lanes {best.lanes} --block-steps {best.block_steps} --window-blocks {best.window_blocks}"
 
     def __str__(self) -> str:
         lines = [f"{self.rows:,} rows of the source, {self.steps:,} steps; GFLOP/s useful: median (range)"]

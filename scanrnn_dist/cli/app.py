@@ -25,7 +25,7 @@ from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_device
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scanrnn_dist.job import Handling, JobOptions, JobReport, Plan
+    from scanrnn_dist.job import Handling, JobOptions, JobReport
 
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
 
@@ -107,8 +107,9 @@ def plan(
     computation = AskedComputation(encoder, hidden, None, sizes, devices, may_choose=True)
     start_devices(devices)
     from scanrnn_dist.api import explain
+    from scanrnn_dist.job import plan_job
 
-    planned = _planned(source, options)
+    planned = plan_job(source, options)
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -156,7 +157,7 @@ def featurize(
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing)
     use_cache(compilation_cache)
     with _profiled(profile, profile_seconds, devices):
-        report = _run_job(destination, _one_or_many(source), options, handling, computation)
+        report = _run_job(destination, source, options, handling, computation)
     if profile is not None:
         to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print_result(report, as_json)
@@ -189,9 +190,9 @@ def bench(
     start_devices(devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
-    from scanrnn_dist.job import JobOptions
+    from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = _planned(source, JobOptions(column, keep=()))
+    planned = plan_job(source, JobOptions(column, keep=()))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
@@ -279,17 +280,6 @@ def _profiled(folder: Path | None, seconds: float | None, devices: int | None) -
     from scanrnn_dist.engine import profile
 
     return profile(folder, **given(seconds=seconds))
-
-
-def _planned(source: list[str], options: JobOptions) -> Plan:
-    """What a job would do to the source of a command."""
-    from scanrnn_dist.job import plan_job
-
-    return plan_job(_one_or_many(source), options)
-
-
-def _one_or_many(source: list[str]) -> str | list[str]:
-    return source[0] if len(source) == 1 else source
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

@@ -19,12 +19,19 @@ MOST_DEVICES = 1024
 """CPU devices, each of which has threads of its own: 100,000 of them end the process from within JAX."""
 
 
-def _count(text: str, most: int = MOST) -> Any:
+def count(text: str, most: int = MOST) -> Any:
     """An option that takes a number from 1 on."""
     return typer.Option(help=text, min=1, max=most)
 
 
-Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
+Source = Annotated[
+    list[str],
+    typer.Argument(
+        help="Parquet file(s), a folder, or a glob in quotes.",
+        metavar="SRC...",
+        callback=lambda names: names[0] if len(names) == 1 else names,
+    ),
+]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
@@ -38,18 +45,18 @@ Keep = Annotated[
     ),
 ]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
-Hidden = Annotated[int | None, _count("Hidden features of a GRU with random weights.")]
+Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
 InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
 MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
-RowsPerPart = Annotated[int | None, _count("About how many rows an output file gets (default 65536).")]
+RowsPerPart = Annotated[int | None, count("About how many rows an output file gets (default 65536).")]
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
 ]
-Devices = Annotated[int | None, _count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
-Lanes = Annotated[int | None, _count("Rows computed side by side on each device (default: by the device).")]
-BlockSteps = Annotated[int | None, _count("Steps per block. A lane takes its next row only where a block begins.")]
-WindowBlocks = Annotated[int | None, _count("Blocks per lane in one call of the compiled program.")]
+Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
+Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
+BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
+WindowBlocks = Annotated[int | None, count("Blocks per lane in one call of the compiled program.")]
 CacheFolder = Annotated[
     Path | None,
     typer.Option(help="Keep compiled programs in this folder, so that later runs start sooner.", metavar="DIR"),
@@ -60,7 +67,7 @@ ProfileFolder = Annotated[
 ProfileSeconds = Annotated[
     float | None, typer.Option(help="Seconds that --profile traces, after compilation (default 2).", min=0, max=MOST)
 ]
-Rounds = Annotated[int | None, _count("How often every shape is measured (default 7).")]
+Rounds = Annotated[int | None, count("How often every shape is measured (default 7).")]
 ShareText = Annotated[
     str | None,
     typer.Option(help="Do only the K-th of N shares. With auto, Slurm or Kubernetes says which.", metavar="K/N"),

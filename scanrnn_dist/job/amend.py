@@ -40,18 +40,9 @@ ACCEPTED = "accepted"
 
 
 def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> int:
-    """Have a job be the one of another plan; how many of its units are committed already.
+    """Have a recorded job be the one of a new plan, of the same options; how many of its units are committed already.
 
-    Args:
-        records: of the job.
-        lease: that of `replacing`.
-        job: as it is recorded.
-        before: its plan.
-        plan: of the same options, for the source as it is now.
-        source: how the plan_files name it.
-
-    Raises:
-        StoppedError: the file system refused, or the lease was lost.
+    The lease is that of `replacing`; `StoppedError` if the file system refused, or the lease was lost.
     """
     new, store = restart_of(records), records.store
     if _is_restart(new):

@@ -1,7 +1,7 @@
 """One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
 
 Takes shares by the leases of `lease.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
-or which units are left because they failed. What is done to a unit is `job.py`'s.
+or which units are left because they failed. What is done to a unit is `work.py`'s.
 """
 
 from __future__ import annotations

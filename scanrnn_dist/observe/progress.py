@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Protocol
 
@@ -52,22 +52,16 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
         ...     progress.advance(2)
     """
     console = Console(stderr=True)
-    if not console.is_interactive:  # no terminal, or a dumb one, where a bar would appear only at the end
-        yield _begun(_Lines(what), total)
-        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
     )  # fmt: skip
-    with RichProgress(*columns, console=console) as bar:
-        yield _begun(_Bar(bar, what), total)
-
-
-def _begun(progress: Progress, total: int | None) -> Progress:
-    """The progress, begun where it is known of how many rows."""
-    if total is not None:
-        progress.start(0, total)
-    return progress
+    is_seen = console.is_interactive  # else no terminal, or a dumb one, where a bar would appear only at the end
+    with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
+        progress: Progress = _Lines(what) if bar is None else _Bar(bar, what)
+        if total is not None:
+            progress.start(0, total)
+        yield progress
 
 
 class _Rate:
