@@ -141,7 +141,9 @@ def tune(
     best = start or window_shape_for(encoder, mesh)
     measured: list[Measured] = []
     gain = 1.0
-    candidates = _candidates(mesh, best) if candidates is None else candidates
+    if candidates is None:
+        blocks = tuple(max(1, int(best.window_blocks * factor)) for factor in WINDOW_BLOCKS)
+        candidates = {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
     if not candidates:
         measured = measure(encoder, sample, mesh, [best], rounds)
     for field, values in candidates.items():
@@ -186,12 +188,6 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
     if not _steps(sample):
         raise ConfigError("The source has no steps in its first rows: there is nothing to measure with.")
     return sample
-
-
-def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
-    """What to try for each number of a shape, in the order in which they are settled."""
-    blocks = tuple(max(1, int(start.window_blocks * factor)) for factor in WINDOW_BLOCKS)
-    return {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
 
 
 def _run(engine: EngineLike, sample: Sequence[Ragged]) -> tuple[float, float]:

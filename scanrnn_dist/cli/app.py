@@ -109,7 +109,7 @@ def plan(
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
-    planned = plan_job(source, options)
+    planned = plan_job(_one_or_many(source), options)
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -149,15 +149,20 @@ def featurize(
     if profile is not None and profile.resolve().is_relative_to(Path(destination).resolve()):
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, seed, sizes, devices, check_fits=True)
+    computation = AskedComputation(encoder, hidden, seed, sizes, devices, compilation_cache, check_fits=True)
     from scanrnn_dist.job import Handling, Sharing
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing)
-    use_cache(compilation_cache)
-    with _profiled(profile, profile_seconds, devices):
-        report = _run_job(destination, source, options, handling, computation)
+    traced: Any = nullcontext()
+    if profile is not None:
+        start_devices(devices)
+        from scanrnn_dist.engine import profile as profiled
+
+        traced = profiled(profile, **given(seconds=profile_seconds))
+    with traced:
+        report = _run_job(destination, _one_or_many(source), options, handling, computation)
     if profile is not None:
         to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print_result(report, as_json)
@@ -192,7 +197,7 @@ def bench(
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(source, JobOptions(column, keep=()))
+    planned = plan_job(_one_or_many(source), JobOptions(column, keep=()))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
@@ -272,14 +277,8 @@ def _run_job(
         return run_job(destination, source, options, handling, computation, progress.start, advance)
 
 
-def _profiled(folder: Path | None, seconds: float | None, devices: int | None) -> Any:
-    """A context in which a trace is written, if a folder is given for it."""
-    if folder is None:
-        return nullcontext()
-    start_devices(devices)
-    from scanrnn_dist.engine import profile
-
-    return profile(folder, **given(seconds=seconds))
+def _one_or_many(source: list[str]) -> str | list[str]:
+    return source[0] if len(source) == 1 else source
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

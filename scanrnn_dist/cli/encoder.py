@@ -146,8 +146,7 @@ def convert(
 
 @encoder_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")],
-    as_json: Json = False,
+    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")], as_json: Json = False
 ) -> None:
     """Show what an encoder file holds: architecture, shapes of parameters, fingerprint."""
     start_jax()

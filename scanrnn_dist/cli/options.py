@@ -24,14 +24,7 @@ def count(text: str, most: int = MOST) -> Any:
     return typer.Option(help=text, min=1, max=most)
 
 
-Source = Annotated[
-    list[str],
-    typer.Argument(
-        help="Parquet file(s), a folder, or a glob in quotes.",
-        metavar="SRC...",
-        callback=lambda names: names[0] if len(names) == 1 else names,
-    ),
-]
+Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
@@ -92,8 +85,7 @@ Repair = Annotated[
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed the process twice.")]
 LockSeconds = Annotated[
-    float | None,
-    typer.Option(help="Seconds of silence after which a process counts as dead (default 60).", min=0.1),
+    float | None, typer.Option(help="Seconds of silence after which a process counts as dead (default 60).", min=0.1)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

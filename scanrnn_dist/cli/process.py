@@ -128,10 +128,7 @@ def start_devices(devices: int | None) -> None:
 
 
 def start_jax(cpu_devices: int | None = None) -> None:
-    """Import JAX and have it find its devices.
-
-    Args:
-        cpu_devices: how many devices the CPU is to have; None leaves it to JAX.
+    """Import JAX and have it find its devices; of the CPU so many, or as many as JAX takes.
 
     Raises:
         ConfigError: JAX does not start: there is no such platform, or a variable of its own says what it cannot read.

@@ -24,15 +24,7 @@ from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.records import (
-    ENCODER,
-    JOB,
-    JOB_FORMAT,
-    RECORDS,
-    JobRecords,
-    hashes_of,
-    living_workers,
-)
+from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, RECORDS, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
 
@@ -48,10 +40,8 @@ class OpenJob:
 
     Args:
         destination: where it stands, in full; of a restart, where it will stand.
-        records: of the job.
-        job: what its record says.
-        plan: that holds for it.
-        options: of the job, settled by the plan.
+        records, job: where it is recorded, and its record.
+        plan, options: that hold for it.
         environment: that of the process, which may be another than the record's; nothing of a job that is done.
     """
 
@@ -123,19 +113,27 @@ def open_job(
     """
     records = JobRecords(open_store(destination))
     was_published = finish_publishing(records)
-    recorded = _found(records, handling)
+    try:
+        recorded = records.find_job()
+    except DataError:
+        if not handling.restart:
+            raise
+        recorded = {}  # to be replaced, it need not be one that can be understood
+    like = None
     if source is None:
-        recorded = recorded or records.read_job()
-        source, options = _recorded_plan(records, recorded), JobOptions.from_json(recorded["options"])
-        wanted = _Wanted(records.store.root, source, options, handling, computation, like=recorded)
+        like = recorded = recorded or records.read_job()
+        plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
+        if changes := plan.changes():
+            raise changed_source(changes, plan, records.store.root)
     else:
         plan = _planned(records, recorded, source, options, handling)
         options = replace(options, column=plan.column, keep=plan.keep, rows_per_part=plan.rows_per_part)
-        wanted = _Wanted(records.store.root, plan, options, handling, computation)
-    carry, keep = wanted.options.initial_carry, wanted.plan.keep
-    if carry is not None and carry not in keep:
-        raise ConfigError(f"The initial carries' column {carry!r} is not kept; expected one of {keep}.")
-    check_apart(wanted.plan, destination)
+    if options.has_own_carries and options.initial_carry not in plan.keep:
+        raise ConfigError(
+            f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
+        )
+    check_apart(plan, destination)
+    wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options)
     elif handling.restart and recorded is not None:
@@ -149,16 +147,6 @@ def open_job(
         opened = _open(records, recorded, wanted)
         set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
         yield opened
-
-
-def _found(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
-    """The job that stands; to be replaced, it need not be one that can be understood."""
-    try:
-        return records.find_job()
-    except DataError:
-        if not handling.restart:
-            raise
-        return {}
 
 
 def _planned(
@@ -188,14 +176,6 @@ def _planned(
         if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
             return plan_again(plan, source)
     return plan_job(source, options)
-
-
-def _recorded_plan(records: JobRecords, recorded: dict[str, Any]) -> Plan:
-    """The plan of a job whose source is as it was."""
-    plan = Plan.from_records(records.read_plan(recorded))
-    if changes := plan.changes():
-        raise changed_source(changes, plan, records.store.root)
-    return plan
 
 
 def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, was_published: bool) -> bool:
@@ -267,16 +247,13 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     try:
         with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
             records.check_is(recorded)
-            kept = amend(records, lease, recorded, before, plan)
+            amend(records, lease, recorded, before, plan)
     except StoppedError:
         now = records.find_job()
         if now is None or now["id"] == recorded["id"]:
             raise
         finish_publishing(records)
         return _open(records, records.read_job(), wanted)  # another process was faster
-    units = len(plan.units)
-    told = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
-    logger.info(told, wanted.root, kept, units, units - kept)
     return wanted.opened(records, records.read_job(), plan)
 
 

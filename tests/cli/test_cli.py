@@ -175,6 +175,16 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_the_same_command_on_a_finished_job_starts_no_jax(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurize = ["featurize", source, str(tmp_path / "out"), *GRU, "--compilation-cache", str(tmp_path / "cache")]
+    done(capsys, featurize)
+    code = f"import sys, scanrnn_dist.cli as cli; print(cli.run({featurize}), 'jax' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "0 False"
+
+
 def test_shares_then_status_clean_and_the_same_command_again(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
