@@ -49,7 +49,8 @@ def modules_of(name: str) -> Iterator[Path]:
         path = PACKAGE.joinpath(*parts[:end])
         if end and path.with_suffix(".py").is_file():
             yield path.with_suffix(".py")
-        elif end and (path / "__init__.py").is_file():
+            return  # whether by `import a.b` or by `from a.b import name`
+        if end and (path / "__init__.py").is_file():
             yield path / "__init__.py"
 
 

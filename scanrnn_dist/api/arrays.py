@@ -85,11 +85,7 @@ def encode(
 
 
 def as_ragged(
-    sequences: Any,
-    seq_lengths: Any,
-    in_features: int,
-    nonfinite: Literal["error", "propagate"],
-    lossy_cast: bool,
+    sequences: Any, seq_lengths: Any, in_features: int, nonfinite: Literal["error", "propagate"], lossy_cast: bool
 ) -> Ragged:
     """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`."""
     if isinstance(sequences, np.ndarray) or (hasattr(sequences, "ndim") and hasattr(sequences, "__array__")):
@@ -102,7 +98,11 @@ def as_ragged(
     elif isinstance(sequences, Ragged):
         ragged = sequences
     elif type(sequences).__module__.startswith("pyarrow"):
-        ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
+        from scanrnn_dist.source import to_ragged  # only who passes one has pyarrow loaded already
+
+        ragged = to_ragged(
+            sequences, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where="sequence {}".format
+        )
     elif isinstance(sequences, Sequence):
         has_rows = len(sequences) > 0
         ragged = Ragged.from_sequences(sequences, lossy_cast=lossy_cast) if has_rows else Ragged.empty(in_features)
@@ -128,15 +128,6 @@ def _from_array(array: np.ndarray, seq_lengths: Any, lossy_cast: bool) -> Ragged
         return Ragged.from_sequences(list(array), lossy_cast=lossy_cast)
     lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
     return Ragged.from_padded(array, lengths, lossy_cast=lossy_cast)
-
-
-def _from_arrow(array: Any, in_features: int, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> Ragged:
-    """A pyarrow list array of any supported layout."""
-    from scanrnn_dist.source import to_ragged  # only who passes one has pyarrow loaded already
-
-    return to_ragged(
-        array, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where=lambda row: f"sequence {row}"
-    )
 
 
 def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> np.ndarray:

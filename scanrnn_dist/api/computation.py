@@ -51,13 +51,11 @@ class EncoderOnDevices(Computation):
         return self._shape
 
     def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
-        """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
         window = job["window"]
         is_shape = all(window.get(name) == number for name, number in self._sizes.items())
         return is_shape and bool(job["encoder"]["fingerprint"] == self.encoder.fingerprint)
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All of it that the bits of the features depend on."""
         if like is not None:
             self._shape = WindowShape(**like["window"])
         return {
@@ -67,13 +65,11 @@ class EncoderOnDevices(Computation):
         }
 
     def engine(self, own_carries: bool) -> EngineLike:
-        """The compiled encoder; compiled once."""
         self._engine = self._engine or build_engine(self.encoder, self.mesh, self.shape, own_carries)
         return self._engine
 
     def encoder_content(self) -> bytes | None:
-        """The file of the encoder; None of a cell or readout that no file can hold."""
         try:
             return encoder_content(Encoder, self.encoder)
-        except ConfigError:
+        except ConfigError:  # a cell or readout that no file can hold
             return None

@@ -1,7 +1,6 @@
 """Door 2: `featurize`, from a Parquet data set to one with a feature vector per row; and going on with what it began.
 
-Here the two halves meet: `job/`, which knows Parquet and no JAX, is handed a `Computation`, which knows JAX and no
-Parquet.
+`job/`, which knows Parquet and no JAX, is handed a `Computation`, which knows JAX and no Parquet.
 """
 
 from __future__ import annotations
@@ -13,17 +12,7 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.job import (
-    ROWS_PER_PART,
-    Handling,
-    JobOptions,
-    JobReport,
-    OnRows,
-    OnStart,
-    Plan,
-    Sharing,
-    run_job,
-)
+from scanrnn_dist.job import ROWS_PER_PART, Handling, JobOptions, JobReport, OnRows, OnStart, Plan, Sharing, run_job
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.source import SourceLike
 
@@ -125,12 +114,8 @@ def resume(
     Args:
         destination: a folder or URI that `featurize` wrote to.
         encoder: that of the job.
-        mesh: as of `featurize`.
         discard: names of parts that are not what they should be, to be removed and made again.
-        sharing: as of `featurize`.
-        allow_mixed: as of `featurize`.
-        on_start: as of `featurize`.
-        on_rows: as of `featurize`.
+        mesh, sharing, allow_mixed, on_start, on_rows: as of `featurize`.
 
     Raises:
         ConfigError: there is no job, or another encoder or environment than the job's.

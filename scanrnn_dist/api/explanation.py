@@ -10,6 +10,9 @@ from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES, WAITING_BYTES, Plan
 from scanrnn_dist.observe import in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 
+FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
+"""What to do about windows that the memory does not hold."""
+
 
 def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
     """What `featurize` would do with a plan on all local devices, line by line.
@@ -22,10 +25,7 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
     memory = needed + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
     excess = ""
     if usable is not None and needed > usable:
-        excess = (
-            f"; this process may use {in_mib(usable)}, so featurize would refuse. Choose fewer --lanes, "
-            "--block-steps, --window-blocks or --devices."
-        )
+        excess = f"; this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
     steps = plan.mean_steps(in_features) * rows
     vector = f"fixed_size_list<float32>[{out_features}]"
     lines = {

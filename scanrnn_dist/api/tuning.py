@@ -78,9 +78,8 @@ class Tuning:
     @property
     def flags(self) -> str:
         """The best shape, for the command line."""
-        return (
-            f"--lanes {self.best.lanes} --block-steps {self.best.block_steps} --window-blocks {self.best.window_blocks}"
-        )
+        best = self.best
+        return f"--lanes {best.lanes} --block-steps {best.block_steps} --window-blocks {best.window_blocks}"
 
     def __str__(self) -> str:
         lines = [f"{self.rows:,} rows of the source, {self.steps:,} steps; GFLOP/s useful: median (range)"]
@@ -142,7 +141,9 @@ def tune(
     best = start or window_shape_for(encoder, mesh)
     measured: list[Measured] = []
     gain = 1.0
-    candidates = _candidates(mesh, best) if candidates is None else candidates
+    if candidates is None:
+        blocks = tuple(max(1, int(best.window_blocks * factor)) for factor in WINDOW_BLOCKS)
+        candidates = {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
     if not candidates:
         measured = measure(encoder, sample, mesh, [best], rounds)
     for field, values in candidates.items():
@@ -187,12 +188,6 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
     if not _steps(sample):
         raise ConfigError("The source has no steps in its first rows: there is nothing to measure with.")
     return sample
-
-
-def _candidates(mesh: Mesh, start: WindowShape) -> dict[str, tuple[int, ...]]:
-    """What to try for each number of a shape, in the order in which they are settled."""
-    blocks = tuple(max(1, int(start.window_blocks * factor)) for factor in WINDOW_BLOCKS)
-    return {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
 
 
 def _run(engine: EngineLike, sample: Sequence[Ragged]) -> tuple[float, float]:

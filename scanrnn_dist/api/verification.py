@@ -137,7 +137,11 @@ def verify(
     if sample < 1 or rows == 0:
         return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
     encoder = _encoder_of(records, job, encoder)
-    _check_source(plan)
+    if changes := plan.source_changes():
+        raise DataError(
+            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
+            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
+        )
     committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
     compared = sum(compare_kept(records.store, plan, index) for index in committed.tolist())
     options = JobOptions.from_json(job["options"])
@@ -171,32 +175,20 @@ def _repair(destination: str | os.PathLike[str], records: JobRecords, given: Enc
 def _encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) -> Encoder:
     """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
     if given is None and not records.has_encoder:
-        path = records.store.path(ENCODER)
-        raise ConfigError(f"There is no {path}; pass the encoder, or sample=0 to check the parts alone.")
-    encoder = given or _recorded_encoder(records)
+        missing = records.store.path(ENCODER)
+        raise ConfigError(f"There is no {missing}; pass the encoder, or sample=0 to check the parts alone.")
+    encoder = given
+    if encoder is None:
+        with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
+            path = Path(folder) / "encoder.safetensors"
+            path.write_bytes(records.store.read(ENCODER))
+            encoder = Encoder.load(path)
     if encoder.fingerprint != job["encoder"]["fingerprint"]:
         raise ConfigError(
             f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "
             f"{job['encoder']['fingerprint'][:16]}..."
         )
     return encoder
-
-
-def _recorded_encoder(records: JobRecords) -> Encoder:
-    with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
-        path = Path(folder) / "encoder.safetensors"
-        path.write_bytes(records.store.read(ENCODER))
-        return Encoder.load(path)
-
-
-def _check_source(plan: Plan) -> None:
-    """Refuse a source that is not as it was when the job was planned."""
-    changes = plan.source_changes()
-    if changes:
-        raise DataError(
-            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
-            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
-        )
 
 
 def _recompute(

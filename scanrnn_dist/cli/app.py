@@ -16,42 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
-from scanrnn_dist.cli.options import (
-    AcceptChanges,
-    AllowMixed,
-    BlockSteps,
-    CacheFolder,
-    Column,
-    Destination,
-    Devices,
-    EncoderFile,
-    Hidden,
-    Json,
-    Lanes,
-    LockSeconds,
-    Output,
-    ProfileFolder,
-    ProfileSeconds,
-    Repair,
-    Restart,
-    Retry,
-    Rounds,
-    Seed,
-    ShareText,
-    Source,
-    Steal,
-    WindowBlocks,
-    given,
-    takes_job_options,
-)
+from scanrnn_dist.cli.options import given, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
 from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scanrnn_dist.job import Handling, JobOptions, JobReport, Plan
+    from scanrnn_dist.job import Handling, JobOptions, JobReport
 
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
 
@@ -83,8 +57,8 @@ def demo(
     rows: Annotated[int, typer.Option(help="Recordings to make.", min=12)] = 3000,
     hidden: Annotated[int, typer.Option(help="Hidden features.", min=1)] = DEFAULT_HIDDEN,
     seed: Annotated[int, typer.Option(help="Of the data and of the weights.", min=0)] = 0,
-    devices: Devices = None,
-    compilation_cache: CacheFolder = None,
+    devices: flags.Devices = None,
+    compilation_cache: flags.CacheFolder = None,
 ) -> None:
     """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
     use_cache(compilation_cache)
@@ -101,7 +75,7 @@ def demo(
     print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
     make_source(source, rows, seed)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
-    computation = AskedComputation(None, hidden, seed, {}, devices)
+    computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
     print(indented(_run_job(str(destination), str(source), JobOptions(), Handling(), computation)))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(indented(verify_output(destination)))
@@ -119,22 +93,23 @@ def demo(
 @app.command()
 @takes_job_options("column", "keep", "rows_per_part")
 def plan(
-    source: Source,
+    source: flags.Source,
     options: Any,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     computation = AskedComputation(encoder, hidden, None, sizes, devices, may_choose=True)
     start_devices(devices)
     from scanrnn_dist.api import explain
+    from scanrnn_dist.job import plan_job
 
-    planned = _planned(source, options)
+    planned = plan_job(_one_or_many(source), options)
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -142,27 +117,27 @@ def plan(
 @app.command()
 @takes_job_options()
 def featurize(
-    source: Source,
-    destination: Destination,
+    source: flags.Source,
+    destination: flags.Destination,
     options: Any,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    seed: Seed = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
-    shard: ShareText = None,
-    steal: Steal = False,
-    allow_mixed: AllowMixed = False,
-    restart: Restart = False,
-    accept_changes: AcceptChanges = False,
-    retry: Retry = False,
-    lock_seconds: LockSeconds = None,
-    profile: ProfileFolder = None,
-    profile_seconds: ProfileSeconds = None,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    seed: flags.Seed = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
+    shard: flags.ShareText = None,
+    steal: flags.Steal = False,
+    allow_mixed: flags.AllowMixed = False,
+    restart: flags.Restart = False,
+    accept_changes: flags.AcceptChanges = False,
+    retry: flags.Retry = False,
+    lock_seconds: flags.LockSeconds = None,
+    profile: flags.ProfileFolder = None,
+    profile_seconds: flags.ProfileSeconds = None,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Compute features of every row of SRC, and write them to DST, a Parquet data set in the same order.
 
@@ -174,14 +149,19 @@ def featurize(
     if profile is not None and profile.resolve().is_relative_to(Path(destination).resolve()):
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, seed, sizes, devices, check_fits=True)
+    computation = AskedComputation(encoder, hidden, seed, sizes, devices, compilation_cache, check_fits=True)
     from scanrnn_dist.job import Handling, Sharing
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing)
-    use_cache(compilation_cache)
-    with _profiled(profile, profile_seconds, devices):
+    traced: Any = nullcontext()
+    if profile is not None:
+        start_devices(devices)
+        from scanrnn_dist.engine import profile as profiled
+
+        traced = profiled(profile, **given(seconds=profile_seconds))
+    with traced:
         report = _run_job(destination, _one_or_many(source), options, handling, computation)
     if profile is not None:
         to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
@@ -190,20 +170,20 @@ def featurize(
 
 @app.command()
 def bench(
-    source: Source,
+    source: flags.Source,
     tune: Annotated[
         bool, typer.Option("--tune", help="Look for the fastest lanes, block steps, window blocks.")
     ] = False,
-    column: Column = None,
-    encoder: EncoderFile = None,
-    hidden: Hidden = None,
-    devices: Devices = None,
-    lanes: Lanes = None,
-    block_steps: BlockSteps = None,
-    window_blocks: WindowBlocks = None,
-    rounds: Rounds = None,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    column: flags.Column = None,
+    encoder: flags.EncoderFile = None,
+    hidden: flags.Hidden = None,
+    devices: flags.Devices = None,
+    lanes: flags.Lanes = None,
+    block_steps: flags.BlockSteps = None,
+    window_blocks: flags.WindowBlocks = None,
+    rounds: flags.Rounds = None,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Measure the engine on a sample of SRC, in memory; with --tune, say which flags make it fastest here.
 
@@ -215,9 +195,9 @@ def bench(
     start_devices(devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
-    from scanrnn_dist.job import JobOptions
+    from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = _planned(source, JobOptions(column, keep=()))
+    planned = plan_job(_one_or_many(source), JobOptions(column, keep=()))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
@@ -226,14 +206,14 @@ def bench(
 
 @app.command()
 def verify(
-    destination: Output,
+    destination: flags.Output,
     sample: Annotated[
         int, typer.Option(help="How many rows to recompute from the source; 0 compares hashes alone.", min=0)
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed that chooses these rows.", min=0)] = 0,
-    repair: Repair = False,
-    compilation_cache: CacheFolder = None,
-    as_json: Json = False,
+    repair: flags.Repair = False,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Check DST: hashes of all parts, kept columns against the source, and a sample of rows recomputed.
 
@@ -252,7 +232,7 @@ def verify(
 
 
 @app.command()
-def status(destination: Output, as_json: Json = False) -> None:
+def status(destination: flags.Output, as_json: flags.Json = False) -> None:
     """Show how far the job in DST is: units, rows, rate, workers, estimated end. Changes nothing."""
     from scanrnn_dist.job import read_status
 
@@ -261,9 +241,9 @@ def status(destination: Output, as_json: Json = False) -> None:
 
 @app.command()
 def clean(
-    destination: Output,
+    destination: flags.Output,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Remove what crashed attempts left in DST, nothing else."""
     from scanrnn_dist.job import clean as clean_output
@@ -295,23 +275,6 @@ def _run_job(
             progress.advance(rows)
 
         return run_job(destination, source, options, handling, computation, progress.start, advance)
-
-
-def _profiled(folder: Path | None, seconds: float | None, devices: int | None) -> Any:
-    """A context in which a trace is written, if a folder is given for it."""
-    if folder is None:
-        return nullcontext()
-    start_devices(devices)
-    from scanrnn_dist.engine import profile
-
-    return profile(folder, **given(seconds=seconds))
-
-
-def _planned(source: list[str], options: JobOptions) -> Plan:
-    """What a job would do to the source of a command."""
-    from scanrnn_dist.job import plan_job
-
-    return plan_job(_one_or_many(source), options)
 
 
 def _one_or_many(source: list[str]) -> str | list[str]:

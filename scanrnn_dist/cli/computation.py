@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
-from scanrnn_dist.cli.process import start_devices
+from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits as check_memory
 
@@ -31,6 +31,7 @@ class AskedComputation:
         seed: of these.
         sizes: numbers of the window shape that were chosen.
         devices: of the CPU; one per core when None.
+        cache: folder for compiled programs, if any.
         may_choose: whether the command can do without being told of an encoder.
         check_fits: whether to refuse windows that the memory does not hold.
 
@@ -45,6 +46,7 @@ class AskedComputation:
         seed: int | None,
         sizes: dict[str, int],
         devices: int | None,
+        cache: Path | None = None,
         *,
         may_choose: bool = False,
         check_fits: bool = False,
@@ -56,7 +58,7 @@ class AskedComputation:
         if file is not None and seed is not None:
             raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
-        self._sizes, self._devices, self._check_fits = sizes, devices, check_fits
+        self._sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
         self._on_devices: EncoderOnDevices | None = None
 
     @property
@@ -77,35 +79,31 @@ class AskedComputation:
     def on_devices(self, in_features: InFeatures) -> EncoderOnDevices:
         """The encoder on all local devices; starts JAX."""
         if self._on_devices is None:
+            use_cache(self._cache)
             start_devices(self._devices)
-            from scanrnn_dist.api import EncoderOnDevices, window_bytes
+            from scanrnn_dist.api import FEWER, EncoderOnDevices, window_bytes
             from scanrnn_dist.encoder import Encoder
 
             file = self._file
             encoder = Encoder.load(file) if file else random_encoder(self._seed, in_features(), self._hidden)
             on_devices = EncoderOnDevices(encoder, sizes=self._sizes)
             if self._check_fits:
-                remedy = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
-                check_memory(window_bytes(encoder, on_devices.shape), "Windows of this shape", remedy)
+                check_memory(window_bytes(encoder, on_devices.shape), "Windows of this shape", FEWER)
             self._on_devices = on_devices
         return self._on_devices
 
     def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
-        """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
         is_shape = all(job["window"].get(name) == number for name, number in self._sizes.items())
         is_recipe = bool(self.recipe) and job.get("recipe") == self.recipe
         return is_shape and (is_recipe or self.on_devices(in_features).is_recorded(job, in_features))
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All of it that the bits of the features depend on, and the recipe."""
         return {**self.on_devices(in_features).described(in_features, like), "recipe": self.recipe}
 
     def engine(self, own_carries: bool) -> EngineLike:
-        """The compiled encoder."""
         assert self._on_devices is not None, "described comes first"
         return self._on_devices.engine(own_carries)
 
     def encoder_content(self) -> bytes | None:
-        """The file of the encoder."""
         assert self._on_devices is not None, "described comes first"
         return self._on_devices.encoder_content()

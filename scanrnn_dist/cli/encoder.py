@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli.options import MOST, Json, given
+from scanrnn_dist.cli.options import Json, count, given
 from scanrnn_dist.cli.printing import indented
 from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError
@@ -66,15 +66,12 @@ Readout = Annotated[
 @encoder_app.command()
 def make(
     out: Out,
-    in_features: Annotated[int, typer.Option(help="Features per step.", min=1, max=MOST)],
-    hidden: Annotated[int, typer.Option(help="Hidden features of every layer.", min=1, max=MOST)],
+    in_features: Annotated[int, count("Features per step.")],
+    hidden: Annotated[int, count("Hidden features of every layer.")],
     cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     num_layers: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of layers, each reading the outputs of the one before (default 1).", min=1, max=MOST_LAYERS
-        ),
+        int | None, count("Number of layers, each reading the outputs of the one before (default 1).", MOST_LAYERS)
     ] = None,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read every sequence in both directions.")
@@ -99,15 +96,9 @@ def make(
     _check_out(out, force)
     start_jax()
     options = given(
-        cell=cell and cell.value,
-        num_layers=num_layers,
-        bidirectional=bidirectional,
-        readout=readout,
-        initial_carry=initial_carry,
-        dtype=dtype,
-        precision=precision,
-        scan=scan,
-    )
+        cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional, readout=readout,
+        initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,
+    )  # fmt: skip
     _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
 
 
@@ -141,15 +132,9 @@ def convert(
 ) -> None:
     """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
     options = given(
-        kind=kind and kind.value,
-        prefix=prefix,
-        node=node,
-        nonlinearity=nonlinearity,
-        reset_after=reset_after,
-        like=like,
-        lossy_cast=lossy_cast,
-        readout=readout,
-    )
+        kind=kind and kind.value, prefix=prefix, node=node, nonlinearity=nonlinearity, reset_after=reset_after,
+        like=like, lossy_cast=lossy_cast, readout=readout,
+    )  # fmt: skip
     surplus = sorted(options.keys() - TAKES[origin])
     if surplus:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
@@ -161,8 +146,7 @@ def convert(
 
 @encoder_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")],
-    as_json: Json = False,
+    file: Annotated[Path, typer.Argument(help="An encoder file (.safetensors).", metavar="FILE")], as_json: Json = False
 ) -> None:
     """Show what an encoder file holds: architecture, shapes of parameters, fingerprint."""
     start_jax()

@@ -18,6 +18,12 @@ MOST = 2**31 - 1
 MOST_DEVICES = 1024
 """CPU devices, each of which has threads of its own: 100,000 of them end the process from within JAX."""
 
+
+def count(text: str, most: int = MOST) -> Any:
+    """An option that takes a number from 1 on."""
+    return typer.Option(help=text, min=1, max=most)
+
+
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
@@ -32,53 +38,32 @@ Keep = Annotated[
     ),
 ]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
-Hidden = Annotated[int | None, typer.Option(help="Hidden features of a GRU with random weights.", min=1, max=MOST)]
+Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
-InitialCarry = Annotated[
-    str | None, typer.Option("--initial-carry", help="Column with each row's own initial carry.", metavar="COLUMN")
-]
+InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
 MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
-RowsPerPart = Annotated[
-    int | None, typer.Option(help="About how many rows an output file gets (default 65536).", min=1, max=MOST)
-]
+RowsPerPart = Annotated[int | None, count("About how many rows an output file gets (default 65536).")]
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
 ]
-Devices = Annotated[
-    int | None, typer.Option(help="Number of CPU devices (default: one per core).", min=1, max=MOST_DEVICES)
-]
-Lanes = Annotated[
-    int | None,
-    typer.Option(help="Rows computed side by side on each device (default: by the device).", min=1, max=MOST),
-]
-BlockSteps = Annotated[
-    int | None,
-    typer.Option(help="Steps per block. A lane takes its next row only where a block begins.", min=1, max=MOST),
-]
-WindowBlocks = Annotated[
-    int | None, typer.Option(help="Blocks per lane in one call of the compiled program.", min=1, max=MOST)
-]
+Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
+Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
+BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
+WindowBlocks = Annotated[int | None, count("Blocks per lane in one call of the compiled program.")]
 CacheFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--compilation-cache",
-        help="Keep compiled programs in this folder, so that later runs start sooner.",
-        metavar="DIR",
-    ),
+    typer.Option(help="Keep compiled programs in this folder, so that later runs start sooner.", metavar="DIR"),
 ]
 ProfileFolder = Annotated[
-    Path | None,
-    typer.Option("--profile", help="Write a trace for TensorBoard and Perfetto to this folder.", metavar="DIR"),
+    Path | None, typer.Option(help="Write a trace for TensorBoard and Perfetto to this folder.", metavar="DIR")
 ]
 ProfileSeconds = Annotated[
     float | None, typer.Option(help="Seconds that --profile traces, after compilation (default 2).", min=0, max=MOST)
 ]
-Rounds = Annotated[int | None, typer.Option(help="How often every shape is measured (default 7).", min=1, max=MOST)]
+Rounds = Annotated[int | None, count("How often every shape is measured (default 7).")]
 ShareText = Annotated[
     str | None,
-    typer.Option(
-        "--shard", help="Do only the K-th of N shares. With auto, Slurm or Kubernetes says which.", metavar="K/N"
-    ),
+    typer.Option(help="Do only the K-th of N shares. With auto, Slurm or Kubernetes says which.", metavar="K/N"),
 ]
 Steal = Annotated[
     bool, typer.Option("--steal", help="When this share is done, take over shares of processes that stopped.")
@@ -92,8 +77,7 @@ Restart = Annotated[
 AcceptChanges = Annotated[
     bool,
     typer.Option(
-        "--accept-changes",
-        help="Accept that files of SRC were changed, added or removed: redo only their rows.",
+        "--accept-changes", help="Accept that files of SRC were changed, added or removed: redo only their rows."
     ),
 ]
 Repair = Annotated[
@@ -101,10 +85,7 @@ Repair = Annotated[
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed the process twice.")]
 LockSeconds = Annotated[
-    float | None,
-    typer.Option(
-        "--lock-seconds", help="Seconds of silence after which a process counts as dead (default 60).", min=0.1
-    ),
+    float | None, typer.Option(help="Seconds of silence after which a process counts as dead (default 60).", min=0.1)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -143,8 +124,8 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
-            options = JobOptions(**given(**{name: told.pop(name) for name in flags}))
-            command(**told, options=options)
+            options = {name: told.pop(name) for name in flags}  # to keep no column is not to keep all
+            command(**told, options=JobOptions(**{name: it for name, it in options.items() if it is not None}))
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

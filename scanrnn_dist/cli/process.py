@@ -65,7 +65,7 @@ def end_process(code: int) -> None:
         except BrokenPipeError:
             pass  # whoever read it has gone, as `head` does
         except OSError:
-            code = code or StoppedError.exit_code  # `_print_result` has told
+            code = code or StoppedError.exit_code  # `print_result` has told
     # Without Python's own end: what was interrupted may be anywhere, and waiting for its threads serves nobody. Also, a
     # thread of pyarrow that lets go of Python's bytes then ends the process by SIGABRT: 3 of 40 `verify`, under load.
     os._exit(code)
@@ -116,7 +116,7 @@ SIGNALS = Signals()
 
 
 def start_devices(devices: int | None) -> None:
-    """Fix what can only be fixed before the first use of JAX and pyarrow; never over the user's own."""
+    """Fix what can only be fixed before the first use of JAX; never over the user's own."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
         if devices is not None:
@@ -128,10 +128,7 @@ def start_devices(devices: int | None) -> None:
 
 
 def start_jax(cpu_devices: int | None = None) -> None:
-    """Import JAX and have it find its devices.
-
-    Args:
-        cpu_devices: how many devices the CPU is to have; None leaves it to JAX.
+    """Import JAX and have it find its devices; of the CPU so many, or as many as JAX takes.
 
     Raises:
         ConfigError: JAX does not start: there is no such platform, or a variable of its own says what it cannot read.

@@ -39,19 +39,10 @@ ACCEPTED = "accepted"
 """Of a job: which changes of its source were accepted, in words."""
 
 
-def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> int:
-    """Have a job be the one of another plan; how many of its units are committed already.
+def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> None:
+    """Have a recorded job be the one of a new plan, of the same options.
 
-    Args:
-        records: of the job.
-        lease: that of `replacing`.
-        job: as it is recorded.
-        before: its plan.
-        plan: of the same options, for the source as it is now.
-        source: how the plan_files name it.
-
-    Raises:
-        StoppedError: the file system refused, or the lease was lost.
+    The lease is that of `replacing`; `StoppedError` if the file system refused, or the lease was lost.
     """
     new, store = restart_of(records), records.store
     if _is_restart(new):
@@ -80,7 +71,8 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     kept = np.array(sorted(numbers.values()), np.int64)
     write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
     publish(records, lease)
-    return len(numbers)
+    told_units = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
+    logger.info(told_units, store.root, len(numbers), units, units - len(numbers))
 
 
 def _is_restart(new: JobRecords) -> bool:

@@ -1,7 +1,7 @@
 """One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
 
 Takes shares by the leases of `lease.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
-or which units are left because they failed. What is done to a unit is `job.py`'s.
+or which units are left because they failed. What is done to a unit is `work.py`'s.
 """
 
 from __future__ import annotations
@@ -49,14 +49,8 @@ logger = logging.getLogger("scanrnn_dist")
 class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
-    `commits` is what all attempts had committed when it was last looked.
-
-    Args:
-        records: where the job is recorded.
-        job: the record.
-        units: of the job.
-        sharing: which of them are this process's.
-        header: what the first line of the attempt's log tells.
+    `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
+    tells.
 
     Raises:
         StoppedError: another process works on the share.
@@ -181,8 +175,7 @@ class Attempt:
 
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
-        store = self._records.store
-        return read_commits(store, self._job["id"], self._rows, self._alive(), only_standing=True)
+        return read_commits(self._records.store, self._job["id"], self._rows, self._alive(), only_standing=True)
 
     def _alive(self) -> set[str]:
         """The attempts that are at work."""

@@ -58,18 +58,12 @@ class Cleaning:
     def __str__(self) -> str:
         if not self.names:
             return f"{self.destination}: nothing to remove"
-        head = f"{self.destination}: {len(self.names)} files, {self.nbytes:,} bytes"
-        return "\n".join(
-            [f"{head} {'removed' if self.is_done else 'to remove'}", *(f"  {name}" for name in self.names)]
-        )
+        what = f"{len(self.names)} files, {self.nbytes:,} bytes {'removed' if self.is_done else 'to remove'}"
+        return "\n".join([f"{self.destination}: {what}", *(f"  {name}" for name in self.names)])
 
 
 def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Cleaning:
-    """Remove what crashed attempts left.
-
-    Args:
-        destination: folder or URI.
-        dry_run: whether only to say what would be removed.
+    """Remove what crashed attempts left at a destination; on a `dry_run` only say what that would be.
 
     Raises:
         ConfigError: there is neither a job nor what is left of one.

@@ -6,18 +6,30 @@ them all. What is found is made again by the command that made it, see `open_job
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.restart import PART
-from scanrnn_dist.records import PARTS, JobRecords, file_sha256, part_name, part_names, read_commits, read_parts
+from scanrnn_dist.job.restart import PART, replacing
+from scanrnn_dist.records import (
+    PARTS,
+    SUCCESS,
+    JobRecords,
+    file_sha256,
+    part_name,
+    part_names,
+    read_commits,
+    read_parts,
+)
 
 PROBLEMS_TOLD = 8
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 def damaged_parts(records: JobRecords) -> list[str]:
@@ -34,11 +46,28 @@ def damaged_parts(records: JobRecords) -> list[str]:
     return records.store.changed(dict(zip(names, listed["size_bytes"].to_pylist(), strict=True)))
 
 
-def told_damage(damaged: Collection[str], discarded: Collection[str] = ()) -> str:
-    """What is done about parts that are missing or changed, in words."""
-    names = sorted({*damaged, *discarded})
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'} missing or changed, and made again"
+def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str], expiry_seconds: float) -> None:
+    """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
+
+    def found() -> set[str]:
+        return {*discard, *(damaged_parts(records) if records.is_complete else ())}
+
+    if not found():
+        return
+    try:
+        with replacing(records, expiry_seconds) as lease:
+            records.check_is(job)
+            if names := sorted(found()):
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                told = f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+                logger.info("%s: %s missing or changed, and made again.", records.store.root, told)
+                for name in (SUCCESS, *discard):
+                    lease.guarded(records.store.delete)(name)
+                records.store.sync()
+    except StoppedError:
+        if records.is_complete or discard:
+            raise
+        # else another process found the same, and is at work
 
 
 def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tuple[pa.Table, bool]:

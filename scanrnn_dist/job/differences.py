@@ -31,12 +31,7 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
 
 
 def _fields(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The values of two JSON objects that differ, field by field and at any depth, in words.
-
-    Example:
-        >>> list(_fields({"max_steps": None, "keep": ["id"]}, {"max_steps": 7, "keep": ["id"]}))
-        ['max_steps was None and is 7']
-    """
+    """The values of two JSON objects that differ, field by field and at any depth: "max_steps was None and is 7"."""
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

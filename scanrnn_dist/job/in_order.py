@@ -1,8 +1,8 @@
 """Chunks in, the same chunks with features out, in order: where rows meet the engine.
 
 The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound. A
-unit that cannot be read on keeps its place among the chunks.
-Which chunks there are, and what becomes of them, is `job.py`'s.
+unit that cannot be read on keeps its place among the chunks. Which chunks there are, and what becomes of them, is
+`work.py`'s.
 """
 
 from __future__ import annotations

@@ -23,15 +23,7 @@ from scanrnn_dist.storage import Store
 
 
 def compare_kept(store: Store, plan: Plan, index: int) -> int:
-    """Hold the kept columns of the part of a unit against those of the source.
-
-    Args:
-        store: the destination.
-        plan: of the job.
-        index: of the unit.
-
-    Returns:
-        How many rows were compared; 0 where no column is kept.
+    """Hold the kept columns of the part of a unit against those of the source; how many rows were compared, if any.
 
     Raises:
         DataError: a row differs, or its type does, or there are more rows in one of them; or as `read_kept`.
@@ -94,17 +86,9 @@ def _plain(array: pa.Array) -> pa.Array:
     """The storage of an extension type; views, which many kernels do not know, as what they are views of."""
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
-    kind = _without_views(array.type)
-    return array if kind == array.type else array.cast(kind)
-
-
-def _without_views(kind: pa.DataType) -> pa.DataType:
-    types = pa.types
-    if types.is_string_view(kind):
-        return pa.large_string()
-    if types.is_binary_view(kind):
-        return pa.large_binary()
-    return kind
+    if pa.types.is_string_view(array.type):
+        return array.cast(pa.large_string())
+    return array.cast(pa.large_binary()) if pa.types.is_binary_view(array.type) else array
 
 
 def _values_differ(one: pa.Array, other: pa.Array) -> np.ndarray:
@@ -120,13 +104,9 @@ def _values_differ(one: pa.Array, other: pa.Array) -> np.ndarray:
         return differs
     if types.is_nested(kind):
         return _lists_differ(one, other)
-    if (
-        types.is_fixed_size_binary(kind)
-        or (types.is_primitive(kind) and not types.is_boolean(kind))
-        or (types.is_decimal(kind))
-    ):
-        ours, its = _bits(one), _bits(other)
-        return np.asarray((ours != its).any(axis=1))
+    is_number = types.is_decimal(kind) or (types.is_primitive(kind) and not types.is_boolean(kind))
+    if is_number or types.is_fixed_size_binary(kind):
+        return np.asarray((_bits(one) != _bits(other)).any(axis=1))
     unequal: np.ndarray = pc.not_equal(one, other).fill_null(False).to_numpy(zero_copy_only=False)
     return unequal
 

@@ -19,22 +19,12 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
-from scanrnn_dist.job.damage import damaged_parts, told_damage
+from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
-from scanrnn_dist.job.restart import finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.records import (
-    ENCODER,
-    JOB,
-    JOB_FORMAT,
-    RECORDS,
-    REPLACING,
-    SUCCESS,
-    JobRecords,
-    hashes_of,
-    living_workers,
-)
+from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
+from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, RECORDS, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
 
@@ -50,10 +40,8 @@ class OpenJob:
 
     Args:
         destination: where it stands, in full; of a restart, where it will stand.
-        records: of the job.
-        job: what its record says.
-        plan: that holds for it.
-        options: of the job, settled by the plan.
+        records, job: where it is recorded, and its record.
+        plan, options: that hold for it.
         environment: that of the process, which may be another than the record's; nothing of a job that is done.
     """
 
@@ -79,16 +67,18 @@ class _Wanted:
     @cached_property
     def job(self) -> dict[str, Any]:
         """What the job is, for the records; starts JAX and draws the encoder."""
-        return {
-            "format": JOB_FORMAT,
-            "options": self.told_options,
-            **self.computation.described(self.plan.in_features, self.like),
-        }
+        described = self.computation.described(self.plan.in_features, self.like)
+        return {"format": JOB_FORMAT, "options": self.told_options, **described}
 
     @property
     def told_options(self) -> dict[str, Any]:
         """The options as the records tell them."""
         return {"source": self.plan.named, **self.options.to_json()}
+
+    def prepare(self) -> None:
+        """Start, draw and compile what is computed with: what refuses does so before anything is written."""
+        assert self.job
+        self.computation.engine(self.options.has_own_carries)
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""
@@ -123,39 +113,40 @@ def open_job(
     """
     records = JobRecords(open_store(destination))
     was_published = finish_publishing(records)
-    recorded = _found(records, handling)
+    try:
+        recorded = records.find_job()
+    except DataError:
+        if not handling.restart:
+            raise
+        recorded = {}  # to be replaced, it need not be one that can be understood
+    like = None
     if source is None:
-        recorded = recorded or records.read_job()
-        source, options = _recorded_plan(records, recorded), JobOptions.from_json(recorded["options"])
-        wanted = _Wanted(records.store.root, source, options, handling, computation, like=recorded)
+        like = recorded = recorded or records.read_job()
+        plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
+        if changes := plan.changes():
+            raise changed_source(changes, plan, records.store.root)
     else:
         plan = _planned(records, recorded, source, options, handling)
         options = replace(options, column=plan.column, keep=plan.keep, rows_per_part=plan.rows_per_part)
-        wanted = _Wanted(records.store.root, plan, options, handling, computation)
-    _check_carry(wanted)
-    check_apart(wanted.plan, destination)
+    if options.has_own_carries and options.initial_carry not in plan.keep:
+        raise ConfigError(
+            f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
+        )
+    check_apart(plan, destination)
+    wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options)
     elif handling.restart and recorded is not None:
-        _check_idle(records)
+        check_idle(records, ConfigError, "then --restart can begin")
+        wanted.prepare()
         with replacing(records, handling.sharing.expiry_seconds) as lease:
             new = restart_of(records)
             yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
             publish(records, lease)
     else:
         opened = _open(records, recorded, wanted)
-        _set_right(opened, handling)
+        set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
         yield opened
-
-
-def _found(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
-    """The job that stands; to be replaced, it need not be one that can be understood."""
-    try:
-        return records.find_job()
-    except DataError:
-        if not handling.restart:
-            raise
-        return {}
 
 
 def _planned(
@@ -181,17 +172,10 @@ def _planned(
             if is_begun and not handling.accept_changes:
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source) if is_begun else plan_job(source, options)
-        if handling.accept_changes and _are_lists(plan.given, source) and plan.has_options(options):
+        are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
+        if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
             return plan_again(plan, source)
     return plan_job(source, options)
-
-
-def _recorded_plan(records: JobRecords, recorded: dict[str, Any]) -> Plan:
-    """The plan of a job whose source is as it was."""
-    plan = Plan.from_records(records.read_plan(recorded))
-    if changes := plan.changes():
-        raise changed_source(changes, plan, records.store.root)
-    return plan
 
 
 def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, was_published: bool) -> bool:
@@ -221,10 +205,11 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
                 raise
     hashes = wanted.plan.recorded
     if recorded is None:
-        job, plan_files = wanted.job, wanted.plan.to_records()
-        wanted.computation.engine(wanted.options.has_own_carries)  # before anything is written: it may be refused
-        hashes, recorded = hashes_of(plan_files), records.create_job(job, plan_files, replaces)
-    if differences := differences_of(recorded, _as_listed(records, recorded, wanted), wanted.handling.allow_mixed):
+        wanted.prepare()
+        plan_files = wanted.plan.to_records()
+        hashes, recorded = hashes_of(plan_files), records.create_job(wanted.job, plan_files, replaces)
+    handling = wanted.handling
+    if differences := _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes):
         if not _was_begun(records):
             return _anew(records, wanted, replaces)
         raise _refusal(records, recorded, wanted, differences)
@@ -238,13 +223,14 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
         return wanted.opened(records, recorded, before)
     if not _was_begun(records):
         return _anew(records, wanted, replaces)
-    if not wanted.handling.accept_changes:
+    if not handling.accept_changes:
         raise changed_source(changes, before, records.store.root)
     return _amended(records, recorded, before, wanted)
 
 
 def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     """The job, in the place of one of which nothing was done."""
+    wanted.prepare()
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
         for name in (ENCODER, JOB):
@@ -261,41 +247,14 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     try:
         with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
             records.check_is(recorded)
-            kept = amend(records, lease, recorded, before, plan)
+            amend(records, lease, recorded, before, plan)
     except StoppedError:
         now = records.find_job()
         if now is None or now["id"] == recorded["id"]:
             raise
         finish_publishing(records)
         return _open(records, records.read_job(), wanted)  # another process was faster
-    units = len(plan.units)
-    told = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
-    logger.info(told, wanted.root, kept, units, units - kept)
     return wanted.opened(records, records.read_job(), plan)
-
-
-def _set_right(opened: OpenJob, handling: Handling) -> None:
-    """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
-    records, store = opened.records, opened.records.store
-
-    def found() -> list[str]:
-        return damaged_parts(records) if records.is_complete else []
-
-    if not handling.discard and not found():
-        return
-    try:
-        with replacing(records, handling.sharing.expiry_seconds) as lease:
-            records.check_is(opened.job)
-            damaged = found()
-            if damaged or handling.discard:
-                logger.info("%s: %s.", store.root, told_damage(damaged, handling.discard))
-                for name in (SUCCESS, *handling.discard):
-                    lease.guarded(store.delete)(name)
-                store.sync()
-    except StoppedError:
-        if records.is_complete or handling.discard:
-            raise
-        # else another process found the same, and is at work
 
 
 def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
@@ -312,50 +271,27 @@ def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
     return None
 
 
-def _check_idle(records: JobRecords) -> None:
-    """Refuse to restart what somebody works on."""
-    if busy := [worker for worker in living_workers(records.store) if worker.share != REPLACING]:
-        raise ConfigError(
-            f"{records.store.root} is being worked on: {busy[0]}. Wait for it, or stop it; then --restart can begin."
-        )
-
-
-def _check_carry(wanted: _Wanted) -> None:
-    """Refuse initial carries of a column that is not kept."""
-    name, keep = wanted.options.initial_carry, wanted.plan.keep
-    if name is not None and name not in keep:
-        raise ConfigError(f"The initial carries' column {name!r} is not kept; expected one of {keep}.")
-
-
 def _was_begun(records: JobRecords) -> bool:
     """Whether there is a part, or somebody who makes one."""
     return any(name != f"{RECORDS}/" for name, _ in records.store.entries()) or bool(living_workers(records.store))
 
 
-def _are_lists(before: SourceLike, now: SourceLike) -> bool:
-    """Whether both name files one by one, as a shell does that expands a glob; in another list some are new or gone."""
-    return not isinstance(before, str | os.PathLike) and not isinstance(now, str | os.PathLike)
-
-
-def _as_listed(
-    records: JobRecords, recorded: Mapping[str, Any], wanted: _Wanted, accepts: bool = False
-) -> dict[str, Any]:
-    """The job; where changes are accepted and both sources are lists of files, not told apart by these."""
-    named = recorded.get("options", {}).get("source")
-    accepts = accepts or wanted.handling.accept_changes
-    if not accepts or isinstance(wanted.plan.given, str) or named == wanted.plan.named:
-        return wanted.job
-    if isinstance(Plan.from_records(records.read_plan(dict(recorded))).given, str):
-        return wanted.job
-    return {**wanted.job, "options": {**wanted.job["options"], "source": named}}
+def _differences(
+    records: JobRecords, recorded: dict[str, Any], wanted: _Wanted, allow_mixed: bool, accept_changes: bool
+) -> list[str]:
+    """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
+    options, is_list = wanted.told_options, not isinstance(wanted.plan.given, str)
+    if accept_changes and is_list and not isinstance(Plan.from_records(records.read_plan(recorded)).given, str):
+        options["source"] = recorded.get("options", {}).get("source")
+    return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
 
 
 def _refusal(records: JobRecords, recorded: dict[str, Any], wanted: _Wanted, differences: list[str]) -> ConfigError:
     """What to say of a job that differs, and of the flags that would help."""
-    hint = ""
-    if not differences_of(recorded, _as_listed(records, recorded, wanted), allow_mixed=True):
+    hint, handling = "", wanted.handling
+    if not _differences(records, recorded, wanted, True, handling.accept_changes):
         hint = " --allow-mixed goes on all the same, with bits that may differ."
-    if not differences_of(recorded, _as_listed(records, recorded, wanted, True), wanted.handling.allow_mixed):
+    if not _differences(records, recorded, wanted, handling.allow_mixed, True):
         hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
     return ConfigError(
         f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "

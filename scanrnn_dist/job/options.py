@@ -109,10 +109,8 @@ class Handling:
     """What a command may do with a job that its destination holds already, and with whom it shares the work.
 
     Args:
-        allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
-            versions, which may give other bits.
-        restart: whether to begin anew where there is a job, finished or not; the old output stands until the new one is
-            complete.
+        allow_mixed: whether to go on with a job that was begun in another environment, which may give other bits.
+        restart: whether to begin anew; the old output stands until the new one is complete.
         accept_changes: whether files of the source may have changed, come or gone since the job began.
         discard: names of parts that are not what they should be, to be removed and made again.
         sharing: which units are this process's.

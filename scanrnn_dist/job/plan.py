@@ -125,14 +125,6 @@ class Plan:
         Raises:
             ConfigError: the URI of the source is none that this pyarrow understands.
             DataError: a record that is missing, damaged or of another format.
-
-        Example:
-            >>> import pyarrow.parquet as pq, tempfile
-            >>> folder = tempfile.mkdtemp()
-            >>> pq.write_table(pa.table({"sequence": [[[1.0]], []]}), folder + "/a.parquet")
-            >>> plan = Plan.from_records(plan_job(folder).to_records())
-            >>> [unit.rows for unit in plan.units], plan.source_changes()
-            ([2], [])
         """
         facts, units = read_records(records)
         source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
@@ -183,9 +175,7 @@ class Plan:
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        options = ReadOptions(
-            self.column, in_features=in_features, lossy_cast=True, nonfinite="propagate", chunk_bytes=1 << 18
-        )
+        options = ReadOptions(self.column, (), in_features, True, nonfinite="propagate", chunk_bytes=1 << 18)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)
@@ -237,9 +227,8 @@ def with_columns(source: Source, before: Plan) -> Source:
     was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
     differ = [name for name in was | now if was.get(name) != now.get(name)]
     if differ:
-        told = "; ".join(
-            f"{name!r} was {was.get(name, 'not there')} and is {now.get(name, 'gone')}" for name in differ[:4]
-        )
+        ends = [(name, was.get(name, "not there"), now.get(name, "gone")) for name in differ[:4]]
+        told = "; ".join(f"{name!r} was {old} and is {new}" for name, old, new in ends)
         raise DataError(
             f"The columns of the source changed: {told}. Only files may change, not their columns: bring them back, "
             "choose another destination, or begin anew with --restart."

@@ -21,12 +21,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError
 from scanrnn_dist.records import (
     DONE,
     EXPIRY_SECONDS,
@@ -44,7 +43,6 @@ from scanrnn_dist.records import (
     lease_names,
     living_workers,
     part_name,
-    part_names,
     read_parts,
 )
 from scanrnn_dist.storage import ASIDE, Store, staged
@@ -68,19 +66,9 @@ class Coming:
     spans: Sequence[tuple[int, int]]
     totals: dict[str, Any] | None
 
-    @property
-    def parts(self) -> list[str]:
-        """Names of parts, moved or not, or to stay where they are."""
-        return part_names(chain.from_iterable(starmap(range, self.spans)), self.units)
-
 
 def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
-    """Sorted whole numbers as few `[begin, end)`.
-
-    Example:
-        >>> spans_of(np.array([0, 1, 2, 5]))
-        [(0, 3), (5, 6)]
-    """
+    """Sorted whole numbers as few `[begin, end)`."""
     begins = numbers[np.diff(numbers, prepend=-2) != 1]
     ends = numbers[np.diff(numbers, append=-2) != 1] + 1
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
@@ -100,7 +88,7 @@ def replacing(records: JobRecords, expiry_seconds: float = EXPIRY_SECONDS) -> It
     """
     lease = Lease(records.store, REPLACING, expiry_seconds)
     try:
-        _check_idle(records)
+        check_idle(records)
         yield lease
     except BaseException:
         lease.release(STOPPED)
@@ -140,7 +128,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     if new.find_job() is None:  # its record was moved already; either refuses a restart of another version
         records.find_job()
     lease.confirm()
-    _check_idle(records)
+    check_idle(records)
     _check_parts(records, new)
     coming = _coming(new, lease)
     delete, take = lease.guarded(store.delete), lease.guarded(lambda name: _take(new, store, name))
@@ -151,7 +139,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     for name in store.below(ASIDE):
         if f".{store.attempt}." not in name:
             delete(name)
-    parts = set(coming.parts)
+    parts = set(part_names(chain.from_iterable(starmap(range, coming.spans)), coming.units))
     for name in sorted(parts.intersection(name for name, _ in new.store.entries())):
         take(name)
     for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in parts):
@@ -198,14 +186,13 @@ def _take(new: JobRecords, store: Store, name: str) -> None:
         store.move(f"{RESTART}/{staged(name)}", name)
 
 
-def _check_idle(records: JobRecords) -> None:
+def check_idle(
+    records: JobRecords, error: type[ScanRNNError] = StoppedError, then: str = "then start the same command again"
+) -> None:
     """Refuse to replace what somebody works on."""
     for worker in living_workers(records.store):
         if worker.share != REPLACING:
-            raise StoppedError(
-                f"{records.store.root} is being worked on: {worker}. Wait for it, or stop it, then start the same "
-                "command again."
-            )
+            raise error(f"{records.store.root} is being worked on: {worker}. Wait for it, or stop it, {then}.")
 
 
 def _check_parts(records: JobRecords, new: JobRecords) -> None:

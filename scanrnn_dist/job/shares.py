@@ -14,13 +14,6 @@ def share_of_units(weights: np.ndarray, count: int) -> np.ndarray:
     1969), so none weighs more than the mean share and the heaviest unit together. Of shares that weigh the same, the
     one with fewer units comes first, then the lower number. A million units take 0.6 s.
 
-    Args:
-        weights: `(U,)` integers of at least 0, such as `Units.values`.
-        count: of shares.
-
-    Returns:
-        `(U,)` int64.
-
     Example:
         >>> share_of_units(np.array([5, 1, 1, 1, 1, 1]), 2)
         array([0, 1, 1, 1, 1, 1])

@@ -155,27 +155,19 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
     rate, in_hand = sum(worker.values_per_second for worker in alive), sum(worker.values_in_hand for worker in alive)
     known = rate > 0 and not commits.is_complete
     damaged = damaged_parts(records) if records.is_complete else []
-    finished = "damaged" if damaged else "complete"
-    state = finished if records.is_complete else "running" if alive else "stopped"
+    state = "damaged" if damaged else "complete" if records.is_complete else "running" if alive else "stopped"
     return Status(
-        destination=store.root,
-        state=state,
-        units=commits.units,
-        units_committed=len(commits.committed),
-        rows=int(rows.sum()),
-        rows_committed=commits.rows,
+        store.root, state, units=commits.units, units_committed=len(commits.committed),
+        rows=int(rows.sum()), rows_committed=commits.rows,
         share_done=done / total if total else float(commits.is_complete),
         rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
         seconds_left=seconds_left(max(0, total - done - in_hand), rate) if known else None,
-        workers=tuple(workers),
-        attempts=len(commits.headers),
-        environments=len(environments),
+        workers=tuple(workers), attempts=len(commits.headers), environments=len(environments),
         failed_units=dict(zip(commits.failed.tolist(), commits.failures["reason"].to_pylist(), strict=True)),
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
-        parts_damaged=len([name for name in damaged if name != PARTS]),
-        accepted=tuple(job.get(ACCEPTED, ())),
-    )
+        parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
+    )  # fmt: skip
 
 
 def _as_recorded(worker: Worker, commits: Commits) -> Worker:

@@ -14,15 +14,7 @@ MOST_TOLD = 20
 
 
 def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]) -> UndoneError:
-    """The one error for all units that an attempt left; one place a line.
-
-    Args:
-        store: the destination.
-        units: of the job.
-        commits: what all attempts have come to.
-        failed: numbers of units whose data is not what it should be, sorted.
-        fatal: numbers of units that end their process, sorted.
-    """
+    """The one error for all units that an attempt left: those whose data failed, and those that end their process."""
     told = [_of_failed(store, commits, failed)] if len(failed) else []
     told += [_of_fatal(units, commits, fatal)] if fatal else []
     return UndoneError("\n".join(told))
@@ -30,21 +22,15 @@ def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.nda
 
 def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     at = np.searchsorted(commits.failed, failed[:MOST_TOLD])
-    reasons = commits.failures["reason"].take(at).to_pylist()
-    places = [f"  {reason}" for reason in reasons]
+    places = [f"  {reason}" for reason in commits.failures["reason"].take(at).to_pylist()]
     if len(failed) > MOST_TOLD:
         places.append(f"  and {len(failed) - MOST_TOLD:,} more")
     mended = "with --accept-changes: it does only their units again"
     if store.root.endswith(RESTART):
         mended = "again: the restart begins anew, with the files as they are then"
-    return "\n".join(
-        [
-            f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done.",
-            *places,
-            f"Mend these files, then run the same command {mended}. "
-            f"`scanrnn status --json {store.root}` lists all failed units.",
-        ]
-    )
+    head = f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done."
+    listed = f"`scanrnn status --json {store.root}` lists all failed units."
+    return "\n".join([head, *places, f"Mend these files, then run the same command {mended}. {listed}"])
 
 
 def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:

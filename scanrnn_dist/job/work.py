@@ -54,7 +54,6 @@ def run_job(
     begin = time.perf_counter()
     with open_job(destination, source, options, handling, computation) as opened:
         work = _Work(opened, computation, on_rows)
-        del source  # a plan of a million units takes 100 MB
         rows_before, units_left = work.run(handling.sharing, on_start)
     return work.report(rows_before, units_left, begin)
 
@@ -133,10 +132,7 @@ class _Work:
         return part_schema(kept, engine.out_features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
 
     def _save_encoder(self, attempt: Attempt) -> None:
-        """Keep the encoder with the records, if a file can hold it and none is there yet.
-
-        Without one, `verify` asks for the encoder.
-        """
+        """Keep the encoder with the records, if a file can hold it and none is there yet; else `verify` asks for it."""
         records = self.opened.records
         content = None if records.has_encoder else self.computation.encoder_content()
         if content is not None:
@@ -144,22 +140,11 @@ class _Work:
 
     def report(self, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""
-        seconds = time.perf_counter() - begin
+        did, seconds = self.statistics, time.perf_counter() - begin
         return JobReport(
-            destination=self.opened.destination,
-            rows=self.statistics.rows,
-            steps=self.statistics.steps,
-            parts=self.parts,
-            rows_before=rows_before,
-            units_left=units_left,
-            failed_units=self.failed_units,
-            is_complete=not units_left,
-            seconds=seconds,
-            gflops=self.gflop / seconds,
-            occupancy=self.statistics.occupancy,
-            compilations=self.statistics.compilations,
-            read_wait_seconds=self.read_wait_seconds,
-            device_wait_seconds=self.statistics.device_wait_seconds,
-            write_wait_seconds=self.write_wait_seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-        )
+            self.opened.destination, rows=did.rows, steps=did.steps, parts=self.parts, rows_before=rows_before,
+            units_left=units_left, failed_units=self.failed_units, is_complete=not units_left, seconds=seconds,
+            gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
+            read_wait_seconds=self.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
+            write_wait_seconds=self.write_wait_seconds, peak_memory_bytes=peak_memory_bytes(),
+        )  # fmt: skip

@@ -115,7 +115,12 @@ class WriteBehind:
             self._part.write(kept, features)
         if self._part.rows == unit.rows:
             part, self._part = self._part, None
-            self._commit(part)
+            with self._stage("commit"):
+                with part:
+                    self._check()
+                    record = part.commit()
+                self._log.commit(record)
+            self.parts += 1
             if self._on_commit is not None:
                 self._on_commit(unit)
 
@@ -126,11 +131,3 @@ class WriteBehind:
         self._log.fail(failed.unit.index, failed.reason)
         if self._on_fail is not None:
             self._on_fail(failed.unit, failed.reason, 0 if part is None else part.rows)
-
-    def _commit(self, part: PartFile) -> None:
-        with self._stage("commit"):
-            with part:
-                self._check()
-                record = part.commit()
-            self._log.commit(record)
-        self.parts += 1

@@ -14,13 +14,9 @@ from scanrnn_dist.errors import ConfigError
 
 
 def usable_bytes(root: Path = Path("/")) -> int | None:
-    """The memory of the machine, or the lowest limit of the control groups this process is in; None where untold.
-
-    Args:
-        root: where `proc` and `sys` stand.
-    """
-    found = [*_of_machine(root), *_of_groups(root)]
-    return min(found) if found else None
+    """The memory of the machine, or the lowest limit of the control groups this process is in; None where untold."""
+    machine = [line for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
+    return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root)], default=None)
 
 
 def check_fits(needed_bytes: int, what: str, remedy: str) -> None:
@@ -46,12 +42,6 @@ def peak_memory_bytes() -> int:
 def in_mib(number_of_bytes: int) -> str:
     """Bytes as people read them, `1,024 MiB`."""
     return f"{number_of_bytes >> 20:,} MiB"
-
-
-def _of_machine(root: Path) -> Iterator[int]:
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemTotal:"):
-            yield int(line.split()[1]) << 10
 
 
 def _of_groups(root: Path) -> Iterator[int]:

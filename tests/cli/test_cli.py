@@ -40,6 +40,7 @@ from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.engine.profiling import PROFILE_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
 from scanrnn_dist.job import ROWS_PER_PART, attempt
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import EXPIRY_SECONDS
 
 ROWS = random_rows(some_lengths(12))
@@ -122,6 +123,12 @@ def test_several_sources_column_and_keep(tmp_path: Path, source: str, capsys: py
     assert table["id"].to_pylist() == [*range(12)] * 2
 
 
+def test_an_empty_list_of_columns_keeps_none(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU, "--keep", ""])
+    assert pq.read_schema(tmp_path / "out/part-00000.parquet").names == ["features"]
+    assert "kept columns: none" in done(capsys, ["plan", source, "--keep", ""])
+
+
 def test_plan_says_what_would_be_done_and_writes_nothing(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +173,17 @@ def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = "import sys, scanrnn_dist.cli; print({'jax', 'flax', 'pyarrow', 'numpy'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_same_command_on_a_finished_job_starts_no_jax(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurize = ["featurize", source, str(tmp_path / "out"), *GRU]
+    done(capsys, featurize)
+    featurize += ["--compilation-cache", str(tmp_path / "cache")]
+    code = f"import sys, scanrnn_dist.cli as cli; print(cli.run({featurize}), 'jax' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "0 False"
 
 
 def test_shares_then_status_clean_and_the_same_command_again(
@@ -364,6 +382,27 @@ def test_a_result_that_cannot_be_printed_is_told(
     )
     run = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_restart_that_is_refused_has_written_nothing(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+    before = entries(tmp_path / "out")
+    again = ["featurize", source, tmp_path / "out", "--restart"]
+    assert "no encoder file nowhere" in failed(capsys, [*again, "--encoder", "nowhere"], 2)
+    wide = failed(capsys, [*again, *GRU, "--lanes", str(2**31 - 1), "--window-blocks", "65536"], 2)
+    assert wide.startswith("ConfigError: Windows of this shape would take")
+    assert entries(tmp_path / "out") == before
+
+
+def test_a_demo_that_the_memory_does_not_hold_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: WindowShape(2**31 - 1, 1, 65_536))
+    assert cli.run(["demo", "--folder", str(tmp_path / "demo"), "--rows", "12"]) == 2
+    assert "ConfigError: Windows of this shape would take" in capsys.readouterr().err
+    assert not (tmp_path / "demo/features").exists()
 
 
 @pytest.mark.parametrize("error", [MemoryError("16 TiB"), RuntimeError("RESOURCE_EXHAUSTED: 16 TiB")])
