@@ -45,17 +45,11 @@ class BidirectionalEngine:
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 
     def run(self) -> BidirectionalRun:
-        """Begin a stream of rows."""
         return BidirectionalRun(self)
 
 
 class BidirectionalRun:
-    """One stream of rows through all layers; used as a `Run` is.
-
-    Args:
-        engine: whose layers the rows go through.
-        look_ahead_bytes: of each layer and direction, as `Run` takes it.
-    """
+    """One stream of rows through all layers; `look_ahead_bytes` are those of each layer and direction."""
 
     def __init__(self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
@@ -72,22 +66,18 @@ class BidirectionalRun:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether every layer's look-ahead has room."""
         return all(run.wants_rows for layer in self._runs for run in layer)
 
     @property
     def has_window(self) -> bool:
-        """Whether enough rows wait for a window of the first layer."""
         return self._runs[0][0].has_window
 
     @property
     def is_idle(self) -> bool:
-        """Whether the devices have nothing to do."""
         return all(run.is_idle for layer in self._runs for run in layer)
 
     @property
     def is_busy(self) -> bool:
-        """Whether submitted rows are not finished yet."""
         return any(run.is_busy for layer in self._runs for run in layer)
 
     @property
@@ -104,7 +94,6 @@ class BidirectionalRun:
         )
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
-        """Add rows, numbered on from the last; see `Run.submit`."""
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
         first = self.statistics.rows
@@ -114,14 +103,11 @@ class BidirectionalRun:
         self._submit(0, kept, list(numbers))
 
     def advance(self, more: bool = False) -> list[Finished]:
-        """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.
-
-        A layer waits while the next one's look-ahead is full, which would grow without bound.
-        """
         done: list[tuple[int, np.ndarray]] = []
         for index, layer in enumerate(self._runs):
             arrived: list[tuple[int, np.ndarray]] = []
             next_layer = self._runs[index + 1] if index + 1 < len(self._runs) else ()
+            # A layer waits while the next one's look-ahead is full, which would grow without bound.
             for direction, run in enumerate(layer if all(run.wants_rows for run in next_layer) else ()):
                 for finished in run.advance(more and (run.wants_rows or run.has_window)):
                     arrived += self._matched(index, direction, finished)
@@ -135,14 +121,12 @@ class BidirectionalRun:
         return [self._result(done)] if done else []
 
     def results(self) -> list[Finished]:
-        """Advance until nothing is left; all results."""
         finished = []
         while self.is_busy:
             finished.extend(self.advance())
         return finished
 
     def close(self) -> None:
-        """End the threads that talk to the devices; what is not finished is lost."""
         for layer in self._runs:
             for run in layer:
                 run.close()

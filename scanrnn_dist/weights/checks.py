@@ -17,16 +17,11 @@ Shape = tuple[int | str, ...]
 def checked_weights(
     arrived: Mapping[str, Any], expected: Mapping[str, Shape], where: str, *, lossy_cast: bool = False
 ) -> dict[str, np.ndarray]:
-    """The arrays as float32, if they are exactly those expected.
-
-    Args:
-        arrived: arrays by name.
-        expected: shapes by name.
-        where: what they came from, for the message.
-        lossy_cast: round numbers that float32 cannot hold.
+    """The arrays as float32, if they are exactly those expected, by name; `where` tells messages what they came from.
 
     Raises:
-        DataError: lists every name that is missing, surplus, of another shape or type, not finite, or not exact.
+        DataError: lists every name that is missing, surplus, of another shape or type, not finite, or not exact, which
+            `lossy_cast` lets through.
     """
     arrays = {name: np.asarray(array) for name, array in arrived.items()}
     wrong = [f"{name}: missing, expected {shape}" for name, shape in expected.items() if name not in arrays]

@@ -20,12 +20,7 @@ Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
 def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -> tuple[Named, str]:
-    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix.
-
-    Raises:
-        ConfigError: no such file, or a suffix that has no reader.
-        StoppedError: the machine does not let the file be read.
-    """
+    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix."""
     if isinstance(source, Mapping):
         return dict(source), "The mapping"
     path = checked_file(source)
@@ -35,12 +30,7 @@ def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -
 
 
 def checked_file(source: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there and may be read; whether its bytes are sound is another question.
-
-    Raises:
-        ConfigError: no such file.
-        StoppedError: the machine does not let it be read.
-    """
+    """The path of a file that is there and may be read; whether its bytes are sound is another question."""
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"There is no file {path} to read weights from.")
@@ -54,7 +44,7 @@ def checked_file(source: str | os.PathLike[str]) -> Path:
 
 def read_tensors(path: Path) -> Named:
     """All tensors of a safetensors file."""
-    return dict(read_safetensors(path)[0])
+    return read_safetensors(path)[0]
 
 
 def read_npz(path: Path) -> Named:

@@ -17,7 +17,7 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, reordered
+from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, layers_of, reordered
 from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
 from scanrnn_dist.weights.files import Named, Source, read_named
 from scanrnn_dist.weights.keras_files import READERS, check_settings
@@ -25,10 +25,8 @@ from scanrnn_dist.weights.keras_names import cells_by_name
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
 """Of the arrays of one direction, in the order of `get_weights()`."""
-
 GRU_ORDER = (1, 0, 2)
 """Where r, z and n stand in z r h."""
-
 RESET_AFTER_FALSE = (
     "it is a GRU of reset_after=False, which multiplies h by the reset gate before the matrix product; that is another "
     "function than the cells of flax and PyTorch compute. Train one of reset_after=True, the default of Keras"
@@ -115,8 +113,7 @@ def keras_layers(
     cells = [cell for layer in layers for cell in layer]
     arrived = {f"{cell.label}{name}": array for cell in cells for name, array in cell.arrays.items()}
     weights = checked_weights(arrived, _expected(layers), where, lossy_cast=lossy_cast)
-    built = [[cell_of(cell.kind, _direction(cell, weights)) for cell in layer] for layer in layers]
-    return [(layer[0], layer[1]) if len(layer) == 2 else layer[0] for layer in built]
+    return layers_of([cell_of(cell.kind, _direction(cell, weights)) for cell in layer] for layer in layers)
 
 
 def _cells_of_lists(source: Sequence[Any], bidirectional: bool) -> list[dict[str, Named]]:
@@ -149,9 +146,9 @@ def _cell(label: str, arrays: Named, where: str, told: str | None) -> Cell:
 def _refuse_reset_before(layers: list[list[Cell]], where: str, reset_after: bool | None) -> None:
     """Refuse GRUs of `reset_after=False`, by the word of the user or by the shape of their biases."""
     for cells in layers:
-        biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
         if cells[0].kind != "gru":
             continue
+        biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
         label = f"{where}, {cells[0].label}".rstrip(" ,/")
         flat = [bias for bias in biases if len(bias) == 1]
         if reset_after is False or flat:

@@ -16,12 +16,7 @@ DIRECTIONS = ("forward", "backward")
 
 
 def cells_by_name(arrays: Named, prefix: str | Sequence[str] | None, where: str) -> list[dict[str, Named]]:
-    """Per layer the arrays of one or two directions, by their labels; the forward one first.
-
-    Raises:
-        ConfigError: no prefix was given and there are several layers, or there is none of the prefix.
-        DataError: nothing there has a `recurrent_kernel`.
-    """
+    """Per layer the arrays of one or two directions, by their labels; the forward one first."""
     cells = _cells(arrays)
     layers = sorted({_layer(path) for path in cells})
     shown = ["/".join(layer) for layer in layers]
@@ -56,14 +51,11 @@ def _chosen(cells: Cells, prefix: Parts, given: str, shown: list[str], where: st
             f"{where} has {len(below)} recurrent cells below {given!r}; expected one, or a forward and a backward one. "
             f"Choose a prefix among {shown}."
         )
-    if len(below) == 1 and _direction_number(below[0]) is not None and _is_whole_layer(below[0], prefix):
-        raise DataError(f"{where} has only the {DIRECTIONS[_direction_number(below[0]) or 0]} cell of {given!r}.")
+    number = _direction_number(below[0])
+    # A prefix that ends before the direction is named means both.
+    if len(below) == 1 and number is not None and _direction_number(below[0][: len(prefix)]) is None:
+        raise DataError(f"{where} has only the {DIRECTIONS[number]} cell of {given!r}.")
     return {"/".join((*path, "")): cells[path] for path in below}
-
-
-def _is_whole_layer(path: Parts, prefix: Parts) -> bool:
-    """Whether a prefix ends before the direction is named, so that it means both."""
-    return _direction_number(path[: len(prefix)]) is None
 
 
 def _direction_number(path: Parts) -> int | None:

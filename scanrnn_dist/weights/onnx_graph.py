@@ -13,10 +13,8 @@ from scanrnn_dist.weights.files import optional_module
 KINDS = ("GRU", "LSTM", "RNN")
 PLAIN = ("Identity", "Dropout", "Cast")
 """Operators that leave the axes of their first input as they are; a dropout does nothing when a model is used."""
-
 KEEP_ZEROS = (*PLAIN, "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Tile", "Gather")
 """Operators that make zeros of a first input of zeros."""
-
 LONGEST_PATH = 32
 """Operators between two nodes that are followed; exporters write one to four."""
 
@@ -47,23 +45,17 @@ class Node:
 
 
 class Graph:
-    """An ONNX graph and where it came from.
-
-    Args:
-        graph: an `onnx.GraphProto`.
-        where: what messages call it.
-    """
+    """An `onnx.GraphProto`, and what messages call it."""
 
     def __init__(self, graph: Any, where: str) -> None:
         self._onnx = optional_module("onnx", f"Reading {where}")
         self.where = where
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output if output}
-        found = [self._node(node) for node in graph.node if node.op_type in KINDS and node.domain in ("", "ai.onnx")]
-        if not found:
+        self.nodes = [self._node(a) for a in graph.node if a.op_type in KINDS and a.domain in ("", "ai.onnx")]
+        if not self.nodes:
             kinds = sorted({node.op_type for node in graph.node})
             raise DataError(f"{where} holds no GRU, LSTM or RNN node; its operators are {', '.join(kinds) or 'none'}.")
-        self.nodes = found
 
     def named(self, name: str) -> Node:
         """The recurrent node of a name."""
@@ -124,9 +116,8 @@ class Graph:
         value = node.inputs[0]
         while value not in self._first_outputs():
             producer = self._producers.get(value)
-            if producer is None or producer.op_type not in (*PLAIN, "Transpose", "Reshape", "Squeeze"):
-                return None
-            if len(path) == LONGEST_PATH:
+            followed = (*PLAIN, "Transpose", "Reshape", "Squeeze")
+            if producer is None or producer.op_type not in followed or len(path) == LONGEST_PATH:
                 return None
             path.append(producer)
             value = producer.input[0]

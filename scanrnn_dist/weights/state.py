@@ -109,8 +109,8 @@ def _check_is_checkpoint(path: Path, folder: str | os.PathLike[str]) -> None:
     """Refuse what is no checkpoint, and name those that stand below."""
     if (path / METADATA).is_file():
         return
-    below = sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/{METADATA}"))
-    below += sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/*/{METADATA}"))
+    found = [*sorted(path.glob(f"*/{METADATA}")), *sorted(path.glob(f"*/*/{METADATA}"))]
+    below = [str(metadata.parent.relative_to(path)) for metadata in found]
     hint = f" There are checkpoints below it: {', '.join(below)}." if below else ""
     raise ConfigError(f"{folder} is no Orbax checkpoint (it has no {METADATA}).{hint}")
 
