@@ -19,12 +19,7 @@ STEPS = "steps"
 
 
 def checked_readout(readout: str | Sequence[str]) -> tuple[str, ...]:
-    """`"last"`, `"mean+max"` or `("mean", "max")` as a tuple of names; `ConfigError` for anything else.
-
-    Example:
-        >>> checked_readout("last+mean")
-        ('last', 'mean')
-    """
+    """`"last"`, `"mean+max"` or `("mean", "max")` as a tuple of names; `ConfigError` for anything else."""
     names = tuple(readout.split("+")) if isinstance(readout, str) else tuple(readout)
     known = names == (STEPS,) or (names and len(set(names)) == len(names) and all(name in POOLS for name in names))
     if not known:

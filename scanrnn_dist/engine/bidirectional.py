@@ -6,6 +6,7 @@ go through the layers one by one, not batch by batch: what is finished in both d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,6 @@ class BidirectionalRun:
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
-        last = engine.layers[-1][0]
-        self._widths = [] if last.gives_steps else last.encoder.readout_widths
         self._carries: dict[int, np.ndarray] = {}
         widths = [[direction.carry_features for direction in layer] for layer in engine.layers]
         self._carry_ends = np.cumsum(np.ravel(widths))[:-1]
@@ -83,15 +82,9 @@ class BidirectionalRun:
     @property
     def statistics(self) -> Statistics:
         """Rows and steps counted once; positions as a mean over the runs, the rest as sums."""
-        all_runs = [run.statistics for layer in self._runs for run in layer]
-        return Statistics(
-            rows=all_runs[0].rows,
-            steps=all_runs[0].steps,
-            positions=sum(one.positions for one in all_runs) // len(all_runs),
-            windows=sum(one.windows for one in all_runs),
-            compilations=sum(one.compilations for one in all_runs),
-            device_wait_seconds=sum(one.device_wait_seconds for one in all_runs),
-        )
+        each = [run.statistics for layer in self._runs for run in layer]
+        total = sum(each, Statistics())
+        return replace(total, rows=each[0].rows, steps=each[0].steps, positions=total.positions // len(each))
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
@@ -162,7 +155,7 @@ class BidirectionalRun:
             if engine.gives_steps:
                 matched.append((row, np.concatenate([forward, backward], axis=1)))
             else:
-                matched.append((row, join_directions(self._widths, forward, backward)))
+                matched.append((row, join_directions(engine.encoder.readout_widths, forward, backward)))
         return matched
 
     def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:

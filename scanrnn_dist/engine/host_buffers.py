@@ -39,12 +39,8 @@ class ValueStream:
     """The values of the rows that are not all sent, as one stream of steps: each batch goes on where the last ended.
 
     They stand in one array, the arena, whatever batch they came in, so that a window is laid out by one `take` (1 to
-    4 ns a step; picking blocks from several arrays took 60). A first batch is used where it is, later ones are copied.
-
-    Args:
-        submissions: the batches; this keeps where in the arena each of them stands.
-        in_features: features per step.
-        least_bytes: what the arena takes at least; memory that is not used is not touched.
+    4 ns a step; picking blocks from several arrays took 60). A first batch is used where it is, later ones are copied;
+    the arena then takes at least `least_bytes`, of which what is not used is not touched.
     """
 
     def __init__(self, submissions: Submissions, in_features: int, least_bytes: int = 0) -> None:

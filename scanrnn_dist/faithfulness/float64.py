@@ -75,7 +75,6 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
 
 
 def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Roundings | None) -> list[Any]:
-    """Operation by operation."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *arguments], strict=True))
 
     def read(atom: Any) -> Any:
@@ -83,13 +82,12 @@ def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Rou
 
     for number, eqn in enumerate(jaxpr.eqns):
         given = [read(atom) for atom in eqn.invars]
-        results = _results(eqn, given, None if roundings is None else roundings.of(number))
+        results = _results(eqn, given, roundings and roundings.of(number))
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _results(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[Any]:
-    """The results of one operation."""
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         return _run(*_inner(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)), given,
@@ -156,8 +154,7 @@ def _scan(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[Any]:
 
     def step(carry: list[Any], at: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
         t, x = at
-        own = None if roundings is None else roundings.at(t)
-        results = _run(*_inner(params["jaxpr"]), [*given[:n], *carry, *x], own)
+        results = _run(*_inner(params["jaxpr"]), [*given[:n], *carry, *x], roundings and roundings.at(t))
         return results[: m - n], results[m - n :]
 
     steps = jnp.arange(params["length"])

@@ -1,7 +1,7 @@
 """The law of faithfulness: how far a row's features may be from float64, given what float32 can do for that row.
 
 A row is computed by the specification (`Encoder.__call__`, which the tests hold to `spec.py` bit for bit) in its own
-dtype and in float64. `verification.py` and the tests of the engine judge features by this.
+dtype and in float64. `api/verification.py` and the tests of the engine judge features by this.
 """
 
 from __future__ import annotations
