@@ -250,10 +250,8 @@ def _as_array(sequence: Any, index: int) -> np.ndarray:
             f"Sequence {index}, a {type(sequence).__name__}, is no array of numbers: {error} Expected (T, D)."
         ) from error
     if array.ndim != 2:
-        raise DataError(
-            f"Sequence {index} has shape {array.shape}; expected (T, D), time first. "
-            "A single feature per step is (T, 1): x[:, None]."
-        )
+        wanted = "(T, D), time first. A single feature per step is (T, 1): x[:, None]"
+        raise DataError(f"Sequence {index} has shape {array.shape}; expected {wanted}.")
     if array.dtype.kind not in NUMBERS:
         hint = HINTS.get(array.dtype.kind, "")
         raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{hint}")

@@ -35,13 +35,7 @@ NOT_DESCRIBED = {"rngs", "promote_dtype"}
 
 
 def describe(cell: nnx.RNNCellBase) -> dict[str, Any]:
-    """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one.
-
-    Example:
-        >>> description = describe(nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0)))
-        >>> description["cell"], description["hidden_features"], description["activation_fn"]
-        ('SimpleCell', 4, 'tanh')
-    """
+    """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one."""
     described: dict[str, Any] = {"cell": cell_name(cell)}
     for name, value in sorted(vars(cell).items()):
         if name[0] != "_" and name not in NOT_DESCRIBED and not isinstance(value, nnx.Module | nnx.Variable):

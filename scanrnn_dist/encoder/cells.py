@@ -76,16 +76,14 @@ def checked_layers(layers: Any) -> list[Any]:
     given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
     pairs = [isinstance(layer, Sequence) for layer in given]
     if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
-        raise ConfigError(
-            f"The layers are {layers!r}; expected a cell, a list of cells, or a list of pairs (forward, backward)."
-        )
+        wanted = "a cell, a list of cells, or a list of pairs (forward, backward)"
+        raise ConfigError(f"The layers are {layers!r}; expected {wanted}.")
     for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
         if not isinstance(cell, nnx.RNNCellBase):
             raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
         if not isinstance(getattr(cell, "in_features", None), int):
-            raise ConfigError(
-                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
-            )
+            name = type(cell).__name__
+            raise ConfigError(f"{name} has no whole number in_features, the features per step; give it one.")
     return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
 
 

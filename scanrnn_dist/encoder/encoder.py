@@ -290,8 +290,6 @@ class _Direction(Encoder):
 def checked_encoder(encoder: Any) -> Encoder:
     """The `encoder`, or a `ConfigError` that says how to make one of what was given."""
     if not isinstance(encoder, Encoder):
-        raise ConfigError(
-            f"The encoder is a {type(encoder).__name__}; expected an Encoder, such as Encoder(nnx.GRUCell(...)) or "
-            "Encoder.from_seed(...)."
-        )
+        wanted = "an Encoder, such as Encoder(nnx.GRUCell(...)) or Encoder.from_seed(...)"
+        raise ConfigError(f"The encoder is a {type(encoder).__name__}; expected {wanted}.")
     return encoder

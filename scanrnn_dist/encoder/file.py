@@ -154,11 +154,8 @@ def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> N
     expected = {name: (array.shape, array.dtype) for name, array in variables_of(encoder).items()}
     arrived = {name: (array.shape, array.dtype) for name, array in weights.items()}
     if arrived != expected:
-        wrong = [
-            f"{name}: {arrived.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-            for name in sorted(expected.keys() | arrived.keys())
-            if arrived.get(name) != expected.get(name)
-        ]
+        names = [each for each in sorted(expected.keys() | arrived.keys()) if arrived.get(each) != expected.get(each)]
+        wrong = [f"{each}: {arrived.get(each, 'missing')}, expected {expected.get(each, 'none')}" for each in names]
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
     variables = nnx.to_flat_state(nnx.state(encoder.layers))
     state = [(path, leaf.replace(jnp.asarray(weights[".".join(map(str, path))]))) for path, leaf in variables]

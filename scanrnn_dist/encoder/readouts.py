@@ -23,10 +23,8 @@ def checked_readout(readout: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(readout.split("+")) if isinstance(readout, str) else tuple(readout)
     known = names == (STEPS,) or (names and len(set(names)) == len(names) and all(name in POOLS for name in names))
     if not known:
-        raise ConfigError(
-            f"The readout is {readout!r}; expected one or several of {', '.join(POOLS)}, joined by '+', or {STEPS!r} "
-            "alone."
-        )
+        wanted = f"one or several of {', '.join(POOLS)}, joined by '+', or {STEPS!r} alone"
+        raise ConfigError(f"The readout is {readout!r}; expected {wanted}.")
     return names
 
 

@@ -120,9 +120,8 @@ class BidirectionalRun:
         return finished
 
     def close(self) -> None:
-        for layer in self._runs:
-            for run in layer:
-                run.close()
+        for run in (run for layer in self._runs for run in layer):
+            run.close()
 
     def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
         """Hand rows to both directions of a layer; the backward one gets each in reverse."""
@@ -159,10 +158,9 @@ class BidirectionalRun:
         return matched
 
     def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:
-        rows = np.array([row for row, _ in done])
-        order = np.argsort(rows)
-        values = [done[index][1] for index in order]
-        return Finished(rows[order], Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
+        done = sorted(done, key=lambda row_and_value: row_and_value[0])
+        rows, values = np.array([row for row, _ in done]), [value for _, value in done]
+        return Finished(rows, Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
 
 
 def backwards(ragged: Ragged) -> Ragged:

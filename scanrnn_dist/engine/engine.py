@@ -22,11 +22,6 @@ class Engine(CompiledWindow):
 
     Raises:
         ConfigError: a mesh without `"data"` or with devices of other processes, or a shape with a number below 1.
-
-    Example:
-        >>> run = Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)).run()
-        >>> run.is_busy
-        False
     """
 
     def run(self) -> Run:

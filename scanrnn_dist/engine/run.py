@@ -1,8 +1,7 @@
 """`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
 
 The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
-stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`. Data sets are
-read and written elsewhere; nothing here knows of them.
+stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`.
 """
 
 from __future__ import annotations
@@ -57,14 +56,6 @@ class Run:
         engine: whose program the rows go through.
         look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
         drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
-
-    Example:
-        >>> from scanrnn_dist.encoder import Encoder
-        >>> run = Run(CompiledWindow(Encoder.from_seed(0, in_features=2, hidden_features=3)))
-        >>> run.submit(Ragged.from_sequences([np.ones((5, 2)), np.zeros((0, 2))]))
-        >>> finished = [rows for rows, features in run.results()]
-        >>> sorted(np.concatenate(finished).tolist())
-        [0, 1]
     """
 
     def __init__(
@@ -114,9 +105,8 @@ class Run:
         expected = self.engine.in_features
         if ragged.in_features != expected:
             hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
-            raise DataError(
-                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}.{hint}"
-            )
+            has = f"{ragged.in_features} features per step"
+            raise DataError(f"The sequences have {has}; the encoder takes {expected}.{hint}")
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
             return

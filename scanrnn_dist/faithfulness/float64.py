@@ -62,12 +62,6 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
         arguments: its flat arguments; cast to the dtypes that it was traced with.
         roundings: None for the exact program. Else every result gets a relative error of at most the unit roundoff of
             the dtype that the program has there; that of a matrix product is relative to the sum of all magnitudes.
-
-    Example:
-        >>> program = jax.make_jaxpr(lambda x: x / 3)(np.float32(1))
-        >>> with jax.enable_x64(True):
-        ...     float(evaluate(program, [np.float32(1)])[0])
-        0.3333333333333333
     """
     expected: list[Any] = list(program.jaxpr.invars)  # newer versions of JAX give their dtype no type
     taken = [a if a.dtype == v.aval.dtype else a.astype(v.aval.dtype) for a, v in zip(arguments, expected, strict=True)]

@@ -64,10 +64,8 @@ def kind_of(columns: int, hidden_features: int, where: str, told: str | None = N
                 has = f"{gates} gates of {hidden_features} hidden features"
                 raise DataError(f"{where} has {has}, those of kind {kind!r}; told was {told!r}.")
             return kind
-    raise DataError(
-        f"{where} has {columns} gate rows for {hidden_features} hidden features; expected 1 (RNN), 3 (GRU) or 4 (LSTM) "
-        "for each."
-    )
+    has = f"{columns} gate rows for {hidden_features} hidden features"
+    raise DataError(f"{where} has {has}; expected 1 (RNN), 3 (GRU) or 4 (LSTM) for each.")
 
 
 def layers_of(cells: Iterable[Sequence[nnx.RNNCellBase]]) -> list[Layer]:

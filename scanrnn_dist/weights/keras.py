@@ -19,8 +19,7 @@ import numpy as np
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, layers_of, reordered
-from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
-from scanrnn_dist.weights.files import Named, Source, read_named
+from scanrnn_dist.weights.files import Named, Shape, Source, checked_weights, raise_if_any, read_named
 from scanrnn_dist.weights.keras_files import READERS, check_settings
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
@@ -47,10 +46,9 @@ class Cell:
     kind: str
 
     @property
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[int, ...]:
         """`hidden_features` and the columns of both kernels."""
-        hidden_features, columns = np.shape(self.arrays["recurrent_kernel"])
-        return hidden_features, columns
+        return np.shape(self.arrays["recurrent_kernel"])
 
 
 def from_keras(
@@ -143,9 +141,9 @@ def _cells_of_names(arrays: Named, prefix: str | Sequence[str] | None, where: st
     """Per layer the arrays of one or two directions, by their labels; the forward one first."""
     cells = _cells(arrays)
     layers = sorted({_layer(path) for path in cells})
-    shown = ["/".join(layer) for layer in layers]
     if not layers:
         raise DataError(f"{where} holds no recurrent layer of Keras: no name ends in recurrent_kernel.")
+    shown = ["/".join(layer) for layer in layers]
     if prefix is None:
         if len(layers) > 1:
             raise ConfigError(
@@ -219,8 +217,7 @@ def _refuse_reset_before(layers: list[list[Cell]], where: str, reset_after: bool
         if cells[0].kind != "gru":
             continue
         biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
-        label = f"{where}, {cells[0].label}".rstrip(" ,/")
-        flat = [bias for bias in biases if len(bias) == 1]
+        label, flat = f"{where}, {cells[0].label}".rstrip(" ,/"), [bias for bias in biases if len(bias) == 1]
         if reset_after is False or flat:
             shape = f" its bias has shape {flat[0]}; expected (2, {flat[0][0]}):" if flat else ""
             raise DataError(f"{label} cannot be imported:{shape} {RESET_AFTER_FALSE}.")

@@ -71,8 +71,7 @@ def _read_archive(path: Path) -> Named:
 
 
 def _arrays(h5py: Any, file: Any) -> Named:
-    numbered: Named = {}
-    plain: Named = {}
+    numbered, plain = Named(), Named()
 
     def visit(name: str, item: object) -> None:
         *cell, parent, last = ("", "", *name.split("/"))

@@ -19,8 +19,7 @@ import numpy as np
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import GATES, Direction, cell_of, layers_of, reordered
-from scanrnn_dist.weights.checks import Shape, checked_weights
-from scanrnn_dist.weights.files import Named, checked_file, optional_module
+from scanrnn_dist.weights.files import Named, Shape, checked_file, checked_weights, optional_module
 from scanrnn_dist.weights.onnx_graph import Graph, Node
 
 ORDER = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}

@@ -59,9 +59,8 @@ class Graph:
 
     def named(self, name: str) -> Node:
         """The recurrent node of a name."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
+        if found := [node for node in self.nodes if node.name == name]:
+            return found[0]
         raise ConfigError(f"{self.where} has no recurrent node {name!r}; those it has: {self._names()}.")
 
     def chain(self) -> list[Node]:
@@ -168,7 +167,8 @@ class Graph:
 
     def _node(self, node: Any) -> Node:
         attributes = {name: _text(value) for name, value in self._attributes(node).items()}
-        return Node(node.op_type, node.name or node.output[0], attributes, tuple(node.input), tuple(node.output))
+        name = node.name or next(filter(None, node.output), "")
+        return Node(node.op_type, name, attributes, tuple(node.input), tuple(node.output))
 
     def _attributes(self, node: Any) -> dict[str, Any]:
         return {attribute.name: self._onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

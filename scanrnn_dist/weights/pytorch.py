@@ -17,8 +17,17 @@ import numpy as np
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError, some_of
 from scanrnn_dist.weights.cells import NONLINEARITIES, Direction, cell_of, kind_of, layers_of
-from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
-from scanrnn_dist.weights.files import Named, Source, flat, optional_module, read_named, read_tensors
+from scanrnn_dist.weights.files import (
+    Named,
+    Shape,
+    Source,
+    checked_weights,
+    flat,
+    optional_module,
+    raise_if_any,
+    read_named,
+    read_tensors,
+)
 from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
@@ -98,10 +107,8 @@ def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict
             refuse_uncertain(uncertain, path, where)
         is_quantized = any("_packed_params" in name or "_all_weight_values" in name for name in named)
         quantized = " They are of a quantized module; convert the one it was made of." if is_quantized else ""
-        raise DataError(
-            f"{where} holds no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0); it holds "
-            f"{some_of(sorted(named), 8)}.{quantized}"
-        )
+        lacks = "no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0)"
+        raise DataError(f"{where} holds {lacks}; it holds {some_of(sorted(named), 8)}.{quantized}")
     if prefix is None:
         if len(found) > 1:
             raise ConfigError(f"{where} holds several RNNs; choose one with prefix (--prefix): {found}.")
@@ -175,10 +182,9 @@ def _numpy(tensor: Any, torch: Any) -> np.ndarray:
     """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
     tensor = tensor.detach()
     try:
-        array: np.ndarray = (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except TypeError as error:
         raise DataError(f"A tensor is {tensor.dtype}, {tensor.layout}; expected dense floats. {error}") from error
-    return array
 
 
 READERS = {".safetensors": read_tensors, **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_torch_file)}
