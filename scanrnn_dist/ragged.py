@@ -188,14 +188,7 @@ def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
 
 
 class FeatureRows:
-    """The features of so many rows, in their order, as they are finished in any.
-
-    Example:
-        >>> features = FeatureRows(rows=2, out_features=1)
-        >>> features.place(np.array([1, 0]), np.float32([[5], [3]]))
-        >>> features.result.tolist()
-        [[3.0], [5.0]]
-    """
+    """The features of so many rows, in their order, as they are finished in any."""
 
     def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
         """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""

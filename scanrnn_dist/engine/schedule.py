@@ -261,17 +261,20 @@ class Tape:
         done = laid == pieces.blocks
         ends = (first + laid - 1)[done]
         count[pieces.lane[done], ends] = (pieces.steps - (pieces.blocks - 1) * self.block_steps)[done]
-        self._cut = self._left_over(pieces.select(~done), laid[~done])
+        cut, steps = pieces.select(~done), laid[~done] * self.block_steps
+        self._cut = _Pieces(
+            cut.row,
+            cut.start + steps,
+            cut.steps - steps,
+            cut.blocks - laid[~done],
+            np.zeros(len(steps), bool),
+            cut.lane,
+        )
         grid, new = (self.lanes, width), pieces.is_new
         return Window(
             start.reshape(grid), count, reset.reshape(grid), pieces.lane[done], ends, pieces.row[done],
             pieces.lane[new], first[new], pieces.row[new],
         )  # fmt: skip
-
-    def _left_over(self, cut: _Pieces, laid: np.ndarray) -> _Pieces:
-        """What remains of cut pieces after so many blocks were `laid`."""
-        steps, not_new = laid * self.block_steps, np.zeros(len(laid), bool)
-        return _Pieces(cut.row, cut.start + steps, cut.steps - steps, cut.blocks - laid, not_new, cut.lane)
 
 
 def _longest_first(blocks: np.ndarray) -> np.ndarray:

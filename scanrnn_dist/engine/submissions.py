@@ -63,11 +63,6 @@ class Submissions:
         self.batches: list[Batch] = []
         self._rows = self._steps = 0
 
-    @property
-    def unsent(self) -> list[Batch]:
-        """The batches whose values are still needed."""
-        return [batch for batch in self.batches if batch.unsent]
-
     def add(self, ragged: Ragged, lengths: np.ndarray, carries: np.ndarray | None = None) -> Batch:
         """Enter rows, of each the first `lengths[i]` steps, numbered on from the last."""
         starts, steps = self._steps + ragged.offsets[:-1], len(ragged.values)

@@ -182,19 +182,13 @@ def _chosen(cells: dict[Parts, Named], prefix: Parts, given: str, shown: list[st
 
 def _direction_number(path: Parts) -> int | None:
     """0 for a forward cell, 1 for a backward one; None for a cell that is neither."""
-    for part in path:
-        for number, direction in enumerate(DIRECTIONS):
-            if part.startswith(direction):
-                return number
-    return None
+    found = (number for part in path for number, way in enumerate(DIRECTIONS) if part.startswith(way))
+    return next(found, None)
 
 
 def _layer(path: Parts) -> Parts:
     """The path of a cell up to where its direction is named."""
-    for at, part in enumerate(path):
-        if part.startswith(DIRECTIONS):
-            return path[:at]
-    return path
+    return path[: next((at for at, part in enumerate(path) if part.startswith(DIRECTIONS)), None)]
 
 
 def _parts(name: str) -> Parts:

@@ -113,14 +113,15 @@ class Graph:
         """
         path: list[Any] = []
         value = node.inputs[0]
-        while value not in self._first_outputs():
+        by_output = {node.outputs[0]: node for node in self.nodes if node.outputs[0]}
+        while value not in by_output:
             producer = self._producers.get(value)
             followed = (*PLAIN, "Transpose", "Reshape", "Squeeze")
             if producer is None or producer.op_type not in followed or len(path) == LONGEST_PATH:
                 return None
             path.append(producer)
             value = producer.input[0]
-        feeding = self._first_outputs()[value]
+        feeding = by_output[value]
         axes = "btdh" if feeding.attributes.get("layout", 0) else "tdbh"
         for operator in reversed(path):
             axes = self._axes_after(operator, axes, one_way=feeding.direction == "forward")
@@ -149,10 +150,6 @@ class Graph:
         if given is None and len(operator.input) > 1 and (tensor := self._tensor(operator.input[1])) is not None:
             given = self._onnx.numpy_helper.to_array(tensor).reshape(-1)
         return [int(place) % 4 for place in (() if given is None else given)]
-
-    def _first_outputs(self) -> dict[str, Node]:
-        """The recurrent nodes by the names of their outputs Y."""
-        return {node.outputs[0]: node for node in self.nodes if node.outputs[0]}
 
     def _tensor(self, value: str) -> Any:
         """The tensor of a constant; None for a value that is computed or comes from outside."""

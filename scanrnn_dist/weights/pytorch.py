@@ -92,10 +92,8 @@ def torch_layers(
         )
     hidden_features, kind = _sizes(own, where, kind)
     weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
-    return layers_of(
-        [cell_of(kind, _direction(weights, f"l{layer}{way}"), nonlinearity) for way in _ways(weights)]
-        for layer in range(_num_layers(weights))
-    )
+    ends = [[f"l{layer}{way}" for way in _ways(weights)] for layer in range(_num_layers(weights))]
+    return layers_of([cell_of(kind, _direction(weights, end), nonlinearity) for end in layer] for layer in ends)
 
 
 def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict[str, list[str]]) -> str:
