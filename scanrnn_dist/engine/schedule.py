@@ -261,15 +261,9 @@ class Tape:
         done = laid == pieces.blocks
         ends = (first + laid - 1)[done]
         count[pieces.lane[done], ends] = (pieces.steps - (pieces.blocks - 1) * self.block_steps)[done]
-        cut, steps = pieces.select(~done), laid[~done] * self.block_steps
-        self._cut = _Pieces(
-            cut.row,
-            cut.start + steps,
-            cut.steps - steps,
-            cut.blocks - laid[~done],
-            np.zeros(len(steps), bool),
-            cut.lane,
-        )
+        cut, laid = pieces.select(~done), laid[~done]
+        steps, not_new = laid * self.block_steps, np.zeros(len(laid), bool)
+        self._cut = _Pieces(cut.row, cut.start + steps, cut.steps - steps, cut.blocks - laid, not_new, cut.lane)
         grid, new = (self.lanes, width), pieces.is_new
         return Window(
             start.reshape(grid), count, reset.reshape(grid), pieces.lane[done], ends, pieces.row[done],
