@@ -96,12 +96,23 @@ class RunLike(Protocol):
         """Whether submitted rows are not finished yet."""
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
-        """Add rows, of each the first `max_steps` steps; with `(n, carry_features)` initial carries of their own."""
+        """Add rows, numbered on from the last; the longest go first.
+
+        Args:
+            ragged: the rows.
+            max_steps: how many steps of each row count, the first so many; None for all.
+            carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
+
+        Raises:
+            DataError: another number of features than the encoder takes, or other carries than the engine expects.
+            ConfigError: `max_steps` below 0.
+        """
 
     def advance(self, more: bool = False) -> list[Finished]:
-        """Send what waits, and fetch what has to be fetched before the next; `more` says that rows are still to come.
+        """Send one window, if rows wait; fetch what has to be fetched before the next one.
 
-        With `more`, only whole windows are sent, and the last ones are not waited for.
+        With `more`, rows are still to come: a window is sent if they fill it (`has_window`), and the last ones are not
+        waited for.
         """
 
     def results(self) -> list[Finished]:
@@ -114,37 +125,22 @@ class RunLike(Protocol):
 class EngineLike(Protocol):
     """One encoder compiled for some devices: what may be asked of it, whatever computes behind it."""
 
-    @property
-    def in_features(self) -> int:
-        """Features per step that it takes."""
-
-    @property
-    def out_features(self) -> int:
-        """Features per sequence that it gives, or per step where it gives those of all steps."""
-
-    @property
-    def carry_features(self) -> int:
-        """Numbers of a row's own initial carry; 0 where rows bring none."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the features."""
-
-    @property
-    def gives_steps(self) -> bool:
-        """Whether the outputs of all steps are given, not one vector per sequence."""
-
-    @property
-    def flops_per_step(self) -> int:
-        """Floating-point operations of one step of one row."""
-
-    @property
-    def devices(self) -> int:
-        """How many share the rows."""
-
-    @property
-    def shape(self) -> WindowShape:
-        """Of its windows."""
+    in_features: int
+    """Features per step that it takes."""
+    out_features: int
+    """Features per sequence that it gives, or per step where it gives those of all steps."""
+    carry_features: int
+    """Numbers of a row's own initial carry; 0 where rows bring none."""
+    dtype: np.dtype
+    """Of the features."""
+    gives_steps: bool
+    """Whether the outputs of all steps are given, not one vector per sequence."""
+    flops_per_step: int
+    """Floating-point operations of one step of one row."""
+    devices: int
+    """How many share the rows."""
+    shape: WindowShape
+    """Of its windows."""
 
     def run(self) -> RunLike:
         """Begin a stream of rows."""

@@ -52,9 +52,8 @@ class Ragged:
         if np.ma.is_masked(values):
             raise ConfigError("Ragged values are masked; expected a value at every step, such as values.filled(0).")
         if values.ndim != 2 or values.dtype != np.float32:
-            raise ConfigError(
-                f"Ragged values are {values.dtype}{list(values.shape)}; expected float32 (steps, features)."
-            )
+            found = f"{values.dtype}{list(values.shape)}"
+            raise ConfigError(f"Ragged values are {found}; expected float32 (steps, features).")
         if offsets.ndim != 1 or offsets.dtype != np.int64 or len(offsets) == 0:
             raise ConfigError(f"Ragged offsets are {offsets.dtype}{list(offsets.shape)}; expected int64 (rows + 1,).")
         if offsets[0] < 0 or offsets[-1] > len(values) or (np.diff(offsets) < 0).any():
@@ -129,8 +128,7 @@ class Ragged:
                     f"Sequence {index} has {array.shape[1]} features (shape {array.shape}), "
                     f"sequence 0 has {first.shape[1]} (shape {first.shape}).{hint}"
                 )
-        offsets = np.zeros(len(arrays) + 1, np.int64)
-        np.cumsum([len(array) for array in arrays], out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
         values = np.empty((int(offsets[-1]), first.shape[1]), np.float32)
         with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is reported with its row
             np.concatenate(arrays, out=values, casting="unsafe")
@@ -154,12 +152,10 @@ class Ragged:
         """
         mask, padded = np.ma.getmask(padded), np.asarray(padded)
         if padded.ndim != 3 or padded.dtype.kind not in NUMBERS:
-            raise DataError(
-                f"A padded batch is {padded.dtype}{list(padded.shape)}; expected numbers (N, T, D).{_hint(padded)}"
-            )
+            found, hint = f"{padded.dtype}{list(padded.shape)}", HINTS.get(padded.dtype.kind, "")
+            raise DataError(f"A padded batch is {found}; expected numbers (N, T, D).{hint}")
         lengths = _checked_lengths(seq_lengths, len(padded), padded.shape[1])
-        offsets = np.zeros(len(padded) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
         real = np.arange(padded.shape[1]) < lengths[:, None]
         if mask is not np.ma.nomask and (masked := mask & real[:, :, None]).any():
             row, step, feature = (int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape))
@@ -177,14 +173,8 @@ class Ragged:
 def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
     """Where, in flat order, the first number stands that its float32 does not equal; None if there is none.
 
-    Args:
-        numbers: floats, integers or booleans of any width; a NaN counts as held.
-        values: the same as float32, an overflow being an infinity.
-
-    Example:
-        >>> numbers = np.array([0.5, 0.1])
-        >>> first_inexact(numbers, numbers.astype(np.float32))
-        1
+    `numbers` are floats, integers or booleans of any width, a NaN counting as held; `values` are the same as float32,
+    an overflow being an infinity.
     """
     if numbers.dtype == np.float32 or numbers.dtype.itemsize <= 2:
         return None  # float32 holds all of float16, boolean, and integers of 8 and 16 bits
@@ -198,14 +188,7 @@ def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
 
 
 class FeatureRows:
-    """The features of so many rows, in their order, as they are finished in any.
-
-    Example:
-        >>> features = FeatureRows(rows=2, out_features=1)
-        >>> features.place(np.array([1, 0]), np.float32([[5], [3]]))
-        >>> features.result.tolist()
-        [[3.0], [5.0]]
-    """
+    """The features of so many rows, in their order, as they are finished in any."""
 
     def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
         """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""
@@ -260,21 +243,15 @@ def _as_array(sequence: Any, index: int) -> np.ndarray:
             f"Sequence {index}, a {type(sequence).__name__}, is no array of numbers: {error} Expected (T, D)."
         ) from error
     if array.ndim != 2:
-        raise DataError(
-            f"Sequence {index} has shape {array.shape}; expected (T, D), time first. "
-            "A single feature per step is (T, 1): x[:, None]."
-        )
+        wanted = "(T, D), time first. A single feature per step is (T, 1): x[:, None]"
+        raise DataError(f"Sequence {index} has shape {array.shape}; expected {wanted}.")
     if array.dtype.kind not in NUMBERS:
-        raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{_hint(array)}")
+        hint = HINTS.get(array.dtype.kind, "")
+        raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{hint}")
     mask = np.ma.getmask(sequence)
     if mask.any():
         raise _masked(index, *divmod(int(mask.argmax()), array.shape[1]))
     return array
-
-
-def _hint(array: np.ndarray) -> str:
-    """How to make numbers of what is none."""
-    return HINTS.get(array.dtype.kind, "")
 
 
 def _inexact(numbers: np.ndarray, index: int, row: int, step: int) -> DataError:
@@ -304,7 +281,6 @@ def _checked_lengths(seq_lengths: Any, rows: int, steps: int) -> np.ndarray:
     wrong = ~((given >= 0) & (given <= steps) & (given == np.floor(given)))
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(
-            f"seq_lengths[{row}] is {given[row]}; expected a whole number from 0 to {steps}, the padded length."
-        )
+        wanted = f"a whole number from 0 to {steps}, the padded length"
+        raise DataError(f"seq_lengths[{row}] is {given[row]}; expected {wanted}.")
     return given.astype(np.int64)

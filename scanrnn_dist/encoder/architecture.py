@@ -23,7 +23,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "hard_tanh": jax.nn.hard_tanh,
 }
 """The activations that can be written to a file, by name."""
-
 CELLS: dict[str, Any] = {
     "GRUCell": nnx.GRUCell,
     "LSTMCell": nnx.LSTMCell,
@@ -31,19 +30,12 @@ CELLS: dict[str, Any] = {
     "SimpleCell": nnx.SimpleCell,
 }
 """The cells that can be written to a file, by name."""
-
 NOT_DESCRIBED = {"rngs", "promote_dtype"}
 """Attributes of cells that say nothing about the features, and come and go with versions of flax."""
 
 
 def describe(cell: nnx.RNNCellBase) -> dict[str, Any]:
-    """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one.
-
-    Example:
-        >>> description = describe(nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0)))
-        >>> description["cell"], description["hidden_features"], description["activation_fn"]
-        ('SimpleCell', 4, 'tanh')
-    """
+    """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one."""
     described: dict[str, Any] = {"cell": cell_name(cell)}
     for name, value in sorted(vars(cell).items()):
         if name[0] != "_" and name not in NOT_DESCRIBED and not isinstance(value, nnx.Module | nnx.Variable):
@@ -101,9 +93,8 @@ def _plain(value: Any) -> Any:
     """A plain attribute as JSON: functions and dtypes by name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    for name, function in FUNCTIONS.items():
-        if value is function:
-            return name
+    if known := [name for name, function in FUNCTIONS.items() if value is function]:
+        return known[0]
     if callable(value) and hasattr(value, "__qualname__") and not isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     try:

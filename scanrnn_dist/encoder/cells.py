@@ -1,4 +1,4 @@
-"""Cells and what is done with one: its first carry, a step, its hidden state; a layer of two cells; what fits together.
+"""Cells: drawn from a seed; what is done with one (first carry, step, hidden state); what makes a list of layers.
 
 `encoder.py` makes a network of them.
 """
@@ -17,6 +17,8 @@ from scanrnn_dist.errors import ConfigError
 
 Layer = nnx.RNNCellBase | tuple[nnx.RNNCellBase, nnx.RNNCellBase]
 """A cell, or the cells of both directions, the forward one first."""
+KINDS: dict[str, Any] = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell, "rnn": nnx.SimpleCell}
+"""Cells by short names."""
 
 
 class Bidirectional(nnx.Module):
@@ -74,14 +76,39 @@ def checked_layers(layers: Any) -> list[Any]:
     given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
     pairs = [isinstance(layer, Sequence) for layer in given]
     if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
-        raise ConfigError(
-            f"The layers are {layers!r}; expected a cell, a list of cells, or a list of pairs (forward, backward)."
-        )
+        wanted = "a cell, a list of cells, or a list of pairs (forward, backward)"
+        raise ConfigError(f"The layers are {layers!r}; expected {wanted}.")
     for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
         if not isinstance(cell, nnx.RNNCellBase):
             raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
         if not isinstance(getattr(cell, "in_features", None), int):
-            raise ConfigError(
-                f"{type(cell).__name__} has no whole number in_features, the features per step; give it one."
-            )
+            name = type(cell).__name__
+            raise ConfigError(f"{name} has no whole number in_features, the features per step; give it one.")
     return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
+
+
+def seeded_layers(
+    seed: int, in_features: int, hidden_features: int, cell: str, num_layers: int, bidirectional: bool, dtype: Any
+) -> list[Any]:
+    """Cells, or pairs `(forward, backward)`; for the arguments and what is raised see `Encoder.from_seed`."""
+    sizes = {"in_features": in_features, "hidden_features": hidden_features, "num_layers": num_layers}
+    for name, number in sizes.items():
+        if int(number) < 1:
+            raise ConfigError(f"{name} is {number}; expected 1 or more.")
+    if cell not in KINDS:
+        raise ConfigError(f"The cell is {cell!r}; expected one of {', '.join(KINDS)}.")
+    try:
+        rngs = nnx.Rngs(int(seed))
+    except OverflowError as error:
+        raise ConfigError(f"The seed is {seed}; expected a whole number of at most 64 bits.") from error
+    try:
+        given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+    except TypeError as error:
+        raise ConfigError(f"dtype is {dtype!r}; expected a float type such as 'bfloat16'.") from error
+    H, width = int(hidden_features), int(in_features)
+    layers: list[Any] = []
+    for _ in range(int(num_layers)):
+        cells = [KINDS[cell](width, H, **given, rngs=rngs) for _ in range(1 + bidirectional)]
+        layers.append(tuple(cells) if bidirectional else cells[0])
+        width = H * (1 + bidirectional)
+    return layers

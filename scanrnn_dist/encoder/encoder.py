@@ -1,7 +1,7 @@
 """`Encoder`: recurrent cells and a readout, one sequence in and one feature vector out.
 
 The engine asks an encoder for three things (`initial_state`, `step`, `readout`), each about one sequence. Whole
-sequences and batches are `scan.py`'s, random weights `build.py`'s, files `file.py`'s; devices are not known here.
+sequences and batches are `scan.py`'s, random weights `cells.py`'s, files `file.py`'s; devices are not known here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from scanrnn_dist.encoder.architecture import describe
-from scanrnn_dist.encoder.build import seeded_layers
-from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hidden_state, initial_carry
-from scanrnn_dist.encoder.file import load_encoder, save_encoder
-from scanrnn_dist.encoder.fingerprint import fingerprint_of
+from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hidden_state, initial_carry, seeded_layers
+from scanrnn_dist.encoder.file import fingerprint_of, load_encoder, save_encoder
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
 from scanrnn_dist.errors import ConfigError
@@ -83,9 +81,9 @@ class Encoder(nnx.Module):
         self._check_dtypes()
         try:
             self._settle()
+        except ConfigError:
+            raise
         except (TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
             raise ConfigError(f"The layers do not fit together: {error}") from error
 
     @classmethod
@@ -186,16 +184,13 @@ class Encoder(nnx.Module):
         return jnp.concatenate([part.reshape(-1).astype(self.pool_dtype) for part in parts])
 
     def directions(self) -> list[tuple[_Direction, _Direction]]:
-        """Of a bidirectional encoder, an encoder of one cell for each direction of each layer.
-
-        All but the last layer's give their steps, which the next layer takes.
-        """
-        last = len(self.layers) - 1
-        pairs = []
-        for index, layer in enumerate(self.layers):
-            readout = self.readout_names if index == last else (STEPS,)
-            pairs.append((_Direction(layer.forward, self, readout), _Direction(layer.backward, self, readout)))
-        return pairs
+        """Of a bidirectional encoder, an encoder of one cell for each direction of each layer."""
+        # All but the last layer's give their steps, which the next layer takes.
+        readouts = [(STEPS,)] * (len(self.layers) - 1) + [self.readout_names]
+        return [
+            (_Direction(layer.forward, self, readout), _Direction(layer.backward, self, readout))
+            for layer, readout in zip(self.layers, readouts, strict=True)
+        ]
 
     def __call__(self, x: Any, seq_lengths: Any = None, initial_carry: Any = None) -> jax.Array:
         """Features of one sequence, or of a padded batch; differentiable in the weights and in `x`.
@@ -249,8 +244,7 @@ class Encoder(nnx.Module):
             ConfigError: no such file.
             DataError: it is none, is damaged, or its weights are not those of its architecture.
         """
-        encoder: Encoder = load_encoder(Encoder, path)
-        return encoder
+        return load_encoder(Encoder, path)
 
     def _check_dtypes(self) -> None:
         """Refuse cells that compute in float64, or keep their weights in it, where JAX would round it to float32."""
@@ -296,8 +290,6 @@ class _Direction(Encoder):
 def checked_encoder(encoder: Any) -> Encoder:
     """The `encoder`, or a `ConfigError` that says how to make one of what was given."""
     if not isinstance(encoder, Encoder):
-        raise ConfigError(
-            f"The encoder is a {type(encoder).__name__}; expected an Encoder, such as Encoder(nnx.GRUCell(...)) or "
-            "Encoder.from_seed(...)."
-        )
+        wanted = "an Encoder, such as Encoder(nnx.GRUCell(...)) or Encoder.from_seed(...)"
+        raise ConfigError(f"The encoder is a {type(encoder).__name__}; expected {wanted}.")
     return encoder

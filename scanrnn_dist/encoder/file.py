@@ -1,10 +1,12 @@
-"""An encoder as one safetensors file: its weights, and in the header what it is. Never pickle, no code.
+"""An encoder as one safetensors file: its weights, and in the header what it is; and the hash over both.
 
-`encoder.py` calls this, and hands over its class, which is not known here; a cell's description is `architecture.py`'s.
+Never pickle, no code. `encoder.py` calls this, and hands over its class, which is not known here; a cell's description
+is `architecture.py`'s.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -25,7 +27,6 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
-
 ORIGIN_OF_SUFFIX = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
@@ -42,8 +43,7 @@ def encoder_content(kind: type, encoder: Any) -> bytes:
     if reason is not None:
         raise ConfigError(f"The encoder cannot be written to a file: {reason}")
     metadata = {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
-    content: bytes = safetensors.numpy.save(variables_of(encoder), metadata)
-    return content
+    return safetensors.numpy.save(variables_of(encoder), metadata)
 
 
 def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
@@ -74,23 +74,22 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
     except DataError as error:
         raise DataError(f"{error}.{_origin_hint(path, [])}") from error
     if metadata.get("format") != FORMAT:
-        found = (
-            f"is of format {metadata['format']!r}"
-            if "format" in metadata
-            else f"holds {some_of(sorted(weights), 4)} alone"
-        )
+        other = f"is of format {metadata['format']!r}" if "format" in metadata else ""
+        found = other or f"holds {some_of(sorted(weights), 4)} alone"
         raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
-    return _from_parts(kind, metadata.get("architecture"), weights, str(path))
+    architecture = metadata.get("architecture")
+    if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
+        raise ConfigError(f"{path} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
+    try:
+        encoder = build_encoder(kind, json.loads(architecture or "{}"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} has a damaged or unknown architecture {architecture!r}: {error}") from error
+    set_variables(encoder, weights, str(path))
+    return encoder
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All tensors of a safetensors file by name, and what its header says besides.
-
-    Raises:
-        FileNotFoundError: there is none.
-        StoppedError: the machine does not let it be read.
-        DataError: it is no such file, or damaged.
-    """
+    """All tensors of a safetensors file by name, and what its header says besides; `FileNotFoundError` if none."""
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -104,21 +103,21 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
 
 def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
     """How to convert what is no encoder file, where its name or the names of its weights say whose it is."""
-    by_name = [origin for mark, origin in ORIGIN_OF_NAME.items() if any(mark in name for name in names)]
-    origin = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
-    origin = by_name[0] if by_name else origin
+    by_suffix = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
+    by_name = (origin for mark, origin in ORIGIN_OF_NAME.items() if any(mark in name for name in names))
+    origin = next(by_name, by_suffix)
     return f" To convert weights: scanrnn encoder convert {path} OUT.safetensors --from {origin}" if origin else ""
 
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:
     """Every variable as a numpy array, by its dotted path: `0.dense_i.kernel`, or `0.forward.dense_i.kernel`."""
+
+    def as_numpy(array: Any) -> np.ndarray:
+        is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(array) if is_key else array)
+
     leaves = nnx.to_flat_state(nnx.state(encoder.layers))
-    return {".".join(map(str, path)): _as_numpy(leaf[...]) for path, leaf in leaves}
-
-
-def _as_numpy(array: Any) -> np.ndarray:
-    """A variable's value; of a random key, its numbers."""
-    return np.asarray(jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array)
+    return {".".join(map(str, path)): as_numpy(leaf[...]) for path, leaf in leaves}
 
 
 def why_no_file(kind: Any, encoder: Any) -> str | None:
@@ -150,29 +149,35 @@ def _graphdef(kind: type, architecture: str) -> Any:
     return nnx.split(nnx.eval_shape(lambda: build_encoder(kind, json.loads(architecture))))[0]
 
 
-def _from_parts(kind: type, architecture: str | None, weights: dict[str, np.ndarray], where: str) -> Any:
-    """Build the cells of an architecture and give them their weights, all of them and of the right shapes."""
-    if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
-        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
-    try:
-        encoder = build_encoder(kind, json.loads(architecture or "{}"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
-    set_variables(encoder, weights, where)
-    return encoder
-
-
 def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> None:
     """Give an encoder its weights by their dotted paths; a `DataError` lists all that are missing, surplus or wrong."""
     expected = {name: (array.shape, array.dtype) for name, array in variables_of(encoder).items()}
     arrived = {name: (array.shape, array.dtype) for name, array in weights.items()}
     if arrived != expected:
-        wrong = [
-            f"{name}: {arrived.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-            for name in sorted(expected.keys() | arrived.keys())
-            if arrived.get(name) != expected.get(name)
-        ]
+        names = [each for each in sorted(expected.keys() | arrived.keys()) if arrived.get(each) != expected.get(each)]
+        wrong = [f"{each}: {arrived.get(each, 'missing')}, expected {expected.get(each, 'none')}" for each in names]
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
     variables = nnx.to_flat_state(nnx.state(encoder.layers))
     state = [(path, leaf.replace(jnp.asarray(weights[".".join(map(str, path))]))) for path, leaf in variables]
     nnx.update(encoder.layers, nnx.from_flat_state(state))
+
+
+def fingerprint_of(kind: type, encoder: Any) -> str:
+    """SHA-256 over architecture and variables; where a file of the class `kind` could not hold it, also its trace."""
+    digest = hashlib.sha256(json.dumps(encoder.architecture, sort_keys=True).encode())
+    if why_no_file(kind, encoder) is not None:
+        digest.update(_traced(encoder).encode())
+    for name, array in sorted(variables_of(encoder).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _traced(encoder: Any) -> str:
+    """What JAX traces of a whole sequence of two steps, the variables being arguments."""
+    graphdef, variables = nnx.split(encoder)
+
+    def features(variables: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, variables)(x)
+
+    return str(jax.make_jaxpr(features)(variables, jnp.zeros((2, encoder.in_features))))

@@ -19,19 +19,12 @@ STEPS = "steps"
 
 
 def checked_readout(readout: str | Sequence[str]) -> tuple[str, ...]:
-    """`"last"`, `"mean+max"` or `("mean", "max")` as a tuple of names; `ConfigError` for anything else.
-
-    Example:
-        >>> checked_readout("last+mean")
-        ('last', 'mean')
-    """
+    """`"last"`, `"mean+max"` or `("mean", "max")` as a tuple of names; `ConfigError` for anything else."""
     names = tuple(readout.split("+")) if isinstance(readout, str) else tuple(readout)
     known = names == (STEPS,) or (names and len(set(names)) == len(names) and all(name in POOLS for name in names))
     if not known:
-        raise ConfigError(
-            f"The readout is {readout!r}; expected one or several of {', '.join(POOLS)}, joined by '+', or {STEPS!r} "
-            "alone."
-        )
+        wanted = f"one or several of {', '.join(POOLS)}, joined by '+', or {STEPS!r} alone"
+        raise ConfigError(f"The readout is {readout!r}; expected {wanted}.")
     return names
 
 

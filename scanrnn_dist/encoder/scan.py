@@ -6,6 +6,7 @@ What a step and a readout are is `encoder.py`'s, which calls this.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -74,17 +75,11 @@ def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.
     batch = x.shape[:-2]
     lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
     _check_lengths(lengths, batch, x.shape[-2])
-    given = [x, lengths]
-    if carries is not None:
-        given.append(jnp.asarray(carries))
-        if given[-1].shape != (*batch, encoder.carry_features):
-            raise ConfigError(
-                f"initial_carry has shape {given[-1].shape}; expected {(*batch, encoder.carry_features)}."
-            )
-
-    def features(x: jax.Array, length: jax.Array, carry: jax.Array | None = None) -> jax.Array:
-        return sequence_features(encoder, x, length, carry)
-
+    given = [x, lengths, *([] if carries is None else [jnp.asarray(carries)])]
+    wanted = (*batch, encoder.carry_features)
+    if carries is not None and given[-1].shape != wanted:
+        raise ConfigError(f"initial_carry has shape {given[-1].shape}; expected {wanted}.")
+    features: Callable[..., jax.Array] = partial(sequence_features, encoder)
     for _ in batch:
         features = jax.vmap(features)
     with jax.default_matmul_precision(encoder.precision):
@@ -115,8 +110,7 @@ def _nnx_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tu
         return _masked(lambda state, x_t: stepped(layers, state, x_t), encoder.gives_steps, state, *at)
 
     lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
-    final, steps = lift(nnx.clone(encoder.layers), state._replace(variables=None), at)
-    return final, steps
+    return lift(nnx.clone(encoder.layers), state._replace(variables=None), at)
 
 
 def _masked(

@@ -3,9 +3,8 @@
 It knows JAX and no Parquet, and keeps the promises of `protocols.py`; `build_engine` chooses what stands behind them.
 """
 
-from scanrnn_dist.engine.build import build_engine
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.engine import Engine, build_engine
 from scanrnn_dist.engine.environment import environment_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.profiling import profile, stage

@@ -6,6 +6,7 @@ go through the layers one by one, not batch by batch: what is finished in both d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,17 +46,11 @@ class BidirectionalEngine:
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 
     def run(self) -> BidirectionalRun:
-        """Begin a stream of rows."""
         return BidirectionalRun(self)
 
 
 class BidirectionalRun:
-    """One stream of rows through all layers; used as a `Run` is.
-
-    Args:
-        engine: whose layers the rows go through.
-        look_ahead_bytes: of each layer and direction, as `Run` takes it.
-    """
+    """One stream of rows through all layers; `look_ahead_bytes` are those of each layer and direction."""
 
     def __init__(self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
@@ -64,47 +59,34 @@ class BidirectionalRun:
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
-        last = engine.layers[-1][0]
-        self._widths = [] if last.gives_steps else last.encoder.readout_widths
         self._carries: dict[int, np.ndarray] = {}
         widths = [[direction.carry_features for direction in layer] for layer in engine.layers]
         self._carry_ends = np.cumsum(np.ravel(widths))[:-1]
 
     @property
     def wants_rows(self) -> bool:
-        """Whether every layer's look-ahead has room."""
         return all(run.wants_rows for layer in self._runs for run in layer)
 
     @property
     def has_window(self) -> bool:
-        """Whether enough rows wait for a window of the first layer."""
         return self._runs[0][0].has_window
 
     @property
     def is_idle(self) -> bool:
-        """Whether the devices have nothing to do."""
         return all(run.is_idle for layer in self._runs for run in layer)
 
     @property
     def is_busy(self) -> bool:
-        """Whether submitted rows are not finished yet."""
         return any(run.is_busy for layer in self._runs for run in layer)
 
     @property
     def statistics(self) -> Statistics:
         """Rows and steps counted once; positions as a mean over the runs, the rest as sums."""
-        all_runs = [run.statistics for layer in self._runs for run in layer]
-        return Statistics(
-            rows=all_runs[0].rows,
-            steps=all_runs[0].steps,
-            positions=sum(one.positions for one in all_runs) // len(all_runs),
-            windows=sum(one.windows for one in all_runs),
-            compilations=sum(one.compilations for one in all_runs),
-            device_wait_seconds=sum(one.device_wait_seconds for one in all_runs),
-        )
+        each = [run.statistics for layer in self._runs for run in layer]
+        total = sum(each, Statistics())
+        return replace(total, rows=each[0].rows, steps=each[0].steps, positions=total.positions // len(each))
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
-        """Add rows, numbered on from the last; see `Run.submit`."""
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
         first = self.statistics.rows
@@ -114,14 +96,11 @@ class BidirectionalRun:
         self._submit(0, kept, list(numbers))
 
     def advance(self, more: bool = False) -> list[Finished]:
-        """Send a window of every layer and direction that has one, and hand on what is finished; see `Run.advance`.
-
-        A layer waits while the next one's look-ahead is full, which would grow without bound.
-        """
         done: list[tuple[int, np.ndarray]] = []
         for index, layer in enumerate(self._runs):
             arrived: list[tuple[int, np.ndarray]] = []
             next_layer = self._runs[index + 1] if index + 1 < len(self._runs) else ()
+            # A layer waits while the next one's look-ahead is full, which would grow without bound.
             for direction, run in enumerate(layer if all(run.wants_rows for run in next_layer) else ()):
                 for finished in run.advance(more and (run.wants_rows or run.has_window)):
                     arrived += self._matched(index, direction, finished)
@@ -135,17 +114,14 @@ class BidirectionalRun:
         return [self._result(done)] if done else []
 
     def results(self) -> list[Finished]:
-        """Advance until nothing is left; all results."""
         finished = []
         while self.is_busy:
             finished.extend(self.advance())
         return finished
 
     def close(self) -> None:
-        """End the threads that talk to the devices; what is not finished is lost."""
-        for layer in self._runs:
-            for run in layer:
-                run.close()
+        for run in (run for layer in self._runs for run in layer):
+            run.close()
 
     def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
         """Hand rows to both directions of a layer; the backward one gets each in reverse."""
@@ -178,14 +154,13 @@ class BidirectionalRun:
             if engine.gives_steps:
                 matched.append((row, np.concatenate([forward, backward], axis=1)))
             else:
-                matched.append((row, join_directions(self._widths, forward, backward)))
+                matched.append((row, join_directions(engine.encoder.readout_widths, forward, backward)))
         return matched
 
     def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:
-        rows = np.array([row for row, _ in done])
-        order = np.argsort(rows)
-        values = [done[index][1] for index in order]
-        return Finished(rows[order], Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
+        done = sorted(done, key=lambda row_and_value: row_and_value[0])
+        rows, values = np.array([row for row, _ in done]), [value for _, value in done]
+        return Finished(rows, Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
 
 
 def backwards(ragged: Ragged) -> Ragged:

@@ -63,12 +63,11 @@ def _make_private(path: Path) -> None:
             f"The compilation cache {path} belongs to user {status.st_uid}, and this is user {os.geteuid()}. It holds "
             "executables: name a folder of your own, or one that is not there yet."
         )
+    mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
-            f"Others may write to the compilation cache {path} (mode {stat.S_IMODE(status.st_mode):04o}). It holds "
-            f"executables: run chmod 700 on it if all that is in there is yours, or name one that is not there yet."
+            f"Others may write to the compilation cache {path} ({mode}). It holds "
+            "executables: run chmod 700 on it if all that is in there is yours, or name one that is not there yet."
         )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"The compilation cache {path} has mode {stat.S_IMODE(status.st_mode):04o}; expected 0700. Run chmod 700."
-        )
+        raise ConfigError(f"The compilation cache {path} has {mode}; expected 0700. Run chmod 700.")

@@ -86,9 +86,7 @@ def drain_engine(
         known = _Known()
     if known.same_bits is None:
         known.wasted_flop += wasted_flop
-        if known.wasted_flop < worth_flop:
-            return None
-    if known.same_bits is False:
+    if known.same_bits is False or (known.same_bits is None and known.wasted_flop < worth_flop):
         return None
     few_lanes = CompiledWindow(engine.encoder, engine.mesh, drain_shape(engine.shape), engine.own_carries)
     if known.same_bits is None:

@@ -1,9 +1,14 @@
-"""`Engine`: the way in for an encoder whose layers read in one direction, all in one compiled program."""
+"""Which engine an encoder gets, and `Engine`: the one whose layers read in one direction, in one compiled program."""
 
 from __future__ import annotations
 
+from jax.sharding import Mesh
+
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.run import Run
+from scanrnn_dist.protocols import EngineLike, WindowShape
 
 
 class Engine(CompiledWindow):
@@ -17,14 +22,16 @@ class Engine(CompiledWindow):
 
     Raises:
         ConfigError: a mesh without `"data"` or with devices of other processes, or a shape with a number below 1.
-
-    Example:
-        >>> from scanrnn_dist.encoder import Encoder
-        >>> run = Engine(Encoder.from_seed(0, in_features=2, hidden_features=3)).run()
-        >>> run.is_busy
-        False
     """
 
     def run(self) -> Run:
         """Begin a stream of rows."""
         return Run(self)
+
+
+def build_engine(
+    encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
+) -> EngineLike:
+    """The engine for an encoder, compiled; for the arguments see `Engine`."""
+    kind = BidirectionalEngine if encoder.is_bidirectional else Engine
+    return kind(encoder, mesh, shape, own_carries)

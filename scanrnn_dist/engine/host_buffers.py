@@ -39,12 +39,8 @@ class ValueStream:
     """The values of the rows that are not all sent, as one stream of steps: each batch goes on where the last ended.
 
     They stand in one array, the arena, whatever batch they came in, so that a window is laid out by one `take` (1 to
-    4 ns a step; picking blocks from several arrays took 60). A first batch is used where it is, later ones are copied.
-
-    Args:
-        submissions: the batches; this keeps where in the arena each of them stands.
-        in_features: features per step.
-        least_bytes: what the arena takes at least; memory that is not used is not touched.
+    4 ns a step; picking blocks from several arrays took 60). A first batch is used where it is, later ones are copied;
+    the arena then takes at least `least_bytes`, of which what is not used is not touched.
     """
 
     def __init__(self, submissions: Submissions, in_features: int, least_bytes: int = 0) -> None:
@@ -60,12 +56,12 @@ class ValueStream:
 
     def add(self, batch: Batch, values: np.ndarray) -> None:
         """Take the values of the batch that was submitted last."""
-        others = self._submissions.unsent[:-1]
-        if others:
+        if others := [other for other in self._submissions.batches if other.unsent and other is not batch]:
             batch.at = self._allocate(batch.steps, others)
-            self._arena[batch.at : batch.at + batch.steps] = values
-        else:
-            batch.at, self._arena, self._is_ours = self._first(values)
+        elif not self._is_ours or len(values) > len(self._arena):
+            self._arena, self._is_ours = values, False
+            return
+        self._arena[batch.at : batch.at + batch.steps] = values
 
     def copy(self, start: np.ndarray, out: np.ndarray) -> None:
         """Copy blocks of steps: `start (d, K', l)` of the stream to `out (d, K, s, l, D)`; idle blocks get anything."""
@@ -78,13 +74,6 @@ class ValueStream:
         steps = rearrange(np.arange(out.shape[2]), "step -> step 1")
         for of_device, blocks in zip(index, out, strict=True):
             self._arena.take(of_device + steps, axis=0, out=blocks[: len(of_device)], mode="clip")
-
-    def _first(self, values: np.ndarray) -> tuple[int, np.ndarray, bool]:
-        """Position, arena and ownership when nothing else is live: the arena again if it has room, else the batch."""
-        if not self._is_ours or len(values) > len(self._arena):
-            return 0, values, False
-        self._arena[: len(values)] = values
-        return 0, self._arena, True
 
     def _allocate(self, steps: int, others: list[Batch]) -> int:
         """The position of the first gap of so many steps; if there is none, the arena is packed into a larger one."""

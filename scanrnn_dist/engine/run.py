@@ -1,8 +1,7 @@
 """`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
 
 The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
-stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`. Data sets are
-read and written elsewhere; nothing here knows of them.
+stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
 from scanrnn_dist.engine.mesh import sharded
-from scanrnn_dist.engine.outputs import StepOutputs
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
-from scanrnn_dist.engine.submissions import Submissions
+from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
@@ -52,20 +50,12 @@ class _Sent(NamedTuple):
 
 
 class Run:
-    """One stream of rows through an engine: `submit` rows, `advance` until nothing is left, `close`.
+    """One stream of rows through an engine, as `RunLike` has it: `submit`, `advance` until nothing is left, `close`.
 
     Args:
         engine: whose program the rows go through.
         look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
         drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
-
-    Example:
-        >>> from scanrnn_dist.encoder import Encoder
-        >>> run = Run(CompiledWindow(Encoder.from_seed(0, in_features=2, hidden_features=3)))
-        >>> run.submit(Ragged.from_sequences([np.ones((5, 2)), np.zeros((0, 2))]))
-        >>> finished = [rows for rows, features in run.results()]
-        >>> sorted(np.concatenate(finished).tolist())
-        [0, 1]
     """
 
     def __init__(
@@ -91,50 +81,32 @@ class Run:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether the look-ahead has room: rows that wait take less than its bytes, or fill less than two windows."""
         steps = self._tape.blocks_waiting * self.engine.shape.block_steps
         in_bytes = 4 * steps * self.engine.in_features
         return in_bytes < self._look_ahead_bytes or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
 
     @property
     def has_window(self) -> bool:
-        """Whether enough rows wait for a window, as long as more are to come.
-
-        A whole one; a short one where it takes less time and the devices have nothing to do.
-        """
+        # A whole window; a short one where it takes less time and the devices have nothing to do.
         blocks = self.engine.shape.window_blocks
         least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
         return self._tape.ready_blocks >= least
 
     @property
     def is_idle(self) -> bool:
-        """Whether the devices have nothing to do."""
         return all(sent.is_ready for sent in self._sent)
 
     @property
     def is_busy(self) -> bool:
-        """Whether submitted rows are not finished yet."""
         return self._tape.blocks_left > 0 or bool(self._sent)
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
-        """Add rows, numbered on from the last; the longest go first. Of each row, the first `max_steps` steps count.
-
-        Args:
-            ragged: the rows.
-            max_steps: None for all steps.
-            carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
-
-        Raises:
-            DataError: another number of features than the encoder takes, or other carries than the engine expects.
-            ConfigError: `max_steps` below 0.
-        """
         max_steps = checked_max_steps(max_steps)
         expected = self.engine.in_features
         if ragged.in_features != expected:
             hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
-            raise DataError(
-                f"The sequences have {ragged.in_features} features per step; the encoder takes {expected}.{hint}"
-            )
+            has = f"{ragged.in_features} features per step"
+            raise DataError(f"The sequences have {has}; the encoder takes {expected}.{hint}")
         check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
         if len(ragged) == 0:
             return
@@ -153,23 +125,15 @@ class Run:
         self.statistics.steps += int(lengths.sum())
 
     def close(self) -> None:
-        """End the thread that talks to the devices; what was submitted and is not finished is lost."""
         self._dispatcher.shutdown(cancel_futures=True)
 
     def results(self) -> list[Finished]:
-        """Advance until nothing is left; all results."""
         finished = []
         while self.is_busy:
             finished.extend(self.advance())
         return finished
 
     def advance(self, more: bool = False) -> list[Finished]:
-        """Send one window, if rows wait; fetch what has to be fetched before the next one.
-
-        Args:
-            more: whether rows are still to come. Then a window is sent if they fill it (`has_window`), and the last
-                ones are not waited for.
-        """
         finished = []
         if self.engine is not self._all_lanes and self._tape.blocks_waiting:
             finished.extend(self._move_to(self._all_lanes))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,8 +54,7 @@ class Window:
         return self.start.shape[1]
 
 
-@dataclass
-class _Pieces:
+class _Pieces(NamedTuple):
     """Rows, or what is left of cut ones, as columns: which row, from which step, how many steps, and of what lane."""
 
     row: np.ndarray
@@ -66,17 +66,12 @@ class _Pieces:
 
     def select(self, index: np.ndarray | slice) -> _Pieces:
         """The pieces at `index`; a slice gives views."""
-        return _Pieces(*(column[index] for column in self._columns()))
+        return _Pieces(*(column[index] for column in self))
 
     @staticmethod
     def joined(groups: Iterable[_Pieces]) -> _Pieces:
         """The pieces of all groups, one after the other."""
-        return _Pieces(
-            *(np.concatenate(column) for column in zip(*(group._columns() for group in groups), strict=True))
-        )
-
-    def _columns(self) -> tuple[np.ndarray, ...]:
-        return self.row, self.start, self.steps, self.blocks, self.is_new, self.lane
+        return _Pieces(*map(np.concatenate, zip(*groups, strict=True)))
 
 
 class Tape:
@@ -140,16 +135,14 @@ class Tape:
     def next_window(self, window_blocks: int, more: bool = False) -> Window:
         """Lay as many rows as fit into `window_blocks` blocks per lane; what is left stays for the next window.
 
-        Args:
-            window_blocks: the most blocks of a lane, `K`.
-            more: whether rows are still to come. If so, the window is as short as needed for every lane to be full.
-                If not, and all that is left fits, every lane gets an equal share.
+        With `more`, rows are still to come, and the window is as short as needed for every lane to be full. Without, if
+        all that is left fits, every lane gets an equal share.
         """
         if more:
             height = window_blocks = min(window_blocks, self.ready_blocks)
         else:
             self._sort()
-            blocks, lanes = self._pour(self.blocks_waiting, self._cut.blocks.max(initial=0))
+            blocks, lanes = self._pour(self.blocks_waiting, self.longest_cut_blocks)
             height = min(window_blocks, -(-blocks // lanes))
         free = np.full(self.lanes, height)
         free[self._cut.lane] -= self._cut.blocks
@@ -167,9 +160,7 @@ class Tape:
         return self.blocks_waiting == 0 and 0 < len(self._cut.row) <= lanes
 
     def move(self, devices: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Go on with `lanes` lanes on each device, which the rows that were cut must fit into.
-
-        They are dealt out to the devices, longest first, and stay in order of lanes.
+        """Go on with `lanes` lanes on each device, to which the rows that were cut are dealt out, longest first.
 
         Returns:
             `(n,)` int64 each: the lanes that they were in, and the ones that they are in from now on.
@@ -178,7 +169,7 @@ class Tape:
         nth = np.arange(len(order))
         after = np.empty_like(nth)
         after[order] = nth % devices * lanes + nth // devices
-        before, self._cut.lane = self._cut.lane, after
+        before, self._cut = self._cut.lane, self._cut._replace(lane=after)
         self.lanes = devices * lanes
         return before, after
 
@@ -242,8 +233,7 @@ class Tape:
         heads[len(lanes)] = head
         if head < len(end):
             self._groups.appendleft(pool.select(slice(head, None)))
-        taken = pool.select(slice(head))
-        taken.lane = np.repeat(lanes, np.diff(heads))
+        taken = pool.select(slice(head))._replace(lane=np.repeat(lanes, np.diff(heads)))
         self._count(taken, -1)
         return taken
 
@@ -271,19 +261,14 @@ class Tape:
         done = laid == pieces.blocks
         ends = (first + laid - 1)[done]
         count[pieces.lane[done], ends] = (pieces.steps - (pieces.blocks - 1) * self.block_steps)[done]
-        self._cut = self._left_over(pieces.select(~done), laid[~done])
-        grid = (self.lanes, width)
-        new = pieces.is_new
+        cut, laid = pieces.select(~done), laid[~done]
+        steps, not_new = laid * self.block_steps, np.zeros(len(laid), bool)
+        self._cut = _Pieces(cut.row, cut.start + steps, cut.steps - steps, cut.blocks - laid, not_new, cut.lane)
+        grid, new = (self.lanes, width), pieces.is_new
         return Window(
             start.reshape(grid), count, reset.reshape(grid), pieces.lane[done], ends, pieces.row[done],
             pieces.lane[new], first[new], pieces.row[new],
         )  # fmt: skip
-
-    def _left_over(self, cut: _Pieces, laid: np.ndarray) -> _Pieces:
-        """What remains of cut pieces after so many blocks were `laid`."""
-        steps = laid * self.block_steps
-        not_new = np.zeros(len(laid), bool)
-        return _Pieces(cut.row, cut.start + steps, cut.steps - steps, cut.blocks - laid, not_new, cut.lane)
 
 
 def _longest_first(blocks: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The ledger of a run: which rows were submitted together, and what is kept until they are through. Numpy only.
 
-All that hangs on a batch hangs here: `host_buffers.py` asks where the values of its steps stand, `outputs.py` where
-their outputs belong, and `run.py` what its rows begin with.
+All that hangs on a batch hangs here: `host_buffers.py` asks where the values of its steps stand, and `run.py` what its
+rows begin with and where the outputs of its steps belong.
 """
 
 from __future__ import annotations
@@ -63,11 +63,6 @@ class Submissions:
         self.batches: list[Batch] = []
         self._rows = self._steps = 0
 
-    @property
-    def unsent(self) -> list[Batch]:
-        """The batches whose values are still needed."""
-        return [batch for batch in self.batches if batch.unsent]
-
     def add(self, ragged: Ragged, lengths: np.ndarray, carries: np.ndarray | None = None) -> Batch:
         """Enter rows, of each the first `lengths[i]` steps, numbered on from the last."""
         starts, steps = self._steps + ragged.offsets[:-1], len(ragged.values)
@@ -106,3 +101,46 @@ class Submissions:
     def _grouped(self, places: np.ndarray) -> Iterator[tuple[Batch, np.ndarray]]:
         for place in np.flatnonzero(np.bincount(places)):
             yield self.batches[place], np.flatnonzero(places == place)
+
+
+class StepOutputs:
+    """The outputs of every step, `features` numbers each, kept on the batches until their row is finished.
+
+    Example:
+        >>> submissions = Submissions()
+        >>> outputs = StepOutputs(submissions, features=1)
+        >>> rows = Ragged.from_sequences([np.zeros((2, 3)), np.zeros((1, 3))])
+        >>> outputs.add(submissions.add(rows, rows.lengths))
+        >>> outputs.place(np.array([2, 0, 1]), np.float32([[5], [3], [4]]))
+        >>> outputs.take(np.array([1])).values.tolist(), outputs.take(np.array([0])).values.tolist()
+        ([[5.0]], [[3.0], [4.0]])
+    """
+
+    def __init__(self, submissions: Submissions, features: int) -> None:
+        self._submissions, self._features = submissions, features
+
+    def add(self, batch: Batch) -> None:
+        """Expect the outputs of a batch's rows."""
+        span = int(batch.starts[-1] + batch.lengths[-1] - batch.starts[0])
+        batch.outputs, batch.unfinished = np.empty((span, self._features), np.float32), len(batch.lengths)
+
+    def place(self, positions: np.ndarray, values: np.ndarray) -> None:
+        """Take outputs `(n, F)` of the steps at these positions `(n,)`."""
+        for batch, mine in self._submissions.of_steps(positions):
+            assert batch.outputs is not None
+            batch.outputs[positions[mine] - batch.starts[0]] = values[mine]
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The outputs of finished rows, in their order, which must rise."""
+        parts, lengths = [np.empty((0, self._features), np.float32)], [np.zeros(1, np.int64)]
+        for batch, mine in self._submissions.of_rows(rows):
+            assert batch.outputs is not None
+            nth = rows[mine] - batch.first_row
+            of_rows = batch.lengths[nth]
+            ends = np.cumsum(of_rows)
+            shift = batch.starts[nth] - batch.starts[0] - (ends - of_rows)
+            parts.append(batch.outputs[np.repeat(shift, of_rows) + np.arange(ends[-1])])
+            lengths.append(of_rows)
+            batch.unfinished -= len(nth)
+        self._submissions.forget()
+        return Ragged(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))

@@ -62,12 +62,6 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
         arguments: its flat arguments; cast to the dtypes that it was traced with.
         roundings: None for the exact program. Else every result gets a relative error of at most the unit roundoff of
             the dtype that the program has there; that of a matrix product is relative to the sum of all magnitudes.
-
-    Example:
-        >>> program = jax.make_jaxpr(lambda x: x / 3)(np.float32(1))
-        >>> with jax.enable_x64(True):
-        ...     float(evaluate(program, [np.float32(1)])[0])
-        0.3333333333333333
     """
     expected: list[Any] = list(program.jaxpr.invars)  # newer versions of JAX give their dtype no type
     taken = [a if a.dtype == v.aval.dtype else a.astype(v.aval.dtype) for a, v in zip(arguments, expected, strict=True)]
@@ -75,7 +69,6 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], roundings: Rounding
 
 
 def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Roundings | None) -> list[Any]:
-    """Operation by operation."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *arguments], strict=True))
 
     def read(atom: Any) -> Any:
@@ -83,13 +76,12 @@ def _run(jaxpr: Any, consts: Sequence[Any], arguments: list[Any], roundings: Rou
 
     for number, eqn in enumerate(jaxpr.eqns):
         given = [read(atom) for atom in eqn.invars]
-        results = _results(eqn, given, None if roundings is None else roundings.of(number))
+        results = _results(eqn, given, roundings and roundings.of(number))
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _results(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[Any]:
-    """The results of one operation."""
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         return _run(*_inner(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)), given,
@@ -156,8 +148,7 @@ def _scan(eqn: Any, given: list[Any], roundings: Roundings | None) -> list[Any]:
 
     def step(carry: list[Any], at: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
         t, x = at
-        own = None if roundings is None else roundings.at(t)
-        results = _run(*_inner(params["jaxpr"]), [*given[:n], *carry, *x], own)
+        results = _run(*_inner(params["jaxpr"]), [*given[:n], *carry, *x], roundings and roundings.at(t))
         return results[: m - n], results[m - n :]
 
     steps = jnp.arange(params["length"])

@@ -1,7 +1,7 @@
 """The law of faithfulness: how far a row's features may be from float64, given what float32 can do for that row.
 
 A row is computed by the specification (`Encoder.__call__`, which the tests hold to `spec.py` bit for bit) in its own
-dtype and in float64. `verification.py` and the tests of the engine judge features by this.
+dtype and in float64. `api/verification.py` and the tests of the engine judge features by this.
 """
 
 from __future__ import annotations
@@ -60,13 +60,6 @@ class Judge:
     error made up after every operation, as large as its dtype may make, and `OF_DRAWS` times the greatest distance is
     allowed. Half of the draws are new in every step; half are the same in all steps, which are the errors of a row
     whose steps are alike. The draws depend on nothing but their number, so a judgement is repeatable.
-
-    Example:
-        >>> encoder, x = Encoder.from_seed(0, 3, 4), np.ones((5, 3), np.float32)
-        >>> Judge(encoder)(np.asarray(encoder(x)), x).is_faithful
-        True
-        >>> Judge(encoder)(np.asarray(encoder(x[1:])), x).is_faithful
-        False
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -91,11 +84,12 @@ class Judge:
         padded[: len(x)] = x
         given = self._weights, padded, len(x), carry
         steps = slice(0, len(x)) if self._gives_steps else slice(None)
-        alone, exact = np.asarray(self._scans.alone(*given))[steps], self._scans.exact(given)[steps]
+        alone = np.asarray(self._scans.alone(*given))[steps]
+        exact = self._scans.in_float64(self._scans.exact, given)[steps]
         distance, specification = distance_of(features, exact), distance_of(alone, exact)
         bound = max(self._floor, OF_SPECIFICATION * specification)
         if not distance <= bound:
-            drawn = self._scans.drawn(given, self._products)
+            drawn = self._scans.in_float64(self._scans.drawn, given, self._products)
             bound = max(bound, OF_DRAWS * max(distance_of(one[steps], exact) for one in drawn))
         return Judgement(distance, specification, bound, distance_of(features, alone))
 
@@ -103,24 +97,18 @@ class Judge:
 class _Scans:
     """The scans of single rows by encoders of one structure, each compiled once per number of steps.
 
-    All of them take `given`: weights, `x (T, D)`, how many of its steps are real, and a carry or None.
+    All of them take `given`: weights, `x (T, D)`, how many of its steps are real, and a carry or None. `alone` computes
+    in the encoder's own dtype; in float64 `exact` gives the features, `drawn` those of `DRAWS` scans with made-up
+    roundings, along the first axis.
     """
 
     def __init__(self, graphdef: Any) -> None:
         self.alone = jax.jit(lambda weights, x, length, carry: nnx.merge(graphdef, weights)(x, length, carry))
         self._programs: dict[Any, Any] = {}
-        self._exact = jax.jit(lambda program, leaves: evaluate(program, leaves)[0], static_argnums=0)
-        self._drawn = jax.jit(_draws, static_argnums=(0, 2))
+        self.exact = jax.jit(lambda program, leaves: evaluate(program, leaves)[0], static_argnums=0)
+        self.drawn = jax.jit(_draws, static_argnums=(0, 2))
 
-    def exact(self, given: tuple[Any, ...]) -> np.ndarray:
-        """The features in float64."""
-        return self._in_float64(self._exact, given)
-
-    def drawn(self, given: tuple[Any, ...], products: float) -> np.ndarray:
-        """The features of `DRAWS` scans with made-up roundings, one after the other on the first axis."""
-        return self._in_float64(self._drawn, given, products)
-
-    def _in_float64(self, scan: Any, given: tuple[Any, ...], *options: Any) -> np.ndarray:
+    def in_float64(self, scan: Any, given: tuple[Any, ...], *options: Any) -> np.ndarray:
         """A scan of what JAX traces of the specification for so many steps."""
         key = given[1].shape, given[3] is None, str(jnp.result_type(float))  # follows jax_enable_x64
         if key not in self._programs:
@@ -130,9 +118,7 @@ class _Scans:
             return np.asarray(scan(self._programs[key], leaves, *options))
 
 
-@lru_cache(maxsize=16)
-def _scans_of(graphdef: Any) -> _Scans:
-    return _Scans(graphdef)
+_scans_of = lru_cache(maxsize=16)(_Scans)
 
 
 def _draws(program: Any, leaves: list[Any], products: float) -> jax.Array:

@@ -43,6 +43,7 @@ class OpenJob:
         records, job: where it is recorded, and its record.
         plan, options: that hold for it.
         environment: that of the process, which may be another than the record's; nothing of a job that is done.
+        is_done: whether it was found finished, so that nothing was prepared to compute with.
     """
 
     destination: str
@@ -51,6 +52,7 @@ class OpenJob:
     plan: Plan
     options: JobOptions
     environment: dict[str, Any] = field(default_factory=dict)
+    is_done: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def open_job(
     check_apart(plan, destination)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
-        yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options)
+        yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
         check_idle(records, ConfigError, "then --restart can begin")
         wanted.prepare()

@@ -75,7 +75,7 @@ class _Work:
     def run(self, sharing: Sharing, on_start: OnStart | None) -> tuple[int, int]:
         """Do what is this process's, unless all is done; rows that were committed before, and units that are left."""
         records, job, plan = self.opened.records, self.opened.job, self.opened.plan
-        if records.is_complete:
+        if self.opened.is_done or records.is_complete:
             return int(plan.units.rows.sum()), 0
         engine = self.computation.engine(self.opened.options.has_own_carries)
         header = {"environment": self.opened.environment, "devices": engine.devices}

@@ -2,7 +2,7 @@
 
 Every source has two doors: `*_layers` gives a list of layers, each a cell or a pair `(forward, backward)`, and `from_*`
 makes an `Encoder` of them. The sources know their own names, shapes and gate orders; `cells` knows those of flax,
-`checks` says what is wrong with a set of arrays, `files` reads arrays by name. Nothing here unpickles.
+`files` reads arrays by name and says what is wrong with them. Nothing here unpickles.
 """
 
 from scanrnn_dist.weights.cells import GATES

@@ -14,6 +14,7 @@ kernels to fill in place of eight, in the gate order i f g o that PyTorch has to
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scanrnn_dist.encoder import with_recurrent_bias
+from scanrnn_dist.encoder import Layer, with_recurrent_bias
 from scanrnn_dist.errors import ConfigError, DataError
 
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}
 """Blocks of `hidden_features` columns that a kernel of each kind has."""
-
 NONLINEARITIES = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 """Of a plain RNN, by PyTorch's names."""
-
 ZEROS = nnx.initializers.zeros_init()
 
 
@@ -56,26 +55,22 @@ class Direction:
 
 
 def kind_of(columns: int, hidden_features: int, where: str, told: str | None = None) -> str:
-    """The kind whose kernels have so many columns; it has to be the one the user told, if any.
-
-    Raises:
-        ConfigError: there is no kind of the name that was told.
-        DataError: no kind has so many columns, or another than the one told.
-    """
+    """The kind whose kernels have so many columns; it has to be the one the user told, if any."""
     if told is not None and told not in GATES:
         raise ConfigError(f"The kind is {told!r}; expected one of {sorted(GATES)}.")
     for kind, gates in GATES.items():
         if columns == gates * hidden_features:
             if told not in (None, kind):
-                raise DataError(
-                    f"{where} has {gates} gates of {hidden_features} hidden features, those of kind "
-                    f"{kind!r}; told was {told!r}."
-                )
+                has = f"{gates} gates of {hidden_features} hidden features"
+                raise DataError(f"{where} has {has}, those of kind {kind!r}; told was {told!r}.")
             return kind
-    raise DataError(
-        f"{where} has {columns} gate rows for {hidden_features} hidden features; expected 1 (RNN), 3 (GRU) or 4 (LSTM) "
-        "for each."
-    )
+    has = f"{columns} gate rows for {hidden_features} hidden features"
+    raise DataError(f"{where} has {has}; expected 1 (RNN), 3 (GRU) or 4 (LSTM) for each.")
+
+
+def layers_of(cells: Iterable[Sequence[nnx.RNNCellBase]]) -> list[Layer]:
+    """Layers from one or two cells each, two being a pair `(forward, backward)`."""
+    return [(layer[0], layer[1]) if len(layer) == 2 else layer[0] for layer in cells]
 
 
 def reordered(array: np.ndarray, order: tuple[int, ...], axis: int) -> np.ndarray:
@@ -86,53 +81,22 @@ def reordered(array: np.ndarray, order: tuple[int, ...], axis: int) -> np.ndarra
 
 def cell_of(kind: str, direction: Direction, nonlinearity: str = "tanh") -> nnx.RNNCellBase:
     """The cell of a kind (`gru`, `lstm`, `rnn`) that has the weights of a direction."""
+    D, H = direction.sizes
+    zeros: Any = {"kernel_init": ZEROS, "recurrent_kernel_init": ZEROS, "rngs": nnx.Rngs(0)}
+    cell: Any
     if kind == "gru":
-        return _gru_cell(direction)
-    if kind == "lstm":
-        return _lstm_cell(direction)
-    return _simple_cell(direction, nonlinearity)
-
-
-def checked_nonlinearity(name: str) -> str:
-    """The name of a nonlinearity that a plain RNN can have."""
-    if name not in NONLINEARITIES:
-        raise ConfigError(f"The nonlinearity is {name!r}; expected one of {sorted(NONLINEARITIES)}.")
-    return name
-
-
-def _gru_cell(direction: Direction) -> nnx.GRUCell:
-    D, H = direction.sizes
-    cell = nnx.GRUCell(D, H, kernel_init=ZEROS, recurrent_kernel_init=ZEROS, rngs=nnx.Rngs(0))
-    if direction.b_h is not None:
-        _fill(with_recurrent_bias(cell, kernel_init=ZEROS).dense_h.bias, direction.b_h)
+        cell = nnx.GRUCell(D, H, **zeros)
+        if direction.b_h is not None:
+            _fill(with_recurrent_bias(cell, kernel_init=ZEROS).dense_h.bias, direction.b_h)
+        _fill(cell.dense_i.bias, direction.b_i)
+    elif kind == "lstm":
+        cell = nnx.OptimizedLSTMCell(D, H, **zeros)
+        _fill(cell.dense_h.bias, direction.bias)
+    else:
+        cell = nnx.SimpleCell(D, H, activation_fn=NONLINEARITIES[nonlinearity], **zeros)
+        _fill(cell.dense_i.bias, direction.bias)
     _fill(cell.dense_i.kernel, direction.W_i)
     _fill(cell.dense_h.kernel, direction.W_h)
-    _fill(cell.dense_i.bias, direction.b_i)
-    return cell
-
-
-def _lstm_cell(direction: Direction) -> nnx.OptimizedLSTMCell:
-    D, H = direction.sizes
-    cell = nnx.OptimizedLSTMCell(D, H, kernel_init=ZEROS, recurrent_kernel_init=ZEROS, rngs=nnx.Rngs(0))
-    _fill(cell.dense_i.kernel, direction.W_i)
-    _fill(cell.dense_h.kernel, direction.W_h)
-    _fill(cell.dense_h.bias, direction.bias)
-    return cell
-
-
-def _simple_cell(direction: Direction, nonlinearity: str) -> nnx.SimpleCell:
-    D, H = direction.sizes
-    cell = nnx.SimpleCell(
-        D,
-        H,
-        activation_fn=NONLINEARITIES[nonlinearity],
-        kernel_init=ZEROS,
-        recurrent_kernel_init=ZEROS,
-        rngs=nnx.Rngs(0),
-    )
-    _fill(cell.dense_i.kernel, direction.W_i)
-    _fill(cell.dense_h.kernel, direction.W_h)
-    _fill(cell.dense_i.bias, direction.bias)
     return cell
 
 

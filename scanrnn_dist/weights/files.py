@@ -1,4 +1,7 @@
-"""Arrays by name from files of several kinds. No file is ever unpickled, not even one that asks for it."""
+"""Arrays by name: read from files of several kinds, and held against the names and shapes that are expected.
+
+No file is ever unpickled, not even one that asks for it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import jax.numpy as jnp
 import numpy as np
 
 from scanrnn_dist.encoder import read_safetensors
@@ -17,15 +21,12 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 Named = dict[str, Any]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or arrays by name."""
+Shape = tuple[int | str, ...]
+"""Of an array; a word stands for a size that nothing tells, and fits none."""
 
 
 def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -> tuple[Named, str]:
-    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix.
-
-    Raises:
-        ConfigError: no such file, or a suffix that has no reader.
-        StoppedError: the machine does not let the file be read.
-    """
+    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix."""
     if isinstance(source, Mapping):
         return dict(source), "The mapping"
     path = checked_file(source)
@@ -35,12 +36,7 @@ def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -
 
 
 def checked_file(source: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there and may be read; whether its bytes are sound is another question.
-
-    Raises:
-        ConfigError: no such file.
-        StoppedError: the machine does not let it be read.
-    """
+    """The path of a file that is there and may be read; whether its bytes are sound is another question."""
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"There is no file {path} to read weights from.")
@@ -54,7 +50,7 @@ def checked_file(source: str | os.PathLike[str]) -> Path:
 
 def read_tensors(path: Path) -> Named:
     """All tensors of a safetensors file."""
-    return dict(read_safetensors(path)[0])
+    return read_safetensors(path)[0]
 
 
 def read_npz(path: Path) -> Named:
@@ -67,12 +63,7 @@ def read_npz(path: Path) -> Named:
 
 
 def flat(tree: Any, kinds: tuple[Any, ...] = (Mapping,), path: tuple[str, ...] = ()) -> Named:
-    """The leaves of nested containers of these kinds, mappings or lists, by dotted names.
-
-    Example:
-        >>> flat({"rnn": {"bias": 1}, "sizes": [2, 3]})
-        {'rnn.bias': 1, 'sizes': [2, 3]}
-    """
+    """The leaves of nested containers of these kinds, mappings or lists, by dotted names."""
     if not isinstance(tree, kinds):
         return {".".join(path): tree}
     items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
@@ -85,3 +76,42 @@ def optional_module(name: str, why: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ConfigError(f"{why} needs the package {name!r}, which is not installed: pip install {name}.") from error
+
+
+def checked_weights(
+    arrived: Mapping[str, Any], expected: Mapping[str, Shape], where: str, *, lossy_cast: bool = False
+) -> dict[str, np.ndarray]:
+    """The arrays as float32, if they are exactly those expected, by name.
+
+    Else a `DataError` lists every name that is missing, surplus, of another shape or type, not finite, or not exact,
+    which `lossy_cast` lets through.
+    """
+    arrays = {name: np.asarray(array) for name, array in arrived.items()}
+    wrong = [f"{name}: missing, expected {shape}" for name, shape in expected.items() if name not in arrays]
+    wrong += [f"{name}: {array.shape}, expected none" for name, array in arrays.items() if name not in expected]
+    for name, shape in expected.items():
+        if name in arrays:
+            wrong += [f"{name}: {fault}" for fault in _faults(arrays[name], shape, lossy_cast)]
+    raise_if_any(wrong, where)
+    return {name: arrays[name].astype(np.float32) for name in expected}
+
+
+def raise_if_any(wrong: list[str], where: str) -> None:
+    """One error about all that is wrong."""
+    if wrong:
+        raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong) + ".")
+
+
+def _faults(array: np.ndarray, shape: Shape, lossy_cast: bool) -> list[str]:
+    """What is wrong with one array that should be of a shape; empty if nothing is."""
+    if array.shape != shape:
+        return [f"{array.shape}, expected {shape}"]
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16
+        return [f"{array.dtype}, expected floating point"]
+    with np.errstate(over="ignore"):
+        rounded = array.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        return ["holds a NaN, an infinity or a number beyond float32"]
+    if not lossy_cast and not np.array_equal(rounded.astype(array.dtype), array):
+        return [f"{array.dtype} holds numbers that float32 cannot; allow rounding with lossy_cast (--lossy-cast)"]
+    return []

@@ -8,6 +8,7 @@ no weights make a cell of flax compute it, so it is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +18,23 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, reordered
-from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
-from scanrnn_dist.weights.files import Named, Source, read_named
+from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, layers_of, reordered
+from scanrnn_dist.weights.files import Named, Shape, Source, checked_weights, raise_if_any, read_named
 from scanrnn_dist.weights.keras_files import READERS, check_settings
-from scanrnn_dist.weights.keras_names import cells_by_name
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
 """Of the arrays of one direction, in the order of `get_weights()`."""
-
 GRU_ORDER = (1, 0, 2)
 """Where r, z and n stand in z r h."""
-
 RESET_AFTER_FALSE = (
     "it is a GRU of reset_after=False, which multiplies h by the reset gate before the matrix product; that is another "
     "function than the cells of flax and PyTorch compute. Train one of reset_after=True, the default of Keras"
 )
+
+
+Parts = tuple[str, ...]
+"""A path, such as that of `gru_1/gru_cell/kernel`."""
+DIRECTIONS = ("forward", "backward")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,9 @@ class Cell:
     kind: str
 
     @property
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[int, ...]:
         """`hidden_features` and the columns of both kernels."""
-        hidden_features, columns = np.shape(self.arrays["recurrent_kernel"])
-        return hidden_features, columns
+        return np.shape(self.arrays["recurrent_kernel"])
 
 
 def from_keras(
@@ -107,7 +108,7 @@ def keras_layers(
         where, named = "The list", _cells_of_lists(source, bidirectional)
     else:
         arrays, where = read_named(source, READERS)
-        named = cells_by_name(arrays, prefix, where)
+        named = _cells_of_names(arrays, prefix, where)
         if not isinstance(source, Mapping):
             check_settings(Path(source), [cell for layer in named for cell in layer], where)
     layers = [[_cell(label, arrays, where, kind) for label, arrays in layer.items()] for layer in named]
@@ -115,8 +116,7 @@ def keras_layers(
     cells = [cell for layer in layers for cell in layer]
     arrived = {f"{cell.label}{name}": array for cell in cells for name, array in cell.arrays.items()}
     weights = checked_weights(arrived, _expected(layers), where, lossy_cast=lossy_cast)
-    built = [[cell_of(cell.kind, _direction(cell, weights)) for cell in layer] for layer in layers]
-    return [(layer[0], layer[1]) if len(layer) == 2 else layer[0] for layer in built]
+    return layers_of([cell_of(cell.kind, _direction(cell, weights)) for cell in layer] for layer in layers)
 
 
 def _cells_of_lists(source: Sequence[Any], bidirectional: bool) -> list[dict[str, Named]]:
@@ -137,6 +137,65 @@ def _cells_of_lists(source: Sequence[Any], bidirectional: bool) -> list[dict[str
     return layers
 
 
+def _cells_of_names(arrays: Named, prefix: str | Sequence[str] | None, where: str) -> list[dict[str, Named]]:
+    """Per layer the arrays of one or two directions, by their labels; the forward one first."""
+    cells = _cells(arrays)
+    layers = sorted({_layer(path) for path in cells})
+    if not layers:
+        raise DataError(f"{where} holds no recurrent layer of Keras: no name ends in recurrent_kernel.")
+    shown = ["/".join(layer) for layer in layers]
+    if prefix is None:
+        if len(layers) > 1:
+            raise ConfigError(
+                f"{where} holds several recurrent layers: {shown}. Choose one with prefix (--prefix), or name all of a "
+                "stack, first layer first."
+            )
+        prefix = [shown[0]]
+    prefixes = [prefix] if isinstance(prefix, str) else prefix
+    return [_chosen(cells, _parts(each), each, shown, where) for each in prefixes]
+
+
+def _cells(arrays: Named) -> dict[Parts, Named]:
+    """All cells that have a recurrent kernel, with whatever else stands beside it."""
+    cells: dict[Parts, Named] = {}
+    for name, array in arrays.items():
+        *path, last = _parts(name)
+        cells.setdefault(tuple(path), {})[last] = array
+    return {path: named for path, named in cells.items() if "recurrent_kernel" in named}
+
+
+def _chosen(cells: dict[Parts, Named], prefix: Parts, given: str, shown: list[str], where: str) -> dict[str, Named]:
+    """The one or two cells below a prefix."""
+    below = [path for path in cells if path[: len(prefix)] == prefix]
+    below.sort(key=lambda path: _direction_number(path) or 0)
+    if len(below) not in (1, 2) or (len(below) == 2 and [_direction_number(path) for path in below] != [0, 1]):
+        raise ConfigError(
+            f"{where} has {len(below)} recurrent cells below {given!r}; expected one, or a forward and a backward one. "
+            f"Choose a prefix among {shown}."
+        )
+    number = _direction_number(below[0])
+    # A prefix that ends before the direction is named means both.
+    if len(below) == 1 and number is not None and _direction_number(below[0][: len(prefix)]) is None:
+        raise DataError(f"{where} has only the {DIRECTIONS[number]} cell of {given!r}.")
+    return {"/".join((*path, "")): cells[path] for path in below}
+
+
+def _direction_number(path: Parts) -> int | None:
+    """0 for a forward cell, 1 for a backward one; None for a cell that is neither."""
+    found = (number for part in path for number, way in enumerate(DIRECTIONS) if part.startswith(way))
+    return next(found, None)
+
+
+def _layer(path: Parts) -> Parts:
+    """The path of a cell up to where its direction is named."""
+    return path[: next((at for at, part in enumerate(path) if part.startswith(DIRECTIONS)), None)]
+
+
+def _parts(name: str) -> Parts:
+    """A path taken apart at slashes and dots, without the `:0` of older versions."""
+    return tuple(part for part in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if part)
+
+
 def _cell(label: str, arrays: Named, where: str, told: str | None) -> Cell:
     """One direction, its kind told by its recurrent kernel."""
     shape = np.shape(arrays["recurrent_kernel"])
@@ -149,11 +208,10 @@ def _cell(label: str, arrays: Named, where: str, told: str | None) -> Cell:
 def _refuse_reset_before(layers: list[list[Cell]], where: str, reset_after: bool | None) -> None:
     """Refuse GRUs of `reset_after=False`, by the word of the user or by the shape of their biases."""
     for cells in layers:
-        biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
         if cells[0].kind != "gru":
             continue
-        label = f"{where}, {cells[0].label}".rstrip(" ,/")
-        flat = [bias for bias in biases if len(bias) == 1]
+        biases = [np.shape(cell.arrays["bias"]) for cell in cells if "bias" in cell.arrays]
+        label, flat = f"{where}, {cells[0].label}".rstrip(" ,/"), [bias for bias in biases if len(bias) == 1]
         if reset_after is False or flat:
             shape = f" its bias has shape {flat[0]}; expected (2, {flat[0][0]}):" if flat else ""
             raise DataError(f"{label} cannot be imported:{shape} {RESET_AFTER_FALSE}.")

@@ -33,13 +33,8 @@ _USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after"
 def check_settings(path: Path, cells: list[str], where: str) -> None:
     """Refuse layers whose configuration, where a file has one, asks for another function than the cells compute.
 
-    Args:
-        path: of the file.
-        cells: the paths of the chosen cells.
-        where: what messages call the file.
-
-    Raises:
-        DataError: another activation than Keras' own, `go_backwards`, `reset_after=False`, or another `merge_mode`.
+    `cells` are the paths of the chosen ones. Refused are another activation than Keras' own, `go_backwards`,
+    `reset_after=False` and another `merge_mode`.
     """
     layers = list(_layers(_config(path)))
     for names, reasons in layers:
@@ -76,8 +71,7 @@ def _read_archive(path: Path) -> Named:
 
 
 def _arrays(h5py: Any, file: Any) -> Named:
-    numbered: Named = {}
-    plain: Named = {}
+    numbered, plain = Named(), Named()
 
     def visit(name: str, item: object) -> None:
         *cell, parent, last = ("", "", *name.split("/"))
@@ -141,10 +135,4 @@ def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:
             yield from _unusual(config[key].get("config") or {}, is_backward=key == "backward_layer")
 
 
-READERS = {
-    ".npz": read_npz,
-    ".safetensors": read_tensors,
-    ".h5": _read_h5,
-    ".hdf5": _read_h5,
-    ".keras": _read_archive,
-}
+READERS = {".npz": read_npz, ".safetensors": read_tensors, ".h5": _read_h5, ".hdf5": _read_h5, ".keras": _read_archive}

@@ -18,26 +18,19 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights.cells import GATES, Direction, cell_of, reordered
-from scanrnn_dist.weights.checks import Shape, checked_weights
-from scanrnn_dist.weights.files import Named, checked_file, optional_module
+from scanrnn_dist.weights.cells import GATES, Direction, cell_of, layers_of, reordered
+from scanrnn_dist.weights.files import Named, Shape, checked_file, checked_weights, optional_module
 from scanrnn_dist.weights.onnx_graph import Graph, Node
 
 ORDER = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}
 """Where flax's gates stand among those of ONNX."""
-
 ACTIVATIONS = {"GRU": ("sigmoid", "tanh"), "LSTM": ("sigmoid", "tanh", "tanh"), "RNN": ("tanh",)}
 """What a node has unless it says otherwise, per direction."""
-
 WAYS = {"forward": 1, "bidirectional": 2}
 
 
 def from_onnx(
-    path: str | os.PathLike[str],
-    *,
-    node: str | Sequence[str] | None = None,
-    lossy_cast: bool = False,
-    **options: Any,
+    path: str | os.PathLike[str], *, node: str | Sequence[str] | None = None, lossy_cast: bool = False, **options: Any
 ) -> Encoder:
     """An `Encoder` with the weights of nodes of an ONNX file; see `onnx_layers`. `options` are those of `Encoder`."""
     return Encoder(onnx_layers(path, node=node, lossy_cast=lossy_cast), **options)
@@ -61,9 +54,8 @@ def onnx_layers(
         DataError: the file is damaged, a node is of a kind that no cell can be, or weights are missing or misshapen.
     """
     graph = _read_graph(Path(path))
-    nodes = (
-        graph.chain() if node is None else [graph.named(name) for name in ([node] if isinstance(node, str) else node)]
-    )
+    names = [node] if isinstance(node, str) else node
+    nodes = graph.chain() if names is None else [graph.named(name) for name in names]
     refusals = [f"{one.label}: {reason}" for one in nodes for reason in _refusals(one, graph)]
     if refusals:
         raise DataError(f"{path} holds what no cell of flax computes: " + "; ".join(refusals) + ".")
@@ -147,11 +139,10 @@ def _expected(nodes: list[Node], graph: Graph) -> dict[str, Shape]:
 def layer_of(node: Node, weights: dict[str, np.ndarray]) -> Layer:
     """The cell or the pair of cells of a node; `weights` are `LABEL W`, `LABEL R` and maybe `LABEL B`."""
     order, activations = ORDER[node.kind], _activations(node) or ()
-    W, R, B = (weights.get(f"{node.label} {name}") for name in "WRB")
-    assert W is not None and R is not None  # checked
+    W, R, B = weights[f"{node.label} W"], weights[f"{node.label} R"], weights.get(f"{node.label} B")
     cells = []
     for way in range(WAYS[node.direction]):
         b_i, b_h = (None, None) if B is None else (reordered(half, order, 0) for half in np.split(B[way], 2))
         direction = Direction(reordered(W[way], order, 0).T, reordered(R[way], order, 0).T, b_i, b_h)
         cells.append(cell_of(node.kind.lower(), direction, activations[0]))
-    return (cells[0], cells[1]) if len(cells) == 2 else cells[0]
+    return layers_of([cells])[0]

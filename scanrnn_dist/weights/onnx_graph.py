@@ -13,10 +13,8 @@ from scanrnn_dist.weights.files import optional_module
 KINDS = ("GRU", "LSTM", "RNN")
 PLAIN = ("Identity", "Dropout", "Cast")
 """Operators that leave the axes of their first input as they are; a dropout does nothing when a model is used."""
-
 KEEP_ZEROS = (*PLAIN, "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Tile", "Gather")
 """Operators that make zeros of a first input of zeros."""
-
 LONGEST_PATH = 32
 """Operators between two nodes that are followed; exporters write one to four."""
 
@@ -47,29 +45,22 @@ class Node:
 
 
 class Graph:
-    """An ONNX graph and where it came from.
-
-    Args:
-        graph: an `onnx.GraphProto`.
-        where: what messages call it.
-    """
+    """An `onnx.GraphProto`, and what messages call it."""
 
     def __init__(self, graph: Any, where: str) -> None:
         self._onnx = optional_module("onnx", f"Reading {where}")
         self.where = where
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output if output}
-        found = [self._node(node) for node in graph.node if node.op_type in KINDS and node.domain in ("", "ai.onnx")]
-        if not found:
+        self.nodes = [self._node(a) for a in graph.node if a.op_type in KINDS and a.domain in ("", "ai.onnx")]
+        if not self.nodes:
             kinds = sorted({node.op_type for node in graph.node})
             raise DataError(f"{where} holds no GRU, LSTM or RNN node; its operators are {', '.join(kinds) or 'none'}.")
-        self.nodes = found
 
     def named(self, name: str) -> Node:
         """The recurrent node of a name."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
+        if found := [node for node in self.nodes if node.name == name]:
+            return found[0]
         raise ConfigError(f"{self.where} has no recurrent node {name!r}; those it has: {self._names()}.")
 
     def chain(self) -> list[Node]:
@@ -122,15 +113,15 @@ class Graph:
         """
         path: list[Any] = []
         value = node.inputs[0]
-        while value not in self._first_outputs():
+        by_output = {node.outputs[0]: node for node in self.nodes if node.outputs[0]}
+        while value not in by_output:
             producer = self._producers.get(value)
-            if producer is None or producer.op_type not in (*PLAIN, "Transpose", "Reshape", "Squeeze"):
-                return None
-            if len(path) == LONGEST_PATH:
+            followed = (*PLAIN, "Transpose", "Reshape", "Squeeze")
+            if producer is None or producer.op_type not in followed or len(path) == LONGEST_PATH:
                 return None
             path.append(producer)
             value = producer.input[0]
-        feeding = self._first_outputs()[value]
+        feeding = by_output[value]
         axes = "btdh" if feeding.attributes.get("layout", 0) else "tdbh"
         for operator in reversed(path):
             axes = self._axes_after(operator, axes, one_way=feeding.direction == "forward")
@@ -160,10 +151,6 @@ class Graph:
             given = self._onnx.numpy_helper.to_array(tensor).reshape(-1)
         return [int(place) % 4 for place in (() if given is None else given)]
 
-    def _first_outputs(self) -> dict[str, Node]:
-        """The recurrent nodes by the names of their outputs Y."""
-        return {node.outputs[0]: node for node in self.nodes if node.outputs[0]}
-
     def _tensor(self, value: str) -> Any:
         """The tensor of a constant; None for a value that is computed or comes from outside."""
         for _ in range(LONGEST_PATH):
@@ -177,7 +164,8 @@ class Graph:
 
     def _node(self, node: Any) -> Node:
         attributes = {name: _text(value) for name, value in self._attributes(node).items()}
-        return Node(node.op_type, node.name or node.output[0], attributes, tuple(node.input), tuple(node.output))
+        name = node.name or next(filter(None, node.output), "")
+        return Node(node.op_type, name, attributes, tuple(node.input), tuple(node.output))
 
     def _attributes(self, node: Any) -> dict[str, Any]:
         return {attribute.name: self._onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -16,13 +16,22 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError, some_of
-from scanrnn_dist.weights.cells import Direction, cell_of, checked_nonlinearity, kind_of
-from scanrnn_dist.weights.checks import Shape, checked_weights, raise_if_any
-from scanrnn_dist.weights.files import Named, Source, flat, optional_module, read_named, read_tensors
+from scanrnn_dist.weights.cells import NONLINEARITIES, Direction, cell_of, kind_of, layers_of
+from scanrnn_dist.weights.files import (
+    Named,
+    Shape,
+    Source,
+    checked_weights,
+    flat,
+    optional_module,
+    raise_if_any,
+    read_named,
+    read_tensors,
+)
 from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
-FORWARD, BACKWARD = "", "_reverse"
+BACKWARD = "_reverse"
 
 
 def from_torch(
@@ -68,22 +77,23 @@ def torch_layers(
         >>> torch_layers(state)[0].hidden_features
         4
     """
-    checked_nonlinearity(nonlinearity)
+    if nonlinearity not in NONLINEARITIES:
+        raise ConfigError(f"The nonlinearity is {nonlinearity!r}; expected one of {sorted(NONLINEARITIES)}.")
     nested, where = read_named(source, READERS)
     named, uncertain = whole_weights(flat(nested))  # a checkpoint may keep its state dict within others
     prefix = _chosen_prefix(named, prefix, where, uncertain)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
     own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
-    _refuse_projection(own, where)
+    if projections := sorted(name for name in own if name.startswith("weight_hr_")):
+        raise DataError(
+            f"{where} holds an LSTM with projections ({', '.join(projections)}; proj_size); there is no cell for that. "
+            "Train one without."
+        )
     hidden_features, kind = _sizes(own, where, kind)
     weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
-    directions = [FORWARD, BACKWARD] if any(name.endswith(BACKWARD) for name in weights) else [FORWARD]
-    layers: list[Layer] = []
-    for layer in range(_num_layers(weights)):
-        cells = [cell_of(kind, _direction(weights, f"l{layer}{way}"), nonlinearity) for way in directions]
-        layers.append((cells[0], cells[1]) if len(cells) == 2 else cells[0])
-    return layers
+    ends = [[f"l{layer}{way}" for way in _ways(weights)] for layer in range(_num_layers(weights))]
+    return layers_of([cell_of(kind, _direction(weights, end), nonlinearity) for end in layer] for layer in ends)
 
 
 def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict[str, list[str]]) -> str:
@@ -93,11 +103,10 @@ def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict
     if not found:
         for path in uncertain:
             refuse_uncertain(uncertain, path, where)
-        quantized = " They are of a quantized module; convert the one it was made of." if _is_quantized(named) else ""
-        raise DataError(
-            f"{where} holds no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0); it holds "
-            f"{some_of(sorted(named), 8)}.{quantized}"
-        )
+        is_quantized = any("_packed_params" in name or "_all_weight_values" in name for name in named)
+        quantized = " They are of a quantized module; convert the one it was made of." if is_quantized else ""
+        lacks = "no weights of an nn.GRU, nn.LSTM or nn.RNN (no name ends in weight_ih_l0)"
+        raise DataError(f"{where} holds {lacks}; it holds {some_of(sorted(named), 8)}.{quantized}")
     if prefix is None:
         if len(found) > 1:
             raise ConfigError(f"{where} holds several RNNs; choose one with prefix (--prefix): {found}.")
@@ -108,34 +117,20 @@ def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict
     return dotted
 
 
-def _is_quantized(named: Named) -> bool:
-    return any("_packed_params" in name or "_all_weight_values" in name for name in named)
-
-
-def _refuse_projection(own: Named, where: str) -> None:
-    projections = sorted(name for name in own if name.startswith("weight_hr_"))
-    if projections:
-        raise DataError(
-            f"{where} holds an LSTM with projections ({', '.join(projections)}; proj_size); there is no cell for that. "
-            "Train one without."
-        )
-
-
 def _sizes(own: Named, where: str, told: str | None) -> tuple[int, str]:
     """Hidden features and kind, which the recurrent kernel of the first layer tells alone."""
-    W_h = np.asarray(own["weight_hh_l0"]) if "weight_hh_l0" in own else None
-    if W_h is None or W_h.ndim != 2:
-        arrived = "missing" if W_h is None else f"{W_h.shape}"
+    shape = np.shape(own.get("weight_hh_l0", ()))
+    if len(shape) != 2:
+        arrived = shape if "weight_hh_l0" in own else "missing"
         raise_if_any([f"weight_hh_l0: {arrived}, expected (gates * hidden, hidden)"], where)
-    assert W_h is not None
-    rows, hidden_features = W_h.shape
+    rows, hidden_features = shape
     return hidden_features, kind_of(rows, hidden_features, where, told)
 
 
 def _expected(own: Named, kind: str, H: int) -> dict[str, Shape]:
     """Names and shapes of a whole RNN of as many layers, directions and biases as there is any sign of."""
     rows = np.asarray(own["weight_hh_l0"]).shape[0]
-    ways = [FORWARD, BACKWARD] if any(name.endswith(BACKWARD) for name in own) else [FORWARD]
+    ways = _ways(own)
     has_bias = any(name.startswith("bias_") for name in own)
     W_i = np.shape(own.get("weight_ih_l0", ()))
     D = W_i[1] if len(W_i) == 2 else "in_features"
@@ -149,6 +144,11 @@ def _expected(own: Named, kind: str, H: int) -> dict[str, Shape]:
     return expected
 
 
+def _ways(own: Mapping[str, Any]) -> list[str]:
+    """What ends the names of each direction."""
+    return ["", BACKWARD] if any(name.endswith(BACKWARD) for name in own) else [""]
+
+
 def _num_layers(own: Mapping[str, Any]) -> int:
     """One more than the highest layer there is any weight of, but no more layers than weights."""
     numbers = [int(match[2]) for name in own if (match := NAME.match(name))]
@@ -157,12 +157,8 @@ def _num_layers(own: Mapping[str, Any]) -> int:
 
 def _direction(weights: dict[str, np.ndarray], at: str) -> Direction:
     """The weights whose names end in `at`, as flax has them."""
-    return Direction(
-        W_i=weights[f"weight_ih_{at}"].T,
-        W_h=weights[f"weight_hh_{at}"].T,
-        b_i=weights.get(f"bias_ih_{at}"),
-        b_h=weights.get(f"bias_hh_{at}"),
-    )
+    W_i, W_h = weights[f"weight_ih_{at}"].T, weights[f"weight_hh_{at}"].T
+    return Direction(W_i, W_h, weights.get(f"bias_ih_{at}"), weights.get(f"bias_hh_{at}"))
 
 
 def _read_torch_file(path: Path) -> Named:
@@ -184,16 +180,9 @@ def _numpy(tensor: Any, torch: Any) -> np.ndarray:
     """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
     tensor = tensor.detach()
     try:
-        array: np.ndarray = (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except TypeError as error:
         raise DataError(f"A tensor is {tensor.dtype}, {tensor.layout}; expected dense floats. {error}") from error
-    return array
 
 
-READERS = {
-    ".safetensors": read_tensors,
-    ".pt": _read_torch_file,
-    ".pth": _read_torch_file,
-    ".ckpt": _read_torch_file,
-    ".bin": _read_torch_file,
-}
+READERS = {".safetensors": read_tensors, **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_torch_file)}

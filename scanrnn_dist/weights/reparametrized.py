@@ -22,7 +22,6 @@ from scanrnn_dist.weights.files import Named
 
 _PART = re.compile(r"(?P<path>(?:.*\.)?)(?P<weight>(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?)(?P<part>[._].+)")
 _WHOLE = re.compile(r"(?:.*\.)?(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?")
-
 Parts = dict[str, np.ndarray]
 """Arrays by the ends of their names."""
 
@@ -30,13 +29,7 @@ Parts = dict[str, np.ndarray]
 def whole_weights(named: Named) -> tuple[Named, dict[str, list[str]]]:
     """The arrays with every weight that is certain in place of its parts.
 
-    Returns:
-        The arrays, and, by the path of the RNN they stand in, the names of the parts that make no certain weight.
-
-    Example:
-        >>> parts = {"rnn.weight_hh_l0_g": np.float32([[10], [1]]), "rnn.weight_hh_l0_v": np.float32([[3, 4], [0, 2]])}
-        >>> whole_weights(parts)[0]["rnn.weight_hh_l0"].tolist()
-        [[6.0, 8.0], [0.0, 1.0]]
+    And, by the path of the RNN they stand in, the names of the parts that make no certain weight.
     """
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for name in named:
@@ -84,9 +77,8 @@ def _weight_norm(g: np.ndarray, v: np.ndarray) -> np.ndarray | None:
 
 def _pruned(orig: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """`orig * mask`; None where the mask is none of zeros and ones, or of another shape."""
-    if orig.shape != mask.shape or not np.isin(mask, (0, 1)).all():
-        return None
-    return orig * mask.astype(orig.dtype)
+    is_mask = orig.shape == mask.shape and np.isin(mask, (0, 1)).all()
+    return orig * mask.astype(orig.dtype) if is_mask else None
 
 
 def _is_float(array: np.ndarray) -> bool:

@@ -18,8 +18,7 @@ from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.weights.checks import checked_weights
-from scanrnn_dist.weights.files import Named, Source, flat, read_named, read_npz, read_tensors
+from scanrnn_dist.weights.files import Named, Source, checked_weights, flat, read_named, read_npz, read_tensors
 
 METADATA = "_METADATA"
 """The file by which a folder is known to be a checkpoint of Orbax."""
@@ -64,7 +63,11 @@ def from_orbax(
         DataError: the checkpoint cannot be read, or lists every weight that is missing, surplus or misshapen.
     """
     path = Path(folder).resolve()
-    _check_is_checkpoint(path, folder)
+    if not (path / METADATA).is_file():
+        found = [*sorted(path.glob(f"*/{METADATA}")), *sorted(path.glob(f"*/*/{METADATA}"))]
+        below = ", ".join(str(metadata.parent.relative_to(path)) for metadata in found)
+        hint = f" There are checkpoints below it: {below}." if below else ""
+        raise ConfigError(f"{folder} is no Orbax checkpoint (it has no {METADATA}).{hint}")
     return _restored(encoder, _read_checkpoint(path), str(folder), prefix, lossy_cast)
 
 
@@ -103,16 +106,6 @@ def _below(named: Named, prefix: str | None, where: str) -> Named:
     if not own:
         raise ConfigError(f"{where} holds nothing below {prefix!r}; it holds {sorted(named)[:8]}.")
     return own
-
-
-def _check_is_checkpoint(path: Path, folder: str | os.PathLike[str]) -> None:
-    """Refuse what is no checkpoint, and name those that stand below."""
-    if (path / METADATA).is_file():
-        return
-    below = sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/{METADATA}"))
-    below += sorted(str(found.parent.relative_to(path)) for found in path.glob(f"*/*/{METADATA}"))
-    hint = f" There are checkpoints below it: {', '.join(below)}." if below else ""
-    raise ConfigError(f"{folder} is no Orbax checkpoint (it has no {METADATA}).{hint}")
 
 
 def _read_checkpoint(path: Path) -> Named:

@@ -228,6 +228,16 @@ def test_activations_that_are_the_usual_ones_and_states_of_zeros_pass(tmp_path: 
     assert len(onnx_layers(save(tmp_path / "m.onnx", [*zeros, node], ["n.Y_h"]))) == 1
 
 
+def test_nodes_without_names_are_called_by_the_outputs_that_they_have(tmp_path: Path) -> None:
+    nodes = [recurrent("GRU", "x", name) for name in "ab"]
+    for node, _ in nodes:
+        node.name = node.output[0] = ""  # nothing reads Y
+    path = save(tmp_path / "m.onnx", nodes, ["a.Y_h", "b.Y_h"])
+    with pytest.raises(ConfigError, match=r"not known to be one stack: \['a.Y_h', 'b.Y_h'\]"):
+        onnx_layers(path)
+    assert len(onnx_layers(path, node=["b.Y_h"])) == 1
+
+
 def test_missing_misshapen_and_computed_weights_are_refused(tmp_path: Path) -> None:
     node, weights = recurrent("GRU", "x", "n", hidden_size=5)
     with pytest.raises(DataError, match=r"n' W: \(1, 12, 3\), expected \(1, 15, 3\); .*R: .*B: \(1, 24\), expected"):

@@ -41,11 +41,7 @@ def block_scan(
 
 
 def device_scan(
-    encoder: Encoder,
-    n_blocks: int | jax.Array,
-    state: State,
-    emitted: jax.Array,
-    *fed: jax.Array,
+    encoder: Encoder, n_blocks: int | jax.Array, state: State, emitted: jax.Array, *fed: jax.Array
 ) -> tuple[State, jax.Array]:
     """All lanes of one device over the blocks of a window.
 
