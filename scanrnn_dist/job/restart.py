@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from scanrnn_dist.records import (
     lease_names,
     living_workers,
     part_name,
+    part_names,
     read_parts,
 )
 from scanrnn_dist.storage import ASIDE, Store, staged
