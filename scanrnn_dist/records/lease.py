@@ -46,10 +46,7 @@ logger = logging.getLogger("scanrnn_dist")
 class Lease:
     """A share that is held; beats in a thread of its own until it is released.
 
-    Args:
-        store: the destination.
-        share: which of how many.
-        expiry_seconds: how long after the last beat others may take it.
+    Others may take it `expiry_seconds` after the last beat.
 
     Raises:
         StoppedError: another process holds it, and was heard of while this one waited.

@@ -84,13 +84,6 @@ def open_source(source: SourceLike) -> Source:
         DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
             leads nowhere.
         StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
-
-    Example:
-        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> pq.write_table(pa.table({"sequence": [[1.0], []]}), folder + "/a.parquet")
-        >>> open_source(folder).rows
-        2
     """
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
@@ -110,7 +103,8 @@ def open_source(source: SourceLike) -> Source:
                 "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        extensions |= _extensions(footer["schema"])
+        found = ((field.name, foreign_extension(field)) for field in footer["schema"])
+        extensions |= {name: extension for name, extension in found if extension is not None}
         own = plain(footer["schema"], path)
         schema = own if schema is None else schema
         check_same(schema, first, own, path)
@@ -134,20 +128,8 @@ def plan_units(source: Source, rows_per_part: int, column: str | None = None) ->
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
     file. Units are weighed by the values in the lists of `column`; by rows if it is None or holds no lists.
 
-    Args:
-        source: as it was opened, with its row groups.
-        rows_per_part: see above.
-        column: the sequence column.
-
     Raises:
         ConfigError: `rows_per_part` below 1.
-
-    Example:
-        >>> files = FileTable(pa.array(["a.parquet"]), np.array([0]), np.array([0]))
-        >>> groups = RowGroups(np.array([0, 3]), np.array([10, 10, 10]), np.array([0, 0, 0]))
-        >>> units = plan_units(Source(fs.LocalFileSystem(), files, pa.schema([]), 30, groups), 15)
-        >>> [(unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows) for unit in units]
-        [(0, 2, 0, 20), (2, 3, 20, 10)]
     """
     if rows_per_part < 1:
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
@@ -219,8 +201,3 @@ class _Footers:
 
 def _paths(files: FileTable) -> Iterator[str]:
     return (path.as_py() for path in files.paths)
-
-
-def _extensions(schema: pa.Schema) -> dict[str, str]:
-    found = ((field.name, foreign_extension(field)) for field in schema)
-    return {name: extension for name, extension in found if extension is not None}

@@ -18,25 +18,15 @@ from scanrnn_dist.source.file_table import FileTable, SourceFile
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive row groups of one file: read and committed as a whole, and all that is needed to do so.
+    """Consecutive row groups of one file: read and committed as a whole, and all that is needed to do so."""
 
-    Args:
-        index: which unit of the job it is.
-        file: where its rows stand.
-        row_group_begin: the first row group of the file that belongs to it.
-        group_rows: rows of each of its row groups.
-        first_row: the row of the file at which it starts.
-        nbytes: uncompressed bytes of its row groups, all columns.
-        values: those in the lists of the sequence column, in proportion to steps; its rows where there are no lists.
-    """
-
-    index: int
+    index: int  # which unit of the job it is
     file: SourceFile
-    row_group_begin: int
-    group_rows: tuple[int, ...]
-    first_row: int
-    nbytes: int
-    values: int
+    row_group_begin: int  # the first row group of the file that belongs to it
+    group_rows: tuple[int, ...]  # rows of each of its row groups
+    first_row: int  # the row of the file at which it starts
+    nbytes: int  # uncompressed bytes of its row groups, all columns
+    values: int  # those in the lists of the sequence column, in proportion to steps; its rows where there are no lists
 
     @property
     def row_group_end(self) -> int:

@@ -25,22 +25,12 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Walk:
-    """A walk below the base of a pattern; one file after the other, where pyarrow's holds 0.5 kB for each.
-
-    Args:
-        pattern: what is looked for.
-        name: of the source, for messages.
-
-    Attributes:
-        repeated: links to what was listed already, and the real paths of that.
-        tables: as `tables_among` gives them, of all folders that were looked into.
-        finds_folders: whether the pattern means some folder.
-    """
+    """A walk below the base of a pattern; one file after the other, where pyarrow's holds 0.5 kB for each."""
 
     def __init__(self, pattern: Pattern, name: str) -> None:
-        self.repeated: list[tuple[str, str]] = []
-        self.tables: dict[str, str] = {}
-        self.finds_folders = False
+        self.repeated: list[tuple[str, str]] = []  # links to what was listed already, and the real paths of that
+        self.tables: dict[str, str] = {}  # as `tables_among` gives them, of all folders that were looked into
+        self.finds_folders = False  # whether the pattern means some folder
         self._pattern, self._name = pattern, name
         self._links: list[_Link] = []
         self._base = os.path.realpath(pattern.base or "/").replace(os.sep, "/").rstrip("/")

@@ -145,7 +145,8 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
     """A child that aborts at one path: the others are read all the same."""
     script = folder / "child.py"
     text = Path(footers.__file__).read_text(encoding="utf-8")
-    script.write_text(text.replace(IMPORT, IMPORT + ABORT, 1))
+    assert text.count(OPENING) == 1
+    script.write_text(text.replace(OPENING, ABORT + OPENING))
     monkeypatch.setattr(footers, "__file__", str(script))
     child = footers._Child(None)
     monkeypatch.setattr(footers, "_local_child", lambda: child)
@@ -169,8 +170,8 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
-IMPORT = "    from scanrnn_dist.source.parquet import CheckedFile\n\n"
-ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
+OPENING = "        file = CheckedFile(filesystem, path)"
+ABORT = "        if path.endswith('b.parquet'): os.abort()\n"
 
 
 def described(row_groups: list[list[int]], values: list[int] | None = None) -> Source:

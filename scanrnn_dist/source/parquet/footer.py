@@ -98,10 +98,7 @@ class Footer:
 
 
 def read_footer(file: Any) -> Footer:
-    """The footer of an open Parquet file.
-
-    Args:
-        file: with `size`, `seek` and `read`.
+    """The footer of an open Parquet file, of which `size`, `seek` and `read` are called.
 
     Raises:
         ValueError: it is no Parquet file, is cut off, encrypted, or its footer contradicts itself or the file.
@@ -172,12 +169,7 @@ def _check_keys(fields: Fields) -> None:
 
 
 def is_one_bit_off(one: bytes, other: bytes) -> bool:
-    """Whether two texts differ in one bit.
-
-    Example:
-        >>> is_one_bit_off(b"UTC", b"TTC"), is_one_bit_off(b"UTC", b"UTC")
-        (True, False)
-    """
+    """Whether two texts differ in one bit."""
     differing = (left ^ right for left, right in zip(one, other, strict=False))
     return len(one) == len(other) and sum(bits.bit_count() for bits in differing) == 1
 
