@@ -56,7 +56,7 @@ def collect_traces(store: Store) -> None:
     """Put what attempts at a job in a bucket left in this machine's temporary folder among its records."""
     if isinstance(store, LocalStore):
         return
-    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*{CRASH}")):
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*.*.*{CRASH}")):
         attempt = path.name.removeprefix(_TRACE).removesuffix(CRASH)
         process = attempt.split(".")[-2]
         is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))

@@ -6,7 +6,7 @@ alive, says `workers.py`.
 
 A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store
 that cannot write exclusively, compute some parts twice, with the same bytes. Whoever changes more than a part
-(`job/restart.py`, `job/clean.py`) asks for its lease again before every step.
+(`job/restart.py`, `job/cleaning.py`) asks for its lease again before every step.
 """
 
 from __future__ import annotations

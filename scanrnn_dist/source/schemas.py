@@ -10,6 +10,7 @@ the sequences is for `layouts/`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -29,7 +30,7 @@ _DESCRIBE_ALL_COLUMNS = {
 
 def plain(schema: pa.Schema, path: str) -> pa.Schema:
     """The schema of a file without what holds for the file alone; `DataError` for two columns of one name."""
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
     return schema.with_metadata(_changed(schema.metadata, _of_many_files, frozenset(), None))

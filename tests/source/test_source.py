@@ -18,6 +18,7 @@ from pyarrow import fs
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source import footers
 from scanrnn_dist.source.file_table import FileTable
+from scanrnn_dist.source.schemas import plain
 from scanrnn_dist.source.source import RowGroups, Source, open_source, plan_units
 
 
@@ -125,6 +126,31 @@ def test_schemas_must_agree(tmp_path: Path) -> None:
     write(tmp_path / "c.parquet", x=[1.5], z=["s"])
     with pytest.raises(DataError, match=r"c\.parquet .*a\.parquet: 'y' is missing; 'z' .*; 'x' is double, not int64"):
         open_source(tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["x", "y", "x"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has several columns named 'x'; expected every name once"):
+        open_source(tmp_path)
+
+
+def test_a_schema_is_asked_for_its_names_once() -> None:
+    """It makes them anew each time, which for each of some thousand columns took a second a file."""
+    asked: list[bool] = []
+
+    class Schema:
+        metadata = None
+
+        @property
+        def names(self) -> list[str]:
+            asked.append(True)
+            return ["x", "y", "z"]
+
+        def with_metadata(self, metadata: None) -> Schema:
+            return self
+
+    plain(Schema(), "a.parquet")  # type: ignore[arg-type]
+    assert len(asked) == 1
 
 
 def test_a_partition_key_that_is_also_a_column_is_refused(tmp_path: Path) -> None:
