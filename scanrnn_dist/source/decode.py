@@ -65,19 +65,12 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of one unit, from its row `first_row` on.
-
-    Args:
-        unit: the unit that the rows belong to.
-        first_row: counted within the unit.
-        sequences: `N` rows.
-        kept: the `N` rows of the kept columns, in the order asked for, partition values as columns.
-    """
+    """`N` consecutive rows of one unit, from its row `first_row` on."""
 
     unit: Unit
     first_row: int
     sequences: Ragged
-    kept: pa.RecordBatch
+    kept: pa.RecordBatch  # the kept columns in the order asked for, partition values as columns
 
     def where(self, row: int) -> str:
         """Where a row of the chunk stands, for messages."""
@@ -115,12 +108,7 @@ def first_step_features(source: Source, unit: Unit, column: str) -> int | None:
 
 
 class Decoder:
-    """Units to chunks; holds what is learnt on the way: `D`, where nobody told it.
-
-    Args:
-        source: where the units are from.
-        options: what is read.
-        stage: names the stages "read", that is decoding, and "convert".
+    """Units of a source to chunks; holds what is learnt on the way: `D`, where nobody told it.
 
     Raises:
         ConfigError: a column that the source does not have.

@@ -39,21 +39,14 @@ class SourceFile:
 
 @dataclass(frozen=True, eq=False)
 class FileTable:
-    """`N` files in their order; a sequence of `SourceFile`.
+    """`N` files in their order; a sequence of `SourceFile`."""
 
-    Args:
-        paths: `(N,)` strings, within the filesystem of the source.
-        sizes_bytes: `(N,)` int64.
-        modified_ns: `(N,)` int64, nanoseconds since 1970 or `UNKNOWN_TIME`.
-        partition_base: the folder below which partition keys count.
-        partition_schema: the partition fields; none for a listing that was not looked at for them.
-    """
-
-    paths: pa.LargeStringArray
-    sizes_bytes: np.ndarray
-    modified_ns: np.ndarray
-    partition_base: str = ""
+    paths: pa.LargeStringArray  # (N,), within the filesystem of the source
+    sizes_bytes: np.ndarray  # (N,) int64
+    modified_ns: np.ndarray  # (N,) int64, since 1970, or `UNKNOWN_TIME`
+    partition_base: str = ""  # the folder below which partition keys count
     partition_schema: pa.Schema = pa.schema([])  # noqa: RUF009  immutable
+    """The partition fields; none for a listing that was not looked at for them."""
 
     @classmethod
     def from_entries(cls, entries: Iterable[tuple[str, int, int | None]], base: str) -> FileTable:

@@ -85,16 +85,10 @@ def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | No
         if is_uri(name) and not pattern.base and not path.startswith("/"):
             raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
         return pattern
-    if info.type == fs.FileType.File and not _is_folder_too(filesystem, info, name):
-        return None
-    return Pattern.everything_below(path)
-
-
-def _is_folder_too(filesystem: fs.FileSystem, info: fs.FileInfo, name: str) -> bool:
-    """Whether an object is only the empty marker of a folder, with others below it."""
-    if filesystem.type_name == "local" or info.size:
-        return False
-    return bool(_info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name))
+    # An empty object may be the marker of a folder, with others below it.
+    may_be_marker = info.is_file and filesystem.type_name != "local" and not info.size
+    is_folder = may_be_marker and _info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name)
+    return None if info.is_file and not is_folder else Pattern.everything_below(path)
 
 
 def _walk(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:

@@ -34,19 +34,13 @@ logger = logging.getLogger("scanrnn_dist")
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """What the footers of `N` files say about their `G` row groups, file after file.
+    """What the footers of `N` files say about their `G` row groups, file after file; int64."""
 
-    Args:
-        offsets: `(N + 1,)` int64; those of file `i` are `offsets[i]` to `offsets[i + 1]`.
-        rows: `(G,)` int64.
-        nbytes: `(G,)` int64, uncompressed bytes of all columns.
-        values: `(G,)` int64 for each column of lists: the values in them, a null or an empty list counting one.
-    """
-
-    offsets: np.ndarray
-    rows: np.ndarray
-    nbytes: np.ndarray
+    offsets: np.ndarray  # (N + 1,): those of file `i` are `offsets[i]` to `offsets[i + 1]`
+    rows: np.ndarray  # (G,)
+    nbytes: np.ndarray  # (G,), uncompressed bytes of all columns
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    """`(G,)` for each column of lists: the values in them, a null or an empty list counting one."""
 
 
 @dataclass(frozen=True, eq=False)

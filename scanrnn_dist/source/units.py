@@ -57,23 +57,14 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """`U` units in the order of their rows; a sequence of `Unit`. Those of a file cover it from its first row on.
+    """`U` units in the order of their rows; a sequence of `Unit`. Those of a file cover it from its first row on."""
 
-    Args:
-        files: of the source.
-        file: `(U,)` int32, the number of each unit's file, never falling.
-        offsets: `(U + 1,)` int64; the row groups of unit `i` are `offsets[i]` to `offsets[i + 1]`.
-        group_rows: rows of each row group that some unit has, int64.
-        nbytes: `(U,)` int64, as of a `Unit`.
-        values: `(U,)` int64, as of a `Unit`: what the units weigh.
-    """
-
-    files: FileTable
-    file: np.ndarray
-    offsets: np.ndarray
-    group_rows: np.ndarray
-    nbytes: np.ndarray
-    values: np.ndarray
+    files: FileTable  # of the source
+    file: np.ndarray  # (U,) int32, the number of each unit's file, never falling
+    offsets: np.ndarray  # (U + 1,) int64: the row groups of unit `i` are `offsets[i]` to `offsets[i + 1]`
+    group_rows: np.ndarray  # int64, rows of each row group that some unit has
+    nbytes: np.ndarray  # (U,) int64
+    values: np.ndarray  # (U,) int64, what the units weigh
     rows: np.ndarray = field(init=False)  # (U,) int64
     row_group_begin: np.ndarray = field(init=False)  # (U,) int32
     first_row: np.ndarray = field(init=False)  # (U,) int64

@@ -32,17 +32,12 @@ class ObjectStore(Store):
 
     Such an upload is removed by the bucket's life-cycle rule alone. Not covered: two jobs that differ, started on one
     new prefix within a second, of which the later one stands; `job_file.py` has each look again whose job it is.
-
-    Args:
-        filesystem: makes the requests.
-        prefix: the destination in it.
-        uri: the destination with all that reaching it takes, maybe an endpoint or a key: never shown.
     """
 
     filesystem: fs.FileSystem = field(repr=False)
     prefix: str
     is_staged: bool = False
-    uri: str = field(default="", repr=False)
+    uri: str = field(default="", repr=False)  # with all that reaching it takes, maybe an endpoint or a key: never shown
 
     def __fspath__(self) -> str:
         return self.uri or self.root

@@ -101,14 +101,10 @@ class Store(os.PathLike[str]):
     """A destination, for one attempt at a job; names in it are relative, with slashes.
 
     It may be given wherever the path or the URI of a destination may.
-
-    Args:
-        root: the destination, for messages.
-        attempt: names what this process writes.
     """
 
-    root: str
-    attempt: str
+    root: str  # the destination, for messages
+    attempt: str  # names what this process writes
 
     def __fspath__(self) -> str:
         return self.root

@@ -67,23 +67,14 @@ class RowGroup(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Footer:
-    """A footer that does not contradict itself.
-
-    Args:
-        content: its bytes.
-        fields: what they say.
-        columns: of each column the elements of the schema that it takes, `(begin, end)`, the first after the root's.
-        leaves: the columns as they are stored.
-        row_groups: in order.
-        unreadable: why columns cannot be read though all others can, by their numbers.
-    """
+    """A footer that does not contradict itself."""
 
     content: bytes
-    fields: Fields
-    columns: tuple[tuple[int, int], ...]
-    leaves: tuple[Leaf, ...]
+    fields: Fields  # what these bytes say
+    columns: tuple[tuple[int, int], ...]  # of each the elements of the schema that it takes, `(begin, end)`; no root
+    leaves: tuple[Leaf, ...]  # the columns as they are stored
     row_groups: tuple[RowGroup, ...]
-    unreadable: dict[int, str]
+    unreadable: dict[int, str]  # why columns cannot be read though all others can, by their numbers
 
     @property
     def names(self) -> list[str]:
