@@ -264,7 +264,7 @@ class _InThisProcess:
 
     def ask(self, path: str) -> dict[str, Any]:
         """What the process of `footers.py` answers."""
-        return footers._footer(fs.LocalFileSystem(), path)
+        return footers._answer(fs.LocalFileSystem(), path)
 
 
 if __name__ == "__main__":

@@ -40,12 +40,7 @@ class PartRecord:
 
 
 class AttemptLog:
-    """What this attempt writes down; safe to use from several threads.
-
-    Args:
-        store: the destination.
-        header: what the first line tells beside the attempt's name and time.
-    """
+    """What this attempt writes down, first its name, the time and a header; safe to use from several threads."""
 
     def __init__(self, store: Store, header: dict[str, Any]) -> None:
         self._log = store.log(f"{COMMITS}/{store.attempt}")

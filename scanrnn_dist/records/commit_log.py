@@ -34,24 +34,14 @@ _LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string())]
 
 @dataclass(frozen=True)
 class Commits:
-    """What all attempts have come to.
+    """What all attempts have come to."""
 
-    Args:
-        records: one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`.
-        units: how many units the job has.
-        headers: the first line of the log of every attempt there was.
-        failures: one row per unit that failed when it was last tried, by unit: `failed`, its number; `reason`;
-            `attempt`, which tried it.
-        suspects: the units that are not committed and were in hand when an attempt died.
-        by_attempt: units and rows that each attempt committed.
-    """
-
-    records: pa.Table
-    units: int
-    headers: tuple[dict[str, Any], ...]
-    failures: pa.Table
-    suspects: dict[int, Suspect]
-    by_attempt: dict[str, tuple[int, int]]
+    records: pa.Table  # one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`
+    units: int  # how many units the job has
+    headers: tuple[dict[str, Any], ...]  # the first line of the log of every attempt there was
+    failures: pa.Table  # one row per unit that failed when it was last tried, by unit: `failed`, `reason`, `attempt`
+    suspects: dict[int, Suspect]  # units that are not committed and were in hand when an attempt died
+    by_attempt: dict[str, tuple[int, int]]  # units and rows that each attempt committed
 
     @property
     def committed(self) -> np.ndarray:
@@ -114,8 +104,6 @@ def read_commits(
     """What the attempts at a job of units of so many rows have committed.
 
     Args:
-        store: the destination.
-        job: the id of the job.
         rows: of each unit.
         alive: attempts that are at work now, whose units did not end them.
         only_standing: whether a unit counts as committed only while its part stands, with the size that is recorded.
@@ -180,13 +168,7 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
     """The files of the logs of a job, as those of another one that takes over some of its units under other numbers.
 
     Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing
-    of the units of the new job.
-
-    Args:
-        store: the destination.
-        job: the id of the job; logs of others are passed over.
-        new_job: the id of the other one.
-        numbers: of each unit that is taken over, its number in the other job.
+    of the units of the new job. `numbers` are those in the new job, by those in the old one.
     """
     for _, names in sorted(_logs_of(store).items()):
         contents = [store.read(name) for name in names]
@@ -253,18 +235,14 @@ def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _At
     except FileNotFoundError:  # removed since it was listed, as where a restart takes the place of the job
         return None
     content = contents[0] if len(contents) == 1 else b"".join(contents)
-    whole = content.rfind(b"\n") + 1
     header = _header(store, names[0], content)
     if header is None or header.get("job") != job:
         return None
     parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
     try:
-        lines = pa.Table.from_batches([], _LINE)
-        if whole:
-            buffer = pa.py_buffer(content).slice(0, whole)
-            lines = (
-                pyarrow.json.read_json(pa.BufferReader(buffer), parse_options=parsing).select(_LINE.names).cast(_LINE)
-            )
+        # There is a whole line at least, the header.
+        whole = pa.BufferReader(pa.py_buffer(content).slice(0, content.rfind(b"\n") + 1))
+        lines = pyarrow.json.read_json(whole, parse_options=parsing).select(_LINE.names).cast(_LINE)
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
     failures = lines.select(_FAILURE.names).filter(lines["failed"].is_valid())

@@ -34,7 +34,9 @@ class CrashTrace:
     """
 
     def __init__(self, store: Store) -> None:
-        self._path = _trace_path(store, store.attempt)
+        self._path = os.path.join(tempfile.gettempdir(), f"{_TRACE}{store.attempt}{CRASH}")
+        if isinstance(store, LocalStore):
+            self._path = store.path(f"{COMMITS}/{store.attempt}{CRASH}")
         self._file: IO[bytes] | None = None
         if not faulthandler.is_enabled():
             with stopping(self._path):
@@ -54,7 +56,7 @@ def collect_traces(store: Store) -> None:
     """Put what attempts at a job in a bucket left in this machine's temporary folder among its records."""
     if isinstance(store, LocalStore):
         return
-    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*{CRASH}")):
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*.*.*{CRASH}")):
         attempt = path.name.removeprefix(_TRACE).removesuffix(CRASH)
         process = attempt.split(".")[-2]
         is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
@@ -67,12 +69,7 @@ def collect_traces(store: Store) -> None:
 
 
 def crash_in(trace: bytes) -> str:
-    """What ended a process, by the trace it left.
-
-    Example:
-        >>> crash_in(b"Fatal Python error: Segmentation fault\\n\\nThread 0x01 (most recent call first):")
-        'Segmentation fault'
-    """
+    """What ended a process, by the trace it left."""
     first = next(iter(trace.decode(errors="replace").splitlines()), "")
     return first.removeprefix("Fatal Python error: ")[:200] or "a crash"
 
@@ -120,9 +117,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
-
-
-def _trace_path(store: Store, attempt: str) -> str:
-    if isinstance(store, LocalStore):
-        return store.path(f"{COMMITS}/{attempt}{CRASH}")
-    return os.path.join(tempfile.gettempdir(), f"{_TRACE}{attempt}{CRASH}")

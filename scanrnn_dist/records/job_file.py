@@ -28,11 +28,7 @@ _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "p
 
 @dataclass(frozen=True)
 class JobRecords:
-    """The records under one destination.
-
-    Args:
-        store: the destination.
-    """
+    """The records under one destination."""
 
     store: Store
 
@@ -75,9 +71,8 @@ class JobRecords:
         self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
         stands = self.find_job()
         if stands is None:
-            raise StoppedError(
-                f"{self.store.path(JOB)} was removed as soon as it was written. Start the command again."
-            )
+            path = self.store.path(JOB)
+            raise StoppedError(f"{path} was removed as soon as it was written. Start the command again.")
         return stands
 
     def read_job(self) -> dict[str, Any]:

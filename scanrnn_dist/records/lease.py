@@ -6,7 +6,7 @@ alive, says `workers.py`.
 
 A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store
 that cannot write exclusively, compute some parts twice, with the same bytes. Whoever changes more than a part
-(`job/restart.py`, `job/clean.py`) asks for its lease again before every step.
+(`job/restart.py`, `job/cleaning.py`) asks for its lease again before every step.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ logger = logging.getLogger("scanrnn_dist")
 class Lease:
     """A share that is held; beats in a thread of its own until it is released.
 
-    Args:
-        store: the destination.
-        share: which of how many.
-        expiry_seconds: how long after the last beat others may take it.
+    Others may take it `expiry_seconds` after the last beat.
 
     Raises:
         StoppedError: another process holds it, and was heard of while this one waited.

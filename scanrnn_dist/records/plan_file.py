@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,14 @@ from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
 
 FORMAT = "scanrnn_dist.plan/1"
 _KEY = b"scanrnn_dist"
+_required = partial(pa.field, nullable=False)
 _FILES_SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.large_string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("modified_ns", pa.int64()),
-    ]
+    [_required("path", pa.large_string()), _required("size_bytes", pa.int64()), ("modified_ns", pa.int64())]
 )
-_GIVEN = pa.field("given", pa.large_string(), nullable=False)  # where files were named otherwise than their paths
-_UNITS_SCHEMA = pa.schema(
-    [
-        pa.field("file", pa.int32(), nullable=False),
-        pa.field("group_rows", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
-        pa.field("nbytes", pa.int64(), nullable=False),
-        pa.field("values", pa.int64(), nullable=False),
-    ]
-)
+_GIVEN = _required("given", pa.large_string())  # where files were named otherwise than their paths
+_ROWS = pa.list_(_required("element", pa.int64()))
+_NUMBERS = [_required("nbytes", pa.int64()), _required("values", pa.int64())]
+_UNITS_SCHEMA = pa.schema([_required("file", pa.int32()), _required("group_rows", _ROWS), *_NUMBERS])
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,10 @@ def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
     """The content of both files by their names."""
     files = _files_record(facts, units.files)
     sha256 = hashlib.sha256(files).hexdigest()
-    return {FILES: files, UNITS: _encoded(_units_table(units), {"files_sha256": sha256})}
+    groups = pa.ListArray.from_arrays(pa.array(units.offsets, pa.int32()), pa.array(units.group_rows), type=_ROWS)
+    columns = [pa.array(units.file), groups, pa.array(units.nbytes), pa.array(units.values)]
+    table = pa.Table.from_arrays(columns, schema=_UNITS_SCHEMA)
+    return {FILES: files, UNITS: _encoded(table, {"files_sha256": sha256})}
 
 
 def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
@@ -128,14 +124,6 @@ def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable
         given = (table[_GIVEN.name] if _GIVEN.name in table.column_names else paths).to_pylist()
     schema = _schema(said["schema"])
     return Facts(given, said["column"], tuple(said["keep"]), said["rows_per_part"], schema), files
-
-
-def _units_table(units: Units) -> pa.Table:
-    groups = pa.ListArray.from_arrays(
-        pa.array(units.offsets, pa.int32()), pa.array(units.group_rows), type=_UNITS_SCHEMA.field("group_rows").type
-    )
-    columns = [pa.array(units.file), groups, pa.array(units.nbytes), pa.array(units.values)]
-    return pa.Table.from_arrays(columns, schema=_UNITS_SCHEMA)
 
 
 def _read_units(table: pa.Table, files: FileTable) -> Units:

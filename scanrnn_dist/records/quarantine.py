@@ -22,36 +22,22 @@ place, or with units in hand that were done later, shows that somebody ends mach
 
 @dataclass(frozen=True)
 class Death:
-    """How an attempt died.
+    """How an attempt died."""
 
-    Args:
-        in_hand: units that were begun, and are not committed yet.
-        alone: the one of them that was worked on alone; None if there were several.
-        chunks: how many chunks of that one were read.
-        evidence: what tells that the process died of what it did; empty if nothing does.
-        share: the one that the attempt began with.
-    """
-
-    in_hand: frozenset[int]
-    alone: int | None = None
-    chunks: int = 0
-    evidence: str = ""
-    share: tuple[int, ...] = (1, 1)
+    in_hand: frozenset[int]  # units that were begun, and are not committed yet
+    alone: int | None = None  # the one of them that was worked on alone; None if there were several
+    chunks: int = 0  # how many chunks of that one were read
+    evidence: str = ""  # what tells that the process died of what it did; empty if nothing does
+    share: tuple[int, ...] = (1, 1)  # the one that the attempt began with
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A unit that was in hand when attempts died.
-
-    Args:
-        deaths: how many of them.
-        deaths_alone: how many of these while it was worked on alone.
-        verdict: what tells that it ends its process, in words; empty while nothing does.
-    """
+    """A unit that was in hand when attempts died."""
 
     deaths: int
-    deaths_alone: int
-    verdict: str
+    deaths_alone: int  # while it was worked on alone
+    verdict: str  # what tells that it ends its process, in words; empty while nothing does
 
     @property
     def turn(self) -> tuple[int, int]:
@@ -60,15 +46,7 @@ class Suspect:
 
 
 def suspects_of(deaths: Iterable[Death]) -> dict[int, Suspect]:
-    """The units that were in hand in these deaths, which are in the order of time.
-
-    Example:
-        >>> crash = Death(frozenset({3}), alone=3, evidence="Segmentation fault")
-        >>> suspects_of([Death(frozenset({3, 4}), evidence="Segmentation fault"), crash])[3].verdict
-        '2 processes that worked on it ended with: Segmentation fault'
-        >>> suspects_of([Death(frozenset({3, 4})), Death(frozenset({3}), alone=3)])[3]
-        Suspect(deaths=2, deaths_alone=1, verdict='')
-    """
+    """The units that were in hand in these deaths, which are in the order of time."""
     deaths = list(deaths)
     by_unit = defaultdict[int, list[int]](list)
     for number, death in enumerate(deaths):

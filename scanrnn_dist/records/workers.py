@@ -37,45 +37,25 @@ REPLACING: Share = (0, 0)
 
 @dataclass(frozen=True)
 class Worker:
-    """The owner of a share as its file tells.
-
-    Args:
-        attempt: its name.
-        host: where it runs.
-        pid: its process there.
-        machine: what knows of that process, see `this_machine`.
-        share: which of how many.
-        state: "working"; "stopped" before all was done; or "done".
-        started: seconds since 1970.
-        beat: when it last wrote, seconds since 1970.
-        expiry_seconds: how long after its beat it counts as dead.
-        units: committed by it.
-        rows: of these units.
-        values: of these units, what steps are weighed by.
-        rows_in_hand: that are finished, of units that are not committed.
-        values_in_hand: of these rows, about.
-        values_per_second: finished of late.
-        in_hand: units that it began and has not committed, some of them.
-        reason: why it stopped, where it could say so.
-    """
+    """The owner of a share as its file tells."""
 
     attempt: str
     host: str
-    pid: int
+    pid: int  # of its process there
     share: Share
-    state: str
-    started: float
-    beat: float
-    expiry_seconds: float = EXPIRY_SECONDS
-    units: int = 0
-    rows: int = 0
-    values: int = 0
-    rows_in_hand: int = 0
-    values_in_hand: int = 0
-    values_per_second: float = 0.0
-    machine: str = ""
-    in_hand: tuple[int, ...] = ()
-    reason: str = ""
+    state: str  # "working"; "stopped" before all was done; or "done"
+    started: float  # seconds since 1970
+    beat: float  # when it last wrote, seconds since 1970
+    expiry_seconds: float = EXPIRY_SECONDS  # how long after its beat it counts as dead
+    units: int = 0  # committed by it
+    rows: int = 0  # of these units
+    values: int = 0  # of these units, what steps are weighed by
+    rows_in_hand: int = 0  # that are finished, of units that are not committed
+    values_in_hand: int = 0  # of these rows, about
+    values_per_second: float = 0.0  # finished of late
+    machine: str = ""  # what knows of its process, see `this_machine`
+    in_hand: tuple[int, ...] = ()  # units that it began and has not committed, some of them
+    reason: str = ""  # why it stopped, where it could say so
 
     @property
     def is_alive(self) -> bool:
@@ -128,10 +108,8 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True
 
 

@@ -4,7 +4,7 @@ Takes units from `units.py` and opened files from `parquet/`, and turns columns 
 thread this runs, and how far ahead, says `read_ahead.py`. Every row that a footer promised is delivered, in order, or a
 `DataError` says what is missing; the checksums of pages are verified where the writer stored them.
 
-Neither a file nor a row group need fit into memory: column chunks are streamed (`_buffer_bytes`), where a plain read
+Neither a file nor a row group need fit into memory: column chunks are streamed, where a plain read
 holds all of a row group's. Measured with one row group of 330 MB (4.7 million steps of 16 float32): peak of the whole
 process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the speed of the plain read (1 GB/s); with the
 conversion and its checks 0.8 GB/s.
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
@@ -48,10 +47,6 @@ class ReadOptions:
 
     Raises:
         ConfigError: a name twice, or a size below 1.
-
-    Example:
-        >>> ReadOptions("sequence", ["id"], in_features=6).chunk_bytes
-        16777216
     """
 
     column: str | None
@@ -70,19 +65,12 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of one unit, from its row `first_row` on.
-
-    Args:
-        unit: the unit that the rows belong to.
-        first_row: counted within the unit.
-        sequences: `N` rows.
-        kept: the `N` rows of the kept columns, in the order asked for, partition values as columns.
-    """
+    """`N` consecutive rows of one unit, from its row `first_row` on."""
 
     unit: Unit
     first_row: int
     sequences: Ragged
-    kept: pa.RecordBatch
+    kept: pa.RecordBatch  # the kept columns in the order asked for, partition values as columns
 
     def where(self, row: int) -> str:
         """Where a row of the chunk stands, for messages."""
@@ -120,12 +108,7 @@ def first_step_features(source: Source, unit: Unit, column: str) -> int | None:
 
 
 class Decoder:
-    """Units to chunks; holds what is learnt on the way: `D`, where nobody told it.
-
-    Args:
-        source: where the units are from.
-        options: what is read.
-        stage: names the stages "read", that is decoding, and "convert".
+    """Units of a source to chunks; holds what is learnt on the way: `D`, where nobody told it.
 
     Raises:
         ConfigError: a column that the source does not have.
@@ -147,8 +130,10 @@ class Decoder:
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
         filesystem = self._source.filesystem
+        # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
+        buffer_bytes = 1 << 20 if filesystem.type_name == "local" else 8 << 20
         with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._columns, _buffer_bytes(filesystem))
+            return CheckedFile(filesystem, unit.file.path, self._columns, buffer_bytes)
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
@@ -256,11 +241,6 @@ class Decoder:
             )
         self._in_features = sequences.in_features
         return Chunk(unit, first_row, sequences, self.kept(unit, first_row, batch))
-
-
-def _buffer_bytes(filesystem: fs.FileSystem) -> int:
-    """Bytes per read of a column chunk: from a bucket each is a request, which costs a round trip."""
-    return 1 << 20 if filesystem.type_name == "local" else 8 << 20
 
 
 @contextmanager

@@ -29,38 +29,24 @@ _INTEGER = re.compile("-?[0-9]+")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a source.
-
-    Args:
-        path: within the filesystem of the source.
-        size_bytes: of the file.
-        modified_ns: nanoseconds since 1970, or None if the filesystem does not tell.
-        partitions: `(key, value)` of each partition field of the source, a null where the path has none.
-    """
+    """One file of a source."""
 
     path: str
     size_bytes: int
-    modified_ns: int | None
-    partitions: tuple[tuple[str, Any], ...] = ()
+    modified_ns: int | None  # since 1970; None if the filesystem does not tell
+    partitions: tuple[tuple[str, Any], ...] = ()  # the source's keys with their values, None where the path has none
 
 
 @dataclass(frozen=True, eq=False)
 class FileTable:
-    """`N` files in their order; a sequence of `SourceFile`.
+    """`N` files in their order; a sequence of `SourceFile`."""
 
-    Args:
-        paths: `(N,)` strings, within the filesystem of the source.
-        sizes_bytes: `(N,)` int64.
-        modified_ns: `(N,)` int64, nanoseconds since 1970 or `UNKNOWN_TIME`.
-        partition_base: the folder below which partition keys count.
-        partition_schema: the partition fields; none for a listing that was not looked at for them.
-    """
-
-    paths: pa.LargeStringArray
-    sizes_bytes: np.ndarray
-    modified_ns: np.ndarray
-    partition_base: str = ""
+    paths: pa.LargeStringArray  # (N,), within the filesystem of the source
+    sizes_bytes: np.ndarray  # (N,) int64
+    modified_ns: np.ndarray  # (N,) int64, since 1970, or `UNKNOWN_TIME`
+    partition_base: str = ""  # the folder below which partition keys count
     partition_schema: pa.Schema = pa.schema([])  # noqa: RUF009  immutable
+    """The partition fields; none for a listing that was not looked at for them."""
 
     @classmethod
     def from_entries(cls, entries: Iterable[tuple[str, int, int | None]], base: str) -> FileTable:
@@ -166,19 +152,7 @@ def differences(before: FileTable, now: FileTable, most: int) -> list[str]:
 
     The order of the files does not count. A size or a time that is another makes a file another.
 
-    Args:
-        before: some files.
-        now: files that should be the same.
-        most: differences to put into words; one line more says how many others there are.
-
-    Example:
-        >>> before = FileTable(pa.array(["a", "b"]), np.array([1, 2]), np.array([0, 10**9]))
-        >>> now = FileTable(pa.array(["b", "c"]), np.array([2, 2]), np.array([5 * 10**8, 0]))
-        >>> for line in differences(before, now, 2):
-        ...     print(line)
-        a is gone
-        b was 2 bytes of 1970-01-01 00:00:01 UTC and is 2 bytes of 1970-01-01 00:00:00.5 UTC
-        and 1 more
+    `most` of them are put into words; one line more says how many others there are.
     """
     place, same = _places(before, now), unchanged(before, now)
     stays = place >= 0

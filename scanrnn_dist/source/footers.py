@@ -28,9 +28,10 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 
 from scanrnn_dist.errors import StoppedError, one_line
-from scanrnn_dist.source.parquet import Footer
+from scanrnn_dist.source.parquet import CheckedFile, Footer
 from scanrnn_dist.storage import resolve
 
 IDLE_SECONDS = 60
@@ -46,18 +47,12 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
         uri: a URI of that filesystem, or None for local files.
 
     Yields:
-        Per path either `{"schema": pa.Schema, "row_groups": ((rows, uncompressed bytes), ...), "values": {column:
-        (values, ...)}, "unreadable": {column: reason}}` or `{"error": str}`, one line. The schema lacks the columns
-        that pyarrow cannot give, which are the unreadable ones. Values are those of each row group in the columns of
-        lists, the greatest number of a column's leaves; a null or an empty list counts one. After
-        a file that ended the child, whose error says so, a new child goes on with the next one.
+        Per path the child's answer, with a `pa.Schema`, which lacks the unreadable columns; or `{"error": str}`, one
+        line. Values are those of each row group in the columns of lists, the greatest number of a column's leaves; a
+        null or an empty list counts one. After a file that ended the child, a new one goes on with the next file.
 
     Raises:
         StoppedError: a file could not be reached or read, for a reason that says nothing about its content.
-
-    Example:
-        >>> [footer["error"].split(":")[0] for footer in read_footers(["/nowhere.parquet"], uri=None)]
-        ['FileNotFoundError']
     """
     child = _local_child() if uri is None else _Child(uri)
     try:
@@ -66,12 +61,8 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
             if "stopped" in answer:
                 raise StoppedError(answer["stopped"])
             if "schema" in answer:
-                schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
-                values = {name: tuple(counts) for name, counts in answer["values"].items()}
-                groups = tuple((rows, size) for rows, size in answer["row_groups"])
-                yield {"schema": schema, "row_groups": groups, "values": values, "unreadable": answer["unreadable"]}
-            else:
-                yield answer
+                answer["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
+            yield answer
     finally:
         if uri is not None:
             child.close()
@@ -145,17 +136,6 @@ def _send(child: subprocess.Popen[str], message: Any) -> None:
     child.stdin.flush()
 
 
-def _footer(filesystem: Any, path: str) -> dict[str, Any]:
-    """The child's work for one file; a footer that contradicts itself is a `ValueError`."""
-    from scanrnn_dist.source.parquet import CheckedFile
-
-    file = CheckedFile(filesystem, path)
-    file.close()
-    schema = base64.b64encode(file.schema_arrow.serialize().to_pybytes()).decode()
-    groups = [(group.rows, group.nbytes) for group in file.footer.row_groups]
-    return {"schema": schema, "row_groups": groups, "values": _values(file.footer), "unreadable": file.unreadable}
-
-
 def _values(footer: Footer) -> dict[str, list[int]]:
     """Values of every row group in each column that is repeated: the greatest number among its leaves."""
     names, own = footer.names, defaultdict(list)
@@ -170,8 +150,6 @@ def _values(footer: Footer) -> dict[str, list[int]]:
 
 def _serve() -> None:
     """The child: answer until the parent closes the pipe."""
-    from pyarrow import fs
-
     uri = json.loads(sys.stdin.readline())["uri"]
     filesystem = fs.LocalFileSystem() if uri is None else resolve(uri)[0]
     while line := _next_line():
@@ -182,7 +160,11 @@ def _serve() -> None:
 def _answer(filesystem: Any, path: str) -> dict[str, Any]:
     """What the child says of a file, whatever it is; the parent makes it an error that names the file."""
     try:
-        return _footer(filesystem, path)
+        file = CheckedFile(filesystem, path)  # a footer that contradicts itself is a `ValueError`
+        file.close()
+        schema = base64.b64encode(file.schema_arrow.serialize().to_pybytes()).decode()
+        groups = [(group.rows, group.nbytes) for group in file.footer.row_groups]
+        return {"schema": schema, "row_groups": groups, "values": _values(file.footer), "unreadable": file.unreadable}
     except StoppedError as error:
         return {"stopped": str(error)}
     except Exception as error:

@@ -58,9 +58,7 @@ class Pattern:
     def after(self, states: States, name: str) -> States:
         """The states once a name follows; none if nothing with this name can match."""
         following = set()
-        for state in states:
-            if state == len(self.parts):
-                continue
+        for state in self.going_on(states):
             part = self.parts[state]
             if name.startswith(_HIDDEN) and not part.startswith(_HIDDEN):
                 continue
@@ -98,10 +96,5 @@ class Pattern:
 
 
 def is_marker(path: str, size_bytes: int) -> bool:
-    """Whether a file is one of the empty ones that Hadoop leaves in buckets in place of folders.
-
-    Example:
-        >>> is_marker("x/d=1_$folder$", 0), is_marker("x/a.parquet", 0)
-        (True, False)
-    """
+    """Whether a file is one of the empty ones that Hadoop leaves in buckets in place of folders."""
     return size_bytes == 0 and path.endswith((_HADOOP_MARKER, "/"))

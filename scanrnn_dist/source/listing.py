@@ -18,7 +18,7 @@ from pyarrow import fs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.source.file_table import FileTable
 from scanrnn_dist.source.glob_patterns import Pattern, is_marker
-from scanrnn_dist.source.table_formats import check_no_tables, check_not_within_table, tables_among
+from scanrnn_dist.source.table_formats import check_no_tables, tables_among
 from scanrnn_dist.source.walking import Entry, Walk
 from scanrnn_dist.storage import is_uri, looking_at, resolve
 
@@ -28,30 +28,16 @@ SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, without partition fields, and where they are.
-
-    Args:
-        filesystem: of all of them.
-        uri: to reach it by; None for this machine.
-        files: in their order.
-        repeated: links to what is among them already, and the real paths of that.
-    """
+    """The files of a source in their order, without partition fields, and where they are."""
 
     filesystem: fs.FileSystem
-    uri: str | None
+    uri: str | None  # to reach it by; None for this machine
     files: FileTable
-    repeated: list[tuple[str, str]] = field(default_factory=list)
+    repeated: list[tuple[str, str]] = field(default_factory=list)  # links to files that are there, and these
 
 
 def list_source(source: SourceLike) -> Listing:
-    """List the files of a source, as `open_source` takes it; each real file once, however many links lead to it.
-
-    Raises:
-        ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
-            which of them are live.
-        DataError: a link that leads nowhere.
-        StoppedError: something may not be looked at, or its server cannot be reached.
-    """
+    """List the files of a source; each real file once, however many links lead to it. Raises as `open_source`."""
     if not isinstance(source, str | os.PathLike):
         return _list_files([os.fspath(item) for item in source])
     name = os.fspath(source)
@@ -70,9 +56,7 @@ def list_source(source: SourceLike) -> Listing:
 def list_again(source: SourceLike, files: FileTable) -> FileTable:
     """The files of a source as they are now, once they were `files`; of a list, those that are still there.
 
-    Raises:
-        ConfigError: of a file, a folder or a glob nothing is there.
-        DataError, StoppedError: as `list_source`.
+    Raises as `open_source`, also where nothing is there any more of a file, a folder or a glob.
     """
     if isinstance(source, str | os.PathLike):
         return list_source(source).files
@@ -81,11 +65,7 @@ def list_again(source: SourceLike, files: FileTable) -> FileTable:
 
 
 def filesystem_of(source: SourceLike) -> fs.FileSystem:
-    """The filesystem that a source is on, which is not looked at.
-
-    Raises:
-        ConfigError: a URI that pyarrow does not understand.
-    """
+    """The filesystem that a source is on, which is not looked at; `ConfigError` for a URI that it cannot be of."""
     return resolve(os.fspath(source if isinstance(source, str | os.PathLike) else source[0]))[0]
 
 
@@ -105,25 +85,17 @@ def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | No
         if is_uri(name) and not pattern.base and not path.startswith("/"):
             raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
         return pattern
-    if info.type == fs.FileType.File and not _is_folder_too(filesystem, info, name):
-        return None
-    return Pattern.everything_below(path)
-
-
-def _is_folder_too(filesystem: fs.FileSystem, info: fs.FileInfo, name: str) -> bool:
-    """Whether an object is only the empty marker of a folder, with others below it."""
-    if filesystem.type_name == "local" or info.size:
-        return False
-    return bool(_info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name))
+    # An empty object may be the marker of a folder, with others below it.
+    may_be_marker = info.is_file and filesystem.type_name != "local" and not info.size
+    is_folder = may_be_marker and _info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name)
+    return None if info.is_file and not is_folder else Pattern.everything_below(path)
 
 
 def _walk(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
     """What a pattern means on this machine, in any order."""
     walk = Walk(pattern, name)
     files = FileTable.from_entries(walk.entries(), pattern.base)
-    if len(files):
-        check_not_within_table(filesystem, os.path.realpath(pattern.base or "/"))
-        check_no_tables(walk.tables, files.paths)
+    check_no_tables(filesystem, os.path.realpath(pattern.base or "/"), walk.tables, files.paths)
     return files, walk.repeated, walk.finds_folders
 
 
@@ -132,9 +104,7 @@ def _select(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:
     is_deep = len(pattern.parts) > 1 or "**" in pattern.parts
     found = _info(filesystem, fs.FileSelector(pattern.base, True, is_deep), name)
     files = FileTable.from_entries(_matching(found, pattern), pattern.base)
-    if len(files):
-        check_not_within_table(filesystem, pattern.base)
-        check_no_tables(tables_among(info.path for info in found), files.paths)
+    check_no_tables(filesystem, pattern.base, tables_among(info.path for info in found), files.paths)
     return files, [], False
 
 

@@ -23,15 +23,11 @@ from scanrnn_dist.source.units import Unit
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that cannot be read on, in place of the rest of its chunks.
-
-    Args:
-        unit: the unit.
-        reason: what is wrong with it; not the error itself, whose traceback holds the rows that were being converted.
-    """
+    """A unit that cannot be read on, in place of the rest of its chunks."""
 
     unit: Unit
     reason: str
+    """Not the error itself, whose traceback holds the rows that were being converted."""
     nbytes: int = 4096
     """About what it takes, so that a bound on bytes holds for these too where every unit fails."""
 
@@ -66,16 +62,6 @@ def read_chunks(
         DataError: a file that cannot be read, holds other rows than its footer promised, or sequences that
             `to_ragged` refuses. It comes after the chunks that precede it.
         StoppedError: the server of a bucket failed for as long as it was asked; likewise.
-
-    Example:
-        >>> from scanrnn_dist.source import open_source, plan_units
-        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> pq.write_table(pa.table({"sequence": [[1.0], []], "id": [7, 8]}), folder + "/a.parquet")
-        >>> source = open_source(folder)
-        >>> chunks = read_chunks(source, plan_units(source, 100), ReadOptions("sequence", ["id"]))
-        >>> [(chunk.sequences.lengths.tolist(), chunk.kept.to_pydict()) for chunk in chunks]
-        [([1, 0], {'id': [7, 8]})]
     """
     if prefetch_bytes < 1:
         raise ConfigError(f"prefetch_bytes is {prefetch_bytes}; expected at least 1.")
@@ -114,12 +100,7 @@ def _decoded(
 
 
 class Prefetched:
-    """What an iterator yields, or raises, with a thread running ahead of the one who takes.
-
-    Args:
-        chunks: the generator that the thread iterates and closes.
-        limit_bytes: the thread runs ahead while less than this waits.
-    """
+    """What a generator yields, or raises, with a thread that runs ahead while less than `limit_bytes` wait."""
 
     def __init__(self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int) -> None:
         self._queue = _Queue(limit_bytes)

@@ -10,6 +10,7 @@ the sequences is for `layouts/`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -28,28 +29,18 @@ _DESCRIBE_ALL_COLUMNS = {
 
 
 def plain(schema: pa.Schema, path: str) -> pa.Schema:
-    """The schema of a file without what holds for the file alone.
-
-    Raises:
-        DataError: two columns of one name.
-    """
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    """The schema of a file without what holds for the file alone; `DataError` for two columns of one name."""
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
     return schema.with_metadata(_changed(schema.metadata, _of_many_files, frozenset(), None))
 
 
 def check_same(first: pa.Schema, first_path: str, other: pa.Schema, path: str) -> None:
-    """Refuse columns that only one of two files has, or that differ in type; their order may differ.
-
-    Raises:
-        DataError: with the names and types of those that differ.
-    """
-    if sorted(first.names) == sorted(other.names) and all(
-        other.field(field.name).type == field.type for field in first
-    ):
-        return
+    """Refuse, by a `DataError`, columns that only one of two files has, or of other types; their order may differ."""
     had, has = {field.name: field.type for field in first}, {field.name: field.type for field in other}
+    if had == has:
+        return
     differences = [f"{name!r} is missing" for name in had if name not in has]
     differences += [f"{name!r} is there in addition" for name in has if name not in had]
     differences += [
@@ -63,15 +54,7 @@ def check_same(first: pa.Schema, first_path: str, other: pa.Schema, path: str) -
 
 
 def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
-    """What two schemas of the same columns say both; the order of the columns is that of the first.
-
-    Example:
-        >>> one = pa.schema([pa.field("x", pa.int8(), nullable=False, metadata={"a": "1", "b": "2"})])
-        >>> agreed(one, pa.schema([pa.field("x", pa.int8(), metadata={"b": "2"})])).field("x")
-        pyarrow.Field<x: int8>
-        >>> agreed(one, pa.schema([pa.field("x", pa.int8(), metadata={"b": "2"})])).field("x").metadata
-        {b'b': b'2'}
-    """
+    """What two schemas of the same columns say both; the order of the columns is that of the first."""
     if schema.equals(other, check_metadata=True):
         return schema
     fields = []
@@ -89,13 +72,7 @@ def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
 
 
 def with_true_metadata(schema: pa.Schema, metadata: Metadata, features: str) -> pa.Schema:
-    """The schema of an output with what of a source's metadata is true of it.
-
-    Args:
-        schema: of the output.
-        metadata: of the source's schema.
-        features: the column that the source did not have.
-    """
+    """The schema of an output with what is true of it of a source's metadata; the source had no column `features`."""
     names = frozenset(schema.names)
     return schema.with_metadata(_changed(metadata, _of_columns, names, schema.field(features)))
 

@@ -34,19 +34,13 @@ logger = logging.getLogger("scanrnn_dist")
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """What the footers of `N` files say about their `G` row groups, file after file.
+    """What the footers of `N` files say about their `G` row groups, file after file; int64."""
 
-    Args:
-        offsets: `(N + 1,)` int64; those of file `i` are `offsets[i]` to `offsets[i + 1]`.
-        rows: `(G,)` int64.
-        nbytes: `(G,)` int64, uncompressed bytes of all columns.
-        values: `(G,)` int64 for each column of lists: the values in them, a null or an empty list counting one.
-    """
-
-    offsets: np.ndarray
-    rows: np.ndarray
-    nbytes: np.ndarray
+    offsets: np.ndarray  # (N + 1,): those of file `i` are `offsets[i]` to `offsets[i + 1]`
+    rows: np.ndarray  # (G,)
+    nbytes: np.ndarray  # (G,), uncompressed bytes of all columns
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    """`(G,)` for each column of lists: the values in them, a null or an empty list counting one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +78,6 @@ def open_source(source: SourceLike) -> Source:
         DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
             leads nowhere.
         StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
-
-    Example:
-        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> pq.write_table(pa.table({"sequence": [[1.0], []]}), folder + "/a.parquet")
-        >>> open_source(folder).rows
-        2
     """
     listing = list_source(source)
     files, first = listing.files, listing.files[0].path
@@ -110,7 +97,8 @@ def open_source(source: SourceLike) -> Source:
                 "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        extensions |= _extensions(footer["schema"])
+        found = ((field.name, foreign_extension(field)) for field in footer["schema"])
+        extensions |= {name: extension for name, extension in found if extension is not None}
         own = plain(footer["schema"], path)
         schema = own if schema is None else schema
         check_same(schema, first, own, path)
@@ -134,20 +122,8 @@ def plan_units(source: Source, rows_per_part: int, column: str | None = None) ->
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
     file. Units are weighed by the values in the lists of `column`; by rows if it is None or holds no lists.
 
-    Args:
-        source: as it was opened, with its row groups.
-        rows_per_part: see above.
-        column: the sequence column.
-
     Raises:
         ConfigError: `rows_per_part` below 1.
-
-    Example:
-        >>> files = FileTable(pa.array(["a.parquet"]), np.array([0]), np.array([0]))
-        >>> groups = RowGroups(np.array([0, 3]), np.array([10, 10, 10]), np.array([0, 0, 0]))
-        >>> units = plan_units(Source(fs.LocalFileSystem(), files, pa.schema([]), 30, groups), 15)
-        >>> [(unit.row_group_begin, unit.row_group_end, unit.first_row, unit.rows) for unit in units]
-        [(0, 2, 0, 20), (2, 3, 20, 10)]
     """
     if rows_per_part < 1:
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
@@ -219,8 +195,3 @@ class _Footers:
 
 def _paths(files: FileTable) -> Iterator[str]:
     return (path.as_py() for path in files.paths)
-
-
-def _extensions(schema: pa.Schema) -> dict[str, str]:
-    found = ((field.name, foreign_extension(field)) for field in schema)
-    return {name: extension for name, extension in found if extension is not None}

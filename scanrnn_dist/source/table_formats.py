@@ -29,12 +29,7 @@ _WAYS = {
 
 
 def tables_among(paths: Iterable[str]) -> dict[str, str]:
-    """Roots of the tables that the paths of files and folders show, and what keeps each.
-
-    Example:
-        >>> tables_among(["x/t/_delta_log/0.json", "x/t/a.parquet", "x/u/metadata/v1.metadata.json"])
-        {'x/t': 'Delta Lake', 'x/u': 'Iceberg'}
-    """
+    """Roots of the tables that the paths of files and folders show, and what keeps each."""
     roots = {}
     for path in paths:
         if path.endswith(ICEBERG_NAMES):
@@ -49,17 +44,16 @@ def tables_among(paths: Iterable[str]) -> dict[str, str]:
     return roots
 
 
-def check_not_within_table(filesystem: fs.FileSystem, folder: str) -> None:
-    """Refuse a folder that is the root of a table, or lies in one; raises `ConfigError`."""
-    for above in _upwards(folder):
+def check_no_tables(filesystem: fs.FileSystem, folder: str, roots: dict[str, str], paths: pa.LargeStringArray) -> None:
+    """Refuse a folder in which files were found, if it is or lies in a table, or if they lie in one with such a root.
+
+    Raises `ConfigError`.
+    """
+    for above in _upwards(folder) if len(paths) else ():
         # Who may read a folder need not see what it lies in; then no table is seen there either.
         with suppress(OSError, pa.ArrowException):
             for root, kind in _tables_at(filesystem, above).items():
                 raise _refusal(root, kind)
-
-
-def check_no_tables(roots: dict[str, str], paths: pa.LargeStringArray) -> None:
-    """Refuse files that lie in a table; raises `ConfigError`."""
     for root, kind in sorted(roots.items()):
         if pc.any(pc.starts_with(paths, f"{root}/")).as_py():
             raise _refusal(root, kind)

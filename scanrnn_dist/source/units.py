@@ -18,25 +18,15 @@ from scanrnn_dist.source.file_table import FileTable, SourceFile
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive row groups of one file: read and committed as a whole, and all that is needed to do so.
+    """Consecutive row groups of one file: read and committed as a whole, and all that is needed to do so."""
 
-    Args:
-        index: which unit of the job it is.
-        file: where its rows stand.
-        row_group_begin: the first row group of the file that belongs to it.
-        group_rows: rows of each of its row groups.
-        first_row: the row of the file at which it starts.
-        nbytes: uncompressed bytes of its row groups, all columns.
-        values: those in the lists of the sequence column, in proportion to steps; its rows where there are no lists.
-    """
-
-    index: int
+    index: int  # which unit of the job it is
     file: SourceFile
-    row_group_begin: int
-    group_rows: tuple[int, ...]
-    first_row: int
-    nbytes: int
-    values: int
+    row_group_begin: int  # the first row group of the file that belongs to it
+    group_rows: tuple[int, ...]  # rows of each of its row groups
+    first_row: int  # the row of the file at which it starts
+    nbytes: int  # uncompressed bytes of its row groups, all columns
+    values: int  # those in the lists of the sequence column, in proportion to steps; its rows where there are no lists
 
     @property
     def row_group_end(self) -> int:
@@ -67,23 +57,14 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """`U` units in the order of their rows; a sequence of `Unit`. Those of a file cover it from its first row on.
+    """`U` units in the order of their rows; a sequence of `Unit`. Those of a file cover it from its first row on."""
 
-    Args:
-        files: of the source.
-        file: `(U,)` int32, the number of each unit's file, never falling.
-        offsets: `(U + 1,)` int64; the row groups of unit `i` are `offsets[i]` to `offsets[i + 1]`.
-        group_rows: rows of each row group that some unit has, int64.
-        nbytes: `(U,)` int64, as of a `Unit`.
-        values: `(U,)` int64, as of a `Unit`: what the units weigh.
-    """
-
-    files: FileTable
-    file: np.ndarray
-    offsets: np.ndarray
-    group_rows: np.ndarray
-    nbytes: np.ndarray
-    values: np.ndarray
+    files: FileTable  # of the source
+    file: np.ndarray  # (U,) int32, the number of each unit's file, never falling
+    offsets: np.ndarray  # (U + 1,) int64: the row groups of unit `i` are `offsets[i]` to `offsets[i + 1]`
+    group_rows: np.ndarray  # int64, rows of each row group that some unit has
+    nbytes: np.ndarray  # (U,) int64
+    values: np.ndarray  # (U,) int64, what the units weigh
     rows: np.ndarray = field(init=False)  # (U,) int64
     row_group_begin: np.ndarray = field(init=False)  # (U,) int32
     first_row: np.ndarray = field(init=False)  # (U,) int64

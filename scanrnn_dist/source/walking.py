@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from heapq import heappop, heappush
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.glob_patterns import Pattern, States, is_marker
@@ -25,24 +26,14 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Walk:
-    """A walk below the base of a pattern; one file after the other, where pyarrow's holds 0.5 kB for each.
-
-    Args:
-        pattern: what is looked for.
-        name: of the source, for messages.
-
-    Attributes:
-        repeated: links to what was listed already, and the real paths of that.
-        tables: as `tables_among` gives them, of all folders that were looked into.
-        finds_folders: whether the pattern means some folder.
-    """
+    """A walk below the base of a pattern; one file after the other, where pyarrow's holds 0.5 kB for each."""
 
     def __init__(self, pattern: Pattern, name: str) -> None:
-        self.repeated: list[tuple[str, str]] = []
-        self.tables: dict[str, str] = {}
-        self.finds_folders = False
+        self.repeated: list[tuple[str, str]] = []  # links to what was listed already, and the real paths of that
+        self.tables: dict[str, str] = {}  # as `tables_among` gives them, of all folders that were looked into
+        self.finds_folders = False  # whether the pattern means some folder
         self._pattern, self._name = pattern, name
-        self._links: list[_Link] = []
+        self._links: list[_Link] = []  # a heap: there may be a million, and more come while they are followed
         self._base = os.path.realpath(pattern.base or "/").replace(os.sep, "/").rstrip("/")
 
     def entries(self) -> Iterator[Entry]:
@@ -76,7 +67,7 @@ class Walk:
                     if not following:
                         continue
                     if entry.is_symlink():
-                        self._links.append((path, following))
+                        heappush(self._links, (path, following))
                     elif entry.is_dir():
                         folders += self._folder(path, following)
                     elif self._pattern.ends(following):
@@ -87,8 +78,7 @@ class Walk:
         done: set[tuple[str, States]] = set()
         files: set[str] = set()
         while self._links:
-            self._links.sort(key=lambda link: link[0])
-            path, states = self._links.pop(0)
+            path, states = heappop(self._links)
             found, real = _target(path), os.path.realpath(path).replace(os.sep, "/")
             if not stat.S_ISDIR(found.st_mode):
                 if self._pattern.ends(states) and not self._is_known(path, real, real in files):

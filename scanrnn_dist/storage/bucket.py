@@ -28,22 +28,16 @@ last of them. A million lines are a thousand objects to list."""
 
 @dataclass(frozen=True)
 class ObjectStore(Store):
-    """A prefix of a bucket: an object appears with the request that completes it, whole.
+    """A prefix of a bucket. Covered: a process that dies at any moment; at worst it leaves an upload that nobody sees.
 
-    Covered: a process that dies at any moment, at worst leaving an upload that nobody sees and that only the bucket's
-    life-cycle rule removes. Not covered: two jobs that differ, started on one new prefix within a second, of which the
-    later one stands; `job_file.py` has each look again whose job it is.
-
-    Args:
-        filesystem: makes the requests.
-        prefix: the destination in it.
-        uri: the destination with all that reaching it takes, maybe an endpoint or a key: never shown.
+    Such an upload is removed by the bucket's life-cycle rule alone. Not covered: two jobs that differ, started on one
+    new prefix within a second, of which the later one stands; `job_file.py` has each look again whose job it is.
     """
 
     filesystem: fs.FileSystem = field(repr=False)
     prefix: str
     is_staged: bool = False
-    uri: str = field(default="", repr=False)
+    uri: str = field(default="", repr=False)  # with all that reaching it takes, maybe an endpoint or a key: never shown
 
     def __fspath__(self) -> str:
         return self.uri or self.root
@@ -84,9 +78,8 @@ class ObjectStore(Store):
             self.upload(name, iter([content]))
 
     def create(self, name: str, content: bytes) -> bool:
-        with stopping(self.path(name)):
-            if self.exists(name):
-                return False
+        if self.exists(name):
+            return False
         self.write(name, content)
         return True
 
@@ -104,10 +97,9 @@ class ObjectStore(Store):
         self._copy(old, new)
 
     def delete(self, name: str) -> None:
-        with stopping(self.path(name)):
-            if self.exists(name):
-                with suppress(FileNotFoundError):  # another process removed it just now
-                    self.filesystem.delete_file(self._key(name))
+        if self.exists(name):
+            with stopping(self.path(name)), suppress(FileNotFoundError):  # another process removed it just now
+                self.filesystem.delete_file(self._key(name))
 
     def sync(self, folder: str = "") -> None:
         pass  # every request that was answered is durable
@@ -192,12 +184,9 @@ class _UploadedFile(NewFile):
         self._file.close()
 
     def _pieces(self) -> Iterator[bytes]:
-        while content := self._read():
-            yield content
-
-    def _read(self) -> bytes:
         with _on_this_machine(self._bucket.path(self._name)):
-            return self._file.read(UPLOAD_BYTES)
+            while content := self._file.read(UPLOAD_BYTES):
+                yield content
 
     def abandon(self) -> None:
         with suppress(OSError):  # of what Python still holds, which is not wanted
@@ -229,9 +218,8 @@ class _UploadedLog(Log):
             if len(self._lines) == SEGMENT_LINES:
                 self._segment, self._lines = self._segment + 1, []
             self._lines.append(line)
-            self._bucket.write(
-                f"{self._name}.{self._segment:06}.jsonl", "".join(f"{it}\n" for it in self._lines).encode()
-            )
+            content = "".join(f"{it}\n" for it in self._lines).encode()
+            self._bucket.write(f"{self._name}.{self._segment:06}.jsonl", content)
 
     def close(self) -> None:
         self._lines = []

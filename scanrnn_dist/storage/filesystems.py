@@ -39,12 +39,7 @@ _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # 
 
 
 def is_uri(name: str) -> bool:
-    """Whether a name is a URI rather than a path of this machine.
-
-    Example:
-        >>> is_uri("s3://bucket/x"), is_uri("C:/x"), is_uri("x")
-        (True, False, False)
-    """
+    """Whether a name is a URI rather than a path of this machine."""
     return _SCHEME.match(name) is not None
 
 
@@ -138,10 +133,6 @@ def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
         FileNotFoundError: there is none.
         StoppedError: it may not be read; or a file of a bucket could not be opened, or, from its methods, read on, for
             all retries.
-
-    Example:
-        >>> open_input_file(fs.LocalFileSystem(), os.devnull).read()
-        b''
     """
     if filesystem.type_name != "local":
         return pa.PythonFile(_RemoteFile(filesystem, path), mode="r")
@@ -157,16 +148,11 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
     Its options are those that pickle would keep: pyarrow has no other way to tell them.
     """
     options = filesystem.__reduce__()[1][0]
-    return fs.S3FileSystem(
-        **{
-            **options,
-            # Not the "standard" strategy: its first wait is 0.5 s on average and ten of its attempts took 75 s.
-            "retry_strategy": fs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES),
-            "request_timeout": REQUEST_SECONDS,
-            "connect_timeout": CONNECT_SECONDS,
-            "allow_delayed_open": True,  # a small object is one request then, not three
-        }
-    )
+    # Not the "standard" strategy: its first wait is 0.5 s on average and ten of its attempts took 75 s.
+    retries = fs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES)
+    patience = {"retry_strategy": retries, "request_timeout": REQUEST_SECONDS, "connect_timeout": CONNECT_SECONDS}
+    # A small object that is opened with delay is one request, not three.
+    return fs.S3FileSystem(**{**options, **patience, "allow_delayed_open": True})
 
 
 class _RemoteFile:
@@ -189,15 +175,12 @@ class _RemoteFile:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
         return bool(self._file.closed)
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, fewer at the end of the file."""
         return bytes(self.read_buffer(size))
 
     def read_buffer(self, size: int = -1) -> Any:
-        """The same as a buffer, which pyarrow takes without a copy."""
         start = self._file.tell()
         for retry in range(RETRIES + 1):
             try:

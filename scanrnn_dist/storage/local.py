@@ -29,11 +29,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class LocalStore(Store):
-    """A folder: synced files, atomic renames, exclusive links, appended logs.
-
-    Args:
-        disk: makes the calls that change the folder.
-    """
+    """A folder, changed by the calls of `disk` alone."""
 
     is_staged: bool = False
     disk: Disk = field(default=Disk(), repr=False)

@@ -1,16 +1,7 @@
-"""What a job asks of the place where its output stands, be it a folder of this machine or a prefix in a bucket.
+"""What a job asks of the place where its output stands: a folder of this machine or a prefix of a bucket.
 
-Both (`local.py`, `bucket.py`) do the few things that the protocol of a job needs, each so that a process
-may die at any moment:
-
-- `write`: a small file appears whole or not at all, and replaces what stood under its name.
-- `create`: the same, but only where nothing stands yet. Exclusive in a folder; in an object store, which pyarrow
-  cannot ask for that, a check before the write, so two at once may both succeed and the later one stands.
-- `new_file`: a large file, written aside and named when it is whole.
-- `log`: a file that grows by lines, each of which is there whole or is not counted.
-
-What stands where, and in which order things happen, is `job_file.py`'s; which of the two a destination is, and how an
-attempt is named, `open.py`'s.
+Both (`local.py`, `bucket.py`) do these few things so that a process may die at any moment. What stands where, and in
+which order things happen, is for `records`; which of the two a destination is, `open.py` tells.
 """
 
 from __future__ import annotations
@@ -37,10 +28,8 @@ _REMEDIES = {
     errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
 }
 
-
 Check = Callable[[], None]
 """Raises if the writer has lost its right to write."""
-
 
 _PART, _STAGED = ".parquet", ".staged"
 
@@ -61,11 +50,7 @@ def unstaged(name: str) -> str:
 
 
 class NewFile(ABC):
-    """A large file that is being written; a file object for pyarrow.
-
-    Args:
-        file: where it stands until `commit`.
-    """
+    """A large file that is being written, into `file` until `commit`; a file object for pyarrow."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -116,14 +101,10 @@ class Store(os.PathLike[str]):
     """A destination, for one attempt at a job; names in it are relative, with slashes.
 
     It may be given wherever the path or the URI of a destination may.
-
-    Args:
-        root: the destination, for messages.
-        attempt: names what this process writes.
     """
 
-    root: str
-    attempt: str
+    root: str  # the destination, for messages
+    attempt: str  # names what this process writes
 
     def __fspath__(self) -> str:
         return self.root
@@ -176,19 +157,22 @@ class Store(os.PathLike[str]):
 
     @abstractmethod
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        """Write a small file whole or not at all; `check` is called once nothing is left but to name it."""
+        """Write a small file whole or not at all, in place of what stood there; `check` is called just before that."""
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file where none stands; whether it was."""
+        """Write a small file where none stands; whether it was.
+
+        Exclusive in a folder. A bucket is looked at before, so two at once may both succeed; the later one stands.
+        """
 
     @abstractmethod
     def new_file(self, name: str) -> NewFile:
-        """Begin a large file."""
+        """Begin a large file, which has its name once it is whole."""
 
     @abstractmethod
     def log(self, name: str) -> Log:
-        """Begin a log of this attempt alone; its files' names begin with `name`."""
+        """Begin a log of this attempt alone, in files whose names begin with `name`; a cut line does not count."""
 
     @abstractmethod
     def move(self, old: str, new: str) -> None:
@@ -214,22 +198,17 @@ class Store(os.PathLike[str]):
         """Remove a folder with all that is in it; nothing happens if there is none."""
 
 
-def stopped(path: str, error: OSError, what: str = "written") -> StoppedError:
-    """What a refusal of the file system becomes; `what` could not be done."""
-    reason = (error.strerror or str(error)).rstrip(" .")
-    remedy = _REMEDIES.get(error.errno or 0, "See to it")
-    return StoppedError(
-        f"{path} could not be {what}: {reason}. What was committed before is whole. {remedy}, then start the same "
-        "command again: it goes on from there."
-    )
-
-
 @contextmanager
-def stopping(path: str, what: str = "written", but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+def stopping(path: str, what: str = "written", but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Whatever the file system refuses inside, but for some errors, becomes a `StoppedError` that names the path."""
     try:
         yield
     except but:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise stopped(path, error if isinstance(error, OSError) else OSError(str(error)), what) from error
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(" .")
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "See to it")
+        raise StoppedError(
+            f"{path} could not be {what}: {reason}. What was committed before is whole. {remedy}, then start the same "
+            "command again: it goes on from there."
+        ) from error

@@ -74,10 +74,12 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     crash(tmp_path / "bucket", "bucket", signal.SIGSEGV, "00000001")
     crash(tmp_path / "bucket", "bucket", signal.SIGKILL, "00000002")
-    (tmp_path / "temporary/scanrnn-other.1.00000003.crash").write_bytes(b"of another job")
+    others = {"scanrnn-other.1.00000003.crash", "scanrnn-notes.crash"}
+    for name in others:
+        (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")
     root = str(tmp_path / "bucket")
     evidence.collect_traces(ObjectStore(root, "x", fs.LocalFileSystem(), root))
-    assert os.listdir(tmp_path / "temporary") == ["scanrnn-other.1.00000003.crash"]
+    assert set(os.listdir(tmp_path / "temporary")) == others
     (trace,) = (tmp_path / "bucket" / COMMITS).glob("*.crash")
     assert trace.name.endswith("00000001.crash") and evidence.crash_in(trace.read_bytes()) == "Segmentation fault"
 

@@ -19,9 +19,9 @@ from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source.decode import ReadOptions, read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
-from scanrnn_dist.source.parquet.arrow_schema import arrow_fields
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
+from scanrnn_dist.source.parquet.readable import arrow_fields
 from scanrnn_dist.source.parquet.thrift import integer_bytes
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import open_source

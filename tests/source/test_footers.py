@@ -33,5 +33,5 @@ def test_values_of_lists_are_counted(tmp_path: Path, column: pa.Array, values: i
     columns: dict[str, Any] = {"a.b": [[1]] * 3, "a": column, "b": [{"c": 1, "d": [1, 2]}] * 3, "a.list": [1, 2, 3]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     (footer,) = read_footers([str(tmp_path / "a.parquet")], uri=None)
-    expected = {"a.b": (3,), "b": (6,)} | ({} if values is None else {"a": (values,)})
+    expected = {"a.b": [3], "b": [6]} | ({} if values is None else {"a": [values]})
     assert footer["values"] == expected

@@ -108,6 +108,27 @@ def test_a_link_that_leads_nowhere_is_named(folder: Path, target: str) -> None:
     assert list(list_source(folder).files) == list(files)
 
 
+def test_twice_as_many_links_take_twice_the_work(tmp_path: Path) -> None:
+    """git annex and DVC lay data sets of a hundred thousand files out as links."""
+    calls = []
+    for count in (50, 100):
+        links, files = tmp_path / f"links-{count}", tmp_path / f"files-{count}"
+        links.mkdir()
+        files.mkdir()
+        for number in range(count):
+            (files / f"{number}.parquet").write_bytes(b"not looked into")
+            (links / f"{number}.parquet").symlink_to(files / f"{number}.parquet")
+        made: list[str] = []
+        sys.setprofile(lambda frame, event, _, made=made: made.append(event) if event == "call" else None)
+        try:
+            listing = list_source(links)
+        finally:
+            sys.setprofile(None)
+        assert len(listing.files) == count
+        calls.append(len(made))
+    assert calls[1] < 2.5 * calls[0]
+
+
 def test_what_is_neither_a_file_nor_a_folder_is_named(folder: Path) -> None:
     os.mkfifo(folder / "pipe.parquet")
     with pytest.raises(DataError, match=r"pipe\.parquet is neither a file nor a folder"):

@@ -18,6 +18,7 @@ from pyarrow import fs
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source import footers
 from scanrnn_dist.source.file_table import FileTable
+from scanrnn_dist.source.schemas import plain
 from scanrnn_dist.source.source import RowGroups, Source, open_source, plan_units
 
 
@@ -127,6 +128,31 @@ def test_schemas_must_agree(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["x", "y", "x"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has several columns named 'x'; expected every name once"):
+        open_source(tmp_path)
+
+
+def test_a_schema_is_asked_for_its_names_once() -> None:
+    """It makes them anew each time, which for each of some thousand columns took a second a file."""
+    asked: list[bool] = []
+
+    class Schema:
+        metadata = None
+
+        @property
+        def names(self) -> list[str]:
+            asked.append(True)
+            return ["x", "y", "z"]
+
+        def with_metadata(self, metadata: None) -> Schema:
+            return self
+
+    plain(Schema(), "a.parquet")  # type: ignore[arg-type]
+    assert len(asked) == 1
+
+
 def test_a_partition_key_that_is_also_a_column_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "id=1/a.parquet")
     with pytest.raises(DataError, match="column 'id' and stands in a folder"):
@@ -145,7 +171,8 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
     """A child that aborts at one path: the others are read all the same."""
     script = folder / "child.py"
     text = Path(footers.__file__).read_text(encoding="utf-8")
-    script.write_text(text.replace(IMPORT, IMPORT + ABORT, 1))
+    assert text.count(OPENING) == 1
+    script.write_text(text.replace(OPENING, ABORT + OPENING))
     monkeypatch.setattr(footers, "__file__", str(script))
     child = footers._Child(None)
     monkeypatch.setattr(footers, "_local_child", lambda: child)
@@ -169,8 +196,8 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
-IMPORT = "    from scanrnn_dist.source.parquet import CheckedFile\n\n"
-ABORT = "    if path.endswith('b.parquet'): os.abort()\n"
+OPENING = "        file = CheckedFile(filesystem, path)"
+ABORT = "        if path.endswith('b.parquet'): os.abort()\n"
 
 
 def described(row_groups: list[list[int]], values: list[int] | None = None) -> Source:

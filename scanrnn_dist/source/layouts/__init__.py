@@ -3,7 +3,6 @@
 A layout is one file. `find.py` says which column it is, `numbers.py` which numbers may pass.
 """
 
-from scanrnn_dist.source.layouts.column_types import foreign_extension
-from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features
+from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features, foreign_extension
 from scanrnn_dist.source.layouts.nested_lists import first_width, fixed_lists, to_ragged
 from scanrnn_dist.source.layouts.numbers import Nonfinite

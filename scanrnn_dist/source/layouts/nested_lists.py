@@ -19,16 +19,16 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.ragged import Ragged, time_first_hint
-from scanrnn_dist.source.layouts.column_types import (
+from scanrnn_dist.source.layouts.find import (
     EXPECTED,
     RECIPES,
+    fixed_in_features,
     foreign,
     foreign_within,
     is_number,
     step_type,
     way_out,
 )
-from scanrnn_dist.source.layouts.find import fixed_in_features
 from scanrnn_dist.source.layouts.numbers import Nonfinite, ragged_of
 
 Where = Callable[[int], str]
@@ -57,13 +57,6 @@ def to_ragged(
     Raises:
         LayoutError: another layout, another number of features than expected, or one that nobody knows.
         DataError: a null, a number that float32 does not hold, a NaN or an infinity.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> column = pa.array([[[1.0, 2.0]], [], [[3.0, 4.0], [5.0, 6.0]]], pa.list_(pa.list_(pa.float32())))
-        >>> ragged = to_ragged(column, where="row {} of my table".format)
-        >>> ragged.lengths.tolist(), ragged.values.shape
-        ([1, 0, 2], (3, 2))
     """
     extension = foreign_within(column.type)
     if extension is not None:
@@ -77,8 +70,7 @@ def to_ragged(
     opened = [_open(chunk, _shifted(where, int(begin))) for chunk, begin in zip(chunks, begins, strict=False)]
     expected = in_features if in_features is not None else fixed_in_features(column.type)
     if expected is None:
-        firsts = (int(levels.widths[0]) for levels in opened if len(levels.widths))
-        expected = next(firsts, None)
+        expected = next((int(levels.widths[0]) for levels in opened if len(levels.widths)), None)
     if expected is None:
         raise LayoutError(
             f"{where(0)}: all {len(column)} rows are empty and {column.type} does not say how many features a step "
@@ -117,15 +109,10 @@ class _Levels:
     values: pa.Array
     where: Where
 
-    def step(self, index: int) -> tuple[int, int]:
-        """The `(row, step within the row)` of step `index` of the chunk."""
-        row = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return row, index - int(self.offsets[row])
-
     def at(self, index: int) -> str:
         """Where step `index` of the chunk stands."""
-        row, step = self.step(index)
-        return f"{self.where(row)}, step {step}"
+        row = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        return f"{self.where(row)}, step {index - int(self.offsets[row])}"
 
 
 def _storage(array: pa.Array) -> pa.Array:

@@ -27,13 +27,8 @@ def ragged_of(
 ) -> Ragged:
     """Steps of `in_features` numbers each, cast to float32 and checked; a view where they are float32.
 
-    Args:
-        numbers: `(S * D,)`, step after step.
-        offsets: `(N + 1,)` int64, where the rows begin among the steps.
-        in_features: `D`.
-        lossy_cast: whether numbers may be rounded; otherwise only values that float32 holds exactly pass.
-        nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
-        at: where a step stands, by its number, for messages.
+    `numbers` are `(S * D,)`, step after step; `offsets` `(N + 1,)` int64, where rows begin among the steps; `at` says
+    where a step stands, by its number, for messages. The options are those of `to_ragged`.
 
     Raises:
         DataError: a number that float32 does not hold, a NaN or an infinity.

@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
-from scanrnn_dist.source.parquet.arrow_schema import check_stored_schema
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import footer_file, readable
+from scanrnn_dist.source.parquet.readable import check_stored_schema, footer_file, readable
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -52,11 +51,8 @@ class CheckedFile:
             self.footer = read_footer(_Steady(self._file, path))
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
-            leaves = [
-                number
-                for number, leaf in enumerate(self.footer.leaves)
-                if columns is None or names[leaf.column] in columns
-            ]
+            wanted = set(names if columns is None else columns)
+            leaves = [number for number, leaf in enumerate(self.footer.leaves) if names[leaf.column] in wanted]
             self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow

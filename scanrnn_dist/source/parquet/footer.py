@@ -67,23 +67,14 @@ class RowGroup(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Footer:
-    """A footer that does not contradict itself.
-
-    Args:
-        content: its bytes.
-        fields: what they say.
-        columns: of each column the elements of the schema that it takes, `(begin, end)`, the first after the root's.
-        leaves: the columns as they are stored.
-        row_groups: in order.
-        unreadable: why columns cannot be read though all others can, by their numbers.
-    """
+    """A footer that does not contradict itself."""
 
     content: bytes
-    fields: Fields
-    columns: tuple[tuple[int, int], ...]
-    leaves: tuple[Leaf, ...]
+    fields: Fields  # what these bytes say
+    columns: tuple[tuple[int, int], ...]  # of each the elements of the schema that it takes, `(begin, end)`; no root
+    leaves: tuple[Leaf, ...]  # the columns as they are stored
     row_groups: tuple[RowGroup, ...]
-    unreadable: dict[int, str]
+    unreadable: dict[int, str]  # why columns cannot be read though all others can, by their numbers
 
     @property
     def names(self) -> list[str]:
@@ -98,10 +89,7 @@ class Footer:
 
 
 def read_footer(file: Any) -> Footer:
-    """The footer of an open Parquet file.
-
-    Args:
-        file: with `size`, `seek` and `read`.
+    """The footer of an open Parquet file, of which `size`, `seek` and `read` are called.
 
     Raises:
         ValueError: it is no Parquet file, is cut off, encrypted, or its footer contradicts itself or the file.
@@ -172,12 +160,7 @@ def _check_keys(fields: Fields) -> None:
 
 
 def is_one_bit_off(one: bytes, other: bytes) -> bool:
-    """Whether two texts differ in one bit.
-
-    Example:
-        >>> is_one_bit_off(b"UTC", b"TTC"), is_one_bit_off(b"UTC", b"UTC")
-        (True, False)
-    """
+    """Whether two texts differ in one bit."""
     differing = (left ^ right for left, right in zip(one, other, strict=False))
     return len(one) == len(other) and sum(bits.bit_count() for bits in differing) == 1
 

@@ -43,17 +43,7 @@ _MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
 
 
 class PageWalk:
-    """Walks along the pages of one column chunk.
-
-    Args:
-        chunk: what the footer says of it.
-        leaf: the column.
-        where: the row group and the column, for messages.
-        created_by: the writer.
-
-    Raises:
-        DataError: from its methods, a header that contradicts the footer or itself.
-    """
+    """Walks along the pages of one column chunk; a header that contradicts the footer or itself is a `DataError`."""
 
     def __init__(self, chunk: Chunk, leaf: Leaf, where: str, created_by: str) -> None:
         self._chunk, self._leaf, self._where = chunk, leaf, where
@@ -204,14 +194,7 @@ def _are_levels(data: memoryview, bits: int, values: int) -> bool:
 
 
 class PageFile:
-    """A file as `pa.PythonFile` calls it, which looks at the headers of pages in what is read.
-
-    Args:
-        file: what to read.
-        footer: of it.
-        leaves: numbers of the columns to look at.
-        path: for messages.
-    """
+    """A file as `pa.PythonFile` calls it, which looks at the headers of the pages of these leaves in what is read."""
 
     def __init__(self, file: Any, footer: Footer, leaves: Iterable[int], path: str) -> None:
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close

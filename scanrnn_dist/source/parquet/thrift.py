@@ -44,15 +44,10 @@ def key(number: int, kind: int) -> int:
 
 
 def read_struct(data: Sequence[int], position: int = 0, depth: int = 0) -> tuple[Fields, int]:
-    """The fields of the struct that begins at a position, by their keys, and where it ends.
+    """The fields of the struct that begins at a position, by their keys, and where it ends; `depth` are around it.
 
     Integers and booleans become those of Python, binaries `bytes`, structs dictionaries, lists lists, and of structs
     lists of `Raw`.
-
-    Args:
-        data: bytes or a memoryview of bytes.
-        position: where the struct begins.
-        depth: of structs and lists around it.
 
     Raises:
         TooShort: the bytes end within the struct.
@@ -201,12 +196,7 @@ def check_known(what: str, fields: Fields, known: dict[int, int], may_be_newer: 
 
 
 def struct_bytes(*fields: tuple[int, int, bytes]) -> bytes:
-    """A struct of fields `(number, type, bytes of the value)` in rising order of their numbers.
-
-    Example:
-        >>> read_struct(struct_bytes((1, I32, integer_bytes(-3)), (20, BINARY, binary_bytes(b"x"))))[0]
-        {21: -3, 328: b'x'}
-    """
+    """A struct of fields `(number, type, bytes of the value)` in rising order of their numbers."""
     parts, before = [], 0
     for number, kind, value in fields:
         step = number - before
