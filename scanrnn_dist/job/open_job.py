@@ -79,7 +79,7 @@ class _Wanted:
 
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
-        assert self.job
+        _ = self.job  # which draws and describes it
         self.computation.engine(self.options.has_own_carries)
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
