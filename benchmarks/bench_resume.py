@@ -1,13 +1,14 @@
 """How long a job of a million units takes to go on, and to tell how far it is: fresh processes, peak memory of each.
 
     python -m benchmarks.bench_resume                    # 1,000,000 units, half of them committed; 3 minutes on 2 cores
+    python -m benchmarks.bench_resume --groups 1000      # the same units in 1,000 files
     python -m benchmarks.bench_resume --units 20000      # whether it works
 
-Every unit is a file of one row group, which is the worst case: of fewer files, less is listed. The files are there, as
-links to few of them, so that listing and comparing them is measured; only what their footers say is not read but
-repeated, and the parts that are committed are empty stand-ins. `resume` ends when the first rows would be read: JAX
-imported, the source listed and compared, the plan, all commit records and the names of all parts read. `status` and
-`clean` are whole commands.
+Every unit is a file of one row group, which is the worst case: of fewer files (`--groups`), less is listed. The files
+are there, as links to few of them, so that listing and comparing them is measured; only what their footers say is not
+read but repeated, and the parts that are committed are empty stand-ins. `resume` ends when the first rows would be
+read: JAX imported, the source listed and compared, the plan, all commit records and the names of all parts read. The
+`rerun` is the call of `featurize` alone, once all units are committed. `status` and `clean` are whole commands.
 """
 
 from __future__ import annotations
@@ -52,22 +53,24 @@ except Reached:
 
 
 RERUN = """
-import sys
+import sys, time
 from scanrnn_dist.api import featurize
 from scanrnn_dist.encoder import Encoder
-print(featurize(Encoder.from_seed(0, %d, %d), sys.argv[1], sys.argv[2], rows_per_part=1))
+encoder, begin = Encoder.from_seed(0, %d, %d), time.perf_counter()
+assert featurize(encoder, sys.argv[1], sys.argv[2], rows_per_part=1).is_complete
+print(time.perf_counter() - begin)
 """
 
 
-def make_source(folder: Path, units: int) -> None:
-    """So many files, a thousand links to each of few; every file has one row of one step."""
+def make_source(folder: Path, files: int, groups: int) -> None:
+    """So many files, a thousand links to each of few; every row group has one row of one step."""
     step = pa.list_(pa.float32(), D)
-    table = pa.table({"sequence": pa.array([[[1.0] * D]], pa.list_(step))})
-    for begin in range(0, units, LINKS):
+    table = pa.table({"sequence": pa.array([[[1.0] * D]] * groups, pa.list_(step))})
+    for begin in range(0, files, LINKS):
         below = folder / f"{begin // LINKS:05}"
         below.mkdir(parents=True)
-        pq.write_table(table, below / "000.parquet")
-        for link in range(1, min(LINKS, units - begin)):
+        pq.write_table(table, below / "000.parquet", row_group_size=1)
+        for link in range(1, min(LINKS, files - begin)):
             os.link(below / "000.parquet", below / f"{link:03}.parquet")
 
 
@@ -141,12 +144,13 @@ def main() -> None:
     """Make the files, then measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=1_000_000)
+    parser.add_argument("--groups", type=int, default=1, help="row groups, and so units, of a file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to make the files; a temporary folder if not given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         source, destination = Path(folder) / "in", Path(folder) / "out"
-        make_source(source, arguments.units)
+        make_source(source, arguments.units // arguments.groups, arguments.groups)
         begin_job(source, destination, arguments.units)
         commit(destination, arguments.units, first=0)
         commands = {
@@ -160,7 +164,8 @@ def main() -> None:
         commit(destination, arguments.units, first=1)
         rerun = [sys.executable, "-c", RERUN % (D, H), str(source), str(destination)]
         measured(rerun)  # writes the list of all parts, and that the job is finished
-        runs["rerun of a finished job"] = [measured(rerun) for _ in range(arguments.rounds)]
+        reruns = [measured(rerun) for _ in range(arguments.rounds)]
+        runs["rerun of a finished job"] = [{**run, "seconds": float(run["output"])} for run in reruns]
         records = {
             path.name.partition("-")[0]: path.stat().st_size for path in (destination / "__scanrnn").glob("*-*.table")
         }
