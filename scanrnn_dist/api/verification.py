@@ -123,7 +123,7 @@ def verify(
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
     """
     records = JobRecords(open_store(destination))
-    repaired = _repair(destination, records, encoder) if repair else ()
+    repaired = _repair(records, encoder) if repair else ()
     if is_ready(records):
         raise StoppedError(
             f"{records.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
@@ -149,7 +149,7 @@ def verify(
     return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
 
-def _repair(destination: str | os.PathLike[str], records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
+def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
     """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
     finish_publishing(records)
     job = records.read_job()
