@@ -58,7 +58,7 @@ def columns_of(source: Path) -> list[str]:
 def rows_of(source: Path, column: str) -> Ragged:
     """All rows of a column, rounded to float32; raises as `featurize` does."""
     plan = plan_job(str(source), JobOptions(column=column, keep=()))
-    with closing(read_chunks(plan.source, plan.units, ReadOptions(column, lossy_cast=True))) as chunks:
+    with closing(read_chunks(plan.source, plan.units, ReadOptions(plan.layout, lossy_cast=True))) as chunks:
         return Ragged.from_sequences([chunk.sequences.row(i) for chunk in chunks for i in range(len(chunk.sequences))])
 
 

@@ -83,7 +83,7 @@ def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple
         )
     if not plan.source.rows:
         raise srd.DataError(f"{source} has no rows; expected some to train on.")
-    options = ReadOptions(plan.column, [label], plan.in_features())
+    options = ReadOptions(plan.layout, [label], plan.in_features())
     with closing(read_chunks(plan.source, plan.units, options)) as chunks:
         read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]
     labels = [value for _, column in read for value in column.to_pylist()]

@@ -29,6 +29,7 @@ _MODULE_OF = {
     "Encoder": "encoder",
     "Engine": "engine",
     "JobReport": "job",
+    "Layout": "source",
     "LayoutError": "errors",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "encode": "api",
     "featurize": "api",
     "profile": "engine",
+    "register_layout": "source",
     "scan_rnn_forward": "spec",
     "share_of": "launch",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "Encoder",
     "Engine",
     "JobReport",
+    "Layout",
     "LayoutError",
     "Ragged",
     "ScanRNNError",
@@ -59,6 +62,7 @@ __all__ = [
     "encode",
     "featurize",
     "profile",
+    "register_layout",
     "scan_rnn_forward",
     "share_of",
 ]

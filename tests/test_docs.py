@@ -50,7 +50,7 @@ def test_recipes_make_sequences_of_other_layouts(
     pq.write_table(pa.table(layout), "in.parquet")
     duckdb.sql(recipe)
     plan = plan_job("out.parquet", JobOptions(column="seq", keep=["id"]))
-    chunks = read_chunks(plan.source, plan.units, ReadOptions("seq", ["id"], plan.in_features()))
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, ["id"], plan.in_features()))
     rows = {
         number: chunk.sequences.row(row).tolist()
         for chunk in chunks

@@ -91,8 +91,9 @@ def featurize(
         (['id', 'features'], 2)
     """
     options = JobOptions(
-        column, None if keep is None else tuple(keep), rows_per_part, max_steps, initial_carry, lossy_cast
-    )
+        column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
+        lossy_cast=lossy_cast,
+    )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)
     return run_job(destination, source, options, handling, computation, on_start, on_rows)

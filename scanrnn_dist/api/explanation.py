@@ -30,7 +30,7 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
     vector = f"fixed_size_list<float32>[{out_features}]"
     lines = {
         "source": f"{len(plan.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",
-        "sequences": f"column {plan.column!r}, {in_features} features per step",
+        "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
         "output": f"{len(plan.units):,} parts, features: {f'list<{vector}>' if encoder.gives_steps else vector}",
         "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",

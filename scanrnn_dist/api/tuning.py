@@ -22,7 +22,7 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import ReadOptions, read_chunks
+from scanrnn_dist.source import BadRows, ReadOptions, read_chunks
 
 LANES = {"cpu": (16, 32, 48, 64, 96, 128), "gpu": (1024, 2048, 4096, 8192), "tpu": (512, 1024, 2048, 4096)}
 BLOCK_STEPS = (1, 2, 4, 8)
@@ -173,7 +173,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
     most_rows, most_bytes = SAMPLE_ROWS[kind] // share, min(SAMPLE_BYTES[kind], flop_bytes) // share
     sample: list[Ragged] = []
     options = ReadOptions(
-        plan.column, in_features=encoder.in_features, lossy_cast=True, nonfinite="propagate",
+        plan.layout, in_features=encoder.in_features, lossy_cast=True, bad_rows=BadRows("propagate"),
         chunk_bytes=min(CHUNK_BYTES, max(1, most_bytes)),
     )  # fmt: skip
     for unit in units:

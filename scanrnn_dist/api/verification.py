@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +142,11 @@ def verify(
             f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
             "are checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
-    committed, rng = parts["unit"].to_numpy(), np.random.default_rng(seed)
-    compared = sum(compare_kept(records.store, plan, index) for index in committed.tolist())
+    rng = np.random.default_rng(seed)
+    rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
+    compared = sum(compare_kept(records.store, plan, index) for index in rows_of)
     options = JobOptions.from_json(job["options"])
-    sampled, distances = _recompute(records, plan, committed, encoder, options, sample, rng)
+    sampled, distances = _recompute(records, plan, rows_of, encoder, options, sample, rng)
     return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
 
@@ -194,18 +195,18 @@ def _encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None)
 def _recompute(
     records: JobRecords,
     plan: Plan,
-    committed: np.ndarray,
+    rows_of: Mapping[int, int],
     encoder: Encoder,
     options: JobOptions,
     sample: int,
     rng: np.random.Generator,
 ) -> tuple[int, list[float]]:
     """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
-    units = rng.permutation(committed)[:SAMPLE_UNITS]
+    units = rng.permutation(list(rows_of))[:SAMPLE_UNITS]
     judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
-        rows = np.sort(rng.permutation(unit.rows)[: -(-sample // len(units))])
+        rows = np.sort(rng.permutation(rows_of[int(index)])[: -(-sample // len(units))])
         features = read_features(records.store, name, rows)
         with closing(read_chunks(plan.source, [unit], options.reading(encoder.in_features))) as chunks:
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
@@ -233,13 +234,14 @@ def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: JobOptions, where:
 
 
 def _find(chunks: Any, rows: np.ndarray) -> Any:
-    """`(chunk, row within it)` of each of the sorted `rows` of a unit."""
-    wanted = iter(rows)
+    """`(chunk, row within it)` of each of the sorted `rows` of a part."""
+    wanted, begin = iter(rows), 0
     row = next(wanted, None)
     chunk: Chunk
     for chunk in chunks:
-        while row is not None and row < chunk.first_row + len(chunk.sequences):
-            yield chunk, int(row - chunk.first_row)
+        while row is not None and row < begin + len(chunk.sequences):
+            yield chunk, int(row - begin)
             row = next(wanted, None)
+        begin += len(chunk.sequences)
         if row is None:
             return

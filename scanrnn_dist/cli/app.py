@@ -197,7 +197,7 @@ def bench(
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(_one_or_many(source), JobOptions(column, keep=()))
+    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=()))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)

@@ -24,19 +24,27 @@ def count(text: str, most: int = MOST) -> Any:
     return typer.Option(help=text, min=1, max=most)
 
 
+def columns(text: str) -> Any:
+    """An option that takes names of columns."""
+    return typer.Option(
+        help=text, callback=lambda told: None if told is None else [name for name in told.split(",") if name]
+    )
+
+
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the sequences; needed only if several could.")]
-Keep = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns to copy to the output, separated by commas (default: all others).",
-        callback=lambda told: None if told is None else [name for name in told.split(",") if name],
-    ),
+LayoutName = Annotated[
+    str | None, typer.Option(help="How the sequences stand in the columns; needed only if several layouts fit.")
 ]
+Features = Annotated[str | None, columns("Features of a step, in order, separated by commas.")]
+InFeatures = Annotated[int | None, count("Features per step, where the column does not say how many.")]
+GroupBy = Annotated[str | None, columns("One step per row: columns that say which sequence it belongs to.")]
+OrderBy = Annotated[str | None, columns("One step per row: columns that order the steps of a sequence.")]
+Keep = Annotated[str | None, columns("Columns to copy to the output, separated by commas (default: all others).")]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
@@ -90,7 +98,12 @@ LockSeconds = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 JOB_FLAGS: dict[str, Any] = {
+    "layout": LayoutName,
     "column": Column,
+    "features": Features,
+    "in_features": InFeatures,
+    "group_by": GroupBy,
+    "order_by": OrderBy,
     "keep": Keep,
     "rows_per_part": RowsPerPart,
     "max_steps": MaxSteps,

@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.options import JobOptions
@@ -30,9 +29,8 @@ OPEN_BYTES = 64 << 20
 class OpenChunk:
     """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
 
-    unit: Unit
+    chunk: Chunk
     first_row: int  # as the engine counts rows
-    kept: pa.RecordBatch
     features: FeatureRows
     rows_left: int
     nbytes: int  # asked for at every chunk that is read, of all that are open
@@ -126,7 +124,8 @@ class Stream:
             except DataError as error:
                 self._fail(FailedUnit(chunk.unit, str(error)))
                 return
-        self._open.append(OpenChunk(chunk.unit, self._run.statistics.rows, chunk.kept, features, rows, nbytes))
+        without = replace(chunk, sequences=Ragged.empty(engine.in_features))
+        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes))
         self._run.submit(chunk.sequences, options.max_steps, carries)
 
     def _place(self, finished: Finished) -> None:

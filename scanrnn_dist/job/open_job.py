@@ -129,7 +129,7 @@ def open_job(
             raise changed_source(changes, plan, records.store.root)
     else:
         plan = _planned(records, recorded, source, options, handling)
-        options = replace(options, column=plan.column, keep=plan.keep, rows_per_part=plan.rows_per_part)
+        options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     if options.has_own_carries and options.initial_carry not in plan.keep:
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."

@@ -7,13 +7,13 @@ records keep it, a command that differs in it is refused by its name, and it act
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import checked_max_steps
 from scanrnn_dist.records import EXPIRY_SECONDS, Share
-from scanrnn_dist.source import ReadOptions
+from scanrnn_dist.source import Asked, BadRows, Layout, ReadOptions, layout_of
 
 ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
@@ -24,12 +24,14 @@ class JobOptions:
     """What a job does: all that its output depends on besides the source, the encoder and the devices.
 
     Args:
-        column: the column that holds the sequences; None where only one can.
-        keep: the columns to carry along, each once; None keeps all but the sequence column.
+        layout, column, features, in_features, group_by, order_by: which layout the sequences have, as `Asked` tells it;
+            None where the source allows only one.
+        keep: the columns to carry along, each once; None keeps all but those of the sequences.
         rows_per_part: rows of a part, about.
         max_steps: of each sequence the first so many steps count; None for all.
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
+        bad_rows: what is done with rows that are not what they should be.
 
     Raises:
         ConfigError: a number that is too small.
@@ -39,16 +41,23 @@ class JobOptions:
         (('id',), 7)
     """
 
+    layout: str | None = None
     column: str | None = None
+    features: Sequence[str] | None = None
+    in_features: int | None = None
+    group_by: Sequence[str] | None = None
+    order_by: Sequence[str] | None = None
     keep: Sequence[str] | None = None
     rows_per_part: int = ROWS_PER_PART
     max_steps: float | None = None
     initial_carry: str | None = None
     lossy_cast: bool = False
+    bad_rows: BadRows = field(default_factory=BadRows)
 
     def __post_init__(self) -> None:
-        if self.keep is not None:
-            object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
+        for name in ("keep", "features", "group_by", "order_by"):
+            if (columns := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
         object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
@@ -58,18 +67,35 @@ class JobOptions:
         """Whether every row brings its own initial carry."""
         return self.initial_carry is not None
 
+    @property
+    def asked(self) -> Asked:
+        """What is said of the layout."""
+        return Asked(**{each.name: getattr(self, each.name) for each in fields(Asked)})
+
+    def asks_for(self, layout: Layout) -> bool:
+        """Whether a layout is what is asked for, or what may be found where that is not said."""
+        own = layout.asked
+        return all(told in (None, getattr(own, name)) for name, told in vars(self.asked).items())
+
+    def settled(self, layout: Layout, keep: Sequence[str], rows_per_part: int) -> JobOptions:
+        """The options of a job that was planned: nothing is left to be found."""
+        return replace(self, **vars(layout.asked), keep=keep, rows_per_part=rows_per_part)
+
     def reading(self, in_features: int, **more: Any) -> ReadOptions:
-        """What of a source is read for the job, once column and kept columns are settled."""
-        return ReadOptions(self.column, self.keep or (), in_features, self.lossy_cast, **more)
+        """What of a source is read for the job, of settled options."""
+        layout, keep = layout_of(self.asked), self.keep or ()
+        return ReadOptions(layout, keep, in_features, self.lossy_cast, self.bad_rows, **more)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
-        return {**asdict(self), "keep": None if self.keep is None else list(self.keep)}
+        told = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> JobOptions:
         """The options that `to_json` gave; what else is told is passed over."""
-        return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
+        own = {each.name: told[each.name] for each in fields(cls) if each.name in told}
+        return cls(**{**own, "bad_rows": BadRows(**own.get("bad_rows", {}))})
 
 
 @dataclass(frozen=True)

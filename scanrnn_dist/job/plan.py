@@ -19,16 +19,18 @@ from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
+    BadRows,
     FileTable,
+    Layout,
     ReadOptions,
     Source,
     SourceLike,
     Units,
     differences,
     filesystem_of,
-    find_sequence_column,
+    find_layout,
     first_step_features,
-    fixed_in_features,
+    layout_of,
     list_again,
     new_files,
     open_source,
@@ -69,7 +71,7 @@ class Plan:
         given: the source as it was named, absolute.
         source: its files.
         units: which rows make which part.
-        column: the sequence column.
+        layout: how its sequences stand in its columns.
         keep: the columns to carry along.
         rows_per_part: what the units were cut by.
         recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
@@ -78,7 +80,7 @@ class Plan:
     given: str | list[str]
     source: Source
     units: Units
-    column: str
+    layout: Layout
     keep: tuple[str, ...]
     rows_per_part: int
     recorded: Mapping[str, str] | None = None
@@ -103,9 +105,9 @@ class Plan:
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
-        everything = tuple(name for name in self.source.schema.names if name != self.column)
+        everything = _all_but(self.source, self.layout)
         return (
-            options.column in (None, self.column)
+            options.asks_for(self.layout)
             and self.keep == (everything if options.keep is None else options.keep)
             and self.rows_per_part == options.rows_per_part
         )
@@ -115,7 +117,7 @@ class Plan:
 
         Plans that are equal have equal records, byte for byte, with the same version of pyarrow.
         """
-        facts = Facts(self.given, self.column, self.keep, self.rows_per_part, self.source.schema)
+        facts = Facts(self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema)
         return write_records(facts, self.units)
 
     @classmethod
@@ -128,7 +130,9 @@ class Plan:
         """
         facts, units = read_records(records)
         source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
-        return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part, hashes_of(records))
+        return cls(
+            facts.given, source, units, layout_of(facts.asked), facts.keep, facts.rows_per_part, hashes_of(records)
+        )
 
     def changes(self) -> Changes:
         """What differs from the plan now in the names, sizes and times of the source's files."""
@@ -155,8 +159,7 @@ class Plan:
             ConfigError: the source has no rows.
             LayoutError: all of its sequences are empty.
         """
-        kind = self.source.schema.field(self.column).type
-        fixed = fixed_in_features(kind)
+        fixed = self.layout.in_features(self.source.schema)
         if fixed is not None:
             return fixed
         if not self.source.rows:
@@ -164,18 +167,18 @@ class Plan:
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
         for index in [*np.flatnonzero(is_sure)[:1], *np.flatnonzero(~is_sure)]:
-            features = first_step_features(self.source, self.units[index], self.column)
+            features = first_step_features(self.source, self.units[index], self.layout)
             if features is not None:
                 return features
         raise LayoutError(
-            f"All {self.source.rows:,} sequences of column {self.column!r} are empty, and {kind} does not say how many "
-            "features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
+            f"All {self.source.rows:,} sequences of {self.layout.described} are empty, and its type does not say how "
+            "many features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
         )
 
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        options = ReadOptions(self.column, (), in_features, True, nonfinite="propagate", chunk_bytes=1 << 18)
+        options = ReadOptions(self.layout, (), in_features, True, BadRows("propagate"), chunk_bytes=1 << 18)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)
@@ -194,9 +197,8 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
-    column = find_sequence_column(opened.schema, options.column, where=where, extensions=opened.extensions)
-    everything = tuple(name for name in opened.schema.names if name != column)
-    keep = everything if options.keep is None else tuple(options.keep)
+    layout = find_layout(opened.schema, options.asked, where=where, extensions=opened.extensions)
+    keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
@@ -204,7 +206,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
-    return _planned(source, opened, column, keep, options.rows_per_part)
+    return _planned(source, opened, layout, keep, options.rows_per_part)
 
 
 def plan_again(before: Plan, source: SourceLike) -> Plan:
@@ -215,7 +217,7 @@ def plan_again(before: Plan, source: SourceLike) -> Plan:
         DataError: an unreadable file, or other columns than before.
     """
     opened = open_source(source)
-    return _planned(source, with_columns(opened, before), before.column, before.keep, before.rows_per_part)
+    return _planned(source, with_columns(opened, before), before.layout, before.keep, before.rows_per_part)
 
 
 def with_columns(source: Source, before: Plan) -> Source:
@@ -236,17 +238,22 @@ def with_columns(source: Source, before: Plan) -> Source:
     return replace(source, schema=before.source.schema)
 
 
-def _planned(source: SourceLike, opened: Source, column: str, keep: tuple[str, ...], rows_per_part: int) -> Plan:
+def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
     """An opened source, cut into units."""
-    units = plan_units(opened, rows_per_part, column)
+    units = plan_units(opened, rows_per_part, layout.columns)
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
-    return Plan(_absolute(source), planned, units, column, keep, rows_per_part)
+    return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
+
+
+def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
+    """The columns that are kept where nothing is said: all but those of the sequences."""
+    return tuple(name for name in source.schema.names if name not in layout.columns)
 
 
 def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
     for name, reason in source.unreadable.items():
-        if name == options.column or options.keep is None or name in options.keep:
+        if name in (options.column, *(options.features or ())) or options.keep is None or name in options.keep:
             others = [other for other in source.schema.names if other != options.column]
             raise DataError(
                 f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "

@@ -158,7 +158,7 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
     state = "damaged" if damaged else "complete" if records.is_complete else "running" if alive else "stopped"
     return Status(
         store.root, state, units=commits.units, units_committed=len(commits.committed),
-        rows=int(rows.sum()), rows_committed=commits.rows,
+        rows=int(rows.sum()), rows_committed=int(rows[commits.committed].sum()),
         share_done=done / total if total else float(commits.is_complete),
         rows_per_second=rate * float(rows.sum()) / total if known else 0.0,
         seconds_left=seconds_left(max(0, total - done - in_hand), rate) if known else None,

@@ -108,10 +108,11 @@ class _Work:
                 if isinstance(finished, FailedUnit):
                     writer.fail(finished)
                     continue
-                attempt.finished(finished.unit, finished.kept.num_rows)
-                writer.put(finished.unit, finished.kept, finished.features.result)
+                rows = finished.chunk.rows
+                attempt.finished(finished.chunk.unit, rows)
+                writer.put(finished.chunk, finished.features.result)
                 if self.on_rows is not None:
-                    self.on_rows(finished.kept.num_rows)
+                    self.on_rows(rows)
             writer.finish()
         self.statistics += stream.statistics
         self.parts += writer.parts

@@ -18,7 +18,7 @@ import pyarrow as pa
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import AttemptLog, PartFile, part_name
-from scanrnn_dist.source import FailedUnit, Unit
+from scanrnn_dist.source import Chunk, FailedUnit, Unit
 from scanrnn_dist.storage import Store
 
 WAITING_BYTES = 32 << 20
@@ -60,10 +60,10 @@ class WriteBehind:
         self._waiting_bytes = 0
         self._part: PartFile | None = None
 
-    def put(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
+    def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
-        nbytes = kept.nbytes + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
-        self._submit(nbytes, self._write, unit, kept, features)
+        nbytes = chunk.kept.nbytes + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
+        self._submit(nbytes, self._write, chunk, features)
 
     def fail(self, failed: FailedUnit) -> None:
         """Have the part of a unit abandoned, where it was begun, and the unit recorded as failed."""
@@ -106,14 +106,15 @@ class WriteBehind:
             self._is_broken = True
             raise
 
-    def _write(self, unit: Unit, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
+    def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
+        unit = chunk.unit
         if self._part is None:
             self._part = PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema)
         if self._part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
         with self._stage("write"):
-            self._part.write(kept, features)
-        if self._part.rows == unit.rows:
+            self._part.write(chunk.kept, features)
+        if chunk.is_last:
             part, self._part = self._part, None
             with self._stage("commit"):
                 with part:

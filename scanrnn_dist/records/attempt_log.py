@@ -5,7 +5,8 @@ Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON line
     {"attempt": ..., "job": id, "started": ..., "share": [1, 1], "environment": {...}}    first
     {"begin": 17}                                                             before a unit is read; "alone": true
     {"chunks": 3}                                           of the unit that is worked on alone, so many were read
-    {"unit": 17, "rows": ..., "size_bytes": ..., "sha256": ..., "seconds": ..., "finished": ...}
+    {"unit": 17, "rows": ..., "aside": ..., "filtered": ..., "size_bytes": ..., "sha256": ..., "counts": "{...}",
+     "seconds": ..., "finished": ...}
     {"failed": 17, "reason": ..., "finished": ...}                            its data is not what it should be
     {"end": "done"}                                                           last, unless the process was killed
 
@@ -31,12 +32,25 @@ REASON_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What is recorded of a part: its unit, rows, size in bytes, and the SHA-256 of the file in hexadecimal."""
+    """What is recorded of a part.
+
+    Args:
+        unit: whose it is.
+        rows: of the file.
+        size_bytes: of the file.
+        sha256: of the file, in hexadecimal.
+        aside: rows of the unit that were set aside; with `rows` and `filtered` they are all of its rows.
+        filtered: rows of the unit that a filter left out.
+        counts: how often each policy was applied, as JSON: of columns that change, a line of a log has one.
+    """
 
     unit: int
     rows: int
     size_bytes: int
     sha256: str
+    aside: int = 0
+    filtered: int = 0
+    counts: str = "{}"
 
 
 class AttemptLog:

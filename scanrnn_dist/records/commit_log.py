@@ -24,7 +24,12 @@ from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
 from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
 
-_RECORD = pa.schema([("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
+_ROWS = ("rows", "aside", "filtered")
+"""What became of the rows of a unit: in its part, set aside, left out by a filter."""
+_RECORD = pa.schema(
+    [("unit", pa.int64()), *((name, pa.int64()) for name in _ROWS), ("size_bytes", pa.int64()), ("sha256", pa.string()),
+     ("counts", pa.string())]
+)  # fmt: skip
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
 _BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.int64())])
@@ -36,7 +41,7 @@ _LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string())]
 class Commits:
     """What all attempts have come to."""
 
-    records: pa.Table  # one row per committed unit, by unit: `unit`, `rows`, `size_bytes`, `sha256`
+    records: pa.Table  # one row per committed unit, by unit, with the fields of `PartRecord`
     units: int  # how many units the job has
     headers: tuple[dict[str, Any], ...]  # the first line of the log of every attempt there was
     failures: pa.Table  # one row per unit that failed when it was last tried, by unit: `failed`, `reason`, `attempt`
@@ -51,7 +56,7 @@ class Commits:
 
     @property
     def rows(self) -> int:
-        """Rows of all committed units."""
+        """Rows of all parts."""
         return int(self.records["rows"].to_numpy().sum())
 
     @property
@@ -91,7 +96,7 @@ class Commits:
 
 
 def read_parts(content: bytes, where: str) -> pa.Table:
-    """The list of parts of a finished job: `unit`, `rows`, `size_bytes`, `sha256`."""
+    """The list of parts of a finished job, one row for each `PartRecord`."""
     try:
         return pq.read_table(io.BytesIO(content)).cast(_RECORD)
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -119,7 +124,8 @@ def read_commits(
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
-    wrong = np.flatnonzero(records["rows"].to_numpy() != rows[committed])
+    accounted = sum(records[name].to_numpy() for name in _ROWS)
+    wrong = np.flatnonzero(accounted != rows[committed])
     if len(wrong):
         unit = committed[wrong[0]]
         raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")

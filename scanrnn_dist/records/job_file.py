@@ -22,7 +22,7 @@ from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS
 from scanrnn_dist.records.plan_file import hashes_of
 from scanrnn_dist.storage import Check, Store
 
-JOB_FORMAT = "scanrnn_dist.job/3"
+JOB_FORMAT = "scanrnn_dist.job/4"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
 

@@ -7,7 +7,8 @@ Which rows make a part is decided in `source/source.py`; how a file appears, in 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
@@ -83,12 +84,15 @@ class PartFile:
         if self._group_bytes >= ROW_GROUP_BYTES:
             self._write_group()
 
-    def commit(self) -> PartRecord:
-        """Make the part durable and give it its name."""
+    def commit(self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None) -> PartRecord:
+        """Make the part durable and give it its name; the arguments are for the record."""
         self._write_group()
         with self._stopping():
             self._writer.close()
-            record = PartRecord(self.unit, self.rows, self._file.tell(), self._hashed.sha256)
+            told = json.dumps(dict(counts or {}), sort_keys=True)
+            record = PartRecord(
+                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, counts=told
+            )
             self._file.commit()
         return record
 

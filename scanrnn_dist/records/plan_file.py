@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.names import FILES, UNITS
-from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
+from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Units, running_sums
 
-FORMAT = "scanrnn_dist.plan/1"
+FORMAT = "scanrnn_dist.plan/2"
 _KEY = b"scanrnn_dist"
 _required = partial(pa.field, nullable=False)
 _FILES_SCHEMA = pa.schema(
@@ -45,7 +45,7 @@ class Facts:
     """What a plan is besides its files and units; each as in `Plan`, and the schema of its source."""
 
     given: str | list[str]
-    column: str
+    asked: Asked
     keep: tuple[str, ...]
     rows_per_part: int
     schema: pa.Schema
@@ -103,7 +103,7 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
         table = table if given.equals(files.paths) else table.append_column(_GIVEN, given)
     said = {
         "source": facts.given if isinstance(facts.given, str) else None,
-        "column": facts.column,
+        "sequences": asdict(facts.asked),
         "keep": facts.keep,
         "rows_per_part": facts.rows_per_part,
         "schema": _text(facts.schema),
@@ -123,7 +123,12 @@ def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable
     if given is None:
         given = (table[_GIVEN.name] if _GIVEN.name in table.column_names else paths).to_pylist()
     schema = _schema(said["schema"])
-    return Facts(given, said["column"], tuple(said["keep"]), said["rows_per_part"], schema), files
+    return Facts(given, _asked(said["sequences"]), tuple(said["keep"]), said["rows_per_part"], schema), files
+
+
+def _asked(said: Mapping[str, Any]) -> Asked:
+    told: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
+    return Asked(**told)
 
 
 def _read_units(table: pa.Table, files: FileTable) -> Units:

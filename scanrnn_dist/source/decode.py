@@ -1,8 +1,9 @@
 """Units to chunks: rows of a source decoded from Parquet, as sequences and kept columns.
 
-Takes units from `units.py` and opened files from `parquet/`, and turns columns into `Ragged` by `layouts/`. In which
-thread this runs, and how far ahead, says `read_ahead.py`. Every row that a footer promised is delivered, in order, or a
-`DataError` says what is missing; the checksums of pages are verified where the writer stored them.
+Takes units from `units.py` and opened files from `parquet/`, and turns columns into `Ragged` by `layouts/` and
+`taking.py`. In which thread this runs, and how far ahead, says `read_ahead.py`. Every row that a footer promised is
+delivered, in order, or a `DataError` says what is missing; the checksums of pages are verified where the writer stored
+them.
 
 Neither a file nor a row group need fit into memory: column chunks are streamed, where a plain read
 holds all of a row group's. Measured with one row group of 330 MB (4.7 million steps of 16 float32): peak of the whole
@@ -12,19 +13,21 @@ conversion and its checks 0.8 GB/s.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.layouts import Nonfinite, first_width, fixed_in_features, to_ragged
+from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
+from scanrnn_dist.source.taking import BadRows, Taken, Where, placed, take, unknown_width
 from scanrnn_dist.source.units import Unit
 
 _MAX_ROWS = 65_536
@@ -38,22 +41,22 @@ class ReadOptions:
     """What is read of a source, and what its numbers may be.
 
     Args:
-        column: the column of the sequences; None where only kept columns are read.
+        layout: of the sequences; None where only kept columns are read.
         keep: columns and partition fields to carry along, none twice.
         in_features: `D` of every step; None takes that of the first.
         lossy_cast: whether numbers may be rounded to float32.
-        nonfinite: "error" refuses NaN and infinity, "propagate" lets them through.
+        bad_rows: what is done with rows that are not what they should be.
         chunk_bytes: about the decoded size of a chunk, which has at most 65,536 rows and at least one.
 
     Raises:
         ConfigError: a name twice, or a size below 1.
     """
 
-    column: str | None
+    layout: Layout | None
     keep: Sequence[str] = ()
     in_features: int | None = None
     lossy_cast: bool = False
-    nonfinite: Nonfinite = "error"
+    bad_rows: BadRows = field(default_factory=BadRows)
     chunk_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
@@ -65,16 +68,40 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Chunk:
-    """`N` consecutive rows of one unit, from its row `first_row` on."""
+    """What became of consecutive rows of one unit: `N` of them as sequences, the others left out.
+
+    Args:
+        unit: of the rows.
+        numbers: `(N,)` int64, which rows of the unit they are, rising.
+        sequences: of the `N` rows.
+        kept: their kept columns in the order asked for, partition values as columns.
+        begin, end: the first row of the unit that was looked at, and the one after the last.
+        aside: the rows that were set aside: their place, the reason and the kept columns; None without any.
+        counts: how many rows or values each policy was applied to, by its name and choice.
+    """
 
     unit: Unit
-    first_row: int
+    numbers: np.ndarray
     sequences: Ragged
-    kept: pa.RecordBatch  # the kept columns in the order asked for, partition values as columns
+    kept: pa.RecordBatch
+    begin: int
+    end: int
+    aside: pa.RecordBatch | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the unit that were looked at."""
+        return self.end - self.begin
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no more rows of the unit are to come."""
+        return self.end == self.unit.rows
 
     def where(self, row: int) -> str:
         """Where a row of the chunk stands, for messages."""
-        return self.unit.where(row, after=self.first_row)
+        return self.unit.where(int(self.numbers[row]))
 
     @property
     def nbytes(self) -> int:
@@ -93,17 +120,17 @@ def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.R
             yield decoder.kept(unit, first_row, batch)
 
 
-def first_step_features(source: Source, unit: Unit, column: str) -> int | None:
+def first_step_features(source: Source, unit: Unit, layout: Layout) -> int | None:
     """Features of the first step in the sequences of a unit; None if all of them are empty.
 
     Reads no further, and holds some hundred kilobytes. Raises `DataError` as `read_chunks`.
     """
-    decoder = Decoder(source, ReadOptions(column, chunk_bytes=_PROBE_BYTES))
+    decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES))
     with closing(decoder.open(unit)) as parquet, closing(decoder.unit_batches(parquet, unit)) as batches:
         for first_row, batch in batches:
-            width = first_width(batch.column(column), where=partial(unit.where, after=first_row))
-            if width is not None:
-                return width
+            steps = placed(layout.steps, batch, None, where=partial(unit.where, after=first_row))
+            if steps.in_features is not None:
+                return steps.in_features
     return None
 
 
@@ -117,15 +144,15 @@ class Decoder:
     def __init__(self, source: Source, options: ReadOptions, stage: Stage = nullcontext) -> None:
         self._source, self._options, self._stage = source, options, stage
         names, partitions = source.schema.names, source.files.partition_schema.names
-        wanted = [*options.keep] if options.column is None else [options.column, *options.keep]
+        wanted = [*options.layout.columns, *options.keep] if options.layout else [*options.keep]
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         self._in_features = options.in_features
-        if options.column is not None and not self._in_features:
-            self._in_features = fixed_in_features(source.schema.field(options.column).type)
+        if options.layout and not self._in_features:
+            self._in_features = options.layout.in_features(source.schema)
 
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
@@ -165,16 +192,16 @@ class Decoder:
         """The kept columns of a batch that begins at a row, partition values as columns."""
         partitions = dict(unit.file.partitions)
         arrays = [
-            pa.repeat(pa.scalar(partitions[field.name], field.type), batch.num_rows)
-            if field.name in partitions
-            else batch.column(field.name)
-            for field in self._kept_schema
+            pa.repeat(pa.scalar(partitions[kept.name], kept.type), batch.num_rows)
+            if kept.name in partitions
+            else batch.column(kept.name)
+            for kept in self._kept_schema
         ]
-        for field, array in zip(self._kept_schema, arrays, strict=True):
-            if array.null_count and not field.nullable:  # in a file that came after the job began
+        for kept, array in zip(self._kept_schema, arrays, strict=True):
+            if array.null_count and not kept.nullable:  # in a file that came after the job began
                 where = unit.where(array.is_null().index(True).as_py(), after=first_row)
                 raise DataError(
-                    f"{where}: {field.name!r} is null, and the files that the job began with say that it "
+                    f"{where}: {kept.name!r} is null, and the files that the job began with say that it "
                     "never is. Write the file without nulls there; or begin anew with --restart."
                 )
         # Without columns a record batch made of arrays would forget how many rows it has.
@@ -206,7 +233,7 @@ class Decoder:
         batch = next(self._batches(parquet, unit, rows), None)
         decoded = batch.nbytes / batch.num_rows if batch is not None and batch.num_rows else encoded
         # The first rows may be the shortest ones; what the values come to as float32 is known.
-        decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._options.column is not None else 0)
+        decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._options.layout else 0)
         return int(min(_MAX_ROWS, max(1.0, self._options.chunk_bytes / decoded)))
 
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
@@ -230,17 +257,21 @@ class Decoder:
             yield batch
 
     def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
-        options = self._options
         with self._stage("convert"):
-            sequences = to_ragged(
-                batch.column(options.column),
-                in_features=self._in_features,
-                lossy_cast=options.lossy_cast,
-                nonfinite=options.nonfinite,
-                where=partial(unit.where, after=first_row),
-            )
-        self._in_features = sequences.in_features
-        return Chunk(unit, first_row, sequences, self.kept(unit, first_row, batch))
+            taken = self._taken(batch, partial(unit.where, after=first_row))
+        self._in_features, end = taken.sequences.in_features, first_row + batch.num_rows
+        kept = self.kept(unit, first_row, batch)
+        return Chunk(unit, np.arange(first_row, end), taken.sequences, kept, first_row, end)
+
+    def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
+        """The rows of a batch as sequences."""
+        layout, options = self._options.layout, self._options
+        assert layout is not None, "only who reads sequences asks for chunks"
+        steps = placed(layout.steps, batch, self._in_features, where=where)
+        in_features = steps.in_features or self._in_features
+        if in_features is None:
+            raise unknown_width(where(0), layout.described, len(steps))
+        return take(steps, in_features, options.bad_rows, options.lossy_cast, where)
 
 
 @contextmanager

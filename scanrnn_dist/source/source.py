@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -116,11 +116,11 @@ def open_source(source: SourceLike) -> Source:
     return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions)
 
 
-def plan_units(source: Source, rows_per_part: int, column: str | None = None) -> Units:
+def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = ()) -> Units:
     """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
 
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
-    file. Units are weighed by the values in the lists of `column`; by rows if it is None or holds no lists.
+    file. Units are weighed by the values in the lists of `columns` together; by rows where none of them holds lists.
 
     Raises:
         ConfigError: `rows_per_part` below 1.
@@ -130,7 +130,8 @@ def plan_units(source: Source, rows_per_part: int, column: str | None = None) ->
     assert source.row_groups is not None, "a source whose footers were read"
     groups = source.row_groups
     begins, ends = _cut(groups, rows_per_part) if source.rows else (np.zeros(1, np.int64), np.zeros(1, np.int64))
-    values = groups.rows if column is None else groups.values.get(column, groups.rows)
+    listed = [groups.values[name] for name in columns if name in groups.values]
+    values = sum(listed[1:], listed[0]) if listed else groups.rows
     # Row groups between two units are those of files without rows.
     used = np.zeros(len(groups.rows) + 1, np.int64)
     used[begins] += 1

@@ -15,7 +15,7 @@ from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
-from scanrnn_dist.source import ReadOptions, Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
 from scanrnn_dist.source import source as source_module
 
 
@@ -40,7 +40,7 @@ def ways(folder: Path) -> list[Any]:
 
 def rows_of(plan: Plan) -> list[Any]:
     """All that a job would read."""
-    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep, in_features=2, lossy_cast=True))
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep, in_features=2, lossy_cast=True))
     return [(chunk.unit, chunk.first_row, chunk.sequences.values.tolist(), chunk.kept.to_pylist()) for chunk in chunks]
 
 
@@ -50,7 +50,7 @@ def test_a_plan_is_read_back_without_a_look_at_footers(folder: Path, way: int, m
     monkeypatch.setattr(source_module, "read_footers", None)
     records = plan.to_records()
     read = Plan.from_records(records)
-    assert (read.given, read.column, read.keep, read.rows_per_part) == (plan.given, plan.column, plan.keep, 3)
+    assert (read.given, read.layout, read.keep, read.rows_per_part) == (plan.given, plan.layout, plan.keep, 3)
     assert list(read.units) == list(plan.units) and list(read.source.files) == list(plan.source.files)
     assert (read.source.rows, read.source.schema) == (plan.source.rows, plan.source.schema)
     assert read.source.filesystem.equals(plan.source.filesystem)
@@ -121,9 +121,9 @@ def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeyp
         write_sequences(tmp_path / f"{number}.parquet", [[[1.0, 2.0]] if number == 3 else []] * 2)
     looked_at = []
 
-    def noting(source: Source, unit: Unit, column: str) -> int | None:
+    def noting(source: Source, unit: Unit, layout: Layout) -> int | None:
         looked_at.append(unit.index)
-        return first_step_features(source, unit, column)
+        return first_step_features(source, unit, layout)
 
     monkeypatch.setattr(plan_module, "first_step_features", noting)
     assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]

@@ -13,10 +13,10 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.records import plan_file
 from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.records.plan_file import Facts, read_records, write_records
-from scanrnn_dist.source import UNKNOWN_TIME, FileTable, Units, running_sums
+from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Units, running_sums
 
 SCHEMA = pa.schema([("seq", pa.list_(pa.float32(), 3)), ("größe", pa.dictionary(pa.int8(), pa.string()))])
-FACTS = Facts("/in=0", "seq", ("größe", "p"), 7, SCHEMA)
+FACTS = Facts("/in=0", Asked("nested-lists", "seq"), ("größe", "p"), 7, SCHEMA)
 
 
 def units_of(groups: list[list[list[int]]]) -> Units:
@@ -62,7 +62,7 @@ def test_many_units_come_back_equal_from_few_bytes() -> None:
 def test_the_names_of_a_list_are_kept(named: str) -> None:
     units = units_of([[[1]], [[2]]])
     given = [path if named == "as they are" else f"file://{path}" for path in units.files.paths.to_pylist()]
-    records = write_records(Facts(given, *("seq", ("p",), 7, SCHEMA)), units)
+    records = write_records(Facts(given, *(FACTS.asked, ("p",), 7, SCHEMA)), units)
     assert read_records(records)[0].given == given
     has_column = "given" in pq.read_schema(pa.BufferReader(records[FILES])).names
     assert has_column == (named == "otherwise")
@@ -104,10 +104,10 @@ def test_records_of_two_plans_are_told_apart() -> None:
 
 
 def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_file, "FORMAT", "scanrnn_dist.plan/2")
+    monkeypatch.setattr(plan_file, "FORMAT", "scanrnn_dist.plan/9")
     records = write_records(FACTS, units_of([[[1]]]))
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/2'; expected 'scanrnn_dist.plan/1'"):
+    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/9'; expected 'scanrnn_dist.plan/2'"):
         read_records(records)
 
 

@@ -57,7 +57,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 def rows_of(path: Path) -> tuple[list[Any], pa.Table]:
     """The sequences and the kept columns, as a job would get them."""
     plan = plan_job(path, JobOptions(column="seq"))
-    options = ReadOptions(plan.column, plan.keep, in_features=2, lossy_cast=True, chunk_bytes=400)
+    options = ReadOptions(plan.layout, plan.keep, in_features=2, lossy_cast=True, chunk_bytes=400)
     chunks = read_chunks(plan.source, plan.units, options)
     sequences, kept = [], []
     for chunk in chunks:

@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def kept(path: Path, names: list[str] | None = None) -> pa.Table:
     plan = plan_job(path, JobOptions(keep=names))
-    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep))
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep))
     return pa.Table.from_batches([chunk.kept for chunk in chunks], plan.kept_schema)
 
 
@@ -174,7 +174,7 @@ def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pyte
     opened = fs.LocalFileSystem().open_input_file
     for way in (fail, lambda *_: Failing(opened(str(file)))):
         monkeypatch.setattr(parquet_file, "open_input_file", way)
-        chunks = read_chunks(plan.source, plan.units, ReadOptions("seq", in_features=2))
+        chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, in_features=2))
         with pytest.raises(StoppedError, match=r"a\.parquet could not be read: .*says nothing about its content"):
             next(chunks)
 
@@ -198,7 +198,7 @@ from scanrnn_dist.errors import DataError
 for path in sys.argv[1:]:
     try:
         plan = plan_job(path)
-        for _ in read_chunks(plan.source, plan.units, ReadOptions(plan.column, plan.keep, lossy_cast=True)):
+        for _ in read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep, lossy_cast=True)):
             pass
         print("read", flush=True)
     except DataError as error:

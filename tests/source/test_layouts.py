@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features
-from scanrnn_dist.source.layouts.nested_lists import to_ragged
+from scanrnn_dist.source.layouts.find import find_layout
+from scanrnn_dist.source.layouts.layout import Asked
+from scanrnn_dist.source.layouts.types import fixed_in_features
+from scanrnn_dist.source.taking import to_ragged
 
 NUMBERS = [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()]
 NUMBERS += [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
@@ -22,6 +24,12 @@ SEQ = pa.list_(pa.list_(pa.float32()))
 
 def where(row: int) -> str:
     return f"a.parquet, row {row}"
+
+
+def find_column(schema: pa.Schema, column: str | None) -> str:
+    """The one column of the layout that is found."""
+    (name,) = find_layout(schema, Asked(column=column), where="a.parquet").columns
+    return name
 
 
 def rows_of(ragged: Any) -> list[Any]:
@@ -125,7 +133,7 @@ FOREIGN_FIELDS = [
 @pytest.mark.parametrize("field", FOREIGN_FIELDS, ids=str)
 def test_an_extension_type_that_nobody_understands_is_refused_at_every_level(field: pa.Field) -> None:
     with pytest.raises(LayoutError, match=r"extension type '[a-z_.0-9]*', which is not understood.*docs/data.md"):
-        find_sequence_column(pa.schema([field]), "seq", where="a.parquet")
+        find_column(pa.schema([field]), "seq")
 
 
 @pytest.mark.parametrize("field", FOREIGN_FIELDS[2:], ids=str)
@@ -137,13 +145,13 @@ def test_arrays_of_extension_types_are_refused_too(field: pa.Field) -> None:
 @pytest.mark.parametrize("name", ["awkward", "datasets.features.features.Array2DExtensionType"])
 def test_extension_types_whose_storage_is_the_sequence_are_taken(name: str) -> None:
     schema = pa.schema([marked(pa.list_(marked(INNER, name)), name)])
-    assert find_sequence_column(schema, None, where="a.parquet") == "seq"
+    assert find_column(schema, None) == "seq"
 
 
 def test_a_foreign_column_beside_a_list_is_not_passed_over() -> None:
     schema = pa.schema([FOREIGN_FIELDS[0], ("label", INNER)])
     with pytest.raises(LayoutError, match="2 columns of lists"):
-        find_sequence_column(schema, None, where="a.parquet")
+        find_column(schema, None)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +171,7 @@ def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataTyp
     schema = pa.schema([("id", pa.int64()), ("points", type)])
     for column, way in (("points", hint), (None, "Group the events")):
         with pytest.raises(LayoutError) as caught:
-            find_sequence_column(schema, column, where="a.parquet")
+            find_column(schema, column)
         text = str(caught.value)
         assert shown.replace("element", "item") in text.replace("element", "item") and way in text
         assert "docs/data.md, 'Recipes'" in text and "\n" not in text
@@ -180,7 +188,7 @@ def test_a_flat_tensor_of_two_axes_does_not_pass_for_one_feature() -> None:
     ("rows", "type", "place"),
     [
         ([[[1.0]], None], SEQ, "row 1: the sequence is null"),
-        ([[[1.0]], [[2.0], None]], SEQ, "row 1, step 1: the timestep is null"),
+        ([[[1.0, 2.0]], [[2.0, 3.0], None]], SEQ, "row 1, step 1: the timestep is null"),
         ([[], [[1.0, 2.0], [3.0, None]]], SEQ, "row 1, step 1: a value is null"),
         ([[1.0], [2.0, None]], pa.list_(pa.float32()), "row 1, step 1: a value is null"),
         ([[], [[1.0, 2.0], [3.0, np.nan]]], SEQ, "row 1, step 1: feature 1 is nan"),
@@ -256,19 +264,19 @@ def test_other_items_are_refused(item: pa.DataType) -> None:
 
 def test_the_sequence_column_is_never_guessed() -> None:
     one = pa.schema([("id", pa.int64()), ("seq", SEQ), ("tags", pa.list_(pa.string()))])
-    assert find_sequence_column(one, None, where="a.parquet") == "seq"
-    assert find_sequence_column(one, "seq", where="a.parquet") == "seq"
+    assert find_column(one, None) == "seq"
+    assert find_column(one, "seq") == "seq"
     with pytest.raises(LayoutError) as caught:
-        find_sequence_column(one, "id", where="a.parquet")
+        find_column(one, "id")
     assert str(caught.value) == (
         "column 'id' of a.parquet is int64; expected a list of float. One event per row? Group the events into a list "
         "per sequence (docs/data.md, 'Recipes'), or choose another with --column (lists found: 'seq')."
     )
     with pytest.raises(LayoutError, match="no column 'nope'"):
-        find_sequence_column(one, "nope", where="a.parquet")
+        find_column(one, "nope")
     with pytest.raises(LayoutError, match=r"2 columns of lists.*'seq', 'more'"):
-        find_sequence_column(one.append(pa.field("more", pa.list_(pa.int8()))), None, where="a.parquet")
+        find_column(one.append(pa.field("more", pa.list_(pa.int8()))), None)
     with pytest.raises(LayoutError, match="2 columns 'seq'"):
-        find_sequence_column(one.append(pa.field("seq", SEQ)), "seq", where="a.parquet")
+        find_column(one.append(pa.field("seq", SEQ)), "seq")
     with pytest.raises(LayoutError, match="no column of sequences"):
-        find_sequence_column(pa.schema([("id", pa.int64())]), None, where="a.parquet")
+        find_column(pa.schema([("id", pa.int64())]), None)

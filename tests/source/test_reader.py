@@ -17,8 +17,10 @@ import pytest
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source.decode import Chunk, ReadOptions
+from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.read_ahead import Prefetched, read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
+from scanrnn_dist.source.taking import BadRows
 
 
 def sequences(rows: int, in_features: int = 2, seed: int = 0) -> list[Any]:
@@ -34,7 +36,8 @@ def write(path: Path, rows: list[Any], row_group_size: int = 10, **columns: Any)
 
 
 def read(source: Source, rows_per_part: int = 20, prefetch_bytes: int = 64 << 20, **options: Any) -> list[Chunk]:
-    wanted = ReadOptions(**{"column": "seq", "keep": ["id"], **options})
+    layout = NestedLists(options.pop("column", "seq"))
+    wanted = ReadOptions(layout, **{"keep": ["id"], **options})
     return list(read_chunks(source, plan_units(source, rows_per_part), wanted, prefetch_bytes=prefetch_bytes))
 
 
@@ -63,7 +66,7 @@ def test_rows_come_as_written(tmp_path: Path, chunk_bytes: int, prefetch_bytes: 
     }
     for chunk in chunks:
         assert len(chunk.sequences) == chunk.kept.num_rows > 0
-        assert chunk.unit.first_row + chunk.first_row == chunk.kept["id"][0].as_py()
+        assert chunk.unit.first_row + chunk.numbers[0] == chunk.kept["id"][0].as_py()
     for chunk in read(source, keep=[], **options):
         assert chunk.kept.num_rows == len(chunk.sequences)
     assert not threads()
@@ -87,7 +90,7 @@ def test_an_error_comes_after_the_chunks_before_it_and_names_the_row(tmp_path: P
     rows[33] = [[1.0, 2.0], [np.nan, 0.0]]
     write(tmp_path / "a.parquet", rows)
     source = open_source(tmp_path)
-    options = ReadOptions("seq", in_features=2, chunk_bytes=1)
+    options = ReadOptions(NestedLists("seq"), in_features=2, chunk_bytes=1)
     chunks = read_chunks(source, plan_units(source, 20), options, prefetch_bytes=100)
     seen = []
     with pytest.raises(
@@ -96,7 +99,7 @@ def test_an_error_comes_after_the_chunks_before_it_and_names_the_row(tmp_path: P
         for chunk in chunks:
             seen.append(chunk)
     assert rows_of(seen) == rows[:33]
-    assert len(read(source, nonfinite="propagate")) > 0 and not threads()
+    assert len(read(source, bad_rows=BadRows("propagate"))) > 0 and not threads()
 
 
 def test_features_must_agree_across_chunks(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ class FakeChunk(Chunk):
 def test_closing_stops_the_thread(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", sequences(400))
     source = open_source(tmp_path)
-    options = ReadOptions("seq", in_features=2, chunk_bytes=1)
+    options = ReadOptions(NestedLists("seq"), in_features=2, chunk_bytes=1)
     chunks = read_chunks(source, plan_units(source, 20), options, prefetch_bytes=50)
     next(chunks)
     assert threads()
@@ -164,8 +167,8 @@ def test_the_chunks_of_a_unit_are_the_same_whatever_was_read_before(tmp_path: Pa
     rows = [[[float(row % (1 + 400 // (1 + row)))] * 2] * (1 + row // 4) for row in range(400)]
     write(tmp_path / "a.parquet", rows, row_group_size=50)
     source = open_source(tmp_path)
-    units = plan_units(source, 50, "seq")
-    options = ReadOptions("seq", ["id"], 2, chunk_bytes=3000)
+    units = plan_units(source, 50, ["seq"])
+    options = ReadOptions(NestedLists("seq"), ["id"], 2, chunk_bytes=3000)
     together = [(chunk.unit.index, len(chunk.sequences)) for chunk in read_chunks(source, units, options)]
     alone = [(unit.index, len(chunk.sequences)) for unit in units for chunk in read_chunks(source, [unit], options)]
     backwards = [units[index] for index in range(len(units))[::-1]]
@@ -177,8 +180,8 @@ def test_rows_that_get_longer_within_a_unit_do_not_make_giant_chunks(tmp_path: P
     """The first rows have one step, the others 400: what the footer says of the lists is known."""
     write(tmp_path / "a.parquet", [[[1.0] * 2]] * 100 + [[[1.0] * 2] * 400] * 900, row_group_size=1000)
     source = open_source(tmp_path)
-    options = ReadOptions("seq", in_features=2, chunk_bytes=1 << 16)
-    chunks = list(read_chunks(source, plan_units(source, 1000, "seq"), options))
+    options = ReadOptions(NestedLists("seq"), in_features=2, chunk_bytes=1 << 16)
+    chunks = list(read_chunks(source, plan_units(source, 1000, ["seq"]), options))
     assert max(chunk.nbytes for chunk in chunks) < 3 << 15
 
 
@@ -249,7 +252,8 @@ def test_real_sequences_are_those_of_pyarrow(shared_data: Path) -> None:
 EVERY_FILE = """
 import sys
 from scanrnn_dist.source.footers import read_footers
-from scanrnn_dist.source.layouts import find_sequence_column
+from scanrnn_dist.source.layouts import Asked, find_layout
+from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError
@@ -263,13 +267,13 @@ for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), stri
         source = open_source(path)
         names = source.schema.names
         try:
-            names = [find_sequence_column(source.schema, None, where=path)]
+            names = list(find_layout(source.schema, Asked(), where=path).columns)
         except LayoutError:
             pass
         for column in names[:3]:
             keep = [name for name in source.schema.names if name != column]
             rows, units = 0, plan_units(source, 100)
-            for chunk in read_chunks(source, units, ReadOptions(column, keep, lossy_cast=True)):
+            for chunk in read_chunks(source, units, ReadOptions(NestedLists(column), keep, lossy_cast=True)):
                 rows += len(chunk.sequences)
             assert rows == source.rows, (rows, source.rows)
         print("read", source.rows, flush=True)

@@ -18,6 +18,7 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import plan_job
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.source.decode import ReadOptions
+from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.listing import list_again, list_source
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
@@ -39,7 +40,9 @@ FAULTS: dict[str, list[Fault]] = {
 def read(source: Source) -> tuple[list[bytes], list[object]]:
     """The sequences and the kept columns of all rows."""
     units = plan_units(source, 40)
-    chunks = list(read_chunks(source, units, ReadOptions("sequence", ["id", "split"], 2, chunk_bytes=2000)))
+    chunks = list(
+        read_chunks(source, units, ReadOptions(NestedLists("sequence"), ["id", "split"], 2, chunk_bytes=2000))
+    )
     rows = [
         chunk.sequences.values[start:end].tobytes()
         for chunk in chunks

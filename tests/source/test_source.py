@@ -236,8 +236,8 @@ def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_p
 
 def test_units_are_weighed_by_the_values_of_their_lists() -> None:
     source = described([[1, 1, 0], [0], [3, 2]], values=[70, 1, 0, 0, 30, 5])
-    assert plan_units(source, 2, "seq").values.tolist() == [71, 30, 5]
-    assert plan_units(source, 2, "id").values.tolist() == plan_units(source, 2).values.tolist() == [2, 3, 2]
+    assert plan_units(source, 2, ["seq"]).values.tolist() == [71, 30, 5]
+    assert plan_units(source, 2, ["id"]).values.tolist() == plan_units(source, 2).values.tolist() == [2, 3, 2]
 
 
 def test_reading_never_imports_jax() -> None:

@@ -1,8 +1,10 @@
-"""Layouts: how sequences stand in an Arrow column, and how they become a `Ragged`; no file is opened here.
+"""Layouts: how sequences stand in Arrow columns, and how a batch of them is taken apart; no file is opened here.
 
-A layout is one file. `find.py` says which column it is, `numbers.py` which numbers may pass.
+A layout is one file, written against `layout.py`. `find.py` says which layout a source has, `numbers.py` makes float32.
 """
 
-from scanrnn_dist.source.layouts.find import find_sequence_column, fixed_in_features, foreign_extension
-from scanrnn_dist.source.layouts.nested_lists import first_width, fixed_lists, to_ragged
-from scanrnn_dist.source.layouts.numbers import Nonfinite
+from scanrnn_dist.source.layouts.find import find_layout, layout_of, register_layout
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
+from scanrnn_dist.source.layouts.nested_lists import nested_steps
+from scanrnn_dist.source.layouts.numbers import float32_of
+from scanrnn_dist.source.layouts.types import foreign, foreign_extension, foreign_within

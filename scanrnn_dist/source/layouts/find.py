@@ -1,164 +1,105 @@
-"""Which column holds the sequences, and what types say: of a step, of extensions not understood, and of ways out.
+"""Which layout a source has: the only one that its schema and what the user says allow, never a guess between several.
 
-Looks at types only; a column's values are taken apart by one file per layout, such as `nested_lists.py`.
+What types say is `types.py`'s; each layout names its candidates itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import LayoutError
+from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.source.layouts.layout import Asked, Layout
+from scanrnn_dist.source.layouts.nested_lists import NestedLists
+from scanrnn_dist.source.layouts.types import EXPECTED, RECIPES, described, foreign, foreign_extension, way_out
 
-RECIPES = "docs/data.md, 'Recipes'"
-EXPECTED = "expected a list of float"
-_COLUMNS_TOLD, _TYPE_LETTERS = 8, 60
-_EXTENSION_NAME = b"ARROW:extension:name"
-_STORED_AS_MEANT = {
-    "awkward",  # says how nulls and records were made; the lists are Arrow's
-    "datasets.features.features.Array2DExtensionType",  # of Hugging Face: nested lists
-}
-"""Extension types whose storage is the sequence, list by list."""
+LAYOUTS: dict[str, type[Layout]] = {NestedLists.name: NestedLists}
+"""All kinds of layouts, by name."""
 
 
-def foreign_extension(field: pa.Field) -> str | None:
-    """The extension type of a column, at any level, whose storage need not be what it means; None without one.
+def register_layout(layout: type[Layout]) -> type[Layout]:
+    """Have a layout of one's own found like the others; usable as a decorator of its class.
 
-    A type that pyarrow knows says so itself; of the others only the metadata of fields tells.
+    Raises:
+        ConfigError: the name is taken.
     """
-    name = (field.metadata or {}).get(_EXTENSION_NAME, b"").decode("utf-8", "replace")
-    if name and name not in _STORED_AS_MEANT:
-        return name
-    return foreign_within(field.type)
+    if LAYOUTS.setdefault(layout.name, layout) is not layout:
+        raise ConfigError(f"There is a layout {layout.name!r} already; expected another name.")
+    return layout
 
 
-def foreign_within(type: pa.DataType) -> str | None:
-    """As `foreign_extension`, of a type."""
-    if isinstance(type, pa.BaseExtensionType):
-        is_step = isinstance(type, pa.FixedShapeTensorType) and len(type.shape) == 1
-        if not is_step and type.extension_name not in _STORED_AS_MEANT:
-            return str(type.extension_name)
-        return foreign_within(type.storage_type)
-    return foreign_extension(type.value_field) if is_list(type) else None
-
-
-def _storage_type(type: pa.DataType) -> pa.DataType:
-    while isinstance(type, pa.BaseExtensionType):
-        # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
-        if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
-            return pa.null()
-        type = type.storage_type
-    return type
-
-
-def step_type(type: pa.DataType) -> pa.DataType | None:
-    """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
-    outer = _storage_type(type)
-    if not is_list(outer):
-        return None
-    step = _storage_type(outer.value_type)
-    if is_number(step):
-        return step
-    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
-
-
-def foreign(extension: str) -> str:
-    """What is said of an extension type that is not understood."""
-    return (
-        f"with the extension type {extension!r}, which is not understood: its storage may be flat, or in another "
-        f"order. Expected lists without an extension type: store it as nested lists first ({RECIPES})."
-    )
-
-
-def described(schema: pa.Schema) -> str:
-    """The first columns with their types."""
-    told = [f"{field.name!r} {_shortened(str(field.type))}" for field in list(schema)[:_COLUMNS_TOLD]]
-    more = len(schema) - len(told)
-    return (", ".join(told) or "none") + (f", and {more} more" if more else "")
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _TYPE_LETTERS else f"{text[: _TYPE_LETTERS - 3]}..."
-
-
-def way_out(type: pa.DataType) -> str:
-    """What makes a sequence of a column that is none."""
-    if is_list(type):
-        step = type.value_type
-        while is_list(step):
-            type, step = step, step.value_type
-        if pa.types.is_struct(step):
-            return "Make a list of the fields of each step"
-        if is_number(step):
-            return "Make one list of the numbers of each step"
-        return f"Make numbers of each {step}, by a cast for instance"
-    if pa.types.is_struct(type):
-        return "Make one list of its fields, step by step"
-    if is_number(type) or pa.types.is_decimal(type) or pa.types.is_boolean(type):
-        return "One event per row? Group the events into a list per sequence"
-    return "Make lists of numbers of it"
-
-
-def is_number(type: pa.DataType) -> bool:
-    """Whether values are such as `Ragged` holds, once they are float32."""
-    return bool(pa.types.is_floating(type) or pa.types.is_integer(type))
-
-
-def is_list(type: pa.DataType) -> bool:
-    """Whether values are lists of some kind."""
-    return bool(pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type))
-
-
-def find_sequence_column(
-    schema: pa.Schema, column: str | None, *, where: str, extensions: Mapping[str, str] | None = None
-) -> str:
-    """The name of the column that holds the sequences; never a guess between several.
+def find_layout(schema: pa.Schema, asked: Asked, *, where: str, extensions: Mapping[str, str] | None = None) -> Layout:
+    """The layout of the sequences.
 
     Args:
-        schema: the columns of the file or dataset.
-        column: the column to take, or None for the only one with a supported layout.
-        where: the file or dataset, for messages.
+        schema: the columns of the file or data set.
+        asked: what the user says of it.
+        where: the file or data set, for messages.
         extensions: columns with an extension type that the schema does not show, by what `foreign_extension` gives.
 
     Raises:
+        ConfigError: no layout has that name.
         LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
-            not understood, or several to choose from.
+            not understood, or several layouts to choose from.
     """
-    lists = [field.name for field in schema if step_type(field.type) is not None]
-    found = f"lists found: {', '.join(map(repr, lists)) or 'none'}"
-    if column is None:
-        if not lists:
-            raise LayoutError(
-                f"{where} has no column of sequences; {EXPECTED} per row (columns: {described(schema)}). One event "
-                f"per row? Group the events into a list per sequence first ({RECIPES})."
-            )
-        if len(lists) > 1:
-            raise LayoutError(
-                f"{where} has {len(lists)} columns of lists; expected one. Choose it with --column ({found})."
-            )
-        column = str(lists[0])
+    if asked.layout is not None and asked.layout not in LAYOUTS:
+        raise ConfigError(f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}.")
+    kinds = LAYOUTS.values() if asked.layout is None else [LAYOUTS[asked.layout]]
+    possible = [layout for kind in kinds for layout in kind.candidates(schema, asked)]
+    found = [layout for layout in possible if _is_asked_for(layout, asked)]
+    lists = f"lists found: {', '.join(dict.fromkeys(map(repr, _columns(possible)))) or 'none'}"
+    if asked.column is not None:
+        _check_column(schema, asked.column, extensions or {}, where, lists, bool(found))
+    if not found:
+        raise LayoutError(
+            f"{where} has no column of sequences; {EXPECTED} per row (columns: {described(schema)}). One event "
+            f"per row? Group the events into a list per sequence first ({RECIPES})."
+        )
+    if len(found) > 1:
+        raise LayoutError(
+            f"{where} has {len(found)} columns of lists; expected one. Choose it with --column ({lists})."
+        )
+    for column in found[0].columns:
+        _check_extension(schema, column, extensions or {}, where)
+    return found[0]
+
+
+def layout_of(asked: Asked) -> Layout:
+    """The layout that is asked for in full, as `Layout.asked` does."""
+    told = {name: value for name, value in asdict(asked).items() if name != "layout" and value is not None}
+    return LAYOUTS[str(asked.layout)](**told)
+
+
+def _is_asked_for(layout: Layout, asked: Asked) -> bool:
+    own = asdict(layout.asked)
+    return all(value in (None, own[name]) for name, value in asdict(asked).items())
+
+
+def _columns(layouts: list[Layout]) -> list[str]:
+    return [name for layout in layouts for name in layout.columns]
+
+
+def _check_column(
+    schema: pa.Schema, column: str, extensions: Mapping[str, str], where: str, lists: str, is_found: bool
+) -> None:
+    """Refuse a column that is asked for and holds no sequences."""
     indices = schema.get_all_field_indices(column)
     if len(indices) != 1:
         many = "no column" if not indices else f"{len(indices)} columns"
-        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({found}).")
-    chosen = schema.field(indices[0])
-    extension = (extensions or {}).get(column) or foreign_extension(chosen)
-    if extension is not None:
-        raise LayoutError(f"column {column!r} of {where} is {chosen.type} {foreign(extension)}")
-    if step_type(chosen.type) is None:
+        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({lists}).")
+    _check_extension(schema, column, extensions, where)
+    kind = schema.field(column).type
+    if not is_found:
         raise LayoutError(
-            f"column {column!r} of {where} is {chosen.type}; {EXPECTED}. {way_out(chosen.type)} ({RECIPES}), or "
-            f"choose another with --column ({found})."
+            f"column {column!r} of {where} is {kind}; {EXPECTED}. {way_out(kind)} ({RECIPES}), or choose another with "
+            f"--column ({lists})."
         )
-    return column
 
 
-def fixed_in_features(type: pa.DataType) -> int | None:
-    """Features per step `D` where the type of the column alone says it, else None."""
-    step = step_type(type)
-    if step is None:
-        return None
-    if is_number(step):
-        return 1
-    return step.list_size if pa.types.is_fixed_size_list(step) else None
+def _check_extension(schema: pa.Schema, column: str, extensions: Mapping[str, str], where: str) -> None:
+    field = schema.field(column)
+    extension = extensions.get(column) or foreign_extension(field)
+    if extension is not None:
+        raise LayoutError(f"column {column!r} of {where} is {field.type} {foreign(extension)}")

@@ -1,56 +1,51 @@
-"""Numbers of an Arrow column as float32: the cast, what it may lose, and what is not finite.
+"""Values of an Arrow array as float32: which types become numbers, the cast, and what it may lose.
 
-Whatever the layout: who calls says which steps the numbers belong to, and in which rows these stand.
+Whatever the layout: what is done with a value that is missing or not finite is `taking.py`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import numpy as np
+import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
-from scanrnn_dist.ragged import Ragged, first_inexact
+from scanrnn_dist.ragged import first_inexact
+from scanrnn_dist.source.layouts.layout import Steps
+from scanrnn_dist.source.layouts.lists import null_places
 
-Nonfinite = Literal["error", "propagate"]
 
+def float32_of(steps: Steps, in_features: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, str] | None]:
+    """The values of all steps as float32, a view of Arrow's buffer where they are float32 already.
 
-def ragged_of(
-    numbers: np.ndarray,
-    offsets: np.ndarray,
-    in_features: int,
-    *,
-    lossy_cast: bool,
-    nonfinite: Nonfinite,
-    at: Callable[[int], str],
-) -> Ragged:
-    """Steps of `in_features` numbers each, cast to float32 and checked; a view where they are float32.
-
-    `numbers` are `(S * D,)`, step after step; `offsets` `(N + 1,)` int64, where rows begin among the steps; `at` says
-    where a step stands, by its number, for messages. The options are those of `to_ragged`.
-
-    Raises:
-        DataError: a number that float32 does not hold, a NaN or an infinity.
+    Returns:
+        The values `(S, in_features)`, NaN where one is missing; the places in their flat order where one is missing,
+        sorted; and of the first number that float32 does not hold exactly its step, feature and what it would become,
+        None if there is none.
     """
-    with np.errstate(over="ignore"):  # an overflow is an infinity, which is refused below, with its row
+    if isinstance(steps.values, pa.Array):
+        values, nulls, inexact = _cast(steps.values)
+        place = None if inexact is None else (*divmod(inexact[0], in_features), inexact[1])
+        return values.reshape(-1, in_features), nulls, place
+    count = int(steps.offsets[-1])
+    values, first = np.empty((count, in_features), np.float32), None
+    places = [np.zeros(0, np.int64)]
+    for feature, array in enumerate(steps.values):
+        values[:, feature], missing, inexact = _cast(array)
+        places.append(missing * in_features + feature)
+        if inexact is not None and (first is None or inexact[0] < first[0]):
+            first = inexact[0], feature, inexact[1]
+    return values, np.sort(np.concatenate(places)), first
+
+
+def _cast(array: pa.Array) -> tuple[np.ndarray, np.ndarray, tuple[int, str] | None]:
+    """An array as float32, where nulls stand (and NaN is given), and the first number that is not held exactly."""
+    nulls = null_places(array)
+    numbers = (array.fill_null(0) if len(nulls) else array).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # an overflow is an infinity, which is found later, with its row
         values = numbers.astype(np.float32, copy=False)
-    inexact = None if lossy_cast else first_inexact(numbers, values)
-    if inexact is not None:
-        raise DataError(
-            f"{at(inexact // in_features)}: {numbers.dtype} value {numbers[inexact]} would become {values[inexact]}; "
-            "expected a value that float32 holds exactly. Allow rounding with --lossy-cast / lossy_cast=True."
-        )
-    ragged = Ragged(values.reshape(-1, in_features), offsets)
-    bad = ragged.first_nonfinite() if nonfinite == "error" else None
-    if bad is not None:
-        row, step = bad
-        index = int(offsets[row]) + step
-        feature = int(np.isfinite(ragged.values[index]).argmin())
-        value = numbers[index * in_features + feature]
-        became = f"{value} (too large for float32)" if np.isfinite(value) else f"{value}"
-        raise DataError(
-            f"{at(index)}: feature {feature} is {became}; expected a finite number. "
-            "Clean the data: a recurrent cell would carry it through all later steps."
-        )
-    return ragged
+    inexact = first_inexact(numbers, values)
+    if len(nulls):
+        values = values.copy() if values is numbers else values
+        values[nulls] = np.nan
+    if inexact is None:
+        return values, nulls, None
+    return values, nulls, (inexact, f"{numbers.dtype} value {numbers[inexact]} would become {values[inexact]}")

@@ -1,0 +1,86 @@
+"""Arrow arrays of lists taken apart: where each list begins, and the elements of all; whatever kind of list it is.
+
+Extension types are looked through to their storage; whether that is meant is `find.py`'s to say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+
+def storage(array: pa.Array) -> pa.Array:
+    """The array itself, or what an extension type stores."""
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return array
+
+
+def is_view(type: pa.DataType) -> bool:
+    """Whether lists are given by an offset and a size each, in any order."""
+    return bool(pa.types.is_list_view(type) or pa.types.is_large_list_view(type))
+
+
+def is_list(type: pa.DataType) -> bool:
+    """Whether values are lists of some kind."""
+    types = pa.types
+    return bool(types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type) or is_view(type))
+
+
+def null_places(array: pa.Array) -> np.ndarray:
+    """Where nulls stand, sorted; looks at nothing if there are none."""
+    if not array.null_count:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
+
+
+def taken_apart(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Offsets `(N + 1,)` int64 from 0, and the elements of all lists one after the other; a null is a list of none.
+
+    A view of the elements, where they stand one after the other in Arrow's buffer; respects the slice that the array
+    may be.
+    """
+    array = storage(array)
+    count = len(array)
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        begins, lengths = np.arange(count, dtype=np.int64) * size, np.full(count, size, np.int64)
+        # `values` of a list array ignores the slice.
+        elements = array.values.slice(array.offset * size, count * size)
+    elif is_view(array.type):
+        begins, lengths = (part.to_numpy().astype(np.int64) for part in (array.offsets, array.sizes))
+        elements = array.values
+    else:
+        offsets = array.offsets.to_numpy().astype(np.int64, copy=False)
+        begins, lengths = offsets[:-1], np.diff(offsets)
+        elements = array.values
+    nulls = null_places(array)
+    if len(nulls):
+        lengths = lengths.copy()
+        lengths[nulls] = 0
+    ends = np.cumsum(lengths)
+    offsets = np.concatenate([np.zeros(1, np.int64), ends])
+    filled = lengths > 0
+    first = int(begins[filled.argmax()]) if filled.any() else 0
+    if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
+        return offsets, storage(elements.slice(first, int(offsets[-1])))
+    return offsets, storage(elements.take(pa.array(positions(begins, lengths))))
+
+
+def positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions of all elements of lists that begin at `begins` `(N,)` and have `lengths` `(N,)` elements.
+
+    Example:
+        >>> import numpy as np
+        >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
+        [5, 6, 0, 1, 2]
+    """
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + lengths, lengths)
+
+
+def without_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of the same rows, those of `rows` empty, and the positions of the elements that are left."""
+    lengths = np.diff(offsets)
+    lengths[rows] = 0
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), positions(offsets[:-1], lengths)
