@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
+    from scanrnn_dist.source import Layout, register_layout
     from scanrnn_dist.spec import scan_rnn_forward
 
 __version__ = "0.1.0"

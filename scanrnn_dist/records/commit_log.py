@@ -27,8 +27,8 @@ from scanrnn_dist.storage import Store
 _ROWS = ("rows", "aside", "filtered")
 """What became of the rows of a unit: in its part, set aside, left out by a filter."""
 _RECORD = pa.schema(
-    [("unit", pa.int64()), *((name, pa.int64()) for name in _ROWS), ("size_bytes", pa.int64()), ("sha256", pa.string()),
-     ("counts", pa.string())]
+    [("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string()),
+     ("aside", pa.int64()), ("filtered", pa.int64()), ("counts", pa.string())]
 )  # fmt: skip
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])

@@ -32,7 +32,7 @@ from sources import (
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import Plan, work
+from scanrnn_dist.job import JobOptions, Plan, work
 from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
@@ -132,10 +132,8 @@ def test_every_part_says_how_it_was_made(tmp_path: Path) -> None:
     for part in sorted((tmp_path / "out").glob("*.parquet")):
         said = json.loads(pq.read_schema(part).metadata[b"scanrnn_dist"])
         assert said["encoder"]["fingerprint"] == encoder_of().fingerprint
-        assert said["options"] == {
-            "source": str(path), "column": "sequence", "keep": ["id"], "max_steps": 7, "initial_carry": None,
-            "rows_per_part": 5, "lossy_cast": False
-        }  # fmt: skip
+        given = JobOptions(layout="nested-lists", column="sequence", keep=["id"], max_steps=7, rows_per_part=5)
+        assert said["options"] == {"source": str(path), **given.to_json()}
         assert {"scanrnn_dist", "jax", "flax", "pyarrow"} <= said["environment"]["versions"].keys()
         assert said["window"]["lanes"] == sources.SHAPE.lanes
         assert said.items() <= json.loads((tmp_path / "out/__scanrnn/job.json").read_bytes()).items()

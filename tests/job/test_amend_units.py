@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from scanrnn_dist.job.restart import spans_of
 from scanrnn_dist.records import COMMITS, read_commits, renumbered_logs
+from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.source import FileTable, Units, found_again, new_files, running_sums, unchanged
 from scanrnn_dist.storage import LocalStore
 
@@ -75,7 +77,7 @@ def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_pat
     store = LocalStore(str(tmp_path), "host.1.00000000")
 
     def record(unit: int, sha256: str, finished: float) -> dict[str, object]:
-        return {"unit": unit, "rows": 10 + unit, "size_bytes": 7, "sha256": sha256, "finished": finished}
+        return {**asdict(PartRecord(unit, 10 + unit, 7, sha256)), "finished": finished}
 
     logs = {
         # In a bucket an attempt has several, and only the first has the header.
@@ -100,8 +102,8 @@ def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_pat
         new.write(name, content)
     commits = read_commits(new, "new", np.array([0, 10, 0, 0, 12]))
     assert commits.records.to_pylist() == [
-        {"unit": 1, "rows": 10, "size_bytes": 7, "sha256": "kept"},
-        {"unit": 4, "rows": 12, "size_bytes": 7, "sha256": "later"},
+        asdict(PartRecord(1, 10, 7, "kept")),
+        asdict(PartRecord(4, 12, 7, "later")),
     ]
     assert [header["attempt"] for header in commits.headers] == ["a", "b", "d"]
     assert commits.headers[0]["environment"] == 1

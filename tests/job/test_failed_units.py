@@ -120,9 +120,9 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     begun: list[int] = []
     write, abandoned = parts.WriteBehind._write, Lease.abandoned
 
-    def watched(self: Any, unit: Any, *chunk: Any) -> None:
-        begun.append(unit.index)
-        write(self, unit, *chunk)
+    def watched(self: Any, chunk: Any, features: Any) -> None:
+        begun.append(chunk.unit.index)
+        write(self, chunk, features)
 
     in_hand: list[tuple[int, int]] = []
 

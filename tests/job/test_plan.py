@@ -41,7 +41,7 @@ def ways(folder: Path) -> list[Any]:
 def rows_of(plan: Plan) -> list[Any]:
     """All that a job would read."""
     chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep, in_features=2, lossy_cast=True))
-    return [(chunk.unit, chunk.first_row, chunk.sequences.values.tolist(), chunk.kept.to_pylist()) for chunk in chunks]
+    return [(chunk.unit, chunk.begin, chunk.sequences.values.tolist(), chunk.kept.to_pylist()) for chunk in chunks]
 
 
 @pytest.mark.parametrize("way", range(6))

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from faults import CopyingStore, Died, Told, watched
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.restart import finish_publishing, replacing, restart_of
 from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, part_name
+from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.storage import LocalStore, unstaged
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
@@ -50,7 +52,8 @@ def make_output(folder: Path, first: int, parts: int) -> None:
         pq.write_table(pa.table({"x": [first + unit]}), content)
         records.store.write(part_name(unit, parts), content.getvalue())
         sizes.append(len(content.getvalue()))
-    plan_files = {"unit": range(parts), "rows": [1] * parts, "size_bytes": sizes, "sha256": [""] * parts}
+    recorded = [PartRecord(unit, 1, size, "") for unit, size in enumerate(sizes)]
+    plan_files = {each.name: [getattr(part, each.name) for part in recorded] for each in fields(PartRecord)}
     listed = io.BytesIO()
     pq.write_table(pa.table(plan_files), listed)
     records.write_success(listed.getvalue(), {"rows": parts, "parts": parts})
