@@ -133,6 +133,10 @@ class EngineLike(Protocol):
     """Numbers of a row's own initial carry; 0 where rows bring none."""
     dtype: np.dtype
     """Of the features."""
+    state_features: int
+    """Numbers of the state that stand last among the features, and that every row then brings one of; else 0."""
+    first_state: np.ndarray
+    """`(state_features,)`, the state before the first step: the carries, then what else there is."""
     gives_steps: bool
     """Whether the outputs of all steps are given, not one vector per sequence."""
     flops_per_step: int

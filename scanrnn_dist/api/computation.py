@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, encoder_content
+from scanrnn_dist.encoder import Encoder, StatefulEncoder, encoder_content
 from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, stage, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Computation, InFeatures
@@ -64,8 +64,11 @@ class EncoderOnDevices(Computation):
             "environment": environment_of(self.mesh),
         }
 
-    def engine(self, own_carries: bool) -> EngineLike:
-        self._engine = self._engine or build_engine(self.encoder, self.mesh, self.shape, own_carries)
+    def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
+        if self._engine is None:
+            # All rows bring a state where any may: so those that are begun and those that go on share a program.
+            encoder = StatefulEncoder(self.encoder) if keep_state else self.encoder
+            self._engine = build_engine(encoder, self.mesh, self.shape, own_carries or keep_state)
         return self._engine
 
     def encoder_content(self) -> bytes | None:

@@ -100,9 +100,9 @@ class AskedComputation:
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {**self.on_devices(in_features).described(in_features, like), "recipe": self.recipe}
 
-    def engine(self, own_carries: bool) -> EngineLike:
+    def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
         assert self._on_devices is not None, "described comes first"
-        return self._on_devices.engine(own_carries)
+        return self._on_devices.engine(own_carries, keep_state)
 
     def encoder_content(self) -> bytes | None:
         assert self._on_devices is not None, "described comes first"

@@ -54,6 +54,9 @@ RowsPerPart = Annotated[int | None, count("About how many rows an output file ge
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
 ]
+KeepState = Annotated[
+    bool, typer.Option("--keep-state", help="Also write each row's final state, for `scanrnn update` to continue.")
+]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
@@ -109,6 +112,7 @@ JOB_FLAGS: dict[str, Any] = {
     "max_steps": MaxSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "keep_state": KeepState,
 }
 """The flag of each field of `JobOptions`."""
 
@@ -128,7 +132,7 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name == "options":
                 for name, flag in flags.items():
-                    default = False if flag is LossyCast else None
+                    default = False if flag in (LossyCast, KeepState) else None
                     parameters.append(parameter.replace(name=name, annotation=flag, default=default))
             else:
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))

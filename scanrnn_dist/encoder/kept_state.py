@@ -54,11 +54,18 @@ class StatefulEncoder(Encoder):
         self._settle()
         if self.changing:
             raise ConfigError("The cells change variables of their own, which the state of a sequence does not hold.")
+        if self.pool_dtype != np.float32:
+            raise ConfigError("The encoder computes in float64, and states are handed on as float32.")
         state = jax.eval_shape(super().initial_state)
         for leaf in jax.tree.leaves(state.carries):
             if not _holds(self.pool_dtype, leaf.dtype):
                 raise ConfigError(f"A carry is {leaf.dtype}; expected floats, which {self.pool_dtype.name} holds.")
         self.state_features = self.carry_features = int(jax.eval_shape(self._vector, state).size)
+
+    @property
+    def first_state(self) -> np.ndarray:
+        """The vector `(state_features,)` of the state before the first step."""
+        return np.asarray(self._vector(self.initial_state()))
 
     def initial_state(self, carry: jax.Array | None = None) -> State:
         """The state before the first step; that of a vector `(state_features,)`, if there is one."""

@@ -43,6 +43,7 @@ class BidirectionalEngine:
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
         self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
         self.carry_features = encoder.carry_features if own_carries else 0
+        self.state_features, self.first_state = 0, np.zeros(0, self.dtype)
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 
     def run(self) -> BidirectionalRun:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, checked_encoder
+from scanrnn_dist.encoder import Encoder, StatefulEncoder, checked_encoder
 from scanrnn_dist.engine.host_buffers import HostBuffers, aligned_zeros
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind, replicated, sharded
 from scanrnn_dist.engine.program import compiled_window_program
@@ -40,6 +40,8 @@ class CompiledWindow:
         if self.gives_steps and self.dtype == np.float64:
             raise ConfigError("The outputs of all steps are kept as float32, and the encoder computes in float64.")
         self.carry_features = encoder.carry_features if own_carries else 0
+        self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
+        self.state_features = len(self.first_state)
         self.shape = shape or window_shape_for(encoder, self.mesh)
         if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
             raise ConfigError(f"{self.shape} has a number below 1.")

@@ -27,8 +27,8 @@ class Computation(Protocol):
         `like` is the record of a job whose window shape is to be taken.
         """
 
-    def engine(self, own_carries: bool) -> EngineLike:
-        """The compiled encoder; `described` was asked for before."""
+    def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
+        """The compiled encoder, with `keep_state` one that gives states too; `described` was asked for before."""
 
     def encoder_content(self) -> bytes | None:
         """The file of the encoder; None of one that no file can hold."""

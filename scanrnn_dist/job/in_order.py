@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged
+from scanrnn_dist.records import STATE
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
 
 OPEN_BYTES = 64 << 20
@@ -34,6 +36,17 @@ class OpenChunk:
     features: FeatureRows
     rows_left: int
     nbytes: int  # asked for at every chunk that is read, of all that are open
+
+
+def state_apart(finished: OpenChunk, state_features: int) -> tuple[Chunk, np.ndarray | Ragged]:
+    """A finished chunk and its features; the states that stand last among these become its last kept column."""
+    chunk, features = finished.chunk, finished.features.result
+    if not state_features:
+        return chunk, features
+    assert isinstance(features, np.ndarray), "a stateful encoder gives vectors"
+    states = np.ascontiguousarray(features[:, -state_features:])
+    column = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), state_features)
+    return replace(chunk, kept=chunk.kept.append_column(STATE, column)), features[:, :-state_features]
 
 
 class Stream:
@@ -116,17 +129,24 @@ class Stream:
             lengths = chunk.sequences.lengths
             steps = lengths if options.max_steps is None else np.minimum(lengths, options.max_steps)
             nbytes += 4 * engine.out_features * int(steps.sum())
-        carries = None
-        if options.initial_carry is not None:
-            name, size, lossy = options.initial_carry, engine.carry_features, options.lossy_cast
-            try:
-                carries = fixed_lists(chunk.kept, name, size, lossy_cast=lossy, where=chunk.where)
-            except DataError as error:
-                self._fail(FailedUnit(chunk.unit, str(error)))
-                return
+        try:
+            carries = self._carries(chunk)
+        except DataError as error:
+            self._fail(FailedUnit(chunk.unit, str(error)))
+            return
         without = replace(chunk, sequences=Ragged.empty(engine.in_features))
         self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes))
         self._run.submit(chunk.sequences, options.max_steps, carries)
+
+    def _carries(self, chunk: Chunk) -> np.ndarray | None:
+        """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""
+        engine, name = self._engine, self._options.initial_carry
+        if engine.state_features:
+            return np.tile(engine.first_state, (len(chunk.sequences), 1))
+        if name is None:
+            return None
+        lossy, size = self._options.lossy_cast, engine.carry_features
+        return fixed_lists(chunk.kept, name, size, lossy_cast=lossy, where=chunk.where)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""

@@ -80,7 +80,7 @@ class _Wanted:
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
         _ = self.job  # which draws and describes it
-        self.computation.engine(self.options.has_own_carries)
+        self.computation.engine(self.options.has_own_carries, self.options.keep_state)
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
+from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     BadRows,
     FileTable,
@@ -202,9 +202,9 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     for name in keep:
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
-        if name == FEATURES:
+        if name == FEATURES or (name == STATE and options.keep_state):
             raise ConfigError(
-                f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
+                f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
     return _planned(source, opened, layout, keep, options.rows_per_part)
 

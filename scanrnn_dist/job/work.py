@@ -19,7 +19,7 @@ import pyarrow as pa
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.computation import Computation
-from scanrnn_dist.job.in_order import Stream
+from scanrnn_dist.job.in_order import Stream, state_apart
 from scanrnn_dist.job.open_job import RECIPE, OpenJob, open_job
 from scanrnn_dist.job.options import Handling, JobOptions, Sharing
 from scanrnn_dist.job.plan import Plan
@@ -27,7 +27,7 @@ from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
-from scanrnn_dist.records import ENCODER, part_schema
+from scanrnn_dist.records import ENCODER, STATE, part_schema
 from scanrnn_dist.source import FailedUnit, SourceLike, read_chunks
 
 CHUNK_BYTES = 2 << 20
@@ -77,7 +77,8 @@ class _Work:
         records, job, plan = self.opened.records, self.opened.job, self.opened.plan
         if self.opened.is_done or records.is_complete:
             return int(plan.units.rows.sum()), 0
-        engine = self.computation.engine(self.opened.options.has_own_carries)
+        options = self.opened.options
+        engine = self.computation.engine(options.has_own_carries, options.keep_state)
         header = {"environment": self.opened.environment, "devices": engine.devices}
         with Attempt(records, job, plan.units, sharing, header) as attempt:
             self._save_encoder(attempt)
@@ -110,7 +111,7 @@ class _Work:
                     continue
                 rows = finished.chunk.rows
                 attempt.finished(finished.chunk.unit, rows)
-                writer.put(finished.chunk, finished.features.result)
+                writer.put(*state_apart(finished, engine.state_features))
                 if self.on_rows is not None:
                     self.on_rows(rows)
             writer.finish()
@@ -129,8 +130,10 @@ class _Work:
             described["options"] = {**described["options"], "source": "a list of files"}
         told = sorted(described.keys() - {"id", "plan", ACCEPTED, RECIPE})
         metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in told})}
-        kept = self.opened.plan.kept_schema
-        return part_schema(kept, engine.out_features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
+        kept, features = self.opened.plan.kept_schema, engine.out_features - engine.state_features
+        if engine.state_features:
+            kept = kept.append(pa.field(STATE, pa.list_(pa.from_numpy_dtype(engine.dtype), engine.state_features)))
+        return part_schema(kept, features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
 
     def _save_encoder(self, attempt: Attempt) -> None:
         """Keep the encoder with the records, if a file can hold it and none is there yet; else `verify` asks for it."""

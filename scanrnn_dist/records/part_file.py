@@ -25,6 +25,8 @@ from scanrnn_dist.storage import NewFile, Store, stopping
 
 FEATURES = "features"
 """The name of the output column."""
+STATE = "state"
+"""The name of the column of the states, where they are kept."""
 ROW_GROUP_BYTES = 4 << 20
 """A row group of a part takes at least so many bytes, unless it is the part's last. Large ones are encoded at the end
 of the part, when nothing else is left to do: 20 ms for 10 MB."""

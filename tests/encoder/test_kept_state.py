@@ -52,7 +52,8 @@ def test_continued_rows_have_the_bits_of_whole_ones(name: str) -> None:
     whole = run(engine, Ragged.from_sequences(rows), first)
     states = first
     cuts = [np.random.default_rng(2).integers(0, length + 1) for length in lengths]
-    for part in ([row[:cut] for row, cut in zip(rows, cuts)], [row[cut:] for row, cut in zip(rows, cuts)]):
+    pairs = list(zip(rows, cuts, strict=True))
+    for part in ([row[:cut] for row, cut in pairs], [row[cut:] for row, cut in pairs]):
         continued = run(engine, Ragged.from_sequences(part), states)
         states = continued[:, F:]
     assert continued.tobytes() == whole.tobytes()
