@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import encode, featurize
+    from scanrnn_dist.api import encode, featurize, update
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
@@ -44,6 +44,7 @@ _MODULE_OF = {
     "register_layout": "source",
     "scan_rnn_forward": "spec",
     "share_of": "launch",
+    "update": "api",
 }
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "register_layout",
     "scan_rnn_forward",
     "share_of",
+    "update",
 ]
 
 

@@ -30,6 +30,8 @@ def featurize(
     initial_carry: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
+    ids: Sequence[str] | None = None,
+    keep_state: bool = False,
     sharing: Sharing | None = None,
     allow_mixed: bool = False,
     restart: bool = False,
@@ -60,6 +62,8 @@ def featurize(
             None for the encoder's.
         rows_per_part: rows of a part, about.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
+        ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
+        keep_state: whether each row's final state is written beside its features, for `update` to go on from.
         sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
             and nothing, when None.
         allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
@@ -92,7 +96,7 @@ def featurize(
     """
     options = JobOptions(
         column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
-        lossy_cast=lossy_cast,
+        lossy_cast=lossy_cast, ids=ids, keep_state=keep_state,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

@@ -21,10 +21,12 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.job import (
+    APPLIED,
     PART,
     PROBLEMS_TOLD,
     JobOptions,
     Plan,
+    check_is_whole,
     check_parts,
     compare_kept,
     damaged_parts,
@@ -106,7 +108,8 @@ def verify(
     Args:
         destination: the folder or URI that `featurize` wrote to.
         sample: rows to recompute from the source, whose kept columns are then compared for all rows; 0 to look at the
-            parts alone, which needs no source.
+            parts alone, which needs no source. So it is done, too, where `update` continued the rows: no source has
+            all of their steps.
         seed: of the choice of these rows.
         encoder: for a cell that could not be written to a file; None takes the job's own.
         repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
@@ -134,9 +137,9 @@ def verify(
     parts, is_complete = recorded_parts(records, job, plan)
     check_parts(records, parts, plan, is_complete)
     root, rows, units = records.store.root, int(parts["rows"].to_numpy().sum()), len(plan.units)
-    if sample < 1 or rows == 0:
+    if sample < 1 or rows == 0 or job["options"].get(APPLIED):
         return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
-    encoder = _encoder_of(records, job, encoder)
+    encoder = encoder_of(records, job, encoder)
     if changes := plan.source_changes():
         raise DataError(
             f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
@@ -154,6 +157,7 @@ def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
     """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
     finish_publishing(records)
     job = records.read_job()
+    check_is_whole(job, records.store.root)
     plan, store = Plan.from_records(records.read_plan(job)), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
     parts = read_commits(store, job["id"], plan.units.rows).records
@@ -164,7 +168,7 @@ def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
     # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
     is_half_repaired = not records.is_complete and store.exists(PARTS)
     if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):
-        resume(records.store, _encoder_of(records, job, given), discard=wrong)
+        resume(records.store, encoder_of(records, job, given), discard=wrong)
     elif wrong:
         with replacing(records) as lease:
             for name in wrong:
@@ -173,7 +177,7 @@ def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-def _encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) -> Encoder:
+def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) -> Encoder:
     """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
     if given is None and not records.has_encoder:
         missing = records.store.path(ENCODER)

@@ -54,6 +54,7 @@ RowsPerPart = Annotated[int | None, count("About how many rows an output file ge
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
 ]
+Ids = Annotated[str | None, columns("Kept columns that tell whose sequence a row is, for `scanrnn update`.")]
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Also write each row's final state, for `scanrnn update` to continue.")
 ]
@@ -112,6 +113,7 @@ JOB_FLAGS: dict[str, Any] = {
     "max_steps": MaxSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "ids": Ids,
     "keep_state": KeepState,
 }
 """The flag of each field of `JobOptions`."""

@@ -6,6 +6,7 @@ what it computes with is handed to it as a `Computation`.
 
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.computation import Computation, InFeatures
+from scanrnn_dist.job.continued import APPLIED, check_is_whole, continued_plan
 from scanrnn_dist.job.damage import (
     PROBLEMS_TOLD,
     check_parts,
@@ -16,6 +17,7 @@ from scanrnn_dist.job.damage import (
 )
 from scanrnn_dist.job.in_order import OPEN_BYTES
 from scanrnn_dist.job.kept_columns import compare_kept
+from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport

@@ -142,7 +142,11 @@ class Stream:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""
         engine, name = self._engine, self._options.initial_carry
         if engine.state_features:
-            return np.tile(engine.first_state, (len(chunk.sequences), 1))
+            begun = np.tile(engine.first_state, (len(chunk.sequences), 1))
+            if chunk.states is not None:
+                there = chunk.states.is_valid().to_numpy(zero_copy_only=False)
+                begun[there] = chunk.states.flatten().to_numpy().reshape(-1, engine.state_features)
+            return begun
         if name is None:
             return None
         lossy, size = self._options.lossy_cast, engine.carry_features

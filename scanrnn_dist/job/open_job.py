@@ -19,6 +19,7 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
+from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.options import Handling, JobOptions
@@ -75,7 +76,7 @@ class _Wanted:
     @property
     def told_options(self) -> dict[str, Any]:
         """The options as the records tell them."""
-        return {"source": self.plan.named, **self.options.to_json()}
+        return {"source": self.plan.named, **self.options.to_json(), **self.plan.told}
 
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
@@ -124,6 +125,7 @@ def open_job(
     like = None
     if source is None:
         like = recorded = recorded or records.read_job()
+        check_is_whole(recorded, records.store.root)
         plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
         if changes := plan.changes():
             raise changed_source(changes, plan, records.store.root)
@@ -134,13 +136,18 @@ def open_job(
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
-    check_apart(plan, destination)
+    if isinstance(plan, ContinuedPlan):
+        like = recorded
+    else:
+        check_apart(plan, destination)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
         check_idle(records, ConfigError, "then --restart can begin")
         wanted.prepare()
+        if isinstance(plan, ContinuedPlan):
+            _check_goes_on(recorded, wanted)
         with replacing(records, handling.sharing.expiry_seconds) as lease:
             new = restart_of(records)
             yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
@@ -149,6 +156,16 @@ def open_job(
         opened = _open(records, recorded, wanted)
         set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
         yield opened
+
+
+def _check_goes_on(recorded: dict[str, Any], wanted: _Wanted) -> None:
+    """Refuse to go on from states that another encoder or environment made."""
+    like = {**recorded, "options": wanted.job["options"]}
+    if differences := differences_of(like, wanted.job, wanted.handling.allow_mixed):
+        raise ConfigError(
+            f"{wanted.root} cannot be continued: {'; '.join(differences[:6])}. Continue it where it was made, with the "
+            "same encoder; --allow-mixed goes on in another environment, with bits that may differ."
+        )
 
 
 def _planned(
@@ -215,7 +232,7 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
         if not _was_begun(records):
             return _anew(records, wanted, replaces)
         raise _refusal(records, recorded, wanted, differences)
-    if recorded["plan"] == hashes:
+    if recorded["plan"] == (hashes or hashes_of(wanted.plan.to_records())):
         return wanted.opened(records, recorded, wanted.plan)
     # Made before another process recorded the job, or by the user, or of a source that changed.
     before = Plan.from_records(records.read_plan(recorded))
@@ -265,7 +282,11 @@ def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
         recorded = new.find_job()
         if recorded is not None and ACCEPTED not in recorded:
             is_same = not differences_of(recorded, wanted.job, wanted.handling.allow_mixed)
-            if is_same and not Plan.from_records(new.read_plan(recorded)).changes():
+            is_same = is_same and (
+                recorded["plan"] == hashes_of(wanted.plan.to_records())
+                or (not wanted.plan.told and not Plan.from_records(new.read_plan(recorded)).changes())
+            )
+            if is_same:
                 return recorded
     except DataError:
         logger.info("%s cannot be understood; the restart begins anew.", new.store.root)

@@ -32,6 +32,7 @@ class JobOptions:
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
+        ids: kept columns that tell whose sequence a row is, for `update`; None where that is not said yet.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.
 
     Raises:
@@ -54,15 +55,17 @@ class JobOptions:
     initial_carry: str | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
+    ids: Sequence[str] | None = None
     keep_state: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("keep", "features", "group_by", "order_by"):
+        for name in ("keep", "features", "group_by", "order_by", "ids"):
             if (columns := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
         object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
-        if self.keep_state and self.has_own_carries:
-            raise ConfigError("Rows that bring initial carries keep no state to go on from: leave out one of the two.")
+        if self.keep_state and (self.has_own_carries or self.max_steps is not None):
+            what = "initial_carry" if self.has_own_carries else "max_steps"
+            raise ConfigError(f"{what} and keep_state exclude one another: leave out one of the two.")
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
 

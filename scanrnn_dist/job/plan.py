@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,11 @@ from scanrnn_dist.source import (
     BadRows,
     FileTable,
     Layout,
+    Prefetched,
     ReadOptions,
     Source,
     SourceLike,
+    Unit,
     Units,
     differences,
     filesystem_of,
@@ -98,6 +101,15 @@ class Plan:
             return self.given
         digest = hashlib.sha256("\0".join(self.given).encode()).hexdigest()[:16]
         return f"{self.given[0]} and {len(self.given) - 1} other files ({digest})"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the options of the job's record say of it besides."""
+        return {}
+
+    def chunks(self, units: Iterable[Unit], reading: ReadOptions, **how: Any) -> Prefetched:
+        """The rows of some of its units, as `read_chunks` gives them."""
+        return read_chunks(self.source, units, reading, **how)
 
     def is_of(self, source: SourceLike, options: JobOptions) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""

@@ -28,7 +28,7 @@ from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
 from scanrnn_dist.records import ENCODER, STATE, part_schema
-from scanrnn_dist.source import FailedUnit, SourceLike, read_chunks
+from scanrnn_dist.source import FailedUnit, SourceLike
 
 CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
@@ -95,8 +95,8 @@ class _Work:
     def _do(self, engine: EngineLike, attempt: Attempt, numbers: np.ndarray, alone: bool) -> None:
         """Read, compute and write the units of these numbers."""
         plan, options, stage = self.opened.plan, self.opened.options, self.computation.stage
-        chunks = read_chunks(
-            plan.source, attempt.begun(numbers, alone), options.reading(engine.in_features, chunk_bytes=CHUNK_BYTES),
+        chunks = plan.chunks(
+            attempt.begun(numbers, alone), options.reading(engine.in_features, chunk_bytes=CHUNK_BYTES),
             prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
             on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip

@@ -78,6 +78,7 @@ class Chunk:
         begin, end: the first row of the unit that was looked at, and the one after the last.
         aside: the rows that were set aside: their place, the reason and the kept columns; None without any.
         counts: how many rows or values each policy was applied to, by its name and choice.
+        states: the state that each row goes on from, a list of numbers, null where it begins; None where all begin.
     """
 
     unit: Unit
@@ -88,6 +89,7 @@ class Chunk:
     end: int
     aside: pa.RecordBatch | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    states: pa.Array | None = None
 
     @property
     def rows(self) -> int:

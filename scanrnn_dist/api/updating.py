@@ -1,0 +1,117 @@
+"""Sequences that grow: `update` goes on with the rows of an output, each from its state, with new steps alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jax.sharding import Mesh
+
+from scanrnn_dist.api.computation import EncoderOnDevices
+from scanrnn_dist.api.verification import encoder_of
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.job import (
+    APPLIED,
+    Handling,
+    JobOptions,
+    JobReport,
+    OnRows,
+    OnStart,
+    Plan,
+    continued_plan,
+    finish_publishing,
+    plan_job,
+    read_new_steps,
+    recorded_parts,
+    run_job,
+)
+from scanrnn_dist.records import JobRecords, part_names
+from scanrnn_dist.source import SourceLike
+from scanrnn_dist.storage import open_store
+
+
+def update(
+    destination: str | os.PathLike[str],
+    source: SourceLike,
+    *,
+    ids: Sequence[str] | None = None,
+    encoder: Encoder | None = None,
+    mesh: Mesh | None = None,
+    allow_mixed: bool = False,
+    on_start: OnStart | None = None,
+    on_rows: OnRows | None = None,
+) -> JobReport:
+    """Go on with the rows of an output by new steps: the features are then those of all steps at once, bit for bit.
+
+    Each row of `source` is one sequence of new steps, or, in the long format, each group of rows. It is found in the
+    output by its ids, and begins from the state that was kept there; an id that the output does not have begins as in
+    `featurize`, and comes after all others. Rows without new steps stay as they are. The old output stands until the
+    new one is complete. The same call again goes on where an earlier one was stopped.
+
+    Args:
+        destination: a finished output that was made with `keep_state`.
+        source: new steps, in the layout and with the kept columns of the source that the output was made of. They are
+            held in memory. Of a row with new steps the kept columns are those of `source`.
+        ids: kept columns that tell whose sequence a row is; None for those by which the long format is grouped, or
+            those of the update before.
+        encoder: for a cell that could not be written to a file; None takes the job's own.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
+        allow_mixed: whether to go on on another kind of device, with other XLA flags or other versions, which may give
+            other bits.
+        on_start, on_rows: as of `featurize`.
+
+    Returns:
+        What was done; its rows are those of the whole output.
+
+    Raises:
+        ConfigError: an output without states or that is not finished, another encoder, steps that were applied before,
+            or ids that are not kept.
+        DataError: data that is not what it should be, or an id that stands twice.
+        StoppedError: the destination's file system refused, or another process works on the destination.
+
+    Example:
+        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
+        >>> from scanrnn_dist.api import featurize
+        >>> folder = tempfile.mkdtemp()
+        >>> monday = pa.table({"id": [1, 2], "sequence": [[[0.5, 1.0]], []]})
+        >>> tuesday = pa.table({"id": [2, 3], "sequence": [[[0.25, 1.0]], [[1.0, 1.0]]]})
+        >>> pq.write_table(monday, folder + "/monday.parquet"), pq.write_table(tuesday, folder + "/tuesday.parquet")
+        (None, None)
+        >>> encoder = Encoder.from_seed(0, in_features=2, hidden_features=3)
+        >>> _ = featurize(encoder, folder + "/monday.parquet", folder + "/out", keep_state=True)
+        >>> report = update(folder + "/out", folder + "/tuesday.parquet", ids=["id"])
+        >>> pq.read_table(folder + "/out")["id"].to_pylist(), report.steps
+        ([1, 2, 3], 2)
+    """
+    records = JobRecords(open_store(destination))
+    was_published = finish_publishing(records)
+    job, root = records.read_job(), records.store.root
+    options, applied = JobOptions.from_json(job["options"]), tuple(job["options"].get(APPLIED, ()))
+    if not options.keep_state:
+        raise ConfigError(f"{root} holds no states to go on from; make it with --keep-state / keep_state=True.")
+    if not records.is_complete:
+        raise ConfigError(f"{root} is not finished; start the command that began it again, then update.")
+    encoder = encoder_of(records, job, encoder)
+    plan = plan_job(source, options)
+    ids = tuple(ids or options.ids or options.group_by or ())
+    if not ids:
+        raise ConfigError(
+            f"It is not known whose sequence a row is; name the ids, one or several of {list(plan.keep)}."
+        )
+    new = read_new_steps(plan, options, ids, encoder.in_features)
+    if new.digest in applied:
+        if was_published and new.digest == applied[-1]:
+            return JobReport.of_nothing(root, records.read_totals()["rows"])
+        raise ConfigError(
+            f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "
+            "would count twice. Nothing was changed."
+        )
+    parts, _ = recorded_parts(records, job, Plan.from_records(records.read_plan(job)))
+    names = part_names(parts["unit"].to_pylist(), len(parts))
+    there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
+    continued = continued_plan(records.store, there, plan, new, applied)
+    computation = EncoderOnDevices(encoder, mesh)
+    handling = Handling(allow_mixed, restart=True)
+    return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)

@@ -1,0 +1,164 @@
+"""A job that goes on where another one ended: the rows of an output, each from its state, with the new steps it has.
+
+The new job has a unit for each part of the old one: all of its rows, those without new steps being sequences of none.
+Ids that the old output does not have follow in units of their own, in the order of the new steps, and begin as in any
+job. It is made aside and takes the old output's place when it is complete, as a restart does; so an output always holds
+one row for each id, and whoever dies in between has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job.new_steps import NewSteps
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.records import STATE, read_part
+from scanrnn_dist.source import Chunk, FailedUnit, FileTable, Prefetched, ReadOptions, Source, Unit, Units, running_sums
+from scanrnn_dist.storage import Store
+
+APPLIED = "applied"
+"""Of a job's options: the digests of all new steps that were applied to its output, in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuedPlan(Plan):
+    """What an update would do.
+
+    Args:
+        new: the new steps.
+        store: where the old output stands.
+        names: of the old output's parts, one for each of the first units.
+        begun: `(n,)` rows of `new` whose ids the old output does not have; the last units, in their order.
+        applied: digests of the new steps, the last being these.
+    """
+
+    new: NewSteps | None = None
+    store: Store | None = None
+    names: tuple[str, ...] = ()
+    begun: np.ndarray | None = None
+    applied: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What was applied to the output, for the job's record."""
+        return {APPLIED: list(self.applied)}
+
+    def chunks(self, units: Iterable[Unit], reading: ReadOptions, **how: Any) -> Prefetched:
+        """The rows of some of its units, as `Plan.chunks` gives them: their sequences are the new steps alone."""
+        prefetch_bytes, on_chunk = how["prefetch_bytes"], how.get("on_chunk")
+        return Prefetched(self._all_chunks(units, on_chunk), prefetch_bytes)
+
+    def _all_chunks(self, units: Iterable[Unit], on_chunk: Any) -> Iterator[Chunk | FailedUnit]:
+        for unit in units:
+            try:
+                for chunk in self._chunks_of(unit):
+                    if on_chunk is not None:
+                        on_chunk()
+                    yield chunk
+            except DataError as error:
+                yield FailedUnit(unit, str(error))
+
+    def _chunks_of(self, unit: Unit) -> Iterator[Chunk]:
+        """The rows of a unit, batch by batch."""
+        assert self.new is not None and self.begun is not None and self.store is not None
+        if unit.index >= len(self.names):
+            rows = self.begun[unit.first_row : unit.first_row + unit.rows]
+            kept = self.new.kept.take(pa.array(rows))
+            yield Chunk(unit, np.arange(len(rows)), self.new.sequences_of(rows), kept, 0, len(rows))
+            return
+        begin, columns = 0, [*self.keep, STATE]
+        for batch in read_part(self.store, self.names[unit.index], columns):
+            rows, end = self.new.rows_of(batch), begin + batch.num_rows
+            _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
+            kept, sequences = self._kept(batch, rows), self.new.sequences_of(rows)
+            yield Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
+            begin = end
+        if begin != unit.rows:
+            raise DataError(f"{unit.file.path} holds {begin} rows; expected {unit.rows}, as recorded.")
+
+    def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+        """The kept columns: those of the new steps, where a row has any."""
+        assert self.new is not None
+        old = pa.RecordBatch.from_arrays([batch.column(name) for name in self.keep], schema=self.kept_schema)
+        hit = np.flatnonzero(rows >= 0)
+        if not len(hit):
+            return old
+        both = pa.Table.from_batches([old, self.new.kept.take(pa.array(rows[hit]))])
+        places = np.arange(len(rows))
+        places[hit] = len(rows) + np.arange(len(hit))
+        return both.take(pa.array(places)).combine_chunks().to_batches()[0]
+
+
+def check_is_whole(job: Mapping[str, Any], root: str) -> None:
+    """Refuse, by a `ConfigError`, to make rows of an updated output again: the states they went on from are gone."""
+    if job["options"].get(APPLIED):
+        raise ConfigError(
+            f"The rows of {root} were continued by updates, so no source holds all of their steps, and none can be "
+            "made again from one. Featurize all steps anew, or bring the output back from a copy."
+        )
+
+
+def continued_plan(
+    store: Store, parts: Mapping[str, int], new_plan: Plan, new: NewSteps, applied: tuple[str, ...]
+) -> ContinuedPlan:
+    """What an update of an output would do.
+
+    Args:
+        store: where the output stands.
+        parts: its parts, by name, with their rows.
+        new_plan: of the source of the new steps.
+        new: the new steps.
+        applied: digests of all that was applied before.
+
+    Raises:
+        DataError: a part that cannot be read, other types than the new steps have, or an id that stands twice.
+    """
+    names = tuple(name for name, rows in parts.items() if rows)
+    is_begun, steps = np.ones(len(new), bool), [0] * len(names)
+    for index, name in enumerate(names):
+        for batch in read_part(store, name, list(new.ids)):
+            _check_types(batch.schema, new.kept.schema, new.ids, store.path(name))
+            rows = new.rows_of(batch)
+            rows = rows[rows >= 0]
+            twice = rows[~is_begun[rows]]
+            if len(twice) or len(np.unique(rows)) < len(rows):
+                raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
+            is_begun[rows] = False
+            steps[index] += int(new.sequences.lengths[rows].sum())
+    begun = np.flatnonzero(is_begun)
+    groups = [min(new_plan.rows_per_part, len(begun) - at) for at in range(0, len(begun), new_plan.rows_per_part)]
+    entries = [(store.path(name), 0, None) for name in names]
+    if groups:
+        entries.append((str(new_plan.named), 0, None))
+    bounds = running_sums(np.array(groups, np.int64))
+    lengths = new.sequences.lengths[begun]
+    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)]
+    group_rows = np.array([*(parts[name] for name in names), *groups], np.int64)
+    units = Units(
+        FileTable.from_entries(entries, ""), np.minimum(np.arange(len(group_rows)), len(names)).astype(np.int32),
+        np.arange(len(group_rows) + 1), group_rows, np.zeros(len(group_rows), np.int64),
+        group_rows + np.array([*steps, *weights], np.int64),
+    )  # fmt: skip
+    source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(group_rows.sum()))
+    base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
+    return ContinuedPlan(
+        source=source, units=units, new=new, store=store, names=names, begun=begun, applied=(*applied, new.digest),
+        **base,
+    )  # fmt: skip
+
+
+def _check_types(old: pa.Schema, new: pa.Schema, names: tuple[str, ...], where: str) -> None:
+    """Refuse columns that are of other types in the output than in the new steps."""
+    for name in names:
+        if old.field(name).type != new.field(name).type:
+            raise DataError(
+                f"{name!r} is {new.field(name).type} in the new steps and {old.field(name).type} in {where}; expected "
+                "the same type. Cast the new one."
+            )

@@ -1,0 +1,131 @@
+"""New steps of sequences, in memory, found by the ids of their sequences: what an update goes on with.
+
+They are read as any source is, by the same options. How they are joined with an output that stands is `continued.py`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.observe import check_fits
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source import read_chunks
+
+_COPIES = 2
+"""Of the values, at most so many are held at once: those that were read, and those that are put together."""
+
+
+@dataclass(frozen=True, eq=False)
+class NewSteps:
+    """The sequences of a source by the ids of their rows.
+
+    Args:
+        ids: names of the columns that tell whose sequence a row is.
+        kept: `(N,)` rows of the kept columns, the ids among them.
+        sequences: of the `N` rows.
+        numbers: the row of each id.
+        digest: SHA-256 of ids and steps, in hexadecimal: of the same steps it is the same, wherever they stand.
+    """
+
+    ids: tuple[str, ...]
+    kept: pa.RecordBatch
+    sequences: Ragged
+    numbers: dict[Any, int]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def rows_of(self, table: pa.RecordBatch) -> np.ndarray:
+        """The row of each id of a table, `(n,)` int64; -1 where there are no new steps."""
+        find = self.numbers.get
+        return np.fromiter((find(key, -1) for key in keys_of(table, self.ids)), np.int64, table.num_rows)
+
+    def sequences_of(self, rows: np.ndarray) -> Ragged:
+        """The sequences of these rows; one without steps where a row is -1."""
+        offsets, there = self.sequences.offsets, rows >= 0
+        begins = np.where(there, offsets[rows], 0)
+        lengths = np.where(there, offsets[rows + 1] - begins, 0)
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        steps = np.arange(total) + np.repeat(begins - ends + lengths, lengths)
+        return Ragged(self.sequences.values[steps], np.concatenate([np.zeros(1, np.int64), ends]))
+
+
+def read_new_steps(plan: Plan, options: JobOptions, ids: Sequence[str], in_features: int) -> NewSteps:
+    """All of a source, in memory.
+
+    Args:
+        plan: of the source.
+        options: of the job, settled for the plan.
+        ids: columns that tell whose sequence a row is; they are kept.
+        in_features: features per step.
+
+    Raises:
+        ConfigError: a column of ids that is not kept, or steps that would not fit into memory.
+        DataError: an id that is null or stands twice, a row that would be set aside; or as `read_chunks`.
+    """
+    missing = [name for name in ids if name not in plan.keep]
+    if missing or not ids:
+        raise ConfigError(f"The ids {list(ids)} are no kept columns; expected some of {list(plan.keep)}.")
+    nbytes = 4 * int(plan.units.values.sum()) * (in_features if plan.layout.in_features(plan.source.schema) == 1 else 1)
+    check_fits(_COPIES * nbytes, "The new steps", "Give them in several updates, the earliest first.")
+    parts, kept, rows = [], [], 0
+    with closing(read_chunks(plan.source, plan.units, options.reading(in_features))) as chunks:
+        for chunk in chunks:
+            if len(chunk.sequences) != chunk.rows:
+                raise DataError(
+                    f"{chunk.unit.span} has rows that would be set aside or left out; an update takes all rows of its "
+                    "source. Mend them, or leave them out of the source."
+                )
+            parts.append(chunk.sequences)
+            kept.append(chunk.kept)
+            rows += chunk.rows
+    table = pa.Table.from_batches(kept, plan.kept_schema).combine_chunks()
+    batch = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], plan.kept_schema)
+    numbers = dict[Any, int]()
+    for row, key in enumerate(keys_of(batch, ids)):
+        if key is None or (isinstance(key, tuple) and None in key):
+            raise DataError(f"Row {row} of the new steps has no {' and '.join(ids)}; expected an id in every row.")
+        if numbers.setdefault(key, row) != row:
+            raise DataError(
+                f"{_told(ids, key)} stands in rows {numbers[key]} and {row} of the new steps; expected each id once."
+            )
+    sequences = _together(parts, in_features)
+    return NewSteps(tuple(ids), batch, sequences, numbers, _digest(batch, ids, sequences))
+
+
+def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:
+    """The id of each row, as Python has it: a value, or a tuple of several columns' values."""
+    columns = [table.column(name).to_pylist() for name in ids]
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def _told(ids: Sequence[str], key: Any) -> str:
+    values = key if len(ids) > 1 else (key,)
+    return ", ".join(f"{name}={value!r}" for name, value in zip(ids, values, strict=True))
+
+
+def _together(parts: list[Ragged], in_features: int) -> Ragged:
+    values = [part.values[part.offsets[0] : part.offsets[-1]] for part in parts]
+    lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+    return Ragged(np.concatenate([np.empty((0, in_features), np.float32), *values]), np.cumsum(lengths))
+
+
+def _digest(kept: pa.RecordBatch, ids: Sequence[str], sequences: Ragged) -> str:
+    digest = hashlib.sha256(repr(tuple(ids)).encode())
+    for key in keys_of(kept, ids):
+        digest.update(f"{key!r}\n".encode())
+    digest.update(np.ascontiguousarray(sequences.lengths))
+    digest.update(np.ascontiguousarray(sequences.values))
+    return digest.hexdigest()
