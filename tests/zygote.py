@@ -6,7 +6,7 @@ speaks JSON lines with it. It asks, on standard input:
 
     {"run": 3, "encoder": file, "source": ..., "destination": ..., "options": {...}, "log": path without ending,
      "fault": [17, "kill"], ["sync _SUCCESS", "kill"] or null, "kill_after_seconds": 0.1 or null,
-     "poison": [2, 9] or null, "may_cache": false}
+     "poison": [2, 9] or null, "may_cache": false}     (an option "is_update" asks for `update`)
     {"signal": 18, "run": 3}
 
 and hears `{"ready": true}`, then `{"stopped": 3}` and `{"ended": 3, "status": -9}`. A child writes each step of its
@@ -43,6 +43,7 @@ from pyarrow import fs
 from safetensors import safe_open
 
 from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.api import update
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.encoder import file as encoder_file
 from scanrnn_dist.errors import ScanRNNError
@@ -182,7 +183,10 @@ def _run(request: dict[str, Any], encoder: Encoder, zygote: int) -> None:
             _kill_at_unit(*request["poison"])
         options = {name: _KINDS.get(name, _as_it_is)(value) for name, value in request["options"].items()}
         destination = watched(request["destination"], Fault(f"{request['log']}.steps", *request["fault"] or ()))
-        job.featurize(encoder, request["source"], destination, **options)
+        if options.pop("is_update", False):
+            update(destination, request["source"], encoder=encoder, **options)
+        else:
+            job.featurize(encoder, request["source"], destination, **options)
         code = 0
     except ScanRNNError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

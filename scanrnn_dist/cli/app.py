@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,6 +170,32 @@ def featurize(
 
 
 @app.command()
+def update(
+    destination: flags.Output,
+    source: flags.NewSteps,
+    ids: flags.Ids = None,
+    devices: flags.Devices = None,
+    allow_mixed: flags.AllowMixed = False,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Continue the rows of DST, which was made with --keep-state, by the new steps of NEW.
+
+    Afterwards DST holds the features of all steps so far, one row for each id. If the command was stopped, run the same
+    one again.
+    """
+    use_cache(compilation_cache)
+    start_devices(devices)
+    from scanrnn_dist.api import update as update_output
+
+    with _progress("update") as (on_start, on_rows):
+        report = update_output(
+            destination, _one_or_many(source), ids=ids, allow_mixed=allow_mixed, on_start=on_start, on_rows=on_rows
+        )
+    print_result(report, as_json)
+
+
+@app.command()
 def bench(
     source: flags.Source,
     tune: Annotated[
@@ -266,15 +293,23 @@ def _run_job(
 ) -> JobReport:
     """Do a job with a progress display."""
     from scanrnn_dist.job import run_job
+
+    with _progress("featurize") as (on_start, on_rows):
+        return run_job(destination, source, options, handling, computation, on_start, on_rows)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[int], None]]]:
+    """What a job is to call when it starts and when rows are finished: it draws a bar, and heeds signals."""
     from scanrnn_dist.observe import rows_progress
 
-    with SIGNALS.raising(), rows_progress("featurize") as progress:
+    with SIGNALS.raising(), rows_progress(what) as progress:
 
         def advance(rows: int) -> None:
             SIGNALS.check()
             progress.advance(rows)
 
-        return run_job(destination, source, options, handling, computation, progress.start, advance)
+        yield progress.start, advance
 
 
 def _one_or_many(source: list[str]) -> str | list[str]:

@@ -32,6 +32,9 @@ def columns(text: str) -> Any:
 
 
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
+NewSteps = Annotated[
+    list[str], typer.Argument(help="New steps, in the layout of the source that DST was made of.", metavar="NEW...")
+]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]

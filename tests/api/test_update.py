@@ -1,0 +1,171 @@
+"""An output that is updated by slices is, bit for bit, the one that all steps at once would give."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from crashing import Job, Scenario, Zygote, killed_at_each, sorts_of
+from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, random_rows, write_source
+
+from scanrnn_dist.api import update, verify
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+
+IDS = 37
+
+
+def slices(parts: int, seed: int = 0) -> tuple[dict[int, np.ndarray], list[dict[int, np.ndarray]]]:
+    """All steps of each id, and the same cut into slices, of which an id need not have any."""
+    rng = np.random.default_rng(seed)
+    whole = dict(enumerate(random_rows(rng.choice([0, 1, 4, 9, 40], IDS), seed)))
+    cut: list[dict[int, np.ndarray]] = [{} for _ in range(parts)]
+    for number, row in whole.items():
+        bounds = [0, *np.sort(rng.integers(0, len(row) + 1, parts - 1)), len(row)]
+        for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if end > begin or (part == number % parts):
+                cut[part][number] = row[begin:end]
+    return whole, cut
+
+
+def write(path: Path, rows: dict[int, np.ndarray], seed: int = 0) -> Path:
+    """A file of rows in any order, with an id of two columns and a label."""
+    order = np.random.default_rng(seed).permutation(list(rows))
+    numbers = [int(number) for number in order]
+    return write_source(
+        path, [rows[number] for number in numbers], id=pa.array(numbers),
+        kind=pa.array([f"k{number % 3}" for number in numbers]),
+    )  # fmt: skip
+
+
+def continued(destination: Any, source: Path, **options: Any) -> Any:
+    return update(destination, source, mesh=mesh_of(1), **options)
+
+
+def by_id(destination: Path) -> dict[tuple[int, str], tuple[bytes, bytes]]:
+    """The bits of features and state of each id."""
+    table = pq.read_table(destination)
+    columns = (
+        np.asarray(table[name].combine_chunks().flatten()).reshape(len(table), -1) for name in ("features", "state")
+    )
+    features, states = columns
+    keys = zip(table["id"].to_pylist(), table["kind"].to_pylist(), strict=True)
+    found = {key: (features[row].tobytes(), states[row].tobytes()) for row, key in enumerate(keys)}
+    assert len(found) == len(table), "an id stands twice"
+    return found
+
+
+@pytest.mark.parametrize("readout", ["last", "mean+max"])
+def test_slices_come_to_the_bits_of_all_steps_at_once(tmp_path: Path, readout: str) -> None:
+    encoder = Encoder.from_seed(0, D, 5, readout=readout)
+    whole, cut = slices(4)
+    at_once, out = tmp_path / "at once", tmp_path / "out"
+    featurize(write(tmp_path / "whole.parquet", whole), at_once, encoder, keep_state=True)
+    featurize(write(tmp_path / "0.parquet", cut[0]), out, encoder, keep_state=True, rows_per_part=5, ids=["id", "kind"])
+    for number, part in enumerate(cut[1:], 1):
+        before = pq.read_table(out)["id"].to_pylist()
+        report = continued(out, write(tmp_path / f"{number}.parquet", part, number))
+        assert report.steps == sum(map(len, part.values()))
+        now = pq.read_table(out)["id"].to_pylist()
+        assert now[: len(before)] == before  # new ids come last
+        assert report.rows == len(now)
+        assert verify(out).rows == len(now) and not leftovers(out)
+    assert by_id(out) == by_id(at_once)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them.")
+def test_an_update_that_is_killed_at_any_step_changes_nothing_or_all(tmp_path: Path) -> None:
+    _, cut = slices(2, seed=1)
+    first, new = (write(tmp_path / f"{number}.parquet", part) for number, part in enumerate(cut))
+    before, undisturbed = tmp_path / "before", tmp_path / "undisturbed"
+    featurize(first, before, keep_state=True, rows_per_part=12, ids=["id"])
+    encoder_of().save(tmp_path / "encoder.safetensors")
+    job = Job(tmp_path / "encoder.safetensors", new, {"is_update": True})
+    shutil.copytree(before, undisturbed)
+    old, names = by_id(before), itertools.count()
+
+    def copied() -> Path:
+        return Path(shutil.copytree(before, tmp_path / f"out-{next(names)}"))
+
+    def check(out: Path) -> None:
+        if (out / "_SUCCESS").exists():  # else the new output takes its place
+            assert by_id(out) in (old, after)
+
+    with Zygote(tmp_path) as zygote:
+        run = zygote.start(job, undisturbed, may_cache=True)
+        zygote.wait(run)
+        assert run.exit_code == 0, run
+        after = by_id(undisturbed)
+        assert after != old
+
+        def scenario() -> Scenario:
+            destinations = yield from killed_at_each(zygote, job, sorts_of(run.steps), copied, check)
+            last = zygote.start(job, destinations[-1])
+            yield (last,)
+            # Killed after the last step of all, it was done.
+            assert last.exit_code == 0 or "were applied" in last.said, last
+            for out in destinations:
+                assert by_id(out) == after
+                assert verify(out).rows == len(after) and not leftovers(out)
+
+        zygote.play({"killed": scenario()})
+        assert zygote.kills > 20
+
+
+def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
+    _, cut = slices(2)
+    out = tmp_path / "out"
+    featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"])
+    continued(out, write(tmp_path / "1.parquet", cut[1]))
+    held = entries(out)
+    with pytest.raises(ConfigError, match=r"were applied to .* before.*Nothing was changed"):
+        continued(out, write(tmp_path / "the same elsewhere.parquet", cut[1]))
+    assert entries(out) == held
+
+
+def test_what_cannot_be_continued_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    _, cut = slices(2)
+    first, new = (write(tmp_path / f"{number}.parquet", part) for number, part in enumerate(cut))
+    bare, out = tmp_path / "bare", tmp_path / "out"
+    featurize(first, bare)
+    with pytest.raises(ConfigError, match=r"holds no states.*--keep-state"):
+        continued(bare, new, ids=["id"])
+    featurize(first, out, keep_state=True)
+    held = entries(out)
+    with pytest.raises(ConfigError, match=r"not known whose sequence.*'id', 'kind'"):
+        continued(out, new)
+    with pytest.raises(ConfigError, match="no kept columns"):
+        continued(out, new, ids=["nope"])
+    with pytest.raises(ConfigError, match="fingerprint"):
+        continued(out, new, ids=["id"], encoder=encoder_of(seed=9))
+    kinds = {"kind": pa.array(["a", "b"])}
+    twice = write_source(tmp_path / "twice.parquet", random_rows([3, 4]), id=pa.array([5, 5]), **kinds)
+    with pytest.raises(DataError, match="id=5 stands in rows 0 and 1"):
+        continued(out, twice, ids=["id"])
+    text = write_source(tmp_path / "text.parquet", random_rows([3, 4]), id=pa.array(["5", "6"]), **kinds)
+    with pytest.raises(DataError, match=r"'id' is string in the new steps and int64 in .*Cast"):
+        continued(out, text, ids=["id"])
+    null = write_source(tmp_path / "null.parquet", random_rows([3, 4]), id=pa.array([None, 6], pa.int64()), **kinds)
+    with pytest.raises(DataError, match="Row 0 of the new steps has no id"):
+        continued(out, null, ids=["id"])
+    assert entries(out) == held
+
+
+def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: Path) -> None:
+    _, cut = slices(2)
+    out = tmp_path / "out"
+    featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"])
+    continued(out, write(tmp_path / "1.parquet", cut[1]))
+    with pytest.raises(ConfigError, match="continued by updates"):
+        verify(out, repair=True)
+    next(out.glob("part-*")).unlink()
+    with pytest.raises(DataError, match="is missing"):
+        verify(out)
