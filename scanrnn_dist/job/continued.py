@@ -1,16 +1,17 @@
 """A job that goes on where another one ended: the rows of an output, each from its state, with the new steps it has.
 
 The new job has a unit for each part of the old one: all of its rows, those without new steps being sequences of none.
-Ids that the old output does not have follow in units of their own, in the order of the new steps, and begin as in any
-job. It is made aside and takes the old output's place when it is complete, as a restart does; so an output always holds
-one row for each id, and whoever dies in between has changed nothing.
+Ids that the old output does not have follow, in the order of the new steps, and begin as in any job: first in the last
+part, until that has as many rows as a part should, then in units of their own. It is made aside and takes the old
+output's place when it is complete, as a restart does; so an output always holds one row for each id, and whoever dies
+in between has changed nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class ContinuedPlan(Plan):
         new: the new steps.
         store: where the old output stands.
         names: of the old output's parts, one for each of the first units.
-        begun: `(n,)` rows of `new` whose ids the old output does not have; the last units, in their order.
+        begun: `(n,)` rows of `new` whose ids the old output does not have.
+        joined: how many of these, the first ones, follow in the last of the old parts.
         applied: digests of the new steps, the last being these.
     """
 
@@ -43,6 +45,7 @@ class ContinuedPlan(Plan):
     store: Store | None = None
     names: tuple[str, ...] = ()
     begun: np.ndarray | None = None
+    joined: int = 0
     applied: tuple[str, ...] = ()
 
     @property
@@ -69,9 +72,7 @@ class ContinuedPlan(Plan):
         """The rows of a unit, batch by batch."""
         assert self.new is not None and self.begun is not None and self.store is not None
         if unit.index >= len(self.names):
-            rows = self.begun[unit.first_row : unit.first_row + unit.rows]
-            kept = self.new.kept.take(pa.array(rows))
-            yield Chunk(unit, np.arange(len(rows)), self.new.sequences_of(rows), kept, 0, len(rows))
+            yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
             return
         begin, columns = 0, [*self.keep, STATE]
         for batch in read_part(self.store, self.names[unit.index], columns):
@@ -80,8 +81,17 @@ class ContinuedPlan(Plan):
             kept, sequences = self._kept(batch, rows), self.new.sequences_of(rows)
             yield Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
             begin = end
-        if begin != unit.rows:
-            raise DataError(f"{unit.file.path} holds {begin} rows; expected {unit.rows}, as recorded.")
+        if begin != unit.group_rows[0]:
+            raise DataError(f"{unit.file.path} holds {begin} rows; expected {unit.group_rows[0]}, as recorded.")
+        if unit.rows > begin:
+            yield self._begun_chunk(unit, 0, unit.rows - begin, begin)
+
+    def _begun_chunk(self, unit: Unit, first: int, count: int, begin: int) -> Chunk:
+        """Rows of a unit, from its row `begin` on, of ids that the old output does not have, the `first` and on."""
+        assert self.new is not None and self.begun is not None
+        rows, end = self.begun[first : first + count], begin + count
+        kept = self.new.kept.take(pa.array(rows))
+        return Chunk(unit, np.arange(begin, end), self.new.sequences_of(rows), kept, begin, end)
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """The kept columns: those of the new steps, where a row has any."""
@@ -132,25 +142,45 @@ def continued_plan(
                 raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
             is_begun[rows] = False
             steps[index] += int(new.sequences.lengths[rows].sum())
-    begun = np.flatnonzero(is_begun)
-    groups = [min(new_plan.rows_per_part, len(begun) - at) for at in range(0, len(begun), new_plan.rows_per_part)]
-    entries = [(store.path(name), 0, None) for name in names]
-    if groups:
-        entries.append((str(new_plan.named), 0, None))
-    bounds = running_sums(np.array(groups, np.int64))
-    lengths = new.sequences.lengths[begun]
-    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)]
-    group_rows = np.array([*(parts[name] for name in names), *groups], np.int64)
-    units = Units(
-        FileTable.from_entries(entries, ""), np.minimum(np.arange(len(group_rows)), len(names)).astype(np.int32),
-        np.arange(len(group_rows) + 1), group_rows, np.zeros(len(group_rows), np.int64),
-        group_rows + np.array([*steps, *weights], np.int64),
-    )  # fmt: skip
-    source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(group_rows.sum()))
+    begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part
+    joined = min(len(begun), max(0, most - parts[names[-1]])) if names else 0
+    units = _units(store, new_plan, [parts[name] for name in names], names, steps, new.sequences.lengths[begun], joined)
+    source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
-        source=source, units=units, new=new, store=store, names=names, begun=begun, applied=(*applied, new.digest),
-        **base,
+        source=source, units=units, new=new, store=store, names=names, begun=begun, joined=joined,
+        applied=(*applied, new.digest), **base,
+    )  # fmt: skip
+
+
+def _units(
+    store: Store,
+    new_plan: Plan,
+    rows: list[int],
+    names: tuple[str, ...],
+    steps: list[int],
+    lengths: np.ndarray,
+    joined: int,
+) -> Units:
+    """A unit for each old part, of its rows and maybe some that begin; then units of those that begin, `lengths` each.
+
+    The parts stand in for files, and what they have of rows that begin for a row group more.
+    """
+    most, alone = new_plan.rows_per_part, len(lengths) - joined
+    begun = [min(most, alone - at) for at in range(0, alone, most)]
+    bounds = running_sums(np.array([joined, *begun], np.int64))
+    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)]
+    groups = [[count] for count in [*rows, *begun]]
+    if joined:
+        groups[len(rows) - 1].append(joined)
+        steps = [*steps[:-1], steps[-1] + weights[0]]
+    entries = [(store.path(name), 0, None) for name in names]
+    entries += [(new_plan.named, 0, None)] if begun else []
+    in_unit = np.array([sum(counts) for counts in groups], np.int64)
+    return Units(
+        FileTable.from_entries(entries, ""), np.minimum(np.arange(len(groups)), len(names)).astype(np.int32),
+        running_sums(np.array([len(counts) for counts in groups])), np.array([*chain.from_iterable(groups)], np.int64),
+        np.zeros(len(groups), np.int64), in_unit + np.array([*steps, *weights[1:]], np.int64),
     )  # fmt: skip
 
 
