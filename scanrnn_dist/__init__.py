@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
+    from scanrnn_dist.records import Output
     from scanrnn_dist.spec import scan_rnn_forward
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "Engine": "engine",
     "JobReport": "job",
     "LayoutError": "errors",
+    "Output": "records",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
     "Sharing": "job",
@@ -50,6 +52,7 @@ __all__ = [
     "Engine",
     "JobReport",
     "LayoutError",
+    "Output",
     "Ragged",
     "ScanRNNError",
     "Sharing",

@@ -211,7 +211,10 @@ def _recompute(
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
-                found = judge(features[nth], chunk.sequences.row(row)[: options.max_steps], carry)
+                stored = features[nth]
+                if stored is None:
+                    raise DataError(f"{where}: the features are null; expected those of a sequence.")
+                found = judge(stored, chunk.sequences.row(row)[: options.max_steps], carry)
                 if not found.is_faithful:
                     raise DataError(
                         f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "

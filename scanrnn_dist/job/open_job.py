@@ -80,7 +80,8 @@ class _Wanted:
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
         _ = self.job  # which draws and describes it
-        self.computation.engine(self.options.has_own_carries)
+        if self.computation.engine(self.options.has_own_carries).gives_steps:
+            self.options.output.check_holds_steps()
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""
@@ -134,6 +135,7 @@ def open_job(
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
+    options.output.check_keeps(plan.keep)
     check_apart(plan, destination)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):

@@ -7,12 +7,12 @@ records keep it, a command that differs in it is refused by its name, and it act
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import checked_max_steps
-from scanrnn_dist.records import EXPIRY_SECONDS, Share
+from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import ReadOptions
 
 ROWS_PER_PART = 65_536
@@ -30,6 +30,7 @@ class JobOptions:
         max_steps: of each sequence the first so many steps count; None for all.
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
+        output: how the features are written.
 
     Raises:
         ConfigError: a number that is too small.
@@ -45,6 +46,7 @@ class JobOptions:
     max_steps: float | None = None
     initial_carry: str | None = None
     lossy_cast: bool = False
+    output: Output = DEFAULT_OUTPUT
 
     def __post_init__(self) -> None:
         if self.keep is not None:
@@ -68,8 +70,18 @@ class JobOptions:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> JobOptions:
-        """The options that `to_json` gave; what else is told is passed over."""
-        return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
+        """The options that `to_json` gave; what else is told is passed over, and what is not told is the default."""
+        options: JobOptions = _from_json(cls(), told)
+        return options
+
+
+def _from_json(default: Any, told: Mapping[str, Any]) -> Any:
+    """A dataclass like this one with what is told of its fields, some of which may be dataclasses themselves."""
+    values = {field.name: getattr(default, field.name) for field in fields(default)}
+    known = {name: (value, told[name]) for name, value in values.items() if name in told}
+    return replace(
+        default, **{name: _from_json(value, it) if is_dataclass(value) else it for name, (value, it) in known.items()}
+    )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ from scanrnn_dist.records.names import (
     part_name,
     part_names,
 )
-from scanrnn_dist.records.part_file import FEATURES, PartFile, file_sha256, part_schema, read_features, read_part
+from scanrnn_dist.records.output import DEFAULT_OUTPUT, FEATURES, Output
+from scanrnn_dist.records.part_file import (
+    PartFile,
+    file_sha256,
+    part_schema,
+    read_features,
+    read_part,
+)
 from scanrnn_dist.records.plan_file import Facts, hashes_of, read_records, read_weights, write_records
 from scanrnn_dist.records.workers import (
     DONE,
