@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
-    from scanrnn_dist.job import JobReport, Sharing
+    from scanrnn_dist.job import JobReport, Sharing, export
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
@@ -39,6 +39,7 @@ _MODULE_OF = {
     "WindowShape": "protocols",
     "default_mesh": "engine",
     "encode": "api",
+    "export": "job",
     "featurize": "api",
     "profile": "engine",
     "scan_rnn_forward": "spec",
@@ -60,6 +61,7 @@ __all__ = [
     "WindowShape",
     "default_mesh",
     "encode",
+    "export",
     "featurize",
     "profile",
     "scan_rnn_forward",
