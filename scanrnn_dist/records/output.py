@@ -233,7 +233,9 @@ def matrix_of(batch: pa.RecordBatch) -> np.ndarray:
     found = np.full((batch.num_rows, size), np.nan, value_dtype(batch.schema))
     if names != [FEATURES]:
         for number, name in enumerate(names):
-            found[:, number] = batch.column(name).to_numpy(zero_copy_only=False)
+            column = batch.column(name)
+            found[:, number] = column.to_numpy(zero_copy_only=False)
+            found[column.is_null().to_numpy(zero_copy_only=False), number] = np.nan  # the same bits in every layout
         return found
     column = batch.column(FEATURES)
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
