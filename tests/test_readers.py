@@ -30,6 +30,7 @@ from scanrnn_dist.records import RECORDS, RESTART, Output
 ROWS = 12
 WAYS = ("DST", "DST/*.parquet", "DST/**/*.parquet")
 LAYOUTS = ("fixed_size_list", "list", "columns", "tensor")
+CODECS = ("none", "zstd", "snappy", "gzip", "lz4")
 Rows = list[dict[str, Any]]
 
 
@@ -148,6 +149,9 @@ def test_a_reader_finds_exactly_the_rows(output: Path, reader: str, way: str) ->
 
 
 OUTPUTS = [Output(layout, dtype) for layout in LAYOUTS for dtype in (None, "float16")]
+PACKED = [
+    Output(layout, dtype, codec) for codec in CODECS for layout, dtype in (("list", None), ("columns", "float16"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -158,13 +162,13 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_layouts(folder: Path) -> Path:
     source = write_source(folder / "in.parquet", random_rows([3] * ROWS), row_group_size=4)
-    for output in OUTPUTS:
+    for output in (*OUTPUTS, *PACKED):
         featurize(source, folder / name_of(output), rows_per_part=4, output=output)
     return folder
 
 
 def name_of(output: Output) -> str:
-    return f"{output.layout}-{output.dtype or 'float32'}"
+    return "-".join((output.layout, output.dtype or "float32", *([output.compression] if output.compression else [])))
 
 
 def is_same_in(layouts: Path, output: Output, reader: str) -> bool:
@@ -179,7 +183,7 @@ def is_same_in(layouts: Path, output: Output, reader: str) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the readers
-@pytest.mark.parametrize("output", OUTPUTS, ids=name_of)
+@pytest.mark.parametrize("output", [*OUTPUTS, *PACKED], ids=name_of)
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_finds_the_same_numbers_in_every_layout(layouts: Path, reader: str, output: Output) -> None:
     package = READERS[reader][0]

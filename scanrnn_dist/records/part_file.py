@@ -27,6 +27,7 @@ from scanrnn_dist.records.output import (
     feature_fields,
     feature_names,
     matrix_of,
+    value_dtype,
     vector_of,
 )
 from scanrnn_dist.source import with_true_metadata
@@ -69,11 +70,10 @@ class PartFile:
         with self._stopping():
             self._file = store.new_file(name)
         self._hashed = _Hashed(self._file)
-        codecs = output.codecs(kept, features)
-        options = {"use_dictionary": sorted(kept), "write_statistics": sorted(kept), "write_page_checksum": True}
+        options = {**output.writing(kept, features, value_dtype(schema)), "write_page_checksum": True}
         try:
             with self._stopping():
-                self._writer = pq.ParquetWriter(self._hashed, schema, compression=codecs, **options)
+                self._writer = pq.ParquetWriter(self._hashed, schema, **options)
         except BaseException:
             self._file.abandon()
             raise

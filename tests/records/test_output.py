@@ -139,6 +139,9 @@ def test_a_codec_packs_all_columns_and_none_named_only_the_kept_ones(
 ) -> None:
     store = write_part(tmp_path, Output(layout, compression=codec), (np.ones((4, 3), np.float32), None))
     group = pq.read_metadata(store.path("a.parquet")).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    is_split = ["BYTE_STREAM_SPLIT" in column.encodings for column in columns[1:]]
+    assert is_split == [codec not in (None, "none")] * len(is_split)
     found = [group.column(index).compression.lower().split("_")[0] for index in range(group.num_columns)]
     names = {None: ("zstd", "uncompressed"), "none": ("uncompressed", "uncompressed")}.get(codec, (codec, codec))
     assert found == [names[0], *[names[1]] * (3 if layout == "columns" else 1)]
