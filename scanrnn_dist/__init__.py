@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
-    from scanrnn_dist.job import JobReport, Sharing
+    from scanrnn_dist.job import JobReport, Sharing, export
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
+    from scanrnn_dist.records import Output
     from scanrnn_dist.source import Layout, register_layout
     from scanrnn_dist.spec import scan_rnn_forward
 
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "JobReport": "job",
     "Layout": "source",
     "LayoutError": "errors",
+    "Output": "records",
     "Ragged": "ragged",
     "ScanRNNError": "errors",
     "Sharing": "job",
@@ -39,6 +41,7 @@ _MODULE_OF = {
     "WindowShape": "protocols",
     "default_mesh": "engine",
     "encode": "api",
+    "export": "job",
     "featurize": "api",
     "profile": "engine",
     "register_layout": "source",
@@ -55,6 +58,7 @@ __all__ = [
     "JobReport",
     "Layout",
     "LayoutError",
+    "Output",
     "Ragged",
     "ScanRNNError",
     "Sharing",
@@ -62,6 +66,7 @@ __all__ = [
     "WindowShape",
     "default_mesh",
     "encode",
+    "export",
     "featurize",
     "profile",
     "register_layout",

@@ -1,6 +1,6 @@
 """Other readers find exactly the rows of an output, also while it is made anew.
 
-`python tests/test_readers.py` prints the table of the documentation.
+`python tests/test_readers.py` prints the tables of the documentation.
 
 A reader that is not installed is passed over; the extra `readers` installs them.
 """
@@ -22,13 +22,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from faults import watched
-from sources import encoder_of, featurize, random_rows
+from sources import H, encoder_of, featurize, random_rows, write_source
 
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.records import RECORDS, RESTART
+from scanrnn_dist.records import RECORDS, RESTART, Output
 
 ROWS = 12
 WAYS = ("DST", "DST/*.parquet", "DST/**/*.parquet")
+LAYOUTS = ("fixed_size_list", "list", "columns", "tensor")
+CODECS = ("none", "zstd", "snappy", "gzip", "lz4")
 Rows = list[dict[str, Any]]
 
 
@@ -45,8 +47,8 @@ def _polars(path: str) -> Rows:
 def _duckdb(path: str) -> Rows:
     import duckdb
 
-    names, found = ("id", "features"), duckdb.sql(f"SELECT id, features FROM read_parquet('{path}')").fetchall()
-    return [dict(zip(names, row, strict=True)) for row in found]
+    found = duckdb.sql(f"SELECT * FROM read_parquet('{path}')")
+    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def _pandas(path: str) -> Rows:
@@ -146,6 +148,49 @@ def test_a_reader_finds_exactly_the_rows(output: Path, reader: str, way: str) ->
         assert is_same(found, expected_rows(output))
 
 
+OUTPUTS = [Output(layout, dtype) for layout in LAYOUTS for dtype in (None, "float16")]
+PACKED = [
+    Output(layout, dtype, codec) for codec in CODECS for layout, dtype in (("list", None), ("columns", "float16"))
+]
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same features in every layout and dtype, each in a folder of its own."""
+    return make_layouts(tmp_path_factory.mktemp("layouts"))
+
+
+def make_layouts(folder: Path) -> Path:
+    source = write_source(folder / "in.parquet", random_rows([3] * ROWS), row_group_size=4)
+    for output in (*OUTPUTS, *PACKED):
+        featurize(source, folder / name_of(output), rows_per_part=4, output=output)
+    return folder
+
+
+def name_of(output: Output) -> str:
+    return "-".join((output.layout, output.dtype or "float32", *([output.compression] if output.compression else [])))
+
+
+def is_same_in(layouts: Path, output: Output, reader: str) -> bool:
+    """Whether a reader finds the numbers of the default layout, or their rounding."""
+    found = rows_found(reader, "DST/*.parquet", layouts / name_of(output))
+    plain = np.array([row["features"] for row in expected_rows(layouts / name_of(Output()))], np.float32)
+    expected = plain.astype(output.dtype or np.float32).astype(np.float64)
+    if found is None or len(found) != ROWS:
+        return False
+    rows = [[row[f"feature_{i}"] for i in range(H)] if output.layout == "columns" else row["features"] for row in found]
+    return np.array([np.array(row, np.float64) for row in rows]).tobytes() == expected.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the readers
+@pytest.mark.parametrize("output", [*OUTPUTS, *PACKED], ids=name_of)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_finds_the_same_numbers_in_every_layout(layouts: Path, reader: str, output: Output) -> None:
+    package = READERS[reader][0]
+    pytest.importorskip(package)
+    assert is_same_in(layouts, output, reader) == (package != "datasets" or output.layout != "tensor")
+
+
 def test_only_parts_end_in_parquet(output: Path) -> None:
     assert list((output / RESTART).glob("part-*.parquet.staged"))
     assert sorted(output.rglob("*.parquet")) == sorted(output.glob("part-?????.parquet"))
@@ -173,7 +218,7 @@ def test_an_index_of_pandas_comes_back(tmp_path: Path) -> None:
 
 
 def main() -> None:
-    """Print the table of the documentation."""
+    """Print the tables of the documentation."""
     from importlib.metadata import version
 
     with tempfile.TemporaryDirectory() as folder:
@@ -186,6 +231,13 @@ def main() -> None:
             found = [rows_found(reader, way, output) for way in WAYS]
             told = ["refuses" if rows is None else "right" if is_same(rows, expected) else "WRONG" for rows in found]
             print(f"| {reader}, {version(package)} | " + " | ".join(told) + " |")
+        layouts = make_layouts(Path(folder) / "layouts")
+        print("\n| reader | " + " | ".join(f"`{name_of(output)}`" for output in OUTPUTS) + " |")
+        print("|---" * (1 + len(OUTPUTS)) + "|")
+        for reader, (package, _) in READERS.items():
+            if importlib.util.find_spec(package) is not None:
+                told = ["right" if is_same_in(layouts, output, reader) else "no" for output in OUTPUTS]
+                print(f"| {reader} | " + " | ".join(told) + " |")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.job import ROWS_PER_PART, Handling, JobOptions, JobReport, OnRows, OnStart, Plan, Sharing, run_job
 from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.records import DEFAULT_OUTPUT, Output
 from scanrnn_dist.source import SourceLike
 
 
@@ -32,6 +33,7 @@ def featurize(
     lossy_cast: bool = False,
     ids: Sequence[str] | None = None,
     keep_state: bool = False,
+    output: Output = DEFAULT_OUTPUT,
     sharing: Sharing | None = None,
     allow_mixed: bool = False,
     restart: bool = False,
@@ -43,8 +45,8 @@ def featurize(
 
     The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
     columns and `features: fixed_size_list<float32>[out_features]` (float64 where the encoder computes in it), or a list
-    of them where the readout is `"steps"`. Its records stand in `destination/__scanrnn`, and
-    `destination/_SUCCESS` appears last.
+    of them where the readout is `"steps"`; `output` may say otherwise. Its records stand in `destination/__scanrnn`,
+    and `destination/_SUCCESS` appears last.
 
     The same call again goes on where an earlier one was stopped, in whatever way; after a finished one it does nothing.
 
@@ -64,6 +66,7 @@ def featurize(
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.
+        output: how the features are written: layout, dtype, compression, sizes of row groups.
         sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
             and nothing, when None.
         allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
@@ -96,7 +99,7 @@ def featurize(
     """
     options = JobOptions(
         column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
-        lossy_cast=lossy_cast, ids=ids, keep_state=keep_state,
+        lossy_cast=lossy_cast, ids=ids, keep_state=keep_state, output=output,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

@@ -208,6 +208,7 @@ def _recompute(
     """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
     units = rng.permutation(list(rows_of))[:SAMPLE_UNITS]
     judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
+    dtype = np.dtype(options.output.dtype or encoder.pool_dtype)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(rows_of[int(index)])[: -(-sample // len(units))])
@@ -216,7 +217,14 @@ def _recompute(
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
-                found = judge(features[nth], chunk.sequences.row(row)[: options.max_steps], carry)
+                stored = features[nth]
+                if stored is None:
+                    raise DataError(f"{where}: the features are null; expected those of a sequence.")
+                if stored.dtype != dtype:  # a narrower one would be judged as rounded
+                    raise DataError(
+                        f"{where}: the features are {stored.dtype}; expected {dtype}, by the job's options."
+                    )
+                found = judge(stored, chunk.sequences.row(row)[: options.max_steps], carry)
                 if not found.is_faithful:
                     raise DataError(
                         f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "

@@ -267,6 +267,20 @@ def status(destination: flags.Output, as_json: flags.Json = False) -> None:
 
 
 @app.command()
+def export(
+    destination: flags.Output,
+    file: Annotated[Path, typer.Argument(help="The file to write, which numpy maps into memory.", metavar="FILE.npy")],
+    as_json: flags.Json = False,
+) -> None:
+    """Write all features of DST, a finished output, to one .npy file of a row per input row, in input order."""
+    from scanrnn_dist.job import export as export_output
+
+    with SIGNALS.raising():
+        result = export_output(destination, file)
+    print_result(result, as_json)
+
+
+@app.command()
 def clean(
     destination: flags.Output,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,

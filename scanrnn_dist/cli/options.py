@@ -1,6 +1,7 @@
 """Arguments and options of the command line: their names, bounds and help. What they do is the commands' affair.
 
-The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field; `takes_job_options` gives them to a command.
+The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field, and for each field of a field that is a dataclass
+itself; `takes_job_options` gives them to a command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -60,6 +61,23 @@ LossyCast = Annotated[
 Ids = Annotated[str | None, columns("Kept columns that tell whose sequence a row is, for `scanrnn update`.")]
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Also write each row's final state, for `scanrnn update` to continue.")
+]
+OutputLayout = Annotated[
+    str | None,
+    typer.Option(help="How features are stored: fixed_size_list (default), list, columns (one per feature), tensor."),
+]
+OutputDtype = Annotated[
+    str | None, typer.Option(help="Round features to float16 or float32 (default: as the encoder computes them).")
+]
+Compression = Annotated[
+    str | None,
+    typer.Option(
+        "--compression",
+        help="Codec of all output columns: zstd, snappy, gzip, lz4, none (default: zstd, but none for features).",
+    ),
+]
+RowGroupBytes = Annotated[
+    int | None, typer.Option("--row-group-bytes", help="Least bytes of an output row group (default 4 MiB).")
 ]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
@@ -118,8 +136,12 @@ JOB_FLAGS: dict[str, Any] = {
     "lossy_cast": LossyCast,
     "ids": Ids,
     "keep_state": KeepState,
+    "output.layout": OutputLayout,
+    "output.dtype": OutputDtype,
+    "output.compression": Compression,
+    "output.row_group_bytes": RowGroupBytes,
 }
-"""The flag of each field of `JobOptions`."""
+"""The flag of each field of `JobOptions`; that of a field `f` of its field `o`, which is a dataclass, as `o.f`."""
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -129,7 +151,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of `JobOptions`, or those of some of its fields, in place of its argument `options`."""
-    flags = {name: JOB_FLAGS[name] for name in names or JOB_FLAGS}
+    flags = {name: flag for name, flag in JOB_FLAGS.items() if not names or name.partition(".")[0] in names}
 
     def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -137,8 +159,8 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name == "options":
                 for name, flag in flags.items():
-                    default = False if flag in (LossyCast, KeepState) else None
-                    parameters.append(parameter.replace(name=name, annotation=flag, default=default))
+                    default = False if get_args(flag)[0] is bool else None
+                    parameters.append(parameter.replace(name=_python_name(name), annotation=flag, default=default))
             else:
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))
 
@@ -146,11 +168,21 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
-            options = {name: told.pop(name) for name in flags}  # to keep no column is not to keep all
-            command(**told, options=JobOptions(**{name: it for name, it in options.items() if it is not None}))
+            options = {name: told.pop(_python_name(name)) for name in flags}
+            nested: dict[str, Any] = {}
+            for name, it in options.items():
+                if it is not None:  # to keep no column is not to keep all
+                    outer, _, inner = name.rpartition(".")
+                    (nested.setdefault(outer, {}) if outer else nested)[inner] = it
+            command(**told, options=JobOptions.from_json(nested))
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
     return with_flags
+
+
+def _python_name(name: str) -> str:
+    """What Python calls the argument of a flag; typer makes the flag's name of it."""
+    return name.replace(".", "_")

@@ -76,7 +76,8 @@ class Judge:
         """Judge the features of one sequence.
 
         Args:
-            features: `(out_features,)`, or `(T, out_features)` where the readout is `"steps"`.
+            features: `(out_features,)`, or `(T, out_features)` where the readout is `"steps"`. Of a narrower dtype than
+                the encoder's, they are judged as rounded: by the number nearest to the truth that rounds to them.
             x: `(T, D)` float32.
             carry: `(carry_features,)`, the row's own initial carry, if it has one.
         """
@@ -86,12 +87,13 @@ class Judge:
         steps = slice(0, len(x)) if self._gives_steps else slice(None)
         alone = np.asarray(self._scans.alone(*given))[steps]
         exact = self._scans.in_float64(self._scans.exact, given)[steps]
-        distance, specification = distance_of(features, exact), distance_of(alone, exact)
+        are_rounded = features.dtype.itemsize < alone.dtype.itemsize
+        distance, specification = distance_of(features, exact, are_rounded), distance_of(alone, exact)
         bound = max(self._floor, OF_SPECIFICATION * specification)
         if not distance <= bound:
             drawn = self._scans.in_float64(self._scans.drawn, given, self._products)
             bound = max(bound, OF_DRAWS * max(distance_of(one[steps], exact) for one in drawn))
-        return Judgement(distance, specification, bound, distance_of(features, alone))
+        return Judgement(distance, specification, bound, distance_of(features, alone, are_rounded))
 
 
 class _Scans:
@@ -128,15 +130,36 @@ def _draws(program: Any, leaves: list[Any], products: float) -> jax.Array:
     return jax.vmap(draw)(jnp.arange(DRAWS, dtype=jnp.uint32))
 
 
-def distance_of(features: np.ndarray, others: np.ndarray) -> float:
-    """The greatest distance of two arrays of features, relative where the others are above 1; see `Judgement`."""
+def distance_of(features: np.ndarray, others: np.ndarray, are_rounded: bool = False) -> float:
+    """The greatest distance of two arrays of features, relative where the others are above 1; see `Judgement`.
+
+    Rounded features stand for all numbers that round to them, and the nearest of these counts: 0 where the others round
+    to the features. So the rounding excuses half a unit in the last place at each number, and no more.
+    """
     if features.shape != others.shape:
         return float("inf")
-    features, others = features.astype(np.float64), others.astype(np.float64)
+    others = others.astype(np.float64)
+    features = _nearest(features, others) if are_rounded else features.astype(np.float64)
     is_same = (features == others) | (np.isnan(features) & np.isnan(others))
     with np.errstate(invalid="ignore"):
         distances = np.where(is_same, 0, np.abs(features - others) / np.maximum(1, np.abs(others)))
     return float(np.nan_to_num(distances, nan=np.inf, posinf=np.inf).max(initial=0))
+
+
+def _nearest(features: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Of the numbers that round to the features, those nearest to the others, in float64.
+
+    They lie between the midpoints to the neighbours of a feature, both included (ties go to one of the two). The
+    greatest number has no neighbour above, and as far to its midpoint as below.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        below, above = (
+            np.nextafter(features, features.dtype.type(side)).astype(np.float64) for side in (-np.inf, np.inf)
+        )
+        middle = features.astype(np.float64)
+        low = np.where(np.isinf(below), middle - (above - middle) / 2, (middle + below) / 2)
+        high = np.where(np.isinf(above), middle + (middle - below) / 2, (middle + above) / 2)
+        return np.where(np.isfinite(middle), np.clip(others, low, high), middle)
 
 
 def _device() -> Any:

@@ -81,7 +81,9 @@ class _Wanted:
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
         _ = self.job  # which draws and describes it
-        self.computation.engine(self.options.has_own_carries, self.options.keep_state)
+        engine = self.computation.engine(self.options.has_own_carries, self.options.keep_state)
+        if engine.gives_steps:
+            self.options.output.check_holds_steps()
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""
@@ -136,6 +138,7 @@ def open_job(
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
+    options.output.check_keeps(plan.keep)
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:

@@ -7,12 +7,12 @@ records keep it, a command that differs in it is refused by its name, and it act
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import checked_max_steps
-from scanrnn_dist.records import EXPIRY_SECONDS, Share
+from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import Asked, BadRows, Layout, ReadOptions, layout_of
 
 ROWS_PER_PART = 65_536
@@ -34,6 +34,7 @@ class JobOptions:
         bad_rows: what is done with rows that are not what they should be.
         ids: kept columns that tell whose sequence a row is, for `update`; None where that is not said yet.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.
+        output: how the features are written.
 
     Raises:
         ConfigError: a number that is too small.
@@ -57,6 +58,7 @@ class JobOptions:
     bad_rows: BadRows = field(default_factory=BadRows)
     ids: Sequence[str] | None = None
     keep_state: bool = False
+    output: Output = DEFAULT_OUTPUT
 
     def __post_init__(self) -> None:
         for name in ("keep", "features", "group_by", "order_by", "ids"):
@@ -100,9 +102,18 @@ class JobOptions:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> JobOptions:
-        """The options that `to_json` gave; what else is told is passed over."""
-        own = {each.name: told[each.name] for each in fields(cls) if each.name in told}
-        return cls(**{**own, "bad_rows": BadRows(**own.get("bad_rows", {}))})
+        """The options that `to_json` gave; what else is told is passed over, and what is not told is the default."""
+        options: JobOptions = _from_json(cls(), told)
+        return options
+
+
+def _from_json(default: Any, told: Mapping[str, Any]) -> Any:
+    """A dataclass like this one with what is told of its fields, some of which may be dataclasses themselves."""
+    values = {field.name: getattr(default, field.name) for field in fields(default)}
+    known = {name: (value, told[name]) for name, value in values.items() if name in told}
+    return replace(
+        default, **{name: _from_json(value, it) if is_dataclass(value) else it for name, (value, it) in known.items()}
+    )
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class _Work:
         )  # fmt: skip
         writer = WriteBehind(
             self.opened.records.store, self._schema(engine), len(plan.units), attempt.log, attempt.check_job, stage,
-            on_commit=attempt.committed, on_fail=attempt.failed,
+            on_commit=attempt.committed, on_fail=attempt.failed, output=self.opened.options.output,
         )  # fmt: skip
         with closing(chunks), closing(Stream(engine, chunks, options)) as stream, writer:
             for finished in stream:
@@ -130,10 +130,11 @@ class _Work:
             described["options"] = {**described["options"], "source": "a list of files"}
         told = sorted(described.keys() - {"id", "plan", ACCEPTED, RECIPE})
         metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in told})}
-        kept, features = self.opened.plan.kept_schema, engine.out_features - engine.state_features
-        if engine.state_features:
-            kept = kept.append(pa.field(STATE, pa.list_(pa.from_numpy_dtype(engine.dtype), engine.state_features)))
-        return part_schema(kept, features, metadata, steps=engine.gives_steps, dtype=engine.dtype)
+        kept, output, state = self.opened.plan.kept_schema, self.opened.options.output, engine.state_features
+        if state:
+            kept = kept.append(pa.field(STATE, pa.list_(pa.from_numpy_dtype(engine.dtype), state)))
+        features = engine.out_features - state
+        return part_schema(kept, features, metadata, engine.gives_steps, engine.dtype, output)
 
     def _save_encoder(self, attempt: Attempt) -> None:
         """Keep the encoder with the records, if a file can hold it and none is there yet; else `verify` asks for it."""

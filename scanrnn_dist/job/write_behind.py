@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.records import AttemptLog, PartFile, part_name
+from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, part_name
 from scanrnn_dist.source import Chunk, FailedUnit, Unit
 from scanrnn_dist.storage import Store
 
@@ -37,6 +37,7 @@ class WriteBehind:
         stage: names the stages "write" and "commit".
         on_commit: called, in the thread, with each unit whose part is recorded.
         on_fail: called, in the thread, with each unit that failed, the reason, and its rows that were put before.
+        output: how the parts are written.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class WriteBehind:
         stage: Stage = nullcontext,
         on_commit: Callable[[Unit], None] | None = None,
         on_fail: Callable[[Unit, str, int], None] | None = None,
+        output: Output = DEFAULT_OUTPUT,
     ) -> None:
         self.parts = 0
         self.wait_seconds = 0.0
-        self._store, self._schema, self._units, self._log = store, schema, units, log
+        self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
         self._check, self._stage, self._on_commit, self._on_fail = check, stage, on_commit, on_fail
         self._is_broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
@@ -109,7 +111,8 @@ class WriteBehind:
     def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         unit = chunk.unit
         if self._part is None:
-            self._part = PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema)
+            name = part_name(unit.index, self._units)
+            self._part = PartFile(self._store, name, unit.index, self._schema, self._output)
         if self._part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
         with self._stage("write"):

@@ -25,7 +25,16 @@ from scanrnn_dist.records.names import (
     part_name,
     part_names,
 )
-from scanrnn_dist.records.part_file import FEATURES, STATE, PartFile, file_sha256, part_schema, read_features, read_part
+from scanrnn_dist.records.output import DEFAULT_OUTPUT, FEATURES, STATE, Output, are_steps, out_features_of, value_dtype
+from scanrnn_dist.records.part_file import (
+    PartFile,
+    file_sha256,
+    part_schema,
+    read_features,
+    read_matrices,
+    read_part,
+    read_part_schema,
+)
 from scanrnn_dist.records.plan_file import Facts, hashes_of, read_records, read_weights, write_records
 from scanrnn_dist.records.workers import (
     DONE,

@@ -1,7 +1,8 @@
 """Part files: rows in batches to Parquet, hashed on the way, whole under their name or not there.
 
 Which rows make a part is decided in `source/source.py`; how a file appears, in `storage/`; what is recorded of it, in
-`attempt_log.py`. The bytes of a part are a function of the rows and of the batches they come in.
+`attempt_log.py`; how features stand in it, in `output.py`. The bytes of a part are a function of the rows, of the
+batches they come in, and of the options of the output.
 """
 
 from __future__ import annotations
@@ -20,28 +21,36 @@ import pyarrow.parquet as pq
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records.attempt_log import PartRecord
+from scanrnn_dist.records.output import (
+    DEFAULT_OUTPUT,
+    STATE,
+    Output,
+    feature_columns,
+    feature_fields,
+    feature_names,
+    matrix_of,
+    value_dtype,
+    vector_of,
+)
 from scanrnn_dist.source import with_true_metadata
 from scanrnn_dist.storage import NewFile, Store, stopping
 
-FEATURES = "features"
-"""The name of the output column."""
-STATE = "state"
-"""The name of the column of the states, where they are kept."""
-ROW_GROUP_BYTES = 4 << 20
-"""A row group of a part takes at least so many bytes, unless it is the part's last. Large ones are encoded at the end
-of the part, when nothing else is left to do: 20 ms for 10 MB."""
-
 
 def part_schema(
-    kept: pa.Schema, out_features: int, metadata: dict[str, str], steps: bool = False, dtype: Any = np.float32
+    kept: pa.Schema,
+    out_features: int,
+    metadata: dict[str, str],
+    steps: bool = False,
+    dtype: Any = np.float32,
+    output: Output = DEFAULT_OUTPUT,
 ) -> pa.Schema:
-    """The kept columns, then `features: fixed_size_list<dtype>[out_features]`; with `steps` a list of these.
+    """The kept columns, then the features as `output` says: a column `features: fixed_size_list<dtype>[out_features]`
+    by default.
 
-    Its metadata is what of the kept columns' is true of these columns, and `metadata`.
+    With `steps` a list of these. Its metadata is what of the kept columns' is true of these columns, and `metadata`.
     """
-    vector = pa.list_(pa.from_numpy_dtype(dtype), out_features)
-    features = pa.field(FEATURES, pa.list_(vector) if steps else vector)
-    schema = with_true_metadata(pa.schema([*kept, features]), kept.metadata, FEATURES)
+    fields = feature_fields(output, out_features, dtype, steps)
+    schema = with_true_metadata(pa.schema([*kept, *fields]), kept.metadata, *(field.name for field in fields))
     return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
@@ -52,38 +61,40 @@ class PartFile:
         StoppedError: the file system refuses: full, read-only, gone.
     """
 
-    def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema) -> None:
+    def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
         self.path, self.unit, self.schema, self.rows = store.path(name), unit, schema, 0
+        self._row_group_bytes = output.row_group_bytes
         self._group: list[pa.RecordBatch] = []  # what is not written yet
         self._group_bytes = 0
-        leaves = _leaves(schema)
-        kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
+        leaves, names = _leaves(schema), {*feature_names(schema), STATE}  # states are numbers like features
+        features = {leaf for leaf in leaves if leaf in names or leaf.partition(".")[0] in names}
+        kept = leaves - features
         with self._stopping():
             self._file = store.new_file(name)
         self._hashed = _Hashed(self._file)
-        # Features hardly compress (zstd: 10 %) and never repeat: 100,000 rows of 64 take 0.026 s written plainly,
-        # 0.064 s with pyarrow's defaults, 0.048 s with zstd.
-        codecs = dict.fromkeys(kept, "zstd") | dict.fromkeys(leaves - kept, "none")
-        options = {"use_dictionary": sorted(kept), "write_statistics": sorted(kept), "write_page_checksum": True}
+        options = {**output.writing(kept, features, value_dtype(schema)), "write_page_checksum": True}
         try:
             with self._stopping():
-                self._writer = pq.ParquetWriter(self._hashed, schema, compression=codecs, **options)
+                self._writer = pq.ParquetWriter(self._hashed, schema, **options)
         except BaseException:
             self._file.abandon()
             raise
 
-    def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
-        """Append rows: kept columns and features `(n, out_features)` in the schema's dtype, or a `Ragged` of steps'."""
-        vectors = features.values if isinstance(features, Ragged) else features
-        values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
-        if isinstance(features, Ragged):
-            column = pa.ListArray.from_arrays(pa.array(features.offsets, pa.int32()), column)
-        batch = pa.record_batch([*kept.columns, column], schema=self.schema)
+    def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None = None) -> None:
+        """Append rows: kept columns, and features `(n, out_features)`, or a `Ragged` of those of steps.
+
+        `is_null (n,)` says which rows have null features, whatever is given for them. Raises `DataError` for a feature
+        that the part's dtype cannot hold.
+        """
+        try:
+            columns = feature_columns(self.schema, features, is_null, self.rows)
+        except DataError as error:
+            raise DataError(f"{self.path}, {error}") from error
+        batch = pa.record_batch([*kept.columns, *columns], schema=self.schema)
         self._group.append(batch)
         self._group_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if self._group_bytes >= ROW_GROUP_BYTES:
+        if self._group_bytes >= self._row_group_bytes:
             self._write_group()
 
     def commit(self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None) -> PartRecord:
@@ -153,38 +164,52 @@ def file_sha256(store: Store, name: str) -> str:
     return digest.hexdigest()
 
 
-def read_part(store: Store, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Columns of a part, and maybe more, row group by row group; raises `DataError` for an unreadable one."""
+def read_part(store: Store, name: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """Columns of a part, and maybe more, row group by row group; raises `DataError` for an unreadable one.
+
+    None stands for the columns of the features.
+    """
     try:
         with store.open_input(name) as file:
             parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+            wanted = feature_names(parquet.schema_arrow) if columns is None else columns
             for group in range(parquet.num_row_groups):
-                yield from parquet.read_row_group(group, columns, use_threads=False).to_batches()
+                yield from parquet.read_row_group(group, wanted, use_threads=False).to_batches()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{store.path(name)} cannot be read: {error}") from error
 
 
-def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]:
+def read_part_schema(store: Store, name: str) -> pa.Schema:
+    """The schema of a part; raises `DataError` for an unreadable one."""
+    try:
+        with store.open_input(name) as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{store.path(name)} cannot be read: {error}") from error
+
+
+def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray | None]:
     """The features of some rows of a part, each `(out_features,)` or `(T, out_features)` of the part's dtype.
 
-    Raises `DataError` for an unreadable part, or one with fewer rows.
+    None for a row whose features are null. Raises `DataError` for an unreadable part, or one with fewer rows.
     """
-    found, begin = dict[int, np.ndarray](), 0
-    for batch in read_part(store, name, [FEATURES]):
-        column = batch.column(FEATURES)
-        here = rows[(rows >= begin) & (rows < begin + len(column))]
-        # A copy: a view would keep the whole row group.
-        found |= {int(row): _vectors(column[int(row) - begin]).copy() for row in here}
-        begin += len(column)
+    found, begin = dict[int, np.ndarray | None](), 0
+    for batch in read_part(store, name, None):
+        here = rows[(rows >= begin) & (rows < begin + len(batch))]
+        found |= {int(row): vector_of(batch, int(row) - begin) for row in here}
+        begin += len(batch)
     if begin <= rows.max(initial=-1):
         raise DataError(f"{store.path(name)} holds {begin} rows; expected more than {rows.max()}.")
     return [found[int(row)] for row in rows]
 
 
-def _vectors(row: pa.Scalar) -> Any:
-    if pa.types.is_fixed_size_list(row.type):
-        return row.values.to_numpy()
-    return row.values.flatten().to_numpy().reshape(-1, row.type.value_type.list_size)
+def read_matrices(store: Store, name: str) -> Iterator[np.ndarray]:
+    """All features of a part, batch by batch, each `(n, out_features)`; NaN where a row's are null."""
+    for batch in read_part(store, name, None):
+        try:
+            yield matrix_of(batch)
+        except DataError as error:
+            raise DataError(f"{store.path(name)}: {error}.") from error
 
 
 def _leaves(schema: pa.Schema) -> set[str]:

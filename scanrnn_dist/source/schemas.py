@@ -71,16 +71,18 @@ def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
     return pa.schema(fields, metadata or None)
 
 
-def with_true_metadata(schema: pa.Schema, metadata: Metadata, features: str) -> pa.Schema:
-    """The schema of an output with what is true of it of a source's metadata; the source had no column `features`."""
+def with_true_metadata(schema: pa.Schema, metadata: Metadata, *features: str) -> pa.Schema:
+    """The schema of an output with what is true of it of a source's metadata; the source had no columns `features`."""
     names = frozenset(schema.names)
-    return schema.with_metadata(_changed(metadata, _of_columns, names, schema.field(features)))
+    return schema.with_metadata(
+        _changed(metadata, _of_columns, names, pa.schema([schema.field(it) for it in features]))
+    )
 
 
-_Change = Callable[[bytes, Any, frozenset[str], pa.Field | None], Any]
+_Change = Callable[[bytes, Any, frozenset[str], pa.Schema | None], Any]
 
 
-def _changed(metadata: Metadata, change: _Change, names: frozenset[str], features: pa.Field | None) -> Metadata:
+def _changed(metadata: Metadata, change: _Change, names: frozenset[str], features: pa.Schema | None) -> Metadata:
     """Metadata with the values that are understood changed, and those dropped that cannot be kept true."""
     said = {}
     for key, value in (metadata or {}).items():
@@ -109,7 +111,7 @@ def _of_many_files(key: bytes, said: dict[str, Any], *_: Any) -> dict[str, Any]:
     return _without(said, "fingerprint")
 
 
-def _of_columns(key: bytes, said: dict[str, Any], names: frozenset[str], features: pa.Field) -> dict[str, Any] | None:
+def _of_columns(key: bytes, said: dict[str, Any], names: frozenset[str], features: pa.Schema) -> dict[str, Any] | None:
     """Cut to the columns of these names; None where nothing is left to say."""
     if key == b"pandas":
         columns = [column for column in said["columns"] if column["field_name"] in names]
@@ -122,14 +124,17 @@ def _of_columns(key: bytes, said: dict[str, Any], names: frozenset[str], feature
         located = {name: column for name, column in said["columns"].items() if name in names}
         return {**said, "columns": located} if said["primary_column"] in located else None
     described = {name: feature for name, feature in said["info"]["features"].items() if name in names}
-    described[features.name] = _feature(features.type)
+    described |= {field.name: _feature(field.type) for field in features}
     return {**said, "info": {"features": described}}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     """What `datasets` calls lists of numbers, of fixed length or not; as "Sequence", which all its versions know."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     if not pa.types.is_nested(kind):
-        return {"dtype": {"float": "float32", "double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
+        names = {"halffloat": "float16", "float": "float32", "double": "float64"}
+        return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
     length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
     return {"feature": _feature(kind.value_type), "length": length, "_type": "Sequence"}
 

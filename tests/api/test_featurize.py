@@ -242,7 +242,7 @@ def test_columns_of_any_name_and_nesting_survive(tmp_path: Path) -> None:
 
 def test_the_name_of_the_output_column_may_not_be_kept(tmp_path: Path) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([1]), features=pa.array([1]))
-    with pytest.raises(ConfigError, match="'features', as the output column"):
+    with pytest.raises(ConfigError, match="'features', as an output column"):
         featurize(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     featurize(path, tmp_path / "out", keep=["id"])

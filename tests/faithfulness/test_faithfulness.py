@@ -12,6 +12,8 @@ import numpy as np
 import oracle
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh
 
 from scanrnn_dist.api import encode
@@ -241,3 +243,51 @@ def test_distances_of_what_is_no_number_or_of_another_shape() -> None:
     assert distance_of(nan, one) == distance_of(one, nan) == distance_of(one, one[:1]) == float("inf")
     assert distance_of(np.array([np.inf]), np.array([np.inf])) == 0
     assert distance_of(np.array([202.0]), np.array([200.0])) == 0.01 and distance_of(np.zeros(0), np.zeros(0)) == 0
+
+
+NARROW = {np.float16: 65504.0, np.float32: float(np.finfo(np.float32).max)}
+
+
+@given(st.floats(-70000, 70000), st.sampled_from([*NARROW]), st.floats(-1, 1))
+def test_a_rounded_feature_is_excused_its_rounding_and_no_more(exact: float, dtype: Any, share: float) -> None:
+    exact = np.clip(exact, -NARROW[dtype], NARROW[dtype])
+    truth, rounded = np.array([exact]), np.array([exact]).astype(dtype)
+    assert distance_of(rounded, truth, are_rounded=True) == 0
+    for side in (-np.inf, np.inf):
+        with np.errstate(over="ignore"):
+            neighbour = np.nextafter(rounded, dtype(side))
+        if not np.isfinite(neighbour[0]):
+            continue
+        # As far as the truth is from the midpoint of the two: nothing only for a tie.
+        midpoint = (float(rounded[0]) + float(neighbour[0])) / 2
+        expected = abs(midpoint - exact) / max(1, abs(exact))
+        assert distance_of(neighbour, truth, are_rounded=True) == pytest.approx(expected, rel=1e-12, abs=1e-300)
+        between = np.array([float(rounded[0]) + share * (midpoint - float(rounded[0]))])
+        with np.errstate(over="ignore"):
+            rounds_to_it = between.astype(dtype)[0] == rounded[0]
+        if rounds_to_it:
+            assert distance_of(rounded, between, are_rounded=True) == 0
+
+
+def test_rounded_features_that_are_no_numbers_are_as_others() -> None:
+    nan, inf, most = np.float16([np.nan]), np.float16([np.inf]), np.float16([65504])
+    assert distance_of(nan, np.array([np.nan]), True) == distance_of(inf, np.array([np.inf]), True) == 0
+    assert distance_of(nan, np.array([1.0]), True) == distance_of(inf, np.array([65504.0]), True) == float("inf")
+    assert distance_of(most, np.array([65520.0]), True) == 0 < distance_of(most, np.array([65521.0]), True)
+
+
+def test_features_are_faithful_in_float16_if_they_were_before_and_each_changed_bit_is_seen() -> None:
+    seen = dict.fromkeys((0, 5, 10, 15), 0)
+    for seed, x in enumerate(rows_like("unit scale", [9, 11, 13, 16])):
+        exact, stored = scanned(x), scanned(x).astype(np.float16)
+        assert judge()(stored, x).is_faithful
+        for feature in range(seed, H, 4):
+            for bit in (0, 5, 10, 15):
+                changed = stored.copy()
+                changed.view(np.uint16)[feature] ^= 1 << bit
+                midpoint = (float(stored[feature]) + float(changed[feature])) / 2
+                # Else float32 may be on either side: nearly a tie, or near 0, where float16 is finer than the bound.
+                if not abs(midpoint - float(exact[feature])) < 2 * FLOOR:
+                    assert not judge()(changed, x).is_faithful
+                    seen[bit] += 1
+    assert min(seen.values()) >= H - 2

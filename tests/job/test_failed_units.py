@@ -251,7 +251,7 @@ def test_a_share_in_which_nothing_failed_is_done_and_tells_of_the_others(tmp_pat
 
 def test_a_part_that_failed_after_its_last_row_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_files(tmp_path / "in", set(), 3), tmp_path / "out"
-    whole = work.read_chunks
+    whole = plan.read_chunks
 
     def more_than_promised(*given: Any, **options: Any) -> Any:
         chunks = whole(*given, **options)
@@ -280,7 +280,7 @@ def test_a_part_that_failed_after_its_last_row_does_not_count(tmp_path: Path, mo
         return Chunks()
 
     with monkeypatch.context() as patched:
-        patched.setattr(work, "read_chunks", more_than_promised)
+        patched.setattr(plan, "read_chunks", more_than_promised)
         assert "delivered 5 rows" in failing(source, out)
     assert lines_of(out, "unit") == [0, 1, 2]
     assert list(read_status(out).failed_units) == [1]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.records import part_file
+from scanrnn_dist.records import Output
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.part_file import PartFile, file_sha256, part_schema, read_features
 from scanrnn_dist.storage import LocalStore
@@ -74,9 +74,8 @@ def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) ->
     assert table["features"].to_pylist() == np.arange(21).reshape(7, 3).tolist()
 
 
-def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_file, "ROW_GROUP_BYTES", 2000)
-    with part_at(tmp_path / "a.parquet", SCHEMA) as part:
+def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path) -> None:
+    with PartFile(store_of(tmp_path / "a.parquet"), "a.parquet", 0, SCHEMA, Output(row_group_bytes=2000)) as part:
         for begin in range(0, 200, 4):
             part.write(*batch(4, begin))
         part.commit()

@@ -1,0 +1,185 @@
+"""`export`: the features of a finished output as one `.npy` file, which numpy maps into memory without reading it.
+
+How parts are read back is `records`' affair. The file is written a row group at a time, beside its name, synced and
+renamed, so that it stands there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job.damage import recorded_parts
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.restart import is_ready
+from scanrnn_dist.records import (
+    JobRecords,
+    are_steps,
+    out_features_of,
+    part_name,
+    read_matrices,
+    read_part_schema,
+    value_dtype,
+)
+from scanrnn_dist.storage import Disk, is_uri, new_attempt, open_store
+
+_ENDING = ".npy"
+_DISK = Disk()
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Args:
+        destination: the output that was read.
+        path: the file that was written.
+        rows, out_features: the shape of its array.
+        dtype: of its array.
+    """
+
+    destination: str
+    path: str
+    rows: int
+    out_features: int
+    dtype: str
+
+    def __str__(self) -> str:
+        shape = f"{self.rows:,} rows of {self.out_features:,} features, {self.dtype}"
+        return f"exported      {self.destination}\nto            {self.path}: {shape}"
+
+
+def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) -> Export:
+    """Write the features of a finished output, in input order, to one `.npy` file of shape `(N, out_features)`.
+
+    The numbers are those of the parts, in their dtype. A row whose features are null becomes a row of NaN. A file that
+    stands there already is replaced. Little memory is needed: parts are read a row group at a time.
+
+    Args:
+        destination: the folder or URI that `featurize` wrote to.
+        path: a file of this machine, whose name ends in `.npy`.
+
+    Returns:
+        Where it is, its shape and its dtype.
+
+    Raises:
+        ConfigError: the destination holds no job or an unfinished one, a row has features for each of its steps, or the
+            path is not one to write to.
+        DataError: a part is missing or cannot be read, or there are no rows.
+        StoppedError: the disk refuses, or another job took the place of the one that was read.
+
+    Example:
+        >>> import pyarrow as pa, pyarrow.parquet as pq, tempfile
+        >>> import scanrnn_dist as srd
+        >>> folder = tempfile.mkdtemp()
+        >>> pq.write_table(pa.table({"sequence": [[[0.5, 1.0]], []]}), folder + "/in.parquet")
+        >>> encoder = srd.Encoder.from_seed(0, in_features=2, hidden_features=3)
+        >>> report = srd.featurize(encoder, folder + "/in.parquet", folder + "/out", lossy_cast=True)
+        >>> _ = srd.export(folder + "/out", folder + "/features.npy")
+        >>> np.load(folder + "/features.npy", mmap_mode="r").shape
+        (2, 3)
+    """
+    path = _checked_path(path)
+    records = JobRecords(open_store(destination))
+    root = records.store.root
+    if not is_uri(root) and _is_within(path, root):
+        raise ConfigError(
+            f"The file {path} lies within {root}, where readers take it for a part; choose another place."
+        )
+    job, names, rows = _parts_of(records)
+    schema = read_part_schema(records.store, names[0])
+    if are_steps(schema):
+        raise ConfigError(
+            f"{root} holds features of every step, lists of different lengths, and a {_ENDING} file holds one vector "
+            "per row. Read the parts with any reader of Parquet, or featurize with another readout."
+        )
+    shape, dtype = (int(rows.sum()), out_features_of(schema)), value_dtype(schema)
+    with _new_file(path, lambda: records.check_is(job)) as write:
+        write(_header(shape, dtype))
+        for name, expected in zip(names, rows.tolist(), strict=True):
+            found = 0
+            for matrix in read_matrices(records.store, name):
+                write(matrix.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+                found += len(matrix)
+            if found != expected:
+                raise DataError(f"{records.store.path(name)} holds {found:,} rows; expected {expected:,}, as recorded.")
+    return Export(root, path, *shape, str(dtype))
+
+
+def _checked_path(path: str | os.PathLike[str]) -> str:
+    told = os.path.expanduser(os.fspath(path))
+    if is_uri(told):
+        raise ConfigError(f"{told} is a URI; expected a file of this machine, which numpy can map into memory.")
+    if not told.endswith(_ENDING):
+        raise ConfigError(f"The file to export to is named {told!r}; expected a name that ends in {_ENDING}.")
+    if os.path.isdir(told):
+        raise ConfigError(f"{told} is a folder; expected the name of a file.")
+    folder = os.path.dirname(told) or "."
+    if not os.path.isdir(folder):
+        raise ConfigError(f"There is no folder {folder} to write {os.path.basename(told)} to; make it first.")
+    return told
+
+
+def _is_within(path: str, folder: str) -> bool:
+    folder = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(path), folder]) == folder
+
+
+def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.ndarray]:
+    """The job of an output that is finished, the names of its parts and the rows of each, in input order."""
+    root = records.store.root
+    if is_ready(records):
+        raise StoppedError(
+            f"{root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the command that "
+            "replaces it, ends that; then export."
+        )
+    job = records.read_job()
+    plan = Plan.from_records(records.read_plan(job))
+    parts, is_complete = recorded_parts(records, job, plan)
+    if not is_complete:
+        raise ConfigError(
+            f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} units are committed. Start the command that "
+            "makes it again, which goes on from there; then export."
+        )
+    if not len(parts):
+        raise DataError(f"{root} has no rows, so there is nothing to export.")
+    parts = parts.sort_by("unit")
+    names = [part_name(unit, len(plan.units)) for unit in parts["unit"].to_pylist()]
+    return job, names, parts["rows"].to_numpy()
+
+
+def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
+    """The beginning of a `.npy` file."""
+    header = io.BytesIO()
+    told = {"descr": np.lib.format.dtype_to_descr(dtype.newbyteorder("<")), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, told)
+    return header.getvalue()
+
+
+@contextmanager
+def _new_file(path: str, check: Callable[[], None], disk: Disk = _DISK) -> Iterator[Callable[[bytes], int]]:
+    """Write a file beside its name, and name it at the end, if `check` raises nothing; else nothing is left."""
+    folder, name = os.path.split(os.path.abspath(path))
+    aside = os.path.join(folder, f".{name}.{new_attempt()}.tmp")
+    try:
+        with disk.open(aside) as file:
+            yield lambda content: disk.write(file, content)
+            disk.sync(file)
+        check()
+        disk.rename(aside, path)
+        disk.sync_folder(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            disk.delete(aside)
+        if isinstance(error, OSError):
+            raise StoppedError(
+                f"{path} could not be written: {error.strerror or error}. What stood there before still does. See to "
+                "it, then export again."
+            ) from error
+        raise
