@@ -26,8 +26,7 @@ from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import drain_shape, gives_same_bits
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.faithfulness import Judge
-from scanrnn_dist.input_spec import UNITS, UNKNOWN_ID, Category, Number, Time
-from scanrnn_dist.input_spec.declaration import InputSpec
+from scanrnn_dist.input_spec import UNITS, UNKNOWN_ID, Category, InputSpec, Number, Time
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
