@@ -458,3 +458,10 @@ def test_a_missing_file_and_other_json_are_wrong_arguments(tmp_path: Path) -> No
         InputSpec.from_json("[]")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         InputSpec.from_json('{"column": [{"name": "a", "kind": "category", "values": ["\\ud800"]}]}')
+
+
+def test_the_file_in_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/encoders.md").read_text()
+    (tmp_path / "spec.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    spec = InputSpec.load(tmp_path / "spec.toml")
+    assert (spec.in_features, spec.width, spec.tables) == (4, 37, {"item_id": (100_001, 32)})
