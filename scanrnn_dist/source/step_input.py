@@ -68,7 +68,7 @@ def apply_input(
     Args:
         spec: the columns.
         fields: for each name an array of `S` values, one per step; others are not looked at.
-        offsets: `(N + 1,)` int64, where rows begin among the steps.
+        offsets: `(N + 1,)` int64, where rows begin among the steps; rows hold all of these.
         lossy_cast: whether numbers that are not scaled may be rounded to float32; else those that float32 does not hold
             are refused. Decimals count as float64.
 

@@ -187,6 +187,9 @@ def test_cells_do_not_depend_on_tables_nor_a_table_on_the_others() -> None:
         np.testing.assert_array_equal(with_input[name], array)
     alone = Encoder.from_seed(7, None, H, input=InputSpec((SPEC.columns[4], SPEC.columns[1])))
     np.testing.assert_array_equal(variables_of(alone)["input.item"], with_input["input.item"])
+    alike = InputSpec(tuple(Category(name, size=3, encode="embedding", dimension=2) for name in ("aa", "ab")))
+    tables = variables_of(Encoder.from_seed(7, None, H, input=alike))
+    assert not np.array_equal(tables["input.aa"], tables["input.ab"])
     assert not np.array_equal(
         variables_of(Encoder.from_seed(8, None, H, input=SPEC))["input.item"], with_input["input.item"]
     )
@@ -232,6 +235,8 @@ def test_the_file_gives_back_input_and_tables(name: str, tmp_path: Path) -> None
     assert (loaded.input, loaded.fingerprint) == (SPEC, encoder.fingerprint)
     np.testing.assert_array_equal(loaded(rows_of()[3]), encoder(rows_of()[3]))
     assert safetensors.numpy.load_file(path)["input.page.kind"].shape == (4, 2)
+    with safetensors.safe_open(path, "numpy") as opened:
+        assert opened.metadata()["format"] == "scanrnn_dist.encoder/3" != FORMAT  # which older versions refuse
 
 
 def test_an_encoder_without_input_has_the_file_and_the_fingerprint_that_it_had(tmp_path: Path) -> None:
