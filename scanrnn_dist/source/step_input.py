@@ -61,7 +61,12 @@ class StepInputs(NamedTuple):
 
 
 def apply_input(
-    spec: InputSpec, fields: Mapping[str, pa.Array], offsets: np.ndarray, *, lossy_cast: bool = False
+    spec: InputSpec,
+    fields: Mapping[str, pa.Array],
+    offsets: np.ndarray,
+    *,
+    lossy_cast: bool = False,
+    before: Mapping[str, pa.Array] | None = None,
 ) -> StepInputs:
     """What travels of each step.
 
@@ -71,6 +76,8 @@ def apply_input(
         offsets: `(N + 1,)` int64, where rows begin among the steps; rows hold all of these.
         lossy_cast: whether numbers that are not scaled may be rounded to float32; else those that float32 does not hold
             are refused. Decimals count as float64.
+        before: for rows that go on, by the name of a column of times, the `N` times of the steps before their first
+            ones; a null begins anew.
 
     Raises:
         ConfigError: a column is missing; lists those there are.
@@ -91,7 +98,8 @@ def apply_input(
         if isinstance(column, Category):
             values[:, index], refused = _ids(column, array)
         else:
-            values[:, index], refused = _numbers(column, array, offsets, lossy_cast)
+            earlier = (before or {}).get(column.name)
+            values[:, index], refused = _numbers(column, array, offsets, lossy_cast, earlier)
         if refused is not None:
             refusals.append(refused)
     return StepInputs(values, tuple(refusals))
@@ -135,11 +143,11 @@ def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.run_end_decode(array) if types.is_run_end_encoded(array.type) else array
 
 
-def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray) -> np.ndarray:
+def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
     """The numbers that a column gives before any scaling, `(S,)` float64; a NaN for a null."""
     check_type(column, array.type)
     if isinstance(column, Time):
-        return time_numbers(column, decoded(array), offsets)
+        return time_numbers(column, decoded(array), offsets, None if before is None else decoded(plain(before)))
     numbers, is_null = as_numpy(decoded(array))
     numbers = numbers.astype(np.float64, copy=False)
     return numbers if is_null is None else np.where(is_null, np.nan, numbers)
@@ -162,12 +170,12 @@ def decoded(array: pa.Array) -> pa.Array:
 
 
 def _numbers(
-    column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool
+    column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool, before: pa.Array | None
 ) -> tuple[np.ndarray, Refusal | None]:
     """A column of numbers, scaled in float64 and rounded once."""
     with np.errstate(over="ignore"):  # what becomes an infinity is judged with the others
         if isinstance(column, Time) or column.changes_numbers:
-            return column(unscaled(column, array, offsets)).astype(np.float32), None
+            return column(unscaled(column, array, offsets, before)).astype(np.float32), None
         check_type(column, array.type)
         numbers, is_null = as_numpy(decoded(array))
         values = numbers.astype(np.float32)

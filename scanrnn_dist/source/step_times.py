@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.input_spec import UNITS, Time
 
 types = pa.types
@@ -27,8 +27,11 @@ FIRST_WEEKDAY = 3
 """1970-01-01 was a Thursday."""
 
 
-def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """What a column of times gives of each step, `(S,)` float64; a NaN where that is not known."""
+def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
+    """What a column of times gives of each step, `(S,)` float64; a NaN where that is not known.
+
+    `before` has for each row the time of the step before its first one, null where that is the first of all.
+    """
     if types.is_null(array.type):
         return np.full(len(array), np.nan)
     is_null = array.is_null().to_numpy(zero_copy_only=False)
@@ -38,18 +41,40 @@ def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray) -> np.ndarr
         is_hour = column.give == "hour"
         numbers = counts % day / (day / 24) if is_hour else (counts // day + FIRST_WEEKDAY) % 7
         return np.where(is_null, np.nan, numbers)
-    if any(of(array.type) for of in TIMES["difference"]):
-        counts, nanoseconds = _counts(array)
-        unit = UNITS[column.unit]
-        common = gcd(nanoseconds, unit)
-        differences = _differences(counts) * (nanoseconds // common) / (unit // common)
-    else:
-        counts = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-        differences = _differences(counts)
+    counts, numerator, denominator = _counted(column, array)
+    differences = _differences(counts)
     differences[1:][is_null[1:] | is_null[:-1]] = np.nan
-    starts = offsets[:-1][np.diff(offsets) > 0]
-    differences[starts] = np.where(is_null[starts] | ~np.isfinite(counts[starts]), np.nan, 0.0)
-    return differences
+    has_steps = np.diff(offsets) > 0
+    starts = offsets[:-1][has_steps]
+    differences[starts] = 0.0
+    if before is not None:
+        goes_on = before.is_valid().to_numpy(zero_copy_only=False) & has_steps
+        earlier, later = _counted(column, _as(array.type, before, column.name))[0], offsets[:-1][goes_on]
+        pairs = np.stack([earlier[goes_on], counts[later]], 1).ravel()
+        differences[later] = _differences(pairs)[1::2]
+    differences[starts[is_null[starts] | ~np.isfinite(counts[starts])]] = np.nan
+    return differences * numerator / denominator
+
+
+def _counted(column: Time, array: pa.Array) -> tuple[np.ndarray, int, int]:
+    """Times as numbers, and the fraction of the column's unit that each of them counts."""
+    if not any(of(array.type) for of in TIMES["difference"]):
+        return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), 1, 1
+    counts, nanoseconds = _counts(array)
+    unit = UNITS[column.unit]
+    common = gcd(nanoseconds, unit)
+    return counts, nanoseconds // common, unit // common
+
+
+def _as(type: pa.DataType, before: pa.Array, name: str) -> pa.Array:
+    """The times before the rows, as those of the steps."""
+    try:
+        return before.cast(type)
+    except pa.ArrowException as error:
+        raise LayoutError(
+            f"Column {name!r} is {type}, and the times of the steps before are {before.type}, which do not fit: "
+            f"{error}. Write the column with the type that it had."
+        ) from error
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:
