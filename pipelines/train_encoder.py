@@ -10,6 +10,11 @@ were not trained on. Copy this file and edit it.
 
 Inputs are standardised during training, and that is then folded into the GRU's input weights, so the saved encoder
 takes raw values:  W ((x - mean) / scale) + b  =  (W / scale) x + (b - W (mean / scale)).
+
+    python train_encoder.py SESSIONS encoder.safetensors --label bought --input spec.toml
+
+With --input, steps hold what a TOML file says: numbers, categories, times (docs/encoders.md). Embedding tables are
+trained along with the GRU; ids are not standardised.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from jax.sharding import Mesh
 
 import scanrnn_dist as srd
 from scanrnn_dist.engine import AXIS, replicated, sharded
+from scanrnn_dist.input_spec import Category
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import ReadOptions, SourceLike, read_chunks
 
@@ -68,8 +74,13 @@ class Classifier(nnx.Module):
         return self.head(self.encoder(x, lengths))
 
 
-def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple[srd.Ragged, np.ndarray, list[Any]]:
-    """All rows of a source in memory, the class number of each `(N,)`, and the classes, sorted."""
+def read_labelled(
+    source: SourceLike, label: str, sequence: str | None, input: srd.InputSpec | None = None
+) -> tuple[srd.Ragged, np.ndarray, list[Any]]:
+    """All rows of a source in memory, the class number of each `(N,)`, and the classes, sorted.
+
+    With an `input`, a step of a row is what travels of it: one number per column.
+    """
     plan = plan_job(source, JobOptions(column=sequence, keep=[]))
     columns = plan.source.schema
     if label not in columns.names:
@@ -83,7 +94,8 @@ def read_labelled(source: SourceLike, label: str, sequence: str | None) -> tuple
         )
     if not plan.source.rows:
         raise srd.DataError(f"{source} has no rows; expected some to train on.")
-    options = ReadOptions(plan.layout, [label], plan.in_features())
+    in_features = plan.in_features() if input is None else input.in_features
+    options = ReadOptions(plan.layout, [label], in_features, input=input)
     with closing(read_chunks(plan.source, plan.units, options)) as chunks:
         read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]
     labels = [value for _, column in read for value in column.to_pylist()]
@@ -147,14 +159,14 @@ def train(
     settings: Settings,
     mesh: Mesh,
     report: Callable[[str], None] = print,
+    input: srd.InputSpec | None = None,
 ) -> srd.Encoder:
     """The trained encoder, for raw inputs; a line about every epoch goes to `report`."""
-    mean, scale = rows.values.mean(axis=0, dtype=np.float64), rows.values.std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 0, scale, 1)
+    mean, scale = scaling_of(rows, input)
     scaled = srd.Ragged(((rows.values - mean) / scale).astype(np.float32), rows.offsets)
     rngs = nnx.Rngs(settings.seed)
-    cell = nnx.GRUCell(rows.in_features, settings.hidden, rngs=rngs)
-    model = Classifier(srd.Encoder(cell), int(labels.max()) + 1, rngs)
+    cell = nnx.GRUCell(rows.in_features if input is None else input.width, settings.hidden, rngs=rngs)
+    model = Classifier(srd.Encoder(cell, input=input, tables=settings.seed), int(labels.max()) + 1, rngs)
     steps = settings.epochs * -(-len(rows) // settings.batch)
     adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
     optimizer = nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adam), wrt=nnx.Param)
@@ -171,8 +183,16 @@ def train(
         loss_sum, right_sum = np.sum(jax.device_get(results), axis=0)
         losses, accuracy = loss_sum / len(rows), right_sum / len(rows)
         report(f"epoch {epoch + 1}/{settings.epochs}: loss {losses:.4f}, training accuracy {accuracy:.3f}")
-    fold_scaling(cell, mean, scale)
+    widths = 1 if input is None else [column.width for column in input.columns]
+    fold_scaling(cell, np.repeat(mean, widths), np.repeat(scale, widths))
     return model.encoder
+
+
+def scaling_of(rows: srd.Ragged, input: srd.InputSpec | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of every number of a step, `(in_features,)` each; 0 and 1 for ids, which are left alone."""
+    mean, scale = rows.values.mean(axis=0, dtype=np.float64), rows.values.std(axis=0, dtype=np.float64)
+    is_id = [isinstance(column, Category) for column in input.columns] if input is not None else False
+    return np.where(is_id, 0, mean), np.where((scale > 0) & ~np.asarray(is_id), scale, 1)
 
 
 def fold_scaling(cell: nnx.GRUCell, mean: np.ndarray, scale: np.ndarray) -> None:
@@ -191,6 +211,7 @@ def main() -> None:
     parser.add_argument("encoder", type=Path, help="the file to write; an existing one is replaced")
     parser.add_argument("--label", required=True, help="the column of the classes")
     parser.add_argument("--sequence", help="the column of the sequences, if several could")
+    parser.add_argument("--input", type=Path, help="a TOML file that says what a step holds")
     for name, default in asdict(Settings()).items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help="%(default)s if not given"
@@ -201,10 +222,11 @@ def main() -> None:
     if not arguments.encoder.absolute().parent.is_dir():  # told now, not after the training
         raise srd.ConfigError(f"There is no folder {arguments.encoder.parent} to write the encoder to; make it first.")
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
-    rows, labels, classes = read_labelled(arguments.source, arguments.label, arguments.sequence)
+    input = srd.InputSpec.load(arguments.input) if arguments.input else None
+    rows, labels, classes = read_labelled(arguments.source, arguments.label, arguments.sequence, input)
     mesh = srd.default_mesh()
     print(f"{len(rows)} rows of {rows.in_features} features, {len(classes)} classes, {mesh.size} devices")
-    train(rows, labels, settings, mesh).save(arguments.encoder)
+    train(rows, labels, settings, mesh, input=input).save(arguments.encoder)
     print(f"wrote {arguments.encoder}")
 
 

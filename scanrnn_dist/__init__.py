@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
+    from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import JobReport, Sharing, export
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "DataError": "errors",
     "Encoder": "encoder",
     "Engine": "engine",
+    "InputSpec": "input_spec",
     "JobReport": "job",
     "Layout": "source",
     "LayoutError": "errors",
@@ -55,6 +57,7 @@ __all__ = [
     "DataError",
     "Encoder",
     "Engine",
+    "InputSpec",
     "JobReport",
     "Layout",
     "LayoutError",

@@ -20,6 +20,7 @@ from sources import SEQUENCE, mesh_of
 import scanrnn_dist as srd
 from scanrnn_dist.encoder.file import variables_of
 from scanrnn_dist.engine import replicated, sharded
+from scanrnn_dist.input_spec import Category, InputSpec, Number
 
 optax = pytest.importorskip("optax", reason="of the extra [train]")
 pytest.importorskip("sklearn", reason="of the extra [train]")
@@ -141,6 +142,64 @@ def test_the_scaling_is_folded_into_the_cell() -> None:
     wanted = encoder(((x - mean) / scale).astype(np.float32))
     train_encoder.fold_scaling(encoder.cell, mean, scale)
     np.testing.assert_allclose(encoder(x), wanted, rtol=0, atol=1e-5)  # float32 of values up to 50, in the products
+
+
+ITEMS, ELSEWHERE = 15, 5
+SESSIONS = InputSpec(
+    (
+        Number("dwell"),
+        Category("item", size=ITEMS, encode="embedding", dimension=8, unknown="zeros"),
+        Category("device", values=("phone", "tablet"), unknown="own"),
+    )
+)
+
+
+def sessions(rows: int, seed: int) -> tuple[srd.Ragged, np.ndarray]:
+    """Travelling steps of sessions, and a class that the items alone tell: whether more of them are even or odd.
+
+    The last few items never occur, dwell times are far from zero, and some items are unknown.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 2, rows).astype(np.int32)
+    each = []
+    for kind in kinds:
+        steps = int(rng.integers(4, 9))
+        x = SESSIONS.drawn(rng, (steps,))
+        x[:, 0] = 1000 + 300 * x[:, 0]
+        like = np.where(rng.random(steps) < 0.97, kind, 1 - kind)
+        x[:, 1] = np.where(rng.random(steps) < 0.1, -1, 2 * rng.integers(0, (ITEMS - ELSEWHERE) // 2, steps) + like)
+        each.append(x)
+    return srd.Ragged.from_sequences(each), kinds
+
+
+def test_tables_are_trained_along_with_the_cell(tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    (rows, labels), (others, wanted) = sessions(200, 0), sessions(200, 1)
+    settings, lines = train_encoder.Settings(hidden=8, epochs=10, learning_rate=0.01), list[str]()
+    trained = train_encoder.train(rows, labels, settings, mesh_of(1), lines.append, input=SESSIONS)
+    trained.save(tmp_path / "e.safetensors")
+    loaded = srd.Encoder.load(tmp_path / "e.safetensors")
+    assert loaded.input == SESSIONS and len(lines) == 10
+    # The last epoch's accuracy is of standardised steps, those of the features are of raw ones.
+    features, unseen = srd.encode(loaded, rows), srd.encode(loaded, others)
+    accuracy = LogisticRegression(max_iter=1000).fit(features, labels).score(unseen, wanted)
+    assert accuracy >= 0.95 and float(lines[-1].split()[-1]) >= 0.95  # untrained 0.52
+    before = variables_of(srd.Encoder.from_seed(settings.seed, None, 8, input=SESSIONS))["input.item"]
+    after = variables_of(loaded)["input.item"]
+    np.testing.assert_array_equal(after[-ELSEWHERE:], before[-ELSEWHERE:])
+    assert (after[:-ELSEWHERE] != before[:-ELSEWHERE]).any(1).mean() > 0.9
+
+
+def test_ids_are_not_scaled_and_the_scaling_of_numbers_is_folded_into_their_place() -> None:
+    rows, _ = sessions(9, 0)
+    mean, scale = train_encoder.scaling_of(rows, SESSIONS)
+    assert mean[0] > 500 and scale[0] > 100 and mean[1:].tolist() == [0, 0] and scale[1:].tolist() == [1, 1]
+    encoder, x = srd.Encoder.from_seed(0, None, 5, input=SESSIONS), rows.row(0)
+    wanted = encoder(((x - mean) / scale).astype(np.float32))
+    widths = [column.width for column in SESSIONS.columns]
+    train_encoder.fold_scaling(encoder.cell, np.repeat(mean, widths), np.repeat(scale, widths))
+    np.testing.assert_allclose(encoder(x), wanted, rtol=0, atol=1e-5)  # float32 of values up to 2,000, in the products
 
 
 def test_every_row_is_in_one_batch_and_few_lengths_are_compiled() -> None:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps, time_first_hint
@@ -36,7 +37,7 @@ def encode(
         encoder: the cell and its readout.
         sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
             list array (any layout that a Parquet column may have). Numbers of other types pass where float32 holds
-            them exactly, as in `featurize`.
+            them exactly, as in `featurize`. Where the encoder has an `input`, what travels: one number per column.
         seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
@@ -70,6 +71,8 @@ def encode(
             f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "
             "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
         )
+    if encoder.input is not None:
+        _check_ids(encoder.input, ragged)
     carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
     engine = build_engine(encoder, mesh, window_shape, own_carries=initial_carry is not None)
     features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
@@ -82,6 +85,15 @@ def encode(
                 if shown is not None:
                     shown.advance(len(finished.rows))
     return features.result
+
+
+def _check_ids(input: InputSpec, ragged: Ragged) -> None:
+    """Refuse ids that the encoder's input has not, which a device could not tell from others."""
+    begin = int(ragged.offsets[0])
+    if wrong := input.first_wrong_id(ragged.values[begin : ragged.offsets[-1]]):
+        step = begin + wrong[0]
+        row = int(np.searchsorted(ragged.offsets, step, side="right")) - 1
+        raise DataError(f"Sequence {row}, step {step - ragged.offsets[row]}: {wrong[1]}.")
 
 
 def as_ragged(

@@ -21,6 +21,7 @@ from scanrnn_dist.observe import check_fits
 
 if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.input_spec import InputSpec
 
 encoder_app = typer.Typer(help="Encoder files: make, convert, inspect.", no_args_is_help=True)
 
@@ -44,7 +45,7 @@ class Origin(StrEnum):
 
 
 TAKES = {
-    Origin.torch: {"kind", "prefix", "nonlinearity", "lossy_cast", "readout"},
+    Origin.torch: {"kind", "prefix", "nonlinearity", "lossy_cast", "readout", "input", "embedding"},
     Origin.keras: {"kind", "prefix", "reset_after", "lossy_cast", "readout"},
     Origin.onnx: {"node", "lossy_cast", "readout"},
     Origin.orbax: {"like", "prefix", "lossy_cast"},
@@ -52,11 +53,17 @@ TAKES = {
 }
 """The options that `convert` takes, by origin."""
 
+MOST_VALUES = 6
+"""Of a vocabulary that are printed."""
 MOST_LAYERS = 1024
 """That are built one by one."""
 
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
+InputFile = Annotated[
+    Path | None,
+    typer.Option("--input", help="A TOML file that says what a step holds: docs/encoders.md.", metavar="FILE"),
+]
 Readout = Annotated[
     str | None,
     typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
@@ -66,8 +73,9 @@ Readout = Annotated[
 @encoder_app.command()
 def make(
     out: Out,
-    in_features: Annotated[int, count("Features per step.")],
     hidden: Annotated[int, count("Hidden features of every layer.")],
+    in_features: Annotated[int | None, count("Features per step; needed unless --input says them.")] = None,
+    input: InputFile = None,
     cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     num_layers: Annotated[
@@ -95,9 +103,11 @@ def make(
     """Write an encoder with random weights. The same seed gives the same weights."""
     _check_out(out, force)
     start_jax()
+    if in_features is None and input is None:
+        raise ConfigError("Neither --in-features nor --input was given; expected the features per step, or the input.")
     options = given(
-        cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional, readout=readout,
-        initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,
+        input=input and _input(input), cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional,
+        readout=readout, initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,
     )  # fmt: skip
     _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
 
@@ -125,6 +135,11 @@ def convert(
     like: Annotated[
         Path | None, typer.Option(help="An encoder file that has the architecture of SRC; needed for a state of nnx.")
     ] = None,
+    input: InputFile = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="Which PyTorch weight is the table of a column of --input.", metavar="COLUMN=NAME"),
+    ] = None,
     lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
     readout: Readout = None,
     force: Force = False,
@@ -133,7 +148,7 @@ def convert(
     """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
     options = given(
         kind=kind and kind.value, prefix=prefix, node=node, nonlinearity=nonlinearity, reset_after=reset_after,
-        like=like, lossy_cast=lossy_cast, readout=readout,
+        like=like, input=input, embedding=embedding, lossy_cast=lossy_cast, readout=readout,
     )  # fmt: skip
     surplus = sorted(options.keys() - TAKES[origin])
     if surplus:
@@ -155,13 +170,18 @@ def inspect(
     _print(Encoder.load(file), as_json)
 
 
-def random_encoder(seed: int, in_features: int, hidden_features: int, **options: Any) -> Encoder:
+def random_encoder(seed: int, in_features: int | None, hidden_features: int, **options: Any) -> Encoder:
     """`Encoder.from_seed`, unless the weights alone would take more than the memory: then a `ConfigError`."""
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.weights import GATES
 
     ways, layers = 1 + options.get("bidirectional", False), options.get("num_layers", 1)
-    widths = in_features + (layers - 1) * ways * hidden_features + layers * hidden_features
+    spec: InputSpec | None = options.get("input")
+    if spec is not None:
+        tables = sum(rows * dimension for rows, dimension in spec.tables.values())
+        check_fits(4 * tables, "The embedding tables of the input", "Choose a smaller dimension or fewer ids.")
+    first = spec.width if spec is not None else in_features or 0
+    widths = first + (layers - 1) * ways * hidden_features + layers * hidden_features
     weights = GATES.get(options.get("cell", "gru"), 1) * ways * hidden_features * widths
     check_fits(4 * weights, f"Weights of {hidden_features} hidden features", "Choose fewer with --hidden.")
     return Encoder.from_seed(seed, in_features, hidden_features, **options)
@@ -181,6 +201,8 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
         raise ConfigError(f"--prefix was given {len(prefixes)} times; --from {origin} takes one.")
     options |= {"prefix": prefixes[0]} if prefixes else {}
     if origin is Origin.torch:
+        options |= {"input": _input(options["input"])} if "input" in options else {}
+        options |= {"embeddings": _by_column(options.pop("embedding"))} if "embedding" in options else {}
         return weights.from_torch(source, **options)
     if "like" not in options:
         raise ConfigError(
@@ -190,6 +212,21 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
     into = Encoder.load(options.pop("like"))
     read = weights.from_orbax if origin is Origin.orbax else weights.from_state
     return read(into, source, **options)
+
+
+def _input(path: Path) -> InputSpec:
+    """What a step holds, of a TOML file."""
+    from scanrnn_dist.input_spec import InputSpec
+
+    return InputSpec.load(path)
+
+
+def _by_column(told: list[str]) -> dict[str, str]:
+    """`COLUMN=NAME` as a mapping; a column's name may hold a `=`, that of a weight does not."""
+    wrong = [each for each in told if not all(each.rpartition("="))]
+    if wrong:
+        raise ConfigError(f"--embedding is {wrong[0]!r}; expected COLUMN=NAME, such as item_id=embedding.weight.")
+    return {column: name for column, _, name in (each.rpartition("=") for each in told)}
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -222,7 +259,18 @@ def _shapes(encoder: Encoder) -> dict[str, list[int]]:
     from flax import nnx
 
     leaves = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
-    return {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves}
+    shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves if path[0] == "layers"}
+    return shapes | {
+        f"input.{name}": list(shape) for name, shape in (encoder.input.tables if encoder.input else {}).items()
+    }
+
+
+def _column_line(column: dict[str, Any]) -> str:
+    """What a person reads of a column of an input: `category, size 100000, encode embedding, dimension 32`."""
+    values = column.get("values", [])
+    long = {"values": f"{len(values):,}, {values[0]!r} to {values[-1]!r}"} if len(values) > MOST_VALUES else {}
+    told = [f"{key} {value}" for key, value in (column | long).items() if key not in ("name", "kind")]
+    return ", ".join([column["kind"], *told])
 
 
 def _table(description: dict[str, Any]) -> str:
@@ -230,10 +278,17 @@ def _table(description: dict[str, Any]) -> str:
     from scanrnn_dist.weights import flat
 
     lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
-    for title, values in (
-        ("architecture:", flat(description["architecture"], (dict, list))),
+    architecture = dict(description["architecture"])
+    columns = architecture.pop("input", {"column": []})["column"]
+    sections = [
+        ("architecture:", flat(architecture, (dict, list))),
         ("parameters:", description["parameters"]),
-    ):
+    ]
+    if columns:
+        sections.insert(
+            0, ("input:", {f"{n}. {each['name']}": _column_line(each) for n, each in enumerate(columns, 1)})
+        )
+    for title, values in sections:
         width = max(map(len, values), default=0)
         lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
     return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])

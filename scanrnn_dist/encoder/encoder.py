@@ -7,7 +7,7 @@ sequences and batches are `scan.py`'s, random weights `cells.py`'s, files `file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -21,7 +21,9 @@ from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hid
 from scanrnn_dist.encoder.file import fingerprint_of, load_encoder, save_encoder
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
+from scanrnn_dist.encoder.step_input import StepInput, step_input_of
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.spec import MATMUL_PRECISION
 
 PRECISIONS = ("highest", "high", "default")
@@ -41,6 +43,9 @@ class Encoder(nnx.Module):
         scan: `"lax"`, or `"nnx"` for cells that change variables of their own in a step (counters, statistics, dropout
             keys): every sequence then begins with the variables as they are now, and carries its own along.
         precision: of the matrix products, as `jax.default_matmul_precision` takes it.
+        input: what a step holds, where that is more than the numbers that the first layer takes. A step then travels as
+            one number per column, ids among them, and becomes the cell's input within `step`.
+        tables: for each column of `input` with an embedding its table `(ids, dimension)`; or the seed of random ones.
 
     Raises:
         ConfigError: no cells, sizes that do not fit together, or cells that change variables where `scan` is `"lax"`.
@@ -69,8 +74,11 @@ class Encoder(nnx.Module):
         initial_carry: float | None = None,
         scan: Literal["lax", "nnx"] = "lax",
         precision: str = MATMUL_PRECISION,
+        input: InputSpec | None = None,
+        tables: Mapping[str, Any] | int = 0,
     ) -> None:
         self.layers = nnx.List(checked_layers(layers))
+        self.step_input = None if input is None else step_input_of(input, tables, self.cells[0])
         self.readout_names = checked_readout(readout)
         self.fill = None if initial_carry is None else float(initial_carry)
         self.scan, self.precision = scan, precision
@@ -90,30 +98,38 @@ class Encoder(nnx.Module):
     def from_seed(
         cls,
         seed: int,
-        in_features: int,
+        in_features: int | None,
         hidden_features: int,
         *,
         cell: str = "gru",
         num_layers: int = 1,
         bidirectional: bool = False,
         dtype: Any = None,
+        input: InputSpec | None = None,
         **options: Any,
     ) -> Encoder:
         """Random weights. With the defaults the GRU of `scan_rnn_forward(seed, ...)`, bit for bit.
 
         Args:
             seed: fixes all weights; those of the first layer do not depend on the others.
-            in_features: features per step, `D`.
+            in_features: features per step, `D`; may be None where `input` says them.
             hidden_features: of every cell, `H`.
             cell: `"gru"`, `"lstm"` or `"rnn"`.
             num_layers: layers, each on the outputs of the one before.
             bidirectional: whether each layer has a second cell that reads from the end.
             dtype: what is computed in; None for float32. The parameters are float32.
+            input: what a step holds, as `Encoder` takes it. The cells' weights do not depend on its tables.
             options: `readout`, `initial_carry`, `scan`, `precision`, as `Encoder` takes them.
 
         Raises:
             ConfigError: a number below 1, an unknown cell, or a seed of more than 64 bits.
         """
+        if input is not None:
+            if in_features not in (None, input.in_features):
+                raise ConfigError(f"in_features is {in_features}, and input has {input.in_features} columns; give one.")
+            in_features, options = input.width, {**options, "input": input, "tables": int(seed)}
+        elif in_features is None:
+            raise ConfigError("in_features is None; expected the features per step, or an input that says them.")
         layers = seeded_layers(seed, in_features, hidden_features, cell, num_layers, bidirectional, dtype)
         return cls(layers, **options)
 
@@ -142,9 +158,14 @@ class Encoder(nnx.Module):
         return self.readout_names == (STEPS,)
 
     @property
+    def input(self) -> InputSpec | None:
+        """What a step holds; None where it is the numbers that the first layer takes."""
+        return None if self.step_input is None else self.step_input.spec
+
+    @property
     def in_features(self) -> int:
-        """Features per step, `D`."""
-        return int(self.layers[0].in_features)
+        """Features per step, `D`; where there is an `input`, the numbers that travel, one per column."""
+        return int(self.layers[0].in_features) if self.step_input is None else self.step_input.spec.in_features
 
     @property
     def out_features(self) -> int:
@@ -167,6 +188,7 @@ class Encoder(nnx.Module):
 
     def step(self, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
         """The state after one step `x_t (D,)`, and the last layer's output `(step_features,)`."""
+        x_t = x_t if self.step_input is None else self.step_input(x_t)
         if state.variables is None:
             return stepped(self.layers, state, x_t)
         is_changing = variables_at(self.changing)
@@ -187,9 +209,10 @@ class Encoder(nnx.Module):
         """Of a bidirectional encoder, an encoder of one cell for each direction of each layer."""
         # All but the last layer's give their steps, which the next layer takes.
         readouts = [(STEPS,)] * (len(self.layers) - 1) + [self.readout_names]
+        inputs = [self.step_input] + [None] * (len(self.layers) - 1)
         return [
-            (_Direction(layer.forward, self, readout), _Direction(layer.backward, self, readout))
-            for layer, readout in zip(self.layers, readouts, strict=True)
+            (_Direction(layer.forward, self, readout, own), _Direction(layer.backward, self, readout, own))
+            for layer, readout, own in zip(self.layers, readouts, inputs, strict=True)
         ]
 
     def __call__(self, x: Any, seq_lengths: Any = None, initial_carry: Any = None) -> jax.Array:
@@ -216,7 +239,9 @@ class Encoder(nnx.Module):
         layers: list[Any] = [describe(cell) for cell in self.cells]
         if self.is_bidirectional:
             layers = [{"forward": f, "backward": b} for f, b in zip(layers[::2], layers[1::2], strict=True)]
-        options = {"initial_carry": self.fill, "scan": self.scan, "precision": self.precision}
+        options: dict[str, Any] = {"initial_carry": self.fill, "scan": self.scan, "precision": self.precision}
+        if self.input is not None:
+            options["input"] = self.input.to_dict()
         return {"layers": layers, "readout": "+".join(self.readout_names), **options}
 
     @property
@@ -256,7 +281,7 @@ class Encoder(nnx.Module):
 
     def _settle(self) -> None:
         """Learn once, by a traced step, what is then asked for often: sizes, dtype, and which variables change."""
-        kernels = [w for w in jax.tree.leaves(nnx.state(self, nnx.Param)) if w.ndim == 2]
+        kernels = [w for w in jax.tree.leaves(nnx.state(self.layers, nnx.Param)) if w.ndim == 2]
         self.flops_per_step = 2 * sum(int(w.size) for w in kernels)
         self.changing: tuple[Any, ...] = ()
         if self.is_bidirectional:
@@ -281,8 +306,8 @@ class Encoder(nnx.Module):
 class _Direction(Encoder):
     """One cell of another encoder, with its options; what was checked there is not checked again."""
 
-    def __init__(self, cell: Any, of: Encoder, readout: tuple[str, ...]) -> None:
-        self.layers = nnx.List([cell])
+    def __init__(self, cell: Any, of: Encoder, readout: tuple[str, ...], step_input: StepInput | None) -> None:
+        self.layers, self.step_input = nnx.List([cell]), step_input
         self.readout_names, self.fill, self.scan, self.precision = readout, of.fill, of.scan, of.precision
         self._settle()
 

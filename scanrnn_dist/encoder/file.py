@@ -24,9 +24,14 @@ from safetensors import SafetensorError, safe_open
 
 from scanrnn_dist.encoder.architecture import build
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
+from scanrnn_dist.input_spec import InputSpec
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
+FORMAT_WITH_INPUT = "scanrnn_dist.encoder/3"
+"""Of an encoder with an input, which readers of the other format would pass over."""
+MOST_HEADER_BYTES = 40_000_000
+"""safetensors reads no header of more than 100,000,000; within it, quotes and backslashes of the JSON are doubled."""
 ORIGIN_OF_SUFFIX = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
@@ -42,7 +47,14 @@ def encoder_content(kind: type, encoder: Any) -> bytes:
     reason = why_no_file(kind, encoder)
     if reason is not None:
         raise ConfigError(f"The encoder cannot be written to a file: {reason}")
-    metadata = {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
+    version = FORMAT if encoder.input is None else FORMAT_WITH_INPUT
+    metadata = {"format": version, "architecture": json.dumps(encoder.architecture)}
+    if len(metadata["architecture"]) > MOST_HEADER_BYTES:
+        has = (
+            f"its architecture takes {len(metadata['architecture']):,} bytes as JSON, of at most {MOST_HEADER_BYTES:,}"
+        )
+        remedy = "Number the values of its input's columns, and give their size."
+        raise ConfigError(f"The encoder cannot be written to a file: {has}. {remedy}")
     return safetensors.numpy.save(variables_of(encoder), metadata)
 
 
@@ -73,7 +85,7 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
         raise ConfigError(f"There is no encoder file {path}.") from error
     except DataError as error:
         raise DataError(f"{error}.{_origin_hint(path, [])}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, FORMAT_WITH_INPUT):
         other = f"is of format {metadata['format']!r}" if "format" in metadata else ""
         found = other or f"holds {some_of(sorted(weights), 4)} alone"
         raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
@@ -81,7 +93,7 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
     if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
         raise ConfigError(f"{path} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     try:
-        encoder = build_encoder(kind, json.loads(architecture or "{}"))
+        encoder = build_encoder(kind, json.loads(architecture or "{}"), weights)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path} has a damaged or unknown architecture {architecture!r}: {error}") from error
     set_variables(encoder, weights, str(path))
@@ -110,14 +122,20 @@ def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
 
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:
-    """Every variable as a numpy array, by its dotted path: `0.dense_i.kernel`, or `0.forward.dense_i.kernel`."""
+    """Every variable as a numpy array, by name: `0.dense_i.kernel`, `0.forward.dense_i.kernel`, `input.item_id`."""
 
     def as_numpy(array: Any) -> np.ndarray:
         is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
         return np.asarray(jax.random.key_data(array) if is_key else array)
 
     leaves = nnx.to_flat_state(nnx.state(encoder.layers))
-    return {".".join(map(str, path)): as_numpy(leaf[...]) for path, leaf in leaves}
+    named = {".".join(map(str, path)): leaf for path, leaf in leaves} | _tables(encoder)
+    return {name: as_numpy(leaf[...]) for name, leaf in named.items()}
+
+
+def _tables(encoder: Any) -> dict[str, Any]:
+    """The embedding tables by name: `input.item_id`."""
+    return {} if encoder.step_input is None else encoder.step_input.named_tables()
 
 
 def why_no_file(kind: Any, encoder: Any) -> str | None:
@@ -133,13 +151,21 @@ def why_no_file(kind: Any, encoder: Any) -> str | None:
     return None
 
 
-def build_encoder(kind: type, architecture: dict[str, Any]) -> Any:
-    """The encoder of an architecture, with random weights; raises `ConfigError` for one that a file cannot hold."""
+def build_encoder(kind: type, architecture: dict[str, Any], weights: dict[str, np.ndarray] | None = None) -> Any:
+    """The encoder of an architecture, raising `ConfigError` for one that a file cannot hold.
+
+    Its weights are random; its embedding tables, which may be large, those of `weights`, if any.
+    """
     layers = [
         (build(layer["forward"]), build(layer["backward"])) if "forward" in layer else build(layer)
         for layer in architecture["layers"]
     ]
     options = {name: architecture[name] for name in ("readout", "initial_carry", "scan", "precision")}
+    if "input" in architecture:
+        options["input"] = spec = InputSpec.from_dict(architecture["input"])
+        if weights is not None:
+            names = {name: f"input.{name}" for name in spec.tables}
+            options["tables"] = {name: weights[own] for name, own in names.items() if own in weights}
     return kind(layers, **options)
 
 
@@ -157,6 +183,8 @@ def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> N
         names = [each for each in sorted(expected.keys() | arrived.keys()) if arrived.get(each) != expected.get(each)]
         wrong = [f"{each}: {arrived.get(each, 'missing')}, expected {expected.get(each, 'none')}" for each in names]
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
+    for name, table in _tables(encoder).items():
+        table[...] = jnp.asarray(weights[name])
     variables = nnx.to_flat_state(nnx.state(encoder.layers))
     state = [(path, leaf.replace(jnp.asarray(weights[".".join(map(str, path))]))) for path, leaf in variables]
     nnx.update(encoder.layers, nnx.from_flat_state(state))

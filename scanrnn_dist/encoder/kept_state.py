@@ -45,7 +45,8 @@ class StatefulEncoder(Encoder):
     """Numbers of the state; they stand last in the features."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.layers, self.readout_names, self.fill = nnx.List(list(encoder.layers)), encoder.readout_names, encoder.fill
+        self.layers, self.step_input = nnx.List(list(encoder.layers)), encoder.step_input
+        self.readout_names, self.fill = encoder.readout_names, encoder.fill
         self.scan, self.precision = encoder.scan, encoder.precision
         self._plain = type(encoder)
         if encoder.is_bidirectional or encoder.gives_steps:

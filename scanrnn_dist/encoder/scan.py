@@ -109,8 +109,10 @@ def _nnx_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tu
     def step(layers: Any, state: State, at: tuple[jax.Array, jax.Array]) -> Any:
         return _masked(lambda state, x_t: stepped(layers, state, x_t), encoder.gives_steps, state, *at)
 
+    is_real, x = at
+    x = x if encoder.step_input is None else jax.vmap(encoder.step_input)(x)
     lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
-    return lift(nnx.clone(encoder.layers), state._replace(variables=None), at)
+    return lift(nnx.clone(encoder.layers), state._replace(variables=None), (is_real, x))
 
 
 def _masked(

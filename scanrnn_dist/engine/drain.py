@@ -48,7 +48,11 @@ def gives_same_bits(engine: CompiledWindow, few_lanes: CompiledWindow) -> bool:
     rng = np.random.default_rng(0)
     blocks = min(PROBE_BLOCKS, engine.shape.window_blocks)
     devices, steps, lanes = engine.devices, engine.shape.block_steps, engine.shape.lanes
-    values = rng.standard_normal((devices, blocks, steps, lanes, engine.encoder.in_features), np.float32)
+    shape = devices, blocks, steps, lanes
+    if engine.encoder.input is None:
+        values = rng.standard_normal((*shape, engine.encoder.in_features), np.float32)
+    else:  # where a normal number would be no id, and NaN equals NaN
+        values = engine.encoder.input.drawn(rng, shape)
     counts = rng.integers(0, steps + 1, (devices, blocks, lanes))
     outputs = []
     for each in (engine, few_lanes):

@@ -11,5 +11,7 @@ from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, p
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.source import Source, open_source, plan_units
+from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
+from scanrnn_dist.source.step_statistics import ColumnStatistics, StepStatistics, measure
 from scanrnn_dist.source.taking import BadRows, fixed_lists, to_ragged
 from scanrnn_dist.source.units import Unit, Units, found_again, running_sums

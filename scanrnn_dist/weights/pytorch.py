@@ -16,7 +16,9 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError, some_of
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.weights.cells import NONLINEARITIES, Direction, cell_of, kind_of, layers_of
+from scanrnn_dist.weights.embeddings import table_names, tables_of
 from scanrnn_dist.weights.files import (
     Named,
     Shape,
@@ -41,11 +43,38 @@ def from_torch(
     kind: str | None = None,
     nonlinearity: str = "tanh",
     lossy_cast: bool = False,
+    input: InputSpec | None = None,
+    embeddings: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Encoder:
-    """An `Encoder` with the weights of a PyTorch RNN; see `torch_layers`. `options` are those of `Encoder`."""
-    layers = torch_layers(source, prefix=prefix, kind=kind, nonlinearity=nonlinearity, lossy_cast=lossy_cast)
-    return Encoder(layers, **options)
+    """An `Encoder` with the weights of a PyTorch RNN, and of `nn.Embedding`s that stand before it.
+
+    Args:
+        source: as of `torch_layers`, and so are `prefix`, `kind`, `nonlinearity` and `lossy_cast`.
+        prefix: of the RNN.
+        kind: of the RNN.
+        nonlinearity: of the RNN.
+        lossy_cast: of all weights.
+        input: what a step holds, in the order in which the model joins it into the RNN's input.
+        embeddings: for columns of `input` with an embedding, the name of its weight, such as `embedding.weight`; may be
+            left out for those that only one weight has the shape of.
+        options: those of `Encoder`.
+
+    Raises:
+        ConfigError: as `torch_layers`; or no weight, or several, that a column's table could be.
+        DataError: as `torch_layers`; or a table of another shape than its column asks for.
+    """
+    named, uncertain, where = _read(source)
+    chosen = table_names(named, input, embeddings or {}, _names_of_rnns(named), where) if input is not None else {}
+    if embeddings and input is None:
+        raise ConfigError(
+            "embeddings (--embedding) were given without an input (--input) whose columns they belong to."
+        )
+    rest = {name: array for name, array in named.items() if name not in chosen.values()}
+    layers = _layers(rest, uncertain, where, prefix, kind, nonlinearity, lossy_cast)
+    if input is None:
+        return Encoder(layers, **options)
+    return Encoder(layers, input=input, tables=tables_of(named, chosen, input, where, lossy_cast), **options)
 
 
 def torch_layers(
@@ -77,10 +106,32 @@ def torch_layers(
         >>> torch_layers(state)[0].hidden_features
         4
     """
+    return _layers(*_read(source), prefix, kind, nonlinearity, lossy_cast)
+
+
+def _read(source: Source) -> tuple[Named, dict[str, list[str]], str]:
+    """All weights by name, those that stand in parts that are not understood, and what to call the source."""
+    nested, where = read_named(source, READERS)
+    return *whole_weights(flat(nested)), where  # a checkpoint may keep its state dict within others
+
+
+def _names_of_rnns(named: Named) -> set[str]:
+    """The weights that are of some RNN."""
+    return {name for name in named if NAME.search(name)}
+
+
+def _layers(
+    named: Named,
+    uncertain: dict[str, list[str]],
+    where: str,
+    prefix: str | None,
+    kind: str | None,
+    nonlinearity: str,
+    lossy_cast: bool,
+) -> list[Layer]:
+    """The layers among all weights; see `torch_layers`."""
     if nonlinearity not in NONLINEARITIES:
         raise ConfigError(f"The nonlinearity is {nonlinearity!r}; expected one of {sorted(NONLINEARITIES)}.")
-    nested, where = read_named(source, READERS)
-    named, uncertain = whole_weights(flat(nested))  # a checkpoint may keep its state dict within others
     prefix = _chosen_prefix(named, prefix, where, uncertain)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)

@@ -17,6 +17,7 @@ from flax import nnx
 from scanrnn_dist.api import encode
 from scanrnn_dist.cli.app import run
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.weights import torch_layers
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -74,6 +75,56 @@ def test_make_refuses_what_no_encoder_is(
     given = ("--in-features", 3, "--hidden", 5, option, value)
     assert message in refusal(capsys, "make", tmp_path / "e.safetensors", *given)
     assert not list(tmp_path.iterdir())
+
+
+TOML = """
+[[column]]
+name = "item_id"
+kind = "category"
+values = [3, 1, 4, 15, 9, 2, 6]
+encode = "embedding"
+dimension = 2
+unknown = "own"
+
+[[column]]
+name = "dwell"
+kind = "number"
+log1p = true
+"""
+
+
+def test_make_takes_an_input_and_inspect_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, out = tmp_path / "spec.toml", tmp_path / "e.safetensors"
+    spec.write_text(TOML)
+    succeeds("make", "--input", spec, "--hidden", 5, "--seed", 7, out)
+    wanted = Encoder.from_seed(7, None, 5, input=InputSpec.load(spec))
+    assert Encoder.load(out).fingerprint == wanted.fingerprint
+    capsys.readouterr()
+    succeeds("inspect", out)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        "2 features per step -> 5 features",
+        "input:",
+        "1. item_id category, values 7, 3 to 6, encode embedding, dimension 2, unknown own",
+        "2. dwell number, log1p True",
+    ]
+    assert "input.item_id [8, 2]" in lines and not [line for line in lines if line.startswith("input.column")]
+    succeeds("inspect", out, "--json")
+    assert json.loads(capsys.readouterr().out)["architecture"]["input"] == InputSpec.load(spec).to_dict()
+
+
+def test_make_wants_the_features_per_step_or_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, out = tmp_path / "spec.toml", tmp_path / "e.safetensors"
+    assert "Neither --in-features nor --input was given" in refusal(capsys, "make", "--hidden", 5, out)
+    spec.write_text(TOML.replace("log1p", "log2p"))
+    told = refusal(capsys, "make", "--input", spec, "--hidden", 5, out)
+    assert f"{spec}: Column 'dwell' has the key 'log2p'" in told.replace("\n", " ")
+    spec.write_text(TOML)
+    told = refusal(capsys, "make", "--input", spec, "--in-features", 3, "--hidden", 5, out)
+    assert "in_features is 3, and input has 2 columns" in told
+    spec.write_text(TOML.replace("dimension = 2", "dimension = 1000000000000"))
+    assert "embedding tables of the input" in refusal(capsys, "make", "--input", spec, "--hidden", 5, out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["torch_lstm_2_bidirectional", "torch_gru", "torch_rnn_tanh"])

@@ -16,7 +16,7 @@ from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, ra
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.job import undone, work
+from scanrnn_dist.job import plan, undone, work
 from scanrnn_dist.job import write_behind as parts
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.status import read_status

@@ -1,0 +1,263 @@
+"""Arrow columns to what travels of each step: an `InputSpec` applied, one float32 per column and step.
+
+Knows one value per step and where rows begin; which columns of a batch these are, and what is done with a row that
+holds a bad value, is for who calls. `encoder/step_input.py` makes the cell's input of it, on the device.
+
+Of 10,000,000 steps, on 2 cores: numbers as they are 0.01 s, with log1p, scaled and clipped 0.19 s; ids as they are
+0.24 s; in a vocabulary of 100,000 integers 0.12 s, strings 0.45 s, dictionary-encoded strings 0.14 s; differences of
+times 0.37 s, hours 0.09 s, of a time zone 0.23 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scanrnn_dist.errors import ConfigError, LayoutError, some_of
+from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
+from scanrnn_dist.ragged import inexact
+from scanrnn_dist.source.step_times import TIMES, time_numbers
+
+types = pa.types
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Steps whose value in one column may not pass.
+
+    Args:
+        column: its name.
+        steps: their numbers, rising.
+        array: the values of all steps, for messages.
+        because: what is wrong, and what to do.
+    """
+
+    column: str
+    steps: np.ndarray
+    array: pa.Array
+    because: str
+
+    def at(self, step: int) -> str:
+        """What is wrong at one of the steps, for a message that says where it stands."""
+        value = self.array[step].as_py()
+        return f"column {self.column!r} is {'null' if value is None else repr(value)}, {self.because}"
+
+
+class StepInputs(NamedTuple):
+    """What travels of each step, `(S, in_features)` float32, and the steps that may not pass.
+
+    A value that is no number is a NaN: a null, a time that is not known, and in a column that is scaled an infinity.
+    So is a category that is refused.
+    """
+
+    values: np.ndarray
+    refusals: tuple[Refusal, ...]
+
+
+def apply_input(
+    spec: InputSpec,
+    fields: Mapping[str, pa.Array],
+    offsets: np.ndarray,
+    *,
+    lossy_cast: bool = False,
+    before: Mapping[str, pa.Array] | None = None,
+) -> StepInputs:
+    """What travels of each step.
+
+    Args:
+        spec: the columns.
+        fields: for each name an array of `S` values, one per step; others are not looked at.
+        offsets: `(N + 1,)` int64, where rows begin among the steps; rows hold all of these.
+        lossy_cast: whether numbers that are not scaled may be rounded to float32; else those that float32 does not hold
+            are refused. Decimals count as float64.
+        before: for rows that go on, by the name of a column of times, the `N` times of the steps before their first
+            ones; a null begins anew.
+
+    Raises:
+        ConfigError: a column is missing; lists those there are.
+        LayoutError: a column's type is one that its kind does not take.
+
+    Example:
+        >>> spec = InputSpec((Category("item", values=("a", "b"), unknown="zeros"), Number("dwell", mean=1.0, std=2.0)))
+        >>> fields = {"item": pa.array(["b", "c"]), "dwell": pa.array([3, None])}
+        >>> apply_input(spec, fields, np.array([0, 2])).values.tolist()
+        [[1.0, 1.0], [-1.0, nan]]
+    """
+    check_columns(spec, fields)
+    steps = len(fields[spec.names[0]])
+    values = np.empty((steps, spec.in_features), np.float32)
+    refusals = []
+    for index, column in enumerate(spec.columns):
+        array = plain(fields[column.name])
+        if isinstance(column, Category):
+            values[:, index], refused = _ids(column, array)
+        else:
+            earlier = (before or {}).get(column.name)
+            values[:, index], refused = _numbers(column, array, offsets, lossy_cast, earlier)
+        if refused is not None:
+            refusals.append(refused)
+    return StepInputs(values, tuple(refusals))
+
+
+def check_columns(spec: InputSpec, there: Any) -> None:
+    """Refuse a source that lacks columns of an input; `there` are the names it has."""
+    if missing := [name for name in spec.names if name not in there]:
+        raise ConfigError(
+            f"The input names the columns {some_of(list(map(repr, missing)), 4)}, which the data has not; it has "
+            f"{some_of(sorted(map(repr, there)), 16)}."
+        )
+
+
+def check_type(column: Column, type: pa.DataType) -> None:
+    """Refuse a type that a column of this kind does not take; `LayoutError` says which it does."""
+    if types.is_dictionary(type) or types.is_run_end_encoded(type):
+        type = type.value_type
+    if types.is_null(type):
+        return
+    is_number = types.is_integer(type) or types.is_floating(type) or types.is_boolean(type) or types.is_decimal(type)
+    if isinstance(column, Category):
+        if column.values is not None and isinstance(column.values[0], str):
+            fits, expected = _is_text(type), "strings, since the input's values are"
+        else:
+            fits, expected = is_number, "integers, since the input's values are"
+    elif isinstance(column, Number):
+        fits, expected = is_number, "numbers"
+        if _is_text(type) or types.is_temporal(type):
+            expected += ' (kind = "category" takes strings, kind = "time" takes times)'
+    else:
+        fits = (is_number and column.give == "difference") or any(of(type) for of in TIMES[column.give])
+        expected = f"times that have {'differences' if column.give == 'difference' else f'a {column.give}'}"
+    if not fits:
+        raise LayoutError(f"Column {column.name!r} is {type}; expected {expected}. Choose another in the input.")
+
+
+def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The values of steps as one array, without runs."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return pc.run_end_decode(array) if types.is_run_end_encoded(array.type) else array
+
+
+def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
+    """The numbers that a column gives before any scaling, `(S,)` float64; a NaN for a null."""
+    check_type(column, array.type)
+    if isinstance(column, Time):
+        return time_numbers(column, decoded(array), offsets, None if before is None else decoded(plain(before)))
+    numbers, is_null = as_numpy(decoded(array))
+    numbers = numbers.astype(np.float64, copy=False)
+    return numbers if is_null is None else np.where(is_null, np.nan, numbers)
+
+
+def as_numpy(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers as they are stored, zero for a null, and which are null; decimals as float64."""
+    if types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    elif types.is_decimal(array.type) or types.is_null(array.type):
+        array = array.cast(pa.float64())
+    if not array.null_count:
+        return array.to_numpy(), None
+    return array.fill_null(pa.scalar(0, array.type)).to_numpy(), array.is_null().to_numpy(zero_copy_only=False)
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """An array of values in place of a dictionary."""
+    return array.dictionary_decode() if types.is_dictionary(array.type) else array
+
+
+def _numbers(
+    column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool, before: pa.Array | None
+) -> tuple[np.ndarray, Refusal | None]:
+    """A column of numbers, scaled in float64 and rounded once."""
+    with np.errstate(over="ignore"):  # what becomes an infinity is judged with the others
+        if isinstance(column, Time) or column.changes_numbers:
+            return column(unscaled(column, array, offsets, before)).astype(np.float32), None
+        check_type(column, array.type)
+        numbers, is_null = as_numpy(decoded(array))
+        values = numbers.astype(np.float32)
+    lost = None if lossy_cast else inexact(numbers, values)
+    if is_null is not None:
+        values[is_null] = np.nan
+    if lost is None or not lost.any():
+        return values, None
+    because = (
+        "which float32 does not hold exactly; expected a value that it does. Allow rounding with --lossy-cast / "
+        "lossy_cast=True, or scale the column in the input"
+    )
+    return values, Refusal(column.name, np.flatnonzero(lost), array, because)
+
+
+def _ids(column: Category, array: pa.Array) -> tuple[np.ndarray, Refusal | None]:
+    """The ids of a column of categories, float32."""
+    check_type(column, array.type)
+    ids = _known_ids(column, array)
+    if column.unknown == "zeros":
+        return np.where(ids < 0, np.float32(UNKNOWN_ID), ids.astype(np.float32)), None
+    if column.unknown == "own":
+        return np.where(ids < 0, np.float32(column.known), ids.astype(np.float32)), None
+    values, steps = ids.astype(np.float32), np.flatnonzero(ids < 0)
+    if not len(steps):
+        return values, None
+    values[steps] = np.nan
+    among = f"the {column.known:,} values" if column.values is not None else f"the ids 0 to {column.known - 1}"
+    because = (
+        f"which is not among {among} that the input knows; expected one of these. Say what unknown values become by "
+        'unknown = "zeros" or "own" in the input, or leave such steps out'
+    )
+    return values, Refusal(column.name, steps, array, because)
+
+
+def _known_ids(column: Category, array: pa.Array) -> np.ndarray:
+    """The id of each value, int64; -1 for a null and for an unknown one."""
+    if types.is_dictionary(array.type):
+        of_values = np.append(_known_ids(column, array.dictionary), -1)
+        return of_values[array.indices.cast(pa.int64()).fill_null(-1).to_numpy()]
+    if types.is_null(array.type):
+        return np.full(len(array), -1)
+    if column.values is None:
+        whole = _integers(array)
+        ids = whole.fill_null(0).to_numpy()
+        is_id = (ids >= 0) & (ids < column.known)
+        if whole.null_count:
+            is_id &= whole.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(is_id, ids, 0).astype(np.int64) - ~is_id
+    values = array.cast(pa.large_string()) if _is_text(array.type) else _integers(array)
+    value_set, ids = _vocabulary(column.values, values.type)
+    return ids[pc.index_in(values, value_set=value_set).fill_null(-1).to_numpy()]
+
+
+@lru_cache(maxsize=32)
+def _vocabulary(values: tuple[Any, ...], type: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    """The values that a type can hold as an array of it, and the id of each, -1 following at the end."""
+    if types.is_integer(type):
+        least, most = (0, 2**64 - 1) if type == pa.uint64() else (-(2**63), 2**63 - 1)
+        fitting = [(value, number) for number, value in enumerate(values) if least <= value <= most]
+    else:
+        fitting = [(value, number) for number, value in enumerate(values)]
+    ids = np.array([*(number for _, number in fitting), -1], np.int64)
+    return pa.array([value for value, _ in fitting], type), ids
+
+
+def _integers(array: pa.Array) -> pa.Array:
+    """Numbers as int64, or uint64 where they are that; null for what is no whole number in its range."""
+    type = array.type
+    if types.is_integer(type):
+        return array if type == pa.uint64() else array.cast(pa.int64())
+    if types.is_boolean(type):
+        return array.cast(pa.int8()).cast(pa.int64())
+    if types.is_decimal(type):
+        widest = array.cast(pa.decimal256(76, type.scale))
+        whole = widest.cast(pa.int64(), safe=False)  # which wraps around, and cuts fractions off
+        is_same = pc.equal(whole.cast(widest.type), widest)
+        return pc.if_else(is_same, whole, pa.scalar(None, pa.int64()))
+    numbers = array.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    is_whole = (numbers == np.floor(numbers)) & (numbers >= -(2.0**63)) & (numbers < 2.0**63)
+    return pa.array(np.where(is_whole, numbers, 0).astype(np.int64), mask=~is_whole)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    return types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)

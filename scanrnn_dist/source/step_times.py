@@ -1,0 +1,110 @@
+"""Times of steps as numbers: the difference to the step before, the hour of the day, the day of the week.
+
+A part of `step_input.py`, which says what a column may be and scales what comes out.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.input_spec import UNITS, Time
+
+types = pa.types
+TIMES: dict[str, tuple[Any, ...]] = {
+    "difference": (types.is_timestamp, types.is_date, types.is_time, types.is_duration),
+    "hour": (types.is_timestamp, types.is_date, types.is_time),
+    "weekday": (types.is_timestamp, types.is_date),
+}
+"""The types that have a difference, an hour or a weekday."""
+DAY = UNITS["d"]
+FIRST_WEEKDAY = 3
+"""1970-01-01 was a Thursday."""
+
+
+def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
+    """What a column of times gives of each step, `(S,)` float64; a NaN where that is not known.
+
+    `before` has for each row the time of the step before its first one, null where that is the first of all.
+    """
+    if types.is_null(array.type):
+        return np.full(len(array), np.nan)
+    is_null = array.is_null().to_numpy(zero_copy_only=False)
+    if column.give != "difference":
+        counts, nanoseconds = _counts(_local(column.name, array))
+        day = DAY // nanoseconds
+        is_hour = column.give == "hour"
+        numbers = counts % day / (day / 24) if is_hour else (counts // day + FIRST_WEEKDAY) % 7
+        return np.where(is_null, np.nan, numbers)
+    counts, numerator, denominator = _counted(column, array)
+    differences = _differences(counts)
+    differences[1:][is_null[1:] | is_null[:-1]] = np.nan
+    has_steps = np.diff(offsets) > 0
+    starts = offsets[:-1][has_steps]
+    differences[starts] = 0.0
+    if before is not None:
+        goes_on = before.is_valid().to_numpy(zero_copy_only=False) & has_steps
+        earlier, later = _counted(column, _as(array.type, before, column.name))[0], offsets[:-1][goes_on]
+        pairs = np.stack([earlier[goes_on], counts[later]], 1).ravel()
+        differences[later] = _differences(pairs)[1::2]
+    differences[starts[is_null[starts] | ~np.isfinite(counts[starts])]] = np.nan
+    return differences * numerator / denominator
+
+
+def _counted(column: Time, array: pa.Array) -> tuple[np.ndarray, int, int]:
+    """Times as numbers, and the fraction of the column's unit that each of them counts."""
+    if not any(of(array.type) for of in TIMES["difference"]):
+        return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), 1, 1
+    counts, nanoseconds = _counts(array)
+    unit = UNITS[column.unit]
+    common = gcd(nanoseconds, unit)
+    return counts, nanoseconds // common, unit // common
+
+
+def _as(type: pa.DataType, before: pa.Array, name: str) -> pa.Array:
+    """The times before the rows, as those of the steps."""
+    try:
+        return before.cast(type)
+    except pa.ArrowException as error:
+        raise LayoutError(
+            f"Column {name!r} is {type}, and the times of the steps before are {before.type}, which do not fit: "
+            f"{error}. Write the column with the type that it had."
+        ) from error
+
+
+def _differences(counts: np.ndarray) -> np.ndarray:
+    """Of each to the one before, float64, 0 first; exact before the one rounding to float64."""
+    differences = np.zeros(len(counts), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        differences[1:] = counts[1:] - counts[:-1]
+        if counts.dtype == np.int64:
+            rough = counts[1:].astype(np.float64) - counts[:-1]
+            is_far = np.abs(rough) > 2.0**62  # where int64 may have gone round
+            differences[1:][is_far] = rough[is_far]
+    return differences
+
+
+def _counts(array: pa.Array) -> tuple[np.ndarray, int]:
+    """Times as whole numbers, int64, 0 for a null, and how many nanoseconds each counts."""
+    type = array.type
+    nanoseconds = DAY if types.is_date32(type) else UNITS["ms" if types.is_date64(type) else type.unit]
+    stored = pa.int32() if type.bit_width == 32 else pa.int64()
+    return array.view(stored).fill_null(0).to_numpy().astype(np.int64, copy=False), nanoseconds
+
+
+def _local(name: str, array: pa.Array) -> pa.Array:
+    """Timestamps as their time zone's clocks show them."""
+    if not types.is_timestamp(array.type) or array.type.tz is None:
+        return array
+    try:
+        return pc.local_timestamp(array)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"Column {name!r} is {array.type}, and its hours and weekdays cannot be told: {error}. Expected a time "
+            "zone that this machine knows; write the column in UTC or without a zone."
+        ) from error

@@ -1,0 +1,472 @@
+"""An encoder with an input: its scan is the specification's over transformed steps, and its tables are parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
+from sources import mesh_of
+
+from scanrnn_dist.api import encode
+from scanrnn_dist.encoder import file
+from scanrnn_dist.encoder.encoder import Encoder
+from scanrnn_dist.encoder.file import FORMAT, variables_of
+from scanrnn_dist.engine.compiled import CompiledWindow
+from scanrnn_dist.engine.drain import drain_shape, gives_same_bits
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.faithfulness import Judge
+from scanrnn_dist.input_spec import UNITS, UNKNOWN_ID, Category, InputSpec, Number, Time
+from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.spec import scan_rnn_forward
+
+SPEC = InputSpec(
+    (
+        Number("dwell", log1p=True, mean=1.0, std=2.0, clip=(-3, 3)),
+        Category("item", size=7, encode="embedding", dimension=3, unknown="zeros"),
+        Category("colour", values=("red", "blue"), unknown="own"),
+        Time("when", unit="h"),
+        Category("page.kind", values=(10, -5, 7), encode="embedding", dimension=2, unknown="own"),
+    )
+)
+FINGERPRINT_OF_ONES = "3c27a0cbfe80f229a15127f310c699bb7beaf27349d594a3b3cadd2c41c1e9b1"
+"""As it was before encoders had inputs."""
+WIDTH = 1 + 3 + 3 + 1 + 2
+H = 5
+SOAK = pytest.mark.soak
+SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
+
+
+def rows_of(spec: InputSpec = SPEC, seed: int = 0) -> list[np.ndarray]:
+    """Travelling values of some rows, unknown items among them."""
+    rng = np.random.default_rng(seed)
+    rows = [spec.drawn(rng, (int(length),)) for length in [0, 1, 8, 30, *rng.integers(0, 20, 12)]]
+    for row in rows:
+        row[rng.random(len(row)) < 0.2, 1] = UNKNOWN_ID
+    return rows
+
+
+def transformed(encoder: Encoder, x: np.ndarray) -> np.ndarray:
+    """What the cell gets of travelling steps, in plain numpy."""
+    spec = encoder.input
+    assert spec is not None
+    tables = {name: variables_of(encoder)[f"input.{name}"] for name in spec.tables}
+    steps = np.zeros((len(x), spec.width), np.float32)
+    for index, (column, place) in enumerate(zip(spec.columns, spec.places, strict=True)):
+        for step, value in enumerate(x[:, index]):
+            if not isinstance(column, Category):
+                steps[step, place] = value
+            elif value >= 0:
+                one_hot = np.eye(column.ids, dtype=np.float32)[int(value)]
+                steps[step, place] = tables[column.name][int(value)] if column.name in tables else one_hot
+    return steps
+
+
+def without_input(encoder: Encoder, **options: Any) -> Encoder:
+    """The cells alone."""
+    layers = [(layer.forward, layer.backward) if encoder.is_bidirectional else layer for layer in encoder.layers]
+    return Encoder(layers, readout=encoder.readout_names, scan=encoder.scan, **options)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "gru": {},
+    "stack": {"num_layers": 2, "cell": "lstm", "readout": "last+mean"},
+    "bidirectional": {"num_layers": 2, "bidirectional": True, "readout": "last+max"},
+    "steps": {"readout": "steps"},
+    "nnx scan": {"scan": "nnx", "cell": "rnn"},
+}
+
+
+@pytest.mark.parametrize("name", [name if name == "gru" else pytest.param(name, marks=SOAK) for name in KINDS])
+def test_a_rows_features_are_the_scan_over_its_transformed_steps(name: str) -> None:
+    encoder = Encoder.from_seed(3, None, H, input=SPEC, **KINDS[name])
+    assert (encoder.in_features, encoder.layers[0].in_features, encoder.input) == (5, WIDTH, SPEC)
+    plain, rows = without_input(encoder), rows_of()
+    wanted = encode(plain, [transformed(encoder, row) for row in rows], mesh=mesh_of(2), window_shape=SHAPE)
+    for alone in (encoder(rows[3]), jax.jit(lambda x: encoder(x))(rows[3])):
+        np.testing.assert_allclose(alone, plain(transformed(encoder, rows[3])), rtol=0, atol=1e-6)
+    features = encode(encoder, rows, mesh=mesh_of(2), window_shape=SHAPE)
+    if isinstance(features, Ragged) and isinstance(wanted, Ragged):
+        features, wanted = features.values, wanted.values
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-6)
+    assert encoder.flops_per_step == plain.flops_per_step
+
+
+def test_the_specification_says_the_same_of_a_seeds_gru() -> None:
+    encoder, row = Encoder.from_seed(4, None, H, input=SPEC), rows_of()[3]
+    wanted = scan_rnn_forward(4, transformed(encoder, row), H, len(row))
+    np.testing.assert_allclose(encoder(row), wanted, rtol=0, atol=1e-6)
+
+
+def test_a_lookup_gives_the_bits_of_the_table() -> None:
+    encoder = Encoder.from_seed(0, None, H, input=SPEC)
+    for row in rows_of():
+        for x_t, wanted in zip(row, transformed(encoder, row), strict=True):
+            assert encoder.step_input is not None
+            np.testing.assert_array_equal(encoder.step_input(jnp.asarray(x_t)), wanted)
+
+
+def test_an_id_that_a_column_has_not_is_refused_and_on_a_device_a_nan() -> None:
+    encoder, rows = Encoder.from_seed(0, None, H, input=SPEC), rows_of()
+    for index, wrong in ((1, 7), (1, -2), (1, 1.5), (2, 3), (4, -1)):
+        row = rows[3].copy()
+        row[5, index] = wrong
+        name = SPEC.columns[index].name
+        with pytest.raises(DataError, match=rf"Sequence 1, step 5: column '{name}' has the id .*; expected a whole"):
+            encode(encoder, Ragged.from_sequences([rows[2], row, rows[2]]).slice(0, 3))
+        if wrong != 1.5:
+            assert np.isnan(encoder(row)).all()
+
+
+# Gradients
+
+
+def test_the_gradient_of_tables_is_that_of_finite_differences() -> None:
+    with jax.enable_x64(True):
+        cell = nnx.GRUCell(WIDTH, 3, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        encoder = Encoder(cell, input=SPEC, readout="last+mean")
+        graphdef, tables, rest = nnx.split(encoder, lambda path, _: "tables" in path, ...)
+        x = jnp.asarray(rows_of()[3], jnp.float64)
+        at, unravel = ravel_pytree(tables)
+        assert (at.dtype, at.size) == (np.float64, 7 * 3 + 4 * 2)
+
+        @jax.jit
+        def loss(flat: jax.Array) -> jax.Array:
+            features = nnx.merge(graphdef, unravel(flat), rest)(x)
+            return jnp.dot(features, jnp.arange(1.0, 1.0 + features.size))
+
+        gradient = np.asarray(jax.grad(loss)(at))
+        steps = 1e-5 * np.eye(at.size)
+        wanted = np.array([(loss(at + step) - loss(at - step)) / 2e-5 for step in steps])
+    assert np.abs(gradient).max() > 0.1
+    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-8)  # as in test_gradients.py
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_gradient_of_a_table_is_that_of_a_product_with_one_hot_vectors(bidirectional: bool) -> None:
+    table = Encoder.from_seed(0, None, H, input=SPEC).step_input.tables[0][...]  # type: ignore[union-attr]
+    items = InputSpec((Category("item", size=7, encode="embedding", dimension=3),))
+    encoder = Encoder.from_seed(0, None, H, input=items, bidirectional=bidirectional)
+    plain, lengths = without_input(encoder), np.array([6, 0, 4], np.int32)
+    ids = np.random.default_rng(0).integers(0, 7, (3, 6))
+
+    graphdef, tables, rest = nnx.split(encoder, lambda path, _: "tables" in path, ...)
+
+    def looked_up(table: jax.Array) -> jax.Array:
+        own = nnx.merge(graphdef, jax.tree.map(lambda _: table, tables), rest)
+        return jnp.square(own(ids[..., None].astype(np.float32), lengths)).sum()
+
+    def multiplied(table: jax.Array) -> jax.Array:
+        return jnp.square(plain(jax.nn.one_hot(ids, 7) @ table, lengths)).sum()
+
+    gradient = jax.grad(looked_up)(table)
+    assert np.abs(gradient).max() > 0.01
+    np.testing.assert_allclose(gradient, jax.grad(multiplied)(table), rtol=0, atol=1e-6)  # sums of some ten terms
+
+
+# Seeds, fingerprints, files
+
+
+def test_cells_do_not_depend_on_tables_nor_a_table_on_the_others() -> None:
+    encoder = Encoder.from_seed(7, None, H, input=SPEC)
+    with_input, plain = variables_of(encoder), variables_of(Encoder.from_seed(7, WIDTH, H))
+    assert with_input.keys() - plain.keys() == {"input.item", "input.page.kind"}
+    for name, array in plain.items():
+        np.testing.assert_array_equal(with_input[name], array)
+    alone = Encoder.from_seed(7, None, H, input=InputSpec((SPEC.columns[4], SPEC.columns[1])))
+    np.testing.assert_array_equal(variables_of(alone)["input.item"], with_input["input.item"])
+    alike = InputSpec(tuple(Category(name, size=3, encode="embedding", dimension=2) for name in ("aa", "ab")))
+    tables = variables_of(Encoder.from_seed(7, None, H, input=alike))
+    assert not np.array_equal(tables["input.aa"], tables["input.ab"])
+    assert not np.array_equal(
+        variables_of(Encoder.from_seed(8, None, H, input=SPEC))["input.item"], with_input["input.item"]
+    )
+    assert abs(Encoder.from_seed(0, None, H, input=large()).step_input.tables[0][...].std() - 1) < 0.01  # type: ignore[union-attr]
+
+
+def large(**changes: Any) -> InputSpec:
+    return InputSpec((Category("item", **{"size": 10_000, "encode": "embedding", "dimension": 4, **changes}),))
+
+
+def other_table() -> Encoder:
+    encoder = Encoder.from_seed(0, None, H, input=SPEC)
+    assert encoder.step_input is not None
+    table = encoder.step_input.tables[0]
+    table[...] = table[...].at[0, 0].add(1e-6)
+    return encoder
+
+
+def changed(index: int, column: Any) -> Encoder:
+    return Encoder.from_seed(0, None, H, input=InputSpec((*SPEC.columns[:index], column, *SPEC.columns[index + 1 :])))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        other_table,
+        lambda: Encoder.from_seed(0, WIDTH, H),
+        lambda: changed(0, Number("dwell", log1p=True, mean=1.0, std=2.5, clip=(-3, 3))),
+        lambda: changed(2, Category("colour", values=("blue", "red"), unknown="own")),
+        lambda: changed(3, Time("when", unit="min")),
+    ],
+)
+def test_whatever_changes_the_features_changes_the_fingerprint(other: Callable[[], Encoder]) -> None:
+    fingerprint = Encoder.from_seed(0, None, H, input=SPEC).fingerprint
+    assert other().fingerprint != fingerprint == Encoder.from_seed(0, None, H, input=SPEC).fingerprint
+
+
+@pytest.mark.parametrize("name", ["gru", pytest.param("bidirectional", marks=SOAK)])
+def test_the_file_gives_back_input_and_tables(name: str, tmp_path: Path) -> None:
+    encoder, path = Encoder.from_seed(3, None, H, input=SPEC, **KINDS[name]), tmp_path / "e.safetensors"
+    encoder.save(path)
+    loaded = Encoder.load(path)
+    assert (loaded.input, loaded.fingerprint) == (SPEC, encoder.fingerprint)
+    np.testing.assert_array_equal(loaded(rows_of()[3]), encoder(rows_of()[3]))
+    assert safetensors.numpy.load_file(path)["input.page.kind"].shape == (4, 2)
+    with safetensors.safe_open(path, "numpy") as opened:
+        assert opened.metadata()["format"] == "scanrnn_dist.encoder/3" != FORMAT  # which older versions refuse
+
+
+def test_an_encoder_without_input_has_the_file_and_the_fingerprint_that_it_had(tmp_path: Path) -> None:
+    encoder, path = Encoder.from_seed(0, 3, 5), tmp_path / "e.safetensors"
+    assert "input" not in encoder.architecture
+    # With weights of ones, which no version of JAX draws anew.
+    nnx.update(encoder, jax.tree.map(jnp.ones_like, nnx.state(encoder)))
+    assert encoder.fingerprint == FINGERPRINT_OF_ONES
+    encoder.save(path)
+    with safetensors.safe_open(path, "numpy") as opened:
+        assert opened.metadata()["format"] == FORMAT
+        assert sorted(json.loads(opened.metadata()["architecture"])) == [
+            "initial_carry", "layers", "precision", "readout", "scan",
+        ]  # fmt: skip
+
+
+def spoiled(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Change weights and architecture of an encoder's file."""
+    weights = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as opened:
+        metadata = opened.metadata()
+    architecture = json.loads(metadata["architecture"])
+    change(weights, architecture)
+    safetensors.numpy.save_file(weights, path, {**metadata, "architecture": json.dumps(architecture)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, a: w.pop("input.item"), r"damaged .*'item': missing, expected \(7, 3\)"),
+        (lambda w, a: w.update({"input.item": np.zeros((7, 4), "f4")}), r"'item': \(7, 4\), expected \(7, 3\)"),
+        (lambda w, a: w.update({"input.item": np.zeros((7, 3), "f2")}), r"input\.item: .*float16"),
+        (lambda w, a: w.update({"input.other": np.zeros((7, 3), "f4")}), r"input\.other: .*expected none"),
+        (lambda w, a: a["input"]["column"][1].update(size=10**9), "has 1,000,000,000 ids; expected at most"),
+        (lambda w, a: a["input"]["column"][1].update(dimension=10**9), r"expected \(7, 1000000000\)|takes 10 numbers"),
+        (lambda w, a: a["input"]["column"].pop(), "layer takes 10 numbers per step, and the input's columns give"),
+        (lambda w, a: a.update(input=7), "An input holds int"),
+    ],
+)  # fmt: skip
+def test_a_file_whose_tables_do_not_fit_is_refused(change: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    Encoder.from_seed(0, None, H, input=SPEC).save(path)
+    spoiled(path, change)
+    with pytest.raises(DataError, match=message):
+        Encoder.load(path)
+
+
+def test_a_vocabulary_too_large_for_a_files_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "MOST_HEADER_BYTES", 10_000)
+    spec = InputSpec(
+        (Category("item", values=tuple(f"{n:0100d}" for n in range(100)), encode="embedding", dimension=1),)
+    )
+    with pytest.raises(ConfigError, match="Number the values of its input's columns, and give their size"):
+        Encoder.from_seed(0, None, H, input=spec).save(tmp_path / "e.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Encoder.from_seed(0, 4, H, input=SPEC), "in_features is 4, and input has 5 columns"),
+        (lambda: Encoder.from_seed(0, None, H), "in_features is None; expected"),
+        (lambda: Encoder(nnx.GRUCell(4, H, rngs=nnx.Rngs(0)), input=SPEC), "takes 4 numbers per step, .* give 10: dw"),
+        (lambda: Encoder(nnx.GRUCell(10, H, rngs=nnx.Rngs(0)), input="a.toml"), "The input is a str; expected an Inp"),
+        (lambda: Encoder(nnx.GRUCell(10, H, rngs=nnx.Rngs(0)), input=SPEC, tables={"item": np.zeros((7, 3))}),
+         r"'page\.kind': missing, expected \(4, 2\)"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_fit_are_refused(make: Callable[[], Encoder], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+# The judge, and the drain
+
+
+def test_the_judge_takes_ids_without_rounding_them() -> None:
+    spec = InputSpec((Category("item", size=2**20, encode="embedding", dimension=2), Number("x")))
+    encoder = Encoder.from_seed(0, None, H, input=spec)
+    row = spec.drawn(np.random.default_rng(0), (9,))
+    row[:, 0] = 2**20 - 1 - np.arange(9)  # a rounding error of one part in 2**20 would be another item
+    features = np.asarray(encoder(row))
+    judgement = Judge(encoder)(features, row)
+    assert judgement.is_faithful and judgement.distance < 1e-6
+    # The bound of a wrong row is what roundings alone could do, so they must not have changed an item.
+    assert Judge(encoder)(features + 1, row).bound < 1e-4
+
+
+def test_the_drains_probe_sees_tables_and_cells() -> None:
+    encoder = Encoder.from_seed(0, None, 8, input=SPEC)
+    shape = WindowShape(lanes=16, block_steps=4, window_blocks=8)
+    engine, few = CompiledWindow(encoder, mesh_of(1), shape), CompiledWindow(encoder, mesh_of(1), drain_shape(shape))
+    same = gives_same_bits(engine, few)
+    kernel = encoder.cell.dense_h.kernel
+    kernel[...] = kernel[...] * 1.01
+    other = CompiledWindow(encoder, mesh_of(1), drain_shape(shape))
+    assert same and not gives_same_bits(engine, other)
+
+
+# The declaration
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
+numbers = st.none() | st.floats(-1e6, 1e6)
+scalings = {
+    "log1p": st.booleans(),
+    "mean": numbers,
+    "std": st.none() | st.floats(1e-6, 1e6),
+    "clip": st.none() | st.tuples(st.floats(-9, 0), st.floats(0, 9)),
+}
+values = st.lists(st.integers(), min_size=1, unique=True) | st.lists(names, min_size=1, unique=True)
+unknowns = st.sampled_from(["error", "zeros", "own"])
+columns = st.one_of(
+    st.builds(Number, names, **scalings),
+    st.builds(
+        Time, names, st.sampled_from(["difference", "hour", "weekday"]), st.sampled_from(list(UNITS)), **scalings
+    ),
+    st.builds(Category, names, values=values.map(tuple), unknown=unknowns),
+    st.builds(
+        Category,
+        names,
+        size=st.integers(1, 99),
+        encode=st.just("embedding"),
+        dimension=st.integers(1, 9),
+        unknown=unknowns,
+    ),
+)
+
+
+@given(st.lists(columns, min_size=1, max_size=4, unique_by=lambda column: column.name))
+def test_json_gives_back_the_input(some: list[Any]) -> None:
+    spec = InputSpec(tuple(some))
+    again = InputSpec.from_json(spec.to_json())
+    assert again == spec and hash(again) == hash(spec)
+    assert spec.places[-1].stop == spec.width == sum(column.width for column in some)
+
+
+TOML = """
+[[column]]
+name = "item_id"
+kind = "category"
+size = 100000
+encode = "embedding"
+dimension = 32
+unknown = "own"
+
+[[column]]
+name = "dwell"
+kind = "number"
+log1p = true
+mean = 2
+std = 0.5
+clip = [-4, 4]
+"""
+
+
+def test_toml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(TOML)
+    wanted = InputSpec(
+        (
+            Category("item_id", size=100_000, encode="embedding", dimension=32, unknown="own"),
+            Number("dwell", log1p=True, mean=2.0, std=0.5, clip=(-4.0, 4.0)),
+        )
+    )
+    assert InputSpec.load(path) == wanted
+    assert wanted.tables == {"item_id": (100_001, 32)} and (wanted.in_features, wanted.width) == (2, 33)
+
+
+COLUMN = 'name = "a"\nkind = "number"\n'
+CATEGORY = 'name = "a"\nkind = "category"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "An input holds nothing; expected nothing but tables"),
+        ("[[columns]]\n" + COLUMN, r"An input holds columns; expected nothing but tables \[\[column\]\]"),
+        ("column = 3", r"An input holds column; expected"),
+        ("column = []", "has no columns"),
+        ("[[column]]\nkind = 'number'", "Column 1 of the input has no name"),
+        ("[[column]]\nname = 'a'", "'a' has no kind; expected one of number, category, time"),
+        ("[[column]]\nname = 'a'\nkind = 'text'", "'a' has the kind 'text'"),
+        ("[[column]]\n" + COLUMN + "log = true", "'a' has the key 'log'; a column of kind number takes kind, clip,"),
+        ("[[column]]\n" + COLUMN + "size = 3", "'a' has the key 'size'"),
+        ("[[column]]\n" + COLUMN + "log1p = 1", "'a': log1p is 1; expected true or false"),
+        ("[[column]]\n" + COLUMN + "std = 0", "'a': std is 0; expected a number above 0"),
+        ("[[column]]\n" + COLUMN + "mean = nan", "'a': mean is nan; expected a finite number"),
+        ("[[column]]\n" + COLUMN + "clip = [1]", r"'a': clip is \(1,\); expected two numbers"),
+        ("[[column]]\n" + COLUMN + "clip = [1, 0]", r"'a': clip is \(1, 0\); expected two numbers"),
+        ("[[column]]\n" + COLUMN + "clip = 3", "'a': clip is 3; expected a list"),
+        ("[[column]]\n" + CATEGORY, "'a': neither of values and size was given"),
+        ("[[column]]\n" + CATEGORY + "size = 3\nvalues = [1]", "'a': both of values and size was given"),
+        ("[[column]]\n" + CATEGORY + "size = true", "'a': size is True; expected a whole number"),
+        ("[[column]]\n" + CATEGORY + "size = 16777217", "'a' has 16,777,217 ids; expected at most 16,777,216, since"),
+        ("[[column]]\n" + CATEGORY + "values = [1, 'b']", "'a': values are of int, str; expected all integers or all"),
+        ("[[column]]\n" + CATEGORY + "values = [1.5]", "'a': values are of float"),
+        ("[[column]]\n" + CATEGORY + "values = [true]", "'a': values are of bool"),
+        ("[[column]]\n" + CATEGORY + "values = ['b', 'b']", "'a': values hold 'b' twice"),
+        ("[[column]]\n" + CATEGORY + "values = []", "'a': values is .*; expected a list of one value or more"),
+        ("[[column]]\n" + CATEGORY + "values = 'abc'", "'a': values is 'abc'; expected a list"),
+        ("[[column]]\n" + CATEGORY + "size = 3\nencode = 'embedding'", "'a': dimension is None; expected a whole"),
+        ("[[column]]\n" + CATEGORY + "size = 3\ndimension = 3", "'a': dimension is 3; expected none"),
+        ("[[column]]\n" + CATEGORY + "size = 3\nunknown = 'skip'", "'a': unknown is 'skip'; expected one of error,"),
+        ("[[column]]\n" + CATEGORY + "size = 3\nencode = 'hash'", "'a': encode is 'hash'; expected one of one-hot"),
+        ("[[column]]\nname = 'a'\nkind = 'time'\nunit = 'year'", "'a': unit is 'year'; expected one of ns"),
+        ("[[column]]\nname = 'a'\nkind = 'time'\ngive = 'month'", "'a': give is 'month'; expected one of difference"),
+        (2 * ("[[column]]\n" + CATEGORY + "size = 3\nencode = 'embedding'\ndimension = 2\n"), "'a' has two embedding"),
+        ("[[column]", "is no TOML"),
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as refused:
+        InputSpec.load(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_missing_file_and_other_json_are_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
+        InputSpec.load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="The input is no JSON"):
+        InputSpec.from_json("{")
+    with pytest.raises(ConfigError, match="An input holds list"):
+        InputSpec.from_json("[]")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        InputSpec.from_json('{"column": [{"name": "a", "kind": "category", "values": ["\\ud800"]}]}')
+
+
+def test_the_file_in_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/encoders.md").read_text()
+    (tmp_path / "spec.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    spec = InputSpec.load(tmp_path / "spec.toml")
+    assert (spec.in_features, spec.width, spec.tables) == (4, 37, {"item_id": (100_001, 32)})
