@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
 from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
-from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
+from scanrnn_dist.records.suspects import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
 
 _ROWS = ("rows", "aside", "filtered")
@@ -71,7 +71,7 @@ class Commits:
 
     @property
     def fatal(self) -> list[int]:
-        """Units that end their process, as `quarantine.py` judges."""
+        """Units that end their process, as `suspects.py` judges."""
         return sorted(unit for unit, suspect in self.suspects.items() if suspect.verdict)
 
     @property
