@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import encode, featurize
+    from scanrnn_dist.api import encode, featurize, quarantined
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from scanrnn_dist.launch import share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
+    from scanrnn_dist.source import BadRows, Layout, register_layout
     from scanrnn_dist.spec import scan_rnn_forward
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "BadRows": "source",
     "ConfigError": "errors",
     "DataError": "errors",
     "Encoder": "encoder",
@@ -40,12 +42,14 @@ _MODULE_OF = {
     "encode": "api",
     "featurize": "api",
     "profile": "engine",
+    "quarantined": "api",
     "register_layout": "source",
     "scan_rnn_forward": "spec",
     "share_of": "launch",
 }
 
 __all__ = [
+    "BadRows",
     "ConfigError",
     "DataError",
     "Encoder",
@@ -62,6 +66,7 @@ __all__ = [
     "encode",
     "featurize",
     "profile",
+    "quarantined",
     "register_layout",
     "scan_rnn_forward",
     "share_of",

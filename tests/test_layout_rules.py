@@ -123,7 +123,20 @@ def test_every_option_of_a_job_has_its_flag() -> None:
     from scanrnn_dist.cli.options import JOB_FLAGS
     from scanrnn_dist.job import JobOptions
 
-    assert [field.name for field in dataclasses.fields(JobOptions)] == list(JOB_FLAGS)
+    options, names = JobOptions(), []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        nested = [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+        names += [f"{field.name}.{name}" for name in nested] or [field.name]
+    assert names == list(JOB_FLAGS)
+
+
+def test_the_choices_that_flags_name_are_those_there_are() -> None:
+    from scanrnn_dist.cli.options import JOB_FLAGS
+    from scanrnn_dist.source.bad_rows import CHOICES
+
+    told = {name: JOB_FLAGS[f"bad_rows.{name}"].__metadata__[0].metavar.split("|") for name in CHOICES}
+    assert told == {name: list(choices) for name, choices in CHOICES.items()}
 
 
 def test_the_picture_is_true() -> None:

@@ -1,10 +1,12 @@
 """Arguments and options of the command line: their names, bounds and help. What they do is the commands' affair.
 
-The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field; `takes_job_options` gives them to a command.
+The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field, and "bad_rows.null_sequence" for the field of a
+nested one; `takes_job_options` gives them to a command.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -31,6 +33,11 @@ def columns(text: str) -> Any:
     )
 
 
+def choice(text: str, *choices: str) -> Any:
+    """An option that takes one of some words, the first of which is the default."""
+    return typer.Option(help=f"{text} (default {choices[0]}).", metavar="|".join(choices))
+
+
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
@@ -50,6 +57,26 @@ Hidden = Annotated[int | None, count("Hidden features of a GRU with random weigh
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
 InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
 MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
+Truncate = Annotated[str | None, choice("With --max-steps, use the first or the last N steps", "head", "tail")]
+MinSteps = Annotated[int | None, count("Sequences of fewer steps are too short; see --too-short.")]
+BadValue = Annotated[
+    str | None,
+    choice(
+        "What to do about a null, a NaN or an infinity within a sequence",
+        "error", "drop-step", "zero", "forward-fill", "propagate", "skip",
+    ),
+]  # fmt: skip
+NullSequence = Annotated[str | None, choice("What to do about a null sequence", "error", "null", "skip")]
+WrongWidth = Annotated[str | None, choice("What to do about steps of another number of features", "error", "skip")]
+UnequalLengths = Annotated[str | None, choice("What to do about features of unequal lengths", "error", "skip")]
+EmptySequence = Annotated[
+    str | None, choice("What to do about a sequence without steps", "initial-carry", "null", "error", "skip")
+]
+TooShort = Annotated[str | None, choice("What to do about fewer steps than --min-steps", "skip", "error", "null")]
+TooLong = Annotated[str | None, choice("What to do about more steps than --max-steps", "truncate", "error", "skip")]
+MaxBadRows = Annotated[
+    int | None, typer.Option(help="Stop once more than N rows were set aside, by skip.", min=0, max=MOST)
+]
 RowsPerPart = Annotated[int | None, count("About how many rows an output file gets (default 65536).")]
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
@@ -107,10 +134,19 @@ JOB_FLAGS: dict[str, Any] = {
     "keep": Keep,
     "rows_per_part": RowsPerPart,
     "max_steps": MaxSteps,
+    "truncate": Truncate,
+    "min_steps": MinSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "bad_rows.bad_value": BadValue,
+    "bad_rows.null_sequence": NullSequence,
+    "bad_rows.wrong_width": WrongWidth,
+    "bad_rows.unequal_lengths": UnequalLengths,
+    "bad_rows.empty_sequence": EmptySequence,
+    "bad_rows.too_short": TooShort,
+    "bad_rows.too_long": TooLong,
 }
-"""The flag of each field of `JobOptions`."""
+"""The flag of each field of `JobOptions`, and of each field of those that are dataclasses themselves."""
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -120,7 +156,8 @@ def given(**options: Any) -> dict[str, Any]:
 
 def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of `JobOptions`, or those of some of its fields, in place of its argument `options`."""
-    flags = {name: JOB_FLAGS[name] for name in names or JOB_FLAGS}
+    flags = {name.rpartition(".")[2]: JOB_FLAGS[name] for name in names or JOB_FLAGS}
+    groups = {name.rpartition(".")[2]: name.rpartition(".")[0] for name in names or JOB_FLAGS}
 
     def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -137,8 +174,13 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
-            options = {name: told.pop(name) for name in flags}  # to keep no column is not to keep all
-            command(**told, options=JobOptions(**{name: it for name, it in options.items() if it is not None}))
+            given = {name: told.pop(name) for name in flags}
+            given = {name: it for name, it in given.items() if it is not None}  # to keep no column is not to keep all
+            options = {name: it for name, it in given.items() if not groups[name]}
+            for group in filter(None, dict.fromkeys(groups.values())):
+                own = {name: it for name, it in given.items() if groups[name] == group}
+                options[group] = dataclasses.replace(getattr(JobOptions(), group), **own)
+            command(**told, options=JobOptions(**options))
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ _ROWS = ("rows", "aside", "filtered")
 """What became of the rows of a unit: in its part, set aside, left out by a filter."""
 _RECORD = pa.schema(
     [("unit", pa.int64()), *((name, pa.int64()) for name in _ROWS), ("size_bytes", pa.int64()), ("sha256", pa.string()),
-     ("counts", pa.string())]
+     ("counts", pa.string()), ("aside_sha256", pa.string())]
 )  # fmt: skip
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
@@ -58,6 +59,16 @@ class Commits:
     def rows(self) -> int:
         """Rows of all parts."""
         return int(self.records["rows"].to_numpy().sum())
+
+    @property
+    def aside(self) -> int:
+        """Rows of all units that were set aside."""
+        return int(self.records["aside"].to_numpy().sum())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each choice of a policy was applied."""
+        return counts_of(self.records)
 
     @property
     def is_complete(self) -> bool:
@@ -93,6 +104,14 @@ class Commits:
         content = io.BytesIO()
         pq.write_table(self.records, content, compression="zstd")
         return content.getvalue()
+
+
+def counts_of(records: pa.Table) -> dict[str, int]:
+    """How often each choice of a policy was applied in all of these units."""
+    told = Counter[str]()
+    for each in pc.value_counts(records["counts"].combine_chunks()).to_pylist():  # of a million units, most are alike
+        told.update({name: count * each["counts"] for name, count in json.loads(each["values"]).items()})
+    return dict(sorted(told.items()))
 
 
 def read_parts(content: bytes, where: str) -> pa.Table:

@@ -58,7 +58,7 @@ class PartFile:
         kept = {leaf for leaf in leaves if not leaf.startswith(f"{FEATURES}.")}
         with self._stopping():
             self._file = store.new_file(name)
-        self._hashed = _Hashed(self._file)
+        self._hashed = Hashed(self._file)
         # Features hardly compress (zstd: 10 %) and never repeat: 100,000 rows of 64 take 0.026 s written plainly,
         # 0.064 s with pyarrow's defaults, 0.048 s with zstd.
         codecs = dict.fromkeys(kept, "zstd") | dict.fromkeys(leaves - kept, "none")
@@ -70,13 +70,18 @@ class PartFile:
             self._file.abandon()
             raise
 
-    def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged) -> None:
-        """Append rows: kept columns and features `(n, out_features)` in the schema's dtype, or a `Ragged` of steps'."""
+    def write(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None = None) -> None:
+        """Append rows: kept columns and features `(n, out_features)` in the schema's dtype, or a `Ragged` of steps'.
+
+        Those of the rows that `is_null` `(n,)` tells are null, whatever is given; None if no row's are.
+        """
+        mask = None if is_null is None else pa.array(is_null)
         vectors = features.values if isinstance(features, Ragged) else features
         values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+        of_steps = isinstance(features, Ragged)
+        column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=None if of_steps else mask)
         if isinstance(features, Ragged):
-            column = pa.ListArray.from_arrays(pa.array(features.offsets, pa.int32()), column)
+            column = pa.ListArray.from_arrays(pa.array(features.offsets, pa.int32()), column, mask=mask)
         batch = pa.record_batch([*kept.columns, column], schema=self.schema)
         self._group.append(batch)
         self._group_bytes += batch.nbytes
@@ -84,14 +89,16 @@ class PartFile:
         if self._group_bytes >= ROW_GROUP_BYTES:
             self._write_group()
 
-    def commit(self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None) -> PartRecord:
+    def commit(
+        self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None, aside_sha256: str = ""
+    ) -> PartRecord:
         """Make the part durable and give it its name; the arguments are for the record."""
         self._write_group()
         with self._stopping():
             self._writer.close()
             told = json.dumps(dict(counts or {}), sort_keys=True)
             record = PartRecord(
-                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, counts=told
+                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
             )
             self._file.commit()
         return record
@@ -122,7 +129,7 @@ class PartFile:
         self._file.abandon()
 
 
-class _Hashed:
+class Hashed:
     """A file to write to, which hashes what is written on the way: nothing is read again."""
 
     def __init__(self, file: NewFile) -> None:
@@ -131,13 +138,16 @@ class _Hashed:
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed."""
         return self._file.closed
 
     @property
     def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> int:
+        """Append."""
         self._digest.update(content)
         return self._file.write(content)
 
@@ -151,7 +161,7 @@ def file_sha256(store: Store, name: str) -> str:
     return digest.hexdigest()
 
 
-def read_part(store: Store, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def read_part(store: Store, name: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     """Columns of a part, and maybe more, row group by row group; raises `DataError` for an unreadable one."""
     try:
         with store.open_input(name) as file:
@@ -162,17 +172,16 @@ def read_part(store: Store, name: str, columns: list[str]) -> Iterator[pa.Record
         raise DataError(f"{store.path(name)} cannot be read: {error}") from error
 
 
-def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]:
-    """The features of some rows of a part, each `(out_features,)` or `(T, out_features)` of the part's dtype.
+def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray | None]:
+    """The features of some rows of a part, each `(out_features,)` or `(T, out_features)` of the part's dtype, or null.
 
     Raises `DataError` for an unreadable part, or one with fewer rows.
     """
-    found, begin = dict[int, np.ndarray](), 0
+    found, begin = dict[int, np.ndarray | None](), 0
     for batch in read_part(store, name, [FEATURES]):
         column = batch.column(FEATURES)
         here = rows[(rows >= begin) & (rows < begin + len(column))]
-        # A copy: a view would keep the whole row group.
-        found |= {int(row): _vectors(column[int(row) - begin]).copy() for row in here}
+        found |= {int(row): _vectors(column[int(row) - begin]) for row in here}
         begin += len(column)
     if begin <= rows.max(initial=-1):
         raise DataError(f"{store.path(name)} holds {begin} rows; expected more than {rows.max()}.")
@@ -180,9 +189,11 @@ def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray]
 
 
 def _vectors(row: pa.Scalar) -> Any:
+    if not row.is_valid:
+        return None
     if pa.types.is_fixed_size_list(row.type):
-        return row.values.to_numpy()
-    return row.values.flatten().to_numpy().reshape(-1, row.type.value_type.list_size)
+        return row.values.to_numpy().copy()  # a view would keep the whole row group
+    return row.values.flatten().to_numpy().reshape(-1, row.type.value_type.list_size).copy()
 
 
 def _leaves(schema: pa.Schema) -> set[str]:

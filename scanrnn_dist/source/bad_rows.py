@@ -84,7 +84,7 @@ class Lengths:
     """
 
     min_steps: int = 0
-    max_steps: int | None = None
+    max_steps: float | None = None
     truncate: Literal["head", "tail"] = "head"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,82 @@
+"""Rows that were set aside: a Parquet file for each unit that has any, of the table that `source/set_aside.py` makes.
+
+`DST/__scanrnn/quarantine/unit-00012.rows`, which no `**/*.parquet` finds. It is named before the part of its unit, and
+that before the record of both: so a record says that the file stood, and a file without a record is of nobody. A unit
+that is done again writes the same bytes. Its hash is in the `PartRecord`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.records.names import quarantine_name
+from scanrnn_dist.records.part_file import Hashed, file_sha256, read_part
+from scanrnn_dist.storage import Store, stopping
+
+
+class QuarantineFile:
+    """The rows of one unit that are set aside, written batch by batch; nothing stands under its name before `commit`.
+
+    Raises:
+        StoppedError: the file system refuses: full, read-only, gone.
+    """
+
+    def __init__(self, store: Store, unit: int, units: int, schema: pa.Schema) -> None:
+        name = quarantine_name(unit, units)
+        self.path, self.rows = store.path(name), 0
+        with stopping(self.path):
+            self._file = store.new_file(name)
+        self._hashed = Hashed(self._file)
+        try:
+            with stopping(self.path, but=(pa.ArrowException,)):
+                self._writer = pq.ParquetWriter(self._hashed, schema, compression="zstd", write_page_checksum=True)
+        except BaseException:
+            self._file.abandon()
+            raise
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        with stopping(self.path, but=(pa.ArrowException,)):
+            self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def commit(self) -> str:
+        """Make the file durable and give it its name; its SHA-256 in hexadecimal."""
+        with stopping(self.path, but=(pa.ArrowException,)):
+            self._writer.close()
+            sha256 = self._hashed.sha256
+            self._file.commit()
+        return sha256
+
+    def __enter__(self) -> QuarantineFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove what stands aside, where it got no name."""
+        if error is not None:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what stands aside."""
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+        self._file.abandon()
+
+
+def is_changed(store: Store, unit: int, units: int, sha256: str) -> bool:
+    """Whether the file of a unit is missing, or is not what is recorded of it."""
+    try:
+        return file_sha256(store, quarantine_name(unit, units)) != sha256
+    except FileNotFoundError:
+        return True
+
+
+def read_quarantine(store: Store, unit: int, units: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a unit that were set aside; raises `DataError` if they cannot be read."""
+    yield from read_part(store, quarantine_name(unit, units), None)
