@@ -38,8 +38,8 @@ def _listed(records: JobRecords, unit: int, units: int, rows: int, schema: pa.Sc
     again = "`scanrnn verify --repair` makes it again."
     try:
         table = pa.Table.from_batches(read_quarantine(records.store, unit, units)).cast(schema)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; expected {rows} rows that were set aside. {again}") from error
+    except DataError as error:
+        raise DataError(f"{error}. Expected {rows} rows that were set aside: {again}") from error
     if len(table) != rows:
         raise DataError(f"{path} holds {len(table)} rows; expected {rows} that were set aside. {again}")
     return table

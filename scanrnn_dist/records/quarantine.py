@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.records.names import quarantine_name
-from scanrnn_dist.records.part_file import Hashed, file_sha256, read_part
+from scanrnn_dist.records.part_file import ROW_GROUP_BYTES, Hashed, file_sha256, read_part
 from scanrnn_dist.storage import Store, stopping
 
 
@@ -31,6 +31,7 @@ class QuarantineFile:
         self.path, self.rows = store.path(name), 0
         with stopping(self.path):
             self._file = store.new_file(name)
+        self._schema, self._group, self._group_bytes = schema, list[pa.RecordBatch](), 0
         self._hashed = Hashed(self._file)
         try:
             with stopping(self.path, but=(pa.ArrowException,)):
@@ -41,12 +42,22 @@ class QuarantineFile:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        with stopping(self.path, but=(pa.ArrowException,)):
-            self._writer.write_batch(batch)
+        self._group.append(batch)
+        self._group_bytes += batch.nbytes
         self.rows += batch.num_rows
+        if self._group_bytes >= ROW_GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._group, self._schema)
+        self._group, self._group_bytes = [], 0
+        if len(table):
+            with stopping(self.path, but=(pa.ArrowException,)):
+                self._writer.write_table(table, row_group_size=table.num_rows)
 
     def commit(self) -> str:
         """Make the file durable and give it its name; its SHA-256 in hexadecimal."""
+        self._write_group()
         with stopping(self.path, but=(pa.ArrowException,)):
             self._writer.close()
             sha256 = self._hashed.sha256
