@@ -16,7 +16,8 @@ from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
-from scanrnn_dist.source.layouts import nested_steps
+from scanrnn_dist.source.layouts import Steps, nested_steps
+from scanrnn_dist.source.layouts.layout import Fault
 from scanrnn_dist.source.set_aside import aside_schema, rows_of
 from scanrnn_dist.source.taking import Taken, take
 
@@ -161,3 +162,21 @@ def test_rows_of_columns_of_every_type(name: str, rows: list[int]) -> None:
 
 def test_rows_of_no_columns_are_counted() -> None:
     assert rows_of(pa.record_batch({"x": [1, 2, 3]}).select([]), np.array([0, 2])).num_rows == 2
+
+
+def test_features_in_columns_of_their_own_are_judged_alike() -> None:
+    columns = pa.array([1, None, 3, 4], pa.int32()), pa.array([NAN, 6.0, 7.0, 8.0], pa.float64())
+    fault = Fault(1, "unequal_lengths", "x has 2 steps and y has 3; expected as many.")
+    steps = Steps(np.array([0, 2, 2, 4]), columns, 2, (fault,))
+    with pytest.raises(DataError, match=r"^row 1: x has 2 steps and y has 3; expected as many\.$"):
+        take(steps, 2, BadRows("zero"), False, where)
+    with pytest.raises(DataError, match=r"^row 0, step 1: a value is null; expected a number"):
+        take(steps, 2, BadRows(unequal_lengths="skip"), False, where)
+    got = take(steps, 2, BadRows("zero", unequal_lengths="skip"), False, where)
+    assert cut(got, Lengths()) == [[[1, 0], [0, 6]], [[3, 7], [4, 8]]] and got.kept.tolist() == [0, 2]
+    assert got.counts == {"bad_value zero": 2, "unequal_lengths skip": 1}
+    got = take(steps, 2, BadRows("skip", unequal_lengths="skip"), False, where)
+    assert [(it.row, it.policy, it.step, it.reason[:16]) for it in got.aside] == [
+        (0, "bad_value", 0, "feature 1 is nan"),
+        (1, "unequal_lengths", None, "x has 2 steps an"),
+    ]
