@@ -114,5 +114,5 @@ def killed_at(zygote: Zygote, known: Known, out: Path, step: int) -> Scenario:
 
 @pytest.mark.soak
 def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(zygote: Zygote, known: Known, tmp_path: Path) -> None:
-    steps = range(1, len(known.steps) + 1, 2)
+    steps = range(1, len(known.steps) + 1, 3)
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})
