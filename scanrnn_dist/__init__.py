@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import encode, featurize, update
+    from scanrnn_dist.api import encode, featurize, quarantined, update
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
     from scanrnn_dist.records import Output
-    from scanrnn_dist.source import Layout, register_layout
+    from scanrnn_dist.source import BadRows, Layout, register_layout
     from scanrnn_dist.spec import scan_rnn_forward
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "BadRows": "source",
     "ConfigError": "errors",
     "DataError": "errors",
     "Encoder": "encoder",
@@ -46,6 +47,7 @@ _MODULE_OF = {
     "export": "job",
     "featurize": "api",
     "profile": "engine",
+    "quarantined": "api",
     "register_layout": "source",
     "scan_rnn_forward": "spec",
     "share_of": "launch",
@@ -53,6 +55,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BadRows",
     "ConfigError",
     "DataError",
     "Encoder",
@@ -72,6 +75,7 @@ __all__ = [
     "export",
     "featurize",
     "profile",
+    "quarantined",
     "register_layout",
     "scan_rnn_forward",
     "share_of",

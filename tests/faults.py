@@ -31,7 +31,7 @@ TO = {"rename", "link", "copy", "copy_file"}
 """Calls whose step is named for their second argument."""
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ASIDE = re.compile(rf"{ASIDE}/(.*)\.[^.]+\.\d+\.[0-9a-f]{{8}}\.tmp")
-_FOLDER = re.compile("^(__scanrnn)-(?:(workers|commits)-)?")
+_FOLDER = re.compile("^(__scanrnn)-(?:(workers|commits|quarantine)-)?")
 
 
 def watched(destination: Path | str | Store, told: Told) -> Store:

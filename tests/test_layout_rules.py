@@ -154,6 +154,14 @@ def test_every_option_of_a_job_has_its_flag() -> None:
     assert list(names(JobOptions())) == list(JOB_FLAGS)
 
 
+def test_the_choices_that_flags_name_are_those_there_are() -> None:
+    from scanrnn_dist.cli.options import JOB_FLAGS
+    from scanrnn_dist.source.bad_rows import CHOICES
+
+    told = {name: JOB_FLAGS[f"bad_rows.{name}"].__metadata__[0].metavar.split("|") for name in CHOICES}
+    assert told == {name: list(choices) for name, choices in CHOICES.items()}
+
+
 def test_the_picture_is_true() -> None:
     page = (ROOT / "docs/house.md").read_text()
     assert picture() in page and purposes() in page, "put what `python tests/house.py` prints into docs/house.md"

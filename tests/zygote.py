@@ -49,7 +49,7 @@ from scanrnn_dist.encoder import file as encoder_file
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.source import decode, footers
+from scanrnn_dist.source import BadRows, decode, footers
 
 PR_SET_PDEATHSIG = 1
 
@@ -203,6 +203,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 _KINDS: dict[str, Callable[[Any], Any]] = {
+    "bad_rows": lambda told: BadRows(**told),
     "window_shape": lambda shape: WindowShape(*shape),
     "sharing": lambda told: Sharing(**{**told, "share": tuple(told.get("share", (1, 1)))}),
 }

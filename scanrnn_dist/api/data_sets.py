@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 from jax.sharding import Mesh
 
@@ -15,7 +16,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.job import ROWS_PER_PART, Handling, JobOptions, JobReport, OnRows, OnStart, Plan, Sharing, run_job
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import DEFAULT_OUTPUT, Output
-from scanrnn_dist.source import SourceLike
+from scanrnn_dist.source import BadRows, SourceLike
 
 
 def featurize(
@@ -28,6 +29,10 @@ def featurize(
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
     max_steps: float | None = None,
+    truncate: Literal["head", "tail"] = "head",
+    min_steps: int = 0,
+    bad_rows: BadRows | None = None,
+    max_bad_rows: int | None = None,
     initial_carry: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
@@ -59,7 +64,12 @@ def featurize(
         keep: the columns to carry along; None keeps all but the sequence column.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
-        max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        max_steps: of a longer sequence only so many steps count, as the `T` of the specification.
+        truncate: which ones, the first of its `"head"` or the last of its `"tail"`.
+        min_steps: a sequence of fewer steps is too short, and set aside unless `bad_rows` says otherwise.
+        bad_rows: what is done with rows that are not what they should be; `BadRows()` when None. Rows that it sets
+            aside are listed by `quarantined(destination)`.
+        max_bad_rows: once more rows than so many are set aside, the job ends with a `DataError`; None for any number.
         initial_carry: a kept column with each row's own initial carry, a list of `encoder.carry_features` numbers;
             None for the encoder's.
         rows_per_part: rows of a part, about.
@@ -99,9 +109,10 @@ def featurize(
     """
     options = JobOptions(
         column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
-        lossy_cast=lossy_cast, ids=ids, keep_state=keep_state, output=output,
+        lossy_cast=lossy_cast, truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), ids=ids,
+        keep_state=keep_state, output=output,
     )  # fmt: skip
-    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
+    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)
     return run_job(destination, source, options, handling, computation, on_start, on_rows)
 

@@ -1,5 +1,7 @@
 """Is the output of a job what it should be? Parts against the records, ids against the source, a sample recomputed.
 
+Each row of the source is accounted for: it is in a part, or in the list of those that were set aside, or was filtered.
+
 The sample goes around the engine: each of its rows is read from the source anew, and judged by `judge.py`.
 """
 
@@ -43,6 +45,8 @@ from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
+COMPARED_BYTES = 2 << 20
+"""Of a chunk, where the rows of a part have to be found among those of the source."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Verification:
         destination: the output.
         parts: that are unchanged since they were written, one per unit that is committed.
         rows: of these.
+        set_aside: rows of the source that are in the lists of those set aside, whose hashes match.
+        filtered: rows of the source that a filter left out.
         rows_compared: whose kept columns are those of the source.
         sampled: rows that were recomputed alone by the specification.
         is_complete: whether the job is finished.
@@ -71,6 +77,8 @@ class Verification:
     is_complete: bool
     units: int
     repaired: tuple[str, ...]
+    set_aside: int = 0
+    filtered: int = 0
     greatest_distance: float = 0.0
     specification_distance: float = 0.0
     greatest_difference: float = 0.0
@@ -85,6 +93,10 @@ class Verification:
             more = f" and {len(self.repaired) - PROBLEMS_TOLD} more" * (len(self.repaired) > PROBLEMS_TOLD)
             yield f"repaired      {', '.join(self.repaired[:PROBLEMS_TOLD])}{more}"
         yield f"parts         {self.parts:,} with {self.rows:,} rows, unchanged (their hashes match)"
+        if self.set_aside or self.filtered:
+            source = self.rows + self.set_aside + self.filtered
+            others = f" + {self.filtered:,} filtered" if self.filtered else ""
+            yield f"source        {source:,} rows = {self.rows:,} + {self.set_aside:,} set aside{others}"
         if not self.sampled:
             return
         if self.rows_compared:
@@ -136,9 +148,10 @@ def verify(
     plan = Plan.from_records(records.read_plan(job))
     parts, is_complete = recorded_parts(records, job, plan)
     check_parts(records, parts, plan, is_complete)
-    root, rows, units = records.store.root, int(parts["rows"].to_numpy().sum()), len(plan.units)
+    root, units = records.store.root, len(plan.units)
+    rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
     if sample < 1 or rows == 0 or job["options"].get(APPLIED):
-        return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired)
+        return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired, aside, filtered)
     encoder = encoder_of(records, job, encoder)
     if changes := plan.source_changes():
         raise DataError(
@@ -147,10 +160,16 @@ def verify(
         )
     rng = np.random.default_rng(seed)
     rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
-    compared = sum(compare_kept(records.store, plan, index) for index in rows_of)
     options = JobOptions.from_json(job["options"])
+    reading = options.reading(encoder.in_features, chunk_bytes=COMPARED_BYTES)
+    compared = 0
+    for index, part_rows in rows_of.items():
+        is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
+        compared += compare_kept(records.store, plan, index, None if is_all else reading)
     sampled, distances = _recompute(records, plan, rows_of, encoder, options, sample, rng)
-    return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
+    return Verification(
+        root, len(parts), rows, compared, sampled, is_complete, units, repaired, aside, filtered, *distances
+    )
 
 
 def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
@@ -206,7 +225,7 @@ def _recompute(
     rng: np.random.Generator,
 ) -> tuple[int, list[float]]:
     """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
-    units = rng.permutation(list(rows_of))[:SAMPLE_UNITS]
+    units = rng.permutation([unit for unit, rows in rows_of.items() if rows])[:SAMPLE_UNITS]
     judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
     dtype = np.dtype(options.output.dtype or encoder.pool_dtype)
     for index in units:
@@ -216,15 +235,20 @@ def _recompute(
         with closing(read_chunks(plan.source, [unit], options.reading(encoder.in_features))) as chunks:
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
+                of_row = features[nth]
+                is_null = chunk.is_null is not None and bool(chunk.is_null[row])
+                if is_null != (of_row is None):
+                    wrong = "there; expected null, by what is done with such rows" if is_null else "null; expected some"
+                    raise DataError(f"{where}: the features are {wrong}.")
+                if of_row is None:
+                    sampled += 1
+                    continue
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
-                stored = features[nth]
-                if stored is None:
-                    raise DataError(f"{where}: the features are null; expected those of a sequence.")
-                if stored.dtype != dtype:  # a narrower one would be judged as rounded
+                if of_row.dtype != dtype:  # a narrower one would be judged as rounded
                     raise DataError(
-                        f"{where}: the features are {stored.dtype}; expected {dtype}, by the job's options."
+                        f"{where}: the features are {of_row.dtype}; expected {dtype}, by the job's options."
                     )
-                found = judge(stored, chunk.sequences.row(row)[: options.max_steps], carry)
+                found = judge(of_row, chunk.sequences.row(row)[: options.max_steps], carry)
                 if not found.is_faithful:
                     raise DataError(
                         f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "

@@ -133,6 +133,7 @@ def featurize(
     allow_mixed: flags.AllowMixed = False,
     restart: flags.Restart = False,
     accept_changes: flags.AcceptChanges = False,
+    max_bad_rows: flags.MaxBadRows = None,
     retry: flags.Retry = False,
     lock_seconds: flags.LockSeconds = None,
     profile: flags.ProfileFolder = None,
@@ -155,7 +156,7 @@ def featurize(
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
-    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing)
+    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing, max_bad_rows=max_bad_rows)
     traced: Any = nullcontext()
     if profile is not None:
         start_devices(devices)

@@ -32,6 +32,11 @@ def columns(text: str) -> Any:
     )
 
 
+def choice(text: str, *choices: str) -> Any:
+    """An option that takes one of some words, the first of which is the default."""
+    return typer.Option(help=f"{text} (default {choices[0]}).", metavar="|".join(choices))
+
+
 Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
 NewSteps = Annotated[
     list[str], typer.Argument(help="New steps, in the layout of the source that DST was made of.", metavar="NEW...")
@@ -54,6 +59,26 @@ Hidden = Annotated[int | None, count("Hidden features of a GRU with random weigh
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
 InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
 MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
+Truncate = Annotated[str | None, choice("With --max-steps, use the first or the last N steps", "head", "tail")]
+MinSteps = Annotated[int | None, count("Sequences of fewer steps are too short; see --too-short.")]
+BadValue = Annotated[
+    str | None,
+    choice(
+        "What to do about a null, a NaN or an infinity within a sequence",
+        "error", "drop-step", "zero", "forward-fill", "propagate", "skip",
+    ),
+]  # fmt: skip
+NullSequence = Annotated[str | None, choice("What to do about a null sequence", "error", "null", "skip")]
+WrongWidth = Annotated[str | None, choice("What to do about steps of another number of features", "error", "skip")]
+UnequalLengths = Annotated[str | None, choice("What to do about features of unequal lengths", "error", "skip")]
+EmptySequence = Annotated[
+    str | None, choice("What to do about a sequence without steps", "initial-carry", "null", "error", "skip")
+]
+TooShort = Annotated[str | None, choice("What to do about fewer steps than --min-steps", "skip", "error", "null")]
+TooLong = Annotated[str | None, choice("What to do about more steps than --max-steps", "truncate", "error", "skip")]
+MaxBadRows = Annotated[
+    int | None, typer.Option(help="Stop once more than N rows were set aside, by skip.", min=0, max=MOST)
+]
 RowsPerPart = Annotated[int | None, count("About how many rows an output file gets (default 65536).")]
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
@@ -132,8 +157,17 @@ JOB_FLAGS: dict[str, Any] = {
     "keep": Keep,
     "rows_per_part": RowsPerPart,
     "max_steps": MaxSteps,
+    "truncate": Truncate,
+    "min_steps": MinSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "bad_rows.bad_value": BadValue,
+    "bad_rows.null_sequence": NullSequence,
+    "bad_rows.wrong_width": WrongWidth,
+    "bad_rows.unequal_lengths": UnequalLengths,
+    "bad_rows.empty_sequence": EmptySequence,
+    "bad_rows.too_short": TooShort,
+    "bad_rows.too_long": TooLong,
     "ids": Ids,
     "keep_state": KeepState,
     "output.layout": OutputLayout,

@@ -21,12 +21,14 @@ from scanrnn_dist.records import (
     ENCODER,
     JOB,
     PLAN,
+    QUARANTINE,
     RECORDS,
     RESTART,
     JobRecords,
     Lease,
     hashes_of,
     part_name,
+    quarantine_name,
     read_commits,
     renumbered_logs,
 )
@@ -48,7 +50,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     if _is_restart(new):
         logger.warning("%s: the --restart that was begun here is removed; it was not complete.", store.root)
     lease.guarded(store.delete_below)(RESTART)
-    numbers, units = _taken_over(store, job["id"], before, plan), len(plan.units)
+    (numbers, with_aside), units = _taken_over(store, job["id"], before, plan), len(plan.units)
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
     told = {name: value for name, value in job.items() if name not in ("id", "plan")}
     told |= {"options": {**job["options"], "source": plan.named}, ACCEPTED: changes}
@@ -64,10 +66,15 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
         if names[0] != names[1]:
             lease.confirm()
             store.link(names[0], f"{RESTART}/{staged(names[1])}")
-    for folder in ("", COMMITS):
+    lists = {quarantine_name(old, len(before.units)): quarantine_name(numbers[old], units) for old in with_aside}
+    for name, new_name in lists.items():
+        if name != new_name:
+            lease.confirm()
+            store.link(name, f"{RESTART}/{new_name}")
+    for folder in ("", COMMITS, *({QUARANTINE} if new.store.below(QUARANTINE) else ())):
         new.store.sync(folder)
     coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
-    coming += [*new.store.below(COMMITS), ENCODER]
+    coming += [*new.store.below(COMMITS), ENCODER, *lists.values()]
     kept = np.array(sorted(numbers.values()), np.int64)
     write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
     publish(records, lease)
@@ -84,9 +91,12 @@ def _is_restart(new: JobRecords) -> bool:
     return job is not None and ACCEPTED not in job
 
 
-def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> dict[int, int]:
-    """Units whose parts stand and are those of the new plan too, and their numbers in it."""
-    committed = read_commits(store, job, before.units.rows, only_standing=True).committed
+def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> tuple[dict[int, int], list[int]]:
+    """Units whose parts stand and are those of the new plan too, with their numbers in it; and which set rows aside."""
+    records = read_commits(store, job, before.units.rows, only_standing=True).records
+    committed = records["unit"].to_numpy()
     old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
     kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
-    return dict(zip(old[kept].tolist(), kept.tolist(), strict=True))
+    numbers = dict(zip(old[kept].tolist(), kept.tolist(), strict=True))
+    with_aside = committed[records["aside"].to_numpy() > 0]
+    return numbers, [unit for unit in with_aside.tolist() if unit in numbers]

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
     DONE,
+    QUARANTINE,
     REPLACING,
     STOPPED,
     AttemptLog,
@@ -27,6 +28,7 @@ from scanrnn_dist.records import (
     CrashTrace,
     JobRecords,
     Lease,
+    PartRecord,
     Share,
     Worker,
     collect_traces,
@@ -50,16 +52,24 @@ class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
-    tells.
+    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound.
 
     Raises:
         StoppedError: another process works on the share.
     """
 
     def __init__(
-        self, records: JobRecords, job: dict[str, Any], units: Units, sharing: Sharing, header: dict[str, Any]
+        self,
+        records: JobRecords,
+        job: dict[str, Any],
+        units: Units,
+        sharing: Sharing,
+        header: dict[str, Any],
+        max_bad_rows: int | None = None,
     ) -> None:
         self._records, self._job, self._units, self._sharing = records, job, units, sharing
+        self._max_bad_rows = max_bad_rows
+        self._aside = 0  # rows that were set aside here since it was last looked what all attempts had committed
         self._rows = units.rows
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
         self._pause_seconds = 0.2
@@ -108,12 +118,14 @@ class Attempt:
         which of them it worked on. At the end, and where this was the last process, the job is declared finished.
 
         Raises:
-            DataError: all is done but units that failed, or that are held to end their process.
+            DataError: all is done but units that failed, or that are held to end their process; or too many rows were
+                set aside.
             StoppedError: the share was taken over by another process, or parts do not stay where they were put.
         """
         shares = {self._lease.share}
         while True:
             commits = self.commits
+            self._check_bad_rows()
             if commits.is_complete:
                 self._finish(commits)
                 return
@@ -142,9 +154,12 @@ class Attempt:
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Unit %d failed. All others are done first. %s", unit.index, reason)
 
-    def committed(self, unit: Unit) -> None:
-        """Take note of a unit whose part is recorded."""
+    def committed(self, unit: Unit, record: PartRecord) -> None:
+        """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
         self._lease.committed(unit.rows, unit.values)
+        self._aside += record.aside
+        if record.aside:
+            self._check_bad_rows()
 
     def finished(self, unit: Unit, rows: int) -> None:
         """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
@@ -175,7 +190,20 @@ class Attempt:
 
     def _read_commits(self) -> Commits:
         """What all attempts have committed, and stands."""
-        return read_commits(self._records.store, self._job["id"], self._rows, self._alive(), only_standing=True)
+        commits = read_commits(self._records.store, self._job["id"], self._rows, self._alive(), only_standing=True)
+        self._aside = 0
+        return commits
+
+    def _check_bad_rows(self) -> None:
+        """Raise `DataError` if more rows were set aside than may be; all of them are listed by then."""
+        aside, most = self.commits.aside + self._aside, self._max_bad_rows
+        if most is not None and aside > most:
+            store = self._records.store
+            raise DataError(
+                f"{aside:,} rows were set aside, and --max-bad-rows allows {most:,}. They are listed in "
+                f"{store.path(QUARANTINE)}, which srd.quarantined({store.root!r}) reads. What is committed stays: the "
+                "same command with a higher number goes on."
+            )
 
     def _alive(self) -> set[str]:
         """The attempts that are at work."""
@@ -229,6 +257,7 @@ class Attempt:
         self.check_job()
         if not self._records.is_complete:
             totals = {"rows": commits.rows, "parts": commits.units, "attempts": len(commits.headers)}
+            totals |= {"set_aside": commits.aside} if commits.aside else {}
             self._records.write_success(commits.to_parquet(), totals, self.check_job)
 
     def _take_another(self, commits: Commits) -> bool:

@@ -1,7 +1,8 @@
 """What attempts that crashed left at a destination, to be removed; nothing that a job needs, and nothing of others.
 
 - files that were written aside and never got their name, of attempts that are not alive;
-- parts that were named and never recorded, where nobody is at work: the job would write them anew;
+- parts, and lists of rows set aside, that were named and never recorded, where nobody is at work: the job would write
+  them anew;
 - plans that the job does not name: of another process that planned the same destination at once;
 - files of processes that are not alive, once the job is complete;
 - a job for a source that changed, which never took its place (`amend.py`);
@@ -21,12 +22,15 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing, restart_of
 from scanrnn_dist.records import (
     COMMITS,
     CRASH,
     PLAN,
+    QUARANTINE,
     RECORDS,
     REPLACING,
     RESTART,
@@ -37,6 +41,7 @@ from scanrnn_dist.records import (
     lease_names,
     living_workers,
     part_names,
+    quarantine_name,
     read_commits,
     read_weights,
     runs,
@@ -115,9 +120,14 @@ def _unrecorded(records: JobRecords) -> Iterator[str]:
             yield f"{RECORDS}/{name}"
     if records.is_complete:
         yield from (name for name in store.below(WORKERS) if not name.startswith(lease_names(REPLACING)))
+    lists = store.below(QUARANTINE)  # first, as below
+    if records.is_complete and not lists:
         return
     rows, _ = read_weights(records.read_plan(job, UNITS))
     parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
     commits = read_commits(store, job["id"], rows)
     recorded = set(part_names(commits.committed.tolist(), commits.units))
     yield from (name for name in parts if name not in recorded)
+    with_aside = commits.records.filter(pc.greater(commits.records["aside"], 0))["unit"].to_pylist()
+    listed = {quarantine_name(unit, commits.units) for unit in with_aside}
+    yield from (name for name in lists if name not in listed)

@@ -21,8 +21,10 @@ from scanrnn_dist.records import (
     SUCCESS,
     JobRecords,
     file_sha256,
+    is_changed,
     part_name,
     part_names,
+    quarantine_name,
     read_commits,
     read_parts,
 )
@@ -86,6 +88,13 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     if not np.array_equal(recorded, np.arange(len(rows))):
         differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
         raise DataError(f"{records.store.root}: units {differ} have no part, or a surplus one.")
+    accounted = sum(parts[name].to_numpy() for name in ("rows", "aside", "filtered"))
+    if (accounted != rows).any():
+        unit = int((accounted != rows).argmax())
+        raise DataError(
+            f"{records.store.root}: unit {unit} has {rows[unit]} rows in the source, and {accounted[unit]} in "
+            "its part, set aside, or left out by a filter."
+        )
     if parts["rows"].to_numpy().sum() != totals["rows"]:
         raise DataError(f"{records.store.root}: the parts hold other rows than the {totals['rows']} of the job.")
     return parts, True
@@ -117,6 +126,9 @@ def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, s
             continue
         if there[name] != part["size_bytes"] or file_sha256(store, name) != part["sha256"]:
             wrong[name] = "changed after it was written: its size or SHA-256 is not the recorded one"
+        elif part["aside"] and is_changed(store, part["unit"], len(rows), part["aside_sha256"]):
+            listed = store.path(quarantine_name(part["unit"], len(rows)))
+            wrong[name] = f"has a list of {part['aside']} rows set aside that is missing or changed: {listed}"
     return wrong
 
 

@@ -124,7 +124,7 @@ class Stream:
         """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
         engine, options, rows = self._engine, self._options, len(chunk.sequences)
         features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
-        nbytes = chunk.kept.nbytes + features.nbytes
+        nbytes = chunk.nbytes_kept + features.nbytes
         if engine.gives_steps:
             lengths = chunk.sequences.lengths
             steps = lengths if options.max_steps is None else np.minimum(lengths, options.max_steps)

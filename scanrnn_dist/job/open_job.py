@@ -25,7 +25,7 @@ from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, RECORDS, JobRecords, hashes_of, living_workers
+from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, QUARANTINE, RECORDS, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
 
@@ -255,7 +255,7 @@ def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     wanted.prepare()
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
-        for name in (ENCODER, JOB):
+        for name in (*records.store.below(QUARANTINE), ENCODER, JOB):
             lease.guarded(records.store.delete)(name)
     return _open(records, None, wanted, replaces)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.ragged import checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
-from scanrnn_dist.source import Asked, BadRows, Layout, ReadOptions, layout_of
+from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, layout_of
 
 ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
@@ -28,7 +27,9 @@ class JobOptions:
             None where the source allows only one.
         keep: the columns to carry along, each once; None keeps all but those of the sequences.
         rows_per_part: rows of a part, about.
-        max_steps: of each sequence the first so many steps count; None for all.
+        max_steps: of a longer sequence only so many steps count; None for all.
+        truncate: which ones, the first of its "head" or the last of its "tail".
+        min_steps: a sequence of fewer steps is too short, and set aside unless `bad_rows` says otherwise.
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
@@ -37,7 +38,7 @@ class JobOptions:
         output: how the features are written.
 
     Raises:
-        ConfigError: a number that is too small.
+        ConfigError: a number that is too small, or a choice that nothing it is about was given for.
 
     Example:
         >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
@@ -53,6 +54,8 @@ class JobOptions:
     keep: Sequence[str] | None = None
     rows_per_part: int = ROWS_PER_PART
     max_steps: float | None = None
+    truncate: Literal["head", "tail"] = "head"
+    min_steps: int = 0
     initial_carry: str | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
@@ -64,12 +67,28 @@ class JobOptions:
         for name in ("keep", "features", "group_by", "order_by", "ids"):
             if (columns := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
-        object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
-        if self.keep_state and (self.has_own_carries or self.max_steps is not None):
-            what = "initial_carry" if self.has_own_carries else "max_steps"
-            raise ConfigError(f"{what} and keep_state exclude one another: leave out one of the two.")
+        object.__setattr__(self, "max_steps", self.lengths.max_steps)
+        if self.keep_state:
+            self._check_can_go_on()
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
+        if self.max_steps is None and (self.truncate, self.bad_rows.too_long) != ("head", "truncate"):
+            raise ConfigError("--truncate and --too-long are about sequences of more than --max-steps; give that too.")
+        if not self.min_steps and self.bad_rows.too_short != "skip":
+            raise ConfigError("--too-short is about sequences of fewer than --min-steps; give that too.")
+
+    def _check_can_go_on(self) -> None:
+        """Refuse what would have later steps go on from another state than all steps at once come to."""
+        names = ("initial_carry", "max_steps", "min_steps")
+        excluded = [name for name in names if getattr(self, name) not in (None, 0)]
+        excluded += [f"bad_rows.{name}" for name, choice in asdict(self.bad_rows).items() if choice == "null"]
+        if excluded:
+            raise ConfigError(f"{excluded[0]} and keep_state exclude one another: leave out one of the two.")
+
+    @property
+    def lengths(self) -> Lengths:
+        """How many steps of a sequence count."""
+        return Lengths(self.min_steps, self.max_steps, self.truncate)
 
     @property
     def has_own_carries(self) -> bool:
@@ -93,7 +112,7 @@ class JobOptions:
     def reading(self, in_features: int, **more: Any) -> ReadOptions:
         """What of a source is read for the job, of settled options."""
         layout, keep = layout_of(self.asked), self.keep or ()
-        return ReadOptions(layout, keep, in_features, self.lossy_cast, self.bad_rows, **more)
+        return ReadOptions(layout, keep, in_features, self.lossy_cast, self.bad_rows, self.lengths, **more)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
@@ -158,9 +177,10 @@ class Handling:
         accept_changes: whether files of the source may have changed, come or gone since the job began.
         discard: names of parts that are not what they should be, to be removed and made again.
         sharing: which units are this process's.
+        max_bad_rows: of how many rows that were set aside, by all processes, the job goes on; None for any number.
 
     Raises:
-        ConfigError: a restart together with what it excludes.
+        ConfigError: a restart together with what it excludes, or a number below 0.
     """
 
     allow_mixed: bool = False
@@ -168,9 +188,12 @@ class Handling:
     accept_changes: bool = False
     discard: tuple[str, ...] = ()
     sharing: Sharing = Sharing()
+    max_bad_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.restart and self.accept_changes:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
             raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
+        if self.max_bad_rows is not None and self.max_bad_rows < 0:
+            raise ConfigError(f"max_bad_rows is {self.max_bad_rows}; expected 0 or more, or None for any number.")

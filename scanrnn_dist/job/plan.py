@@ -190,7 +190,8 @@ class Plan:
     def mean_steps(self, in_features: int) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        options = ReadOptions(self.layout, (), in_features, True, BadRows("propagate"), chunk_bytes=1 << 18)
+        bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip")
+        options = ReadOptions(self.layout, (), in_features, True, bad_rows, chunk_bytes=1 << 18)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)

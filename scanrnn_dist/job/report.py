@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from scanrnn_dist.records import QUARANTINE
+from scanrnn_dist.source import told_counts
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,9 @@ class JobReport:
     `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
     positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
     devices and the writer.
+
+    `set_aside` rows of the parts of this call were set aside, and are not in `rows`. `counts` tells of these parts how
+    often each choice for rows that are not what they should be was applied: `{"null_sequence skip": 3}`.
     """
 
     destination: str
@@ -33,6 +40,8 @@ class JobReport:
     device_wait_seconds: float
     write_wait_seconds: float
     peak_memory_bytes: int
+    set_aside: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     rows_per_second: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,16 +58,18 @@ class JobReport:
         return f"{self.units_left:,} units are left to other processes{failed}"
 
     def __str__(self) -> str:
-        if not self.rows and self.is_complete and self.rows_before:
+        if not self.rows and not self.parts and self.is_complete and self.rows_before:
             return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
         if not self.rows and self.parts == 0:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
-        left = "" if self.is_complete else f"\nNot complete: {self._left}"
+        more = f"\nbad rows: {told_counts(self.counts)}" if self.counts else ""
+        more += f"\n{self.set_aside:,} rows set aside, in {self.destination}/{QUARANTINE}" if self.set_aside else ""
+        more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
             f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
             f"occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
-            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{left}"
+            f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from scanrnn_dist.job.restart import restart_of
 from scanrnn_dist.observe import seconds_left
 from scanrnn_dist.records import (
     PARTS,
+    QUARANTINE,
     REPLACING,
     UNITS,
     Commits,
@@ -28,6 +29,7 @@ from scanrnn_dist.records import (
     read_weights,
     read_workers,
 )
+from scanrnn_dist.source import told_counts
 from scanrnn_dist.storage import open_store
 
 FAILED_SHOWN = 5
@@ -58,6 +60,8 @@ class Status:
         restart: of the job that is to take this one's place, if one was begun.
         parts_damaged: of a job that was complete, how many parts are missing or of another size than recorded.
         accepted: which changes of its source were accepted, in words.
+        set_aside: rows of the committed units that were set aside.
+        counts: how often each choice for rows that are not what they should be was applied in these units.
     """
 
     destination: str
@@ -77,6 +81,8 @@ class Status:
     restart: Status | None
     parts_damaged: int = 0
     accepted: tuple[str, ...] = ()
+    set_aside: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -106,6 +112,10 @@ class Status:
             f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
         )
         yield f"rows     {self.rows_committed:,} of {self.rows:,}"
+        if self.set_aside:
+            yield f"aside    {self.set_aside:,} of these rows were set aside, in {self.destination}/{QUARANTINE}"
+        if self.counts:
+            yield f"choices  {told_counts(self.counts)}"
         if self.seconds_left is not None:
             end = datetime.now() + timedelta(seconds=self.seconds_left)
             left = timedelta(seconds=round(self.seconds_left))
@@ -167,6 +177,7 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
+        set_aside=commits.aside, counts=commits.counts,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,14 +22,14 @@ from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.in_order import Stream, state_apart
 from scanrnn_dist.job.open_job import RECIPE, OpenJob, open_job
-from scanrnn_dist.job.options import Handling, JobOptions, Sharing
+from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
-from scanrnn_dist.records import ENCODER, STATE, part_schema
-from scanrnn_dist.source import FailedUnit, SourceLike
+from scanrnn_dist.records import ENCODER, STATE, PartRecord, part_schema
+from scanrnn_dist.source import FailedUnit, SourceLike, Unit
 
 CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
@@ -54,7 +55,7 @@ def run_job(
     begin = time.perf_counter()
     with open_job(destination, source, options, handling, computation) as opened:
         work = _Work(opened, computation, on_rows)
-        rows_before, units_left = work.run(handling.sharing, on_start)
+        rows_before, units_left = work.run(handling, on_start)
     return work.report(rows_before, units_left, begin)
 
 
@@ -69,18 +70,20 @@ class _Work:
     gflop: float = 0.0
     parts: int = 0
     failed_units: int = 0
+    set_aside: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     read_wait_seconds: float = 0.0
     write_wait_seconds: float = 0.0
 
-    def run(self, sharing: Sharing, on_start: OnStart | None) -> tuple[int, int]:
+    def run(self, handling: Handling, on_start: OnStart | None) -> tuple[int, int]:
         """Do what is this process's, unless all is done; rows that were committed before, and units that are left."""
         records, job, plan = self.opened.records, self.opened.job, self.opened.plan
         if self.opened.is_done or records.is_complete:
-            return int(plan.units.rows.sum()), 0
+            return int(records.read_totals()["rows"]), 0
         options = self.opened.options
         engine = self.computation.engine(options.has_own_carries, options.keep_state)
         header = {"environment": self.opened.environment, "devices": engine.devices}
-        with Attempt(records, job, plan.units, sharing, header) as attempt:
+        with Attempt(records, job, plan.units, handling.sharing, header, handling.max_bad_rows) as attempt:
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None
             for numbers, alone in attempt.work():
@@ -100,9 +103,15 @@ class _Work:
             prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
             on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip
+
+        def on_commit(unit: Unit, record: PartRecord) -> None:
+            self.set_aside += record.aside
+            self.counts.update(json.loads(record.counts))
+            attempt.committed(unit, record)
+
         writer = WriteBehind(
             self.opened.records.store, self._schema(engine), len(plan.units), attempt.log, attempt.check_job, stage,
-            on_commit=attempt.committed, on_fail=attempt.failed, output=self.opened.options.output,
+            on_commit=on_commit, on_fail=attempt.failed, output=self.opened.options.output,
         )  # fmt: skip
         with closing(chunks), closing(Stream(engine, chunks, options)) as stream, writer:
             for finished in stream:
@@ -152,4 +161,5 @@ class _Work:
             gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
             read_wait_seconds=self.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
             write_wait_seconds=self.write_wait_seconds, peak_memory_bytes=peak_memory_bytes(),
+            set_aside=self.set_aside, counts=dict(sorted(self.counts.items())),
         )  # fmt: skip

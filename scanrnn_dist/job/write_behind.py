@@ -1,15 +1,17 @@
 """The parts of some units, written one after the other in a thread of their own, and recorded when they are whole.
 
-One part is `part_file.py`'s, the records are `commit_log.py`'s.
+Beside a part, the rows of its unit that were set aside. One part is `part_file.py`'s, what is set aside
+`quarantine.py`'s, the records are `attempt_log.py`'s.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,39 @@ import pyarrow as pa
 
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, part_name
+from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, PartRecord, QuarantineFile, part_name
 from scanrnn_dist.source import Chunk, FailedUnit, Unit
 from scanrnn_dist.storage import Store
 
 WAITING_BYTES = 32 << 20
 """Finished chunks that may wait for the writer: as many as keep the devices busy while a part is synced."""
+
+
+@dataclass
+class _Begun:
+    """The part of a unit that is being written, and what became of the rows that are not in it."""
+
+    part: PartFile
+    quarantine: QuarantineFile | None = None
+    filtered: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def commit(self, check: Callable[[], None]) -> PartRecord:
+        """Name the rows that were set aside first, so that a part never stands without them."""
+        with self.part:
+            aside, sha256 = 0, ""
+            if self.quarantine is not None:
+                with self.quarantine:
+                    check()
+                    aside, sha256 = self.quarantine.rows, self.quarantine.commit()
+            check()
+            return self.part.commit(aside, self.filtered, self.counts, sha256)
+
+    def abandon(self) -> None:
+        """Remove what stands aside."""
+        self.part.abandon()
+        if self.quarantine is not None:
+            self.quarantine.abandon()
 
 
 class WriteBehind:
@@ -35,7 +64,7 @@ class WriteBehind:
         log: where a part is recorded.
         check: called, in the thread, before a part gets its name; raises if it must not.
         stage: names the stages "write" and "commit".
-        on_commit: called, in the thread, with each unit whose part is recorded.
+        on_commit: called, in the thread, with each unit whose part is recorded, and the record.
         on_fail: called, in the thread, with each unit that failed, the reason, and its rows that were put before.
         output: how the parts are written.
     """
@@ -48,7 +77,7 @@ class WriteBehind:
         log: AttemptLog,
         check: Callable[[], None],
         stage: Stage = nullcontext,
-        on_commit: Callable[[Unit], None] | None = None,
+        on_commit: Callable[[Unit, PartRecord], None] | None = None,
         on_fail: Callable[[Unit, str, int], None] | None = None,
         output: Output = DEFAULT_OUTPUT,
     ) -> None:
@@ -60,11 +89,11 @@ class WriteBehind:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
-        self._part: PartFile | None = None
+        self._begun: _Begun | None = None
 
     def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
-        nbytes = chunk.kept.nbytes + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
+        nbytes = chunk.nbytes_kept + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
         self._submit(nbytes, self._write, chunk, features)
 
     def fail(self, failed: FailedUnit) -> None:
@@ -81,8 +110,8 @@ class WriteBehind:
     def __exit__(self, *exception: Any) -> None:
         """Let the thread end; a part that was begun and not committed leaves nothing behind."""
         self._thread.shutdown(cancel_futures=True)
-        if self._part is not None:
-            self._part.__exit__(*exception)
+        if self._begun is not None and exception[0] is not None:
+            self._begun.abandon()
 
     def _submit(self, nbytes: int, do: Callable[..., None], *given: Any) -> None:
         """Have the thread do something, after all before; nothing more once one of them raised."""
@@ -110,28 +139,33 @@ class WriteBehind:
 
     def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         unit = chunk.unit
-        if self._part is None:
+        if self._begun is None:
             name = part_name(unit.index, self._units)
-            self._part = PartFile(self._store, name, unit.index, self._schema, self._output)
-        if self._part.unit != unit.index:
-            raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
+            self._begun = _Begun(PartFile(self._store, name, unit.index, self._schema, self._output))
+        begun = self._begun
+        if begun.part.unit != unit.index:
+            raise AssertionError(f"rows of unit {unit.index} were put before unit {begun.part.unit} was whole")
         with self._stage("write"):
-            self._part.write(chunk.kept, features)
+            begun.part.write(chunk.kept, features, chunk.is_null)
+            if chunk.aside is not None:
+                if begun.quarantine is None:
+                    begun.quarantine = QuarantineFile(self._store, unit.index, self._units, chunk.aside.schema)
+                begun.quarantine.write(chunk.aside)
+            begun.filtered += chunk.filtered
+            begun.counts.update(chunk.counts)
         if chunk.is_last:
-            part, self._part = self._part, None
             with self._stage("commit"):
-                with part:
-                    self._check()
-                    record = part.commit()
+                self._begun = None
+                record = begun.commit(self._check)
                 self._log.commit(record)
             self.parts += 1
             if self._on_commit is not None:
-                self._on_commit(unit)
+                self._on_commit(unit, record)
 
     def _give_up(self, failed: FailedUnit) -> None:
-        part, self._part = self._part, None
-        if part is not None:
-            part.abandon()
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.abandon()
         self._log.fail(failed.unit.index, failed.reason)
         if self._on_fail is not None:
-            self._on_fail(failed.unit, failed.reason, 0 if part is None else part.rows)
+            self._on_fail(failed.unit, failed.reason, 0 if begun is None else begun.part.rows)

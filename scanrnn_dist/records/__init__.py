@@ -3,7 +3,7 @@
 Files and their formats only; the order in which a job writes them, and what follows from them, is for `job`.
 """
 
-from scanrnn_dist.records.attempt_log import AttemptLog
+from scanrnn_dist.records.attempt_log import AttemptLog, PartRecord
 from scanrnn_dist.records.commit_log import Commits, read_commits, read_parts, renumbered_logs
 from scanrnn_dist.records.evidence import CrashTrace, collect_traces, oom_kills
 from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords
@@ -16,6 +16,7 @@ from scanrnn_dist.records.names import (
     PARTS,
     PLAN,
     PUBLISHING,
+    QUARANTINE,
     RECORDS,
     RESTART,
     SUCCESS,
@@ -24,6 +25,7 @@ from scanrnn_dist.records.names import (
     WORKERS,
     part_name,
     part_names,
+    quarantine_name,
 )
 from scanrnn_dist.records.output import DEFAULT_OUTPUT, FEATURES, STATE, Output, are_steps, out_features_of, value_dtype
 from scanrnn_dist.records.part_file import (
@@ -36,6 +38,7 @@ from scanrnn_dist.records.part_file import (
     read_part_schema,
 )
 from scanrnn_dist.records.plan_file import Facts, hashes_of, read_records, read_weights, write_records
+from scanrnn_dist.records.quarantine import QuarantineFile, is_changed, read_quarantine
 from scanrnn_dist.records.workers import (
     DONE,
     EXPIRY_SECONDS,

@@ -6,7 +6,7 @@ Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON line
     {"begin": 17}                                                             before a unit is read; "alone": true
     {"chunks": 3}                                           of the unit that is worked on alone, so many were read
     {"unit": 17, "rows": ..., "aside": ..., "filtered": ..., "size_bytes": ..., "sha256": ..., "counts": "{...}",
-     "seconds": ..., "finished": ...}
+     "aside_sha256": "", "seconds": ..., "finished": ...}
     {"failed": 17, "reason": ..., "finished": ...}                            its data is not what it should be
     {"end": "done"}                                                           last, unless the process was killed
 
@@ -41,7 +41,8 @@ class PartRecord:
         sha256: of the file, in hexadecimal.
         aside: rows of the unit that were set aside; with `rows` and `filtered` they are all of its rows.
         filtered: rows of the unit that a filter left out.
-        counts: how often each policy was applied, as JSON: of columns that change, a line of a log has one.
+        counts: how often each choice of a policy was applied, as JSON: of columns that change, a line has one.
+        aside_sha256: of the file of the rows that were set aside; empty if none were.
     """
 
     unit: int
@@ -51,6 +52,7 @@ class PartRecord:
     aside: int = 0
     filtered: int = 0
     counts: str = "{}"
+    aside_sha256: str = ""
 
 
 class AttemptLog:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,14 +22,14 @@ import pyarrow.parquet as pq
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
 from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
-from scanrnn_dist.records.quarantine import Death, Suspect, suspects_of
+from scanrnn_dist.records.suspects import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
 
 _ROWS = ("rows", "aside", "filtered")
 """What became of the rows of a unit: in its part, set aside, left out by a filter."""
 _RECORD = pa.schema(
     [("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string()),
-     ("aside", pa.int64()), ("filtered", pa.int64()), ("counts", pa.string())]
+     ("aside", pa.int64()), ("filtered", pa.int64()), ("counts", pa.string()), ("aside_sha256", pa.string())]
 )  # fmt: skip
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
@@ -60,6 +61,16 @@ class Commits:
         return int(self.records["rows"].to_numpy().sum())
 
     @property
+    def aside(self) -> int:
+        """Rows of all units that were set aside."""
+        return int(self.records["aside"].to_numpy().sum())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each choice of a policy was applied."""
+        return counts_of(self.records)
+
+    @property
     def is_complete(self) -> bool:
         """Whether all units are committed."""
         return len(self.records) == self.units
@@ -71,7 +82,7 @@ class Commits:
 
     @property
     def fatal(self) -> list[int]:
-        """Units that end their process, as `quarantine.py` judges."""
+        """Units that end their process, as `suspects.py` judges."""
         return sorted(unit for unit, suspect in self.suspects.items() if suspect.verdict)
 
     @property
@@ -93,6 +104,14 @@ class Commits:
         content = io.BytesIO()
         pq.write_table(self.records, content, compression="zstd")
         return content.getvalue()
+
+
+def counts_of(records: pa.Table) -> dict[str, int]:
+    """How often each choice of a policy was applied in all of these units."""
+    told = Counter[str]()
+    for each in pc.value_counts(records["counts"].combine_chunks()).to_pylist():  # of a million units, most are alike
+        told.update({name: count * each["counts"] for name, count in json.loads(each["values"]).items()})
+    return dict(sorted(told.items()))
 
 
 def read_parts(content: bytes, where: str) -> pa.Table:

@@ -1,6 +1,6 @@
 """What tells that a process died of what it did: the trace that a crash leaves, and the kernel's count of OOM kills.
 
-What follows from it is `quarantine.py`'s.
+What follows from it is `suspects.py`'s.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
     DST/__scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
     DST/__scanrnn/workers/                who is at work: see `workers.py`
     DST/__scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commit_log.py`
+    DST/__scanrnn/quarantine/unit-N.rows  rows of a unit that were set aside, a Parquet file: see `quarantine.py`
     DST/__scanrnn/parts.table             every part with rows, bytes and hash; made when the last one stands
     DST/__scanrnn/aside/                  what is being written, and has no name yet
     DST/__scanrnn/restart/                a job that is to take this one's place: the same layout once more
@@ -13,8 +14,8 @@
     DST/_SUCCESS                         appears last: totals, and the hash of parts.table
 
 Some readers of Parquet data sets skip names that begin with `_`, others read all that `**/*.parquet` finds. So no file
-but the parts ends in `.parquet`: the `.table` files are Parquet files too, and the parts of a restart end in
-`.parquet.staged` until they take their place.
+but the parts ends in `.parquet`: the `.table` and `.rows` files are Parquet files too, and the parts of a restart end
+in `.parquet.staged` until they take their place.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ RESTART = f"{RECORDS}/restart"
 PUBLISHING = f"{RECORDS}/publishing.json"
 WORKERS = f"{RECORDS}/workers"
 COMMITS = f"{RECORDS}/commits"
+QUARANTINE = f"{RECORDS}/quarantine"
 CRASH = ".crash"
 FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
 PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
@@ -59,8 +61,23 @@ def part_name(unit: int, units: int) -> str:
 
 def part_names(numbers: Iterable[int], units: int) -> list[str]:
     """The same for many units."""
-    digits = max(5, len(str(units - 1)))
+    digits = _digits(units)
     return [f"part-{number:0{digits}}.parquet" for number in numbers]
+
+
+def quarantine_name(unit: int, units: int) -> str:
+    """Where the rows of a unit that were set aside stand.
+
+    Example:
+        >>> quarantine_name(17, 640)
+        '__scanrnn/quarantine/unit-00017.rows'
+    """
+    return f"{QUARANTINE}/unit-{unit:0{_digits(units)}}.rows"
+
+
+def _digits(units: int) -> int:
+    """So many digits sort the files of all units."""
+    return max(5, len(str(units - 1)))
 
 
 def unit_of_part(name: str, units: int) -> int | None:

@@ -71,7 +71,7 @@ class PartFile:
         kept = leaves - features
         with self._stopping():
             self._file = store.new_file(name)
-        self._hashed = _Hashed(self._file)
+        self._hashed = Hashed(self._file)
         options = {**output.writing(kept, features, value_dtype(schema)), "write_page_checksum": True}
         try:
             with self._stopping():
@@ -97,14 +97,16 @@ class PartFile:
         if self._group_bytes >= self._row_group_bytes:
             self._write_group()
 
-    def commit(self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None) -> PartRecord:
+    def commit(
+        self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None, aside_sha256: str = ""
+    ) -> PartRecord:
         """Make the part durable and give it its name; the arguments are for the record."""
         self._write_group()
         with self._stopping():
             self._writer.close()
             told = json.dumps(dict(counts or {}), sort_keys=True)
             record = PartRecord(
-                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, counts=told
+                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
             )
             self._file.commit()
         return record
@@ -135,7 +137,7 @@ class PartFile:
         self._file.abandon()
 
 
-class _Hashed:
+class Hashed:
     """A file to write to, which hashes what is written on the way: nothing is read again."""
 
     def __init__(self, file: NewFile) -> None:
@@ -144,13 +146,16 @@ class _Hashed:
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed."""
         return self._file.closed
 
     @property
     def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> int:
+        """Append."""
         self._digest.update(content)
         return self._file.write(content)
 

@@ -1,83 +1,95 @@
-"""Which units end their process, judged from how attempts died; arithmetic alone. Who died of what: `commit_log.py`.
+"""Rows that were set aside: a Parquet file for each unit that has any, of the table that `source/set_aside.py` makes.
 
-A process dies of the unit that it works on, or because its machine was taken away, as spot machines are. Only the first
-leaves traces: of a crash, or of the kernel that ran out of memory. Without a trace, units take turns: each that was in
-hand is worked on alone, those first that died so least often. Whoever ends machines hits now this unit and now that,
-now here and now there, also while units are done that do no harm; a unit that ends its process does so every time, at
-the same place.
+`DST/__scanrnn/quarantine/unit-00012.rows`, which no `**/*.parquet` finds. It is named before the part of its unit, and
+that before the record of both: so a record says that the file stood, and a file without a record is of nobody. A unit
+that is done again writes the same bytes. Its hash is in the `PartRecord`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
 
-EVIDENT_DEATHS = 2
-"""So many deaths with a trace, one of them of the unit alone, are the unit's doing."""
-SILENT_DEATHS = 5
-"""So many deaths without one are, if the unit was alone and got as far each time. Each death meanwhile at another
-place, or with units in hand that were done later, shows that somebody ends machines, and asks for one more."""
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-
-@dataclass(frozen=True)
-class Death:
-    """How an attempt died."""
-
-    in_hand: frozenset[int]  # units that were begun, and are not committed yet
-    alone: int | None = None  # the one of them that was worked on alone; None if there were several
-    chunks: int = 0  # how many chunks of that one were read
-    evidence: str = ""  # what tells that the process died of what it did; empty if nothing does
-    share: tuple[int, ...] = (1, 1)  # the one that the attempt began with
+from scanrnn_dist.records.names import quarantine_name
+from scanrnn_dist.records.output import ROW_GROUP_BYTES
+from scanrnn_dist.records.part_file import Hashed, file_sha256, read_part, read_part_schema
+from scanrnn_dist.storage import Store, stopping
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A unit that was in hand when attempts died."""
+class QuarantineFile:
+    """The rows of one unit that are set aside, written batch by batch; nothing stands under its name before `commit`.
 
-    deaths: int
-    deaths_alone: int  # while it was worked on alone
-    verdict: str  # what tells that it ends its process, in words; empty while nothing does
-
-    @property
-    def turn(self) -> tuple[int, int]:
-        """Those with the least come first."""
-        return self.deaths_alone, self.deaths
-
-
-def suspects_of(deaths: Iterable[Death]) -> dict[int, Suspect]:
-    """The units that were in hand in these deaths, which are in the order of time."""
-    deaths = list(deaths)
-    by_unit = defaultdict[int, list[int]](list)
-    for number, death in enumerate(deaths):
-        for unit in death.in_hand:
-            by_unit[unit].append(number)
-    return {unit: _suspect(unit, deaths, numbers) for unit, numbers in by_unit.items()}
-
-
-def _suspect(unit: int, deaths: Sequence[Death], numbers: Sequence[int]) -> Suspect:
-    """The unit that was in hand in the deaths of these numbers."""
-    alone = [number for number in numbers if deaths[number].alone == unit]
-    evident = [deaths[number].evidence for number in numbers if deaths[number].evidence]
-    verdict = ""
-    if len(evident) >= EVIDENT_DEATHS and any(deaths[number].evidence for number in alone):
-        verdict = f"{len(evident)} processes that worked on it ended with: {', '.join(dict.fromkeys(evident))}"
-    elif len(alone) >= SILENT_DEATHS:
-        same, other = _places(alone, deaths)
-        if same >= SILENT_DEATHS + other:
-            verdict = f"{same} processes that worked on it alone were killed at the same place, {other} at others"
-    return Suspect(len(numbers), len(alone), verdict)
-
-
-def _places(alone: Sequence[int], deaths: Sequence[Death]) -> tuple[int, int]:
-    """How many of these deaths were at the same place, and how many deaths since the first of them were not.
-
-    These are the unit's at other places, and the ones on its share that no unit that is left explains: what was in hand
-    was done by a later attempt.
+    Raises:
+        StoppedError: the file system refuses: full, read-only, gone.
     """
-    places = Counter(deaths[number].chunks for number in alone)
-    # A chunk more or less is the same place: it may have been read and not noted down.
-    same = max(count + places[chunks + 1] for chunks, count in places.items())
-    shares = {deaths[number].share for number in alone}
-    unexplained = sum(it.share in shares and not it.in_hand and not it.evidence for it in deaths[alone[0] :])
-    return same, len(alone) - same + unexplained
+
+    def __init__(self, store: Store, unit: int, units: int, schema: pa.Schema) -> None:
+        name = quarantine_name(unit, units)
+        self.path, self.rows = store.path(name), 0
+        with stopping(self.path):
+            self._file = store.new_file(name)
+        self._schema, self._group, self._group_bytes = schema, list[pa.RecordBatch](), 0
+        self._hashed = Hashed(self._file)
+        try:
+            with stopping(self.path, but=(pa.ArrowException,)):
+                self._writer = pq.ParquetWriter(self._hashed, schema, compression="zstd", write_page_checksum=True)
+        except BaseException:
+            self._file.abandon()
+            raise
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        self._group.append(batch)
+        self._group_bytes += batch.nbytes
+        self.rows += batch.num_rows
+        if self._group_bytes >= ROW_GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._group, self._schema)
+        self._group, self._group_bytes = [], 0
+        if len(table):
+            with stopping(self.path, but=(pa.ArrowException,)):
+                self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def commit(self) -> str:
+        """Make the file durable and give it its name; its SHA-256 in hexadecimal."""
+        self._write_group()
+        with stopping(self.path, but=(pa.ArrowException,)):
+            self._writer.close()
+            sha256 = self._hashed.sha256
+            self._file.commit()
+        return sha256
+
+    def __enter__(self) -> QuarantineFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove what stands aside, where it got no name."""
+        if error is not None:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what stands aside."""
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+        self._file.abandon()
+
+
+def is_changed(store: Store, unit: int, units: int, sha256: str) -> bool:
+    """Whether the file of a unit is missing, or is not what is recorded of it."""
+    try:
+        return file_sha256(store, quarantine_name(unit, units)) != sha256
+    except FileNotFoundError:
+        return True
+
+
+def read_quarantine(store: Store, unit: int, units: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a unit that were set aside; raises `DataError` if they cannot be read."""
+    name = quarantine_name(unit, units)
+    yield from read_part(store, name, read_part_schema(store, name).names)

@@ -24,10 +24,12 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source.bad_rows import BadRows, Lengths
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
+from scanrnn_dist.source.set_aside import aside_batch, rows_of
 from scanrnn_dist.source.source import Source
-from scanrnn_dist.source.taking import BadRows, Taken, Where, placed, take, unknown_width
+from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
 from scanrnn_dist.source.units import Unit
 
 _MAX_ROWS = 65_536
@@ -46,6 +48,7 @@ class ReadOptions:
         in_features: `D` of every step; None takes that of the first.
         lossy_cast: whether numbers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
+        lengths: how many steps of a row count; that a row is cut at its tail keeps it, is left to the engine.
         chunk_bytes: about the decoded size of a chunk, which has at most 65,536 rows and at least one.
 
     Raises:
@@ -57,6 +60,7 @@ class ReadOptions:
     in_features: int | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
+    lengths: Lengths = field(default_factory=Lengths)
     chunk_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
@@ -76,8 +80,10 @@ class Chunk:
         sequences: of the `N` rows.
         kept: their kept columns in the order asked for, partition values as columns.
         begin, end: the first row of the unit that was looked at, and the one after the last.
-        aside: the rows that were set aside: their place, the reason and the kept columns; None without any.
-        counts: how many rows or values each policy was applied to, by its name and choice.
+        aside: the rows that were set aside, as `aside_schema` has it; None without any.
+        counts: how often each choice of a policy was applied, as of `Taken`.
+        is_null: `(N,)` bool, which rows have null features, whatever their sequence gives; None if none has.
+        filtered: how many rows a filter left out.
         states: the state that each row goes on from, a list of numbers, null where it begins; None where all begin.
     """
 
@@ -89,6 +95,8 @@ class Chunk:
     end: int
     aside: pa.RecordBatch | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    is_null: np.ndarray | None = None
+    filtered: int = 0
     states: pa.Array | None = None
 
     @property
@@ -107,8 +115,13 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sequences and the kept columns."""
-        return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes + self.kept.nbytes)
+        """Bytes of the sequences and the kept columns, also of rows that were set aside."""
+        return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes) + self.nbytes_kept
+
+    @property
+    def nbytes_kept(self) -> int:
+        """Bytes of all but the sequences."""
+        return int(self.kept.nbytes + (self.aside.nbytes if self.aside is not None else 0))
 
 
 def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
@@ -262,8 +275,11 @@ class Decoder:
         with self._stage("convert"):
             taken = self._taken(batch, partial(unit.where, after=first_row))
         self._in_features, end = taken.sequences.in_features, first_row + batch.num_rows
-        kept = self.kept(unit, first_row, batch)
-        return Chunk(unit, np.arange(first_row, end), taken.sequences, kept, first_row, end)
+        kept, aside = self.kept(unit, first_row, batch), None
+        if taken.aside:
+            aside, kept = aside_batch(unit, first_row, taken.aside, kept), rows_of(kept, taken.kept)
+        numbers, counts, is_null = first_row + taken.kept, taken.counts, taken.is_null
+        return Chunk(unit, numbers, taken.sequences, kept, first_row, end, aside, counts, is_null)
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""
@@ -273,7 +289,7 @@ class Decoder:
         in_features = steps.in_features or self._in_features
         if in_features is None:
             raise unknown_width(where(0), layout.described, len(steps))
-        return take(steps, in_features, options.bad_rows, options.lossy_cast, where)
+        return take(steps, in_features, options.bad_rows, options.lossy_cast, where, options.lengths)
 
 
 @contextmanager

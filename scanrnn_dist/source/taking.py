@@ -1,12 +1,17 @@
 """Steps of rows to a `Ragged`, by the rules for rows and values that are not what they should be.
 
-What a layout made of a batch comes in; what a recurrent cell may be fed goes out. Layouts are in `layouts/`.
+What a layout made of a batch comes in; what a recurrent cell may be fed goes out. Layouts are in `layouts/`, the
+choices in `bad_rows.py`, what becomes of a row in `judging.py`, how values are mended in `mending.py`. Rules apply in
+this order: rows that cannot be taken apart, bad values, rows without steps, rows that are too short, or too long.
+
+Where nothing is bad, that costs a sum over the values and a look at the lengths: 14 - 23 ms for 100 MB of float32 in
+chunks of 2 MB, as without these rules (best of 15, 2 busy cores).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,33 +19,56 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.layouts import Fault, Steps, float32_of, foreign, foreign_within, nested_steps
+from scanrnn_dist.source.bad_rows import (
+    DROP_STEP,
+    ERROR,
+    FORWARD_FILL,
+    INITIAL_CARRY,
+    PROPAGATE,
+    SKIP,
+    ZERO,
+    BadRows,
+    Lengths,
+)
+from scanrnn_dist.source.judging import Judged, StepsAsGiven, Where
+from scanrnn_dist.source.layouts import Steps, float32_of, foreign, foreign_within, nested_steps, positions
+from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
+from scanrnn_dist.source.set_aside import SetAside
 
-Where = Callable[[int], str]
-"""Says of a row where it stands, for messages: file, row group, row."""
-BadValue = Literal["error", "propagate"]
-
-
-@dataclass(frozen=True)
-class BadRows:
-    """What is done with rows that are not what they should be; `"error"` fails their unit.
-
-    Args:
-        bad_value: of a null, a NaN or an infinity within a sequence: "error", or "propagate" to let it through, a null
-            as NaN.
-    """
-
-    bad_value: BadValue = "error"
+_MENDED: dict[str, Callable[[Ragged, np.ndarray], Ragged]] = {
+    DROP_STEP: without_steps,
+    ZERO: zero_filled,
+    FORWARD_FILL: forward_filled,
+}
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows as the engine takes them."""
+    """Rows as the engine takes them.
+
+    Args:
+        sequences: of the `n` rows that became sequences.
+        kept: `(n,)` int64, which rows of the batch these are, rising.
+        is_null: `(n,)` bool, whose features are null, and which have no steps here; None if there are none.
+        aside: the rows that are set aside, by their rows.
+        counts: how often each choice was applied: of "bad_value zero" values, of "null_sequence skip" rows.
+    """
 
     sequences: Ragged
+    kept: np.ndarray
+    is_null: np.ndarray | None = None
+    aside: tuple[SetAside, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def take(steps: Steps, in_features: int, bad_rows: BadRows, lossy_cast: bool, where: Where) -> Taken:
+def take(
+    steps: Steps,
+    in_features: int,
+    bad_rows: BadRows,
+    lossy_cast: bool,
+    where: Where,
+    lengths: Lengths = Lengths(),  # noqa: B008 - frozen
+) -> Taken:
     """The rows of a batch, cast to float32 and checked; a view of Arrow's buffer where that is possible.
 
     Args:
@@ -49,38 +77,29 @@ def take(steps: Steps, in_features: int, bad_rows: BadRows, lossy_cast: bool, wh
         bad_rows: what is done with rows that are not what they should be.
         lossy_cast: whether numbers may be rounded to float32; otherwise only values that float32 holds exactly pass.
         where: says where a row of the batch stands.
+        lengths: how many steps of a row count. Rows that are cut at their tail keep it: that is left to the engine.
 
     Raises:
-        LayoutError: a step of another width.
-        DataError: a null, a number that float32 does not hold, a NaN or an infinity, where it is not let through.
+        LayoutError: a step of another width, under "error".
+        DataError: a number that float32 does not hold; or what is not as it should be, under "error".
     """
-    if steps.faults:
-        raise _fault_error(steps.faults[0], where)
+    judged = Judged(len(steps), bad_rows, where)
+    faults = {fault.row: (fault.reason, fault.step) for fault in steps.faults}
+    for fault in steps.faults:
+        judged.judge(fault.kind, np.array([fault.row]), faults.__getitem__)
     values, nulls, inexact = float32_of(steps, in_features)
-
-    def at(step: int) -> str:
-        row = int(np.searchsorted(steps.offsets, step, side="right")) - 1
-        return f"{where(row)}, step {step - int(steps.offsets[row])}"
-
-    if len(nulls) and bad_rows.bad_value == "error":
-        step, feature = divmod(int(nulls[0]), in_features)
-        raise DataError(f"{at(step)}: {_missing(nulls, step, in_features)} Fill it or drop the step.")
+    source = StepsAsGiven(steps, in_features, values, nulls)
+    if len(nulls) and bad_rows.bad_value == ERROR:
+        raise DataError(f"{source.place(where, int(nulls[0]) // in_features)}: {source.missing(int(nulls[0]))}")
     if inexact is not None and not lossy_cast:
         step, _, became = inexact
         raise DataError(
-            f"{at(step)}: {became}; expected a value that float32 holds exactly. Allow rounding with --lossy-cast / "
-            "lossy_cast=True."
+            f"{source.place(where, step)}: {became}; expected a value that float32 holds exactly. Allow rounding with "
+            "--lossy-cast / lossy_cast=True."
         )
-    ragged = Ragged(values, steps.offsets)
-    bad = ragged.first_nonfinite() if bad_rows.bad_value == "error" else None
-    if bad is not None:
-        step = int(steps.offsets[bad[0]]) + bad[1]
-        feature = int(np.isfinite(values[step]).argmin())
-        raise DataError(
-            f"{at(step)}: feature {feature} is {_told(steps, step, feature, in_features)}; expected a finite number. "
-            "Clean the data: a recurrent cell would carry it through all later steps."
-        )
-    return Taken(ragged)
+    ragged = _with_good_values(Ragged(values, steps.offsets), source, judged)
+    counted = _of_good_lengths(ragged, lengths, judged)
+    return _laid_out(ragged, counted, lengths, judged)
 
 
 def to_ragged(
@@ -88,7 +107,7 @@ def to_ragged(
     *,
     in_features: int | None = None,
     lossy_cast: bool = False,
-    nonfinite: BadValue = "error",
+    nonfinite: Literal["error", "propagate"] = "error",
     where: Where,
 ) -> Ragged:
     """The sequences of an Arrow array of nested lists, a view of its buffers where it is float32 of one chunk.
@@ -144,23 +163,70 @@ def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bo
     return lists.values[lists.offsets[0] : lists.offsets[-1]].reshape(-1, size)
 
 
-def _fault_error(fault: Fault, where: Where) -> DataError:
-    kind = LayoutError if fault.kind == "wrong_width" else DataError
-    step = "" if fault.step is None else f", step {fault.step}"
-    return kind(f"{where(fault.row)}{step}: {fault.reason}")
+def _with_good_values(ragged: Ragged, source: StepsAsGiven, judged: Judged) -> Ragged:
+    """The rows, bad values mended as is asked for; rows with one are set aside, or raise, where that is."""
+    first = ragged.first_nonfinite()
+    if first is None:
+        return ragged
+    choice, offsets = judged.bad_rows.bad_value, ragged.offsets
+    if choice == ERROR:
+        step = int(offsets[first[0]]) + first[1]
+        raise DataError(f"{source.place(judged.where, step)}: {source.wrong_at(step)}")
+    bad = ~np.isfinite(ragged.values)
+    if choice == SKIP:
+        steps = np.flatnonzero(bad.any(axis=1))
+        rows, nth = np.unique(source.row_of(steps), return_index=True)
+        first_bad = dict(zip(rows.tolist(), steps[nth].tolist(), strict=True))
+        judged.judge(
+            "bad_value", rows, lambda row: (source.wrong_at(first_bad[row]), first_bad[row] - int(offsets[row]))
+        )
+        return ragged
+    judged.count("bad_value", int(bad.any(axis=1).sum() if choice == DROP_STEP else bad.sum()))
+    return ragged if choice == PROPAGATE else _MENDED[choice](ragged, bad)
 
 
-def _missing(nulls: np.ndarray, step: int, in_features: int) -> str:
-    """What is missing of a step."""
-    is_whole = np.isin(np.arange(step * in_features, (step + 1) * in_features), nulls).all()
-    if in_features > 1 and is_whole:
-        return "the timestep is null; expected a list of numbers."
-    return "a value is null; expected a number."
+def _of_good_lengths(ragged: Ragged, lengths: Lengths, judged: Judged) -> np.ndarray:
+    """The steps of each row, `(N,)`, once those of unwanted lengths are judged."""
+    steps, most = ragged.lengths, lengths.max_steps
+
+    def apply(policy: str, is_wrong: np.ndarray, expected: str) -> None:
+        if is_wrong.any() and len(rows := np.flatnonzero(is_wrong & judged.is_in)):
+            judged.judge(policy, rows, lambda row: (f"the sequence has {steps[row]} steps; expected {expected}.", None))
+
+    # "initial-carry" lets a row through, which may then be too short: it is counted for the one that it ends at.
+    is_empty = steps == 0
+    if judged.bad_rows.empty_sequence == INITIAL_CARRY and lengths.min_steps:
+        is_empty = np.zeros(len(steps), bool)
+    apply("empty_sequence", is_empty, "at least one")
+    apply("too_short", steps < lengths.min_steps, f"at least {lengths.min_steps}, as min_steps says")
+    if most is not None:
+        apply("too_long", steps > most, f"at most {most}, as max_steps says")
+    return steps
 
 
-def _told(steps: Steps, step: int, feature: int, in_features: int) -> str:
-    """A value that is not finite, as it stands in the source."""
-    array = steps.values
-    value = array[step * in_features + feature] if isinstance(array, pa.Array) else array[feature][step]
-    number = float(value.as_py())
-    return f"{number} (too large for float32)" if np.isfinite(number) else f"{number}"
+def _laid_out(ragged: Ragged, steps: np.ndarray, lengths: Lengths, judged: Judged) -> Taken:
+    """The rows that are left, one after the other; a view where no steps are left out between them."""
+    kept, begins, counts = np.arange(len(steps)), ragged.offsets[:-1], dict(judged.counts)
+    is_null, most = None, lengths.max_steps
+    is_tail = most is not None and lengths.truncate == "tail" and bool((steps > most).any())
+    if not (judged.aside or is_tail or judged.is_null.any()):
+        return Taken(ragged, kept, counts=counts)
+    if judged.is_null.any():
+        is_null, steps = judged.is_null, np.where(judged.is_null, 0, steps)
+    if is_tail and most is not None:
+        begins, steps = begins + np.maximum(steps - most, 0), np.minimum(steps, most)
+    if judged.aside:
+        kept = np.flatnonzero(~judged.is_aside)
+        begins, steps = begins[kept], steps[kept]
+        is_null = None if is_null is None or not is_null[kept].any() else is_null[kept]
+    return Taken(_compact(ragged.values, begins, steps), kept, is_null, tuple(sorted(judged.aside)), counts)
+
+
+def _compact(values: np.ndarray, begins: np.ndarray, steps: np.ndarray) -> Ragged:
+    """Rows that begin at `begins` and have so many `steps`; the values are copied unless they follow each other."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
+    filled = steps > 0
+    first = int(begins[filled.argmax()]) if filled.any() else 0
+    if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
+        return Ragged(values[first : first + int(offsets[-1])], offsets)
+    return Ragged(values[positions(begins, steps)], offsets)

@@ -47,12 +47,15 @@ class Unit:
 
     def where(self, row: int, after: int = 0) -> str:
         """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
-        row += after
+        group, within, of_file = self.place(row + after)
+        return f"{self.file.path}, row group {group}, row {within} (row {of_file} of the file)"
+
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Where a row stands: its row group, its row within that, and its row of the file."""
         ends = list(accumulate(self.group_rows))
         group = bisect_right(ends, row)
         within = row - (ends[group] - self.group_rows[group])
-        place = f"{self.file.path}, row group {self.row_group_begin + group}, row {within}"
-        return f"{place} (row {self.first_row + row} of the file)"
+        return self.row_group_begin + group, within, self.first_row + row
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,6 +199,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 class _AsideFile(NewFile):
     def __init__(self, folder: LocalStore, name: str) -> None:
         self._disk, self._path, self._aside = folder.disk, folder.path(name), folder.aside(name)
+        folder.make_folder_of(self._path)
         super().__init__(self._disk.open(self._aside))
 
     def write(self, content: bytes) -> int:

@@ -36,7 +36,7 @@ from crashing import (
 from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
 
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.records.quarantine import SILENT_DEATHS
+from scanrnn_dist.records.suspects import SILENT_DEATHS
 
 pytestmark = [
     pytest.mark.slow,

@@ -26,7 +26,7 @@ from scanrnn_dist.job.plan import plan_job
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, RESTART, WORKERS, Lease, workers
-from scanrnn_dist.records.quarantine import SILENT_DEATHS
+from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.storage import LocalStore, Store, open_store
 
 ROWS = 60

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanrnn_dist.records.quarantine import EVIDENT_DEATHS, SILENT_DEATHS, Death, suspects_of
+from scanrnn_dist.records.suspects import EVIDENT_DEATHS, SILENT_DEATHS, Death, suspects_of
 
 
 def killed(*units: int, alone: bool = False, chunks: int = 0, evidence: str = "", share: int = 1) -> Death:

@@ -1,0 +1,45 @@
+"""The rows of a job that were set aside, read from its records, by whoever wants to mend them."""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.damage import recorded_parts
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.records import JobRecords, quarantine_name, read_quarantine
+from scanrnn_dist.source import aside_schema
+from scanrnn_dist.storage import open_store
+
+
+def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
+    """The rows that were set aside in all units that are committed, in input order, as `aside_schema` has them.
+
+    Raises:
+        ConfigError: the folder is no output of a job.
+        DataError: its records or a list are damaged.
+    """
+    records = JobRecords(open_store(destination))
+    job = records.read_job()
+    plan = Plan.from_records(records.read_plan(job))
+    parts, _ = recorded_parts(records, job, plan)
+    schema, units, tables = aside_schema(plan.kept_schema), len(plan.units), []
+    for part in parts.select(["unit", "aside"]).to_pylist():
+        if part["aside"]:
+            tables.append(_listed(records, part["unit"], units, part["aside"], schema))
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _listed(records: JobRecords, unit: int, units: int, rows: int, schema: pa.Schema) -> pa.Table:
+    """The list of one unit."""
+    path = records.store.path(quarantine_name(unit, units))
+    again = "`scanrnn verify --repair` makes it again."
+    try:
+        table = pa.Table.from_batches(read_quarantine(records.store, unit, units)).cast(schema)
+    except DataError as error:
+        raise DataError(f"{error}. Expected {rows} rows that were set aside: {again}") from error
+    if len(table) != rows:
+        raise DataError(f"{path} holds {len(table)} rows; expected {rows} that were set aside. {again}")
+    return table

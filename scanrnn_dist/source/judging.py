@@ -1,0 +1,103 @@
+"""What becomes of the rows of a batch, as rule after rule of `taking.py` is applied; and what is wrong with a step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, TRUNCATE, BadRows, count_name
+from scanrnn_dist.source.layouts import Steps
+from scanrnn_dist.source.set_aside import SetAside
+
+Where = Callable[[int], str]
+"""Says of a row where it stands, for messages: file, row group, row."""
+Reason = Callable[[int], tuple[str, int | None]]
+"""Says of a row what is wrong with it, and at which of its steps, if it is one."""
+
+
+class Judged:
+    """What becomes of the rows of a batch, as rule after rule is applied."""
+
+    def __init__(self, rows: int, bad_rows: BadRows, where: Where) -> None:
+        self.bad_rows, self.where = bad_rows, where
+        self.is_aside, self.is_null = np.zeros(rows, bool), np.zeros(rows, bool)
+        self.aside: list[SetAside] = []
+        self.counts = Counter[str]()
+
+    @property
+    def is_in(self) -> np.ndarray:
+        """The rows that are neither set aside nor null."""
+        return ~(self.is_aside | self.is_null)
+
+    def count(self, policy: str, count: int) -> None:
+        """Take note that the choice of a policy was applied so often."""
+        if count:
+            self.counts[count_name(policy, getattr(self.bad_rows, policy))] += count
+
+    def judge(self, policy: str, rows: np.ndarray, reason: Reason) -> None:
+        """Apply a policy to rows, each once; `reason` says what is wrong with one of them, and at which step.
+
+        Raises:
+            LayoutError: steps of another width, under "error".
+            DataError: others under "error".
+        """
+        choice = getattr(self.bad_rows, policy)
+        if choice == ERROR and len(rows):
+            why, step = reason(int(rows[0]))
+            at = "" if step is None else f", step {step}"
+            raise (LayoutError if policy == "wrong_width" else DataError)(f"{self.where(int(rows[0]))}{at}: {why}")
+        if choice == SKIP:
+            for row in rows.tolist():
+                self.aside.append(SetAside(row, policy, *reason(row)))
+            self.is_aside[rows] = True
+        elif choice not in (INITIAL_CARRY, TRUNCATE):
+            self.is_null[rows] = True
+        self.count(policy, len(rows))
+
+
+@dataclass(frozen=True)
+class StepsAsGiven:
+    """The steps as the layout gave them, to say what is wrong with one."""
+
+    steps: Steps
+    in_features: int
+    values: np.ndarray
+    nulls: np.ndarray
+
+    def row_of(self, step: int | np.ndarray) -> np.ndarray:
+        """The row that a step of the batch is of."""
+        return np.searchsorted(self.steps.offsets, step, side="right") - 1
+
+    def place(self, where: Where, step: int) -> str:
+        """Where a step of the batch stands."""
+        row = int(self.row_of(step))
+        return f"{where(row)}, step {step - int(self.steps.offsets[row])}"
+
+    def missing(self, null: int) -> str:
+        """What is missing at a null, given by its place in the flat order of values."""
+        step = null // self.in_features
+        every = np.arange(step * self.in_features, (step + 1) * self.in_features)
+        if self.in_features > 1 and np.isin(every, self.nulls).all():
+            return "the timestep is null; expected a list of numbers. Fill it or drop the step."
+        return "a value is null; expected a number. Fill it or drop the step."
+
+    def wrong_at(self, step: int) -> str:
+        """What is wrong with a step that has a bad value."""
+        feature = int(np.isfinite(self.values[step]).argmin())
+        flat = step * self.in_features + feature
+        nth = int(np.searchsorted(self.nulls, flat))
+        if nth < len(self.nulls) and self.nulls[nth] == flat:
+            return self.missing(flat)
+        array = self.steps.values
+        value = array[flat] if isinstance(array, pa.Array) else array[feature][step]
+        number = float(value.as_py())
+        told = f"{number} (too large for float32)" if np.isfinite(number) else f"{number}"
+        return (
+            f"feature {feature} is {told}; expected a finite number. Clean the data: a recurrent cell would carry it "
+            "through all later steps."
+        )

@@ -1,0 +1,98 @@
+"""Rows that are set aside: the table of them, where they stand, why they are left out, and their kept columns.
+
+Who decides is `taking.py`; where the table is kept says `records/quarantine.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.source.units import Unit
+
+_PLACE = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row_group", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("file_row", pa.int64(), nullable=False),
+        pa.field("policy", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("step", pa.int64()),
+    ]
+)
+
+
+class SetAside(NamedTuple):
+    """A row that is set aside.
+
+    Args:
+        row: of the batch.
+        policy: by which.
+        reason: what is wrong with it.
+        step: of the row, where one step is wrong.
+    """
+
+    row: int
+    policy: str
+    reason: str
+    step: int | None = None
+
+
+def aside_schema(kept: pa.Schema) -> pa.Schema:
+    """Of the table: the place, the policy and the reason, then the kept columns.
+
+    A kept column of the name of one of the others has "kept." in front.
+
+    Example:
+        >>> aside_schema(pa.schema([("id", pa.int64()), ("row", pa.int64())])).names[5:]
+        ['reason', 'step', 'id', 'kept.row']
+    """
+    taken = {*_PLACE.names, *kept.names}
+    columns = []
+    for field in kept:
+        name = field.name
+        while name in _PLACE.names or (name != field.name and name in taken):
+            name = f"kept.{name}"
+        columns.append(field.with_name(name))
+        taken.add(name)
+    return pa.schema([*_PLACE, *columns])
+
+
+def aside_batch(unit: Unit, first_row: int, rows: Sequence[SetAside], kept: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of a batch that begins at `first_row` of a unit, with those of its kept columns."""
+    places = [unit.place(first_row + each.row) for each in rows]
+    group, row, file_row = (np.array(numbers, np.int64) for numbers in zip(*places, strict=True))
+    own = [
+        pa.array([unit.file.path] * len(rows)), pa.array(group), pa.array(row), pa.array(file_row),
+        pa.array([each.policy for each in rows]), pa.array([each.reason for each in rows]),
+        pa.array([each.step for each in rows], pa.int64()),
+    ]  # fmt: skip
+    numbers = np.array([each.row for each in rows])
+    columns = rows_of(kept, numbers).columns
+    return pa.RecordBatch.from_arrays([*own, *columns], schema=aside_schema(kept.schema))
+
+
+def rows_of(batch: pa.RecordBatch, numbers: np.ndarray) -> pa.RecordBatch:
+    """The rows of these rising numbers, of whatever types the columns are.
+
+    Example:
+        >>> rows_of(pa.record_batch({"x": pa.array(["a", "b", "c"], pa.string_view())}), np.array([0, 2])).to_pydict()
+        {'x': ['a', 'c']}
+    """
+    places = pa.array(numbers, pa.int64())
+    if not batch.num_columns:
+        return batch.take(places)
+    arrays = []
+    for column in batch.columns:
+        try:
+            arrays.append(column.take(places))
+        except pa.ArrowNotImplementedError:  # of string views, with pyarrow 26; which concatenates them
+            breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+            runs = [run for run in np.split(numbers, breaks) if len(run)]
+            slices = [column.slice(int(run[0]), len(run)) for run in runs]
+            arrays.append(pa.concat_arrays(slices) if slices else column.slice(0, 0))
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
