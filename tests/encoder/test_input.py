@@ -372,6 +372,24 @@ def test_json_gives_back_the_input(some: list[Any]) -> None:
     assert spec.places[-1].stop == spec.width == sum(column.width for column in some)
 
 
+keys = st.sampled_from(["name", "kind", "values", "size", "encode", "dimension", "unknown", "mean", "std", "clip",
+                        "unit", "give", "log1p"])  # fmt: skip
+words = st.sampled_from(["a", "number", "category", "time", "embedding", "own", "s", "hour"])
+leaves = st.none() | st.booleans() | st.integers(-1, 5) | st.just(10**400) | st.floats() | words
+plain = leaves | st.lists(leaves | st.lists(leaves, max_size=1), max_size=3) | st.dictionaries(keys, leaves, max_size=2)
+likely = st.fixed_dictionaries({"name": st.just("a"), "kind": st.sampled_from(["number", "category", "time"])})
+
+
+@given(st.builds(lambda some, more: {**some, **more}, likely, st.dictionaries(keys, plain, max_size=5)))
+def test_whatever_plain_values_arrive_they_are_a_column_or_a_wrong_argument(column: dict[str, Any]) -> None:
+    try:
+        spec = InputSpec.from_dict({"column": [column]})
+    except ConfigError as error:
+        assert str(error)
+    else:
+        assert InputSpec.from_json(spec.to_json()) == spec
+
+
 TOML = """
 [[column]]
 name = "item_id"
@@ -443,7 +461,9 @@ CATEGORY = 'name = "a"\nkind = "category"\n'
         ("[[column]]\nname = 'a'\nkind = 'time'\nunit = 'year'", "'a': unit is 'year'; expected one of ns"),
         ("[[column]]\nname = 'a'\nkind = 'time'\ngive = 'month'", "'a': give is 'month'; expected one of difference"),
         (2 * ("[[column]]\n" + CATEGORY + "size = 3\nencode = 'embedding'\ndimension = 2\n"), "'a' has two embedding"),
-        ("[[column]", "is no TOML"),
+        ("[[column]", "is no TOML that can be read"),
+        ("a = " + 9999 * "9", "is no TOML that can be read"),
+        ("a = " + 9999 * "[", "is no TOML that can be read"),
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_named(text: str, message: str, tmp_path: Path) -> None:
