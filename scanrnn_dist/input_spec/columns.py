@@ -107,7 +107,13 @@ class Time(Scaling):
         """Raises `ConfigError` for values that mean nothing."""
         _check_name(self.name)
         _check(self.give in GIVES, self.name, "give", self.give, f"one of {', '.join(GIVES)}")
-        _check(self.unit in UNITS, self.name, "unit", self.unit, f"one of {', '.join(UNITS)}")
+        _check(
+            isinstance(self.unit, str) and self.unit in UNITS,
+            self.name,
+            "unit",
+            self.unit,
+            f"one of {', '.join(UNITS)}",
+        )
         self._check_scaling(self.name)
 
 
@@ -193,7 +199,7 @@ def column_of(number: int, given: Any) -> Column:
         raise ConfigError(f'Column {number} of the input has no name; expected name = "..." as in the data.')
     options = dict(given)
     name, kind = options["name"], options.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         told = "no kind" if kind is None else f"the kind {kind!r}"
         raise ConfigError(f"Column {name!r} has {told}; expected one of {', '.join(KINDS)}.")
     fields = [field.name for field in dataclasses.fields(KINDS[kind])]
@@ -254,7 +260,12 @@ def _check(is_right: bool, name: str, key: str, value: Any, expected: str) -> No
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _is_count(value: Any) -> bool:

@@ -140,7 +140,9 @@ class InputSpec:
         """The `InputSpec` that `to_json` wrote; `ConfigError` for anything else."""
         try:
             return InputSpec.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
+        except ConfigError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"The input is no JSON: {error}.") from error
 
     @staticmethod
@@ -171,7 +173,7 @@ class InputSpec:
                 return InputSpec.from_dict(tomllib.load(file))
         except OSError as error:
             raise ConfigError(f"The input file {path} cannot be read: {error.strerror or error}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is no TOML: {error}.") from error
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+        except (ValueError, RecursionError) as error:  # beside what tomllib says, bytes, and numbers of 5,000 digits
+            raise ConfigError(f"{path} is no TOML that can be read: {error}.") from error
