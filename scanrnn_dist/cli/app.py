@@ -101,6 +101,7 @@ def plan(
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
+    memory: flags.Memory = None,
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
@@ -109,7 +110,7 @@ def plan(
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
-    planned = plan_job(_one_or_many(source), options)
+    planned = plan_job(_one_or_many(source), options).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -133,6 +134,7 @@ def featurize(
     restart: flags.Restart = False,
     accept_changes: flags.AcceptChanges = False,
     retry: flags.Retry = False,
+    memory: flags.Memory = None,
     lock_seconds: flags.LockSeconds = None,
     profile: flags.ProfileFolder = None,
     profile_seconds: flags.ProfileSeconds = None,
@@ -154,7 +156,7 @@ def featurize(
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
-    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing)
+    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing, memory_bytes=_bytes(memory))
     traced: Any = nullcontext()
     if profile is not None:
         start_devices(devices)
@@ -182,6 +184,7 @@ def bench(
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
     rounds: flags.Rounds = None,
+    memory: flags.Memory = None,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -197,7 +200,7 @@ def bench(
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(_one_or_many(source), JobOptions(column, keep=()))
+    planned = plan_job(_one_or_many(source), JobOptions(column, keep=())).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
@@ -275,6 +278,13 @@ def _run_job(
             progress.advance(rows)
 
         return run_job(destination, source, options, handling, computation, progress.start, advance)
+
+
+def _bytes(told: str | None) -> int | None:
+    """The bytes of --memory."""
+    from scanrnn_dist.observe import bytes_of
+
+    return None if told is None else bytes_of(told)
 
 
 def _one_or_many(source: list[str]) -> str | list[str]:

@@ -114,6 +114,8 @@ class Handling:
         accept_changes: whether files of the source may have changed, come or gone since the job began.
         discard: names of parts that are not what they should be, to be removed and made again.
         sharing: which units are this process's.
+        memory_bytes: what reading one file of the source may hold at once, which bounds what pages and rows decode to;
+            None for a share of what the process may use. It changes no output.
 
     Raises:
         ConfigError: a restart together with what it excludes.
@@ -124,6 +126,7 @@ class Handling:
     accept_changes: bool = False
     discard: tuple[str, ...] = ()
     sharing: Sharing = Sharing()
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.restart and self.accept_changes:

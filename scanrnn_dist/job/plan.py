@@ -130,6 +130,10 @@ class Plan:
         source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
         return cls(facts.given, source, units, facts.column, facts.keep, facts.rows_per_part, hashes_of(records))
 
+    def within(self, memory_bytes: int | None) -> Plan:
+        """The plan whose source is read within so many bytes; None leaves them as they are."""
+        return self if memory_bytes is None else replace(self, source=replace(self.source, memory_bytes=memory_bytes))
+
     def changes(self) -> Changes:
         """What differs from the plan now in the names, sizes and times of the source's files."""
         try:
