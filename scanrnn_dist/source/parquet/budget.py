@@ -26,6 +26,8 @@ from scanrnn_dist.source.parquet.footer_schema import Leaf
 _SHARE = 8
 _UNTOLD_BYTES = 1 << 30
 """Where the system does not say how much memory there is."""
+_SLACK_BYTES = 32 << 20
+"""What reading a column takes besides: buffers of a bucket's reads, and what other threads allocate meanwhile."""
 _SUSPICIOUS = 64
 """A chunk whose values take more than so many times its bytes, and more than the budget, has its rows measured: 100
 numbers that are told by one byte come from no sensor."""
@@ -44,6 +46,7 @@ class Budget:
 
     def __init__(self, nbytes: int | None) -> None:
         self._told, self.rows, self._before = nbytes, 1, 0
+        self._column: object = None  # that is being read
 
     @cached_property
     def nbytes(self) -> int:
@@ -56,7 +59,7 @@ class Budget:
 
     def begin(self, rows: int) -> None:
         """A batch of so many rows is about to be read."""
-        self.rows, self._before = rows, pa.total_allocated_bytes()
+        self.rows, self._column = rows, None
 
     def check(self, needed: float, where: str, what: str) -> None:
         """Refuse what takes more at once."""
@@ -73,9 +76,15 @@ class Budget:
         if most_bytes * self.rows > self.nbytes and self.rows > 1:
             raise FewerRows(max(1, int(self.nbytes // most_bytes)))
 
-    def check_grown(self, where: str) -> None:
-        """The same by what pyarrow holds by now, for what the headers do not tell."""
-        grown = pa.total_allocated_bytes() - self._before
+    def check_grown(self, column: object, where: str) -> None:
+        """The same by what pyarrow holds by now, for what the headers do not tell.
+
+        A batch is read column by column, so what others of a wide table hold is not held against one of them.
+        """
+        now = pa.total_allocated_bytes()
+        if column is not self._column:
+            self._column, self._before = column, now
+        grown = now - self._before - _SLACK_BYTES
         if grown > self.nbytes and self.rows > 1:
             raise FewerRows(max(1, self.rows // 8))
         self.check(grown, where, "a single row")

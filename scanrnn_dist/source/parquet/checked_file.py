@@ -21,7 +21,7 @@ from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_byte
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import check_stored_schema, footer_file, readable
+from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -96,6 +96,8 @@ class CheckedFile:
         for batch in self._batches(rows, row_groups, columns):
             skipped = min(delivered, batch.num_rows)
             delivered -= skipped
+            for name in columns:
+                check_indices(batch.column(name))
             if skipped < batch.num_rows:
                 yield batch.slice(skipped) if skipped else batch
             del batch

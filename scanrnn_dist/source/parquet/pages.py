@@ -87,7 +87,7 @@ class PageWalk:
 
     def check_grown(self) -> None:
         """Hold what pyarrow holds by now against the budget."""
-        self._budget.check_grown(self._where)
+        self._budget.check_grown(self, self._where)
 
     def _error(self, text: str) -> DataError:
         return DataError(
@@ -138,6 +138,8 @@ class PageWalk:
             content = memoryview(pa.Codec(codec).decompress(data, size) if codec else data)
         except (pa.ArrowException, OSError, ValueError):
             return  # pyarrow says so too, once it reads it
+        if len(content) < size:
+            raise self._error(f"before it stands a dictionary of {len(content)} bytes that promises {size}")
         position = found = longest = 0
         while position + 4 <= size:
             length = _LENGTH(content, position)[0]
