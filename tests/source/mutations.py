@@ -10,6 +10,7 @@ file), `hung`, `raised` (anything else). A mutation that ends the process is one
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -124,5 +125,7 @@ def _is(path: Path, whole: pa.Table) -> bool:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for one in sweep(Path(sys.argv[1]), range(*map(int, sys.argv[2:4]))):
         print(*one, flush=True)

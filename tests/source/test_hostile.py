@@ -27,6 +27,7 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.source import FailedUnit, ReadOptions, read_chunks, read_kept
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.parquet.budget import LongestRow, least_row_bytes
+from scanrnn_dist.source.parquet.thrift import read_struct
 from scanrnn_dist.source.source import open_source, plan_units
 
 STEPS = pa.list_(pa.list_(pa.float32()))
@@ -71,7 +72,7 @@ def hostile_commands(path: Path, columns: bool) -> list[list[str]]:
     """What a user might do with a file."""
     commands = [["featurize", str(path), "OUT", "--hidden", "4", "--lossy-cast"], ["plan", str(path), "--hidden", "4"]]
     if columns:
-        names = ["arr", "col_24", "col_25", "col_27", "phoneNumbers", "list_int64", "a", "list_float32"]
+        names = ["arr", "col_24", "col_25", "col_27", "list_int64", "fixed_size_list_float64", "list_float32"]
         commands += [[*commands[0], "--column", name] for name in names]
     return commands
 
@@ -86,7 +87,8 @@ def test_the_command_line_ends_with_code_3_soon_and_in_little_memory(
     paths = sorted((shared_data / "hostile").glob("*.parquet"))
     few = ("large_string_map", "6189954201092096", "ARROW-GH-41321")
     for path in [path for path in paths if not some or any(name in path.name for name in few)]:
-        for number, command in enumerate(hostile_commands(path, columns=not some)):
+        columns = not some and any(name in path.name for name in few)  # the others have no footer to be read
+        for number, command in enumerate(hostile_commands(path, columns)):
             arguments = [argument.replace("OUT", str(tmp_path / f"{path.name}-{number}")) for argument in command]
             code, peak_mib, seconds, said = run_limited([sys.executable, "-m", "scanrnn_dist", *arguments])
             told = f"{arguments} {code} {peak_mib} MiB {seconds:.1f} s {said[-500:]}"
@@ -181,6 +183,18 @@ def test_fixed_sizes_within_one_another_multiply() -> None:
     assert least_row_bytes(pa.fixed_shape_tensor(pa.float32(), (3, 5))) == 60
 
 
+def test_a_footer_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
+    """Empty lists within a list, and a footer too large for the budget."""
+    with pytest.raises(ValueError, match="a list holds lists or maps"):
+        read_struct(b"\x19\xf9\x80\x80\x40" + bytes(1 << 20) + b"\0")
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1" + bytes(2 << 20) + (2 << 20).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match=r"the footer of 2,097,152 bytes would take 48 times as many of memory"):
+        CheckedFile(LocalFileSystem(), str(path), memory_bytes=64 << 20)
+    with pytest.raises(ValueError, match=r"the footer takes 1 of the 2097152 bytes"):
+        CheckedFile(LocalFileSystem(), str(path), memory_bytes=256 << 20)
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.booleans(), st.data())
 def test_the_longest_row_is_found_whatever_the_runs(lengths: list[int], deep: bool, data: st.DataObject) -> None:
     """Levels are cut into pages anywhere, and written in runs of one level and in groups of bits as they come."""
@@ -224,7 +238,7 @@ def test_long_texts_late_in_a_file_make_batches_smaller(tmp_path: Path, options:
         assert pa.Table.from_batches(batches).equals(table)
         sizes.append([batch.num_rows for batch in batches])
     few, many = sizes
-    assert few[0] == many[0] == 5000 and max(many[-3:]) < min(2500, max(few[-3:]))
+    assert few[0] == 5000 and many[0] > 2 * max(many[-3:]) and max(few[-3:]) > max(many[-3:])
 
 
 def test_a_row_group_may_be_far_larger_than_the_budget(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ that in a job ends the process of this test.
 from __future__ import annotations
 
 import datetime
-import resource
 import subprocess
 import sys
 from collections import Counter
@@ -78,7 +77,7 @@ def outcomes(folder: Path, first: int, last: int) -> tuple[Counter[str], list[st
     bad = []
     while first < last:
         command = [sys.executable, mutations.__file__, str(folder), str(first), str(last)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, preexec_fn=_limit)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
         assert done.returncode <= 0, done.stderr[-2000:]  # a negative one is that of a signal
         lines = done.stdout.splitlines()
         found.update(line.split()[1] for line in lines)
@@ -91,14 +90,9 @@ def outcomes(folder: Path, first: int, last: int) -> tuple[Counter[str], list[st
     return found, bad
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 @pytest.mark.parametrize(
     ("first", "last"),
-    [(0, 150), pytest.param(150, 2000, marks=pytest.mark.soak), pytest.param(2000, 40_000, marks=pytest.mark.sweep)],
+    [(0, 150), pytest.param(150, 2000, marks=pytest.mark.soak), pytest.param(2000, 20_000, marks=pytest.mark.sweep)],
 )
 @pytest.mark.parametrize("has_checksums", [True, False])
 def test_a_mutated_file_gives_the_right_rows_or_an_error(

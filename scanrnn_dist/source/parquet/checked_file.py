@@ -56,7 +56,7 @@ class CheckedFile:
         self._budget = Budget(memory_bytes)
         self._file, self._path, self._buffer_bytes = _opened(filesystem, path), path, buffer_bytes
         try:
-            self.footer = read_footer(_Steady(self._file, path))
+            self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes)
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
             wanted = set(names if columns is None else columns)
