@@ -102,6 +102,7 @@ def plan(
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
+    memory: flags.Memory = None,
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
@@ -110,7 +111,7 @@ def plan(
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
-    planned = plan_job(_one_or_many(source), options)
+    planned = plan_job(_one_or_many(source), options).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -135,6 +136,7 @@ def featurize(
     accept_changes: flags.AcceptChanges = False,
     max_bad_rows: flags.MaxBadRows = None,
     retry: flags.Retry = False,
+    memory: flags.Memory = None,
     lock_seconds: flags.LockSeconds = None,
     profile: flags.ProfileFolder = None,
     profile_seconds: flags.ProfileSeconds = None,
@@ -156,7 +158,9 @@ def featurize(
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
-    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing, max_bad_rows=max_bad_rows)
+    handling = Handling(
+        allow_mixed, restart, accept_changes, sharing=sharing, max_bad_rows=max_bad_rows, memory_bytes=_bytes(memory)
+    )
     traced: Any = nullcontext()
     if profile is not None:
         start_devices(devices)
@@ -210,6 +214,7 @@ def bench(
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
     rounds: flags.Rounds = None,
+    memory: flags.Memory = None,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -225,7 +230,7 @@ def bench(
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=()))
+    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=())).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
@@ -325,6 +330,13 @@ def _progress(what: str) -> Iterator[tuple[Callable[[int, int], None], Callable[
             progress.advance(rows)
 
         yield progress.start, advance
+
+
+def _bytes(told: str | None) -> int | None:
+    """The bytes of --memory."""
+    from scanrnn_dist.observe import bytes_of
+
+    return None if told is None else bytes_of(told)
 
 
 def _one_or_many(source: list[str]) -> str | list[str]:

@@ -145,6 +145,15 @@ Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed t
 LockSeconds = Annotated[
     float | None, typer.Option(help="Seconds of silence after which a process counts as dead (default 60).", min=0.1)
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Refuse pages and rows of SRC that take more than this to read, such as 4GiB (default: 1/8 of what the "
+        "process may use).",
+        metavar="BYTES",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 JOB_FLAGS: dict[str, Any] = {

@@ -143,6 +143,7 @@ def open_job(
         like = recorded
     else:
         check_apart(plan, destination)
+    plan = plan.within(handling.memory_bytes)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)

@@ -178,6 +178,8 @@ class Handling:
         discard: names of parts that are not what they should be, to be removed and made again.
         sharing: which units are this process's.
         max_bad_rows: of how many rows that were set aside, by all processes, the job goes on; None for any number.
+        memory_bytes: what reading one file of the source may hold at once, which bounds what pages and rows decode to;
+            None for a share of what the process may use. It changes no output.
 
     Raises:
         ConfigError: a restart together with what it excludes, or a number below 0.
@@ -189,6 +191,7 @@ class Handling:
     discard: tuple[str, ...] = ()
     sharing: Sharing = Sharing()
     max_bad_rows: int | None = None
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.restart and self.accept_changes:

@@ -146,6 +146,10 @@ class Plan:
             facts.given, source, units, layout_of(facts.asked), facts.keep, facts.rows_per_part, hashes_of(records)
         )
 
+    def within(self, memory_bytes: int | None) -> Plan:
+        """The plan whose source is read within so many bytes; None leaves them as they are."""
+        return self if memory_bytes is None else replace(self, source=replace(self.source, memory_bytes=memory_bytes))
+
     def changes(self) -> Changes:
         """What differs from the plan now in the names, sizes and times of the source's files."""
         try:

@@ -5,6 +5,7 @@ Reads what Linux tells; what a job needs is known to those who ask.
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,26 @@ from scanrnn_dist.errors import ConfigError
 
 
 def usable_bytes(root: Path = Path("/")) -> int | None:
-    """The memory of the machine, or the lowest limit of the control groups this process is in; None where untold."""
+    """The memory of the machine, or the lowest limit of this process or of its control groups; None where untold."""
     machine = [line for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
-    return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root)], default=None)
+    return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root), *_of_process()], default=None)
+
+
+def bytes_of(text: str) -> int:
+    """Bytes as people write them, `4GiB`, `500MB` or a plain number.
+
+    Raises:
+        ConfigError: it is none, or below 1.
+
+    Example:
+        >>> bytes_of("4GiB"), bytes_of("0.5 MB"), bytes_of("4096")
+        (4294967296, 500000, 4096)
+    """
+    told = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?)b?", text.strip().lower())
+    number = 0.0 if told is None else float(told[1]) * (1024 if told[3] else 1000) ** " kmgt".index(told[2] or " ")
+    if not 1 <= number < 2**63:
+        raise ConfigError(f"{text!r} is no number of bytes; expected one such as 4GiB, 500MB or 1000000.")
+    return int(number)
 
 
 def check_fits(needed_bytes: int, what: str, remedy: str) -> None:
@@ -42,6 +60,14 @@ def peak_memory_bytes() -> int:
 def in_mib(number_of_bytes: int) -> str:
     """Bytes as people read them, `1,024 MiB`."""
     return f"{number_of_bytes >> 20:,} MiB"
+
+
+def _of_process() -> Iterator[int]:
+    """The limits of this process, as of `ulimit -v` and `ulimit -d`."""
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit
 
 
 def _of_groups(root: Path) -> Iterator[int]:

@@ -175,7 +175,7 @@ class Decoder:
         # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
         buffer_bytes = 1 << 20 if filesystem.type_name == "local" else 8 << 20
         with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._columns, buffer_bytes)
+            return CheckedFile(filesystem, unit.file.path, self._columns, buffer_bytes, self._source.memory_bytes)
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""

@@ -160,7 +160,7 @@ def _serve() -> None:
 def _answer(filesystem: Any, path: str) -> dict[str, Any]:
     """What the child says of a file, whatever it is; the parent makes it an error that names the file."""
     try:
-        file = CheckedFile(filesystem, path)  # a footer that contradicts itself is a `ValueError`
+        file = CheckedFile(filesystem, path, columns=())  # a footer that contradicts itself is a `ValueError`
         file.close()
         schema = base64.b64encode(file.schema_arrow.serialize().to_pybytes()).decode()
         groups = [(group.rows, group.nbytes) for group in file.footer.row_groups]

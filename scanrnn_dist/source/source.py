@@ -50,6 +50,7 @@ class Source:
     `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
     `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason;
     `extensions` are extension types that are not understood, by their columns, of any file, as read from the footers.
+    `memory_bytes` is what reading one of the files may hold at once; None for a share of what the process may use.
     """
 
     filesystem: fs.FileSystem
@@ -59,6 +60,7 @@ class Source:
     row_groups: RowGroups | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int | None = None
 
 
 def open_source(source: SourceLike) -> Source:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -247,3 +249,25 @@ def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path:
         env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
     )  # fmt: skip
     assert (run.returncode, run.stdout, run.stderr) == (4, "", "Stopped before anything was begun.\n")
+
+
+def test_what_reading_may_take_of_memory_is_told_and_held(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = r"in.parquet, row group 0, column .* would take about 1 MiB of memory; reading may take 1 MiB at once"
+    commands = [["featurize", source, tmp_path / "out"], ["plan", source], ["bench", source]]
+    for command in commands:
+        error = failed(capsys, [*command, *GRU, "--memory", "64"], DataError.exit_code)
+        assert re.search(told, error) and "--memory" in error, error
+    for wrong in ("lots", "-1", "0", "4 Gibibytes"):
+        error = failed(capsys, [*commands[0], *GRU, "--memory", wrong], ConfigError.exit_code)
+        assert f"'{wrong}' is no number of bytes; expected one such as 4GiB" in error
+    assert cli.run([*map(str, commands[0]), *GRU, "--memory", "0.5GB"]) == 0
+    assert cli.run([*map(str, commands[0]), *GRU, "--memory", "1 MiB"]) == 0, "it is no option of the job"
+
+
+def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {resource.RLIMIT_AS: 4 << 30, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], resource.RLIM_INFINITY))
+    assert usable_bytes(tmp_path) == 4 << 30
+    assert memory.bytes_of("2GiB") == 2 << 30 and memory.bytes_of("1.5k") == 1500

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
+from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import check_stored_schema, footer_file, readable
+from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -35,6 +36,7 @@ class CheckedFile:
         path: the file.
         columns: names of those to be read; None for all.
         buffer_bytes: of one read of a column.
+        memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
 
     Raises:
         OSError: there is no such file.
@@ -44,16 +46,22 @@ class CheckedFile:
     """
 
     def __init__(
-        self, filesystem: fs.FileSystem, path: str, columns: Sequence[str] | None = None, buffer_bytes: int = 1 << 20
+        self,
+        filesystem: fs.FileSystem,
+        path: str,
+        columns: Sequence[str] | None = None,
+        buffer_bytes: int = 1 << 20,
+        memory_bytes: int | None = None,
     ) -> None:
+        self._budget = Budget(memory_bytes)
         self._file, self._path, self._buffer_bytes = _opened(filesystem, path), path, buffer_bytes
         try:
-            self.footer = read_footer(_Steady(self._file, path))
+            self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes)
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
             wanted = set(names if columns is None else columns)
             leaves = [number for number, leaf in enumerate(self.footer.leaves) if names[leaf.column] in wanted]
-            self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path)
+            self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
             check_stored_schema(self.footer, self.schema_arrow)
@@ -63,7 +71,46 @@ class CheckedFile:
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
     def iter_batches(self, rows: int, *, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Record batches of `rows` rows of these row groups, with these columns (and maybe more)."""
+        """Record batches of `rows` rows of these row groups, with these columns (and maybe more).
+
+        They have fewer rows from where on `rows` of them may take more memory than they may. Where that shows only in
+        the middle, what was decoded is decoded once more and passed over; rows are at least halved each time.
+        """
+        delivered, rows = 0, self._rows_that_fit(rows, columns)
+        while True:
+            try:
+                for batch in self._batches_after(delivered, rows, row_groups, columns):
+                    delivered += batch.num_rows
+                    yield batch
+                    del batch  # or it would stay alive while the next one is decoded
+                return
+            except FewerRows as fewer:
+                rows = max(1, min(fewer.rows, rows // 2))
+
+    def _batches_after(
+        self, delivered: int, rows: int, row_groups: Sequence[int], columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """The batches after so many rows."""
+        self._budget.begin(rows)
+        self._pages.check_rows(row_groups)
+        for batch in self._batches(rows, row_groups, columns):
+            skipped = min(delivered, batch.num_rows)
+            delivered -= skipped
+            for name in columns:
+                check_indices(batch.column(name))
+            if skipped < batch.num_rows:
+                yield batch.slice(skipped) if skipped else batch
+            del batch
+            self._budget.begin(rows)
+
+    def _rows_that_fit(self, rows: int, columns: Sequence[str]) -> int:
+        """Rows of a batch by what each takes at least; null or not, fixed sizes take their room."""
+        row_bytes = {name: least_row_bytes(self.schema_arrow.field(name).type) for name in columns}
+        for name, nbytes in row_bytes.items():
+            self._budget.check(nbytes, f"{self._path}, column {name!r}", f"one row of {nbytes:,} bytes, by its type,")
+        return max(1, min(rows, self._budget.nbytes // max(1, sum(row_bytes.values()))))
+
+    def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         # Not Dataset.to_batches: it reads ahead without bound.
         options = {"row_groups": list(row_groups), "use_threads": False}
         batches = self._parquet.iter_batches(rows, columns=list(columns), **options)
@@ -79,6 +126,7 @@ class CheckedFile:
 
     def check_pages(self, row_groups: Sequence[int]) -> None:
         """Hold the pages of these row groups against the footer, those that were not read too."""
+        self._budget.begin(1)
         self._pages.check_all(row_groups)
 
     def damaged(self, row_groups: Sequence[int], columns: Sequence[str]) -> str:

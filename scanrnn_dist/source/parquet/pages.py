@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.source.parquet.budget import Budget, LongestRow, is_suspicious, row_values, value_bytes
 from scanrnn_dist.source.parquet.footer import Chunk, Footer
 from scanrnn_dist.source.parquet.footer_schema import BYTE_ARRAY, Leaf
 from scanrnn_dist.source.parquet.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
@@ -29,7 +30,7 @@ _DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
 _OWN_FIELD = {_DATA: key(5, STRUCT), _INDEX: key(6, STRUCT), _DICTIONARY: key(7, STRUCT), _DATA_V2: key(8, STRUCT)}
 _KNOWN = {key(number, I32) for number in range(1, 5)} | set(_OWN_FIELD.values())
 _VALUES, _ENCODING = key(1, I32), key(2, I32)
-_PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _RLE_DICTIONARY = 0, 2, 3, 4, 8
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _BIT_PACKED, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 0, 2, 3, 4, 7, 8
 _EXPANSION = {0: 1, 1: 64, 2: 1040, 5: 260, 7: 260}
 """The most bytes that one compressed byte becomes, by codec: none, Snappy, gzip, LZ4; of others it has no bound."""
 _CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
@@ -45,14 +46,17 @@ _MAX_HEADER_BYTES = 1 << 24  # as pyarrow has it
 class PageWalk:
     """Walks along the pages of one column chunk; a header that contradicts the footer or itself is a `DataError`."""
 
-    def __init__(self, chunk: Chunk, leaf: Leaf, where: str, created_by: str) -> None:
-        self._chunk, self._leaf, self._where = chunk, leaf, where
+    def __init__(self, chunk: Chunk, leaf: Leaf, rows: int, where: str, created_by: str, budget: Budget) -> None:
+        self._chunk, self._leaf, self._where, self._budget = chunk, leaf, where, budget
+        self._row_values = row_values(chunk, rows)
+        self._longest = LongestRow() if is_suspicious(chunk, leaf, budget) else None
         self._values, self._end = 0, chunk.end
         self._encodings = chunk.encodings if _LISTS_ENCODINGS(created_by) else frozenset()
         self._omits_header = bool(_OMITS_HEADER(created_by))
         self.position = chunk.begin  # of the next header
         self.dictionary: tuple[int, int, int, int] | None = None  # to be counted: begin, bytes, decompressed, entries
         self.levels: list[tuple[int, int, int, int]] = []  # to be counted: begin, bytes, the greatest, values
+        self.pages: list[tuple[int, int, int, int, int]] = []  # to be measured: and decompressed, of levels, values
 
     @property
     def is_done(self) -> bool:
@@ -70,6 +74,8 @@ class PageWalk:
                 if begin + len(data) < self._end and len(data) - at < _MAX_HEADER_BYTES:
                     return False
                 raise self._error("a page's header does not end") from None
+            except DataError:
+                raise  # of the budget
             except ValueError as error:
                 raise self._error(str(error)) from None
         return True
@@ -78,6 +84,10 @@ class PageWalk:
         """Hold the number of values against the footer's, once all pages were seen."""
         if self._values != self._chunk.values:
             raise self._error(f"its pages hold {self._values} values, the footer says {self._chunk.values}")
+
+    def check_grown(self) -> None:
+        """Hold what pyarrow holds by now against the budget."""
+        self._budget.check_grown(self, self._where)
 
     def _error(self, text: str) -> DataError:
         return DataError(
@@ -99,11 +109,25 @@ class PageWalk:
         most = _EXPANSION.get(self._chunk.codec)
         if most is not None and size > most * compressed + 64:
             raise ValueError(f"{compressed} bytes cannot become {size} by codec {self._chunk.codec}")
+        self._check_held(kind, own, compressed, size)
         if kind == _DICTIONARY:
             self._dictionary(own, end - compressed, compressed, size)
         elif kind != _INDEX:
             self._data(kind, own, size, compressed, end - compressed)
         self.position = end
+
+    def _check_held(self, kind: int, own: Fields, compressed: int, size: int) -> None:
+        """Hold a page against the budget, before anything of it is counted."""
+        # A dictionary of strings is held decompressed, and copied.
+        held = compressed + size * (2 if kind == _DICTIONARY and self._leaf.type == BYTE_ARRAY else 1)
+        what = f"the page at byte {self.position}, {compressed:,} bytes that become {size:,},"
+        self._budget.check(held, self._where, what)
+        encoding = own.get(key(4, I32) if kind == _DATA_V2 else _ENCODING, -1)
+        is_text = kind in (_DATA, _DATA_V2) and self._leaf.type == BYTE_ARRAY
+        if is_text and encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
+            # Where texts share their beginnings, each may be as long as the page; else they have the mean.
+            most = size if encoding == _DELTA_BYTE_ARRAY else size / max(1, own.get(_VALUES, 1))
+            self._check_text(0, most, "one value")
 
     def check_dictionary(self, data: Any) -> None:
         """Count the strings of the dictionary, given its bytes: with too few, pyarrow reads beyond their end."""
@@ -114,12 +138,53 @@ class PageWalk:
             content = memoryview(pa.Codec(codec).decompress(data, size) if codec else data)
         except (pa.ArrowException, OSError, ValueError):
             return  # pyarrow says so too, once it reads it
-        position = found = 0
+        if len(content) < size:
+            raise self._error(f"before it stands a dictionary of {len(content)} bytes that promises {size}")
+        position = found = longest = 0
         while position + 4 <= size:
-            position += 4 + _LENGTH(content, position)[0]
+            length = _LENGTH(content, position)[0]
+            longest = max(longest, length)
+            position += 4 + length
             found += 1
         if found != entries or position != size:
             raise self._error(f"before it stands a dictionary of {found} strings that promises {entries}")
+        is_list = self._leaf.max_repetition > 0
+        self._check_text(0 if is_list else longest, longest, f"one value of {longest:,} bytes")
+
+    def check_row(self) -> None:
+        """Hold a row that is as long as the mean, or longer where that was found, against the budget."""
+        if not self._leaf.max_repetition:
+            return
+        longest = max(self._row_values, self._longest.values if self._longest is not None else 0)
+        needed = longest * value_bytes(self._leaf)
+        self._budget.check_row(needed, needed, self._where, f"a row of {longest:,} values")
+
+    def _check_text(self, least: float, most: float, what: str) -> None:
+        """The same by the bytes of a value's text."""
+        self._budget.check_row(least, most * self._row_values, self._where, what)
+
+    def measure(self, read: Callable[[int, int], memoryview]) -> None:
+        """Find the longest row in pages of far more values than their bytes usually hold."""
+        while self.pages:
+            self._measure(read, *self.pages.pop(0))
+
+    def _measure(
+        self, read: Callable[[int, int], memoryview], begin: int, compressed: int, size: int, levels: int, values: int
+    ) -> None:
+        assert self._longest is not None
+        data, bits = read(begin, compressed), self._leaf.max_repetition.bit_length()
+        if levels < 0:  # of the first version: compressed too, after their length
+            codec = _CODECS.get(self._chunk.codec)
+            if codec is None:
+                raise self._error(f"it holds {values} values, in codec {self._chunk.codec}, which is not known")
+            try:
+                data = memoryview(pa.Codec(codec).decompress(data, size) if codec else data).cast("B")
+            except (pa.ArrowException, OSError, ValueError):
+                return  # pyarrow says so too, once it reads it
+            levels = _LENGTH(data, 0)[0] if len(data) >= 4 else 0
+            data = data[4:]
+        self._longest.add(data[:levels], bits, values)
+        self.check_row()
 
     def _dictionary(self, own: Fields, begin: int, compressed: int, size: int) -> None:
         if self.position != self._chunk.begin:
@@ -141,6 +206,8 @@ class PageWalk:
         if self._encodings and encoding not in self._encodings:
             raise ValueError(f"it has encoding {encoding}, the footer says {sorted(self._encodings)}")
         is_plain, leaf = chunk.codec == 0 and size != compressed, self._leaf
+        if self._longest is not None:
+            self.pages.append((begin, compressed, size, own.get(key(6, I32), -1) if kind == _DATA_V2 else -1, values))
         if kind == _DATA_V2:
             self._levels_v2(own, size, compressed, begin)
             return
@@ -196,13 +263,18 @@ def _are_levels(data: memoryview, bits: int, values: int) -> bool:
 class PageFile:
     """A file as `pa.PythonFile` calls it, which looks at the headers of the pages of these leaves in what is read."""
 
-    def __init__(self, file: Any, footer: Footer, leaves: Iterable[int], path: str) -> None:
+    def __init__(self, file: Any, footer: Footer, leaves: Iterable[int], path: str, budget: Budget) -> None:
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
-        self._file = file
+        self._file, self._budget = file, budget
         self._footer, self._path, self._leaves = footer, path, list(leaves)
         self._walks = {
             (group, leaf): PageWalk(
-                row_group.chunks[leaf], footer.leaves[leaf], self._where(group, leaf), footer.created_by
+                row_group.chunks[leaf],
+                footer.leaves[leaf],
+                row_group.rows,
+                self._where(group, leaf),
+                footer.created_by,
+                budget,
             )
             for group, row_group in enumerate(footer.row_groups)
             for leaf in self._leaves
@@ -222,11 +294,18 @@ class PageFile:
         data = self._file.read(self._file.size() - begin if size < 0 else size)
         index = bisect_right(self._begins, begin) - 1
         if index >= 0 and len(data):
+            self._order[index].check_grown()
             self._walk(self._order[index], begin, memoryview(data).cast("B"))
             self.seek(begin + len(data))
         return data
 
     read_buffer = read
+
+    def check_rows(self, row_groups: Iterable[int]) -> None:
+        """Hold what one row takes at least, by the footer, against the budget."""
+        for group in row_groups:
+            for leaf in self._leaves:
+                self._walks[group, leaf].check_row()
 
     def check_all(self, row_groups: Iterable[int]) -> None:
         """Look at the pages of these row groups that were not read yet, and hold all counts against the footer."""
@@ -265,6 +344,7 @@ class PageFile:
             walk.check_dictionary(self._read_at(begin, size))
         if walk.levels:
             walk.check_levels(self._read_at)
+        walk.measure(self._read_at)
 
     def _read_at(self, begin: int, size: int) -> memoryview:
         self._file.seek(begin)

@@ -116,6 +116,8 @@ def _list(data: Any, position: int, depth: int) -> tuple[Values, int]:
     if count == 15:
         count, position = _unsigned(data, position)
     _end(data, position, count)  # each element takes a byte at least
+    if kind in (LIST, SET, MAP):  # Parquet has none; of empty ones each byte would take 424
+        raise ValueError("a list holds lists or maps, which the format does not know")
     values = Values()
     values.kind = kind
     for _ in range(count):
