@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.layouts import Fault, Steps, float32_of, foreign, foreign_within, nested_steps
+from scanrnn_dist.source.layouts import Fault, Steps, float32_of, layout_of_column
 
 Where = Callable[[int], str]
 """Says of a row where it stands, for messages: file, row group, row."""
 BadValue = Literal["error", "propagate"]
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def take(steps: Steps, in_features: int, bad_rows: BadRows, lossy_cast: bool, wh
     """
     if steps.faults:
         raise _fault_error(steps.faults[0], where)
-    values, nulls, inexact = float32_of(steps, in_features)
+    values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
 
     def at(step: int) -> str:
         row = int(np.searchsorted(steps.offsets, step, side="right")) - 1
@@ -91,10 +92,10 @@ def to_ragged(
     nonfinite: BadValue = "error",
     where: Where,
 ) -> Ragged:
-    """The sequences of an Arrow array of nested lists, a view of its buffers where it is float32 of one chunk.
+    """The sequences of an Arrow array, in any layout of one column; a view of float32 lists that are one chunk.
 
     Args:
-        column: `N` rows; of extension types a tensor of one axis, and those whose storage is the sequence.
+        column: `N` rows; of extension types tensors, and those whose storage is the sequence.
         in_features: `D` that every step must have; None takes it from the type or from the first step.
         lossy_cast: whether numbers may be rounded to float32.
         nonfinite: what is done with a null, a NaN or an infinity.
@@ -109,16 +110,15 @@ def to_ragged(
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    extension = foreign_within(column.type)
-    if extension is not None:
-        raise LayoutError(f"{where(0)}: the column is {column.type} {foreign(extension)}")
-    steps = placed(nested_steps, column, in_features, where=where)
+    layout = placed(layout_of_column, column.type, "sequences", where=where)
+    batch = pa.RecordBatch.from_arrays([column], ["sequences"])
+    steps = placed(layout.steps, batch, in_features, where=where)
     if steps.in_features is None and in_features is None:
         raise unknown_width(where(0), f"{column.type}", len(column))
     return take(steps, steps.in_features or in_features or 0, BadRows(nonfinite), lossy_cast, where).sequences
 
 
-def placed(do: Callable[..., Steps], *given: object, where: Where) -> Steps:
+def placed(do: Callable[..., _Given], *given: object, where: Where) -> _Given:
     """What a layout does, its errors with the place in front."""
     try:
         return do(*given)

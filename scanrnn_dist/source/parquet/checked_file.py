@@ -19,8 +19,9 @@ from pyarrow import fs
 from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
+from scanrnn_dist.source.parquet.leaves import Path, leaves_of, names_for
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import check_stored_schema, footer_file, readable
+from scanrnn_dist.source.parquet.readable import check_stored_schema, footer_file, readable, schema_of
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -33,7 +34,7 @@ class CheckedFile:
     Args:
         filesystem: where it is.
         path: the file.
-        columns: names of those to be read; None for all.
+        columns: those to be read, or fields within them, by the way there; None for all.
         buffer_bytes: of one read of a column.
 
     Raises:
@@ -44,15 +45,16 @@ class CheckedFile:
     """
 
     def __init__(
-        self, filesystem: fs.FileSystem, path: str, columns: Sequence[str] | None = None, buffer_bytes: int = 1 << 20
+        self, filesystem: fs.FileSystem, path: str, columns: Sequence[Path] | None = None, buffer_bytes: int = 1 << 20
     ) -> None:
         self._file, self._path, self._buffer_bytes = _opened(filesystem, path), path, buffer_bytes
         try:
             self.footer = read_footer(_Steady(self._file, path))
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
-            wanted = set(names if columns is None else columns)
-            leaves = [number for number, leaf in enumerate(self.footer.leaves) if names[leaf.column] in wanted]
+            wanted = [(name,) for name in names] if columns is None else columns
+            schema = schema_of(self._content) if any(len(way) > 1 for way in wanted) else None
+            leaves = sorted({leaf for way in wanted for leaf in leaves_of(self.footer, schema, way)})
             self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
@@ -62,16 +64,19 @@ class CheckedFile:
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
-    def iter_batches(self, rows: int, *, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Record batches of `rows` rows of these row groups, with these columns (and maybe more)."""
+    def iter_batches(
+        self, rows: int, *, row_groups: Sequence[int], columns: Sequence[Path]
+    ) -> Iterator[pa.RecordBatch]:
+        """Record batches of `rows` rows of these row groups, with these columns or fields of them (and maybe more)."""
         # Not Dataset.to_batches: it reads ahead without bound.
         options = {"row_groups": list(row_groups), "use_threads": False}
-        batches = self._parquet.iter_batches(rows, columns=list(columns), **options)
-        names = [name for name in columns if name in self._int96]
+        wanted = names_for(self.footer, self.schema_arrow, columns)
+        batches = self._parquet.iter_batches(rows, columns=wanted, **options)
+        names = list(dict.fromkeys(path[0] for path in columns if path[0] in self._int96))
         if not names:
             yield from batches
             return
-        finer = self._open("ns").iter_batches(rows, columns=names, **options)
+        finer = self._open("ns").iter_batches(rows, columns=wanted, **options)
         for batch, fine in zip(batches, finer, strict=True):
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
@@ -81,15 +86,15 @@ class CheckedFile:
         """Hold the pages of these row groups against the footer, those that were not read too."""
         self._pages.check_all(row_groups)
 
-    def damaged(self, row_groups: Sequence[int], columns: Sequence[str]) -> str:
+    def damaged(self, row_groups: Sequence[int], columns: Sequence[Path]) -> str:
         """Where reading fails, found by reading column after column; pyarrow does not say it. Empty if nowhere."""
         for group in row_groups:
-            for name in columns:
+            for path in columns:
                 try:
-                    for _ in self.iter_batches(1024, row_groups=[group], columns=[name]):
+                    for _ in self.iter_batches(1024, row_groups=[group], columns=[path]):
                         pass
                 except (pa.ArrowException, OSError, ValueError):
-                    return f"{self._path}, row group {group}, column {name!r}"
+                    return f"{self._path}, row group {group}, column {'.'.join(path)!r}"
         return ""
 
     def close(self) -> None:
