@@ -176,8 +176,8 @@ def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, st
         _check_extension(schema, path, extensions, frozenset(), where)
         kind = field_at(schema, path).type
         told = f"column {asked.column!r} of {where} is {shortened(str(kind))}"
-        if _candidates(schema, Asked(column=asked.column)):  # the column may be one, and the rest does not fit
-            return LayoutError(f"{told}, which {_rest(asked)} do not fit; {_fields(kind)}.{choices}")
+        if asked.features is not None or _candidates(schema, Asked(column=asked.column)):  # the rest does not fit
+            return LayoutError(f"{told}, which does not go with {_rest(asked)}; {_fields(kind)}.{choices}")
         return LayoutError(f"{told}; {EXPECTED}. {way_out(kind)} ({RECIPES}).{choices}")
     if asked.features is not None:
         types = {name: _type_told(schema, name) for name in asked.features}

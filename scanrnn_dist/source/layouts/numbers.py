@@ -68,7 +68,8 @@ def _cast(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact |
         values = _rounded(numbers)
     else:
         plain = _as_integers(array)
-        numbers = (plain.fill_null(0) if len(nulls) else plain).to_numpy(zero_copy_only=False)
+        zero = False if pa.types.is_boolean(plain.type) else 0
+        numbers = (plain.fill_null(zero) if len(nulls) else plain).to_numpy(zero_copy_only=False)
         values = _rounded(numbers)
         inexact = first_inexact(numbers, values)
     if len(nulls):
@@ -116,5 +117,5 @@ def _told(array: pa.Array, numbers: np.ndarray, place: int) -> str:
         return f"{array.type} value {array[place].as_py()}"
     if pa.types.is_temporal(array.type):
         differences = "an input specification can take differences between steps instead"
-        return f"{array.type} value {array[place]}, as a number {numbers[place]} ({differences}),"
+        return f"{array.type} value {numbers[place]} ({differences})"
     return f"{numbers.dtype} value {numbers[place]}"
