@@ -84,7 +84,8 @@ class Asked:
         layout: its name.
         column: the column that holds the sequences.
         features: the features of a step, in order: columns, or fields within `column`.
-        in_features: features per step, where the column does not say how many.
+        in_features: features per step, where the column does not say how many; of lists of numbers, which then hold
+            step after step.
         group_by: columns that say which sequence a row, which is one step, belongs to.
         order_by: columns by which the steps of a sequence are ordered.
     """

@@ -2,6 +2,11 @@
 
 Booleans are 0 and 1; times, dates and durations are numbers in the unit of their type, from 1970 or midnight on where
 they are no durations. Whatever the layout: what is done with a value that is missing or not finite is `taking.py`'s.
+
+Measured with 96 MB of float32, 16 features a step, 50 steps a row, in batches of 5,000 rows on one core; milliseconds
+of pyarrow's decoding, and of taking the rows apart and checking them: nested lists 114 and 10, flat lists 76 and 5, a
+list column per feature 75 and 30 (half of them int64: 90 and 62), lists of structs 84 and 40, structs of lists 85 and
+40, tensors 127 and 10, transposed ones 73 and 190. Six million decimal128 take 365 and 276.
 """
 
 from __future__ import annotations
