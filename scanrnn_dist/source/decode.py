@@ -151,7 +151,7 @@ class Decoder:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
         leaves = options.layout.leaves(source.schema) if options.layout else ()
-        paths = [*((name,) for name in options.keep), *(path for path in leaves if path[0] not in options.keep)]
+        paths = [*((name,) for name in options.keep), *leaves]
         self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         self._in_features = options.in_features

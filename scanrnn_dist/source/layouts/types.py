@@ -67,8 +67,6 @@ def plain_type(type: pa.DataType) -> pa.DataType:
             # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
             if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
                 return _OPAQUE
-            if type.extension_name == VARIABLE_TENSOR:
-                return _OPAQUE
             type = type.storage_type
         elif pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
             type = type.value_type

@@ -108,7 +108,9 @@ def map_rows(case: Case, change: Callable[[list[Any]], Any]) -> list[Any]:
 
 def nested_lists(draw: st.DrawFn, case: Case) -> Stored:
     types = one_type(case)
-    is_fixed = draw(st.booleans())
+    has_null_steps = any(None in row for row in case.rows if row is not None)
+    # What DuckDB 2.0.1 writes of null arrays in lists, pyarrow 26 cannot read, and says so.
+    is_fixed = draw(st.booleans()) and (case.is_arrow or not has_null_steps)
     inner = pa.list_(types[0], case.in_features) if is_fixed else list_kind(draw, case)(types[0])
     stored = map_rows(case, lambda row: [None if step is None else values(case, step, types) for step in row])
     return Stored({"seq": array(draw, stored, list_kind(draw, case)(inner))}, {"column": "seq"})

@@ -87,6 +87,21 @@ def test_damage_in_a_field_that_is_asked_for_is_named(tmp_path: Path) -> None:
     assert rows == [[[step["x"]] for step in row] for row in ROWS]
 
 
+def test_the_pages_of_what_is_asked_for_are_held_against_the_footer(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", use_dictionary=False)
+    with path.open("r+b") as file:
+        file.seek(pq.ParquetFile(path).metadata.row_group(1).column(1).data_page_offset)
+        file.write(b"\xff")  # a header that is none
+    for ways, is_damaged in (([("hits", "x")], True), ([("hits", "in"), ("id",)], False), ([("hits",)], True)):
+        file = CheckedFile(fs.LocalFileSystem(), str(path), ways)
+        if is_damaged:
+            with pytest.raises(DataError, match=r"row group 1, column 'hits\.list\.element\.x'.*cannot be right"):
+                file.check_pages([0, 1, 2])
+        else:
+            file.check_pages([0, 1, 2])
+        file.close()
+
+
 def test_leaves_are_counted_through_every_type(tmp_path: Path) -> None:
     types = {
         "map": pa.map_(pa.string(), pa.struct([("a", pa.int8()), ("b", pa.int8())])),

@@ -82,6 +82,16 @@ def test_a_decimal_that_is_null_is_a_null() -> None:
         values_of(array)
     first, second, third = values_of(array, nonfinite="propagate")
     assert (first, third) == (0.25, 0.5) and np.isnan(second)
+    under = pa.Array.from_buffers(
+        array.type, 3, [array.buffers()[0], decimal_array([25, 7, 50], array.type).buffers()[1]]
+    )
+    assert np.isnan(values_of(under, nonfinite="propagate")[1])  # 0.07, which nobody sees
+
+
+def test_the_first_number_that_is_lost_is_told_in_the_order_of_steps() -> None:
+    struct = pa.array([[{"x": 1.0, "y": 1}, {"x": 2.0, "y": 2**24 + 1}, {"x": 0.1, "y": 3}]])
+    with pytest.raises(DataError, match="row 0, step 1: int64 value 16777217 would become"):
+        to_ragged(struct, where=where)
 
 
 TIMES = [pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us", "UTC"), pa.timestamp("ns", "Europe/Paris")]
