@@ -159,7 +159,7 @@ def test_a_foreign_column_beside_a_list_is_not_passed_over() -> None:
 @pytest.mark.parametrize(
     ("type", "shown", "hint"),
     [
-        (pa.list_(pa.struct([("x", pa.string())])), "struct<x: string>", "Make numbers of each struct<x: string>"),
+        (pa.list_(pa.struct([("x", pa.string())])), "struct<x: string>", "Name its fields of numbers with --features"),
         (pa.struct([("x", pa.float32())]), "struct<x: float", "Make lists of numbers of its fields"),
         (pa.list_(pa.list_(pa.binary())), "binary", "Make numbers of each binary"),
         (pa.list_(NESTED), "list<element: list", "Make one list of the numbers of each step"),

@@ -132,6 +132,8 @@ def way_out(type: pa.DataType) -> str:
             type, step = step, step.value_type
         if is_number(step):
             return "Make one list of the numbers of each step"
+        if pa.types.is_struct(step):
+            return "Name its fields of numbers with --features, or make some"
         return f"Make numbers of each {shortened(str(step))}, by a cast for instance"
     if pa.types.is_struct(type):
         return "Make lists of numbers of its fields"
