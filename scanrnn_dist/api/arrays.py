@@ -36,7 +36,7 @@ def encode(
     Args:
         encoder: the cell and its readout.
         sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
-            list array (any layout that a Parquet column may have). Numbers of other types pass where float32 holds
+            array (any layout of sequences that is one Parquet column). Numbers of other types pass where float32 holds
             them exactly, as in `featurize`. Where the encoder has an `input`, what travels: one number per column.
         seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.

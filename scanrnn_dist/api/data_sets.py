@@ -24,7 +24,10 @@ def featurize(
     source: SourceLike | Plan,
     destination: str | os.PathLike[str],
     *,
+    layout: str | None = None,
     column: str | None = None,
+    features: Sequence[str] | None = None,
+    in_features: int | None = None,
     keep: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
@@ -60,7 +63,11 @@ def featurize(
         source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files; or a `Plan`,
             which has settled `column`, `keep` and `rows_per_part` already.
         destination: a folder, or a URI such as `s3://bucket/folder`, that is new, empty, or holds this same job.
-        column: the column that holds the sequences; None where only one can.
+        layout: how the sequences stand in the columns; None where what else is said leaves only one way.
+        column: the column that holds the sequences, or a field within structs, `"a.b.c"`; None where only one can.
+        features: the features of a step, in order: columns of lists, or fields of the structs in `column`; None for all
+            of numbers.
+        in_features: features per step, where the lists of a column hold them one after the other.
         keep: the columns to carry along; None keeps all but the sequence column.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
@@ -108,9 +115,10 @@ def featurize(
         (['id', 'features'], 2)
     """
     options = JobOptions(
-        column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
-        lossy_cast=lossy_cast, truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), ids=ids,
-        keep_state=keep_state, output=output,
+        layout=layout, column=column, features=features, in_features=in_features, keep=keep,
+        rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast,
+        truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state,
+        output=output,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

@@ -45,12 +45,16 @@ Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
-Column = Annotated[str | None, typer.Option(help="The column that holds the sequences; needed only if several could.")]
+Column = Annotated[str | None, typer.Option(help="The column that holds the sequences, or a field of structs, a.b.c.")]
 LayoutName = Annotated[
     str | None, typer.Option(help="How the sequences stand in the columns; needed only if several layouts fit.")
 ]
-Features = Annotated[str | None, columns("Features of a step, in order, separated by commas.")]
-InFeatures = Annotated[int | None, count("Features per step, where the column does not say how many.")]
+Features = Annotated[
+    str | None, columns("Features of a step: columns of lists, or fields of structs in --column, separated by commas.")
+]
+InFeatures = Annotated[
+    int | None, count("Features per step, where the lists of a column hold them one after the other.")
+]
 GroupBy = Annotated[str | None, columns("One step per row: columns that say which sequence it belongs to.")]
 OrderBy = Annotated[str | None, columns("One step per row: columns that order the steps of a sequence.")]
 Keep = Annotated[str | None, columns("Columns to copy to the output, separated by commas (default: all others).")]

@@ -78,9 +78,7 @@ def read_new_steps(plan: Plan, options: JobOptions, ids: Sequence[str], in_featu
     missing = [name for name in ids if name not in plan.keep]
     if missing or not ids:
         raise ConfigError(f"The ids {list(ids)} are no kept columns; expected some of {list(plan.keep)}.")
-    nbytes = 4 * int(plan.units.values.sum()) * (in_features if plan.layout.in_features(plan.source.schema) == 1 else 1)
-    check_fits(_COPIES * nbytes, "The new steps", "Give them in several updates, the earliest first.")
-    parts, kept, rows = [], [], 0
+    parts, kept, nbytes = [], [], 0
     with closing(read_chunks(plan.source, plan.units, options.reading(in_features))) as chunks:
         for chunk in chunks:
             if len(chunk.sequences) != chunk.rows:
@@ -90,7 +88,8 @@ def read_new_steps(plan: Plan, options: JobOptions, ids: Sequence[str], in_featu
                 )
             parts.append(chunk.sequences)
             kept.append(chunk.kept)
-            rows += chunk.rows
+            nbytes += chunk.nbytes
+            check_fits(_COPIES * nbytes, "The new steps", "Give them in several updates, the earliest first.")
     table = pa.Table.from_batches(kept, plan.kept_schema).combine_chunks()
     batch = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], plan.kept_schema)
     numbers = dict[Any, int]()

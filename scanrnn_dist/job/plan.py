@@ -175,7 +175,7 @@ class Plan:
             ConfigError: the source has no rows.
             LayoutError: all of its sequences are empty.
         """
-        fixed = self.layout.in_features(self.source.schema)
+        fixed = self.layout.width(self.source.schema)
         if fixed is not None:
             return fixed
         if not self.source.rows:
@@ -257,14 +257,15 @@ def with_columns(source: Source, before: Plan) -> Source:
 
 def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
     """An opened source, cut into units."""
-    units = plan_units(opened, rows_per_part, layout.columns)
+    units = plan_units(opened, rows_per_part, layout.columns(opened.schema))
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
     return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
 
 
 def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
     """The columns that are kept where nothing is said: all but those of the sequences."""
-    return tuple(name for name in source.schema.names if name not in layout.columns)
+    read = layout.columns(source.schema)
+    return tuple(name for name in source.schema.names if name not in read)
 
 
 def _check_readable(source: Source, options: JobOptions) -> None:

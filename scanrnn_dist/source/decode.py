@@ -159,15 +159,19 @@ class Decoder:
     def __init__(self, source: Source, options: ReadOptions, stage: Stage = nullcontext) -> None:
         self._source, self._options, self._stage = source, options, stage
         names, partitions = source.schema.names, source.files.partition_schema.names
-        wanted = [*options.layout.columns, *options.keep] if options.layout else [*options.keep]
+        read = options.layout.columns(source.schema) if options.layout else ()
+        wanted = [*read, *options.keep]
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
+        leaves = options.layout.leaves(source.schema) if options.layout else ()
+        paths = [*((name,) for name in options.keep), *leaves]
+        self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         self._in_features = options.in_features
         if options.layout and not self._in_features:
-            self._in_features = options.layout.in_features(source.schema)
+            self._in_features = options.layout.width(source.schema)
 
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
@@ -175,7 +179,7 @@ class Decoder:
         # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
         buffer_bytes = 1 << 20 if filesystem.type_name == "local" else 8 << 20
         with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._columns, buffer_bytes, self._source.memory_bytes)
+            return CheckedFile(filesystem, unit.file.path, self._paths, buffer_bytes, self._source.memory_bytes)
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
@@ -254,8 +258,7 @@ class Decoder:
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
         groups = range(unit.row_group_begin, unit.row_group_end)
-        # A dotted name may match nested paths beside the column of that name; `_chunk` picks columns by exact names.
-        batches = parquet.iter_batches(rows, row_groups=groups, columns=self._columns)
+        batches = parquet.iter_batches(rows, row_groups=groups, columns=self._paths)
         while True:
             try:
                 with _named(unit.span), self._stage("read"):
@@ -264,7 +267,7 @@ class Decoder:
                         parquet.check_pages(groups)
             except DataError as error:
                 if isinstance(error.__cause__, pa.ArrowException | OSError | ValueError):
-                    with _named(parquet.damaged(groups, self._columns) or unit.span):
+                    with _named(parquet.damaged(groups, self._paths) or unit.span):
                         raise error.__cause__ from None
                 raise
             if batch is None:

@@ -24,7 +24,7 @@ from pyarrow import fs
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source.file_table import FileTable, partition_schema
 from scanrnn_dist.source.footers import read_footers
-from scanrnn_dist.source.layouts import foreign_extension
+from scanrnn_dist.source.layouts import Path, foreign_extensions
 from scanrnn_dist.source.listing import SourceLike, list_source
 from scanrnn_dist.source.schemas import agreed, check_same, plain
 from scanrnn_dist.source.units import Units, running_sums
@@ -49,8 +49,9 @@ class Source:
 
     `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
     `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason;
-    `extensions` are extension types that are not understood, by their columns, of any file, as read from the footers.
-    `memory_bytes` is what reading one of the files may hold at once; None for a share of what the process may use.
+    `extensions` are extension types that are not understood, by the columns and fields that have them in any file, as
+    read from the footers. `memory_bytes` is what reading one of the files may hold at once; None for a share of what
+    the process may use.
     """
 
     filesystem: fs.FileSystem
@@ -59,7 +60,7 @@ class Source:
     rows: int
     row_groups: RowGroups | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[Path, str] = field(default_factory=dict)
     memory_bytes: int | None = None
 
 
@@ -90,7 +91,7 @@ def open_source(source: SourceLike) -> Source:
             link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
         )  # fmt: skip
     schema: Any = None  # names, types and order are those of the first file
-    read, unreadable, extensions = _Footers(), dict[str, str](), dict[str, str]()
+    read, unreadable, extensions = _Footers(), dict[str, str](), dict[Path, str]()
     for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
         if "error" in footer:
             reason = footer["error"].rstrip(" .")
@@ -99,8 +100,7 @@ def open_source(source: SourceLike) -> Source:
                 "one, or name the others by a glob such as 'folder/**/*.parquet'."
             )
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        found = ((field.name, foreign_extension(field)) for field in footer["schema"])
-        extensions |= {name: extension for name, extension in found if extension is not None}
+        extensions |= dict(found for field in footer["schema"] for found in foreign_extensions(field))
         own = plain(footer["schema"], path)
         schema = own if schema is None else schema
         check_same(schema, first, own, path)

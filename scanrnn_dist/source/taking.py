@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from scanrnn_dist.source.bad_rows import (
     Lengths,
 )
 from scanrnn_dist.source.judging import Judged, StepsAsGiven, Where
-from scanrnn_dist.source.layouts import Steps, float32_of, foreign, foreign_within, nested_steps, positions
+from scanrnn_dist.source.layouts import Steps, float32_of, layout_of_column, positions
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
 from scanrnn_dist.source.set_aside import SetAside
 
@@ -40,6 +40,7 @@ _MENDED: dict[str, Callable[[Ragged, np.ndarray], Ragged]] = {
     ZERO: zero_filled,
     FORWARD_FILL: forward_filled,
 }
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def take(
     faults = {fault.row: (fault.reason, fault.step) for fault in steps.faults}
     for fault in steps.faults:
         judged.judge(fault.kind, np.array([fault.row]), faults.__getitem__)
-    values, nulls, inexact = float32_of(steps, in_features)
+    values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
     source = StepsAsGiven(steps, in_features, values, nulls)
     if len(nulls) and bad_rows.bad_value == ERROR:
         raise DataError(f"{source.place(where, int(nulls[0]) // in_features)}: {source.missing(int(nulls[0]))}")
@@ -110,10 +111,10 @@ def to_ragged(
     nonfinite: Literal["error", "propagate"] = "error",
     where: Where,
 ) -> Ragged:
-    """The sequences of an Arrow array of nested lists, a view of its buffers where it is float32 of one chunk.
+    """The sequences of an Arrow array, in any layout of one column; a view of float32 lists that are one chunk.
 
     Args:
-        column: `N` rows; of extension types a tensor of one axis, and those whose storage is the sequence.
+        column: `N` rows; of extension types tensors, and those whose storage is the sequence.
         in_features: `D` that every step must have; None takes it from the type or from the first step.
         lossy_cast: whether numbers may be rounded to float32.
         nonfinite: what is done with a null, a NaN or an infinity.
@@ -128,16 +129,15 @@ def to_ragged(
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    extension = foreign_within(column.type)
-    if extension is not None:
-        raise LayoutError(f"{where(0)}: the column is {column.type} {foreign(extension)}")
-    steps = placed(nested_steps, column, in_features, where=where)
+    layout = placed(layout_of_column, column.type, "sequences", where=where)
+    batch = pa.RecordBatch.from_arrays([column], ["sequences"])
+    steps = placed(layout.steps, batch, in_features, where=where)
     if steps.in_features is None and in_features is None:
         raise unknown_width(where(0), f"{column.type}", len(column))
     return take(steps, steps.in_features or in_features or 0, BadRows(nonfinite), lossy_cast, where).sequences
 
 
-def placed(do: Callable[..., Steps], *given: object, where: Where) -> Steps:
+def placed(do: Callable[..., _Given], *given: object, where: Where) -> _Given:
     """What a layout does, its errors with the place in front."""
     try:
         return do(*given)

@@ -311,7 +311,7 @@ def test_kept_values_that_python_cannot_hold_pass(tmp_path: Path) -> None:
         "tensor": pa.ExtensionArray.from_storage(tensor, storage),
     }
     path = write_source(tmp_path / "a.parquet", random_rows([4] * 3), **columns)
-    featurize(path, tmp_path / "out", keep=list(columns))
+    featurize(path, tmp_path / "out", column="sequence", keep=list(columns))
     assert verify(tmp_path / "out").rows_compared == 3
     read, source = pq.read_table(tmp_path / "out"), pq.read_table(path)
     assert [read.schema.field(name) for name in columns] == [source.schema.field(name) for name in columns]

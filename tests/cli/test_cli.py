@@ -289,11 +289,12 @@ def test_bad_data_ends_with_3(tmp_path: Path, source: str, capsys: pytest.Captur
     def featurize(path: Any, *options: str) -> str:
         return failed(capsys, ["featurize", path, tmp_path / "out", *GRU, *options], 3)
 
-    assert "'seq'; expected one. Choose another with --column (lists found: 'sequence')" in featurize(
-        source, "--column", "seq"
+    assert (
+        "'seq'; expected one. Choose another (sequences found: --column sequence (a list for each row))"
+        in featurize(source, "--column", "seq")
     )
     two = write_source(tmp_path / "two.parquet", ROWS, other=pa.array([[1.0]] * 12))
-    assert "(lists found: 'other', 'sequence')" in featurize(two)
+    assert "--column other (a list for each row); or --column sequence (a list for each row)" in featurize(two)
     (tmp_path / "no.parquet").write_bytes(b"not Parquet")
     assert "cannot be read as Parquet" in featurize(tmp_path / "no.parquet")
     assert not (tmp_path / "out").exists()

@@ -265,15 +265,15 @@ for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), stri
         continue
     try:
         source = open_source(path)
-        names = source.schema.names
+        layouts = [NestedLists(name) for name in source.schema.names[:3]]
         try:
-            names = list(find_layout(source.schema, Asked(), where=path).columns)
+            layouts = [find_layout(source.schema, Asked(), where=path)]
         except LayoutError:
             pass
-        for column in names[:3]:
-            keep = [name for name in source.schema.names if name != column]
+        for layout in layouts:
+            keep = [name for name in source.schema.names if name not in layout.columns(source.schema)]
             rows, units = 0, plan_units(source, 100)
-            for chunk in read_chunks(source, units, ReadOptions(NestedLists(column), keep, lossy_cast=True)):
+            for chunk in read_chunks(source, units, ReadOptions(layout, keep, lossy_cast=True)):
                 rows += len(chunk.sequences)
             assert rows == source.rows, (rows, source.rows)
         print("read", source.rows, flush=True)

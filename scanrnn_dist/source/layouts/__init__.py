@@ -3,9 +3,9 @@
 A layout is one file, written against `layout.py`. `find.py` says which layout a source has, `numbers.py` makes float32.
 """
 
-from scanrnn_dist.source.layouts.find import find_layout, layout_of, register_layout
+from scanrnn_dist.source.layouts.find import find_layout, layout_of, layout_of_column, register_layout
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.lists import positions
-from scanrnn_dist.source.layouts.nested_lists import nested_steps
 from scanrnn_dist.source.layouts.numbers import float32_of
-from scanrnn_dist.source.layouts.types import foreign, foreign_extension, foreign_within
+from scanrnn_dist.source.layouts.paths import Path
+from scanrnn_dist.source.layouts.types import foreign_extensions

@@ -5,18 +5,38 @@ What types say is `types.py`'s; each layout names its candidates itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout
+from scanrnn_dist.source.layouts.list_columns import ListColumns
+from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
-from scanrnn_dist.source.layouts.types import EXPECTED, RECIPES, described, foreign, foreign_extension, way_out
+from scanrnn_dist.source.layouts.numbers import no_number
+from scanrnn_dist.source.layouts.paths import Path, field_at, resolved
+from scanrnn_dist.source.layouts.struct_of_lists import StructOfLists
+from scanrnn_dist.source.layouts.tensors import Tensors
+from scanrnn_dist.source.layouts.types import (
+    EXPECTED,
+    RECIPES,
+    described,
+    foreign,
+    foreign_extensions,
+    is_string,
+    shortened,
+    way_out,
+)
 
-LAYOUTS: dict[str, type[Layout]] = {NestedLists.name: NestedLists}
+_KINDS: tuple[type[Layout], ...] = (ListColumns, NestedLists, FlatLists, ListOfStructs, StructOfLists, Tensors)
+LAYOUTS: dict[str, type[Layout]] = {kind.name: kind for kind in _KINDS}
 """All kinds of layouts, by name."""
+_TOLD = 8
 
 
 def register_layout(layout: type[Layout]) -> type[Layout]:
@@ -30,40 +50,49 @@ def register_layout(layout: type[Layout]) -> type[Layout]:
     return layout
 
 
-def find_layout(schema: pa.Schema, asked: Asked, *, where: str, extensions: Mapping[str, str] | None = None) -> Layout:
+def find_layout(
+    schema: pa.Schema,
+    asked: Asked,
+    *,
+    where: str,
+    extensions: Mapping[Path, str] | None = None,
+    takes_texts: bool = False,
+) -> Layout:
     """The layout of the sequences.
 
     Args:
         schema: the columns of the file or data set.
         asked: what the user says of it.
         where: the file or data set, for messages.
-        extensions: columns with an extension type that the schema does not show, by what `foreign_extension` gives.
+        extensions: columns, or fields within them, with an extension type that the schema does not show, by what
+            `foreign_extensions` gives.
+        takes_texts: whether something makes numbers of texts.
 
     Raises:
         ConfigError: no layout has that name.
         LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
-            not understood, or several layouts to choose from.
+            not understood, one of texts, or several layouts to choose from.
     """
     if asked.layout is not None and asked.layout not in LAYOUTS:
         raise ConfigError(f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}.")
-    kinds = LAYOUTS.values() if asked.layout is None else [LAYOUTS[asked.layout]]
-    possible = [layout for kind in kinds for layout in kind.candidates(schema, asked)]
-    found = [layout for layout in possible if _is_asked_for(layout, asked)]
-    lists = f"lists found: {', '.join(dict.fromkeys(map(repr, _columns(possible)))) or 'none'}"
+    foreign_ones = {path: name for field in schema for path, name in foreign_extensions(field)} | dict(extensions or {})
     if asked.column is not None:
-        _check_column(schema, asked.column, extensions or {}, where, lists, bool(found))
+        _check_is_there(schema, asked.column, where)
+    found = _candidates(schema, asked)
     if not found:
-        raise LayoutError(
-            f"{where} has no column of sequences; {EXPECTED} per row (columns: {described(schema)}). One event "
-            f"per row? Group the events into a list per sequence first ({RECIPES})."
-        )
+        raise _nothing_found(schema, asked, foreign_ones, where)
     if len(found) > 1:
         raise LayoutError(
-            f"{where} has {len(found)} columns of lists; expected one. Choose it with --column ({lists})."
+            f"{where} may hold its sequences in {len(found)} ways; expected one. Choose it with "
+            f"{_listed(found, asked)}."
         )
-    for column in found[0].columns:
-        _check_extension(schema, column, extensions or {}, where)
-    return found[0]
+    (layout,) = found
+    for path in layout.leaves(schema):
+        _check_extension(schema, path, foreign_ones, layout.understands, where)
+    for name, type in zip(_names(layout, schema), layout.types(schema), strict=True):
+        if is_string(type) and not takes_texts:
+            raise LayoutError(f"{where}: {no_number(name, type)}")
+    return layout
 
 
 def layout_of(asked: Asked) -> Layout:
@@ -72,34 +101,137 @@ def layout_of(asked: Asked) -> Layout:
     return LAYOUTS[str(asked.layout)](**told)
 
 
+def layout_of_column(type: pa.DataType, name: str) -> Layout:
+    """The layout of sequences that are one Arrow array, as a column of that name; `LayoutError` for any other type."""
+    schema = pa.schema([(name, type)])
+    asked = Asked(column=name)
+    found = [layout for kind in LAYOUTS.values() for layout in kind.candidates(schema, asked)]
+    leaves = found[0].leaves(schema) if found else ((name,),)
+    understood = found[0].understands if found else frozenset()
+    for path, extension in foreign_extensions(schema.field(0)):
+        if extension not in understood and _is_read(path, leaves):
+            raise LayoutError(f"the column is {type} {foreign(extension)}")
+    if not found:
+        raise LayoutError(f"the column is {type}; {EXPECTED} per row. {way_out(type)} ({RECIPES}).")
+    return found[0]
+
+
+def _candidates(schema: pa.Schema, asked: Asked) -> list[Layout]:
+    """All layouts that are what is asked for."""
+    kinds = LAYOUTS.values() if asked.layout is None else [LAYOUTS[asked.layout]]
+    possible = [layout for kind in kinds for layout in kind.candidates(schema, asked)]
+    return [layout for layout in possible if _is_asked_for(layout, asked)]
+
+
 def _is_asked_for(layout: Layout, asked: Asked) -> bool:
     own = asdict(layout.asked)
     return all(value in (None, own[name]) for name, value in asdict(asked).items())
 
 
-def _columns(layouts: list[Layout]) -> list[str]:
-    return [name for layout in layouts for name in layout.columns]
+def _listed(layouts: Sequence[Layout], asked: Asked) -> str:
+    """Layouts in words, each with the flags that choose it."""
+    told = [f"{_flags(layout, asked)} ({layout.words})" for layout in layouts[:_TOLD]]
+    if len(layouts) > _TOLD:
+        told += [f"... ({len(layouts) - _TOLD} more)"]
+    return "; or ".join(told)
 
 
-def _check_column(
-    schema: pa.Schema, column: str, extensions: Mapping[str, str], where: str, lists: str, is_found: bool
-) -> None:
-    """Refuse a column that is asked for and holds no sequences."""
-    indices = schema.get_all_field_indices(column)
-    if len(indices) != 1:
-        many = "no column" if not indices else f"{len(indices)} columns"
-        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another with --column ({lists}).")
-    _check_extension(schema, column, extensions, where)
-    kind = schema.field(column).type
-    if not is_found:
-        raise LayoutError(
-            f"column {column!r} of {where} is {kind}; {EXPECTED}. {way_out(kind)} ({RECIPES}), or choose another with "
-            f"--column ({lists})."
+def _flags(layout: Layout, asked: Asked) -> str:
+    """What chooses a layout among others on the command line, besides what was asked for."""
+    own = asdict(layout.asked)
+    names = [name for name, value in asdict(asked).items() if name == "column" or value is not None]
+    told = {name: own[name] for name in names if own[name] is not None} or {"layout": layout.name}
+    return _as_flags(told)
+
+
+def _as_flags(told: Mapping[str, Any]) -> str:
+    """Options as the command line takes them."""
+    texts = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in told.items()}
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
+
+
+def _names(layout: Layout, schema: pa.Schema) -> tuple[str, ...]:
+    """The names of the arrays that `Layout.types` tells the types of."""
+    types = layout.types(schema)
+    return (
+        layout.feature_names(schema, len(types)) if len(types) > 1 else (getattr(layout, "column", layout.described),)
+    )
+
+
+def _check_is_there(schema: pa.Schema, column: str, where: str) -> None:
+    """Refuse the name of a column that is not there, or there twice."""
+    count = len(schema.get_all_field_indices(column))
+    if count > 1 or (not count and resolved(schema, column) is None):
+        many = f"{count} columns" if count else "no column"
+        found = _candidates(schema, Asked())
+        others = _listed(found, Asked()) or "none"
+        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another (sequences found: {others}).")
+
+
+def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, str], where: str) -> LayoutError:
+    """What to say where no layout is what is asked for."""
+    others = _candidates(schema, Asked())
+    choices = f" Or choose another: {_listed(others, Asked())}." if others else ""
+    if asked.column is not None and (path := resolved(schema, asked.column)) is not None:
+        _check_extension(schema, path, extensions, frozenset(), where)
+        kind = field_at(schema, path).type
+        told = f"column {asked.column!r} of {where} is {shortened(str(kind))}"
+        if asked.features is not None or _candidates(schema, Asked(column=asked.column)):  # the rest does not fit
+            return LayoutError(f"{told}, which does not go with {_rest(asked)}; {_fields(kind)}.{choices}")
+        return LayoutError(f"{told}; {EXPECTED}. {way_out(kind)} ({RECIPES}).{choices}")
+    if asked.features is not None:
+        types = {name: _type_told(schema, name) for name in asked.features}
+        told = ", ".join(f"{name!r} is {type}" for name, type in types.items())
+        return LayoutError(
+            f"{where} has no sequences of the features that are asked for: {told}. Expected columns of lists of "
+            f"numbers, or with --column fields within a column of structs (columns: {described(schema)}).{choices}"
         )
+    return LayoutError(
+        f"{where} has no column of sequences{f' for {_rest(asked)}' if _rest(asked) else ''}; {EXPECTED} per row "
+        f"(columns: {described(schema)}). One event per row? Group the events into a list per sequence first "
+        f"({RECIPES}).{choices}"
+    )
 
 
-def _check_extension(schema: pa.Schema, column: str, extensions: Mapping[str, str], where: str) -> None:
-    field = schema.field(column)
-    extension = extensions.get(column) or foreign_extension(field)
-    if extension is not None:
-        raise LayoutError(f"column {column!r} of {where} is {field.type} {foreign(extension)}")
+def _rest(asked: Asked) -> str:
+    """What is asked for besides the column, as flags."""
+    return _as_flags({name: value for name, value in asdict(asked).items() if value is not None and name != "column"})
+
+
+def _fields(type: pa.DataType) -> str:
+    """The fields that one may choose, for messages."""
+    while not pa.types.is_struct(type) and type.num_fields == 1:
+        type = type.field(0).type
+    if not pa.types.is_struct(type):
+        return "expected other options, or none"
+    return f"expected some of its fields ({described(pa.schema(list(type)))})"
+
+
+def _type_told(schema: pa.Schema, name: str) -> str:
+    path = resolved(schema, name)
+    return "not there" if path is None else shortened(str(field_at(schema, path).type))
+
+
+def _is_read(path: Path, leaves: Sequence[Path]) -> bool:
+    """Whether a field is on the way to what is read, or within it."""
+    return any(path[: len(leaf)] == leaf[: len(path)] for leaf in leaves)
+
+
+def _check_extension(
+    schema: pa.Schema, path: Path, extensions: Mapping[Path, str], understood: frozenset[str], where: str
+) -> None:
+    """Refuse an extension type that is not understood, of the field itself, within it, or on the way to it."""
+    for place, extension in extensions.items():
+        if extension not in understood and _is_read(place, [path]):
+            kind = shortened(str(_type_at(schema, place)))
+            raise LayoutError(f"column {'.'.join(place)!r} of {where} is {kind} {foreign(extension)}")
+
+
+def _type_at(schema: pa.Schema, path: Path) -> pa.DataType:
+    """The type of a field, also of one within structs in lists."""
+    type = schema.field(path[0]).type
+    for name in path[1:]:
+        while not pa.types.is_struct(type):
+            type = type.value_type
+        type = type.field(name).type
+    return type

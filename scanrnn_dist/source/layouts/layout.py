@@ -15,6 +15,9 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from scanrnn_dist.errors import LayoutError
+from scanrnn_dist.source.layouts.paths import Path
+
 FaultKind = Literal["null_sequence", "wrong_width", "unequal_lengths"]
 
 
@@ -45,15 +48,32 @@ class Steps:
             `(S,)`, one for each feature, which may be of different types.
         in_features: `D`; None if no step says it.
         faults: by their rows.
+        names: of the arrays, for messages: a column, or one for each feature.
     """
 
     offsets: np.ndarray
     values: pa.Array | tuple[pa.Array, ...]
     in_features: int | None
     faults: tuple[Fault, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def by_feature(self) -> tuple[pa.Array, ...]:
+        """The values as one array `(S,)` for each feature.
+
+        Example:
+            >>> flat = Steps(np.array([0, 2]), pa.array([1, 2, 3, 4]), 2)
+            >>> [array.to_pylist() for array in flat.by_feature()]
+            [[1, 3], [2, 4]]
+        """
+        if isinstance(self.values, tuple):
+            return self.values
+        count, features = len(self.values), self.in_features or 0
+        if features == 1:
+            return (self.values,)
+        return tuple(self.values.take(pa.array(np.arange(nth, count, features))) for nth in range(features))
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,8 @@ class Asked:
         layout: its name.
         column: the column that holds the sequences.
         features: the features of a step, in order: columns, or fields within `column`.
-        in_features: features per step, where the column does not say how many.
+        in_features: features per step, where the column does not say how many; of lists of numbers, which then hold
+            step after step.
         group_by: columns that say which sequence a row, which is one step, belongs to.
         order_by: columns by which the steps of a sequence are ordered.
     """
@@ -86,6 +107,10 @@ class Layout(ABC):
 
     name: ClassVar[str]
     """What `--layout` calls it."""
+    words: ClassVar[str]
+    """What it is, for messages."""
+    understands: ClassVar[frozenset[str]] = frozenset()
+    """Extension types of its columns whose storage it knows."""
 
     @classmethod
     @abstractmethod
@@ -93,18 +118,20 @@ class Layout(ABC):
         """All layouts of this kind that the schema allows.
 
         What of `asked` is no field of the layout, or another value, is refused by `find_layout`: a candidate need not
-        look at `asked` but for what it cannot find out alone.
+        look at `asked` but for what it cannot find out alone. Columns that it is not asked for by name are of plain
+        numbers; those that are, may hold times and texts too.
+
+        Raises:
+            LayoutError: a name that means several things.
         """
 
-    @property
     @abstractmethod
-    def columns(self) -> tuple[str, ...]:
-        """The columns that it reads, each a name in the schema of the source."""
+    def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
+        """What has to be read: whole columns, or fields within them."""
 
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        """What pyarrow has to read of these columns: their names, or dotted paths of fields within them."""
-        return self.columns
+    def columns(self, schema: pa.Schema) -> tuple[str, ...]:
+        """The columns that it reads, whole or in part, each a name in the schema of the source."""
+        return tuple(dict.fromkeys(path[0] for path in self.leaves(schema)))
 
     @property
     @abstractmethod
@@ -112,22 +139,41 @@ class Layout(ABC):
         """What it reads, for messages: "column 'sequence'"."""
 
     @abstractmethod
-    def in_features(self, schema: pa.Schema) -> int | None:
-        """Features per step, `D`, where the types of the columns alone say it."""
+    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
+        """The types of the values of a step: one of all, or one for each feature."""
+
+    @abstractmethod
+    def width(self, schema: pa.Schema) -> int | None:
+        """Features per step, `D`, where what is asked for or the types of the columns alone say it."""
+
+    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
+        """The names of the features of a step: of columns or fields, or "0", "1", ... where they have none."""
+        return tuple(map(str, range(in_features)))
 
     @abstractmethod
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         """Take the rows of a batch apart.
 
         Args:
-            batch: has the columns, and maybe others.
+            batch: has the columns, or of them what `leaves` says, and maybe others.
             in_features: `D` that every step must have; None takes that of the type, or of the first step.
 
         Raises:
-            LayoutError: the columns are of types that are no such layout; its message begins after the place.
+            LayoutError: the columns are of types that are no such layout, or of another `D`; its message begins after
+                the place.
         """
 
     @property
     def asked(self) -> Asked:
         """What asks for this very layout."""
         return Asked(self.name, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+def agreed_width(asked: int | None, in_features: int | None) -> int | None:
+    """The `D` that is asked for, or that of the encoder; a `LayoutError` where both are told and differ."""
+    if asked is not None and in_features is not None and asked != in_features:
+        raise LayoutError(
+            f"--in-features says {asked} feature(s) a step, and {in_features} are expected, by the encoder or by what "
+            "was read before. Leave one of them out, or make them agree."
+        )
+    return asked if in_features is None else in_features

@@ -1,19 +1,27 @@
 """Arrow arrays of lists taken apart: where each list begins, and the elements of all; whatever kind of list it is.
 
-Extension types are looked through to their storage; whether that is meant is `find.py`'s to say.
+Extension types are looked through to their storage; whether that is meant is `find.py`'s to say. Lists and structs that
+are dictionary- or run-end-encoded are decoded, and so are runs of numbers; a dictionary of numbers or strings is not.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def storage(array: pa.Array) -> pa.Array:
-    """The array itself, or what an extension type stores."""
-    while isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    return array
+    """The array itself, or what an extension type stores; decoded, but for a dictionary of plain values."""
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        elif pa.types.is_run_end_encoded(array.type):
+            array = pc.run_end_decode(array)
+        elif pa.types.is_dictionary(array.type) and pa.types.is_nested(array.type.value_type):
+            array = array.dictionary_decode()
+        else:
+            return array
 
 
 def is_view(type: pa.DataType) -> bool:

@@ -1,12 +1,12 @@
 """Sequences as nested lists: a row is a list of steps, a step a list of numbers or, for one feature, a plain number.
 
-Each list may be of any kind (`lists.py`). Vectorised: single rows are looked at only to say what is wrong with one.
-float32 is taken as a view of Arrow's buffer.
+The column may be a field within structs. Each list may be of any kind (`lists.py`). Vectorised: single rows are looked
+at only to say what is wrong with one. float32 is taken as a view of Arrow's buffer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +14,19 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.ragged import time_first_hint
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
-from scanrnn_dist.source.layouts.lists import null_places, positions, storage, taken_apart, without_rows
-from scanrnn_dist.source.layouts.types import EXPECTED, RECIPES, fixed_in_features, is_number, step_type, way_out
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
+from scanrnn_dist.source.layouts.lists import is_list, null_places, positions, storage, taken_apart, without_rows
+from scanrnn_dist.source.layouts.paths import Path, array_at, columns_asked_for, field_at, path_of
+from scanrnn_dist.source.layouts.types import (
+    EXPECTED,
+    RECIPES,
+    fixed_in_features,
+    is_list_of_steps,
+    last_value,
+    list_value,
+    step_type,
+    way_out,
+)
 
 NULL_SEQUENCE = "the sequence is null; expected a list. Drop such rows, or store an empty list for one without steps."
 
@@ -33,25 +43,44 @@ class NestedLists(Layout):
     """
 
     name: ClassVar[str] = "nested-lists"
+    words: ClassVar[str] = "a list for each row"
     column: str
+    in_features: int | None = None
 
     @classmethod
     def candidates(cls, schema: pa.Schema, asked: Asked) -> list[NestedLists]:
-        return [cls(field.name) for field in schema if step_type(field.type) is not None]
+        # Of plain lists, --in-features asks for flat ones: `flat_lists.py`.
+        may_be_plain = asked.in_features is None
+        return [
+            cls(name, asked.in_features)
+            for name, type in columns_asked_for(schema, asked.column, is_list_of_steps)
+            if may_be_plain or list_value(type) is None
+        ]
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+    def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
+        return (path_of(schema, self.column),)
 
     @property
     def described(self) -> str:
         return f"column {self.column!r}"
 
-    def in_features(self, schema: pa.Schema) -> int | None:
-        return fixed_in_features(schema.field(self.column).type)
+    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
+        return (last_value(self._type(schema)),)
+
+    def width(self, schema: pa.Schema) -> int | None:
+        return fixed_in_features(self._type(schema)) if self.in_features is None else self.in_features
+
+    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
+        is_plain = list_value(self._type(schema)) is not None
+        return (self.column,) if is_plain else super().feature_names(schema, in_features)
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
-        return nested_steps(batch.column(self.column), in_features)
+        array = array_at(batch, path_of(batch.schema, self.column))
+        steps = nested_steps(array, agreed_width(self.in_features, in_features))
+        return replace(steps, names=(self.column,))
+
+    def _type(self, schema: pa.Schema) -> pa.DataType:
+        return field_at(schema, path_of(schema, self.column)).type
 
 
 def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
@@ -62,7 +91,7 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     faults = [Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(storage(column))]
     offsets, steps = taken_apart(column)
     expected = in_features if in_features is not None else fixed_in_features(kind)
-    if is_number(steps.type):
+    if not is_list(steps.type):
         _check_type_width(kind, expected)
         return Steps(offsets, steps, 1, tuple(faults))
     begins, values = taken_apart(steps)

@@ -6,14 +6,18 @@ layout.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 from scanrnn_dist.source.layouts.lists import is_list
 
 RECIPES = "docs/data.md, 'Recipes'"
 EXPECTED = "expected a list of float"
+VARIABLE_TENSOR = "arrow.variable_shape_tensor"
+EXTENSION_NAME, EXTENSION_METADATA = b"ARROW:extension:name", b"ARROW:extension:metadata"
 _COLUMNS_TOLD, _TYPE_LETTERS = 8, 60
-_EXTENSION_NAME = b"ARROW:extension:name"
+_OPAQUE = pa.binary()
 _STORED_AS_MEANT = {
     "awkward",  # says how nulls and records were made; the lists are Arrow's
     "datasets.features.features.Array2DExtensionType",  # of Hugging Face: nested lists
@@ -24,9 +28,10 @@ _STORED_AS_MEANT = {
 def foreign_extension(field: pa.Field) -> str | None:
     """The extension type of a column, at any level, whose storage need not be what it means; None without one.
 
-    A type that pyarrow knows says so itself; of the others only the metadata of fields tells.
+    A type that pyarrow knows says so itself; of the others only the metadata of fields tells. What the fields of a
+    struct are, is their own affair: `foreign_extensions`.
     """
-    name = (field.metadata or {}).get(_EXTENSION_NAME, b"").decode("utf-8", "replace")
+    name = (field.metadata or {}).get(EXTENSION_NAME, b"").decode("utf-8", "replace")
     if name and name not in _STORED_AS_MEANT:
         return name
     return foreign_within(field.type)
@@ -42,24 +47,61 @@ def foreign_within(type: pa.DataType) -> str | None:
     return foreign_extension(type.value_field) if is_list(type) else None
 
 
-def _storage_type(type: pa.DataType) -> pa.DataType:
-    while isinstance(type, pa.BaseExtensionType):
-        # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
-        if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
-            return pa.null()
-        type = type.storage_type
-    return type
+def foreign_extensions(field: pa.Field, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What `foreign_extension` gives of a column and of all fields within it, each with the way there."""
+    path, type = (*above, field.name), field.type
+    extension = foreign_extension(field)
+    if extension is not None:
+        yield path, extension
+    while is_list(type):
+        type = type.value_type
+    if pa.types.is_struct(type):
+        for inner in type:
+            yield from foreign_extensions(inner, path)
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type without what says how it is stored: an extension, a dictionary, runs."""
+    while True:
+        if isinstance(type, pa.BaseExtensionType):
+            # A tensor's storage is flat: a (T, D) tensor would pass for T * D steps of one feature.
+            if isinstance(type, pa.FixedShapeTensorType) and len(type.shape) != 1:
+                return _OPAQUE
+            type = type.storage_type
+        elif pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
+            type = type.value_type
+        else:
+            return type
 
 
 def step_type(type: pa.DataType) -> pa.DataType | None:
-    """The type of one timestep, a number or a list of numbers; None where the layout is not supported."""
-    outer = _storage_type(type)
+    """The type of one timestep, a value or a list of values; None where the layout is not supported."""
+    outer = plain_type(type)
     if not is_list(outer):
         return None
-    step = _storage_type(outer.value_type)
-    if is_number(step):
+    step = plain_type(outer.value_type)
+    if is_value(step):
         return step
-    return step if is_list(step) and is_number(_storage_type(step.value_type)) else None
+    return step if is_list(step) and is_value(plain_type(step.value_type)) else None
+
+
+def last_value(type: pa.DataType) -> pa.DataType:
+    """The type of what is no list any more within lists."""
+    type = plain_type(type)
+    while is_list(type):
+        type = plain_type(type.value_type)
+    return type
+
+
+def is_list_of_steps(type: pa.DataType, is_asked: bool) -> bool:
+    """Whether a column holds lists of steps: of plain numbers, or where it is asked for by name, of any values."""
+    return step_type(type) is not None and (is_asked or is_plain_number(last_value(type)))
+
+
+def list_value(type: pa.DataType) -> pa.DataType | None:
+    """The type of the values of a list, if they are values and no lists."""
+    step = step_type(type)
+    return None if step is None or is_list(step) else step
 
 
 def foreign(extension: str) -> str:
@@ -72,12 +114,13 @@ def foreign(extension: str) -> str:
 
 def described(schema: pa.Schema) -> str:
     """The first columns with their types."""
-    told = [f"{field.name!r} {_shortened(str(field.type))}" for field in list(schema)[:_COLUMNS_TOLD]]
+    told = [f"{field.name!r} {shortened(str(field.type))}" for field in list(schema)[:_COLUMNS_TOLD]]
     more = len(schema) - len(told)
     return (", ".join(told) or "none") + (f", and {more} more" if more else "")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A text that is not too long for a message."""
     return text if len(text) <= _TYPE_LETTERS else f"{text[: _TYPE_LETTERS - 3]}..."
 
 
@@ -87,21 +130,40 @@ def way_out(type: pa.DataType) -> str:
         step = type.value_type
         while is_list(step):
             type, step = step, step.value_type
-        if pa.types.is_struct(step):
-            return "Make a list of the fields of each step"
         if is_number(step):
             return "Make one list of the numbers of each step"
-        return f"Make numbers of each {step}, by a cast for instance"
+        if pa.types.is_struct(step):
+            return "Name its fields of numbers with --features, or make some"
+        return f"Make numbers of each {shortened(str(step))}, by a cast for instance"
     if pa.types.is_struct(type):
-        return "Make one list of its fields, step by step"
-    if is_number(type) or pa.types.is_decimal(type) or pa.types.is_boolean(type):
+        return "Make lists of numbers of its fields"
+    if is_number(type):
         return "One event per row? Group the events into a list per sequence"
     return "Make lists of numbers of it"
 
 
 def is_number(type: pa.DataType) -> bool:
-    """Whether values are such as `Ragged` holds, once they are float32."""
-    return bool(pa.types.is_floating(type) or pa.types.is_integer(type))
+    """Whether values become numbers: those of `numbers.py`, also as a dictionary or as runs."""
+    type, types = plain_type(type), pa.types
+    if types.is_floating(type) or types.is_integer(type) or types.is_boolean(type) or types.is_decimal(type):
+        return True
+    return bool(types.is_temporal(type) and not types.is_interval(type))
+
+
+def is_plain_number(type: pa.DataType) -> bool:
+    """Whether values are numbers that nobody has to ask for by name: no times, few of which float32 holds."""
+    return is_number(type) and not pa.types.is_temporal(plain_type(type))
+
+
+def is_string(type: pa.DataType) -> bool:
+    """Whether values are texts, also as a dictionary or as runs."""
+    type, types = plain_type(type), pa.types
+    return bool(types.is_string(type) or types.is_large_string(type) or types.is_string_view(type))
+
+
+def is_value(type: pa.DataType) -> bool:
+    """Whether a step may hold such values: numbers, texts, or nothing but nulls."""
+    return is_number(type) or is_string(type) or bool(pa.types.is_null(plain_type(type)))
 
 
 def fixed_in_features(type: pa.DataType) -> int | None:
@@ -109,6 +171,6 @@ def fixed_in_features(type: pa.DataType) -> int | None:
     step = step_type(type)
     if step is None:
         return None
-    if is_number(step):
+    if not is_list(step):
         return 1
     return step.list_size if pa.types.is_fixed_size_list(step) else None

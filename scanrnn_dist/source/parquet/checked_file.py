@@ -20,8 +20,9 @@ from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer
 from scanrnn_dist.source.parquet.footer_schema import INT96
+from scanrnn_dist.source.parquet.leaves import Path, leaves_of, names_for, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable
+from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable, schema_of
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -34,7 +35,7 @@ class CheckedFile:
     Args:
         filesystem: where it is.
         path: the file.
-        columns: names of those to be read; None for all.
+        columns: those to be read, or fields within them, by the way there; None for all.
         buffer_bytes: of one read of a column.
         memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
 
@@ -49,7 +50,7 @@ class CheckedFile:
         self,
         filesystem: fs.FileSystem,
         path: str,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[Path] | None = None,
         buffer_bytes: int = 1 << 20,
         memory_bytes: int | None = None,
     ) -> None:
@@ -59,8 +60,9 @@ class CheckedFile:
             self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes)
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
-            wanted = set(names if columns is None else columns)
-            leaves = [number for number, leaf in enumerate(self.footer.leaves) if names[leaf.column] in wanted]
+            wanted = [(name,) for name in names] if columns is None else columns
+            schema = schema_of(self._content) if any(len(way) > 1 for way in wanted) else None
+            leaves = sorted({leaf for way in wanted for leaf in leaves_of(self.footer, schema, way)})
             self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
@@ -70,7 +72,9 @@ class CheckedFile:
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
-    def iter_batches(self, rows: int, *, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def iter_batches(
+        self, rows: int, *, row_groups: Sequence[int], columns: Sequence[Path]
+    ) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows of these row groups, with these columns (and maybe more).
 
         They have fewer rows from where on `rows` of them may take more memory than they may. Where that shows only in
@@ -88,7 +92,7 @@ class CheckedFile:
                 rows = max(1, min(fewer.rows, rows // 2))
 
     def _batches_after(
-        self, delivered: int, rows: int, row_groups: Sequence[int], columns: Sequence[str]
+        self, delivered: int, rows: int, row_groups: Sequence[int], columns: Sequence[Path]
     ) -> Iterator[pa.RecordBatch]:
         """The batches after so many rows."""
         self._budget.begin(rows)
@@ -96,29 +100,31 @@ class CheckedFile:
         for batch in self._batches(rows, row_groups, columns):
             skipped = min(delivered, batch.num_rows)
             delivered -= skipped
-            for name in columns:
+            for name in dict.fromkeys(path[0] for path in columns):
                 check_indices(batch.column(name))
             if skipped < batch.num_rows:
                 yield batch.slice(skipped) if skipped else batch
             del batch
             self._budget.begin(rows)
 
-    def _rows_that_fit(self, rows: int, columns: Sequence[str]) -> int:
+    def _rows_that_fit(self, rows: int, columns: Sequence[Path]) -> int:
         """Rows of a batch by what each takes at least; null or not, fixed sizes take their room."""
-        row_bytes = {name: least_row_bytes(self.schema_arrow.field(name).type) for name in columns}
-        for name, nbytes in row_bytes.items():
+        row_bytes = {path: least_row_bytes(type_at(self.schema_arrow, path)) for path in columns}
+        for path, nbytes in row_bytes.items():
+            name = ".".join(path)
             self._budget.check(nbytes, f"{self._path}, column {name!r}", f"one row of {nbytes:,} bytes, by its type,")
         return max(1, min(rows, self._budget.nbytes // max(1, sum(row_bytes.values()))))
 
-    def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[Path]) -> Iterator[pa.RecordBatch]:
         # Not Dataset.to_batches: it reads ahead without bound.
         options = {"row_groups": list(row_groups), "use_threads": False}
-        batches = self._parquet.iter_batches(rows, columns=list(columns), **options)
-        names = [name for name in columns if name in self._int96]
+        wanted = names_for(self.footer, self.schema_arrow, columns)
+        batches = self._parquet.iter_batches(rows, columns=wanted, **options)
+        names = list(dict.fromkeys(path[0] for path in columns if path[0] in self._int96))
         if not names:
             yield from batches
             return
-        finer = self._open("ns").iter_batches(rows, columns=names, **options)
+        finer = self._open("ns").iter_batches(rows, columns=wanted, **options)
         for batch, fine in zip(batches, finer, strict=True):
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
@@ -129,15 +135,15 @@ class CheckedFile:
         self._budget.begin(1)
         self._pages.check_all(row_groups)
 
-    def damaged(self, row_groups: Sequence[int], columns: Sequence[str]) -> str:
+    def damaged(self, row_groups: Sequence[int], columns: Sequence[Path]) -> str:
         """Where reading fails, found by reading column after column; pyarrow does not say it. Empty if nowhere."""
         for group in row_groups:
-            for name in columns:
+            for path in columns:
                 try:
-                    for _ in self.iter_batches(1024, row_groups=[group], columns=[name]):
+                    for _ in self.iter_batches(1024, row_groups=[group], columns=[path]):
                         pass
                 except (pa.ArrowException, OSError, ValueError):
-                    return f"{self._path}, row group {group}, column {name!r}"
+                    return f"{self._path}, row group {group}, column {'.'.join(path)!r}"
         return ""
 
     def close(self) -> None:

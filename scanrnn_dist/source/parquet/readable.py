@@ -41,7 +41,8 @@ def footer_file(content: bytes) -> bytes:
     return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
 
 
-def _schema_of(content: bytes) -> pa.Schema:
+def schema_of(content: bytes) -> pa.Schema:
+    """The schema that pyarrow makes of a footer."""
     return pq.ParquetFile(pa.BufferReader(footer_file(content))).schema_arrow
 
 
@@ -50,7 +51,7 @@ def readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
     try:
         if footer.unreadable:
             raise ValueError(next(iter(footer.unreadable.values())))
-        _schema_of(footer.content)
+        schema_of(footer.content)
         return footer.content, {}
     except (pa.ArrowException, OSError, ValueError):
         fields = arrow_fields(stored_schema(footer), len(footer.columns))
@@ -62,7 +63,7 @@ def readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
         if not unreadable or len(unreadable) == len(footer.columns):
             raise
     content = _without(footer, set(unreadable), fields)
-    _schema_of(content)
+    schema_of(content)
     return content, {footer.names[number]: reason for number, reason in unreadable.items()}
 
 
@@ -73,7 +74,7 @@ def _trouble(footer: Footer, number: int, field: pa.Field | Exception | None) ->
     if number in footer.unreadable:
         return ValueError(footer.unreadable[number])
     try:
-        _schema_of(_without(footer, set(range(len(footer.columns))) - {number}))
+        schema_of(_without(footer, set(range(len(footer.columns))) - {number}))
     except (pa.ArrowException, OSError, ValueError) as error:
         return error
     return None

@@ -1,0 +1,93 @@
+"""Sequences as lists of structs: each struct is a step, its fields are the features. A null struct is a null step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
+from scanrnn_dist.source.layouts.lists import is_list, null_places, storage, taken_apart
+from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
+from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
+from scanrnn_dist.source.layouts.paths import (
+    Path,
+    array_at,
+    columns_asked_for,
+    field_at,
+    path_of,
+    spelled_fields,
+    within,
+)
+from scanrnn_dist.source.layouts.types import is_plain_number, is_value, plain_type
+
+
+@dataclass(frozen=True)
+class ListOfStructs(Layout):
+    """One column of lists of structs, of which some fields are read; or such a field within structs.
+
+    Example:
+        >>> batch = pa.record_batch({"seq": pa.array([[{"x": 1, "y": 3}, {"x": 2, "y": 4}], []])})
+        >>> steps = ListOfStructs("seq", ("y", "x")).steps(batch, None)
+        >>> steps.offsets.tolist(), [array.to_pylist() for array in steps.values]
+        ([0, 2, 2], [[3, 4], [1, 2]])
+    """
+
+    name: ClassVar[str] = "list-of-structs"
+    words: ClassVar[str] = "a list of structs"
+    column: str
+    features: tuple[str, ...]
+
+    @classmethod
+    def candidates(cls, schema: pa.Schema, asked: Asked) -> list[ListOfStructs]:
+        found = columns_asked_for(schema, asked.column, lambda type, _: _struct_type(type) is not None)
+        structs = ((name, _struct_type(type)) for name, type in found)
+        chosen = (
+            (name, spelled_fields(struct, asked.features, _value_type, is_plain_number)) for name, struct in structs
+        )
+        return [cls(name, features) for name, features in chosen if features]
+
+    def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
+        above, struct = self._type(schema)
+        return tuple((*above, *path_of(struct, name)) for name in self.features)
+
+    @property
+    def described(self) -> str:
+        return f"column {self.column!r}, fields {', '.join(map(repr, self.features))}"
+
+    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
+        _, struct = self._type(schema)
+        return tuple(plain_type(field_at(struct, path_of(struct, name)).type) for name in self.features)
+
+    def width(self, schema: pa.Schema) -> int:
+        return len(self.features)
+
+    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
+        return self.features
+
+    def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
+        check_feature_count(self.features, in_features)
+        path, struct = self._type(batch.schema)
+        column = storage(array_at(batch, path))
+        offsets, structs = taken_apart(column)
+        values = tuple(storage(within(structs, path_of(struct, name))) for name in self.features)
+        faults = tuple(Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(column))
+        return Steps(offsets, values, len(self.features), faults, self.features)
+
+    def _type(self, schema: pa.Schema) -> tuple[Path, pa.StructType]:
+        path = path_of(schema, self.column)
+        return path, _struct_type(field_at(schema, path).type)
+
+
+def _struct_type(type: pa.DataType) -> pa.StructType | None:
+    """The type of the structs in a list of them."""
+    type = plain_type(type)
+    if not is_list(type):
+        return None
+    step = plain_type(type.value_type)
+    return step if pa.types.is_struct(step) else None
+
+
+def _value_type(type: pa.DataType) -> pa.DataType | None:
+    return plain_type(type) if is_value(type) else None

@@ -1,0 +1,74 @@
+"""Which leaves of a Parquet file are a column, or some field within its structs, however the file names its lists.
+
+Writers name the levels of a list in several ways, of which Arrow's types keep none; but the leaves of both stand in one
+order. Only what is asked for is then read and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from scanrnn_dist.source.parquet.footer import Footer
+
+Path = tuple[str, ...]
+"""The name of a column, then those of fields within it; lists on the way have no name."""
+
+
+def leaves_of(footer: Footer, schema: pa.Schema, path: Path) -> list[int]:
+    """The numbers of the leaves that a way leads to; none if there is no such column or field.
+
+    Args:
+        footer: of the file.
+        schema: of the file, as pyarrow gives it.
+        path: the way.
+    """
+    names = footer.names
+    leaves = [number for number, leaf in enumerate(footer.leaves) if names[leaf.column] == path[0]]
+    if len(path) == 1 or not leaves:
+        return leaves
+    kind = schema.field(path[0]).type
+    if _count(kind) != len(leaves):
+        return leaves  # a type that is not stored as it is here: the column is read whole
+    begin = 0
+    for name in path[1:]:
+        while not pa.types.is_struct(kind) and kind.num_fields == 1:
+            kind = kind.field(0).type
+        index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+        if index < 0:
+            return []
+        begin += sum(_count(kind.field(before).type) for before in range(index))
+        kind = kind.field(index).type
+    return leaves[begin : begin + _count(kind)]
+
+
+def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
+    """The type of a column, or of a field within it; of what is not there that of the last one on the way."""
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        while not pa.types.is_struct(kind) and kind.num_fields == 1:
+            kind = kind.field(0).type
+        index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+        if index < 0:
+            break
+        kind = kind.field(index).type
+    return kind
+
+
+def names_for(footer: Footer, schema: pa.Schema, paths: Sequence[Path]) -> list[str]:
+    """What makes pyarrow read these columns and fields (and maybe more, where dotted names are alike)."""
+    told = [[path[0]] if len(path) == 1 else [footer.leaves[leaf].name for leaf in leaves_of(footer, schema, path)]
+            for path in paths]  # fmt: skip
+    return list(dict.fromkeys(name for names in told for name in names))
+
+
+def _count(kind: pa.DataType) -> int:
+    """The leaves that a type is stored as."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        return _count(kind.value_type)
+    if not pa.types.is_nested(kind):
+        return 1
+    return sum(_count(kind.field(number).type) for number in range(kind.num_fields))

@@ -1,0 +1,128 @@
+"""Only what is asked for is read and checked, however the file names its lists; names alike do no harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.job.plan import plan_job
+from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source.parquet import CheckedFile
+from scanrnn_dist.source.parquet.leaves import leaves_of
+
+ROWS = [
+    [{"x": row + step, "s": "text", "in": {"y": 2 * step, "z": [step]}} for step in range(row % 4)] for row in range(40)
+]
+STRUCT = pa.struct(
+    [("x", pa.int16()), ("s", pa.string()), ("in", pa.struct([("y", pa.int8()), ("z", pa.list_(pa.int8()))]))]
+)
+
+
+def write(path: Path, **options: Any) -> Path:
+    columns = {
+        "id": pa.array(range(40)),
+        "hits": pa.array(ROWS, pa.list_(STRUCT)),
+        "hits.list.element.x": pa.array([0.5] * 40),  # spelled like a leaf
+        "hits.x": pa.array(["other"] * 40),
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=15, **options)
+    return path
+
+
+def read(path: Path, keep: list[str], **asked: Any) -> tuple[list[Any], pa.Table]:
+    plan = plan_job(path, JobOptions(**asked, keep=keep))
+    options = JobOptions(**asked).settled(plan.layout, plan.keep, plan.rows_per_part)
+    chunks = list(read_chunks(plan.source, plan.units, options.reading(plan.in_features())))
+    rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
+    return rows, pa.Table.from_batches([chunk.kept for chunk in chunks])
+
+
+EXPECTED = [[[step["in"]["y"], step["x"]] for step in row] for row in ROWS]
+ASKED: dict[str, Any] = {"column": "hits", "features": ["in.y", "x"]}
+
+
+@pytest.mark.parametrize("nested_names", [True, False])
+@pytest.mark.parametrize("keep", [[], ["id"], ["hits.x", "hits.list.element.x", "id"], ["hits", "id"]], ids=str)
+def test_fields_are_read_beside_kept_columns(tmp_path: Path, nested_names: bool, keep: list[str]) -> None:
+    path = write(tmp_path / "a.parquet", use_compliant_nested_type=nested_names)
+    rows, kept = read(path, keep, **ASKED)
+    assert rows == EXPECTED
+    assert kept.to_pydict() == (pq.read_table(path).select(keep).to_pydict() if keep else {})
+
+
+def damage(path: Path, leaf: str) -> None:
+    """Change a byte within the last page of a leaf in the second row group."""
+    metadata = pq.ParquetFile(path).metadata
+    (chunk,) = (
+        metadata.row_group(1).column(number)
+        for number in range(metadata.num_columns)
+        if metadata.row_group(1).column(number).path_in_schema == leaf
+    )
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+
+
+def test_damage_in_a_field_that_is_not_asked_for_is_no_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", write_page_checksum=True, use_dictionary=False, compression="none")
+    damage(path, "hits.list.element.s")
+    assert read(path, ["id"], **ASKED)[0] == EXPECTED
+    with pytest.raises(DataError, match=r"row group 1, column 'hits'"):
+        read(path, ["hits"], **ASKED)
+
+
+def test_damage_in_a_field_that_is_asked_for_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", write_page_checksum=True, use_dictionary=False, compression="none")
+    damage(path, "hits.list.element.in.y")
+    with pytest.raises(DataError, match=r"row group 1, column 'hits\.in\.y': cannot be read"):
+        read(path, ["id"], **ASKED)
+    rows, _ = read(path, ["id"], column="hits", features=["x"])
+    assert rows == [[[step["x"]] for step in row] for row in ROWS]
+
+
+def test_the_pages_of_what_is_asked_for_are_held_against_the_footer(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", use_dictionary=False)
+    with path.open("r+b") as file:
+        file.seek(pq.ParquetFile(path).metadata.row_group(1).column(1).data_page_offset)
+        file.write(b"\xff")  # a header that is none
+    for ways, is_damaged in (([("hits", "x")], True), ([("hits", "in"), ("id",)], False), ([("hits",)], True)):
+        file = CheckedFile(fs.LocalFileSystem(), str(path), ways)
+        if is_damaged:
+            with pytest.raises(DataError, match=r"row group 1, column 'hits\.list\.element\.x'.*cannot be right"):
+                file.check_pages([0, 1, 2])
+        else:
+            file.check_pages([0, 1, 2])
+        file.close()
+
+
+def test_leaves_are_counted_through_every_type(tmp_path: Path) -> None:
+    types = {
+        "map": pa.map_(pa.string(), pa.struct([("a", pa.int8()), ("b", pa.int8())])),
+        "words": pa.dictionary(pa.int8(), pa.string()),
+        "tensor": pa.fixed_shape_tensor(pa.float32(), [2, 2]),
+        "views": pa.list_view(pa.struct([("u", pa.int8()), ("v", pa.int8())])),
+        "nothing": pa.null(),
+        "last": pa.large_list(pa.list_(pa.float64(), 3)),
+    }
+    struct = pa.struct(list(types.items()))
+    pq.write_table(pa.table({"first": [1], "s": pa.nulls(1, struct)}), tmp_path / "a.parquet")
+    file = CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))
+    names = [leaf.name for leaf in file.footer.leaves]
+
+    def found(*path: str) -> list[str]:
+        return [names[leaf] for leaf in leaves_of(file.footer, file.schema_arrow, path)]
+
+    assert found("s") == names[1:] and found("first") == ["first"]
+    for name in types:
+        assert found("s", name) == [leaf for leaf in names if leaf.startswith(f"s.{name}")] != []
+    assert found("s", "views", "v") == ["s.views.list.element.v"]
+    assert found("s", "map", "value", "b") == ["s.map.key_value.value.b"]
+    assert found("s", "nope") == found("nope") == found("first", "x") == []
+    file.close()
