@@ -32,7 +32,7 @@ def compare_kept(store: Store, plan: Plan, index: int) -> int:
     where = store.path(name)
     if not plan.keep:
         return 0
-    with closing(read_kept(plan.source, unit, plan.keep)) as expected:
+    with closing(read_kept(plan.source, unit, plan.keep, plan.layout.ids)) as expected:
         for part, source in _in_step(read_part(store, name, list(plan.keep)), expected):
             if part is None or source is None:
                 raise DataError(f"{where} does not hold as many rows as the source, which has {unit.rows}.")

@@ -29,6 +29,7 @@ from scanrnn_dist.source import (
     differences,
     filesystem_of,
     find_layout,
+    find_starts,
     first_step_features,
     layout_of,
     list_again,
@@ -197,7 +198,8 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
-    layout = find_layout(opened.schema, options.asked, where=where, extensions=opened.extensions)
+    schema = _without_partitions(opened, options)
+    layout = find_layout(schema, options.asked, where=where, extensions=opened.extensions)
     keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
         if name not in opened.schema.names:
@@ -240,20 +242,32 @@ def with_columns(source: Source, before: Plan) -> Source:
 
 def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
     """An opened source, cut into units."""
-    units = plan_units(opened, rows_per_part, layout.columns)
-    planned = replace(opened, row_groups=None)  # the units say all that is needed of them
+    starts = find_starts(opened, layout) if layout.ids else None
+    units = plan_units(opened, rows_per_part, layout.columns, starts)
+    # The units say all that is needed of row groups; a row is what a unit counts.
+    planned = replace(opened, row_groups=None, rows=int(units.rows.sum()))
     return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
 
 
 def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
-    """The columns that are kept where nothing is said: all but those of the sequences."""
-    return tuple(name for name in source.schema.names if name not in layout.columns)
+    """The columns that are kept where nothing is said."""
+    return layout.kept(source.schema.names, source.files.partition_schema.names)
+
+
+def _without_partitions(source: Source, options: JobOptions) -> pa.Schema:
+    """The columns without those that folders spell, which are no features; but with those that are asked for."""
+    told = (options.features, options.group_by, options.order_by)
+    named = {options.column, *(name for names in told for name in names or ())}
+    partitions = set(source.files.partition_schema.names) - named
+    return pa.schema([field for field in source.schema if field.name not in partitions])
 
 
 def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
     for name, reason in source.unreadable.items():
-        if name in (options.column, *(options.features or ())) or options.keep is None or name in options.keep:
+        told = (options.features, options.group_by, options.order_by, options.keep)
+        named = {options.column, *(name for names in told for name in names or ())}
+        if name in named or (options.keep is None and options.group_by is None):
             others = [other for other in source.schema.names if other != options.column]
             raise DataError(
                 f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "

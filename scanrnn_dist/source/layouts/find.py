@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.source.layouts.layout import Asked, Layout
+from scanrnn_dist.source.layouts.long import Long
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.layouts.types import EXPECTED, RECIPES, described, foreign, foreign_extension, way_out
 
-LAYOUTS: dict[str, type[Layout]] = {NestedLists.name: NestedLists}
+LAYOUTS: dict[str, type[Layout]] = {kind.name: kind for kind in (NestedLists, Long)}
 """All kinds of layouts, by name."""
 
 
@@ -55,13 +56,15 @@ def find_layout(schema: pa.Schema, asked: Asked, *, where: str, extensions: Mapp
     if not found:
         raise LayoutError(
             f"{where} has no column of sequences; {EXPECTED} per row (columns: {described(schema)}). One event "
-            f"per row? Group the events into a list per sequence first ({RECIPES})."
+            "per row? Group the events by the columns that say which sequence they belong to: --group-by, --order-by."
         )
     if len(found) > 1:
         raise LayoutError(
             f"{where} has {len(found)} columns of lists; expected one. Choose it with --column ({lists})."
         )
     for column in found[0].columns:
+        if column in found[0].ids:  # are compared only, so their storage tells
+            continue
         _check_extension(schema, column, extensions or {}, where)
     return found[0]
 

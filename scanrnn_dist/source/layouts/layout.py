@@ -107,6 +107,16 @@ class Layout(ABC):
         return self.columns
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns that say which sequence a row of the files, which is one step, belongs to; none where a row is a
+        sequence."""
+        return ()
+
+    def kept(self, names: Sequence[str], partitions: Sequence[str]) -> tuple[str, ...]:
+        """The columns that are kept where nothing is said, of all columns and those of them that folders spell."""
+        return tuple(name for name in names if name not in self.columns)
+
+    @property
     @abstractmethod
     def described(self) -> str:
         """What it reads, for messages: "column 'sequence'"."""
