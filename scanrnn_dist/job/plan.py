@@ -198,7 +198,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
-    schema = _without_partitions(opened, options)
+    schema = _for_sequences(opened, options)
     layout = find_layout(schema, options.asked, where=where, extensions=opened.extensions)
     keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
@@ -254,12 +254,15 @@ def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
     return layout.kept(source.schema.names, source.files.partition_schema.names)
 
 
-def _without_partitions(source: Source, options: JobOptions) -> pa.Schema:
-    """The columns without those that folders spell, which are no features; but with those that are asked for."""
+def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:
+    """The columns among which those of the sequences are looked for.
+
+    Not what folders spell, and where one step is a row not what is kept, one value a sequence; unless it is asked for.
+    """
     told = (options.features, options.group_by, options.order_by)
     named = {options.column, *(name for names in told for name in names or ())}
-    partitions = set(source.files.partition_schema.names) - named
-    return pa.schema([field for field in source.schema if field.name not in partitions])
+    others = {*source.files.partition_schema.names, *((options.group_by and options.keep) or ())} - named
+    return pa.schema([field for field in source.schema if field.name not in others])
 
 
 def _check_readable(source: Source, options: JobOptions) -> None:
