@@ -23,6 +23,9 @@ def featurize(
     destination: str | os.PathLike[str],
     *,
     column: str | None = None,
+    group_by: Sequence[str] | None = None,
+    order_by: Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
     keep: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
@@ -52,7 +55,10 @@ def featurize(
             which has settled `column`, `keep` and `rows_per_part` already.
         destination: a folder, or a URI such as `s3://bucket/folder`, that is new, empty, or holds this same job.
         column: the column that holds the sequences; None where only one can.
-        keep: the columns to carry along; None keeps all but the sequence column.
+        group_by: where a row of the source is one step: the columns that say which sequence it belongs to.
+        order_by: the columns that order the steps of a sequence, then; None where rows are in order.
+        features: the features of a step, in order, then; None for all other columns of numbers that are not kept.
+        keep: the columns to carry along; None keeps all but the sequence column, with `group_by` those and no others.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
         max_steps: of each sequence the first so many steps count, as the `T` of the specification.
@@ -91,7 +97,8 @@ def featurize(
         (['id', 'features'], 2)
     """
     options = JobOptions(
-        column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
+        column=column, group_by=group_by, order_by=order_by, features=features, keep=keep,
+        rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
         lossy_cast=lossy_cast,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
