@@ -26,6 +26,7 @@ def featurize(
     group_by: Sequence[str] | None = None,
     order_by: Sequence[str] | None = None,
     features: Sequence[str] | None = None,
+    sort: bool = False,
     keep: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
@@ -58,6 +59,7 @@ def featurize(
         group_by: where a row of the source is one step: the columns that say which sequence it belongs to.
         order_by: the columns that order the steps of a sequence, then; None where rows are in order.
         features: the features of a step, in order, then; None for all other columns of numbers that are not kept.
+        sort: whether to read a sorted copy of such a source, which is made first, at `destination` + ".sorted".
         keep: the columns to carry along; None keeps all but the sequence column, with `group_by` those and no others.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
@@ -97,7 +99,7 @@ def featurize(
         (['id', 'features'], 2)
     """
     options = JobOptions(
-        column=column, group_by=group_by, order_by=order_by, features=features, keep=keep,
+        column=column, group_by=group_by, order_by=order_by, features=features, sort=sort, keep=keep,
         rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
         lossy_cast=lossy_cast,
     )  # fmt: skip

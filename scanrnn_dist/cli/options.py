@@ -44,6 +44,10 @@ Features = Annotated[str | None, columns("Features of a step, in order, separate
 InFeatures = Annotated[int | None, count("Features per step, where the column does not say how many.")]
 GroupBy = Annotated[str | None, columns("One step per row: columns that say which sequence it belongs to.")]
 OrderBy = Annotated[str | None, columns("One step per row: columns that order the steps of a sequence.")]
+Sort = Annotated[
+    bool,
+    typer.Option("--sort", help="One step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB)."),
+]
 Keep = Annotated[str | None, columns("Columns to copy to the output, separated by commas (default: all others).")]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
@@ -109,6 +113,7 @@ JOB_FLAGS: dict[str, Any] = {
     "max_steps": MaxSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "sort": Sort,
 }
 """The flag of each field of `JobOptions`."""
 
@@ -128,7 +133,7 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name == "options":
                 for name, flag in flags.items():
-                    default = False if flag is LossyCast else None
+                    default = False if flag in (LossyCast, Sort) else None
                     parameters.append(parameter.replace(name=name, annotation=flag, default=default))
             else:
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))

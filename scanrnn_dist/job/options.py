@@ -32,9 +32,10 @@ class JobOptions:
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
+        sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
 
     Raises:
-        ConfigError: a number that is too small.
+        ConfigError: `sort` without `group_by`, or a number that is too small.
 
     Example:
         >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
@@ -53,12 +54,15 @@ class JobOptions:
     initial_carry: str | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
+    sort: bool = False
 
     def __post_init__(self) -> None:
         for name in ("keep", "features", "group_by", "order_by"):
             if (columns := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
         object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
+        if self.sort and not self.group_by:
+            raise ConfigError("--sort needs --group-by: the columns that say which sequence a row belongs to.")
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
 

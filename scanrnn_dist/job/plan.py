@@ -102,7 +102,7 @@ class Plan:
 
     def is_of(self, source: SourceLike, options: JobOptions) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
-        return self.given == _absolute(source) and self.has_options(options)
+        return self.given == absolute(source) and self.has_options(options)
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
@@ -195,6 +195,13 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
+    if options.sort:
+        raise ConfigError("A plan writes nothing, so it cannot sort; leave out --sort, or sort the source first.")
+    return _planned(source, *choose(source, options), options.rows_per_part)
+
+
+def choose(source: SourceLike, options: JobOptions) -> tuple[Source, Layout, tuple[str, ...]]:
+    """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
@@ -208,7 +215,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
-    return _planned(source, opened, layout, keep, options.rows_per_part)
+    return opened, layout, keep
 
 
 def plan_again(before: Plan, source: SourceLike) -> Plan:
@@ -246,7 +253,7 @@ def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str
     units = plan_units(opened, rows_per_part, layout.columns, starts)
     # The units say all that is needed of row groups; a row is what a unit counts.
     planned = replace(opened, row_groups=None, rows=int(units.rows.sum()))
-    return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
+    return Plan(absolute(source), planned, units, layout, keep, rows_per_part)
 
 
 def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
@@ -278,8 +285,8 @@ def _check_readable(source: Source, options: JobOptions) -> None:
             )
 
 
-def _absolute(source: SourceLike) -> str | list[str]:
+def absolute(source: SourceLike) -> str | list[str]:
     """The source as it was named, so that it can be found from another folder."""
     if isinstance(source, str | os.PathLike):
         return str(source) if is_uri(str(source)) else os.path.abspath(os.path.expanduser(source))
-    return [str(_absolute(name)) for name in source]
+    return [str(absolute(name)) for name in source]

@@ -6,8 +6,17 @@ Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens t
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.footers import read_footers
-from scanrnn_dist.source.groups import find_starts
-from scanrnn_dist.source.layouts import Asked, Layout, find_layout, layout_of, register_layout
+from scanrnn_dist.source.groups import find_starts, read_rows
+from scanrnn_dist.source.layouts import (
+    Asked,
+    Layout,
+    comparable,
+    find_layout,
+    hashes,
+    is_comparable,
+    layout_of,
+    register_layout,
+)
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata

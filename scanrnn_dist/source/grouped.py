@@ -15,7 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.layouts import STEPS, Layout, changes, comparable, differ, is_comparable, rise, taken, told
+from scanrnn_dist.source.layouts import (
+    STEPS,
+    Layout,
+    changes,
+    comparable,
+    differ,
+    is_comparable,
+    picked,
+    rise,
+    taken,
+    told,
+)
 from scanrnn_dist.source.units import Grouped, Unit
 
 
@@ -110,7 +121,7 @@ class Grouping:
             values = values if order is None else values.take(order)
             columns[STEPS + name] = pa.LargeListArray.from_arrays(offsets, values)
         if not columns:  # nothing is wanted but the number of rows
-            columns = {self.ids[0]: batch.column(self.ids[0]).take(pa.array(begins))}
+            columns = {self.ids[0]: picked(batch.column(self.ids[0]), pa.array(begins))}
         return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
     def _order(self, unit: Unit, event: int, batch: pa.RecordBatch, begins: np.ndarray) -> pa.Array | None:
@@ -156,4 +167,4 @@ class Grouping:
                     f"{column[begin].as_py()!r}, as in the first row of the sequence {key}. Only what is the same in "
                     "all rows of a sequence can be kept: leave it out of --keep."
                 )
-        return column.take(pa.array(begins))
+        return picked(column, pa.array(begins))

@@ -71,6 +71,13 @@ def _counted(source: Source, ids: Sequence[str], keys: _Rising | _Distinct) -> S
     return Starts(begun_in, skip)
 
 
+def read_rows(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of all rows of a source, in order, batch by batch; raises `DataError` as `read_chunks`."""
+    for unit in _whole_files(source):
+        with closing(read_kept(source, unit, columns)) as batches:
+            yield from batches
+
+
 def _all_begun(source: Source, ids: Sequence[str]) -> Iterator[_Begun]:
     """Where keys change, batch after batch."""
     last: list[pa.Array] | None = None

@@ -19,7 +19,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.source import ReadOptions, groups, read_chunks
-from scanrnn_dist.source.layouts import changes, comparable, differ, hashes, rise
+from scanrnn_dist.source.layouts import changes, comparable, differ, hashes, picked, rise
 from scanrnn_dist.source.layouts.keys import is_comparable
 
 KEYS: dict[str, list[Any]] = {
@@ -31,6 +31,7 @@ KEYS: dict[str, list[Any]] = {
     "decimal128(9, 2)": [decimal.Decimal(f"{number}.25") for number in range(8)],
     "double": [-1.5, -0.25, 0.0, 1.0, 2.0, 3.0, 4.0, 5e300],
     "bool": [False, True],
+    "string_view": ["", "a", "aa", "b", "c\0", "d", "é", "z" * 40],
     "binary": [b"", b"\0", b"\0\0", b"a", b"b", b"c", b"d", b"e"],
     "fixed_size_binary[2]": [bytes([number, 7]) for number in range(8)],
     "dictionary<values=string, indices=int32, ordered=0>": ["k", "l", "m", "n", "o", "p", "q", "r"],
@@ -39,7 +40,7 @@ TYPES = {
     str(kind): kind
     for kind in (
         pa.int64(), pa.uint8(), pa.string(), pa.date32(), pa.timestamp("us"), pa.decimal128(9, 2), pa.float64(),
-        pa.bool_(), pa.binary(), pa.binary(2), pa.dictionary(pa.int32(), pa.string()),
+        pa.bool_(), pa.binary(), pa.binary(2), pa.dictionary(pa.int32(), pa.string()), pa.string_view(),
     )
 }  # fmt: skip
 
@@ -254,6 +255,7 @@ def test_keys_compare_as_in_python(name: str) -> None:
     assert differ(one, other).tolist() == [a != b for a, b in all_pairs(values)]
     assert rise(one, other).tolist() == [a < b for a, b in all_pairs(values)]
     assert ((hashes(one) == hashes(other)) == ~differ(one, other)).all()
+    assert picked(ones, pa.array([3, 1])).to_pylist() == [ones[3].as_py(), ones[1].as_py()]
     assert changes(one).tolist() == [True, *(a != b for a, b in pairwise(a for a, _ in all_pairs(values)))]
     # Of a slice as of the whole.
     assert np.array_equal(hashes([comparable(ones.slice(3))]), hashes(one)[3:])

@@ -4,7 +4,17 @@ A layout is one file, written against `layout.py`. `find.py` says which layout a
 """
 
 from scanrnn_dist.source.layouts.find import find_layout, layout_of, register_layout
-from scanrnn_dist.source.layouts.keys import changes, comparable, differ, hashes, is_comparable, rise, taken, told
+from scanrnn_dist.source.layouts.keys import (
+    changes,
+    comparable,
+    differ,
+    hashes,
+    is_comparable,
+    picked,
+    rise,
+    taken,
+    told,
+)
 from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
 from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.nested_lists import nested_steps

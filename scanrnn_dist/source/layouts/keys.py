@@ -96,11 +96,19 @@ def taken(keys: Sequence[pa.Array], rows: np.ndarray) -> list[pa.Array]:
     return [key.take(pa.array(rows)) for key in keys]
 
 
+def picked(array: pa.Array, rows: pa.Array) -> pa.Array:
+    """Some rows of a column, also of a view, of which Arrow takes none."""
+    is_view = pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type)
+    return comparable(array).take(rows).cast(array.type) if is_view else array.take(rows)
+
+
 def hashes(keys: Sequence[pa.Array]) -> np.ndarray:
-    """64 bits for each key of several columns, `(n,)` uint64; equal for equal keys, without nulls."""
+    """64 bits for each key of several columns, `(n,)` uint64; equal for equal keys."""
     bits = np.full(len(keys[0]), _FACTOR)
     for key in keys:
-        bits = _mixed(bits * _FACTOR + (_number_bits(key) if _is_number(key.type) else _text_bits(key)))
+        own = np.zeros(len(key), np.uint64)
+        own[key.is_valid().to_numpy(zero_copy_only=False)] = _bits(key.drop_null() if key.null_count else key)
+        bits = _mixed(bits * _FACTOR + own)
     return bits
 
 
@@ -121,6 +129,10 @@ def _numbers(array: pa.Array) -> np.ndarray:
     if buffer is None:
         return np.zeros(len(array), f"{code}{width}")
     return np.frombuffer(buffer, f"{code}{width}", len(array), array.offset * width)
+
+
+def _bits(array: pa.Array) -> np.ndarray:
+    return _number_bits(array) if _is_number(array.type) else _text_bits(array)
 
 
 def _number_bits(array: pa.Array) -> np.ndarray:
