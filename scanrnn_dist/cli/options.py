@@ -108,12 +108,12 @@ JOB_FLAGS: dict[str, Any] = {
     "in_features": InFeatures,
     "group_by": GroupBy,
     "order_by": OrderBy,
+    "sort": Sort,
     "keep": Keep,
     "rows_per_part": RowsPerPart,
     "max_steps": MaxSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
-    "sort": Sort,
 }
 """The flag of each field of `JobOptions`."""
 

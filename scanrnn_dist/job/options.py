@@ -26,13 +26,13 @@ class JobOptions:
     Args:
         layout, column, features, in_features, group_by, order_by: which layout the sequences have, as `Asked` tells it;
             None where the source allows only one.
+        sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
         keep: the columns to carry along, each once; None keeps all but those of the sequences.
         rows_per_part: rows of a part, about.
         max_steps: of each sequence the first so many steps count; None for all.
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
-        sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
 
     Raises:
         ConfigError: `sort` without `group_by`, or a number that is too small.
@@ -48,13 +48,13 @@ class JobOptions:
     in_features: int | None = None
     group_by: Sequence[str] | None = None
     order_by: Sequence[str] | None = None
+    sort: bool = False
     keep: Sequence[str] | None = None
     rows_per_part: int = ROWS_PER_PART
     max_steps: float | None = None
     initial_carry: str | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
-    sort: bool = False
 
     def __post_init__(self) -> None:
         for name in ("keep", "features", "group_by", "order_by"):
