@@ -82,6 +82,7 @@ def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.P
                 "the command. Bring the source back as it was, or begin anew with --restart."
             )
     _remove_left(folder)
+    logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
     with _stopping(folder):
         aside = folder.with_name(f"{folder.name}.{new_attempt()}")
         try:
@@ -135,7 +136,6 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
             raise ConfigError(f"--sort: column {name!r} is {kind}; expected numbers, text, times or bytes. Drop it.")
     duckdb = _duckdb()
     folder.mkdir()
-    logger.info("%s rows are sorted by %s into %s.", f"{source.rows:,}", ", ".join(keys), folder)
     plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
     own = pa.schema([*zip(schema.names, plain, strict=True), (_NUMBER, pa.int64())])
     given, back = _Rows(read_rows(source, columns)), _Rows(())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from scanrnn_dist.source.layouts import (
     taken,
     told,
 )
-from scanrnn_dist.source.units import Grouped, Unit
+from scanrnn_dist.source.units import Begins, Grouped, Unit
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,14 @@ class Grouping:
                 or a kept column with several values in a sequence.
         """
         delivered, event = 0, grouped.skip
-        grouped.begins.clear()
+        grouped.read.clear()
         if not grouped.rows:  # a source without rows
             yield from ((0, self._sequences(unit, 0, batch, np.zeros(0, np.int64))) for batch in events)
             return
         for batch, begins in self._whole(events):
             rows = len(begins)
-            grouped.begins.append(event + begins)
+            ids = [picked(batch.column(name), pa.array(begins)) for name in self.ids]
+            grouped.read.append(Begins(event + begins, partial(told, self.ids, ids)))
             sequences = self._sequences(unit, event, batch, begins)
             event += batch.num_rows
             if delivered + rows <= grouped.rows:

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 
 from scanrnn_dist.source.file_table import FileTable, SourceFile
+
+
+@dataclass(frozen=True, eq=False)
+class Begins:
+    """Consecutive sequences: the event of the unit at which each begins, and its ids in words."""
+
+    events: np.ndarray
+    ids: Callable[[int], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +36,22 @@ class Grouped:
         rows: sequences that begin in its row groups.
         skip: events at their start that belong to a sequence that begins before.
         tail: events after them that belong to its last sequence.
-        begins: noted by who reads the unit, for messages: the events at which its sequences begin, in pieces.
+        read: noted by who reads the unit, for messages: which of its sequences begin where.
     """
 
     file: int
     rows: int
     skip: int
     tail: int
-    begins: list[np.ndarray] = field(default_factory=list)
+    read: list[Begins] = field(default_factory=list)
 
-    def begin(self, row: int) -> int:
-        """The event at which a sequence begins; of one that was not read yet, where the unit does."""
-        for begins in self.begins:
-            if row < len(begins):
-                return int(begins[row])
-            row -= len(begins)
-        return self.skip
+    def begin(self, row: int) -> tuple[int, str]:
+        """The event at which a sequence begins, and its ids in words; of one that was not read, where the unit does."""
+        for piece in self.read:
+            if row < len(piece.events):
+                return int(piece.events[row]), piece.ids(row)
+            row -= len(piece.events)
+        return self.skip, ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,10 @@ class Unit:
     def where(self, row: int, after: int = 0) -> str:
         """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
         row += after
-        return self.event(row if self.grouped is None else self.grouped.begin(row))
+        if self.grouped is None:
+            return self.event(row)
+        event, ids = self.grouped.begin(row)
+        return f"{self.event(event)}, where {ids} begins" if ids else self.event(event)
 
     def event(self, row: int) -> str:
         """Where a row of the files stands, counted from the first one of its row groups."""

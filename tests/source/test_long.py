@@ -228,9 +228,7 @@ def test_a_step_that_is_not_what_it_should_be_is_told_by_where_its_sequence_begi
     values = table["x"].to_pylist()
     values[6] = None
     plan = planned(write_events(tmp_path, table.set_column(0, "x", pa.array(values, pa.float32())), [5], 2))
-    with pytest.raises(
-        DataError, match=r"00.parquet, row group 1, row 1 \(row 3 of the file\), step \d: a value is nu"
-    ):
+    with pytest.raises(DataError, match=r"row group 1, row 1 \(row 3 of the file\), where id=2 begins, step \d: a val"):
         read(plan, chunk_bytes=1)
 
 
