@@ -137,6 +137,10 @@ def changed(source: Path, cuts: list[int], change: str) -> None:
         path = sorted(source.iterdir())[-1]
         table = pq.read_table(path)
         pq.write_table(table.slice(1), path, **WRITTEN)
+    elif change == "values":  # of that sequence too
+        path = sorted(source.iterdir())[-1]
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(2, "x0", pc.negate(table["x0"])), path, **WRITTEN)
     elif change == "new":
         table = pq.read_table(source / "00.parquet")
         ids = pa.array([1000 + number for number in range(len(table))])
@@ -145,7 +149,7 @@ def changed(source: Path, cuts: list[int], change: str) -> None:
         (source / "01.parquet").unlink()
 
 
-@pytest.mark.parametrize("change", ["last", "new", "gone"])
+@pytest.mark.parametrize("change", ["last", "values", "new", "gone"])
 @pytest.mark.parametrize("cuts", [[6, 12, 30], [1, 2, 3, 60, 61]])
 def test_what_a_changed_file_concerns_is_done_again_and_nothing_else(
     tmp_path: Path, cuts: list[int], change: str

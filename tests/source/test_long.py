@@ -166,6 +166,16 @@ def test_files_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
     check(planned(tmp_path), table.to_pylist())
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 30, 75, 200, 1 << 20])
+def test_a_sequence_that_goes_through_many_row_groups_and_files_is_joined(tmp_path: Path, chunk_bytes: int) -> None:
+    table = events_of([2, 100, 3], [1, 2, 3], pa.int64())
+    source = write_events(tmp_path, table, [10, 10, 35, 90, 103], 7)
+    plan = planned(source, rows_per_part=1)
+    assert [unit.rows for unit in plan.units] == [2, 1]
+    assert [(unit.grouped.skip, unit.grouped.tail) for unit in plan.units if unit.grouped] == [(0, 92), (12, 2)]
+    check(plan, table.to_pylist(), chunk_bytes)
+
+
 def test_a_source_without_rows_is_one_unit_without_sequences(tmp_path: Path) -> None:
     plan = planned(write_events(tmp_path, events_of([], [], pa.int64()), [], 5))
     assert plan.units.rows.tolist() == [0] and read(plan) == ([], [])
