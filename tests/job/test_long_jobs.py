@@ -145,12 +145,14 @@ def changed(source: Path, cuts: list[int], change: str) -> None:
         table = pq.read_table(source / "00.parquet")
         ids = pa.array([1000 + number for number in range(len(table))])
         pq.write_table(table.set_column(0, "id", ids), source / "99.parquet", **WRITTEN)
+    elif change == "first":  # a sequence that began in it begins in the next one now
+        (source / "00.parquet").unlink()
     else:
         (source / "01.parquet").unlink()
 
 
-@pytest.mark.parametrize("change", ["last", "values", "new", "gone"])
-@pytest.mark.parametrize("cuts", [[6, 12, 30], [1, 2, 3, 60, 61]])
+@pytest.mark.parametrize("change", ["last", "values", "new", "first", "gone"])
+@pytest.mark.parametrize("cuts", [[10, 30], [1, 2, 3, 60, 61]])
 def test_what_a_changed_file_concerns_is_done_again_and_nothing_else(
     tmp_path: Path, cuts: list[int], change: str
 ) -> None:
