@@ -28,6 +28,9 @@ def featurize(
     column: str | None = None,
     features: Sequence[str] | None = None,
     in_features: int | None = None,
+    group_by: Sequence[str] | None = None,
+    order_by: Sequence[str] | None = None,
+    sort: bool = False,
     keep: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
@@ -65,10 +68,13 @@ def featurize(
         destination: a folder, or a URI such as `s3://bucket/folder`, that is new, empty, or holds this same job.
         layout: how the sequences stand in the columns; None where what else is said leaves only one way.
         column: the column that holds the sequences, or a field within structs, `"a.b.c"`; None where only one can.
-        features: the features of a step, in order: columns of lists, or fields of the structs in `column`; None for all
-            of numbers.
+        features: the features of a step, in order: columns of lists, fields of the structs in `column`, or, with
+            `group_by`, columns; None for all of numbers.
         in_features: features per step, where the lists of a column hold them one after the other.
-        keep: the columns to carry along; None keeps all but the sequence column.
+        group_by: where a row of the source is one step: the columns that say which sequence it belongs to.
+        order_by: the columns that order the steps of a sequence, then; None where rows are in order.
+        sort: whether to read a sorted copy of such a source, which is made first, at `destination` + ".sorted".
+        keep: the columns to carry along; None keeps all but the sequence column, with `group_by` those and no others.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
         max_steps: of a longer sequence only so many steps count, as the `T` of the specification.
@@ -115,10 +121,10 @@ def featurize(
         (['id', 'features'], 2)
     """
     options = JobOptions(
-        layout=layout, column=column, features=features, in_features=in_features, keep=keep,
-        rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry, lossy_cast=lossy_cast,
-        truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state,
-        output=output,
+        layout=layout, column=column, features=features, in_features=in_features, group_by=group_by,
+        order_by=order_by, sort=sort, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps,
+        initial_carry=initial_carry, lossy_cast=lossy_cast, truncate=truncate, min_steps=min_steps,
+        bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state, output=output,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

@@ -92,7 +92,7 @@ def demo(
 
 
 @app.command()
-@takes_job_options("column", "keep", "rows_per_part")
+@takes_job_options("layout", "column", "features", "in_features", "group_by", "order_by", "keep", "rows_per_part")
 def plan(
     source: flags.Source,
     options: Any,

@@ -57,6 +57,10 @@ InFeatures = Annotated[
 ]
 GroupBy = Annotated[str | None, columns("One step per row: columns that say which sequence it belongs to.")]
 OrderBy = Annotated[str | None, columns("One step per row: columns that order the steps of a sequence.")]
+Sort = Annotated[
+    bool,
+    typer.Option("--sort", help="One step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB)."),
+]
 Keep = Annotated[str | None, columns("Columns to copy to the output, separated by commas (default: all others).")]
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
@@ -167,6 +171,7 @@ JOB_FLAGS: dict[str, Any] = {
     "in_features": InFeatures,
     "group_by": GroupBy,
     "order_by": OrderBy,
+    "sort": Sort,
     "keep": Keep,
     "rows_per_part": RowsPerPart,
     "max_steps": MaxSteps,

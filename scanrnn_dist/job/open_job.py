@@ -25,6 +25,7 @@ from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
+from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, QUARANTINE, RECORDS, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
@@ -132,7 +133,9 @@ def open_job(
         if changes := plan.changes():
             raise changed_source(changes, plan, records.store.root)
     else:
-        plan = _planned(records, recorded, source, options, handling)
+        if options.sort and not isinstance(source, Plan):
+            source = sorted_copy(source, options, destination, handling.restart)
+        plan = _planned(records, recorded, source, replace(options, sort=False), handling)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     if options.has_own_carries and options.initial_carry not in plan.keep:
         raise ConfigError(
@@ -142,7 +145,7 @@ def open_job(
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:
-        check_apart(plan, destination)
+        check_apart(plan.given, plan.source, destination)
     plan = plan.within(handling.memory_bytes)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):

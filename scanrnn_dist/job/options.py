@@ -25,6 +25,7 @@ class JobOptions:
     Args:
         layout, column, features, in_features, group_by, order_by: which layout the sequences have, as `Asked` tells it;
             None where the source allows only one.
+        sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
         keep: the columns to carry along, each once; None keeps all but those of the sequences.
         rows_per_part: rows of a part, about.
         max_steps: of a longer sequence only so many steps count; None for all.
@@ -38,7 +39,8 @@ class JobOptions:
         output: how the features are written.
 
     Raises:
-        ConfigError: a number that is too small, or a choice that nothing it is about was given for.
+        ConfigError: `sort` without `group_by`, a number that is too small, or a choice that nothing it is about was
+            given for.
 
     Example:
         >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
@@ -51,6 +53,7 @@ class JobOptions:
     in_features: int | None = None
     group_by: Sequence[str] | None = None
     order_by: Sequence[str] | None = None
+    sort: bool = False
     keep: Sequence[str] | None = None
     rows_per_part: int = ROWS_PER_PART
     max_steps: float | None = None
@@ -68,6 +71,8 @@ class JobOptions:
             if (columns := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
         object.__setattr__(self, "max_steps", self.lengths.max_steps)
+        if self.sort and not self.group_by:
+            raise ConfigError("--sort needs --group-by: the columns that say which sequence a row belongs to.")
         if self.keep_state:
             self._check_can_go_on()
         if self.rows_per_part < 1:

@@ -32,6 +32,7 @@ from scanrnn_dist.source import (
     differences,
     filesystem_of,
     find_layout,
+    find_starts,
     first_step_features,
     layout_of,
     list_again,
@@ -113,7 +114,7 @@ class Plan:
 
     def is_of(self, source: SourceLike, options: JobOptions) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
-        return self.given == _absolute(source) and self.has_options(options)
+        return self.given == absolute(source) and self.has_options(options)
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
@@ -211,10 +212,18 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
+    if options.sort:
+        raise ConfigError("A plan writes nothing, so it cannot sort; leave out --sort, or sort the source first.")
+    return _planned(source, *choose(source, options), options.rows_per_part)
+
+
+def choose(source: SourceLike, options: JobOptions) -> tuple[Source, Layout, tuple[str, ...]]:
+    """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
-    layout = find_layout(opened.schema, options.asked, where=where, extensions=opened.extensions)
+    schema = _for_sequences(opened, options)
+    layout = find_layout(schema, options.asked, where=where, extensions=opened.extensions)
     keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
         if name not in opened.schema.names:
@@ -223,7 +232,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
-    return _planned(source, opened, layout, keep, options.rows_per_part)
+    return opened, layout, keep
 
 
 def plan_again(before: Plan, source: SourceLike) -> Plan:
@@ -257,21 +266,35 @@ def with_columns(source: Source, before: Plan) -> Source:
 
 def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
     """An opened source, cut into units."""
-    units = plan_units(opened, rows_per_part, layout.columns(opened.schema))
-    planned = replace(opened, row_groups=None)  # the units say all that is needed of them
-    return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
+    starts = find_starts(opened, layout) if layout.ids else None
+    units = plan_units(opened, rows_per_part, layout.columns(opened.schema), starts)
+    # The units say all that is needed of row groups; a row is what a unit counts.
+    planned = replace(opened, row_groups=None, rows=int(units.rows.sum()))
+    return Plan(absolute(source), planned, units, layout, keep, rows_per_part)
 
 
 def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
-    """The columns that are kept where nothing is said: all but those of the sequences."""
-    read = layout.columns(source.schema)
-    return tuple(name for name in source.schema.names if name not in read)
+    """The columns that are kept where nothing is said."""
+    return layout.kept(source.schema, source.files.partition_schema.names)
+
+
+def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:
+    """The columns among which those of the sequences are looked for.
+
+    Not what folders spell, and where one step is a row not what is kept, one value a sequence; unless it is asked for.
+    """
+    told = (options.features, options.group_by, options.order_by)
+    named = {options.column, *(name for names in told for name in names or ())}
+    others = {*source.files.partition_schema.names, *((options.group_by and options.keep) or ())} - named
+    return pa.schema([field for field in source.schema if field.name not in others])
 
 
 def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
     for name, reason in source.unreadable.items():
-        if name in (options.column, *(options.features or ())) or options.keep is None or name in options.keep:
+        told = (options.features, options.group_by, options.order_by, options.keep)
+        named = {options.column, *(name for names in told for name in names or ())}
+        if name in named or (options.keep is None and options.group_by is None):
             others = [other for other in source.schema.names if other != options.column]
             raise DataError(
                 f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "
@@ -279,8 +302,8 @@ def _check_readable(source: Source, options: JobOptions) -> None:
             )
 
 
-def _absolute(source: SourceLike) -> str | list[str]:
+def absolute(source: SourceLike) -> str | list[str]:
     """The source as it was named, so that it can be found from another folder."""
     if isinstance(source, str | os.PathLike):
         return str(source) if is_uri(str(source)) else os.path.abspath(os.path.expanduser(source))
-    return [str(_absolute(name)) for name in source]
+    return [str(absolute(name)) for name in source]

@@ -1,7 +1,8 @@
 """A plan as two small Parquet files, so that a job that goes on reads neither the source's footers nor its listing.
 
     files.table    per file: path, size_bytes, modified_ns; in its metadata all that is no column
-    units.table    per unit: file, group_rows, nbytes, values; in its metadata the hash of the other one
+    units.table    per unit: file, group_rows, nbytes, values, and where rows of the files are events rows, skip, tail;
+                   in its metadata the hash of the other one
 
 They are not named `*.parquet`, since a reader that is given `**/*.parquet` would take them for rows.
 
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.names import FILES, UNITS
-from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Units, running_sums
+from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units, running_sums
 
 FORMAT = "scanrnn_dist.plan/2"
 _KEY = b"scanrnn_dist"
@@ -37,6 +38,7 @@ _FILES_SCHEMA = pa.schema(
 _GIVEN = _required("given", pa.large_string())  # where files were named otherwise than their paths
 _ROWS = pa.list_(_required("element", pa.int64()))
 _NUMBERS = [_required("nbytes", pa.int64()), _required("values", pa.int64())]
+_SPANS = [_required(name, pa.int64()) for name in ("rows", "skip", "tail")]
 _UNITS_SCHEMA = pa.schema([_required("file", pa.int32()), _required("group_rows", _ROWS), *_NUMBERS])
 
 
@@ -58,6 +60,8 @@ def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
     groups = pa.ListArray.from_arrays(pa.array(units.offsets, pa.int32()), pa.array(units.group_rows), type=_ROWS)
     columns = [pa.array(units.file), groups, pa.array(units.nbytes), pa.array(units.values)]
     table = pa.Table.from_arrays(columns, schema=_UNITS_SCHEMA)
+    for field in () if units.spans is None else _SPANS:
+        table = table.append_column(field, pa.array(getattr(units.spans, field.name)))
     return {FILES: files, UNITS: _encoded(table, {"files_sha256": sha256})}
 
 
@@ -89,6 +93,8 @@ def read_weights(records: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone."""
     with _damage(UNITS):
         table, _ = _decoded(UNITS, records[UNITS])
+        if spans := _spans(table):
+            return spans.rows, table["values"].to_numpy()
         groups = table["group_rows"].combine_chunks()
         rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
         return rows, table["values"].to_numpy()
@@ -136,12 +142,25 @@ def _read_units(table: pa.Table, files: FileTable) -> Units:
     groups = table["group_rows"].combine_chunks()
     file = table["file"].to_numpy()
     group_rows = groups.flatten().to_numpy()
-    numbers = (table[name].to_numpy() for name in ("nbytes", "values"))
-    units = Units(files, file, running_sums(groups.value_lengths().to_numpy()), group_rows, *numbers)
+    nbytes, values = (table[name].to_numpy() for name in ("nbytes", "values"))
+    units = Units(
+        files, file, running_sums(groups.value_lengths().to_numpy()), group_rows, nbytes, values, _spans(table)
+    )
     in_order = len(file) and file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all())
     if not in_order or (group_rows < 0).any() or (units.rows < (len(units) > 1)).any():
         raise ValueError(f"its units are not consecutive rows of {len(files)} files")
     return units
+
+
+def _spans(table: pa.Table) -> Spans | None:
+    """The columns of units of events; None of other units."""
+    if _SPANS[0].name not in table.column_names:
+        return None
+    _check_columns(table, pa.schema(_SPANS))
+    columns = [table[field.name].to_numpy() for field in _SPANS]
+    if any((column < 0).any() for column in columns):
+        raise ValueError("its units have negative numbers of rows")
+    return Spans(*columns)
 
 
 def _encoded(table: pa.Table, said: dict[str, Any]) -> bytes:

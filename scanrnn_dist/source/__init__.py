@@ -7,7 +7,17 @@ from scanrnn_dist.source.bad_rows import BadRows, Lengths, told_counts
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.footers import read_footers
-from scanrnn_dist.source.layouts import Asked, Layout, find_layout, layout_of, register_layout
+from scanrnn_dist.source.groups import find_starts, read_rows
+from scanrnn_dist.source.layouts import (
+    Asked,
+    Layout,
+    comparable,
+    find_layout,
+    hashes,
+    is_comparable,
+    layout_of,
+    register_layout,
+)
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
@@ -16,4 +26,4 @@ from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
 from scanrnn_dist.source.step_statistics import ColumnStatistics, StepStatistics, measure
 from scanrnn_dist.source.taking import fixed_lists, to_ragged
-from scanrnn_dist.source.units import Unit, Units, found_again, running_sums
+from scanrnn_dist.source.units import Spans, Unit, Units, found_again, running_sums

@@ -14,8 +14,8 @@ conversion and its checks 0.8 GB/s.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -25,12 +25,14 @@ from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.bad_rows import BadRows, Lengths
+from scanrnn_dist.source.file_table import SourceFile
+from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.set_aside import aside_batch, rows_of
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
-from scanrnn_dist.source.units import Unit
+from scanrnn_dist.source.units import Grouped, Unit
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
@@ -124,12 +126,14 @@ class Chunk:
         return int(self.kept.nbytes + (self.aside.nbytes if self.aside is not None else 0))
 
 
-def read_kept(source: Source, unit: Unit, keep: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
-    """The columns `keep` of a unit, in order, without its sequences.
+def read_kept(
+    source: Source, unit: Unit, keep: Sequence[str], ids: Sequence[str] = ()
+) -> Generator[pa.RecordBatch, None, None]:
+    """The columns `keep` of a unit, in order, without its sequences; where its rows are sequences of events, by `ids`.
 
     A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`.
     """
-    decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES))
+    decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), ids=ids)
     with closing(decoder.open(unit)) as parquet:
         for first_row, batch in decoder.unit_batches(parquet, unit):
             yield decoder.kept(unit, first_row, batch)
@@ -156,18 +160,22 @@ class Decoder:
         ConfigError: a column that the source does not have.
     """
 
-    def __init__(self, source: Source, options: ReadOptions, stage: Stage = nullcontext) -> None:
+    def __init__(
+        self, source: Source, options: ReadOptions, stage: Stage = nullcontext, ids: Sequence[str] = ()
+    ) -> None:
         self._source, self._options, self._stage = source, options, stage
         names, partitions = source.schema.names, source.files.partition_schema.names
-        read = options.layout.columns(source.schema) if options.layout else ()
-        wanted = [*read, *options.keep]
+        self._read = options.layout.columns(source.schema) if options.layout else tuple(ids)
+        wanted = [*self._read, *options.keep]
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
-        leaves = options.layout.leaves(source.schema) if options.layout else ()
+        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in ids]
         paths = [*((name,) for name in options.keep), *leaves]
         self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
+        kept = [name for name in options.keep if name not in partitions]
+        self._grouping = Grouping.of(options.layout, options.layout.ids if options.layout else ids, kept)
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         self._in_features = options.in_features
         if options.layout and not self._in_features:
@@ -188,7 +196,20 @@ class Decoder:
             del batch  # or it would stay alive while the next one is decoded
 
     def unit_batches(self, parquet: CheckedFile, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
-        """The wanted columns of a unit (and maybe more), batch by batch, each with its first row."""
+        """The wanted columns of a unit (and maybe more), batch by batch, each with its first row.
+
+        Where rows of the files are events, as `Grouping.rows` hands them on.
+        """
+        if unit.grouped is None:
+            yield from self._row_batches(parquet, unit)
+        else:
+            with closing(self._event_batches(parquet, unit, unit.grouped)) as events:
+                yield from self._grouping.rows(unit, unit.grouped, events)
+
+    def _row_batches(
+        self, parquet: CheckedFile, unit: Unit, most: int = _MAX_ROWS
+    ) -> Generator[tuple[int, pa.RecordBatch], None, None]:
+        """The rows of a unit, at most so many at a time."""
         self._check(parquet, unit)
         if not unit.rows:
             fields = [self._source.schema.field(name) for name in self._columns]
@@ -196,7 +217,7 @@ class Decoder:
             yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
             return
         delivered = 0
-        for batch in self._batches(parquet, unit, self._chunk_rows(parquet, unit)):
+        for batch in self._batches(parquet, unit, min(most, self._chunk_rows(parquet, unit))):
             if 0 < batch.num_rows <= unit.rows - delivered:
                 yield delivered, batch
             delivered += batch.num_rows
@@ -206,6 +227,60 @@ class Decoder:
                 f"{unit.span} promised {unit.rows} rows in the footer and delivered {delivered}. "
                 "Expected a sound file: write it again."
             )
+
+    def _event_batches(
+        self, parquet: CheckedFile, unit: Unit, grouped: Grouped
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """The events of the sequences that begin in a unit, with the columns of the layout that folders spell."""
+        own = replace(unit, grouped=None)
+        self._check(parquet, own)
+        skip, begin = grouped.skip, unit.row_group_begin
+        while begin < unit.row_group_end - 1 and skip >= own.group_rows[begin - unit.row_group_begin]:
+            skip, begin = skip - own.group_rows[begin - unit.row_group_begin], begin + 1
+        piece = _piece(parquet, unit, unit.file, begin, unit.row_group_end)
+        for first_row, batch in self._row_batches(parquet, piece):
+            if first_row + batch.num_rows > skip:
+                yield self._with_partitions(batch.slice(max(0, skip - first_row)), unit.file)
+            del batch
+        yield from self._tail(parquet, unit, grouped)
+
+    def _tail(self, parquet: CheckedFile, unit: Unit, grouped: Grouped) -> Iterator[pa.RecordBatch]:
+        """The events of the last sequence of a unit that stand after its row groups, also in the files that follow."""
+        left, number, begin, file = grouped.tail, grouped.file, unit.row_group_end, unit.file
+        with ExitStack() as opened:
+            while left:
+                count = len(parquet.footer.row_groups)
+                if begin == count:
+                    number, begin = number + 1, 0
+                    if number == len(self._source.files):
+                        raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
+                    opened.close()
+                    file = self._source.files[number]
+                    parquet = self.open(replace(unit, file=file))
+                    opened.callback(parquet.close)
+                    continue
+                end, rows = begin, 0
+                while end < count and rows < left:
+                    rows, end = rows + parquet.footer.row_groups[end].rows, end + 1
+                piece = _piece(parquet, unit, file, begin, end)
+                with closing(self._row_batches(parquet, piece, left)) as batches:
+                    for _, batch in batches if rows else ():
+                        batch = batch.slice(0, left)
+                        left -= batch.num_rows
+                        yield self._with_partitions(batch, file)
+                        if not left:
+                            break
+                with _named(piece.span):
+                    parquet.check_pages(range(begin, end))
+                begin = end
+
+    def _with_partitions(self, batch: pa.RecordBatch, file: SourceFile) -> pa.RecordBatch:
+        """A batch with the columns of the layout that folders spell."""
+        for name, value in file.partitions:
+            if name in self._read:
+                kind = self._source.schema.field(name).type
+                batch = batch.append_column(name, pa.repeat(pa.scalar(value, kind), batch.num_rows))
+        return batch
 
     def kept(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The kept columns of a batch that begins at a row, partition values as columns."""
@@ -293,6 +368,13 @@ class Decoder:
         if in_features is None:
             raise unknown_width(where(0), layout.described, len(steps))
         return take(steps, in_features, options.bad_rows, options.lossy_cast, where, options.lengths)
+
+
+def _piece(parquet: CheckedFile, unit: Unit, file: SourceFile, begin: int, end: int) -> Unit:
+    """Row groups of a file as if they were a unit, as its footer tells of them."""
+    groups = parquet.footer.row_groups
+    rows, nbytes = tuple(group.rows for group in groups[begin:end]), sum(group.nbytes for group in groups[begin:end])
+    return Unit(unit.index, file, begin, rows, sum(group.rows for group in groups[:begin]), nbytes, sum(rows))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Path, foreign_extensions
 from scanrnn_dist.source.listing import SourceLike, list_source
 from scanrnn_dist.source.schemas import agreed, check_same, plain
-from scanrnn_dist.source.units import Units, running_sums
+from scanrnn_dist.source.units import Spans, Starts, Units, running_sums
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -118,11 +118,13 @@ def open_source(source: SourceLike) -> Source:
     return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions)
 
 
-def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = ()) -> Units:
+def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = (), starts: Starts | None = None) -> Units:
     """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
 
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
     file. Units are weighed by the values in the lists of `columns` together; by rows where none of them holds lists.
+    Where rows are events, `starts` says how many sequences begin in each row group: these are counted as rows, and a
+    unit is weighed by their events.
 
     Raises:
         ConfigError: `rows_per_part` below 1.
@@ -131,10 +133,15 @@ def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = ()) 
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
     assert source.row_groups is not None, "a source whose footers were read"
     groups = source.row_groups
-    begins, ends = _cut(groups, rows_per_part) if source.rows else (np.zeros(1, np.int64), np.zeros(1, np.int64))
+    counted = groups if starts is None else replace(groups, rows=starts.rows)
+    begins, ends = _cut(counted, rows_per_part) if source.rows else (np.zeros(1, np.int64), np.zeros(1, np.int64))
     listed = [groups.values[name] for name in columns if name in groups.values]
     values = sum(listed[1:], listed[0]) if listed else groups.rows
-    # Row groups between two units are those of files without rows.
+    spans = None if starts is None else _spans(groups.rows, starts, begins, ends)
+    weights = _sums_between(values, begins, ends)
+    if spans is not None:
+        weights = _sums_between(groups.rows, begins, ends) - spans.skip + spans.tail
+    # Row groups between two units are those of files without rows, or in which no sequence begins.
     used = np.zeros(len(groups.rows) + 1, np.int64)
     used[begins] += 1
     used[ends] -= 1
@@ -144,8 +151,20 @@ def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = ()) 
         running_sums(ends - begins),
         groups.rows[np.cumsum(used[:-1]) > 0],
         _sums_between(groups.nbytes, begins, ends),
-        _sums_between(values, begins, ends),
+        weights,
+        spans,
     )
+
+
+def _spans(rows: np.ndarray, starts: Starts, begins: np.ndarray, ends: np.ndarray) -> Spans:
+    """Of units of these row groups the events that belong to the sequences that begin in them."""
+    before, starting = running_sums(rows), np.flatnonzero(starts.rows)
+    if not len(starting):
+        return Spans(*(np.zeros(len(begins), np.int64) for _ in range(3)))
+    group = starting[np.searchsorted(starting, begins)]
+    first = before[group] + starts.skip[group]
+    tail = np.append(first[1:], before[-1]) - before[ends]
+    return Spans(_sums_between(starts.rows, begins, ends), first - before[begins], tail)
 
 
 def _cut(groups: RowGroups, rows_per_part: int) -> tuple[np.ndarray, np.ndarray]:

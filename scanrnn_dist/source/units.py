@@ -1,5 +1,8 @@
 """Units of work: consecutive row groups of one file each, kept as columns, a million of them in 60 MB.
 
+Where a row of the files is one step, an event (`layouts/long.py`), a unit is the sequences that begin in its row
+groups: the first events may belong to a sequence that began before, and the last sequence may go on in what follows.
+
 How a source is cut into units stands in `source.py`, who gets which in `job/shares.py`.
 """
 
@@ -7,13 +10,48 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 
 from scanrnn_dist.source.file_table import FileTable, SourceFile
+
+
+@dataclass(frozen=True, eq=False)
+class Begins:
+    """Consecutive sequences: the event of the unit at which each begins, and its ids in words."""
+
+    events: np.ndarray
+    ids: Callable[[int], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """What is to be known of a unit whose rows are sequences of events.
+
+    Args:
+        file: the number of its file among those of the source.
+        rows: sequences that begin in its row groups.
+        skip: events at their start that belong to a sequence that begins before.
+        tail: events after them that belong to its last sequence.
+        read: noted by who reads the unit, for messages: which of its sequences begin where.
+    """
+
+    file: int
+    rows: int
+    skip: int
+    tail: int
+    read: list[Begins] = field(default_factory=list)
+
+    def begin(self, row: int) -> tuple[int, str]:
+        """The event at which a sequence begins, and its ids in words; of one that was not read, where the unit does."""
+        for piece in self.read:
+            if row < len(piece.events):
+                return int(piece.events[row]), piece.ids(row)
+            row -= len(piece.events)
+        return self.skip, ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +65,7 @@ class Unit:
     first_row: int  # the row of the file at which it starts
     nbytes: int  # uncompressed bytes of its row groups, all columns
     values: int  # those in the lists of the sequence column, in proportion to steps; its rows where there are no lists
+    grouped: Grouped | None = None  # where its rows are sequences of events
 
     @property
     def row_group_end(self) -> int:
@@ -35,8 +74,8 @@ class Unit:
 
     @property
     def rows(self) -> int:
-        """Rows of its row groups."""
-        return sum(self.group_rows)
+        """Rows of its row groups; or the sequences that begin in them."""
+        return sum(self.group_rows) if self.grouped is None else self.grouped.rows
 
     @property
     def span(self) -> str:
@@ -47,15 +86,46 @@ class Unit:
 
     def where(self, row: int, after: int = 0) -> str:
         """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
-        group, within, of_file = self.place(row + after)
+        row += after
+        if self.grouped is None:
+            return self.event(row)
+        event, ids = self.grouped.begin(row)
+        return f"{self.event(event)}, where {ids} begins" if ids else self.event(event)
+
+    def event(self, row: int) -> str:
+        """Where a row of the files stands, counted from the first one of its row groups."""
+        ends = list(accumulate(self.group_rows))
+        if ends and row >= ends[-1]:
+            return f"{self.span} {row - ends[-1] + 1} rows after their end"
+        group, within, of_file = self._event_place(row)
         return f"{self.file.path}, row group {group}, row {within} (row {of_file} of the file)"
 
     def place(self, row: int) -> tuple[int, int, int]:
-        """Where a row stands: its row group, its row within that, and its row of the file."""
+        """Where a row stands, or begins: its row group, its row within that, and its row of the file."""
+        return self._event_place(row if self.grouped is None else self.grouped.begin(row)[0])
+
+    def _event_place(self, row: int) -> tuple[int, int, int]:
         ends = list(accumulate(self.group_rows))
         group = bisect_right(ends, row)
         within = row - (ends[group] - self.group_rows[group])
         return self.row_group_begin + group, within, self.first_row + row
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where sequences of events begin, by the `G` row groups of a source; `(G,)` int64 each."""
+
+    rows: np.ndarray  # sequences that begin in it
+    skip: np.ndarray  # its rows before the first of them; all, where none begins
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """The `U` units of events as columns, `(U,)` int64 each; as in `Grouped`."""
+
+    rows: np.ndarray
+    skip: np.ndarray
+    tail: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +138,7 @@ class Units:
     group_rows: np.ndarray  # int64, rows of each row group that some unit has
     nbytes: np.ndarray  # (U,) int64
     values: np.ndarray  # (U,) int64, what the units weigh
+    spans: Spans | None = None  # where rows of the files are events
     rows: np.ndarray = field(init=False)  # (U,) int64
     row_group_begin: np.ndarray = field(init=False)  # (U,) int32
     first_row: np.ndarray = field(init=False)  # (U,) int64
@@ -76,7 +147,7 @@ class Units:
         rows_before = running_sums(self.group_rows)[self.offsets]
         # The first unit of the file that each is of; a file is covered from its beginning.
         first = np.searchsorted(self.file, self.file)
-        object.__setattr__(self, "rows", np.diff(rows_before))
+        object.__setattr__(self, "rows", np.diff(rows_before) if self.spans is None else self.spans.rows)
         object.__setattr__(self, "row_group_begin", (self.offsets[:-1] - self.offsets[first]).astype(np.int32))
         object.__setattr__(self, "first_row", rows_before[:-1] - rows_before[first])
 
@@ -102,7 +173,12 @@ class Units:
     def _unit(self, index: int, file: SourceFile) -> Unit:
         group_rows = tuple(self.group_rows[self.offsets[index] : self.offsets[index + 1]].tolist())
         numbers = (self.first_row[index], self.nbytes[index], self.values[index])
-        return Unit(index, file, int(self.row_group_begin[index]), group_rows, *map(int, numbers))
+        grouped = None
+        if (spans := self.spans) is not None:
+            rows, skip, tail = (int(of[index]) for of in (spans.rows, spans.skip, spans.tail))
+            grouped = Grouped(int(self.file[index]), rows, skip, tail)
+        first_row, nbytes, values = map(int, numbers)
+        return Unit(index, file, int(self.row_group_begin[index]), group_rows, first_row, nbytes, values, grouped)
 
 
 def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
@@ -125,7 +201,20 @@ def found_again(now: Units, before: Units, places: np.ndarray) -> np.ndarray:
     rows = now.group_rows[np.repeat(now.offsets[units], groups) + nth]
     differ = rows != before.group_rows[np.repeat(before.offsets[found[units]], groups) + nth]
     is_same[np.repeat(units, groups)[differ]] = False
+    if now.spans is not None and before.spans is not None:
+        for name in ("rows", "skip", "tail"):
+            is_same &= getattr(now.spans, name) == getattr(before.spans, name)[found]
+        is_same &= (now.spans.tail == 0) | _goes_on_alike(now, places)
     return np.where(is_same, found, -1)
+
+
+def _goes_on_alike(now: Units, places: np.ndarray) -> np.ndarray:
+    """Whether all files from that of a unit to that of the next are those that came one after the other before."""
+    last = np.append(now.file[1:], len(places) - 1)
+    is_other = np.ones(len(places), np.int64)
+    is_other[1:] = (places[1:] < 0) | (np.diff(places) != 1)
+    others = running_sums(is_other)
+    return np.asarray(others[last + 1] == others[now.file + 1])
 
 
 def running_sums(numbers: np.ndarray) -> np.ndarray:

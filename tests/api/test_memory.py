@@ -27,10 +27,11 @@ import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 from scanrnn_dist import Encoder, WindowShape, featurize
-in_features, *sources = sys.argv[1:]
+in_features, group_by, *sources = sys.argv[1:]
 shape = WindowShape(lanes=32, block_steps=4, window_blocks=64)
 encoder = Encoder.from_seed(0, int(in_features), {H})
-reports = [featurize(encoder, source, source + ".out", window_shape=shape) for source in sources]
+how = {{"window_shape": shape, "group_by": json.loads(group_by)}}
+reports = [featurize(encoder, source, source + ".out", **how) for source in sources]
 print(json.dumps([[report.rows, report.peak_memory_bytes] for report in reports]))
 """
 
@@ -47,9 +48,10 @@ def write_lengths(path: Path, lengths: list[int], times: int, in_features: int) 
     return times * len(lengths)
 
 
-def more_bytes(folder: Path, few: int, many: int, in_features: int) -> int:
+def more_bytes(folder: Path, few: int, many: int, in_features: int, group_by: list[str] | None = None) -> int:
     """By how much the peak memory of a process grows that featurizes the rows of `few`, then those of `many`."""
-    command = [sys.executable, "-c", CHILD, str(in_features), str(folder / "few.parquet"), str(folder / "many.parquet")]
+    sources = [str(folder / "few.parquet"), str(folder / "many.parquet")]
+    command = [sys.executable, "-c", CHILD, str(in_features), json.dumps(group_by), *sources]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (rows, peak), (more_rows, higher_peak) = json.loads(done.stdout)
     assert (rows, more_rows) == (few, many)
@@ -62,6 +64,25 @@ def test_ten_times_the_rows_take_less_than_100_MB_more(tmp_path: Path) -> None:
     many = write_lengths(tmp_path / "many.parquet", lengths, 50, in_features=64)
     # What is read ahead and waits to be written (32 + 16 MB), filled by the larger source alone.
     assert more_bytes(tmp_path, few, many, 64) < 100e6
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("are_sorted", [True, False])
+def test_ten_times_the_events_take_less_than_100_MB_more(tmp_path: Path, are_sorted: bool) -> None:
+    D, rows, steps, ids = 8, 1000, 100, np.random.default_rng(0).permutation(200_000)
+    values = np.random.default_rng(0).normal(size=(D, rows * steps)).astype(np.float32)
+
+    def write(name: str, times: int) -> int:
+        """Events of so many times 1,000 sequences, 3.2 MB of values each time; 160 MB of all columns for 40 times."""
+        schema = pa.schema([("id", pa.int64()), *((f"x{nth}", pa.float32()) for nth in range(D))])
+        with pq.ParquetWriter(tmp_path / name, schema) as writer:
+            for begin in range(0, times * rows, rows):
+                numbers = np.arange(begin, begin + rows)
+                own = np.repeat(numbers if are_sorted else ids[numbers], steps)
+                writer.write_table(pa.table([own, *values], schema=schema))
+        return times * rows
+
+    assert more_bytes(tmp_path, write("few.parquet", 4), write("many.parquet", 40), D, ["id"]) < 100e6
 
 
 @pytest.mark.parametrize(("steps", "in_features"), [(250_000, 16), pytest.param(1_000_000, 4, marks=pytest.mark.soak)])

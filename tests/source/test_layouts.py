@@ -164,13 +164,13 @@ def test_a_foreign_column_beside_a_list_is_not_passed_over() -> None:
         (pa.list_(pa.list_(pa.binary())), "binary", "Make numbers of each binary"),
         (pa.list_(NESTED), "list<element: list", "Make one list of the numbers of each step"),
         (pa.string(), "string", "Make lists of numbers of it"),
-        (pa.decimal128(9, 2), "decimal128", "Group the events"),
+        (pa.decimal128(9, 2), "decimal128", "--group-by and --order-by"),
     ],
     ids=str,
 )
 def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataType, shown: str, hint: str) -> None:
     schema = pa.schema([("id", pa.int64()), ("points", type)])
-    for column, way in (("points", hint), (None, "Group the events")):
+    for column, way in (("points", hint), (None, "--group-by and --order-by")):
         with pytest.raises(LayoutError) as caught:
             find_column(schema, column)
         text = str(caught.value)
@@ -261,8 +261,8 @@ def test_the_sequence_column_is_never_guessed() -> None:
     with pytest.raises(LayoutError) as caught:
         find_column(one, "id")
     assert str(caught.value) == (
-        "column 'id' of a.parquet is int64; expected a list of float. One event per row? Group the events into a list "
-        "per sequence (docs/data.md, 'Recipes'). Or choose another: --column seq (a list for each row)."
+        "column 'id' of a.parquet is int64; expected a list of float. One step per row? Say so with --group-by and "
+        "--order-by (docs/data.md, 'Recipes'). Or choose another: --column seq (a list for each row)."
     )
     with pytest.raises(LayoutError, match="no column 'nope'"):
         find_column(one, "nope")

@@ -4,8 +4,20 @@ A layout is one file, written against `layout.py`. `find.py` says which layout a
 """
 
 from scanrnn_dist.source.layouts.find import find_layout, layout_of, layout_of_column, register_layout
+from scanrnn_dist.source.layouts.keys import (
+    changes,
+    comparable,
+    differ,
+    hashes,
+    is_comparable,
+    picked,
+    rise,
+    taken,
+    told,
+)
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.lists import positions
+from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import float32_of
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import foreign_extensions

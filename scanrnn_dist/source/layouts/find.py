@@ -17,6 +17,7 @@ from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout
 from scanrnn_dist.source.layouts.list_columns import ListColumns
 from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
+from scanrnn_dist.source.layouts.long import Long
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.layouts.numbers import no_number
 from scanrnn_dist.source.layouts.paths import Path, field_at, resolved
@@ -33,7 +34,7 @@ from scanrnn_dist.source.layouts.types import (
     way_out,
 )
 
-_KINDS: tuple[type[Layout], ...] = (ListColumns, NestedLists, FlatLists, ListOfStructs, StructOfLists, Tensors)
+_KINDS: tuple[type[Layout], ...] = (ListColumns, NestedLists, FlatLists, ListOfStructs, StructOfLists, Tensors, Long)
 LAYOUTS: dict[str, type[Layout]] = {kind.name: kind for kind in _KINDS}
 """All kinds of layouts, by name."""
 _TOLD = 8
@@ -88,7 +89,8 @@ def find_layout(
         )
     (layout,) = found
     for path in layout.leaves(schema):
-        _check_extension(schema, path, foreign_ones, layout.understands, where)
+        if path[0] not in layout.ids:  # which are compared only, so their storage tells
+            _check_extension(schema, path, foreign_ones, layout.understands, where)
     for name, type in zip(_names(layout, schema), layout.types(schema), strict=True):
         if is_string(type) and not takes_texts:
             raise LayoutError(f"{where}: {no_number(name, type)}")
@@ -152,10 +154,8 @@ def _as_flags(told: Mapping[str, Any]) -> str:
 
 def _names(layout: Layout, schema: pa.Schema) -> tuple[str, ...]:
     """The names of the arrays that `Layout.types` tells the types of."""
-    types = layout.types(schema)
-    return (
-        layout.feature_names(schema, len(types)) if len(types) > 1 else (getattr(layout, "column", layout.described),)
-    )
+    count, column = len(layout.types(schema)), getattr(layout, "column", None)
+    return (column,) if count == 1 and column is not None else layout.feature_names(schema, count)
 
 
 def _check_is_there(schema: pa.Schema, column: str, where: str) -> None:
@@ -188,8 +188,7 @@ def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, st
         )
     return LayoutError(
         f"{where} has no column of sequences{f' for {_rest(asked)}' if _rest(asked) else ''}; {EXPECTED} per row "
-        f"(columns: {described(schema)}). One event per row? Group the events into a list per sequence first "
-        f"({RECIPES}).{choices}"
+        f"(columns: {described(schema)}). One step per row? Say so with --group-by and --order-by.{choices}"
     )
 
 

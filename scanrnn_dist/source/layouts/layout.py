@@ -134,6 +134,17 @@ class Layout(ABC):
         return tuple(dict.fromkeys(path[0] for path in self.leaves(schema)))
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns that say which sequence a row of the files, which is one step, belongs to; none where a row is a
+        sequence."""
+        return ()
+
+    def kept(self, schema: pa.Schema, partitions: Sequence[str]) -> tuple[str, ...]:
+        """The columns that are kept where nothing is said, of all columns and those of them that folders spell."""
+        read = self.columns(schema)
+        return tuple(name for name in schema.names if name not in read)
+
+    @property
     @abstractmethod
     def described(self) -> str:
         """What it reads, for messages: "column 'sequence'"."""

@@ -138,7 +138,7 @@ def way_out(type: pa.DataType) -> str:
     if pa.types.is_struct(type):
         return "Make lists of numbers of its fields"
     if is_number(type):
-        return "One event per row? Group the events into a list per sequence"
+        return "One step per row? Say so with --group-by and --order-by"
     return "Make lists of numbers of it"
 
 

@@ -1,0 +1,252 @@
+"""`--sort`: a copy of a source in long format whose sequences stand one after the other, sorted out of core by DuckDB.
+
+The copy stands beside the destination, `DST.sorted/`, with a record of what it is a copy of; so the same command finds
+it again. It is written under another name and renamed, so that it is whole or not there. DuckDB is handed rows as our
+own reader decodes and checks them, and what it gives back must be the same rows: 64 bits of each are summed up before
+and after. Why beside, and not within: all that stands in the destination belongs to one job and goes with it.
+
+10,000,000 rows of 10 columns in no order, 470 MB: 14 s of processor time, 1.2 GB at most, Python and pyarrow included.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line
+from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.job.plan import absolute, choose
+from scanrnn_dist.records import runs
+from scanrnn_dist.source import Source, SourceLike, comparable, hashes, is_comparable, read_rows
+from scanrnn_dist.storage import is_uri, new_attempt, this_host
+
+logger = logging.getLogger("scanrnn_dist")
+
+RECORD = "_sorted.json"
+"""Begins with `_`, so that it is no file of the source."""
+_NUMBER = "number of the row"
+_GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
+_MEMORY = "1GB"
+"""Of DuckDB; what is more than that goes to the disk."""
+
+
+def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], restart: bool) -> str:
+    """The folder with the sorted copy of a source; it is made if it does not stand beside the destination.
+
+    Args:
+        source: of the job.
+        options: of the job, which say what is grouped and ordered by which columns.
+        destination: of the job, a folder.
+        restart: whether a copy of other files, or by other columns, may be replaced.
+
+    Raises:
+        ConfigError: the destination is in a bucket, DuckDB is not there or cannot sort such columns; or as `plan_job`.
+        DataError: the source changed since it was sorted; or as `read_chunks`.
+        StoppedError: the disk refused.
+    """
+    if is_uri(os.fspath(destination)):
+        raise ConfigError(
+            f"--sort writes a sorted copy beside the destination; expected a folder, not {destination}. Sort the "
+            "source first, in DuckDB: COPY (SELECT * FROM 'in/**/*.parquet' ORDER BY the columns of --group-by and "
+            "--order-by) TO 'sorted.parquet'."
+        )
+    folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
+    opened, layout, _ = choose(source, options)
+    given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
+    for place in (destination, folder):
+        check_apart(given, opened, place)
+    columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
+    wanted = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
+    if folder.exists():
+        differing = [name for name, value in wanted.items() if _read_record(folder).get(name) != value]
+        if not differing:
+            return str(folder)
+        if not restart:
+            raise DataError(
+                f"{folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed since, or "
+                "the command. Bring the source back as it was, or begin anew with --restart."
+            )
+    _remove_left(folder)
+    logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
+    with _stopping(folder):
+        aside = folder.with_name(f"{folder.name}.{new_attempt()}")
+        try:
+            _write(opened, columns, keys, aside)
+            (aside / RECORD).write_text(json.dumps(wanted))
+            _take_place(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return str(folder)
+
+
+def _fingerprint(source: Source) -> str:
+    files = source.files
+    paths = "\0".join(files.paths.to_pylist()).encode()
+    content = (paths, files.sizes_bytes.tobytes(), files.modified_ns.tobytes(), str(source.schema).encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in content)).hexdigest()
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        return told
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} is no sorted copy: {error}. Remove it, or choose another destination.") from error
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what processes of this machine left that were killed while they sorted."""
+    for path in folder.parent.glob(f"{glob.escape(folder.name)}.*"):
+        match = re.fullmatch(r"(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{8}", path.name[len(folder.name) + 1 :])
+        if match and match["host"] == this_host() and not runs(int(match["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _take_place(aside: Path, folder: Path) -> None:
+    """Give the copy its name; that of another process, which was faster, is as good."""
+    if folder.exists() and _read_record(folder) != _read_record(aside):
+        shutil.rmtree(folder)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if not folder.exists() or _read_record(folder) != _read_record(aside):
+            raise
+
+
+def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: Path) -> None:
+    """Sort the rows into files in a folder."""
+    schema = pa.schema([source.schema.field(name).with_metadata(None) for name in columns])
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if not is_comparable(kind):
+            raise ConfigError(f"--sort: column {name!r} is {kind}; expected numbers, text, times or bytes. Drop it.")
+    duckdb = _duckdb()
+    folder.mkdir()
+    plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
+    own = pa.schema([*zip(schema.names, plain, strict=True), (_NUMBER, pa.int64())])
+    given, back = _Rows(read_rows(source, columns)), _Rows(())
+    told, order = (", ".join(map(_quoted, names)) for names in (schema.names, [*keys, _NUMBER]))
+    spill = folder / "spill"
+    with duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{_MEMORY}'; SET TimeZone = 'UTC'")
+        connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), 2 * chr(39))}'")
+        try:
+            connection.register("events", pa.RecordBatchReader.from_batches(own, _numbered(given, own)))
+            result = connection.sql(f"SELECT {told} FROM events ORDER BY {order}").to_arrow_reader(_GROUP_ROWS)
+            back = _Rows(_as_before(batch, schema) for batch in result)
+            _write_files(back, schema, folder)
+        except (duckdb.Error, pa.ArrowException) as error:
+            if given.error is not None:  # of reading, which DuckDB only repeats
+                raise given.error from None
+            if isinstance(error, duckdb.IOException):
+                raise OSError(str(error)) from error
+            raise ConfigError(f"--sort: DuckDB cannot sort these columns: {one_line(str(error))}.") from error
+    shutil.rmtree(spill, ignore_errors=True)
+    if (given.rows, given.bits) != (back.rows, back.bits):
+        raise ConfigError(
+            f"--sort: DuckDB gave back other rows than it was given ({back.rows:,} of {given.rows:,}, or other values)."
+            f" It may not hold all values of these types: {', '.join(map(str, schema.types))}. Sort by other means."
+        )
+
+
+class _Rows:
+    """Batches that pass through, and what they sum up to in whatever order; and the error that ended them."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.rows, self.bits = 0, 0
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                self.bits += int(hashes([comparable(column) for column in batch.columns]).sum(dtype=np.uint64))
+                self.bits &= 2**64 - 1
+                yield batch
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _numbered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Batches in types that DuckDB knows, and the number of each row, by which rows that are equal keep their order."""
+    first = 0
+    for batch in batches:
+        numbers = pa.array(np.arange(first, first + batch.num_rows))
+        yield pa.RecordBatch.from_arrays([*map(_plain, batch.columns), numbers], schema=schema)
+        first += batch.num_rows
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Values in the same order, of a type that DuckDB holds: it has no float16, and time zones to the microsecond."""
+    array = comparable(array)
+    if pa.types.is_float16(array.type):
+        return array.cast(pa.float32())
+    if pa.types.is_temporal(array.type):
+        return array.view(pa.int64() if array.type.bit_width == 64 else pa.int32())
+    return array
+
+
+def _as_before(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch in the types of the source."""
+    arrays = []
+    for array, kind in zip(batch.columns, schema.types, strict=True):
+        stored = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+        array = array.view(stored) if pa.types.is_temporal(stored) else array.cast(stored)
+        arrays.append(array if stored is kind else pa.ExtensionArray.from_storage(kind, array))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _write_files(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> None:
+    """Row groups of one size, in files that a footer can describe."""
+    numbers, writer = count(), None
+    rows = 0
+    try:
+        for batch in batches:
+            if writer is None or rows >= _FILE_ROWS:
+                if writer is not None:
+                    writer.close()
+                path = folder / f"part-{next(numbers):05}.parquet"
+                writer, rows = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True), 0
+            writer.write_batch(batch, row_group_size=_GROUP_ROWS)
+            rows += batch.num_rows
+        if writer is None:
+            writer = pq.ParquetWriter(folder / "part-00000.parquet", schema)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ConfigError("--sort needs DuckDB: pip install 'scanrnn_dist[duckdb]'.") from error
+    return duckdb
+
+
+@contextmanager
+def _stopping(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoppedError(f"The sorted copy {folder} could not be written: {one_line(str(error))}.") from error

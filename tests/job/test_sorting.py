@@ -1,0 +1,166 @@
+"""`--sort`: whatever the order of the rows, the features are those of the sorted ones; the copy is found again."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sources import D, encoder_of, features_of, featurize
+
+from scanrnn_dist.api import resume, verify
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job import JobOptions, plan_job, sorting
+from scanrnn_dist.job.sorting import RECORD, sorted_copy
+from scanrnn_dist.source.layouts import picked
+from scanrnn_dist.storage import new_attempt, this_host
+
+pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
+
+LONG: dict[str, Any] = {"group_by": ["id"], "order_by": ["t"], "features": [f"x{nth}" for nth in range(D)]}
+
+
+def mixed(folder: Path, files: int = 3, seed: int = 0) -> pa.Table:
+    """Events in no order in some files, in folders that are a column; with ties. The same in order."""
+    rng, count = np.random.default_rng(seed), 60
+    columns = {name: rng.normal(size=count).astype(np.float32) for name in LONG["features"]}
+    ids = rng.permutation(np.repeat(np.arange(6), 10))
+    table = pa.table({"id": [f"k{number}" for number in ids], "t": rng.integers(0, 4, count), **columns})
+    for number in range(files):
+        path = folder / f"p={number}/a.parquet"
+        path.parent.mkdir(parents=True)
+        begin, end = number * count // files, (number + 1) * count // files
+        pq.write_table(table.slice(begin, end - begin), path, row_group_size=7)
+    numbered = table.append_column("n", pa.array(range(count)))
+    return numbered.sort_by([(name, "ascending") for name in ("id", "t", "n")]).drop_columns("n")
+
+
+def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_path: Path) -> None:
+    expected = mixed(tmp_path / "in")
+    with pytest.raises(DataError, match="--sort"):
+        featurize(tmp_path / "in", tmp_path / "out", **LONG)
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    pq.write_table(expected, tmp_path / "sorted.parquet")
+    featurize(tmp_path / "sorted.parquet", tmp_path / "plain", **LONG)
+    assert features_of(tmp_path / "out").tobytes() == features_of(tmp_path / "plain").tobytes()
+    assert pq.read_table(tmp_path / "out").column_names == ["id", "features"]
+    assert verify(tmp_path / "out").rows_compared == 6
+    copy = tmp_path / "out.sorted"
+    assert sorted(os.listdir(copy)) == [RECORD, "part-00000.parquet"] and sorted(os.listdir(tmp_path)) == [
+        "in", "out", "out.sorted", "plain", "sorted.parquet"
+    ]  # fmt: skip
+    assert pq.read_table(copy / "part-00000.parquet").equals(expected)
+    before = (copy / "part-00000.parquet").stat()
+    (tmp_path / "out/_SUCCESS").unlink()
+    (tmp_path / "out/part-00000.parquet").unlink()
+    assert featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG).rows == 6
+    assert (copy / "part-00000.parquet").stat() == before
+    with pytest.raises(ConfigError, match="sort was True and is False"):
+        featurize(copy, tmp_path / "out", **LONG)
+    (tmp_path / "out/_SUCCESS").unlink()
+    assert resume(tmp_path / "out", encoder_of()).is_complete
+
+
+def test_a_source_that_changed_since_is_told_and_sorted_anew_by_a_restart(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    (tmp_path / "in/p=2/a.parquet").unlink()
+    with pytest.raises(DataError, match=r"out.sorted is a sorted copy that differs in its files: .*--restart"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    with pytest.raises(DataError, match="differs in its files, columns, sorted by"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **{**LONG, "order_by": None})
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
+    assert len(pq.read_table(tmp_path / "out.sorted")) == 40
+
+
+VALUES: dict[str, Any] = {
+    "uint64": pa.array([2**64 - 1, 0, 5], pa.uint64()),
+    "decimal": pa.array([decimal.Decimal("1.25"), None, decimal.Decimal("-3.50")], pa.decimal128(30, 2)),
+    "binary": pa.array([b"\0", b"", None], pa.binary()),
+    "fixed": pa.array([b"ab", b"\0\0", None], pa.binary(2)),
+    "view": pa.array(["a", None, ""], pa.string_view()),
+    "dictionary": pa.array(["b", "a", None]).dictionary_encode(),
+    "bool": pa.array([True, None, False]),
+    "date": pa.array([datetime.date(1, 1, 1), None, datetime.date(9999, 12, 31)]),
+    "zoned": pa.array([0, None, -1], pa.timestamp("us", "Europe/Berlin")),
+    "zoned nanoseconds": pa.array([1, None, -1001], pa.timestamp("ns", "UTC")),
+    "time": pa.array([1, None, 1001], pa.time64("ns")),
+    "nanoseconds": pa.array([1, None, -1], pa.timestamp("ns")),
+    "half": pa.array(np.array([0.5, np.nan, 1], np.float16)),
+    "duration": pa.array([1, None, -5], pa.duration("us")),
+    "float": pa.array([float("nan"), None, -0.0]),
+    'a "b"': pa.array([1, None, 3], pa.int8()),
+}
+
+
+def copied(folder: Path, columns: dict[str, Any]) -> pa.Table:
+    pq.write_table(pa.table({"id": [2, 1, 2], "x": [1.0, 2.0, 3.0], **columns}), folder / "in.parquet")
+    options = JobOptions(group_by=["id"], features=["x"], keep=["id", *columns], sort=True)
+    return pq.read_table(sorted_copy(folder / "in.parquet", options, folder / "out", restart=False))
+
+
+@pytest.mark.parametrize("name", list(VALUES))
+def test_values_are_the_same_in_the_copy(tmp_path: Path, name: str) -> None:
+    expected = pa.table({"id": [1, 2, 2], "x": [2.0, 1.0, 3.0], name: picked(VALUES[name], pa.array([1, 0, 2]))})
+    table = copied(tmp_path, {name: VALUES[name]})
+    assert table.schema.field(name).type == expected.schema.field(name).type
+    assert str(table.to_pylist()) == str(expected.to_pylist())
+
+
+def test_values_that_duckdb_does_not_hold_are_never_changed_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--sort: DuckDB"):
+        copied(tmp_path, {"k": pa.array([1, None, 1001], pa.decimal256(50, 2))})
+    assert sorted(os.listdir(tmp_path)) == ["in.parquet"]
+    with pytest.raises(ConfigError, match="'k' is list"):
+        copied(tmp_path, {"k": [[1]] * 3})
+
+
+def test_other_rows_than_were_given_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_before = sorting._as_before
+    for wrong in (lambda batch: batch.slice(1), lambda batch: batch.take(pa.array([0, 0, 2]))):
+        monkeypatch.setattr(sorting, "_as_before", lambda batch, schema, wrong=wrong: wrong(as_before(batch, schema)))
+        with pytest.raises(ConfigError, match="gave back other rows than it was given"):
+            copied(tmp_path, {})
+
+
+def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed(tmp_path / "in")
+    with pytest.raises(ConfigError, match="--sort needs --group-by"):
+        JobOptions(sort=True)
+    with pytest.raises(ConfigError, match="A plan writes nothing"):
+        plan_job(tmp_path / "in", JobOptions(sort=True, **LONG))
+    with pytest.raises(ConfigError, match="beside the destination; expected a folder"):
+        sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out", restart=False)
+    with pytest.raises(ConfigError, match="lies within the source"):
+        featurize(tmp_path / "in", tmp_path / "in/out", sort=True, **LONG)
+    path = tmp_path / "in/p=1/a.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 255]) + whole[41:])
+    with pytest.raises(DataError, match=r"p=1/a.parquet, row group 0"):  # not DuckDB's words for it
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    path.write_bytes(whole)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ConfigError, match=r"pip install 'scanrnn_dist\[duckdb\]'"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    monkeypatch.undo()
+    (tmp_path / "out.sorted").mkdir()
+    with pytest.raises(ConfigError, match="is no sorted copy"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    (tmp_path / "out.sorted").rmdir()
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    left, alive = f"out.sorted.{this_host()}.{2**22 + 1}.0123abcd", f"out.sorted.{new_attempt()}"
+    for name in (left, alive):
+        (tmp_path / name).mkdir()
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    assert sorted(os.listdir(tmp_path)) == ["in", "out", "out.sorted", alive]
