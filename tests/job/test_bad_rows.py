@@ -154,10 +154,9 @@ def test_features_are_the_specifications_of_the_rows_as_the_policies_made_them(
     assert report.rows == len(ROWS) - aside
     status = read_status(tmp_path / "out")
     assert (status.counts, status.set_aside, status.rows_committed) == (counts, aside, len(ROWS))
-    if case in ("skip", "null", "tail"):
-        found = verify(tmp_path / "out", sample=100)
-        assert (found.rows, found.set_aside) == (report.rows, aside)
-        assert found.sampled == found.rows_compared == report.rows
+    found = verify(tmp_path / "out", sample=100 if case == "null" else 0)
+    assert (found.rows, found.set_aside) == (report.rows, aside)
+    assert found.sampled == found.rows_compared == (report.rows if case == "null" else 0)
     assert (f"{aside:,} rows set aside" in str(report)) == (aside > 0)
     again = featurize(source, tmp_path / "out", rows_per_part=5, bad_rows=bad_rows, **options)
     assert again.rows_before == report.rows and not again.parts and "Nothing to do" in str(again)
@@ -214,10 +213,9 @@ def test_outputs_of_all_steps_are_those_of_the_steps_that_are_left(tmp_path: Pat
     all_made = made(bad_rows, Lengths(0, 4, "tail"), rows)
     lengths = [None if one.becomes == "null" else len(one.steps) for one in all_made]
     assert [None if row is None else len(row) for row in lists.to_pylist()] == lengths == [None, 4, 1, 0, 3]
-    for row, one in zip(lists.to_pylist(), all_made, strict=True):
-        for end in range(1, len(row or ()) + 1):
-            expected = specification([np.float32(one.steps[:end])])
-            assert np.abs(np.float32(row[end - 1]) - expected).max() <= TOLERANCE
+    steps = [np.float32(step) for row in lists.to_pylist() for step in row or ()]
+    begun = [np.float32(one.steps[: end + 1]) for one in all_made for end in range(len(one.steps))]
+    assert np.abs(np.stack(steps) - specification(begun)).max() <= TOLERANCE
     assert verify(tmp_path / "out", sample=9).sampled == len(rows)
 
 
