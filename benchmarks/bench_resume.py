@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -98,7 +99,7 @@ def begin_job(source: Path, destination: Path, units: int) -> None:
 
 def commit(destination: Path, units: int, first: int) -> None:
     """Every second unit, from the first on, has a part and a commit record."""
-    from scanrnn_dist.records import part_name
+    from scanrnn_dist.records import PartRecord, part_name
 
     job = json.loads((destination / "__scanrnn/job.json").read_bytes())["id"]
     attempt = f"elsewhere.1.0000000{first}"
@@ -109,14 +110,8 @@ def commit(destination: Path, units: int, first: int) -> None:
             if number % LINKS == 0:
                 stand_in.touch()
             os.link(stand_in, name)
-            record = {
-                "unit": unit,
-                "rows": 1,
-                "size_bytes": 0,
-                "sha256": "0" * 64,
-                "seconds": 0.1,
-                "finished": time.time(),
-            }
+            record = asdict(PartRecord(unit, rows=1, size_bytes=0, sha256="0" * 64))
+            record |= {"seconds": 0.1, "finished": time.time()}
             log.write(json.dumps({"begin": unit}) + "\n" + json.dumps(record) + "\n")
         log.write(json.dumps({"end": "StoppedError"}) + "\n")
     for stand_in in destination.glob(".stand-in-*"):
