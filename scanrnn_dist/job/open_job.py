@@ -137,7 +137,7 @@ def open_job(
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
-    check_apart(plan.given, plan.source, destination)
+    check_apart(plan, destination)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)

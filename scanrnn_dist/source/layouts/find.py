@@ -56,7 +56,8 @@ def find_layout(schema: pa.Schema, asked: Asked, *, where: str, extensions: Mapp
     if not found:
         raise LayoutError(
             f"{where} has no column of sequences; {EXPECTED} per row (columns: {described(schema)}). One event "
-            "per row? Group the events by the columns that say which sequence they belong to: --group-by, --order-by."
+            "per row? Group the events by the columns that say which sequence they belong to: --group-by ("
+            f"{RECIPES})."
         )
     if len(found) > 1:
         raise LayoutError(
