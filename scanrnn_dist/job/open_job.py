@@ -145,7 +145,7 @@ def open_job(
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:
-        check_apart(plan.given, plan.source, destination)
+        check_apart(plan, destination)
     plan = plan.within(handling.memory_bytes)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,11 @@ _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
 _MEMORY = "1GB"
 """Of DuckDB; what is more than that goes to the disk."""
+
+
+class _Original(NamedTuple):
+    given: str | list[str]
+    source: Source
 
 
 def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], restart: bool) -> str:
@@ -69,7 +74,7 @@ def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.P
     opened, layout, _ = choose(source, options)
     given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
     for place in (destination, folder):
-        check_apart(given, opened, place)
+        check_apart(_Original(given, opened), place)
     columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
     wanted = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
     if folder.exists():

@@ -222,13 +222,15 @@ def test_what_is_asked_for_in_vain_is_told(tmp_path: Path) -> None:
         ({"order_by": ["nope"]}, "--order-by: there is no column 'nope'"),
         ({"features": ["nope"]}, "--features: there is no column 'nope'"),
         ({"group_by": ["l"]}, "--group-by: column 'l' is list.*; expected a column of numbers, text"),
-        ({"features": ["s"]}, "--features: column 's' is string; expected a column of numbers"),
+        ({"features": ["l"]}, "--features: column 'l' is list.*; expected a column of numbers"),
         ({"column": "l"}, "expected one of them"),
         ({"group_by": []}, "no id column in --group-by"),
         ({"group_by": ["x", "id", "y"], "order_by": ["t"]}, "no column of numbers, to be a feature"),
     ):
         with pytest.raises(ConfigError, match=told):
             planned(source, **options)
+    with pytest.raises(DataError, match="'s' holds texts, which are no numbers"):
+        planned(source, features=["s"])
     with pytest.raises(DataError, match="expected of a kept column numbers, text"):
         read(planned(source, keep=["l"]))
 

@@ -188,7 +188,7 @@ def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, st
         )
     return LayoutError(
         f"{where} has no column of sequences{f' for {_rest(asked)}' if _rest(asked) else ''}; {EXPECTED} per row "
-        f"(columns: {described(schema)}). One step per row? Say so with --group-by and --order-by.{choices}"
+        f"(columns: {described(schema)}). One step per row? Say so with --group-by and --order-by ({RECIPES}).{choices}"
     )
 
 
