@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, encoder_content
 from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, stage, window_shape_for
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job import Computation, InFeatures
 from scanrnn_dist.protocols import EngineLike, WindowShape
 
@@ -37,6 +38,10 @@ class EncoderOnDevices(Computation):
         self.encoder, self._mesh = encoder, mesh
         self._shape, self._sizes = shape, dict(sizes or (asdict(shape) if shape else {}))
         self._engine: EngineLike | None = None
+
+    @property
+    def input(self) -> InputSpec | None:
+        return self.encoder.input
 
     @property
     def mesh(self) -> Mesh:

@@ -26,7 +26,7 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
     excess = ""
     if usable is not None and needed > usable:
         excess = f"; this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = plan.mean_steps(in_features) * rows
+    steps = plan.mean_steps(in_features, encoder.input) * rows
     vector = f"fixed_size_list<float32>[{out_features}]"
     lines = {
         "source": f"{len(plan.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",

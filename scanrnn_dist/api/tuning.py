@@ -173,7 +173,7 @@ def read_sample(plan: Plan, encoder: Encoder, mesh: Mesh | None = None) -> list[
     most_rows, most_bytes = SAMPLE_ROWS[kind] // share, min(SAMPLE_BYTES[kind], flop_bytes) // share
     sample: list[Ragged] = []
     options = ReadOptions(
-        plan.layout, in_features=encoder.in_features, lossy_cast=True,
+        plan.layout, in_features=encoder.in_features, input=encoder.input, lossy_cast=True,
         bad_rows=BadRows("propagate", null_sequence="skip", unequal_lengths="skip"),
         chunk_bytes=min(CHUNK_BYTES, max(1, most_bytes)),
     )  # fmt: skip

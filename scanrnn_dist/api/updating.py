@@ -94,13 +94,13 @@ def update(
     if not records.is_complete:
         raise ConfigError(f"{root} is not finished; start the command that began it again, then update.")
     encoder = encoder_of(records, job, encoder)
-    plan = plan_job(source, options)
+    plan = plan_job(source, options, encoder.input)
     ids = tuple(ids or options.ids or options.group_by or ())
     if not ids:
         raise ConfigError(
             f"It is not known whose sequence a row is; name the ids, one or several of {list(plan.keep)}."
         )
-    new = read_new_steps(plan, options, ids, encoder.in_features)
+    new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     if new.digest in applied:
         if was_published and new.digest == applied[-1]:
             return JobReport.of_nothing(root, records.read_totals()["rows"])

@@ -161,7 +161,7 @@ def verify(
     rng = np.random.default_rng(seed)
     rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
     options = JobOptions.from_json(job["options"])
-    reading = options.reading(encoder.in_features, chunk_bytes=COMPARED_BYTES)
+    reading = options.reading(encoder.in_features, encoder.input, chunk_bytes=COMPARED_BYTES)
     compared = 0
     for index, part_rows in rows_of.items():
         is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
@@ -232,7 +232,7 @@ def _recompute(
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
         rows = np.sort(rng.permutation(rows_of[int(index)])[: -(-sample // len(units))])
         features = read_features(records.store, name, rows)
-        with closing(read_chunks(plan.source, [unit], options.reading(encoder.in_features))) as chunks:
+        with closing(read_chunks(plan.source, [unit], options.reading(encoder.in_features, encoder.input))) as chunks:
             for nth, (chunk, row) in enumerate(_find(chunks, rows)):
                 where = f"{records.store.path(name)}, row {rows[nth]}"
                 of_row = features[nth]

@@ -20,7 +20,7 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
-from scanrnn_dist.cli.options import given, takes_job_options
+from scanrnn_dist.cli.options import given, read_input, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
 from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
 from scanrnn_dist.errors import ConfigError
@@ -98,6 +98,7 @@ def plan(
     options: Any,
     encoder: flags.EncoderFile = None,
     hidden: flags.Hidden = None,
+    input: flags.InputFile = None,
     devices: flags.Devices = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
@@ -106,12 +107,12 @@ def plan(
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, None, sizes, devices, may_choose=True)
+    computation = AskedComputation(encoder, hidden, None, sizes, devices, input=read_input(input), may_choose=True)
     start_devices(devices)
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
-    planned = plan_job(_one_or_many(source), options).within(_bytes(memory))
+    planned = plan_job(_one_or_many(source), options, computation.input).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape))
 
@@ -125,6 +126,7 @@ def featurize(
     encoder: flags.EncoderFile = None,
     hidden: flags.Hidden = None,
     seed: flags.Seed = None,
+    input: flags.InputFile = None,
     devices: flags.Devices = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
@@ -153,7 +155,9 @@ def featurize(
     if profile is not None and profile.resolve().is_relative_to(Path(destination).resolve()):
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, seed, sizes, devices, compilation_cache, check_fits=True)
+    computation = AskedComputation(
+        encoder, hidden, seed, sizes, devices, compilation_cache, input=read_input(input), check_fits=True
+    )
     from scanrnn_dist.job import Handling, Sharing
 
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
@@ -209,6 +213,7 @@ def bench(
     column: flags.Column = None,
     encoder: flags.EncoderFile = None,
     hidden: flags.Hidden = None,
+    input: flags.InputFile = None,
     devices: flags.Devices = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
@@ -223,14 +228,18 @@ def bench(
     It starts from the shape that is given, or from the default of the devices.
     """
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, None, sizes, devices, may_choose=True, check_fits=True)
+    computation = AskedComputation(
+        encoder, hidden, None, sizes, devices, input=read_input(input), may_choose=True, check_fits=True
+    )
     use_cache(compilation_cache)
     start_devices(devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=())).within(_bytes(memory))
+    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=()), computation.input).within(
+        _bytes(memory)
+    )
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scanrnn_dist.cli.encoder import random_encoder
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import check_fits as check_memory
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class AskedComputation:
         seed: of these.
         sizes: numbers of the window shape that were chosen.
         devices: of the CPU; one per core when None.
+        input: what a step holds, for random weights; a file says itself what its encoder takes.
         cache: folder for compiled programs, if any.
         may_choose: whether the command can do without being told of an encoder.
         check_fits: whether to refuse windows that the memory does not hold.
@@ -48,6 +51,7 @@ class AskedComputation:
         devices: int | None,
         cache: Path | None = None,
         *,
+        input: InputSpec | None = None,
         may_choose: bool = False,
         check_fits: bool = False,
     ) -> None:
@@ -57,6 +61,9 @@ class AskedComputation:
             raise ConfigError("Give either --hidden (and --seed) for random weights, or --encoder FILE; one of them.")
         if file is not None and seed is not None:
             raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
+        if file is not None and input is not None:
+            raise ConfigError("--input is for random weights; that of --encoder is in the file. Leave one out.")
+        self.input = input if file is None else _input_of(file)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self._sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
         self._on_devices: EncoderOnDevices | None = None
@@ -65,7 +72,8 @@ class AskedComputation:
     def recipe(self) -> dict[str, Any]:
         """How the encoder was asked for: the same recipe gives the same encoder."""
         if self._file is None:
-            return {"hidden_features": self._hidden, "seed": self._seed}
+            told = {"hidden_features": self._hidden, "seed": self._seed}
+            return told if self.input is None else {**told, "input": self.input.to_dict()}
         try:
             return {"file_sha256": hashlib.sha256(self._file.read_bytes()).hexdigest()}
         except OSError:
@@ -85,7 +93,11 @@ class AskedComputation:
             from scanrnn_dist.encoder import Encoder
 
             file = self._file
-            encoder = Encoder.load(file) if file else random_encoder(self._seed, in_features(), self._hidden)
+            if file:
+                encoder = Encoder.load(file)
+            else:
+                width = in_features() if self.input is None else None
+                encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
             on_devices = EncoderOnDevices(encoder, sizes=self._sizes)
             if self._check_fits:
                 check_memory(window_bytes(encoder, on_devices.shape), "Windows of this shape", FEWER)
@@ -107,3 +119,18 @@ class AskedComputation:
     def encoder_content(self) -> bytes | None:
         assert self._on_devices is not None, "described comes first"
         return self._on_devices.encoder_content()
+
+
+def _input_of(file: Path) -> InputSpec | None:
+    """What a step holds, as the header of an encoder's file says; JAX is not started for it.
+
+    None of a file without one, and of one that cannot be read, which is told when its weights are.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            told = json.loads((opened.metadata() or {}).get("architecture", "{}")).get("input")
+        return None if told is None else InputSpec.from_dict(told)
+    except (OSError, SafetensorError, ValueError):
+        return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli.options import Json, count, given
+from scanrnn_dist.cli.options import InputFile, Json, count, given, read_input
 from scanrnn_dist.cli.printing import indented
 from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError
@@ -60,10 +60,6 @@ MOST_LAYERS = 1024
 
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
-InputFile = Annotated[
-    Path | None,
-    typer.Option("--input", help="A TOML file that says what a step holds: docs/encoders.md.", metavar="FILE"),
-]
 Readout = Annotated[
     str | None,
     typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
@@ -106,7 +102,7 @@ def make(
     if in_features is None and input is None:
         raise ConfigError("Neither --in-features nor --input was given; expected the features per step, or the input.")
     options = given(
-        input=input and _input(input), cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional,
+        input=input and read_input(input), cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional,
         readout=readout, initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,
     )  # fmt: skip
     _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
@@ -201,7 +197,7 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
         raise ConfigError(f"--prefix was given {len(prefixes)} times; --from {origin} takes one.")
     options |= {"prefix": prefixes[0]} if prefixes else {}
     if origin is Origin.torch:
-        options |= {"input": _input(options["input"])} if "input" in options else {}
+        options |= {"input": read_input(options["input"])} if "input" in options else {}
         options |= {"embeddings": _by_column(options.pop("embedding"))} if "embedding" in options else {}
         return weights.from_torch(source, **options)
     if "like" not in options:
@@ -212,13 +208,6 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
     into = Encoder.load(options.pop("like"))
     read = weights.from_orbax if origin is Origin.orbax else weights.from_state
     return read(into, source, **options)
-
-
-def _input(path: Path) -> InputSpec:
-    """What a step holds, of a TOML file."""
-    from scanrnn_dist.input_spec import InputSpec
-
-    return InputSpec.load(path)
 
 
 def _by_column(told: list[str]) -> dict[str, str]:

@@ -10,9 +10,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from scanrnn_dist.input_spec import InputSpec
 
 MOST = 2**31 - 1
 """Of numbers that could only be a slip where they are larger."""
@@ -65,6 +68,10 @@ Keep = Annotated[str | None, columns("Columns to copy to the output, separated b
 EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
 Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
+InputFile = Annotated[
+    Path | None,
+    typer.Option("--input", help="A TOML file that says what a step holds: docs/encoders.md.", metavar="FILE"),
+]
 InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
 MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
 Truncate = Annotated[str | None, choice("With --max-steps, use the first or the last N steps", "head", "tail")]
@@ -238,3 +245,10 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
 def _python_name(name: str) -> str:
     """What Python calls the argument of a flag; typer makes the flag's name of it."""
     return name.replace(".", "_")
+
+
+def read_input(path: Path | None) -> InputSpec | None:
+    """What a step holds, as a TOML file says it; None without one."""
+    from scanrnn_dist.input_spec import InputSpec
+
+    return None if path is None else InputSpec.load(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import EngineLike, Stage
 
 InFeatures = Callable[[], int]
@@ -17,6 +18,10 @@ class Computation(Protocol):
     @property
     def stage(self) -> Stage:
         """Names the stages of reading and writing in a profiler's trace."""
+
+    @property
+    def input(self) -> InputSpec | None:
+        """What a step holds, where that is more than the numbers of a source."""
 
     def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
         """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
@@ -62,14 +63,16 @@ class NewSteps:
         return Ragged(self.sequences.values[steps], np.concatenate([np.zeros(1, np.int64), ends]))
 
 
-def read_new_steps(plan: Plan, options: JobOptions, ids: Sequence[str], in_features: int) -> NewSteps:
+def read_new_steps(
+    plan: Plan, options: JobOptions, ids: Sequence[str], in_features: int, input: InputSpec | None
+) -> NewSteps:
     """All of a source, in memory.
 
     Args:
         plan: of the source.
         options: of the job, settled for the plan.
         ids: columns that tell whose sequence a row is; they are kept.
-        in_features: features per step.
+        in_features, input: of the encoder.
 
     Raises:
         ConfigError: a column of ids that is not kept, or steps that would not fit into memory.
@@ -79,7 +82,7 @@ def read_new_steps(plan: Plan, options: JobOptions, ids: Sequence[str], in_featu
     if missing or not ids:
         raise ConfigError(f"The ids {list(ids)} are no kept columns; expected some of {list(plan.keep)}.")
     parts, kept, nbytes = [], [], 0
-    with closing(read_chunks(plan.source, plan.units, options.reading(in_features))) as chunks:
+    with closing(read_chunks(plan.source, plan.units, options.reading(in_features, input))) as chunks:
         for chunk in chunks:
             if len(chunk.sequences) != chunk.rows:
                 raise DataError(

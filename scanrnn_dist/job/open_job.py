@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
@@ -134,8 +135,8 @@ def open_job(
             raise changed_source(changes, plan, records.store.root)
     else:
         if options.sort and not isinstance(source, Plan):
-            source = sorted_copy(source, options, destination, handling.restart)
-        plan = _planned(records, recorded, source, replace(options, sort=False), handling)
+            source = sorted_copy(source, options, destination, handling.restart, computation.input)
+        plan = _planned(records, recorded, source, replace(options, sort=False), handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     if options.has_own_carries and options.initial_carry not in plan.keep:
         raise ConfigError(
@@ -181,6 +182,7 @@ def _planned(
     source: SourceLike | Plan,
     options: JobOptions,
     handling: Handling,
+    input: InputSpec | None,
 ) -> Plan:
     """The recorded plan, if it is of this source and these options; else a new one.
 
@@ -197,11 +199,11 @@ def _planned(
                 return plan
             if is_begun and not handling.accept_changes:
                 raise changed_source(changes, plan, records.store.root)
-            return plan_again(plan, source) if is_begun else plan_job(source, options)
+            return plan_again(plan, source) if is_begun else plan_job(source, options, input)
         are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
         if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
             return plan_again(plan, source)
-    return plan_job(source, options)
+    return plan_job(source, options, input)
 
 
 def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, was_published: bool) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, layout_of
 
@@ -114,10 +115,10 @@ class JobOptions:
         """The options of a job that was planned: nothing is left to be found."""
         return replace(self, **vars(layout.asked), keep=keep, rows_per_part=rows_per_part)
 
-    def reading(self, in_features: int, **more: Any) -> ReadOptions:
-        """What of a source is read for the job, of settled options."""
+    def reading(self, in_features: int, input: InputSpec | None, **more: Any) -> ReadOptions:
+        """What of a source is read for the job, of settled options, for an encoder that takes such steps."""
         layout, keep = layout_of(self.asked), self.keep or ()
-        return ReadOptions(layout, keep, in_features, self.lossy_cast, self.bad_rows, self.lengths, **more)
+        return ReadOptions(layout, keep, in_features, input, self.lossy_cast, self.bad_rows, self.lengths, **more)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""

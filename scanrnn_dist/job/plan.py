@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
@@ -192,11 +193,11 @@ class Plan:
             "many features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
         )
 
-    def mean_steps(self, in_features: int) -> float:
+    def mean_steps(self, in_features: int, input: InputSpec | None) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
         bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip")
-        options = ReadOptions(self.layout, (), in_features, True, bad_rows, chunk_bytes=1 << 18)
+        options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 rows += len(chunk.sequences)
@@ -204,7 +205,7 @@ class Plan:
         return steps / rows if rows else 0.0
 
 
-def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
+def plan_job(source: SourceLike, options: JobOptions | None = None, input: InputSpec | None = None) -> Plan:
     """List a source, find its sequence column and cut it into units; writes nothing.
 
     Raises:
@@ -214,16 +215,16 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     options = options or JobOptions()
     if options.sort:
         raise ConfigError("A plan writes nothing, so it cannot sort; leave out --sort, or sort the source first.")
-    return _planned(source, *choose(source, options), options.rows_per_part)
+    return _planned(source, *choose(source, options, input), options.rows_per_part)
 
 
-def choose(source: SourceLike, options: JobOptions) -> tuple[Source, Layout, tuple[str, ...]]:
+def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
     """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
     opened = open_source(source)
     where = opened.files[0].path
     _check_readable(opened, options)
     schema = _for_sequences(opened, options)
-    layout = find_layout(schema, options.asked, where=where, extensions=opened.extensions)
+    layout = _found(schema, options, input, where, opened.extensions)
     keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
         if name not in opened.schema.names:
@@ -233,6 +234,18 @@ def choose(source: SourceLike, options: JobOptions) -> tuple[Source, Layout, tup
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
     return opened, layout, keep
+
+
+def _found(
+    schema: pa.Schema, options: JobOptions, input: InputSpec | None, where: str, extensions: Mapping[Any, str]
+) -> Layout:
+    """The layout; where nothing is said of its features, one of those that the input names comes first."""
+    if input is not None and options.features is None:
+        with suppress(LayoutError):  # then they may have no names
+            asked = replace(options.asked, features=input.names)
+            return find_layout(schema, asked, where=where, extensions=extensions, takes_texts=True)
+    takes_texts = input is not None
+    return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
 
 
 def plan_again(before: Plan, source: SourceLike) -> Plan:

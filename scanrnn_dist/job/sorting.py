@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import absolute, choose
@@ -50,7 +51,9 @@ class _Original(NamedTuple):
     source: Source
 
 
-def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], restart: bool) -> str:
+def sorted_copy(
+    source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], restart: bool, input: InputSpec | None
+) -> str:
     """The folder with the sorted copy of a source; it is made if it does not stand beside the destination.
 
     Args:
@@ -71,7 +74,7 @@ def sorted_copy(source: SourceLike, options: JobOptions, destination: str | os.P
             "--order-by) TO 'sorted.parquet'."
         )
     folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
-    opened, layout, _ = choose(source, options)
+    opened, layout, _ = choose(source, options, input)
     given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
     for place in (destination, folder):
         check_apart(_Original(given, opened), place)

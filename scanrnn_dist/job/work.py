@@ -98,8 +98,9 @@ class _Work:
     def _do(self, engine: EngineLike, attempt: Attempt, numbers: np.ndarray, alone: bool) -> None:
         """Read, compute and write the units of these numbers."""
         plan, options, stage = self.opened.plan, self.opened.options, self.computation.stage
+        reading = options.reading(engine.in_features, self.computation.input, chunk_bytes=CHUNK_BYTES)
         chunks = plan.chunks(
-            attempt.begun(numbers, alone), options.reading(engine.in_features, chunk_bytes=CHUNK_BYTES),
+            attempt.begun(numbers, alone), reading,
             prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
             on_chunk=attempt.log.read_chunk if alone else None,
         )  # fmt: skip

@@ -22,11 +22,13 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.bad_rows import BadRows, Lengths
 from scanrnn_dist.source.file_table import SourceFile
 from scanrnn_dist.source.grouped import Grouping
+from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.set_aside import aside_batch, rows_of
@@ -47,7 +49,8 @@ class ReadOptions:
     Args:
         layout: of the sequences; None where only kept columns are read.
         keep: columns and partition fields to carry along, none twice.
-        in_features: `D` of every step; None takes that of the first.
+        in_features: features of every step; None takes those of the first.
+        input: what of a step travels, which is then `in_features` numbers; None for its numbers as they are.
         lossy_cast: whether numbers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
         lengths: how many steps of a row count; that a row is cut at its tail keeps it, is left to the engine.
@@ -60,6 +63,7 @@ class ReadOptions:
     layout: Layout | None
     keep: Sequence[str] = ()
     in_features: int | None = None
+    input: InputSpec | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
     lengths: Lengths = field(default_factory=Lengths)
@@ -177,9 +181,10 @@ class Decoder:
         kept = [name for name in options.keep if name not in partitions]
         self._grouping = Grouping.of(options.layout, options.layout.ids if options.layout else ids, kept)
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
-        self._in_features = options.in_features
-        if options.layout and not self._in_features:
-            self._in_features = options.layout.width(source.schema)
+        # Of what the layout gives, which is what travels unless there is an input.
+        self._width = None if options.input else options.in_features
+        if options.layout and not self._width:
+            self._width = options.layout.width(source.schema)
 
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
@@ -352,7 +357,7 @@ class Decoder:
     def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
         with self._stage("convert"):
             taken = self._taken(batch, partial(unit.where, after=first_row))
-        self._in_features, end = taken.sequences.in_features, first_row + batch.num_rows
+        end = first_row + batch.num_rows
         kept, aside = self.kept(unit, first_row, batch), None
         if taken.aside:
             aside, kept = aside_batch(unit, first_row, taken.aside, kept), rows_of(kept, taken.kept)
@@ -363,11 +368,14 @@ class Decoder:
         """The rows of a batch as sequences."""
         layout, options = self._options.layout, self._options
         assert layout is not None, "only who reads sequences asks for chunks"
-        steps = placed(layout.steps, batch, self._in_features, where=where)
-        in_features = steps.in_features or self._in_features
-        if in_features is None:
+        steps = placed(layout.steps, batch, self._width, where=where)
+        self._width = width = steps.in_features or self._width
+        named = None
+        if options.input is not None:
+            named = NamedInput(options.input, layout.feature_names(self._source.schema, width or 0))
+        elif width is None:
             raise unknown_width(where(0), layout.described, len(steps))
-        return take(steps, in_features, options.bad_rows, options.lossy_cast, where, options.lengths)
+        return take(steps, width or 0, options.bad_rows, options.lossy_cast, where, options.lengths, named)
 
 
 def _piece(parquet: CheckedFile, unit: Unit, file: SourceFile, begin: int, end: int) -> Unit:

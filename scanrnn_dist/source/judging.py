@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, TRUNCATE, BadRows, count_name
 from scanrnn_dist.source.layouts import Steps
 from scanrnn_dist.source.set_aside import SetAside
+from scanrnn_dist.source.step_input import StepInputs, apply_input
 
 Where = Callable[[int], str]
 """Says of a row where it stands, for messages: file, row group, row."""
@@ -61,13 +63,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class StepsAsGiven:
-    """The steps as the layout gave them, to say what is wrong with one."""
+class _Steps:
+    """Steps of a batch, and where they stand."""
 
     steps: Steps
-    in_features: int
-    values: np.ndarray
-    nulls: np.ndarray
 
     def row_of(self, step: int | np.ndarray) -> np.ndarray:
         """The row that a step of the batch is of."""
@@ -77,6 +76,59 @@ class StepsAsGiven:
         """Where a step of the batch stands."""
         row = int(self.row_of(step))
         return f"{where(row)}, step {step - int(self.steps.offsets[row])}"
+
+
+@dataclass(frozen=True)
+class NamedInput:
+    """What of a step travels, and the names of the features that a layout gives."""
+
+    spec: InputSpec
+    names: tuple[str, ...]
+
+    def fields(self, steps: Steps) -> dict[str, pa.Array]:
+        """The features by their names; without any step, of which a layout may not know how many, nulls."""
+        given = dict(zip(self.names, steps.by_feature(), strict=False))
+        return given or {name: pa.nulls(0) for name in self.spec.names}
+
+    def applied(self, steps: Steps, lossy_cast: bool) -> StepInputs:
+        """What travels of each step; raises `ConfigError` and `LayoutError` as `apply_input`."""
+        return apply_input(self.spec, self.fields(steps), steps.offsets, lossy_cast=lossy_cast)
+
+
+@dataclass(frozen=True)
+class StepsAsInputs(_Steps):
+    """The steps as they travel, to say what is wrong with one."""
+
+    named: NamedInput
+    inputs: StepInputs
+
+    @property
+    def values(self) -> np.ndarray:
+        """What travels, `(S, W)` float32."""
+        return self.inputs.values
+
+    def check_refusals(self, where: Where) -> None:
+        """Refuse, by a `DataError`, the first value that may not travel."""
+        first = min(self.inputs.refusals, key=lambda refusal: int(refusal.steps[0]), default=None)
+        if first is not None:
+            step = int(first.steps[0])
+            raise DataError(f"{self.place(where, step)}: {first.at(step)}.")
+
+    def wrong_at(self, step: int) -> str:
+        """What is wrong with a step that has a bad value."""
+        column = self.named.spec.columns[int(np.isfinite(self.values[step]).argmin())].name
+        value = self.named.fields(self.steps)[column][step].as_py()
+        told = "null" if value is None else f"{value}, which is no finite number"
+        return f"column {column!r} is {told}; expected a finite number. Fill it or drop the step."
+
+
+@dataclass(frozen=True)
+class StepsAsGiven(_Steps):
+    """The steps as the layout gave them, to say what is wrong with one."""
+
+    in_features: int
+    values: np.ndarray
+    nulls: np.ndarray
 
     def missing(self, null: int) -> str:
         """What is missing at a null, given by its place in the flat order of values."""

@@ -30,7 +30,7 @@ from scanrnn_dist.source.bad_rows import (
     BadRows,
     Lengths,
 )
-from scanrnn_dist.source.judging import Judged, StepsAsGiven, Where
+from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
 from scanrnn_dist.source.layouts import Steps, float32_of, layout_of_column, positions
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
 from scanrnn_dist.source.set_aside import SetAside
@@ -69,6 +69,7 @@ def take(
     lossy_cast: bool,
     where: Where,
     lengths: Lengths = Lengths(),  # noqa: B008 - frozen
+    named: NamedInput | None = None,
 ) -> Taken:
     """The rows of a batch, cast to float32 and checked; a view of Arrow's buffer where that is possible.
 
@@ -79,6 +80,7 @@ def take(
         lossy_cast: whether numbers may be rounded to float32; otherwise only values that float32 holds exactly pass.
         where: says where a row of the batch stands.
         lengths: how many steps of a row count. Rows that are cut at their tail keep it: that is left to the engine.
+        named: what of a step travels, where that is not its numbers as they are; the rules then apply to what travels.
 
     Raises:
         LayoutError: a step of another width, under "error".
@@ -88,16 +90,22 @@ def take(
     faults = {fault.row: (fault.reason, fault.step) for fault in steps.faults}
     for fault in steps.faults:
         judged.judge(fault.kind, np.array([fault.row]), faults.__getitem__)
-    values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
-    source = StepsAsGiven(steps, in_features, values, nulls)
-    if len(nulls) and bad_rows.bad_value == ERROR:
-        raise DataError(f"{source.place(where, int(nulls[0]) // in_features)}: {source.missing(int(nulls[0]))}")
-    if inexact is not None and not lossy_cast:
-        step, _, became = inexact
-        raise DataError(
-            f"{source.place(where, step)}: {became}; expected a value that float32 holds exactly. Allow rounding with "
-            "--lossy-cast / lossy_cast=True."
-        )
+    source: StepsAsGiven | StepsAsInputs
+    if named is None:
+        values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
+        source = StepsAsGiven(steps, in_features, values, nulls)
+        if len(nulls) and bad_rows.bad_value == ERROR:
+            raise DataError(f"{source.place(where, int(nulls[0]) // in_features)}: {source.missing(int(nulls[0]))}")
+        if inexact is not None and not lossy_cast:
+            step, _, became = inexact
+            raise DataError(
+                f"{source.place(where, step)}: {became}; expected a value that float32 holds exactly. Allow rounding "
+                "with --lossy-cast / lossy_cast=True."
+            )
+    else:
+        source = StepsAsInputs(steps, named, placed(named.applied, steps, lossy_cast, where=where))
+        source.check_refusals(where)
+        values = source.values
     ragged = _with_good_values(Ragged(values, steps.offsets), source, judged)
     counted = _of_good_lengths(ragged, lengths, judged)
     return _laid_out(ragged, counted, lengths, judged)
@@ -163,7 +171,7 @@ def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bo
     return lists.values[lists.offsets[0] : lists.offsets[-1]].reshape(-1, size)
 
 
-def _with_good_values(ragged: Ragged, source: StepsAsGiven, judged: Judged) -> Ragged:
+def _with_good_values(ragged: Ragged, source: StepsAsGiven | StepsAsInputs, judged: Judged) -> Ragged:
     """The rows, bad values mended as is asked for; rows with one are set aside, or raise, where that is."""
     first = ragged.first_nonfinite()
     if first is None:
