@@ -81,7 +81,7 @@ def read_labelled(
 
     With an `input`, a step of a row is what travels of it: one number per column.
     """
-    plan = plan_job(source, JobOptions(column=sequence, keep=[]))
+    plan = plan_job(source, JobOptions(column=sequence, keep=[]), input)
     columns = plan.source.schema
     if label not in columns.names:
         raise srd.ConfigError(f"There is no column {label!r}; expected one of {columns.names}. Choose it with --label.")

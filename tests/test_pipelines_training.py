@@ -260,3 +260,39 @@ def test_speakers_are_told_apart(seed: int, shared_data: Path, tmp_path: Path) -
     encoder = train_encoder.train(rows, labels, settings, mesh_of(min(2, len(jax.devices()))), lambda line: None)
     srd.featurize(encoder, vowels, tmp_path / "trained", mesh=mesh_of(2))
     assert evaluate_features.evaluate(str(tmp_path / "trained"), "label", "split").test_accuracy >= 0.95
+
+
+def test_a_session_model_goes_from_two_list_columns_to_the_features_of_torch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    rng, count, rows = np.random.default_rng(0), 100_000, 120
+    lengths = rng.integers(0, 12, rows)
+    items = [rng.integers(0, count, length).tolist() for length in lengths]
+    dwell = [rng.exponential(30, length).tolist() for length in lengths]
+    lists = {"item_id": pa.array(items, pa.list_(pa.int64())), "dwell": pa.array(dwell, pa.list_(pa.float64()))}
+    bought = [bool(sum(row) % 2) for row in items]
+    pq.write_table(pa.table({"session": range(rows), **lists, "bought": bought}), tmp_path / "sessions.parquet")
+    (tmp_path / "spec.toml").write_text(
+        f'[[column]]\nname = "item_id"\nkind = "category"\nsize = {count}\nencode = "embedding"\ndimension = 8\n'
+        '[[column]]\nname = "dwell"\nkind = "number"\nlog1p = true\nmean = 3.0\nstd = 1.2\n'
+    )
+    spec = InputSpec.load(tmp_path / "spec.toml")
+    trained = train_encoder.read_labelled(tmp_path / "sessions.parquet", "bought", None, spec)
+    settings = train_encoder.Settings(hidden=16, epochs=1)
+    train_encoder.train(*trained[:2], settings, mesh_of(2), lambda line: None, spec).save(tmp_path / "e.safetensors")
+    encoder = srd.Encoder.load(tmp_path / "e.safetensors")
+    srd.featurize(encoder, tmp_path / "sessions.parquet", tmp_path / "out", mesh=mesh_of(2))
+
+    weights = {name: torch.from_numpy(array.copy()) for name, array in variables_of(encoder).items()}
+    embedding = torch.nn.Embedding.from_pretrained(weights["input.item_id"])
+    gru = torch.nn.GRU(9, 16)
+    state = {"weight_ih_l0": weights["0.dense_i.kernel"].T, "bias_ih_l0": weights["0.dense_i.bias"],
+             "weight_hh_l0": weights["0.dense_h.kernel"].T, "bias_hh_l0": torch.zeros(48)}  # fmt: skip
+    gru.load_state_dict(state)
+    wanted = np.zeros((rows, 16), np.float32)
+    with torch.no_grad():
+        for row in np.flatnonzero(lengths):
+            scaled = torch.from_numpy(((np.log1p(dwell[row]) - 3.0) / 1.2).astype(np.float32))
+            steps = torch.cat([embedding(torch.tensor(items[row])), scaled[:, None]], 1)
+            wanted[row] = gru(steps)[1][0].numpy()
+    features = np.stack(pq.read_table(tmp_path / "out")["features"].to_numpy())
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=2e-6)

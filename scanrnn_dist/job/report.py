@@ -63,7 +63,8 @@ class JobReport:
         if not self.rows and self.parts == 0:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
-        more = f"\nbad rows: {told_counts(self.counts)}" if self.counts else ""
+        told = told_counts(self.counts)
+        more = f"\nbad rows: {told}" if told else ""
         more += f"\n{self.set_aside:,} rows set aside, in {self.destination}/{QUARANTINE}" if self.set_aside else ""
         more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (

@@ -114,8 +114,8 @@ class Status:
         yield f"rows     {self.rows_committed:,} of {self.rows:,}"
         if self.set_aside:
             yield f"aside    {self.set_aside:,} of these rows were set aside, in {self.destination}/{QUARANTINE}"
-        if self.counts:
-            yield f"choices  {told_counts(self.counts)}"
+        if told := told_counts(self.counts):
+            yield f"choices  {told}"
         if self.seconds_left is not None:
             end = datetime.now() + timedelta(seconds=self.seconds_left)
             left = timedelta(seconds=round(self.seconds_left))

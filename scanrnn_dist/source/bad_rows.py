@@ -101,7 +101,7 @@ def count_name(policy: str, choice: str) -> str:
 
 
 def told_counts(counts: Mapping[str, int]) -> str:
-    """Counts of choices in words, by their names.
+    """Counts of choices in words, by their names; not of rows that begin and end with the initial carry: that is legal.
 
     Example:
         >>> told_counts({"bad_value zero": 2000, "null_sequence skip": 1})
@@ -109,6 +109,8 @@ def told_counts(counts: Mapping[str, int]) -> str:
     """
     told = []
     for name, count in sorted(counts.items()):
+        if name == count_name("empty_sequence", INITIAL_CARRY):
+            continue
         unit = _COUNTED.get(name.partition(" ")[2], "rows")
         told.append(f"{name} {count:,} {unit if count != 1 else unit[:-1]}")
     return ", ".join(told)
