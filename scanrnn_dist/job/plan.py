@@ -184,7 +184,8 @@ class Plan:
             raise ConfigError("The source has no rows, so the number of features per step is unknown.")
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
-        for index in [*np.flatnonzero(is_sure)[:1], *np.flatnonzero(~is_sure)]:
+        # Where a column holds other lists too, of which nothing is read, the values may be theirs.
+        for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
             features = first_step_features(self.source, self.units[index], self.layout)
             if features is not None:
                 return features

@@ -126,3 +126,11 @@ def test_leaves_are_counted_through_every_type(tmp_path: Path) -> None:
     assert found("s", "map", "value", "b") == ["s.map.key_value.value.b"]
     assert found("s", "nope") == found("nope") == found("first", "x") == []
     file.close()
+
+
+def test_the_width_is_found_where_other_lists_of_the_column_hold_the_values(tmp_path: Path) -> None:
+    rows = [{"other": [1, 2, 3], "seq": []}] * 4 + [{"other": [], "seq": [[1.0, 2.0]]}]
+    type = pa.struct([("other", pa.list_(pa.int8())), ("seq", pa.list_(pa.list_(pa.float32())))])
+    pq.write_table(pa.table({"a": pa.array(rows, type)}), tmp_path / "a.parquet", row_group_size=2)
+    plan = plan_job(tmp_path / "a.parquet", JobOptions(column="a.seq", rows_per_part=1))
+    assert len(plan.units) == 3 and plan.in_features() == 2
