@@ -86,23 +86,25 @@ class Unit:
 
     def where(self, row: int, after: int = 0) -> str:
         """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""
+        row += after
         if self.grouped is None:
-            return self.event(row + after)
-        event, ids = self.grouped.begin(row + after)
+            return self.event(row)
+        event, ids = self.grouped.begin(row)
         return f"{self.event(event)}, where {ids} begins" if ids else self.event(event)
 
-    def place(self, row: int) -> tuple[int, int, int]:
-        """Where a row stands: its row group, its row within that, and its row of the file; of a sequence its begin."""
-        return self._place(row if self.grouped is None else self.grouped.begin(row)[0])
-
     def event(self, row: int) -> str:
-        """Where a row of the files stands, counted from the first one of its row groups, for messages."""
-        if (more := row - sum(self.group_rows)) >= 0:
-            return f"{self.span} {more + 1} rows after their end"
-        group, within, of_file = self._place(row)
+        """Where a row of the files stands, counted from the first one of its row groups."""
+        ends = list(accumulate(self.group_rows))
+        if ends and row >= ends[-1]:
+            return f"{self.span} {row - ends[-1] + 1} rows after their end"
+        group, within, of_file = self._event_place(row)
         return f"{self.file.path}, row group {group}, row {within} (row {of_file} of the file)"
 
-    def _place(self, row: int) -> tuple[int, int, int]:
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Where a row stands, or begins: its row group, its row within that, and its row of the file."""
+        return self._event_place(row if self.grouped is None else self.grouped.begin(row)[0])
+
+    def _event_place(self, row: int) -> tuple[int, int, int]:
         ends = list(accumulate(self.group_rows))
         group = bisect_right(ends, row)
         within = row - (ends[group] - self.group_rows[group])
