@@ -244,6 +244,15 @@ def test_a_step_that_is_not_what_it_should_be_is_told_by_where_its_sequence_begi
         read(plan, chunk_bytes=1)
 
 
+def test_the_place_of_a_sequence_is_where_it_begins(tmp_path: Path) -> None:
+    source = write_events(tmp_path, events_of([3, 4, 2], ["a", "b", "c"], pa.string()), [], 2)
+    (unit,) = planned(source).units
+    assert unit.place(2) == (0, 0, 0) and unit.where(2).endswith("row group 0, row 0 (row 0 of the file)")  # not read
+    read(planned(source), chunk_bytes=1, units=[unit])
+    assert [unit.place(row) for row in range(3)] == [(0, 0, 0), (1, 1, 3), (3, 1, 7)]
+    assert unit.where(0, after=2).endswith("row group 3, row 1 (row 7 of the file), where id='c' begins")
+
+
 def test_a_file_that_changed_after_it_was_planned_is_told(tmp_path: Path) -> None:
     source = write_events(tmp_path, events_of([3, 4, 2], [1, 2, 3], pa.int64()), [5], 2)
     plan = planned(source)
