@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job.new_steps import NewSteps
+from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.records import STATE, read_part
 from scanrnn_dist.source import Chunk, FailedUnit, FileTable, Prefetched, ReadOptions, Source, Unit, Units, running_sums
@@ -132,10 +132,12 @@ def continued_plan(
     """
     names = tuple(name for name, rows in parts.items() if rows)
     is_begun, steps = np.ones(len(new), bool), [0] * len(names)
+    order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
     for index, name in enumerate(names):
-        for batch in read_part(store, name, list(new.ids)):
+        for batch in read_part(store, name, [*new.ids, *order]):
             _check_types(batch.schema, new.kept.schema, new.ids, store.path(name))
             rows = new.rows_of(batch)
+            _check_is_later(batch, rows, new, order)
             rows = rows[rows >= 0]
             twice = rows[~is_begun[rows]]
             if len(twice) or len(np.unique(rows)) < len(rows):
@@ -182,6 +184,22 @@ def _units(
         running_sums(np.array([len(counts) for counts in groups])), np.array([*chain.from_iterable(groups)], np.int64),
         np.zeros(len(groups), np.int64), in_unit + np.array([*steps, *weights[1:]], np.int64),
     )  # fmt: skip
+
+
+def _check_is_later(batch: pa.RecordBatch, rows: np.ndarray, new: NewSteps, order: tuple[str, ...]) -> None:
+    """Refuse new steps that do not come after the last one of their sequence."""
+    hit = pa.array(np.flatnonzero(rows >= 0))
+    if not order or not len(hit):
+        return
+    last = keys_of(batch.select(order).take(hit), order)
+    first = keys_of(new.first.take(pa.array(rows[rows >= 0])), order)
+    for nth, (before, after) in enumerate(zip(last, first, strict=True)):
+        if not after > before:
+            key = keys_of(batch.select(new.ids).take(hit.slice(nth, 1)), new.ids)[0]
+            raise DataError(
+                f"{told_key(new.ids, key)}: the first new step has {told_key(order, after)}; expected one that comes "
+                f"after {told_key(order, before)}, the last one that was applied. Leave out steps that were applied."
+            )
 
 
 def _check_types(old: pa.Schema, new: pa.Schema, names: tuple[str, ...], where: str) -> None:

@@ -51,7 +51,7 @@ def compare_kept(store: Store, plan: Plan, index: int, reading: ReadOptions | No
 def _kept(plan: Plan, unit: Unit, reading: ReadOptions | None) -> Generator[pa.RecordBatch, None, None]:
     """The kept columns of the rows of a unit that become sequences."""
     if reading is None:
-        yield from read_kept(plan.source, unit, plan.keep, plan.layout.ids)
+        yield from read_kept(plan.source, unit, plan.keep, plan.layout)
         return
     with closing(read_chunks(plan.source, [unit], reading, prefetch_bytes=1)) as chunks:
         for chunk in chunks:

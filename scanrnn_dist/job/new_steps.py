@@ -20,7 +20,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import read_chunks
+from scanrnn_dist.source import read_chunks, read_kept
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
@@ -35,6 +35,7 @@ class NewSteps:
         kept: `(N,)` rows of the kept columns, the ids among them.
         sequences: of the `N` rows.
         numbers: the row of each id.
+        first: `(N,)` rows of the columns that order steps, each the first step's; without columns where none do.
         digest: SHA-256 of ids and steps, in hexadecimal: of the same steps it is the same, wherever they stand.
     """
 
@@ -42,6 +43,7 @@ class NewSteps:
     kept: pa.RecordBatch
     sequences: Ragged
     numbers: dict[Any, int]
+    first: pa.Table
     digest: str
 
     def __len__(self) -> int:
@@ -101,19 +103,30 @@ def read_new_steps(
             raise DataError(f"Row {row} of the new steps has no {' and '.join(ids)}; expected an id in every row.")
         if numbers.setdefault(key, row) != row:
             raise DataError(
-                f"{_told(ids, key)} stands in rows {numbers[key]} and {row} of the new steps; expected each id once."
+                f"{told_key(ids, key)} stands in rows {numbers[key]} and {row} of the new steps; expected each id once."
             )
-    sequences = _together(parts, in_features)
-    return NewSteps(tuple(ids), batch, sequences, numbers, _digest(batch, ids, sequences))
+    sequences, order = _together(parts, in_features), plan.layout.asked.order_by or ()
+    return NewSteps(tuple(ids), batch, sequences, numbers, _first(plan, order), _digest(batch, ids, sequences))
 
 
-def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:
+def _first(plan: Plan, order: Sequence[str]) -> pa.Table:
+    """What orders steps, at the first step of each sequence."""
+    schema = pa.schema([plan.source.schema.field(name) for name in order])
+    batches = [
+        batch for unit in (plan.units if order else ())
+        for batch in read_kept(plan.source, unit, order, plan.layout, takes_first=True)
+    ]  # fmt: skip
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def keys_of(table: pa.RecordBatch | pa.Table, ids: Sequence[str]) -> list[Any]:
     """The id of each row, as Python has it: a value, or a tuple of several columns' values."""
     columns = [table.column(name).to_pylist() for name in ids]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def _told(ids: Sequence[str], key: Any) -> str:
+def told_key(ids: Sequence[str], key: Any) -> str:
+    """An id in words: `client=7`."""
     values = key if len(ids) > 1 else (key,)
     return ", ".join(f"{name}={value!r}" for name, value in zip(ids, values, strict=True))
 

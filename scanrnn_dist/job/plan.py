@@ -119,7 +119,7 @@ class Plan:
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
-        everything = _all_but(self.source, self.layout)
+        everything = _all_but(self.source, self.layout, options.keep_state)
         return (
             options.asks_for(self.layout)
             and self.keep == (everything if options.keep is None else options.keep)
@@ -226,7 +226,14 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
     _check_readable(opened, options)
     schema = _for_sequences(opened, options)
     layout = _found(schema, options, input, where, opened.extensions)
-    keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
+    everything = _all_but(opened, layout, options.keep_state)
+    keep = everything if options.keep is None else tuple(options.keep)
+    order = layout.asked.order_by or ()
+    if options.keep_state and not set(order) <= set(keep):
+        raise ConfigError(
+            f"With --keep-state, the columns of --order-by are kept, since they tell which steps are later: add "
+            f"{', '.join(name for name in order if name not in keep)} to --keep."
+        )
     for name in keep:
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
@@ -287,9 +294,10 @@ def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str
     return Plan(absolute(source), planned, units, layout, keep, rows_per_part)
 
 
-def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:
-    """The columns that are kept where nothing is said."""
-    return layout.kept(source.schema, source.files.partition_schema.names)
+def _all_but(source: Source, layout: Layout, keep_state: bool) -> tuple[str, ...]:
+    """The columns that are kept where nothing is said; with states, those that tell which steps are later, too."""
+    order = (layout.asked.order_by or ()) if keep_state else ()
+    return tuple(dict.fromkeys((*layout.kept(source.schema, source.files.partition_schema.names), *order)))
 
 
 def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:

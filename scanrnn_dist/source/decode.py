@@ -131,13 +131,18 @@ class Chunk:
 
 
 def read_kept(
-    source: Source, unit: Unit, keep: Sequence[str], ids: Sequence[str] = ()
+    source: Source, unit: Unit, keep: Sequence[str], layout: Layout | None = None, *, takes_first: bool = False
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The columns `keep` of a unit, in order, without its sequences; where its rows are sequences of events, by `ids`.
+    """The columns `keep` of a unit, in order, without its sequences.
+
+    Where the layout groups steps, one value for each sequence: of a column that orders them that of its last step, or
+    with `takes_first` of its first.
 
     A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`.
     """
-    decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), ids=ids)
+    ids, order = (layout.ids, layout.asked.order_by or ()) if layout else ((), ())
+    grouping = Grouping(ids, order if set(keep) & set(order) else (), (), keep, takes_first)
+    decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), grouping=grouping)
     with closing(decoder.open(unit)) as parquet:
         for first_row, batch in decoder.unit_batches(parquet, unit):
             yield decoder.kept(unit, first_row, batch)
@@ -165,21 +170,25 @@ class Decoder:
     """
 
     def __init__(
-        self, source: Source, options: ReadOptions, stage: Stage = nullcontext, ids: Sequence[str] = ()
+        self, source: Source, options: ReadOptions, stage: Stage = nullcontext, grouping: Grouping | None = None
     ) -> None:
         self._source, self._options, self._stage = source, options, stage
         names, partitions = source.schema.names, source.files.partition_schema.names
-        self._read = options.layout.columns(source.schema) if options.layout else tuple(ids)
+        grouped = (*grouping.ids, *grouping.order) if grouping else ()
+        self._read = options.layout.columns(source.schema) if options.layout else tuple(dict.fromkeys(grouped))
         wanted = [*self._read, *options.keep]
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
-        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in ids]
+        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in self._read]
         paths = [*((name,) for name in options.keep), *leaves]
         self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
         kept = [name for name in options.keep if name not in partitions]
-        self._grouping = Grouping.of(options.layout, options.layout.ids if options.layout else ids, kept)
+        if options.layout:
+            asked = options.layout.asked
+            grouping = Grouping(options.layout.ids, asked.order_by or (), asked.features or (), kept)
+        self._grouping = replace(grouping, keep=kept) if grouping else Grouping((), (), (), kept)
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         # Of what the layout gives, which is what travels unless there is an input.
         self._width = None if options.input else options.in_features

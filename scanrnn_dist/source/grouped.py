@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.layouts import (
     STEPS,
-    Layout,
     changes,
     comparable,
     differ,
@@ -39,20 +38,15 @@ class Grouping:
         ids: the columns that say which sequence an event belongs to.
         order: the columns that order its steps.
         features: the columns that become lists.
-        keep: the columns of which a sequence has one value.
+        keep: the columns of which a sequence has one value; of one that orders its steps it is that of the last step.
+        takes_first: whether it is that of the first step.
     """
 
     ids: Sequence[str]
     order: Sequence[str]
     features: Sequence[str]
     keep: Sequence[str]
-
-    @classmethod
-    def of(cls, layout: Layout | None, ids: Sequence[str], keep: Sequence[str]) -> Grouping:
-        """That of a layout; without one, where only kept columns are read, of these ids."""
-        asked = layout.asked if layout else None
-        order, features = (asked.order_by, asked.features) if asked else ((), ())
-        return cls(tuple(ids), tuple(order or ()), tuple(features or ()), tuple(keep))
+    takes_first: bool = False
 
     def rows(
         self, unit: Unit, grouped: Grouped, events: Iterable[pa.RecordBatch]
@@ -115,8 +109,13 @@ class Grouping:
 
     def _sequences(self, unit: Unit, event: int, batch: pa.RecordBatch, begins: np.ndarray) -> pa.RecordBatch:
         """The sequences of a batch that begins at an event of the unit."""
-        columns = {name: self._one_of_each(unit, event, batch, begins, name) for name in self.keep}
         order = self._order(unit, event, batch, begins)
+        columns = {
+            name: self._end_of_each(batch.column(name), begins, order)
+            if name in self.order
+            else self._one_of_each(unit, event, batch, begins, name)
+            for name in self.keep
+        }
         offsets = pa.array(np.append(begins, batch.num_rows))
         for name in self.features:
             values = batch.column(name)
@@ -147,6 +146,13 @@ class Grouping:
         names = [str(nth) for nth in range(len(keys) + 1)]
         table = pa.table([pa.array(np.cumsum(number)), *keys], names)
         return pc.sort_indices(table, [(name, "ascending") for name in names])  # which is stable
+
+    def _end_of_each(self, column: pa.Array, begins: np.ndarray, order: pa.Array | None) -> pa.Array:
+        """The value of a column at the last step of each sequence, or at the first."""
+        places = begins if self.takes_first else np.append(begins[1:], len(column)) - 1
+        if not len(begins):
+            places = begins
+        return picked(column, pa.array(places) if order is None else order.take(pa.array(places)))
 
     def _one_of_each(self, unit: Unit, event: int, batch: pa.RecordBatch, begins: np.ndarray, name: str) -> pa.Array:
         """The value of a column in each sequence."""

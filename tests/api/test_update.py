@@ -120,6 +120,39 @@ def test_an_update_that_is_killed_at_any_step_changes_nothing_or_all(tmp_path: P
         assert zygote.kills > 20
 
 
+def write_events(path: Path, events: list[tuple[int, int, float, float]]) -> Path:
+    """Events `(id, t, x, y)` in long format, an id's one after the other, those of ids in any order."""
+    rng = np.random.default_rng(len(events))
+    order = {number: place for place, number in enumerate(rng.permutation(IDS).tolist())}
+    events = sorted(events, key=lambda event: (order[event[0]], rng.random()))
+    columns = dict(zip(("id", "t", "x", "y"), zip(*events, strict=True), strict=True))
+    types = {"x": pa.float32(), "y": pa.float32()}
+    table = pa.table({name: pa.array(column, types.get(name)) for name, column in columns.items()})
+    pq.write_table(table, path, row_group_size=50)
+    return path
+
+
+def test_events_of_each_day_come_to_the_bits_of_all_of_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    events = [(int(rng.integers(IDS)), t, *map(float, rng.normal(size=2))) for t in range(700)]
+    encoder, at_once, out = Encoder.from_seed(0, 2, 5), tmp_path / "at once", tmp_path / "out"
+    long = {"group_by": ["id"], "order_by": ["t"], "keep_state": True, "rows_per_part": 10}
+    featurize(write_events(tmp_path / "all.parquet", events), at_once, encoder, **long)
+    for day in range(7):
+        part = write_events(tmp_path / f"{day}.parquet", events[100 * day : 100 * (day + 1)])
+        if day == 0:
+            featurize(part, out, encoder, **long)
+        else:
+            continued(out, part)
+    tables = [pq.read_table(folder).sort_by("id") for folder in (out, at_once)]
+    assert tables[0].column_names == ["id", "t", "state", "features"]
+    assert tables[0].drop_columns([]).equals(tables[1])
+    with pytest.raises(DataError, match=r"id=\d+: the first new step has t=5\d\d; expected one that comes after t=\d+"):
+        continued(out, write_events(tmp_path / "late.parquet", events[550:580]))
+    with pytest.raises(ConfigError, match="add t to --keep"):
+        featurize(tmp_path / "all.parquet", tmp_path / "other", encoder, keep=["id"], **long)
+
+
 def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     _, cut = slices(2)
     out = tmp_path / "out"
