@@ -4,8 +4,8 @@
 
 Each day brings a quarter of the clients some steps, in long format. The command line featurizes the first day with
 --keep-state and updates by each other day; every update is killed once (SIGKILL) after a random time, and started
-again. In the end the features are compared, bit for bit, with those of all days at once. The last line is JSON. Not covered:
-buckets, several processes.
+again. In the end the features are compared, bit for bit, with those of all days at once. The last line is JSON. Not
+covered: buckets, several processes.
 """
 
 from __future__ import annotations

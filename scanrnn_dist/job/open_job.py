@@ -136,7 +136,7 @@ def open_job(
     else:
         if options.sort and not isinstance(source, Plan):
             source = sorted_copy(source, options, destination, handling.restart, computation.input)
-        plan = _planned(records, recorded, source, replace(options, sort=False), handling, computation.input)
+        plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     if options.has_own_carries and options.initial_carry not in plan.keep:
         raise ConfigError(

@@ -207,15 +207,13 @@ class Plan:
 
 
 def plan_job(source: SourceLike, options: JobOptions | None = None, input: InputSpec | None = None) -> Plan:
-    """List a source, find its sequence column and cut it into units; writes nothing.
+    """List a source, find its sequence column and cut it into units; writes nothing, so it does not sort either.
 
     Raises:
         ConfigError: nothing found, or a column to keep that is not there or may not be kept.
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
-    if options.sort:
-        raise ConfigError("A plan writes nothing, so it cannot sort; leave out --sort, or sort the source first.")
     return _planned(source, *choose(source, options, input), options.rows_per_part)
 
 

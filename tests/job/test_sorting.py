@@ -134,7 +134,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     mixed(tmp_path / "in")
     with pytest.raises(ConfigError, match="--sort needs --group-by"):
         JobOptions(sort=True)
-    with pytest.raises(ConfigError, match="A plan writes nothing"):
+    with pytest.raises(DataError, match="comes again"):
         plan_job(tmp_path / "in", JobOptions(sort=True, **LONG))
     with pytest.raises(ConfigError, match="beside the destination; expected a folder"):
         sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out", restart=False)
