@@ -26,6 +26,7 @@ from scanrnn_dist.source import (
     Source,
     SourceLike,
     Units,
+    conforms,
     differences,
     filesystem_of,
     find_layout,
@@ -200,6 +201,11 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
     layout = find_layout(opened.schema, options.asked, where=where, extensions=opened.extensions)
     keep = _all_but(opened, layout) if options.keep is None else tuple(options.keep)
     for name in keep:
+        if name in opened.rounding:
+            raise DataError(
+                f"{opened.rounding[name]}: float64 cannot hold all integers of 64 bits, so the column cannot be kept. "
+                "Write one of the files anew with the other's type, or choose others with --keep."
+            )
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
         if name == FEATURES:
@@ -223,11 +229,12 @@ def plan_again(before: Plan, source: SourceLike) -> Plan:
 def with_columns(source: Source, before: Plan) -> Source:
     """The source with its schema as an earlier plan has it; `DataError` if that names other columns or types.
 
+    A file may lack a column or have a narrower type, as files of one source may, where the types stay as they were.
     The order of columns, and what writers note beside them, stays as it was: so parts that were made before and after
     are of one schema.
     """
     was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
-    differ = [name for name in was | now if was.get(name) != now.get(name)]
+    differ = [name for name in was | now if name not in was or name not in now or not conforms(now[name], was[name])]
     if differ:
         ends = [(name, was.get(name, "not there"), now.get(name, "gone")) for name in differ[:4]]
         told = "; ".join(f"{name!r} was {old} and is {new}" for name, old, new in ends)

@@ -24,6 +24,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source.conform import conform, conforms
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
@@ -212,7 +213,9 @@ class Decoder:
         groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
         rows, nbytes = tuple(group.rows for group in groups), sum(group.nbytes for group in groups)
         there = {field.name: field.type for field in parquet.schema_arrow}
-        missing = [name for name in self._columns if there.get(name) != self._source.schema.field(name).type]
+        missing = [
+            name for name in self._columns if not conforms(there.get(name), self._source.schema.field(name).type)
+        ]
         if missing or (rows, nbytes) != (unit.group_rows, unit.nbytes):
             raise DataError(
                 f"{unit.span} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
@@ -240,7 +243,12 @@ class Decoder:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
         groups = range(unit.row_group_begin, unit.row_group_end)
         # A dotted name may match nested paths beside the column of that name; `_chunk` picks columns by exact names.
-        batches = parquet.iter_batches(rows, row_groups=groups, columns=self._columns)
+        there = {field.name: field.type for field in parquet.schema_arrow}
+        columns = [name for name in self._columns if name in there]
+        batches = parquet.iter_batches(rows, row_groups=groups, columns=columns)
+        fields = [self._source.schema.field(name) for name in self._columns]
+        is_alike = all(there.get(field.name) == field.type for field in fields)
+        own = frozenset(self._options.layout.columns if self._options.layout else ())
         while True:
             try:
                 with _named(unit.span), self._stage("read"):
@@ -249,12 +257,12 @@ class Decoder:
                         parquet.check_pages(groups)
             except DataError as error:
                 if isinstance(error.__cause__, pa.ArrowException | OSError | ValueError):
-                    with _named(parquet.damaged(groups, self._columns) or unit.span):
+                    with _named(parquet.damaged(groups, columns) or unit.span):
                         raise error.__cause__ from None
                 raise
             if batch is None:
                 return
-            yield batch
+            yield batch if is_alike else conform(batch, fields, unit.span, own)
 
     def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
         with self._stage("convert"):
