@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.layouts.lists import is_list, is_view, positions
+from scanrnn_dist.source.layouts.lists import is_list, is_view
 from scanrnn_dist.source.layouts.types import is_number
 from scanrnn_dist.source.united import united
 
@@ -111,19 +111,11 @@ def _list(array: pa.Array, wanted: pa.DataType) -> pa.Array:
         size = wanted.list_size
         values = conformed(array.values.slice(array.offset * size, count * size), wanted.value_type)
         return pa.Array.from_buffers(wanted, count, [_validity(array)], array.null_count, children=[values])
-    if types.is_fixed_size_list(kind):
-        lengths = np.where(array.is_null().to_numpy(zero_copy_only=False), 0, kind.list_size)
-        begins = (np.arange(count) + array.offset) * kind.list_size
-        offsets, values = _running(lengths), array.values
-        if array.null_count or values is None:
-            values = values.take(pa.array(positions(begins, lengths)))
-        else:
-            values = values.slice(array.offset * kind.list_size, count * kind.list_size)
-    elif is_view(kind):
+    if types.is_fixed_size_list(kind) or is_view(kind):
         is_valid = array.is_valid().to_numpy(zero_copy_only=False)
-        lengths = array.sizes.to_numpy().astype(np.int64) * is_valid
-        offsets = _running(lengths)
-        values = array.values.take(pa.array(positions(array.offsets.to_numpy().astype(np.int64), lengths)))
+        sizes = array.sizes.to_numpy().astype(np.int64) if is_view(kind) else kind.list_size
+        # Not `take`, which knows no views of text; in their order, without what stands under nulls.
+        offsets, values = _running(sizes * is_valid), array.flatten()
     else:
         offsets, begin, end = _offsets(array)
         values = array.values.slice(begin, end - begin)
