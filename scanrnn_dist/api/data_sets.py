@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 
+import pyarrow.compute as pc
 from jax.sharding import Mesh
 
 from scanrnn_dist.api.computation import EncoderOnDevices
@@ -30,6 +31,8 @@ def featurize(
     initial_carry: str | None = None,
     rows_per_part: int = ROWS_PER_PART,
     lossy_cast: bool = False,
+    filter: str | pc.Expression | None = None,
+    limit: int | None = None,
     sharing: Sharing | None = None,
     allow_mixed: bool = False,
     restart: bool = False,
@@ -60,6 +63,9 @@ def featurize(
             None for the encoder's.
         rows_per_part: rows of a part, about.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
+        filter: which rows are read, such as `"label == 'walk' and n > 10"`; None for all. An expression of pyarrow is
+            taken where such a text stands for it.
+        limit: read only the first so many rows of the source, before any filter, to try something out.
         sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
             and nothing, when None.
         allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
@@ -92,7 +98,7 @@ def featurize(
     """
     options = JobOptions(
         column=column, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps, initial_carry=initial_carry,
-        lossy_cast=lossy_cast,
+        lossy_cast=lossy_cast, filter=filter, limit=limit,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing())
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

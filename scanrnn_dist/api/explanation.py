@@ -38,7 +38,19 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
         "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
     }
+    lines |= _of_source(plan)
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+
+
+def _of_source(plan: Plan) -> dict[str, str]:
+    """What is to be said of the source where files differ, are left out, or it is not read to its end."""
+    told = {"differences": "; ".join(plan.source.drift)} if plan.source.drift else {}
+    if plan.limit is not None:
+        told["limit"] = f"the first {plan.limit:,} rows of the source"
+    if plan.source.left_out:
+        first = plan.source.left_out[0]
+        told["left out"] = f"{len(plan.source.left_out):,} unreadable files, the first {first.path}: {first.reason}"
+    return told
 
 
 def window_bytes(encoder: Encoder, shape: WindowShape) -> int:

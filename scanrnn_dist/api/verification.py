@@ -41,6 +41,8 @@ from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
+COMPARED_BYTES = 2 << 20
+"""Of a chunk, where the rows of a part have to be found among those of the source."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,12 @@ def verify(
         )
     rng = np.random.default_rng(seed)
     rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
-    compared = sum(compare_kept(records.store, plan, index) for index in rows_of)
     options = JobOptions.from_json(job["options"])
+    reading = options.reading(encoder.in_features, chunk_bytes=COMPARED_BYTES)
+    compared = 0
+    for index, part_rows in rows_of.items():
+        is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
+        compared += compare_kept(records.store, plan, index, None if is_all else reading)
     sampled, distances = _recompute(records, plan, rows_of, encoder, options, sample, rng)
     return Verification(root, len(parts), rows, compared, sampled, is_complete, units, repaired, *distances)
 
@@ -202,7 +208,7 @@ def _recompute(
     rng: np.random.Generator,
 ) -> tuple[int, list[float]]:
     """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
-    units = rng.permutation(list(rows_of))[:SAMPLE_UNITS]
+    units = rng.permutation([unit for unit, rows in rows_of.items() if rows])[:SAMPLE_UNITS]
     judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))

@@ -91,7 +91,7 @@ def demo(
 
 
 @app.command()
-@takes_job_options("column", "keep", "rows_per_part")
+@takes_job_options("column", "keep", "rows_per_part", "filter", "limit")
 def plan(
     source: flags.Source,
     options: Any,

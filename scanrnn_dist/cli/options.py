@@ -54,6 +54,11 @@ RowsPerPart = Annotated[int | None, count("About how many rows an output file ge
 LossyCast = Annotated[
     bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
 ]
+RowFilter = Annotated[
+    str | None,
+    typer.Option("--filter", help="Read only rows that match, such as \"label == 'walk' and n > 10\".", metavar="TEXT"),
+]
+Limit = Annotated[int | None, count("Read only the first N rows of SRC, before any filter, to try something out.")]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
@@ -109,6 +114,8 @@ JOB_FLAGS: dict[str, Any] = {
     "max_steps": MaxSteps,
     "initial_carry": InitialCarry,
     "lossy_cast": LossyCast,
+    "filter": RowFilter,
+    "limit": Limit,
 }
 """The flag of each field of `JobOptions`."""
 

@@ -8,7 +8,7 @@ distinct values, extension types to their storage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -18,12 +18,18 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.records import part_name, read_part
-from scanrnn_dist.source import read_kept
+from scanrnn_dist.source import ReadOptions, Unit, read_chunks, read_kept
 from scanrnn_dist.storage import Store
 
 
-def compare_kept(store: Store, plan: Plan, index: int) -> int:
+def compare_kept(store: Store, plan: Plan, index: int, reading: ReadOptions | None = None) -> int:
     """Hold the kept columns of the part of a unit against those of the source; how many rows were compared, if any.
+
+    Args:
+        store: the destination.
+        plan: of the job.
+        index: of the unit.
+        reading: how its rows become sequences, where some of them are left out; else its kept columns alone are read.
 
     Raises:
         DataError: a row differs, or its type does, or there are more rows in one of them; or as `read_kept`.
@@ -32,14 +38,24 @@ def compare_kept(store: Store, plan: Plan, index: int) -> int:
     where = store.path(name)
     if not plan.keep:
         return 0
-    with closing(read_kept(plan.source, unit, plan.keep)) as expected:
+    with closing(_kept(plan, unit, reading)) as expected:
         for part, source in _in_step(read_part(store, name, list(plan.keep)), expected):
             if part is None or source is None:
-                raise DataError(f"{where} does not hold as many rows as the source, which has {unit.rows}.")
+                raise DataError(f"{where} does not hold as many rows as become sequences of the source's {unit.rows}.")
             for column in plan.keep:
                 _check_same(part.column(column), source.column(column), column, where, rows)
             rows += source.num_rows
     return rows
+
+
+def _kept(plan: Plan, unit: Unit, reading: ReadOptions | None) -> Generator[pa.RecordBatch, None, None]:
+    """The kept columns of the rows of a unit that become sequences."""
+    if reading is None:
+        yield from read_kept(plan.source, unit, plan.keep)
+        return
+    with closing(read_chunks(plan.source, [unit], reading, prefetch_bytes=1)) as chunks:
+        for chunk in chunks:
+            yield chunk.kept
 
 
 def differing(one: pa.Array, other: pa.Array) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import checked_max_steps
 from scanrnn_dist.records import EXPIRY_SECONDS, Share
-from scanrnn_dist.source import Asked, BadRows, Layout, ReadOptions, layout_of
+from scanrnn_dist.source import Asked, BadRows, Layout, ReadOptions, filter_text, layout_of, parsed_filter
 
 ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
@@ -32,6 +32,8 @@ class JobOptions:
         initial_carry: a kept column with each row's own initial carry; None for the encoder's.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
+        filter: which rows are read, as text, or as an expression of pyarrow that such a text stands for; None for all.
+        limit: of the source the first so many rows are there, before any filter; None for all.
 
     Raises:
         ConfigError: a number that is too small.
@@ -53,6 +55,8 @@ class JobOptions:
     initial_carry: str | None = None
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
+    filter: str | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("keep", "features", "group_by", "order_by"):
@@ -61,6 +65,12 @@ class JobOptions:
         object.__setattr__(self, "max_steps", checked_max_steps(self.max_steps))
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
+        if self.filter is not None:
+            object.__setattr__(self, "filter", filter_text(self.filter))
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}; expected 1 or more.")
+        if self.limit is not None and self.group_by:
+            raise ConfigError("--limit counts rows, and with --group-by these are steps: leave one of them out.")
 
     @property
     def has_own_carries(self) -> bool:
@@ -84,6 +94,7 @@ class JobOptions:
     def reading(self, in_features: int, **more: Any) -> ReadOptions:
         """What of a source is read for the job, of settled options."""
         layout, keep = layout_of(self.asked), self.keep or ()
+        more["filter"] = None if self.filter is None else parsed_filter(self.filter)
         return ReadOptions(layout, keep, in_features, self.lossy_cast, self.bad_rows, **more)
 
     def to_json(self) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
+    UNKNOWN_TIME,
     BadRows,
     FileTable,
     Layout,
+    LeftOut,
     ReadOptions,
     Source,
     SourceLike,
@@ -32,9 +34,11 @@ from scanrnn_dist.source import (
     find_layout,
     first_step_features,
     layout_of,
+    limited,
     list_again,
     new_files,
     open_source,
+    parsed_filter,
     plan_units,
     read_chunks,
     unchanged,
@@ -75,6 +79,7 @@ class Plan:
         layout: how its sequences stand in its columns.
         keep: the columns to carry along.
         rows_per_part: what the units were cut by.
+        limit: of the source the first so many rows are there; None for all.
         recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
     """
 
@@ -84,6 +89,7 @@ class Plan:
     layout: Layout
     keep: tuple[str, ...]
     rows_per_part: int
+    limit: int | None = None
     recorded: Mapping[str, str] | None = None
 
     @property
@@ -111,6 +117,8 @@ class Plan:
             options.asks_for(self.layout)
             and self.keep == (everything if options.keep is None else options.keep)
             and self.rows_per_part == options.rows_per_part
+            and self.limit == options.limit
+            and (not self.source.left_out or options.bad_rows.unreadable_file == "skip")
         )
 
     def to_records(self) -> dict[str, bytes]:
@@ -118,7 +126,10 @@ class Plan:
 
         Plans that are equal have equal records, byte for byte, with the same version of pyarrow.
         """
-        facts = Facts(self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema)
+        left_out = tuple((file.path, file.size_bytes, file.modified_ns, file.reason) for file in self.source.left_out)
+        facts = Facts(
+            self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema, self.limit, left_out
+        )
         return write_records(facts, self.units)
 
     @classmethod
@@ -130,10 +141,10 @@ class Plan:
             DataError: a record that is missing, damaged or of another format.
         """
         facts, units = read_records(records)
-        source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
-        return cls(
-            facts.given, source, units, layout_of(facts.asked), facts.keep, facts.rows_per_part, hashes_of(records)
-        )
+        rows, left_out = int(units.rows.sum()), tuple(LeftOut(*told) for told in facts.left_out)
+        source = Source(filesystem_of(facts.given), units.files, facts.schema, rows, left_out=left_out)
+        layout = layout_of(facts.asked)
+        return cls(facts.given, source, units, layout, facts.keep, facts.rows_per_part, facts.limit, hashes_of(records))
 
     def changes(self) -> Changes:
         """What differs from the plan now in the names, sizes and times of the source's files."""
@@ -145,7 +156,7 @@ class Plan:
 
     def changes_to(self, now: FileTable) -> Changes:
         """The same for files that were listed by now."""
-        before = self.source.files
+        before, now = self.source.files, _without(now, self.source.left_out)
         units = int((unchanged(before, now)[self.units.file] < 0).sum())
         return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
 
@@ -195,7 +206,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
-    opened = open_source(source)
+    opened = open_source(source, options.bad_rows.unreadable_file == "skip")
     where = opened.files[0].path
     _check_readable(opened, options)
     layout = find_layout(opened.schema, options.asked, where=where, extensions=opened.extensions)
@@ -212,18 +223,20 @@ def plan_job(source: SourceLike, options: JobOptions | None = None) -> Plan:
             raise ConfigError(
                 f"A kept column is named {FEATURES!r}, as the output column; rename it, or choose with --keep."
             )
-    return _planned(source, opened, layout, keep, options.rows_per_part)
+    if options.filter is not None:
+        parsed_filter(options.filter).of(opened.schema)  # or it is refused
+    return _planned(source, opened, layout, keep, options.rows_per_part, options.limit)
 
 
-def plan_again(before: Plan, source: SourceLike) -> Plan:
-    """A plan with the options of an earlier one, of its source as it is now.
+def plan_again(before: Plan, source: SourceLike, skip_unreadable: bool = False) -> Plan:
+    """A plan with the options of an earlier one, of its source as it is now; unreadable files maybe left out.
 
     Raises:
         ConfigError: nothing found.
         DataError: an unreadable file, or other columns than before.
     """
-    opened = open_source(source)
-    return _planned(source, with_columns(opened, before), before.layout, before.keep, before.rows_per_part)
+    opened = with_columns(open_source(source, skip_unreadable), before)
+    return _planned(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
 
 def with_columns(source: Source, before: Plan) -> Source:
@@ -245,11 +258,25 @@ def with_columns(source: Source, before: Plan) -> Source:
     return replace(source, schema=before.source.schema)
 
 
-def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
+def _planned(
+    source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int, limit: int | None
+) -> Plan:
     """An opened source, cut into units."""
+    opened = limited(opened, limit)
     units = plan_units(opened, rows_per_part, layout.columns)
     planned = replace(opened, row_groups=None)  # the units say all that is needed of them
-    return Plan(_absolute(source), planned, units, layout, keep, rows_per_part)
+    return Plan(_absolute(source), planned, units, layout, keep, rows_per_part, limit)
+
+
+def _without(files: FileTable, left_out: tuple[LeftOut, ...]) -> FileTable:
+    """The files but those that were left out and are as they were then."""
+    if not left_out:
+        return files
+    gone = {file.path: (file.size_bytes, UNKNOWN_TIME if file.modified_ns is None else file.modified_ns)
+            for file in left_out}  # fmt: skip
+    seen = zip(files.paths.to_pylist(), files.sizes_bytes.tolist(), files.modified_ns.tolist(), strict=True)
+    stays = [number for number, (path, size, time) in enumerate(seen) if gone.get(path) != (size, time)]
+    return files.take(np.array(stays, np.int64))
 
 
 def _all_but(source: Source, layout: Layout) -> tuple[str, ...]:

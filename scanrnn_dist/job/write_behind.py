@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class WriteBehind:
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
         self._part: PartFile | None = None
+        self._filtered = 0  # rows of its unit
 
     def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
@@ -110,16 +112,18 @@ class WriteBehind:
         unit = chunk.unit
         if self._part is None:
             self._part = PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema)
+            self._filtered = 0
         if self._part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {self._part.unit} was whole")
         with self._stage("write"):
             self._part.write(chunk.kept, features)
+            self._filtered += chunk.filtered
         if chunk.is_last:
             part, self._part = self._part, None
             with self._stage("commit"):
                 with part:
                     self._check()
-                    record = part.commit()
+                    record = replace(part.commit(), filtered=self._filtered)
                 self._log.commit(record)
             self.parts += 1
             if self._on_commit is not None:

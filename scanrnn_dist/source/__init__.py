@@ -6,11 +6,12 @@ Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens t
 from scanrnn_dist.source.conform import conforms
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
+from scanrnn_dist.source.filters import filter_text, parsed_filter
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Asked, Layout, find_layout, layout_of, register_layout
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
-from scanrnn_dist.source.source import LeftOut, Source, open_source, plan_units
+from scanrnn_dist.source.source import LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.taking import BadRows, fixed_lists, to_ragged
 from scanrnn_dist.source.units import Unit, Units, found_again, running_sums

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.conform import conform, conforms
+from scanrnn_dist.source.filters import Filter, taken
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
@@ -48,6 +49,7 @@ class ReadOptions:
         lossy_cast: whether numbers may be rounded to float32.
         bad_rows: what is done with rows that are not what they should be.
         chunk_bytes: about the decoded size of a chunk, which has at most 65,536 rows and at least one.
+        filter: which rows are read; None for all.
 
     Raises:
         ConfigError: a name twice, or a size below 1.
@@ -59,6 +61,7 @@ class ReadOptions:
     lossy_cast: bool = False
     bad_rows: BadRows = field(default_factory=BadRows)
     chunk_bytes: int = 16 << 20
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
         if self.chunk_bytes < 1:
@@ -79,6 +82,7 @@ class Chunk:
         begin, end: the first row of the unit that was looked at, and the one after the last.
         aside: the rows that were set aside: their place, the reason and the kept columns; None without any.
         counts: how many rows or values each policy was applied to, by its name and choice.
+        filtered: how many rows a filter left out.
     """
 
     unit: Unit
@@ -89,6 +93,7 @@ class Chunk:
     end: int
     aside: pa.RecordBatch | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    filtered: int = 0
 
     @property
     def rows(self) -> int:
@@ -149,7 +154,11 @@ class Decoder:
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
+        asked = options.filter.of(source.schema) if options.filter else ()
+        wanted += asked
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
+        asked = tuple(name for name in asked if name not in partitions)
+        self._asked = Decoder(source, ReadOptions(None, asked)) if asked else None  # reads what the filter is about
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         self._in_features = options.in_features
         if options.layout and not self._in_features:
@@ -165,24 +174,79 @@ class Decoder:
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
-        for first_row, batch in self.unit_batches(parquet, unit):
-            yield self._chunk(unit, first_row, batch)
-            del batch  # or it would stay alive while the next one is decoded
+        for piece, may_match in self._pieces(unit):
+            after = piece.first_row - unit.first_row
+            batches = self.unit_batches(parquet, piece) if may_match else self._nothing()
+            for first_row, batch in batches:
+                rows = batch.num_rows if may_match else piece.rows
+                yield self._chunk(unit, after + first_row, batch, rows)
+                del batch  # or it would stay alive while the next one is decoded
+
+    def _pieces(self, unit: Unit) -> Iterator[tuple[Unit, bool]]:
+        """The row groups of a unit, and whether they may have rows that match; alike ones together.
+
+        What the filter is about is read first, row group by row group, up to a row that matches: statistics in a footer
+        are not relied on.
+        """
+        matches = self._options.filter
+        if matches is None or not unit.rows or (self._asked is None and matches.may_match(self._partitions(unit))):
+            yield unit, True
+            return
+        if not matches.may_match(self._partitions(unit)):
+            yield unit, False
+            return
+        asked = self._asked
+        assert asked is not None
+        with closing(asked.open(unit)) as parquet:
+            groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
+            pieces, row = list[tuple[Unit, bool]](), unit.first_row
+            for number, (rows, group) in enumerate(zip(unit.group_rows, groups, strict=True)):
+                begin = unit.row_group_begin + number
+                piece = replace(unit, row_group_begin=begin, group_rows=(rows,), first_row=row, nbytes=group.nbytes)
+                row += rows
+                with closing(asked.unit_batches(parquet, piece)) as batches:
+                    found = any(self._matching(unit, batch).any() for _, batch in batches)
+                if pieces and pieces[-1][1] == found:
+                    last = pieces[-1][0]
+                    both, nbytes = (*last.group_rows, rows), last.nbytes + group.nbytes
+                    pieces[-1] = replace(last, group_rows=both, nbytes=nbytes), found
+                else:
+                    pieces.append((piece, found))
+        yield from pieces
+
+    def _partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
+        schema = self._source.schema
+        return {name: pa.scalar(value, schema.field(name).type) for name, value in unit.file.partitions}
+
+    def _matching(self, unit: Unit, batch: pa.RecordBatch) -> np.ndarray:
+        assert self._options.filter is not None, "who has a filter asks"
+        return self._options.filter.matching(batch, self._partitions(unit), unit.span)
+
+    def _nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The wanted columns without rows."""
+        fields = [self._source.schema.field(name) for name in self._columns]
+        arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
+        yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
     def unit_batches(self, parquet: CheckedFile, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The wanted columns of a unit (and maybe more), batch by batch, each with its first row."""
         self._check(parquet, unit)
         if not unit.rows:
-            fields = [self._source.schema.field(name) for name in self._columns]
-            arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
-            yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+            yield from self._nothing()
             return
         delivered = 0
-        for batch in self._batches(parquet, unit, self._chunk_rows(parquet, unit)):
+        is_cut = _is_cut(parquet, unit)
+        batches = self._batches(parquet, unit, self._chunk_rows(parquet, unit))
+        for batch in batches:
+            if is_cut:
+                batch = batch.slice(0, unit.rows - delivered)
             if 0 < batch.num_rows <= unit.rows - delivered:
                 yield delivered, batch
             delivered += batch.num_rows
             del batch  # or it would stay alive while the next one is decoded
+            if is_cut and delivered == unit.rows:
+                parquet.check_pages(range(unit.row_group_begin, unit.row_group_end))
+                break
         if delivered != unit.rows:
             raise DataError(
                 f"{unit.span} promised {unit.rows} rows in the footer and delivered {delivered}. "
@@ -216,7 +280,8 @@ class Decoder:
         missing = [
             name for name in self._columns if not conforms(there.get(name), self._source.schema.field(name).type)
         ]
-        if missing or (rows, nbytes) != (unit.group_rows, unit.nbytes):
+        is_as_planned = rows == unit.group_rows or _is_cut(parquet, unit)
+        if missing or not is_as_planned or nbytes != unit.nbytes:
             raise DataError(
                 f"{unit.span} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
                 f"{sorted(missing) or 'no'} columns; expected {unit.rows} rows in {len(unit.group_rows)} of "
@@ -264,12 +329,17 @@ class Decoder:
                 return
             yield batch if is_alike else conform(batch, fields, unit.span, own)
 
-    def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
+    def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch, looked_at: int) -> Chunk:
+        numbers = np.arange(first_row, first_row + batch.num_rows)
+        if self._options.filter is not None:
+            matching = np.flatnonzero(self._matching(unit, batch))
+            batch, numbers = taken(batch, matching), numbers[matching]
         with self._stage("convert"):
-            taken = self._taken(batch, partial(unit.where, after=first_row))
-        self._in_features, end = taken.sequences.in_features, first_row + batch.num_rows
+            rows = self._taken(batch, lambda row: unit.where(int(numbers[row]) if len(numbers) else first_row))
+        self._in_features, end = rows.sequences.in_features, first_row + looked_at
         kept = self.kept(unit, first_row, batch)
-        return Chunk(unit, np.arange(first_row, end), taken.sequences, kept, first_row, end)
+        filtered = looked_at - len(numbers)
+        return Chunk(unit, numbers, rows.sequences, kept, first_row, end, filtered=filtered)
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""
@@ -280,6 +350,13 @@ class Decoder:
         if in_features is None:
             raise unknown_width(where(0), layout.described, len(steps))
         return take(steps, in_features, options.bad_rows, options.lossy_cast, where)
+
+
+def _is_cut(parquet: CheckedFile, unit: Unit) -> bool:
+    """Whether the unit is the last of a source of which only the first rows are read, and ends within a row group."""
+    rows = tuple(group.rows for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end])
+    same = len(unit.group_rows) - 1
+    return len(rows) == same + 1 and rows[:same] == unit.group_rows[:same] and rows[same] > unit.group_rows[same]
 
 
 @contextmanager

@@ -160,6 +160,21 @@ def _sound(files: FileTable, sound: list[int], left_out: list[LeftOut]) -> FileT
     return files.take(np.array(sound, np.int64))
 
 
+def limited(source: Source, rows: int | None) -> Source:
+    """The first rows of a source: its last row group is cut there, and those after it are not there. None for all."""
+    groups = source.row_groups
+    assert groups is not None, "a source whose footers were read"
+    if rows is None or rows >= source.rows:
+        return source
+    before = running_sums(groups.rows)
+    count = int(np.searchsorted(before, rows))  # row groups that have some of these rows
+    counts = groups.rows[:count].copy()
+    counts[-1] -= before[count] - rows
+    values = {name: numbers[:count] for name, numbers in groups.values.items()}
+    cut = RowGroups(np.minimum(groups.offsets, count), counts, groups.nbytes[:count], values)
+    return replace(source, rows=rows, row_groups=cut)
+
+
 def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = ()) -> Units:
     """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
 

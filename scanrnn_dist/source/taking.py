@@ -28,9 +28,11 @@ class BadRows:
     Args:
         bad_value: of a null, a NaN or an infinity within a sequence: "error", or "propagate" to let it through, a null
             as NaN.
+        unreadable_file: of a file whose footer cannot be read: "error", or "skip" to leave it out.
     """
 
     bad_value: BadValue = "error"
+    unreadable_file: Literal["error", "skip"] = "error"
 
 
 @dataclass(frozen=True)
