@@ -13,9 +13,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.layouts.lists import is_list, is_view
-from scanrnn_dist.source.layouts.types import is_number
-from scanrnn_dist.source.united import united
+from scanrnn_dist.source.united import is_list, is_number, is_view, united
 
 
 def conforms(kind: pa.DataType | None, wanted: pa.DataType) -> bool:

@@ -62,7 +62,8 @@ def united_field(one: pa.Field, other: pa.Field, rounds: bool = False) -> pa.Fie
     return None if kind is None else one.with_type(kind).with_nullable(one.nullable or other.nullable)
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values are integers or floats."""
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
@@ -83,8 +84,15 @@ def _holds(kind: pa.DataType, its: pa.DataType) -> bool:
     return types.is_signed_integer(kind) == types.is_signed_integer(its) and bool(kind.bit_width >= its.bit_width)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind) or _is_large(kind))
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists of some kind."""
+    is_large = types.is_large_list(kind) or types.is_large_list_view(kind)
+    return bool(types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind) or is_large)
+
+
+def is_view(kind: pa.DataType) -> bool:
+    """Whether lists are given by an offset and a size each."""
+    return bool(types.is_list_view(kind) or types.is_large_list_view(kind))
 
 
 def _is_large(kind: pa.DataType) -> bool:
@@ -165,8 +173,8 @@ def _dictionaries(one: pa.DataType, other: pa.DataType, rounds: bool) -> pa.Data
 
 
 _KINDS: tuple[tuple[Callable[[pa.DataType], bool], _Union], ...] = (
-    (_is_number, _numbers),
-    (_is_list, _lists),
+    (is_number, _numbers),
+    (is_list, _lists),
     (_is_text, lambda *_: pa.large_string()),
     (_is_bytes, lambda *_: pa.large_binary()),
     (types.is_timestamp, _timestamps),
