@@ -111,7 +111,7 @@ def plan(
 
     planned = plan_job(_one_or_many(source), options)
     on_devices = computation.on_devices(planned.in_features)
-    print_result(explain(planned, on_devices.encoder, on_devices.shape))
+    print_result(explain(planned, on_devices.encoder, on_devices.shape, options.filter))
 
 
 @app.command()

@@ -15,6 +15,8 @@ class JobReport:
     `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
     positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
     devices and the writer.
+
+    `files_left_out` of the source could not be read, and were left out as asked.
     """
 
     destination: str
@@ -33,6 +35,7 @@ class JobReport:
     device_wait_seconds: float
     write_wait_seconds: float
     peak_memory_bytes: int
+    files_left_out: int = 0
     rows_per_second: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class JobReport:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
         left = "" if self.is_complete else f"\nNot complete: {self._left}"
+        if self.files_left_out:
+            left = f"\n{self.files_left_out:,} files of the source cannot be read and are left out{left}"
         return (
             f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "

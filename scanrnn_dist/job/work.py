@@ -148,4 +148,5 @@ class _Work:
             gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
             read_wait_seconds=self.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
             write_wait_seconds=self.write_wait_seconds, peak_memory_bytes=peak_memory_bytes(),
+            files_left_out=len(self.opened.plan.source.left_out),
         )  # fmt: skip

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanrnn_dist.api import featurize, verify
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source.conform import conform, conformed
@@ -317,3 +319,25 @@ def test_extensions_that_nobody_knows_are_kept_with_their_metadata(tmp_path: Pat
     write(written, pa.Table.from_batches(batches))
     again = pq.read_schema(written).field("k")
     assert ((again.type.field("v") if is_deep else again).metadata or {}).items() >= said.items()
+
+
+def test_a_job_over_files_that_differ_goes_on_with_changed_ones_and_is_verified(tmp_path: Path) -> None:
+    source, out, encoder = tmp_path / "in", tmp_path / "out", Encoder.from_seed(0, 1, 2)
+    seq = pa.array([[1.0], [2.0, 3.0]], pa.list_(pa.float32()))
+    wide = pa.array([[1], [2, 3]], pa.large_list(pa.float64()))
+    write(source / "a.parquet", pa.table({"seq": seq, "id": pa.array([1, 2], pa.int8()), "k": ["x", None]}))
+    write(source / "b.parquet", pa.table({"id": pa.array([3, 2**40]), "seq": wide}))
+    assert featurize(encoder, source, out).rows == 4 and featurize(encoder, source, out).parts == 0
+    table = pq.read_table(out)
+    assert table["features"].to_pylist()[:2] == table["features"].to_pylist()[2:]
+    assert table["id"].to_pylist() == [1, 2, 3, 2**40] and table["k"].to_pylist() == ["x", None, None, None]
+    assert verify(out).rows_compared == 4
+    write(source / "c.parquet", pa.table({"seq": seq, "id": pa.array([5, 6], pa.int16())}))  # conforms as it is
+    assert featurize(encoder, source, out, accept_changes=True).parts == 1
+    assert pq.read_table(out)["id"].to_pylist() == [1, 2, 3, 2**40, 5, 6] and verify(out).rows_compared == 6
+    write(source / "d.parquet", pa.table({"seq": seq, "id": [7, 8], "new": [0, 0]}))  # would change the schema
+    with pytest.raises(DataError, match="'new' was not there and is int64"):
+        featurize(encoder, source, out, accept_changes=True)
+    write(source / "d.parquet", pa.table({"seq": seq, "id": [7, 8], "k": pa.array(["y", "z"], pa.large_string())}))
+    with pytest.raises(DataError, match="'k' was string and is large_string"):
+        featurize(encoder, source, out, accept_changes=True)

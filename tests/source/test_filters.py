@@ -16,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.api import featurize, verify
+from scanrnn_dist.api.computation import EncoderOnDevices
+from scanrnn_dist.api.explanation import explain
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import JobOptions, Plan, plan_job
+from scanrnn_dist.job import Handling, JobOptions, Plan, plan_job, run_job
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.source.filters import filter_text, parsed_filter, taken
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import limited, open_source, plan_units
@@ -315,3 +318,32 @@ def test_good_files_come_out_whole_beside_hostile_ones(tmp_path: Path, shared_da
     ]
     reading = JobOptions().settled(plan.layout, plan.keep, 100).reading(2)
     assert sum(len(chunk.numbers) for chunk in read_chunks(plan.source, plan.units, reading)) == 20
+
+
+def test_a_job_leaves_unreadable_files_out_and_takes_them_in_once_they_are_mended(folder: Path) -> None:
+    bad, out, encoder = folder / "in/split=a/bad.parquet", folder / "out", Encoder.from_seed(0, 2, 3)
+    bad.write_bytes(b"PAR1 no parquet PAR1")
+
+    def go_on(**handling: Any) -> Any:
+        options = JobOptions(bad_rows=SKIP, rows_per_part=20)
+        return run_job(out, folder / "in", options, Handling(**handling), EncoderOnDevices(encoder, None))
+
+    report = go_on()
+    assert report.rows == 90 and report.files_left_out == 1 and "1 files of the source cannot be read" in str(report)
+    assert go_on().parts == 0 and verify(out).rows == 90
+    write(bad, 100, 3)
+    with pytest.raises(DataError, match=r"bad\.parquet is new"):
+        go_on()
+    assert go_on(accept_changes=True).rows == 3
+    assert sorted(pq.read_table(out, partitioning=None)["id"].to_pylist()) == [*range(90), 100, 101, 102]
+    bad.write_bytes(b"PAR1 broken again PAR1")
+    assert go_on(accept_changes=True).files_left_out == 1 and verify(out).rows == 90
+
+
+def test_plan_says_what_is_read(folder: Path) -> None:
+    write(folder / "in/split=b/other.parquet", 90, 2, more=[1, 2])
+    (folder / "in/bad.parquet").write_bytes(b"no parquet")
+    plan = plan_job(folder / "in", JobOptions(limit=50, bad_rows=SKIP))
+    told = explain(plan, Encoder.from_seed(0, 2, 3), WindowShape(2, 4, 2), "id > 3")
+    assert "only rows with id > 3" in told and "the first 50 rows" in told
+    assert "3 files without column 'more': nulls there" in told and "1 unreadable files, the first" in told
