@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -198,20 +198,13 @@ class Decoder:
         asked = self._asked
         assert asked is not None
         with closing(asked.open(unit)) as parquet:
-            groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
-            pieces, row = list[tuple[Unit, bool]](), unit.first_row
-            for number, (rows, group) in enumerate(zip(unit.group_rows, groups, strict=True)):
-                begin = unit.row_group_begin + number
-                piece = replace(unit, row_group_begin=begin, group_rows=(rows,), first_row=row, nbytes=group.nbytes)
-                row += rows
+            nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
+
+            def has_match(piece: Unit) -> bool:
                 with closing(asked.unit_batches(parquet, piece)) as batches:
-                    found = any(self._matching(unit, batch).any() for _, batch in batches)
-                if pieces and pieces[-1][1] == found:
-                    last = pieces[-1][0]
-                    both, nbytes = (*last.group_rows, rows), last.nbytes + group.nbytes
-                    pieces[-1] = replace(last, group_rows=both, nbytes=nbytes), found
-                else:
-                    pieces.append((piece, found))
+                    return any(self._matching(unit, batch).any() for _, batch in batches)
+
+            pieces = unit.pieces(nbytes, has_match)
         yield from pieces
 
     def _partitions(self, unit: Unit) -> dict[str, pa.Scalar]:

@@ -108,6 +108,7 @@ def test_a_filter_matches_what_it_says(text: str) -> None:
         ("flag == true and -n < 0", [True, False]),
         ("n + 1 == 2", [True, False]),
         ("n - 1 == 0 or n * 2 == 4", [True, True]),
+        ("n in (none_yet, 2)", [False, True]),
     ],
 )
 def test_columns_of_all_kinds(text: str, expected: list[bool]) -> None:
@@ -115,6 +116,7 @@ def test_columns_of_all_kinds(text: str, expected: list[bool]) -> None:
         "odd name": [1, 2], "s": [{"a": 1}, {"a": 2}], "a.b": [7, 8], "k": pa.array(["u", "v"]).dictionary_encode(),
         "t": pa.array([1577836800, 1577836800 + 86400], pa.timestamp("s")).cast(pa.timestamp("ns")),
         "d": pa.array(["1.5", "2.5"]).cast(pa.decimal128(3, 1)), "flag": [True, False], "n": [1, 2],
+        "none_yet": pa.array([None, None], pa.int64()),
     })  # fmt: skip
     made = parsed_filter(text)
     made.of(batch.schema)
