@@ -75,7 +75,8 @@ def main() -> None:
         pq.write_table(everything, folder / "all.parquet")
         long = ("--group-by", "client", "--order-by", "t", "--hidden", arguments.hidden, "--keep-state")
         first = run("featurize", folder / "0.parquet", folder / "out", *long)
-        seconds, kills, history = [], 0, days[0].num_rows
+        seconds: list[float] = []
+        kills, history = 0, days[0].num_rows
         print(f"day 0: {days[0].num_rows:,} steps, featurized in {first:.1f} s")
         for day in range(1, arguments.days):
             update = ("update", folder / "out", folder / f"{day}.parquet")

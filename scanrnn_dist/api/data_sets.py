@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Literal
 
+import pyarrow.compute as pc
 from jax.sharding import Mesh
 
 from scanrnn_dist.api.computation import EncoderOnDevices
@@ -45,6 +46,8 @@ def featurize(
     ids: Sequence[str] | None = None,
     keep_state: bool = False,
     output: Output = DEFAULT_OUTPUT,
+    filter: str | pc.Expression | None = None,
+    limit: int | None = None,
     sharing: Sharing | None = None,
     allow_mixed: bool = False,
     restart: bool = False,
@@ -90,6 +93,9 @@ def featurize(
         ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.
         output: how the features are written: layout, dtype, compression, sizes of row groups.
+        filter: which rows are read, such as `"label == 'walk' and n > 10"`; None for all. An expression of pyarrow is
+            taken where such a text stands for it.
+        limit: read only the first so many rows of the source, before any filter, to try something out.
         sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
             and nothing, when None.
         allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
@@ -124,7 +130,7 @@ def featurize(
         layout=layout, column=column, features=features, in_features=in_features, group_by=group_by,
         order_by=order_by, sort=sort, keep=keep, rows_per_part=rows_per_part, max_steps=max_steps,
         initial_carry=initial_carry, lossy_cast=lossy_cast, truncate=truncate, min_steps=min_steps,
-        bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state, output=output,
+        bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state, output=output, filter=filter, limit=limit,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)

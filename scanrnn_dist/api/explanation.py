@@ -14,7 +14,7 @@ FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
 
 
-def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
+def explain(plan: Plan, encoder: Encoder, shape: WindowShape, filter: str | None = None) -> str:
     """What `featurize` would do with a plan on all local devices, line by line.
 
     Raises:
@@ -38,7 +38,21 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape) -> str:
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
         "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
     }
+    lines |= _of_source(plan, filter)
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+
+
+def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:
+    """What is to be said of the source where files differ or are left out, or where not all of its rows are read."""
+    told = {"differences": "; ".join(plan.source.drift)} if plan.source.drift else {}
+    if filter is not None:
+        told["filter"] = f"only rows with {filter}; how many these are is not looked at here"
+    if plan.limit is not None:
+        told["limit"] = f"the first {plan.limit:,} rows of the source"
+    if plan.source.left_out:
+        first = plan.source.left_out[0]
+        told["left out"] = f"{len(plan.source.left_out):,} unreadable files, the first {first.path}: {first.reason}"
+    return told
 
 
 def window_bytes(encoder: Encoder, shape: WindowShape) -> int:

@@ -92,7 +92,19 @@ def demo(
 
 
 @app.command()
-@takes_job_options("layout", "column", "features", "in_features", "group_by", "order_by", "keep", "rows_per_part")
+@takes_job_options(
+    "layout",
+    "column",
+    "features",
+    "in_features",
+    "group_by",
+    "order_by",
+    "keep",
+    "rows_per_part",
+    "bad_rows",
+    "filter",
+    "limit",
+)
 def plan(
     source: flags.Source,
     options: Any,
@@ -114,7 +126,7 @@ def plan(
 
     planned = plan_job(_one_or_many(source), options, computation.input).within(_bytes(memory))
     on_devices = computation.on_devices(planned.in_features)
-    print_result(explain(planned, on_devices.encoder, on_devices.shape))
+    print_result(explain(planned, on_devices.encoder, on_devices.shape, options.filter))
 
 
 @app.command()

@@ -91,6 +91,7 @@ EmptySequence = Annotated[
 ]
 TooShort = Annotated[str | None, choice("What to do about fewer steps than --min-steps", "skip", "error", "null")]
 TooLong = Annotated[str | None, choice("What to do about more steps than --max-steps", "truncate", "error", "skip")]
+UnreadableFile = Annotated[str | None, choice("What to do about a file whose footer cannot be read", "error", "skip")]
 MaxBadRows = Annotated[
     int | None, typer.Option(help="Stop once more than N rows were set aside, by skip.", min=0, max=MOST)
 ]
@@ -119,6 +120,11 @@ Compression = Annotated[
 RowGroupBytes = Annotated[
     int | None, typer.Option("--row-group-bytes", help="Least bytes of an output row group (default 4 MiB).")
 ]
+RowFilter = Annotated[
+    str | None,
+    typer.Option("--filter", help="Read only rows that match, such as \"label == 'walk' and n > 10\".", metavar="TEXT"),
+]
+Limit = Annotated[int | None, count("Read only the first N rows of SRC, before any filter, to try something out.")]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
@@ -193,12 +199,15 @@ JOB_FLAGS: dict[str, Any] = {
     "bad_rows.empty_sequence": EmptySequence,
     "bad_rows.too_short": TooShort,
     "bad_rows.too_long": TooLong,
+    "bad_rows.unreadable_file": UnreadableFile,
     "ids": Ids,
     "keep_state": KeepState,
     "output.layout": OutputLayout,
     "output.dtype": OutputDtype,
     "output.compression": Compression,
     "output.row_group_bytes": RowGroupBytes,
+    "filter": RowFilter,
+    "limit": Limit,
 }
 """The flag of each field of `JobOptions`; that of a field `f` of its field `o`, which is a dataclass, as `o.f`."""
 

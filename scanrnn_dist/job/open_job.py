@@ -192,17 +192,17 @@ def _planned(
     if isinstance(source, Plan):
         return source
     if recorded and not handling.restart:
-        plan = Plan.from_records(records.read_plan(recorded))
+        plan, skip = Plan.from_records(records.read_plan(recorded)), options.bad_rows.unreadable_file == "skip"
         if plan.is_of(source, options):
             changes, is_begun = plan.changes(), _was_begun(records)
             if not changes:
                 return plan
             if is_begun and not handling.accept_changes:
                 raise changed_source(changes, plan, records.store.root)
-            return plan_again(plan, source) if is_begun else plan_job(source, options, input)
+            return plan_again(plan, source, skip) if is_begun else plan_job(source, options, input)
         are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
         if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
-            return plan_again(plan, source)
+            return plan_again(plan, source, skip)
     return plan_job(source, options, input)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
-from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, layout_of
+from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, filter_text, layout_of, parsed_filter
 
 ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
@@ -38,6 +38,8 @@ class JobOptions:
         ids: kept columns that tell whose sequence a row is, for `update`; None where that is not said yet.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.
         output: how the features are written.
+        filter: which rows are read, as text, or as an expression of pyarrow that such a text stands for; None for all.
+        limit: of the source the first so many rows are there, before any filter; None for all.
 
     Raises:
         ConfigError: `sort` without `group_by`, a number that is too small, or a choice that nothing it is about was
@@ -66,6 +68,8 @@ class JobOptions:
     ids: Sequence[str] | None = None
     keep_state: bool = False
     output: Output = DEFAULT_OUTPUT
+    filter: str | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("keep", "features", "group_by", "order_by", "ids"):
@@ -78,6 +82,13 @@ class JobOptions:
             self._check_can_go_on()
         if self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
+        if self.filter is not None:
+            object.__setattr__(self, "filter", filter_text(self.filter))
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}; expected 1 or more.")
+        if self.group_by and (self.limit is not None or self.filter is not None):
+            what = "--filter" if self.limit is None else "--limit"
+            raise ConfigError(f"{what} is about rows, and with --group-by these are steps: leave one of them out.")
         if self.max_steps is None and (self.truncate, self.bad_rows.too_long) != ("head", "truncate"):
             raise ConfigError("--truncate and --too-long are about sequences of more than --max-steps; give that too.")
         if not self.min_steps and self.bad_rows.too_short != "skip":
@@ -118,6 +129,7 @@ class JobOptions:
     def reading(self, in_features: int, input: InputSpec | None, **more: Any) -> ReadOptions:
         """What of a source is read for the job, of settled options, for an encoder that takes such steps."""
         layout, keep = layout_of(self.asked), self.keep or ()
+        more["filter"] = None if self.filter is None else parsed_filter(self.filter)
         return ReadOptions(layout, keep, in_features, input, self.lossy_cast, self.bad_rows, self.lengths, **more)
 
     def to_json(self) -> dict[str, Any]:

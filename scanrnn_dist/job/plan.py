@@ -21,24 +21,29 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
+    UNKNOWN_TIME,
     BadRows,
     FileTable,
     Layout,
+    LeftOut,
     Prefetched,
     ReadOptions,
     Source,
     SourceLike,
     Unit,
     Units,
+    conforms,
     differences,
     filesystem_of,
     find_layout,
     find_starts,
     first_step_features,
     layout_of,
+    limited,
     list_again,
     new_files,
     open_source,
+    parsed_filter,
     plan_units,
     read_chunks,
     unchanged,
@@ -79,6 +84,7 @@ class Plan:
         layout: how its sequences stand in its columns.
         keep: the columns to carry along.
         rows_per_part: what the units were cut by.
+        limit: of the source the first so many rows are there; None for all.
         recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
     """
 
@@ -88,6 +94,7 @@ class Plan:
     layout: Layout
     keep: tuple[str, ...]
     rows_per_part: int
+    limit: int | None = None
     recorded: Mapping[str, str] | None = None
 
     @property
@@ -124,6 +131,8 @@ class Plan:
             options.asks_for(self.layout)
             and self.keep == (everything if options.keep is None else options.keep)
             and self.rows_per_part == options.rows_per_part
+            and self.limit == options.limit
+            and (not self.source.left_out or options.bad_rows.unreadable_file == "skip")
         )
 
     def to_records(self) -> dict[str, bytes]:
@@ -131,7 +140,10 @@ class Plan:
 
         Plans that are equal have equal records, byte for byte, with the same version of pyarrow.
         """
-        facts = Facts(self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema)
+        left_out = tuple((file.path, file.size_bytes, file.modified_ns, file.reason) for file in self.source.left_out)
+        facts = Facts(
+            self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema, self.limit, left_out
+        )
         return write_records(facts, self.units)
 
     @classmethod
@@ -143,10 +155,10 @@ class Plan:
             DataError: a record that is missing, damaged or of another format.
         """
         facts, units = read_records(records)
-        source = Source(filesystem_of(facts.given), units.files, facts.schema, int(units.rows.sum()))
-        return cls(
-            facts.given, source, units, layout_of(facts.asked), facts.keep, facts.rows_per_part, hashes_of(records)
-        )
+        rows, left_out = int(units.rows.sum()), tuple(LeftOut(*told) for told in facts.left_out)
+        source = Source(filesystem_of(facts.given), units.files, facts.schema, rows, left_out=left_out)
+        layout = layout_of(facts.asked)
+        return cls(facts.given, source, units, layout, facts.keep, facts.rows_per_part, facts.limit, hashes_of(records))
 
     def within(self, memory_bytes: int | None) -> Plan:
         """The plan whose source is read within so many bytes; None leaves them as they are."""
@@ -162,7 +174,7 @@ class Plan:
 
     def changes_to(self, now: FileTable) -> Changes:
         """The same for files that were listed by now."""
-        before = self.source.files
+        before, now = self.source.files, _without(now, self.source.left_out)
         units = int((unchanged(before, now)[self.units.file] < 0).sum())
         return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
 
@@ -214,12 +226,12 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
-    return _planned(source, *choose(source, options, input), options.rows_per_part)
+    return _planned(source, *choose(source, options, input), options.rows_per_part, options.limit)
 
 
 def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
     """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
-    opened = open_source(source)
+    opened = open_source(source, options.bad_rows.unreadable_file == "skip")
     where = opened.files[0].path
     _check_readable(opened, options)
     schema = _for_sequences(opened, options)
@@ -233,12 +245,19 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
             f"{', '.join(name for name in order if name not in keep)} to --keep."
         )
     for name in keep:
+        if name in opened.rounding:
+            raise DataError(
+                f"{opened.rounding[name]}: float64 cannot hold all integers of 64 bits, so the column cannot be kept. "
+                "Write one of the files anew with the other's type, or choose others with --keep."
+            )
         if name not in opened.schema.names:
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
         if name == FEATURES or (name == STATE and options.keep_state):
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
+    if options.filter is not None:
+        parsed_filter(options.filter).of(opened.schema)  # or it is refused
     return opened, layout, keep
 
 
@@ -254,25 +273,26 @@ def _found(
     return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
 
 
-def plan_again(before: Plan, source: SourceLike) -> Plan:
-    """A plan with the options of an earlier one, of its source as it is now.
+def plan_again(before: Plan, source: SourceLike, skip_unreadable: bool = False) -> Plan:
+    """A plan with the options of an earlier one, of its source as it is now; unreadable files maybe left out.
 
     Raises:
         ConfigError: nothing found.
         DataError: an unreadable file, or other columns than before.
     """
-    opened = open_source(source)
-    return _planned(source, with_columns(opened, before), before.layout, before.keep, before.rows_per_part)
+    opened = with_columns(open_source(source, skip_unreadable), before)
+    return _planned(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
 
 def with_columns(source: Source, before: Plan) -> Source:
     """The source with its schema as an earlier plan has it; `DataError` if that names other columns or types.
 
+    A file may lack a column or have a narrower type, as files of one source may, where the types stay as they were.
     The order of columns, and what writers note beside them, stays as it was: so parts that were made before and after
     are of one schema.
     """
     was, now = ({field.name: field.type for field in schema} for schema in (before.source.schema, source.schema))
-    differ = [name for name in was | now if was.get(name) != now.get(name)]
+    differ = [name for name in was | now if name not in was or name not in now or not conforms(now[name], was[name])]
     if differ:
         ends = [(name, was.get(name, "not there"), now.get(name, "gone")) for name in differ[:4]]
         told = "; ".join(f"{name!r} was {old} and is {new}" for name, old, new in ends)
@@ -283,13 +303,27 @@ def with_columns(source: Source, before: Plan) -> Source:
     return replace(source, schema=before.source.schema)
 
 
-def _planned(source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int) -> Plan:
+def _planned(
+    source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int, limit: int | None
+) -> Plan:
     """An opened source, cut into units."""
+    opened = limited(opened, limit)
     starts = find_starts(opened, layout) if layout.ids else None
     units = plan_units(opened, rows_per_part, layout.columns(opened.schema), starts)
     # The units say all that is needed of row groups; a row is what a unit counts.
     planned = replace(opened, row_groups=None, rows=int(units.rows.sum()))
-    return Plan(absolute(source), planned, units, layout, keep, rows_per_part)
+    return Plan(absolute(source), planned, units, layout, keep, rows_per_part, limit)
+
+
+def _without(files: FileTable, left_out: tuple[LeftOut, ...]) -> FileTable:
+    """The files but those that were left out and are as they were then."""
+    if not left_out:
+        return files
+    gone = {file.path: (file.size_bytes, UNKNOWN_TIME if file.modified_ns is None else file.modified_ns)
+            for file in left_out}  # fmt: skip
+    seen = zip(files.paths.to_pylist(), files.sizes_bytes.tolist(), files.modified_ns.tolist(), strict=True)
+    stays = [number for number, (path, size, time) in enumerate(seen) if gone.get(path) != (size, time)]
+    return files.take(np.array(stays, np.int64))
 
 
 def _all_but(source: Source, layout: Layout, keep_state: bool) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ class JobReport:
 
     `set_aside` rows of the parts of this call were set aside, and are not in `rows`. `counts` tells of these parts how
     often each choice for rows that are not what they should be was applied: `{"null_sequence skip": 3}`.
+    `files_left_out` of the source could not be read, and were left out as asked.
     """
 
     destination: str
@@ -42,6 +43,7 @@ class JobReport:
     peak_memory_bytes: int
     set_aside: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    files_left_out: int = 0
     rows_per_second: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +68,8 @@ class JobReport:
         told = told_counts(self.counts)
         more = f"\nbad rows: {told}" if told else ""
         more += f"\n{self.set_aside:,} rows set aside, in {self.destination}/{QUARANTINE}" if self.set_aside else ""
+        if self.files_left_out:
+            more += f"\n{self.files_left_out:,} files of the source cannot be read and are left out"
         more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
             f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"

@@ -163,4 +163,5 @@ class _Work:
             read_wait_seconds=self.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
             write_wait_seconds=self.write_wait_seconds, peak_memory_bytes=peak_memory_bytes(),
             set_aside=self.set_aside, counts=dict(sorted(self.counts.items())),
+            files_left_out=len(self.opened.plan.source.left_out),
         )  # fmt: skip

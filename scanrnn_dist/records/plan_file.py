@@ -44,13 +44,18 @@ _UNITS_SCHEMA = pa.schema([_required("file", pa.int32()), _required("group_rows"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan is besides its files and units; each as in `Plan`, and the schema of its source."""
+    """What a plan is besides its files and units; each as in `Plan`, and the schema of its source.
+
+    `left_out` are files that cannot be read: path, size, time and reason.
+    """
 
     given: str | list[str]
     asked: Asked
     keep: tuple[str, ...]
     rows_per_part: int
     schema: pa.Schema
+    limit: int | None = None
+    left_out: tuple[tuple[str, int, int | None, str], ...] = ()
 
 
 def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
@@ -107,7 +112,7 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
     if not isinstance(facts.given, str):
         given = pa.array(facts.given, pa.large_string())
         table = table if given.equals(files.paths) else table.append_column(_GIVEN, given)
-    said = {
+    said: dict[str, Any] = {
         "source": facts.given if isinstance(facts.given, str) else None,
         "sequences": asdict(facts.asked),
         "keep": facts.keep,
@@ -116,6 +121,11 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
         "partition_base": files.partition_base,
         "partition_schema": _text(files.partition_schema),
     }
+    # Where there is nothing to say, the records are those of a plan without them.
+    if facts.limit is not None:
+        said["limit"] = facts.limit
+    if facts.left_out:
+        said["left_out"] = facts.left_out
     return _encoded(table, said)
 
 
@@ -129,7 +139,8 @@ def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable
     if given is None:
         given = (table[_GIVEN.name] if _GIVEN.name in table.column_names else paths).to_pylist()
     schema = _schema(said["schema"])
-    return Facts(given, _asked(said["sequences"]), tuple(said["keep"]), said["rows_per_part"], schema), files
+    asked, keep, left_out = _asked(said["sequences"]), tuple(said["keep"]), tuple(map(tuple, said.get("left_out", ())))
+    return Facts(given, asked, keep, said["rows_per_part"], schema, said.get("limit"), left_out), files
 
 
 def _asked(said: Mapping[str, Any]) -> Asked:

@@ -24,6 +24,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "empty_sequence": (INITIAL_CARRY, NULL, ERROR, SKIP),
     "too_short": (SKIP, ERROR, NULL),
     "too_long": (TRUNCATE, ERROR, SKIP),
+    "unreadable_file": (ERROR, SKIP),
 }
 """Of each policy; the first is the default."""
 _COUNTED = {DROP_STEP: "steps", ZERO: "values", FORWARD_FILL: "values", PROPAGATE: "values"}
@@ -46,6 +47,7 @@ class BadRows:
             features of the initial carry; it may then still be too short.
         too_short: of a row of fewer than `min_steps`.
         too_long: of a row of more than `max_steps`. `"truncate"` takes the first or last ones.
+        unreadable_file: of a file whose footer cannot be read. `"skip"` leaves the file out.
 
     Raises:
         ConfigError: no such choice.
@@ -62,6 +64,7 @@ class BadRows:
     empty_sequence: str = INITIAL_CARRY
     too_short: str = SKIP
     too_long: str = TRUNCATE
+    unreadable_file: str = ERROR
 
     def __post_init__(self) -> None:
         for each in fields(self):

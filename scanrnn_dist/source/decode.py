@@ -26,7 +26,9 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.bad_rows import BadRows, Lengths
+from scanrnn_dist.source.conform import conform, conforms
 from scanrnn_dist.source.file_table import SourceFile
+from scanrnn_dist.source.filters import Filter, taken
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.layouts import Layout
@@ -55,6 +57,7 @@ class ReadOptions:
         bad_rows: what is done with rows that are not what they should be.
         lengths: how many steps of a row count; that a row is cut at its tail keeps it, is left to the engine.
         chunk_bytes: about the decoded size of a chunk, which has at most 65,536 rows and at least one.
+        filter: which rows are read; None for all.
 
     Raises:
         ConfigError: a name twice, or a size below 1.
@@ -68,6 +71,7 @@ class ReadOptions:
     bad_rows: BadRows = field(default_factory=BadRows)
     lengths: Lengths = field(default_factory=Lengths)
     chunk_bytes: int = 16 << 20
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
         if self.chunk_bytes < 1:
@@ -145,7 +149,7 @@ def read_kept(
     decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), grouping=grouping)
     with closing(decoder.open(unit)) as parquet:
         for first_row, batch in decoder.unit_batches(parquet, unit):
-            yield decoder.kept(unit, first_row, batch)
+            yield decoder.kept(unit, np.arange(first_row, first_row + batch.num_rows), batch)
 
 
 def first_step_features(source: Source, unit: Unit, layout: Layout) -> int | None:
@@ -180,15 +184,19 @@ class Decoder:
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
+        asked = options.filter.of(source.schema) if options.filter else ()
+        wanted += asked
         self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
         leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in self._read]
-        paths = [*((name,) for name in options.keep), *leaves]
+        paths = [*((name,) for name in (*options.keep, *asked)), *leaves]
         self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
         kept = [name for name in options.keep if name not in partitions]
         if options.layout:
-            asked = options.layout.asked
-            grouping = Grouping(options.layout.ids, asked.order_by or (), asked.features or (), kept)
+            said = options.layout.asked
+            grouping = Grouping(options.layout.ids, said.order_by or (), said.features or (), kept)
         self._grouping = replace(grouping, keep=kept) if grouping else Grouping((), (), (), kept)
+        asked = tuple(name for name in asked if name not in partitions)
+        self._asked = Decoder(source, ReadOptions(None, asked)) if asked else None  # reads what the filter is about
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         # Of what the layout gives, which is what travels unless there is an input.
         self._width = None if options.input else options.in_features
@@ -205,9 +213,57 @@ class Decoder:
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
-        for first_row, batch in self.unit_batches(parquet, unit):
-            yield self._chunk(unit, first_row, batch)
-            del batch  # or it would stay alive while the next one is decoded
+        for piece, may_match in self._pieces(unit):
+            after = piece.first_row - unit.first_row
+            batches = self.unit_batches(parquet, piece) if may_match else self._nothing()
+            for first_row, batch in batches:
+                rows = batch.num_rows if may_match else piece.rows
+                yield self._chunk(unit, after + first_row, batch, rows)
+                del batch  # or it would stay alive while the next one is decoded
+
+    def _pieces(self, unit: Unit) -> Iterator[tuple[Unit, bool]]:
+        """The row groups of a unit, and whether they may have rows that match; alike ones together.
+
+        What the filter is about is read first, row group by row group, up to a row that matches: statistics in a footer
+        are not relied on.
+        """
+        matches = self._options.filter
+        if (
+            matches is None
+            or unit.grouped is not None
+            or not unit.rows
+            or (self._asked is None and matches.may_match(self._partitions(unit)))
+        ):
+            yield unit, True
+            return
+        if not matches.may_match(self._partitions(unit)):
+            yield unit, False
+            return
+        asked = self._asked
+        assert asked is not None
+        with closing(asked.open(unit)) as parquet:
+            nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
+
+            def has_match(piece: Unit) -> bool:
+                with closing(asked.unit_batches(parquet, piece)) as batches:
+                    return any(self._matching(unit, batch).any() for _, batch in batches)
+
+            pieces = unit.pieces(nbytes, has_match)
+        yield from pieces
+
+    def _partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
+        schema = self._source.schema
+        return {name: pa.scalar(value, schema.field(name).type) for name, value in unit.file.partitions}
+
+    def _matching(self, unit: Unit, batch: pa.RecordBatch) -> np.ndarray:
+        assert self._options.filter is not None, "who has a filter asks"
+        return self._options.filter.matching(batch, self._partitions(unit), unit.span)
+
+    def _nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The wanted columns without rows."""
+        fields = [self._source.schema.field(name) for name in self._columns]
+        arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
+        yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
     def unit_batches(self, parquet: CheckedFile, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The wanted columns of a unit (and maybe more), batch by batch, each with its first row.
@@ -226,16 +282,20 @@ class Decoder:
         """The rows of a unit, at most so many at a time."""
         self._check(parquet, unit)
         if not unit.rows:
-            fields = [self._source.schema.field(name) for name in self._columns]
-            arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
-            yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+            yield from self._nothing()
             return
         delivered = 0
+        is_cut = _is_cut(parquet, unit)
         for batch in self._batches(parquet, unit, min(most, self._chunk_rows(parquet, unit))):
+            if is_cut:
+                batch = batch.slice(0, unit.rows - delivered)
             if 0 < batch.num_rows <= unit.rows - delivered:
                 yield delivered, batch
             delivered += batch.num_rows
             del batch  # or it would stay alive while the next one is decoded
+            if is_cut and delivered == unit.rows:
+                parquet.check_pages(range(unit.row_group_begin, unit.row_group_end))
+                break
         if delivered != unit.rows:
             raise DataError(
                 f"{unit.span} promised {unit.rows} rows in the footer and delivered {delivered}. "
@@ -296,8 +356,8 @@ class Decoder:
                 batch = batch.append_column(name, pa.repeat(pa.scalar(value, kind), batch.num_rows))
         return batch
 
-    def kept(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The kept columns of a batch that begins at a row, partition values as columns."""
+    def kept(self, unit: Unit, numbers: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The kept columns of a batch of rows of these numbers, partition values as columns."""
         partitions = dict(unit.file.partitions)
         arrays = [
             pa.repeat(pa.scalar(partitions[kept.name], kept.type), batch.num_rows)
@@ -307,7 +367,7 @@ class Decoder:
         ]
         for kept, array in zip(self._kept_schema, arrays, strict=True):
             if array.null_count and not kept.nullable:  # in a file that came after the job began
-                where = unit.where(array.is_null().index(True).as_py(), after=first_row)
+                where = unit.where(int(numbers[array.is_null().index(True).as_py()]))
                 raise DataError(
                     f"{where}: {kept.name!r} is null, and the files that the job began with say that it "
                     "never is. Write the file without nulls there; or begin anew with --restart."
@@ -320,8 +380,11 @@ class Decoder:
         groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
         rows, nbytes = tuple(group.rows for group in groups), sum(group.nbytes for group in groups)
         there = {field.name: field.type for field in parquet.schema_arrow}
-        missing = [name for name in self._columns if there.get(name) != self._source.schema.field(name).type]
-        if missing or (rows, nbytes) != (unit.group_rows, unit.nbytes):
+        missing = [
+            name for name in self._columns if not conforms(there.get(name), self._source.schema.field(name).type)
+        ]
+        is_as_planned = rows == unit.group_rows or _is_cut(parquet, unit)
+        if missing or not is_as_planned or nbytes != unit.nbytes:
             raise DataError(
                 f"{unit.span} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
                 f"{sorted(missing) or 'no'} columns; expected {unit.rows} rows in {len(unit.group_rows)} of "
@@ -347,7 +410,12 @@ class Decoder:
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
         groups = range(unit.row_group_begin, unit.row_group_end)
-        batches = parquet.iter_batches(rows, row_groups=groups, columns=self._paths)
+        there = {field.name: field.type for field in parquet.schema_arrow}
+        paths = [path for path in self._paths if path[0] in there]
+        batches = parquet.iter_batches(rows, row_groups=groups, columns=paths)
+        fields = [self._source.schema.field(name) for name in self._columns]
+        is_alike = all(there.get(field.name) == field.type for field in fields)
+        own = frozenset(self._options.layout.columns(self._source.schema) if self._options.layout else ())
         while True:
             try:
                 with _named(unit.span), self._stage("read"):
@@ -356,22 +424,26 @@ class Decoder:
                         parquet.check_pages(groups)
             except DataError as error:
                 if isinstance(error.__cause__, pa.ArrowException | OSError | ValueError):
-                    with _named(parquet.damaged(groups, self._paths) or unit.span):
+                    with _named(parquet.damaged(groups, paths) or unit.span):
                         raise error.__cause__ from None
                 raise
             if batch is None:
                 return
-            yield batch
+            yield batch if is_alike else conform(batch, fields, unit.span, own)
 
-    def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch) -> Chunk:
+    def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch, looked_at: int) -> Chunk:
+        numbers = np.arange(first_row, first_row + batch.num_rows)
+        if self._options.filter is not None:
+            matching = np.flatnonzero(self._matching(unit, batch))
+            batch, numbers = taken(batch, matching), numbers[matching]
         with self._stage("convert"):
-            taken = self._taken(batch, partial(unit.where, after=first_row))
-        end = first_row + batch.num_rows
-        kept, aside = self.kept(unit, first_row, batch), None
-        if taken.aside:
-            aside, kept = aside_batch(unit, first_row, taken.aside, kept), rows_of(kept, taken.kept)
-        numbers, counts, is_null = first_row + taken.kept, taken.counts, taken.is_null
-        return Chunk(unit, numbers, taken.sequences, kept, first_row, end, aside, counts, is_null)
+            rows = self._taken(batch, lambda row: unit.where(int(numbers[row]) if len(numbers) else first_row))
+        end, filtered = first_row + looked_at, looked_at - len(numbers)
+        kept, aside = self.kept(unit, numbers, batch), None
+        if rows.aside:
+            aside, kept = aside_batch(unit, numbers, rows.aside, kept), rows_of(kept, rows.kept)
+        numbers, counts, is_null = numbers[rows.kept], rows.counts, rows.is_null
+        return Chunk(unit, numbers, rows.sequences, kept, first_row, end, aside, counts, is_null, filtered)
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""
@@ -392,6 +464,13 @@ def _piece(parquet: CheckedFile, unit: Unit, file: SourceFile, begin: int, end: 
     groups = parquet.footer.row_groups
     rows, nbytes = tuple(group.rows for group in groups[begin:end]), sum(group.nbytes for group in groups[begin:end])
     return Unit(unit.index, file, begin, rows, sum(group.rows for group in groups[:begin]), nbytes, sum(rows))
+
+
+def _is_cut(parquet: CheckedFile, unit: Unit) -> bool:
+    """Whether the unit is the last of a source of which only the first rows are read, and ends within a row group."""
+    rows = tuple(group.rows for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end])
+    same = len(unit.group_rows) - 1
+    return len(rows) == same + 1 and rows[:same] == unit.group_rows[:same] and rows[same] > unit.group_rows[same]
 
 
 @contextmanager

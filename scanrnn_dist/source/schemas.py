@@ -3,8 +3,8 @@
 A field keeps its metadata (`PARQUET:field_id`, the name of an extension type, comments) as far as all files agree on
 it, key by key, and is required only where every file says so. The same holds for the metadata of the schema. What is
 said there of single columns (by pandas, Hugging Face `datasets`, GeoParquet) is cut to the columns that an output has;
-what describes all columns in a way that cannot be cut is dropped, since a reader would believe it. Which column holds
-the sequences is for `layouts/`.
+what describes all columns in a way that cannot be cut is dropped, since a reader would believe it. Columns that differ
+are united by `drift.py`; which column holds the sequences is for `layouts/`.
 """
 
 from __future__ import annotations
@@ -34,23 +34,6 @@ def plain(schema: pa.Schema, path: str) -> pa.Schema:
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
     return schema.with_metadata(_changed(schema.metadata, _of_many_files, frozenset(), None))
-
-
-def check_same(first: pa.Schema, first_path: str, other: pa.Schema, path: str) -> None:
-    """Refuse, by a `DataError`, columns that only one of two files has, or of other types; their order may differ."""
-    had, has = {field.name: field.type for field in first}, {field.name: field.type for field in other}
-    if had == has:
-        return
-    differences = [f"{name!r} is missing" for name in had if name not in has]
-    differences += [f"{name!r} is there in addition" for name in has if name not in had]
-    differences += [
-        f"{name!r} is {has[name]}, not {had[name]}" for name in had if name in has and has[name] != had[name]
-    ]
-    text = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
-    raise DataError(
-        f"{path} has other columns than {first_path}: {text}. Expected the same names and types in every file: "
-        "rewrite one of them, or run on each kind alone."
-    )
 
 
 def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:

@@ -62,17 +62,16 @@ def aside_schema(kept: pa.Schema) -> pa.Schema:
     return pa.schema([*_PLACE, *columns])
 
 
-def aside_batch(unit: Unit, first_row: int, rows: Sequence[SetAside], kept: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows of a batch that begins at `first_row` of a unit, with those of its kept columns."""
-    places = [unit.place(first_row + each.row) for each in rows]
+def aside_batch(unit: Unit, numbers: np.ndarray, rows: Sequence[SetAside], kept: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of a batch, whose rows have these numbers in a unit, with those of its kept columns."""
+    places = [unit.place(int(numbers[each.row])) for each in rows]
     group, row, file_row = (np.array(numbers, np.int64) for numbers in zip(*places, strict=True))
     own = [
         pa.array([unit.file.path] * len(rows)), pa.array(group), pa.array(row), pa.array(file_row),
         pa.array([each.policy for each in rows]), pa.array([each.reason for each in rows]),
         pa.array([each.step for each in rows], pa.int64()),
     ]  # fmt: skip
-    numbers = np.array([each.row for each in rows])
-    columns = rows_of(kept, numbers).columns
+    columns = rows_of(kept, np.array([each.row for each in rows])).columns
     return pa.RecordBatch.from_arrays([*own, *columns], schema=aside_schema(kept.schema))
 
 

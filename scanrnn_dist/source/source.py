@@ -22,11 +22,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.source.drift import Drift
 from scanrnn_dist.source.file_table import FileTable, partition_schema
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Path, foreign_extensions
 from scanrnn_dist.source.listing import SourceLike, list_source
-from scanrnn_dist.source.schemas import agreed, check_same, plain
+from scanrnn_dist.source.schemas import plain
 from scanrnn_dist.source.units import Spans, Starts, Units, running_sums
 
 logger = logging.getLogger("scanrnn_dist")
@@ -43,6 +44,16 @@ class RowGroups:
     """`(G,)` for each column of lists: the values in them, a null or an empty list counting one."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is left out, since its footer could not be read, as it was when the source was opened."""
+
+    path: str
+    size_bytes: int
+    modified_ns: int | None
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """The files of a job in their order, with one schema: that of the files, then the partition fields.
@@ -50,8 +61,10 @@ class Source:
     `rows` are those of all files. `row_groups` is what was read to know them, None once they are cut into units.
     `unreadable` are columns of types that pyarrow does not know, which `schema` lacks, each with the reason;
     `extensions` are extension types that are not understood, by the columns and fields that have them in any file, as
-    read from the footers. `memory_bytes` is what reading one of the files may hold at once; None for a share of what
-    the process may use.
+    read from the footers. `rounding` are columns that only sequences may be read from, since no type holds the values
+    of all files, each with the reason. `drift` tells how files differ from the schema, `left_out` which could not be
+    read. `memory_bytes` is what reading one of the files may hold at once; None for a share of what the process may
+    use.
     """
 
     filesystem: fs.FileSystem
@@ -61,16 +74,20 @@ class Source:
     row_groups: RowGroups | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[Path, str] = field(default_factory=dict)
+    rounding: Mapping[str, str] = field(default_factory=dict)
+    drift: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     memory_bytes: int | None = None
 
 
-def open_source(source: SourceLike) -> Source:
+def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
     """List the files of a source and read their footers.
 
     Args:
         source: a file, a folder (with everything below it, hive partitions too; names that begin with `_` or `.` are
             skipped), a glob (`**` for any depth), or a list of files. Paths of this machine, or URIs that pyarrow
             understands (`s3://bucket/folder`, `s3://bucket/*/*.parquet`).
+        skip_unreadable: whether files whose footers cannot be read are left out, with a warning.
 
     Returns:
         The files: those of a folder or glob sorted by path, those of a list in its order.
@@ -78,8 +95,8 @@ def open_source(source: SourceLike) -> Source:
     Raises:
         ConfigError: nothing found, a file named twice, files of several filesystems, or of a table whose log says
             which of them are live.
-        DataError: a file that is no sound Parquet file, or that has other columns than the first one; a link that
-            leads nowhere.
+        DataError: a file that is no sound Parquet file, or a column whose types in several files cannot be united
+            without loss; a link that leads nowhere.
         StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
     """
     listing = list_source(source)
@@ -90,22 +107,30 @@ def open_source(source: SourceLike) -> Source:
             "Each file is read once; links to files or folders that are read anyway are skipped: %s leads to %s%s.",
             link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
         )  # fmt: skip
-    schema: Any = None  # names, types and order are those of the first file
+    drift, left_out, sound = Drift(), list[LeftOut](), list[int]()
     read, unreadable, extensions = _Footers(), dict[str, str](), dict[Path, str]()
-    for path, footer in zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True):
+    for number, (path, footer) in enumerate(
+        zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True)
+    ):
         if "error" in footer:
             reason = footer["error"].rstrip(" .")
+            if skip_unreadable:
+                file = files[number]
+                left_out.append(LeftOut(path, file.size_bytes, file.modified_ns, reason))
+                continue
             raise DataError(
                 f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: mend or replace this "
-                "one, or name the others by a glob such as 'folder/**/*.parquet'."
+                "one, name the others by a glob such as 'folder/**/*.parquet', or leave it out by "
+                "--unreadable-file skip."
             )
+        sound.append(number)
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
         extensions |= dict(found for field in footer["schema"] for found in foreign_extensions(field))
-        own = plain(footer["schema"], path)
-        schema = own if schema is None else schema
-        check_same(schema, first, own, path)
-        schema = agreed(schema, own)
+        drift.add(plain(footer["schema"], path), path)
         read.add(footer)
+    if left_out:
+        files = _sound(files, sound, left_out)
+    schema = drift.schema
     fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
     for name in fields.names:
         if name in schema.names:
@@ -115,7 +140,41 @@ def open_source(source: SourceLike) -> Source:
             )
     files = replace(files, partition_schema=fields)
     schema = pa.schema([*schema, *fields], schema.metadata)
-    return Source(listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions)
+    return Source(
+        listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions, drift.rounding,
+        drift.told, tuple(left_out),
+    )  # fmt: skip
+
+
+def _sound(files: FileTable, sound: list[int], left_out: list[LeftOut]) -> FileTable:
+    """The files that could be read; says which could not."""
+    first = left_out[0]
+    if not sound:
+        raise DataError(
+            f"None of the {len(left_out):,} files can be read as Parquet; the first is {first.path}: {first.reason}. "
+            "Expected at least one sound Parquet file."
+        )
+    logger.warning(
+        "%s of %s files cannot be read as Parquet and are left out: %s (%s)%s.",
+        f"{len(left_out):,}", f"{len(files):,}", first.path, first.reason,
+        f", and {len(left_out) - 1:,} more" * (len(left_out) > 1),
+    )  # fmt: skip
+    return files.take(np.array(sound, np.int64))
+
+
+def limited(source: Source, rows: int | None) -> Source:
+    """The first rows of a source: its last row group is cut there, and those after it are not there. None for all."""
+    groups = source.row_groups
+    assert groups is not None, "a source whose footers were read"
+    if rows is None or rows >= source.rows:
+        return source
+    before = running_sums(groups.rows)
+    count = int(np.searchsorted(before, rows))  # row groups that have some of these rows
+    counts = groups.rows[:count].copy()
+    counts[-1] -= before[count] - rows
+    values = {name: numbers[:count] for name, numbers in groups.values.items()}
+    cut = RowGroups(np.minimum(groups.offsets, count), counts, groups.nbytes[:count], values)
+    return replace(source, rows=rows, row_groups=cut)
 
 
 def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = (), starts: Starts | None = None) -> Units:
@@ -199,7 +258,7 @@ class _Footers:
     def add(self, footer: dict[str, Any]) -> None:
         """Those of the next file."""
         rows = [rows for rows, _ in footer["row_groups"]]
-        # Files have the same columns; if one does not tell of a column's values, its rows take their place.
+        # Where a file does not tell of a column's values, or lacks the column, its rows take their place.
         for name, counts in footer["values"].items():
             self._values.setdefault(name, array("q", self._rows)).extend(counts)
         for name in self._values.keys() - footer["values"].keys():

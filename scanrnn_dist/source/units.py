@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -83,6 +83,21 @@ class Unit:
         last = self.row_group_end - 1
         groups = f"row group {last}" if self.row_group_begin == last else f"row groups {self.row_group_begin} to {last}"
         return f"{self.file.path}, {groups},"
+
+    def pieces(self, nbytes: Sequence[int], test: Callable[[Unit], bool]) -> list[tuple[Unit, bool]]:
+        """Its row groups, of these bytes, as units of their own with what a test says of each; alike ones together."""
+        pieces: list[tuple[Unit, bool]] = []
+        row = self.first_row
+        for number, rows in enumerate(self.group_rows):
+            size, values = nbytes[number], self.values * rows // self.rows
+            piece = Unit(self.index, self.file, self.row_group_begin + number, (rows,), row, size, values)
+            row, said = row + rows, test(piece)
+            if pieces and pieces[-1][1] == said:
+                last, _ = pieces.pop()
+                both, size, values = (*last.group_rows, rows), last.nbytes + size, last.values + values
+                piece = Unit(self.index, self.file, last.row_group_begin, both, last.first_row, size, values)
+            pieces.append((piece, said))
+        return pieces
 
     def where(self, row: int, after: int = 0) -> str:
         """Where a row stands, counted from its row `after` on, for messages: file, row group, row in both."""

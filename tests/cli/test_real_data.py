@@ -72,7 +72,7 @@ def test_the_rows_of_a_command_are_those_that_plain_python_makes(command: str, s
     plan = plan_job(source, JobOptions(**told))
     options = JobOptions(**told).settled(plan.layout, plan.keep, plan.rows_per_part)
     width = max(sequence.shape[1] for sequence in sequences)
-    with closing(read_chunks(plan.source, plan.units, options.reading(width))) as chunks:
+    with closing(read_chunks(plan.source, plan.units, options.reading(width, None))) as chunks:
         rows = [chunk.sequences.row(row) for chunk in chunks for row in range(len(chunk.sequences))]
     assert len(rows) == len(sequences) > 0
     for row, expected in zip(rows, sequences, strict=True):

@@ -119,12 +119,14 @@ def test_lists_are_checked(folder: Path) -> None:
         open_source("nonsense://x")
 
 
-def test_schemas_must_agree(tmp_path: Path) -> None:
+def test_columns_are_those_of_all_files_in_the_order_of_the_first(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", x=[1], y=["s"])
-    write(tmp_path / "b.parquet", y=["s"], x=[1])  # another order is fine
-    assert open_source(tmp_path).schema.names == ["x", "y"]
-    write(tmp_path / "c.parquet", x=[1.5], z=["s"])
-    with pytest.raises(DataError, match=r"c\.parquet .*a\.parquet: 'y' is missing; 'z' .*; 'x' is double, not int64"):
+    write(tmp_path / "b.parquet", y=["s"], x=[1])
+    assert open_source(tmp_path).drift == () and open_source(tmp_path).schema.names == ["x", "y"]
+    write(tmp_path / "c.parquet", z=["s"], x=[2])
+    assert open_source(tmp_path).schema.names == ["x", "y", "z"]
+    write(tmp_path / "d.parquet", x=["s"])
+    with pytest.raises(DataError, match=r"d\.parquet has 'x' as string, and .*/a\.parquet as int64: .*without loss"):
         open_source(tmp_path)
 
 

@@ -16,7 +16,7 @@ from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
-from scanrnn_dist.source.layouts import Steps, nested_steps
+from scanrnn_dist.source.layouts import Steps, layout_of_column
 from scanrnn_dist.source.layouts.layout import Fault
 from scanrnn_dist.source.set_aside import aside_schema, rows_of
 from scanrnn_dist.source.taking import Taken, take
@@ -31,7 +31,9 @@ def where(row: int) -> str:
 
 
 def taken(array: pa.Array, in_features: int, bad_rows: BadRows, lengths: Lengths) -> Taken:
-    return take(nested_steps(array, in_features), in_features, bad_rows, False, where, lengths)
+    layout = layout_of_column(array.type, "seq")
+    steps = layout.steps(pa.record_batch({"seq": array}), in_features)
+    return take(steps, in_features, bad_rows, False, where, lengths)
 
 
 def cut(taken: Taken, lengths: Lengths) -> list[Any]:

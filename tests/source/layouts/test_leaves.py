@@ -39,7 +39,7 @@ def write(path: Path, **options: Any) -> Path:
 def read(path: Path, keep: list[str], **asked: Any) -> tuple[list[Any], pa.Table]:
     plan = plan_job(path, JobOptions(**asked, keep=keep))
     options = JobOptions(**asked).settled(plan.layout, plan.keep, plan.rows_per_part)
-    chunks = list(read_chunks(plan.source, plan.units, options.reading(plan.in_features())))
+    chunks = list(read_chunks(plan.source, plan.units, options.reading(plan.in_features(), None)))
     rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
     return rows, pa.Table.from_batches([chunk.kept for chunk in chunks])
 

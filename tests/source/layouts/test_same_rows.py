@@ -33,7 +33,7 @@ def outcome(path: Path, width: int, **asked: Any) -> Outcome:
     options = JobOptions(**asked, bad_rows=BadRows("propagate")).settled(plan.layout, plan.keep, plan.rows_per_part)
     lengths, parts, ids = [], [], []
     try:
-        with closing(read_chunks(plan.source, plan.units, options.reading(width))) as chunks:
+        with closing(read_chunks(plan.source, plan.units, options.reading(width, None))) as chunks:
             for chunk in chunks:
                 lengths += chunk.sequences.lengths.tolist()
                 parts.append(chunk.sequences.values.tobytes())
