@@ -234,7 +234,7 @@ def test_long_texts_late_in_a_file_make_batches_smaller(tmp_path: Path, options:
     sizes = []
     for memory_bytes in (1 << 30, 6 << 20):
         file = CheckedFile(LocalFileSystem(), str(tmp_path / "a.parquet"), memory_bytes=memory_bytes)
-        batches = list(file.iter_batches(5000, row_groups=range(3), columns=["text", "many"]))
+        batches = list(file.iter_batches(5000, row_groups=range(3), columns=[("text",), ("many",)]))
         file.check_pages(range(3))
         file.close()
         assert pa.Table.from_batches(batches).equals(table)

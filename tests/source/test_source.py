@@ -198,7 +198,7 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
-OPENING = "        file = CheckedFile(filesystem, path)"
+OPENING = "        file = CheckedFile(filesystem, path, columns=())"
 ABORT = "        if path.endswith('b.parquet'): os.abort()\n"
 
 
