@@ -18,6 +18,7 @@ from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, rando
 from scanrnn_dist.api import update, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.input_spec import InputSpec, Number, Time
 
 IDS = 37
 
@@ -202,3 +203,47 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     next(out.glob("part-*")).unlink()
     with pytest.raises(DataError, match="is missing"):
         verify(out)
+
+
+def test_differences_of_times_are_not_continued(tmp_path: Path) -> None:
+    path = write_events(tmp_path / "a.parquet", [(1, 1, 0.0, 0.0), (1, 3, 1.0, 0.0)])
+    encoder = Encoder.from_seed(0, None, 4, input=InputSpec((Number("x"), Time("t", give="difference"))))
+    with pytest.raises(ConfigError, match=r"differences of 't' to the step before.*--keep-state"):
+        featurize(path, tmp_path / "out", encoder, group_by=["id"], order_by=["t"], keep_state=True)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them.")
+def test_bank_events_of_ten_days_each_killed_come_to_the_bits_of_all(tmp_path: Path, shared_data: Path) -> None:
+    order = [("client_id", "ascending"), ("trans_date", "ascending")]
+    events = pq.read_table(shared_data / "bank_events_long").sort_by(order)
+    days = np.array_split(np.unique(events["trans_date"].to_numpy()), 10)
+    dates = events["trans_date"].to_numpy()
+    long = {"group_by": ["client_id"], "order_by": ["trans_date"], "keep_state": True, "lossy_cast": True}
+    encoder = Encoder.from_seed(0, 2, 8)
+    encoder.save(tmp_path / "encoder.safetensors")
+    files = []
+    for number, part in enumerate(days):
+        files.append(tmp_path / f"{number}.parquet")
+        pq.write_table(events.filter(pa.array((dates >= part[0]) & (dates <= part[-1]))), files[-1])
+    featurize(files[0], tmp_path / "out", encoder, **long)
+    rng = np.random.default_rng(0)
+    with Zygote(tmp_path) as zygote:
+        for number, path in enumerate(files[1:]):
+            job = Job(tmp_path / "encoder.safetensors", path, {"is_update": True})
+            killed = zygote.start(job, tmp_path / "out", fault=(int(rng.integers(5, 60)), "kill"))
+            zygote.wait(killed)
+            again = zygote.start(job, tmp_path / "out", may_cache=number == 0)
+            zygote.wait(again)
+            assert again.exit_code == 0 or "were applied" in again.said, again
+        assert zygote.kills == 9
+    featurize(shared_file(events, tmp_path), tmp_path / "whole", encoder, **long)
+    columns = ["client_id", "trans_date", "state", "features"]
+    out, whole = (pq.read_table(tmp_path / name).sort_by("client_id").select(columns) for name in ("out", "whole"))
+    assert out.equals(whole) and len(out) == 100
+
+
+def shared_file(events: pa.Table, folder: Path) -> Path:
+    """All events as one file."""
+    pq.write_table(events, folder / "all.parquet", row_group_size=250)
+    return folder / "all.parquet"
