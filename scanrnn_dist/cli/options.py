@@ -252,8 +252,8 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _python_name(name: str) -> str:
-    """What Python calls the argument of a flag; typer makes the flag's name of it."""
-    return name.replace(".", "_")
+    """What Python calls the argument of a flag; typer makes the flag's name of it: --output-dtype, but --bad-value."""
+    return name.removeprefix("bad_rows.").replace(".", "_")
 
 
 def read_input(path: Path | None) -> InputSpec | None:
