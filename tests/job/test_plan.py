@@ -112,7 +112,7 @@ def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: l
     write_sequences(tmp_path / "day3.parquet", [[]] * 70_000 + [last])
     plan = plan_job(tmp_path)
     assert plan.in_features() == len(last[0])
-    assert plan.mean_steps(plan.in_features()) == pytest.approx(1 / plan.source.rows, rel=0.1)
+    assert plan.mean_steps(plan.in_features(), None) == pytest.approx(1 / plan.source.rows, rel=0.1)
     assert Plan.from_records(plan.to_records()).in_features() == len(last[0])
 
 
@@ -135,7 +135,7 @@ def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
     plan = plan_job(tmp_path)
     with pytest.raises(LayoutError, match=r"All 4 sequences of column 'seq' are empty.*--encoder"):
         plan.in_features()
-    assert plan.mean_steps(2) == 0
+    assert plan.mean_steps(2, None) == 0
     write_sequences(tmp_path / "none/a.parquet", [])
     with pytest.raises(ConfigError, match="no rows"):
         plan_job(tmp_path / "none").in_features()
