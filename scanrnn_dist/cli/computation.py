@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from scanrnn_dist.cli.encoder import random_encoder
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import check_fits as check_memory
 
 if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices
+    from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import InFeatures
     from scanrnn_dist.protocols import EngineLike, Stage
 
@@ -127,6 +127,8 @@ def _input_of(file: Path) -> InputSpec | None:
     None of a file without one, and of one that cannot be read, which is told when its weights are.
     """
     from safetensors import SafetensorError, safe_open
+
+    from scanrnn_dist.input_spec import InputSpec
 
     try:
         with safe_open(file, framework="numpy") as opened:

@@ -18,6 +18,7 @@ from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, rando
 from scanrnn_dist.api import update, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.source import BadRows
 
 IDS = 37
 
@@ -202,3 +203,21 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     next(out.glob("part-*")).unlink()
     with pytest.raises(DataError, match="is missing"):
         verify(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"bad_rows": BadRows(bad_value="forward-fill")}, "bad_value forward-fill"),  # would begin anew with zeros
+        ({"bad_rows": BadRows(null_sequence="null")}, "null_sequence null"),
+        ({"limit": 3}, "limit"),  # would leave out all other new steps
+        ({"max_steps": 3}, "max_steps"),
+    ],
+)
+def test_what_later_steps_could_not_go_on_from_keeps_no_state(
+    tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    source = write_source(tmp_path / "in.parquet", random_rows([3, 4]))
+    with pytest.raises(ConfigError, match=f"^{named} and keep_state exclude one another"):
+        featurize(source, tmp_path / "out", keep_state=True, **options)
+    assert not (tmp_path / "out").exists()
