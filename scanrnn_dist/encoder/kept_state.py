@@ -30,7 +30,8 @@ class StatefulEncoder(Encoder):
 
     Raises:
         ConfigError: an encoder whose state after a step says nothing of the features after later ones (bidirectional,
-            or all steps), or does not fit into one vector (variables that change, carries that are no floats).
+            or all steps), or not all of it (times as differences to the step before), or does not fit into one vector
+            (variables that change, carries that are no floats).
 
     Example:
         >>> import numpy as np
@@ -52,6 +53,12 @@ class StatefulEncoder(Encoder):
         if encoder.is_bidirectional or encoder.gives_steps:
             what = "reads each sequence from its end too" if encoder.is_bidirectional else "gives the outputs of steps"
             raise ConfigError(f"The encoder {what}, so a sequence cannot be continued; expected one that does not.")
+        columns = encoder.input.columns if encoder.input is not None else ()
+        if differences := [each.name for each in columns if getattr(each, "give", None) == "difference"]:
+            raise ConfigError(
+                f"Column {differences[0]!r} of the encoder's input gives the difference to the step before, which the "
+                "state of a sequence does not hold, so it cannot be continued; expected an input without differences."
+            )
         self._settle()
         if self.changing:
             raise ConfigError("The cells change variables of their own, which the state of a sequence does not hold.")

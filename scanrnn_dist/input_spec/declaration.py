@@ -76,11 +76,6 @@ class InputSpec:
         return tuple(dict.fromkeys(column.name for column in self.columns))
 
     @property
-    def looks_back(self) -> tuple[str, ...]:
-        """The columns of which a step holds the difference to the step before."""
-        return tuple(each.name for each in self.columns if isinstance(each, Time) and each.give == "difference")
-
-    @property
     def in_features(self) -> int:
         """Numbers of a step that travel: one per column."""
         return len(self.columns)

@@ -143,11 +143,6 @@ def open_job(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
     options.output.check_keeps(plan.keep)
-    if options.keep_state and computation.input is not None and computation.input.looks_back:
-        raise ConfigError(
-            f"The input takes differences of {computation.input.looks_back[0]!r} to the step before, which a state "
-            "does not hold; leave out --keep-state, or the differences."
-        )
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:

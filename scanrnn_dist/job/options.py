@@ -96,9 +96,10 @@ class JobOptions:
 
     def _check_can_go_on(self) -> None:
         """Refuse what would have later steps go on from another state than all steps at once come to."""
-        names = ("initial_carry", "max_steps", "min_steps")
+        names = ("initial_carry", "max_steps", "min_steps", "limit")
         excluded = [name for name in names if getattr(self, name) not in (None, 0)]
-        excluded += [f"bad_rows.{name}" for name, choice in asdict(self.bad_rows).items() if choice == "null"]
+        choices = asdict(self.bad_rows).items()
+        excluded += [f"{name} {choice}" for name, choice in choices if choice in ("null", "forward-fill")]
         if excluded:
             raise ConfigError(f"{excluded[0]} and keep_state exclude one another: leave out one of the two.")
 

@@ -18,7 +18,7 @@ from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, rando
 from scanrnn_dist.api import update, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.input_spec import InputSpec, Number, Time
+from scanrnn_dist.source import BadRows
 
 IDS = 37
 
@@ -205,13 +205,6 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
         verify(out)
 
 
-def test_differences_of_times_are_not_continued(tmp_path: Path) -> None:
-    path = write_events(tmp_path / "a.parquet", [(1, 1, 0.0, 0.0), (1, 3, 1.0, 0.0)])
-    encoder = Encoder.from_seed(0, None, 4, input=InputSpec((Number("x"), Time("t", give="difference"))))
-    with pytest.raises(ConfigError, match=r"differences of 't' to the step before.*--keep-state"):
-        featurize(path, tmp_path / "out", encoder, group_by=["id"], order_by=["t"], keep_state=True)
-
-
 @pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them.")
 def test_bank_events_of_ten_days_each_killed_come_to_the_bits_of_all(tmp_path: Path, shared_data: Path) -> None:
@@ -247,3 +240,21 @@ def shared_file(events: pa.Table, folder: Path) -> Path:
     """All events as one file."""
     pq.write_table(events, folder / "all.parquet", row_group_size=250)
     return folder / "all.parquet"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"bad_rows": BadRows(bad_value="forward-fill")}, "bad_value forward-fill"),  # would begin anew with zeros
+        ({"bad_rows": BadRows(null_sequence="null")}, "null_sequence null"),
+        ({"limit": 3}, "limit"),  # would leave out all other new steps
+        ({"max_steps": 3}, "max_steps"),
+    ],
+)
+def test_what_later_steps_could_not_go_on_from_keeps_no_state(
+    tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    source = write_source(tmp_path / "in.parquet", random_rows([3, 4]))
+    with pytest.raises(ConfigError, match=f"^{named} and keep_state exclude one another"):
+        featurize(source, tmp_path / "out", keep_state=True, **options)
+    assert not (tmp_path / "out").exists()

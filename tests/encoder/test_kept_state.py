@@ -16,6 +16,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.encoder.kept_state import StatefulEncoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.input_spec import InputSpec, Time
 from scanrnn_dist.ragged import Ragged
 
 D, H = 3, 5
@@ -96,6 +97,7 @@ class Counting(nnx.RNNCellBase):
         (lambda: Encoder.from_seed(0, D, H, bidirectional=True), "from its end"),
         (lambda: Encoder.from_seed(0, D, H, readout="steps"), "outputs of steps"),
         (lambda: Encoder(Counting()), "A carry is int32"),
+        (lambda: Encoder.from_seed(0, None, H, input=InputSpec((Time("t"),))), "'t'.*difference to the step before"),
     ],
 )
 def test_what_cannot_be_continued_is_refused(encoder: Any, reason: str) -> None:
