@@ -252,8 +252,15 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _python_name(name: str) -> str:
-    """What Python calls the argument of a flag; typer makes the flag's name of it."""
-    return name.replace(".", "_")
+    """What Python calls the argument of a flag; typer makes the flag's name of it: --output-dtype, but --bad-value."""
+    return name.removeprefix("bad_rows.").replace(".", "_")
+
+
+def read_input(path: Path | None) -> InputSpec | None:
+    """What a step holds, as a TOML file says it; None without one."""
+    from scanrnn_dist.input_spec import InputSpec
+
+    return None if path is None else InputSpec.load(path)
 
 
 def one_or_many(source: list[str]) -> str | list[str]:
@@ -266,10 +273,3 @@ def bytes_told(told: str | None) -> int | None:
     from scanrnn_dist.observe import bytes_of
 
     return None if told is None else bytes_of(told)
-
-
-def read_input(path: Path | None) -> InputSpec | None:
-    """What a step holds, as a TOML file says it; None without one."""
-    from scanrnn_dist.input_spec import InputSpec
-
-    return None if path is None else InputSpec.load(path)
