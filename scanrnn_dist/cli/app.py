@@ -20,7 +20,8 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
-from scanrnn_dist.cli.options import given, read_input, takes_job_options
+from scanrnn_dist.cli.inspect import inspect_source
+from scanrnn_dist.cli.options import bytes_told, given, one_or_many, read_input, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
 from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
 from scanrnn_dist.errors import ConfigError
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(encoder_app, name="encoder")
+app.command("inspect")(inspect_source)
 
 
 @app.callback(invoke_without_command=True)
@@ -124,7 +126,7 @@ def plan(
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
-    planned = plan_job(_one_or_many(source), options, computation.input).within(_bytes(memory))
+    planned = plan_job(one_or_many(source), options, computation.input).within(bytes_told(memory))
     on_devices = computation.on_devices(planned.in_features)
     print_result(explain(planned, on_devices.encoder, on_devices.shape, options.filter))
 
@@ -175,7 +177,12 @@ def featurize(
     told = given(share=_share(shard), expiry_seconds=lock_seconds)
     sharing = Sharing(**told, steal=steal, retry=retry, owns_process=True)
     handling = Handling(
-        allow_mixed, restart, accept_changes, sharing=sharing, max_bad_rows=max_bad_rows, memory_bytes=_bytes(memory)
+        allow_mixed,
+        restart,
+        accept_changes,
+        sharing=sharing,
+        max_bad_rows=max_bad_rows,
+        memory_bytes=bytes_told(memory),
     )
     traced: Any = nullcontext()
     if profile is not None:
@@ -184,7 +191,7 @@ def featurize(
 
         traced = profiled(profile, **given(seconds=profile_seconds))
     with traced:
-        report = _run_job(destination, _one_or_many(source), options, handling, computation)
+        report = _run_job(destination, one_or_many(source), options, handling, computation)
     if profile is not None:
         to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print_result(report, as_json)
@@ -211,7 +218,7 @@ def update(
 
     with _progress("update") as (on_start, on_rows):
         report = update_output(
-            destination, _one_or_many(source), ids=ids, allow_mixed=allow_mixed, on_start=on_start, on_rows=on_rows
+            destination, one_or_many(source), ids=ids, allow_mixed=allow_mixed, on_start=on_start, on_rows=on_rows
         )
     print_result(report, as_json)
 
@@ -249,8 +256,8 @@ def bench(
     from scanrnn_dist.api import tune as tune_shape
     from scanrnn_dist.job import JobOptions, plan_job
 
-    planned = plan_job(_one_or_many(source), JobOptions(column=column, keep=()), computation.input).within(
-        _bytes(memory)
+    planned = plan_job(one_or_many(source), JobOptions(column=column, keep=()), computation.input).within(
+        bytes_told(memory)
     )
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
@@ -351,17 +358,6 @@ def _progress(what: str) -> Iterator[tuple[Callable[[int, int], None], Callable[
             progress.advance(rows)
 
         yield progress.start, advance
-
-
-def _bytes(told: str | None) -> int | None:
-    """The bytes of --memory."""
-    from scanrnn_dist.observe import bytes_of
-
-    return None if told is None else bytes_of(told)
-
-
-def _one_or_many(source: list[str]) -> str | list[str]:
-    return source[0] if len(source) == 1 else source
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

@@ -219,7 +219,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of `JobOptions`, or those of some of its fields, in place of its argument `options`."""
-    flags = {name: flag for name, flag in JOB_FLAGS.items() if not names or name.partition(".")[0] in names}
+    flags = {name: flag for name, flag in JOB_FLAGS.items() if not names or {name, name.partition(".")[0]} & set(names)}
 
     def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -261,3 +261,15 @@ def read_input(path: Path | None) -> InputSpec | None:
     from scanrnn_dist.input_spec import InputSpec
 
     return None if path is None else InputSpec.load(path)
+
+
+def one_or_many(source: list[str]) -> str | list[str]:
+    """The source, as the doors take it."""
+    return source[0] if len(source) == 1 else source
+
+
+def bytes_told(told: str | None) -> int | None:
+    """The bytes of --memory."""
+    from scanrnn_dist.observe import bytes_of
+
+    return None if told is None else bytes_of(told)

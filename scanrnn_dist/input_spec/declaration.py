@@ -135,6 +135,28 @@ class InputSpec:
         """`to_dict` as JSON."""
         return json.dumps(self.to_dict())
 
+    def to_toml(self) -> str:
+        """`to_dict` as TOML, which `load` reads back.
+
+        Example:
+            >>> print(InputSpec((Number('a"b', mean=0.5), Category("c", values=("x", "y")))).to_toml())
+            [[column]]
+            name = "a\\"b"
+            kind = "number"
+            mean = 0.5
+            <BLANKLINE>
+            [[column]]
+            name = "c"
+            kind = "category"
+            values = ["x", "y"]
+            <BLANKLINE>
+        """
+        tables = (
+            "".join(["[[column]]\n", *(f"{key} = {_toml(value)}\n" for key, value in plain_of(column).items())])
+            for column in self.columns
+        )
+        return "\n".join(tables)
+
     @staticmethod
     def from_json(text: str) -> InputSpec:
         """The `InputSpec` that `to_json` wrote; `ConfigError` for anything else."""
@@ -177,3 +199,10 @@ class InputSpec:
             raise ConfigError(f"{path}: {error}") from error
         except (ValueError, RecursionError) as error:  # beside what tomllib says, bytes, and numbers of 5,000 digits
             raise ConfigError(f"{path} is no TOML that can be read: {error}.") from error
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it: as JSON, but without surrogates, and with the letter 127 as a code."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

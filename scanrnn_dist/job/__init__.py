@@ -17,6 +17,7 @@ from scanrnn_dist.job.damage import (
 )
 from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.in_order import OPEN_BYTES
+from scanrnn_dist.job.inspection import Inspection, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing

@@ -226,16 +226,14 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
-    return _planned(source, *choose(source, options, input), options.rows_per_part, options.limit)
+    return cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
 
 
 def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
     """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
     opened = open_source(source, options.bad_rows.unreadable_file == "skip")
     where = opened.files[0].path
-    _check_readable(opened, options)
-    schema = _for_sequences(opened, options)
-    layout = _found(schema, options, input, where, opened.extensions)
+    layout = find_sequences(opened, options, input)
     everything = _all_but(opened, layout, options.keep_state)
     keep = everything if options.keep is None else tuple(options.keep)
     order = layout.asked.order_by or ()
@@ -261,15 +259,18 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
     return opened, layout, keep
 
 
-def _found(
-    schema: pa.Schema, options: JobOptions, input: InputSpec | None, where: str, extensions: Mapping[Any, str]
+def find_sequences(
+    opened: Source, options: JobOptions, input: InputSpec | None, *, takes_texts: bool = False
 ) -> Layout:
-    """The layout; where nothing is said of its features, one of those that the input names comes first."""
+    """How sequences stand in an opened source; where nothing is said of their features, those that the input names come
+    first. Texts are taken with an input, or where `takes_texts` says so. Raises as `plan_job`."""
+    _check_readable(opened, options)
+    schema, where, extensions = _for_sequences(opened, options), opened.files[0].path, opened.extensions
     if input is not None and options.features is None:
         with suppress(LayoutError):  # then they may have no names
             asked = replace(options.asked, features=input.names)
             return find_layout(schema, asked, where=where, extensions=extensions, takes_texts=True)
-    takes_texts = input is not None
+    takes_texts = takes_texts or input is not None
     return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
 
 
@@ -281,7 +282,7 @@ def plan_again(before: Plan, source: SourceLike, skip_unreadable: bool = False) 
         DataError: an unreadable file, or other columns than before.
     """
     opened = with_columns(open_source(source, skip_unreadable), before)
-    return _planned(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
+    return cut(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
 
 def with_columns(source: Source, before: Plan) -> Source:
@@ -303,7 +304,7 @@ def with_columns(source: Source, before: Plan) -> Source:
     return replace(source, schema=before.source.schema)
 
 
-def _planned(
+def cut(
     source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int, limit: int | None
 ) -> Plan:
     """An opened source, cut into units."""

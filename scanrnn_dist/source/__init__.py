@@ -13,6 +13,7 @@ from scanrnn_dist.source.groups import find_starts, read_rows
 from scanrnn_dist.source.layouts import (
     Asked,
     Layout,
+    as_flags,
     comparable,
     find_layout,
     hashes,
@@ -26,6 +27,7 @@ from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.set_aside import aside_schema
 from scanrnn_dist.source.source import LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
-from scanrnn_dist.source.step_statistics import ColumnStatistics, StepStatistics, measure
+from scanrnn_dist.source.step_reading import read_steps, unmeasured
+from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics, measure
 from scanrnn_dist.source.taking import fixed_lists, to_ragged
 from scanrnn_dist.source.units import Spans, Unit, Units, found_again, running_sums

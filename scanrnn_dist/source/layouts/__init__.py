@@ -3,7 +3,7 @@
 A layout is one file, written against `layout.py`. `find.py` says which layout a source has, `numbers.py` makes float32.
 """
 
-from scanrnn_dist.source.layouts.find import find_layout, layout_of, layout_of_column, register_layout
+from scanrnn_dist.source.layouts.find import as_flags, find_layout, layout_of, layout_of_column, register_layout
 from scanrnn_dist.source.layouts.keys import (
     changes,
     comparable,
@@ -20,4 +20,4 @@ from scanrnn_dist.source.layouts.lists import positions
 from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import float32_of
 from scanrnn_dist.source.layouts.paths import Path
-from scanrnn_dist.source.layouts.types import foreign_extensions
+from scanrnn_dist.source.layouts.types import foreign_extensions, is_string

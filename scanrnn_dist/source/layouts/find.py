@@ -143,10 +143,10 @@ def _flags(layout: Layout, asked: Asked) -> str:
     own = asdict(layout.asked)
     names = [name for name, value in asdict(asked).items() if name == "column" or value is not None]
     told = {name: own[name] for name in names if own[name] is not None} or {"layout": layout.name}
-    return _as_flags(told)
+    return as_flags(told)
 
 
-def _as_flags(told: Mapping[str, Any]) -> str:
+def as_flags(told: Mapping[str, Any]) -> str:
     """Options as the command line takes them."""
     texts = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
@@ -194,7 +194,7 @@ def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, st
 
 def _rest(asked: Asked) -> str:
     """What is asked for besides the column, as flags."""
-    return _as_flags({name: value for name, value in asdict(asked).items() if value is not None and name != "column"})
+    return as_flags({name: value for name, value in asdict(asked).items() if value is not None and name != "column"})
 
 
 def _fields(type: pa.DataType) -> str:

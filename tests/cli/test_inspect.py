@@ -1,0 +1,201 @@
+"""`scanrnn inspect` tells what a source holds, and what it measures is what numpy says of the same rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sources
+
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    with sources.command_line_in_this_process(monkeypatch, columns=120):
+        yield
+
+
+def written(path: Path, columns: dict[str, Any], **how: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **how)
+    return path
+
+
+def looked_at(capsys: Capsys, *arguments: object) -> Any:
+    """What the command says as JSON."""
+    assert cli.run(["inspect", *map(str, arguments), "--json"]) == 0, capsys.readouterr()
+    return json.loads(capsys.readouterr().out)
+
+
+def nested(lengths: list[int | None], seed: int = 0, far: float = 0.0) -> tuple[pa.Array, np.ndarray]:
+    """Sequences of three numbers a step, and all steps together."""
+    rows = sources.random_rows([length or 0 for length in lengths], seed)
+    rows = [row + np.float32(far) for row in rows]
+    listed = [None if length is None else row.tolist() for length, row in zip(lengths, rows, strict=True)]
+    return pa.array(listed, pa.list_(pa.list_(pa.float32()))), np.concatenate(rows).astype(np.float64)
+
+
+def test_nested_lists_in_several_files_are_measured_as_numpy_does(tmp_path: Path, capsys: Capsys) -> None:
+    first, steps = nested([3, None, 0, 7], 1, far=1000)
+    second, more = nested([2, 5], 2, far=-20)
+    written(tmp_path / "a.parquet", {"id": [1, 2, 3, 4], "seq": first}, row_group_size=3)
+    written(tmp_path / "b.parquet", {"id": pa.array([5, 6], pa.int32()), "seq": second})
+    told = looked_at(capsys, tmp_path, "--statistics")
+    assert (told["files"], told["row_groups"], told["rows"]) == (2, 3, 6)
+    assert told["nbytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert told["columns"][0] == ["id", "int64"]
+    assert told["drift"] == ["1 file with 'id' as int32: read as int64"]
+    sequences = told["sequences"]
+    assert sequences["lengths"] == [0, 3.0, 7] and sequences["faults"] == {"null_sequence": 1}
+    assert sequences["features"] == [[str(nth), "float"] for nth in range(3)] and sequences["in_features"] == 3
+    assert told["measured"]["steps"] == 17
+    together = np.concatenate([steps, more])
+    for nth, column in enumerate(told["measured"]["columns"]):
+        own = together[:, nth]
+        assert (column["count"], column["unusable"]) == (17, 0) and len(column["values"]) == 17
+        expected = [own.min(), own.max(), own.mean(), own.std()]
+        np.testing.assert_allclose([column[name] for name in ("min", "max", "mean", "std")], expected, rtol=1e-12)
+    assert InputSpec.from_dict(told["measured"]["input"]).names == ("0", "1", "2")
+
+
+def test_what_is_printed_is_read_back_and_fills_a_given_input(tmp_path: Path, capsys: Capsys) -> None:
+    names = ['a"b', "age/days/list", "größe\n\x7f😀"]
+    begin = datetime(2024, 1, 1)
+    columns = {
+        names[0]: [[1.0, None, 4.0], [float("nan")]],
+        names[1]: pa.array([["x", "y", "x"], ['"']]).cast(pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+        names[2]: [[begin, begin + timedelta(seconds=8), begin + timedelta(seconds=12)], [begin]],
+        "money": [[Decimal("1.50")] * 3, [Decimal("2.50")]],
+    }
+    source, asked = written(tmp_path / "in.parquet", columns), ",".join([*names, "money"])
+    assert cli.run(["inspect", str(source), "--features", asked, "--statistics"]) == 0
+    out = capsys.readouterr().out
+    (spec := tmp_path / "spec.toml").write_text(out[out.index("[[column]]") :])
+    money = Number("money", mean=1.75, std=float(np.std([1.5, 1.5, 1.5, 2.5])))
+    expected = InputSpec((
+        Number(names[0], mean=2.5, std=1.5),
+        Category(names[1], values=('"', "x", "y")),
+        Time(names[2], mean=3.0, std=float(np.std([0.0, 8.0, 4.0, 0.0]))),
+        money,
+    ))  # fmt: skip
+    assert InputSpec.load(spec) == expected
+    told = looked_at(capsys, source, "--features", asked, "--statistics")["measured"]["columns"]
+    assert [(one["count"], one["unusable"]) for one in told] == [(2, 2), (4, 0), (4, 0), (4, 0)]
+    assert [one["values"] for one in told] == [[1.0, 4.0], ['"', "x", "y"], None, [1.5, 2.5]]
+
+    given = InputSpec((Number(names[0], log1p=True, clip=(-3, 3)), Category(names[1], values=("x", "y", '"'))))
+    spec.write_text(given.to_toml())
+    output = tmp_path / "measured.toml"
+    assert cli.run(["inspect", str(source), "--statistics", "--input", str(spec), "--output", str(output)]) == 0
+    assert "[[column]]" not in capsys.readouterr().out
+    logs = np.log1p([1.0, 4.0])
+    first = Number(names[0], log1p=True, clip=(-3, 3), mean=float(logs.mean()), std=float(logs.std()))
+    measured = InputSpec.load(output)
+    assert measured.columns[1] == given.columns[1]
+    assert isinstance(measured.columns[0], Number) and measured.columns[0].mean == pytest.approx(first.mean)
+    assert measured.columns[0].std == pytest.approx(first.std) and measured.columns[0].clip == (-3, 3)
+
+
+def test_a_file_is_overwritten_only_by_force(tmp_path: Path, capsys: Capsys) -> None:
+    source = written(tmp_path / "in.parquet", {"seq": nested([2])[0]})
+    (output := tmp_path / "spec.toml").write_text("mine")
+    command = ["inspect", str(source), "--statistics", "--output", str(output)]
+    assert cli.run(command) == 2 and output.read_text() == "mine"
+    assert "--force" in capsys.readouterr().err
+    assert cli.run([*command, "--force"]) == 0 and InputSpec.load(output).in_features == 3
+    assert cli.run(["inspect", str(source), "--output", str(tmp_path / "new.toml")]) == 2  # without --statistics
+    assert cli.run([*command[:-1], str(tmp_path / "no" / "spec.toml")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "spec.toml"]
+
+
+def test_long_format_counts_sequences(tmp_path: Path, capsys: Capsys) -> None:
+    columns = {"id": [1, 1, 1, 2, 3, 3], "t": [0, 2, 1, 0, 0, 1], "x": [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]}
+    source = written(tmp_path / "in.parquet", columns, row_group_size=2)
+    told = looked_at(capsys, source, "--group-by", "id", "--order-by", "t", "--statistics")
+    assert told["rows"] == 6 and told["sequences"]["count"] == 3 and told["sequences"]["lengths"] == [1, 2.0, 3]
+    assert told["sequences"]["features"] == [["x", "double"]]
+    (column,) = told["measured"]["columns"]
+    assert (column["count"], column["mean"]) == (6, 4.0)
+    assert cli.run(["inspect", str(source)]) == 0  # not said to be long
+    assert "--group-by" in capsys.readouterr().out
+
+
+def test_several_layouts_are_shown_with_the_flags_that_choose_each(tmp_path: Path, capsys: Capsys) -> None:
+    source = written(tmp_path / "in.parquet", {"x": [[1.0, 2.0]], "y": [[3.0, 4.0]], "label": ["a"]})
+    assert cli.run(["inspect", str(source)]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("label: string", "--layout list-columns", "--column x", "--column y"))
+    assert cli.run(["inspect", str(source), "--statistics"]) == 3
+    assert "3 ways" in capsys.readouterr().err
+    told = looked_at(capsys, source, "--layout", "list-columns")
+    assert told["sequences"]["features"] == [["x", "double"], ["y", "double"]]
+    assert told["sequences"]["flags"] == "--layout list-columns --features x,y" and told["measured"] is None
+
+
+def test_no_layout_an_empty_source_and_bad_files(tmp_path: Path, capsys: Capsys) -> None:
+    flat = written(tmp_path / "flat.parquet", {"name": ["a", "b"]})
+    told = looked_at(capsys, flat)
+    assert told["sequences"] is None and "no column of sequences" in told["no_layout"]
+    assert cli.run(["inspect", str(flat), "--column", "other"]) == 3
+    assert cli.run(["inspect", str(flat), "--statistics"]) == 3
+    assert cli.run(["inspect", str(tmp_path / "nowhere")]) == 2
+    capsys.readouterr()
+
+    none = written(tmp_path / "none.parquet", {"seq": pa.array([], sources.SEQUENCE)})
+    told = looked_at(capsys, none, "--statistics")
+    assert told["rows"] == 0 and told["sequences"]["lengths"] is None and told["measured"]["input"] is None
+    assert cli.run(["inspect", str(none), "--statistics", "--output", str(tmp_path / "spec.toml")]) == 2
+    assert "nothing to write" in capsys.readouterr().err and not (tmp_path / "spec.toml").exists()
+
+    good = written(tmp_path / "good.parquet", {"seq": nested([2])[0]})
+    (bad := tmp_path / "bad.parquet").write_bytes(good.read_bytes()[:-20])
+    assert cli.run(["inspect", str(bad), str(good)]) == 3
+    assert "bad.parquet cannot be read" in capsys.readouterr().err
+    told = looked_at(capsys, bad, good, "--unreadable-file", "skip")
+    assert told["files"] == 1 and list(told["left_out"]) == [str(bad)]
+
+
+def test_only_the_first_rows_are_read_unless_statistics_are_asked_for(tmp_path: Path, capsys: Capsys) -> None:
+    lengths = [1] * 60_000 + [9] * 40_000
+    numbers = np.random.default_rng(0).normal(size=sum(lengths))
+    values = pa.ListArray.from_arrays(np.append(0, np.cumsum(lengths)).astype(np.int32), numbers)
+    how: Any = {"row_group_size": 20_000, "write_page_checksum": True, "use_dictionary": False}
+    source = written(tmp_path / "in.parquet", {"seq": values}, **how)
+    damaged = bytearray(source.read_bytes())
+    chunk = pq.ParquetFile(source).metadata.row_group(4).column(0)
+    damaged[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 255
+    source.write_bytes(bytes(damaged))
+    told = looked_at(capsys, source)
+    assert told["sequences"]["rows"] == 10_000 and told["sequences"]["lengths"] == [1, 1.0, 1]
+    assert cli.run(["inspect", str(source), "--statistics"]) == 3
+
+
+def test_texts_too_many_to_list_are_left_out_with_a_comment(tmp_path: Path, capsys: Capsys) -> None:
+    texts = [[f"item {nth}" for nth in range(1001)]]
+    source = written(tmp_path / "in.parquet", {"item": texts, "x": [[1.0] * 1001]})
+    assert cli.run(["inspect", str(source), "--features", "item,x", "--statistics"]) == 0
+    out = capsys.readouterr().out
+    assert "# 'item' is left out: it holds too many different texts" in out
+    assert out.count("[[column]]") == 1 and 'name = "x"' in out
+
+
+def test_jax_is_not_started(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.parquet", {"seq": nested([2])[0]})
+    code = (
+        "import sys; from scanrnn_dist.cli.app import run; "
+        f"assert run(['inspect', {str(source)!r}, '--statistics']) == 0; assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
