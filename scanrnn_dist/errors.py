@@ -25,6 +25,10 @@ class DataError(ScanRNNError, ValueError):
     exit_code = 3
 
 
+class UnreadableError(DataError):
+    """What a file holds cannot be read: damaged pages, wrong counts, more memory than reading may take."""
+
+
 class LayoutError(DataError):
     """The sequences do not stand in the column in a way that can be read."""
 

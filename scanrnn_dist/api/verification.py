@@ -37,6 +37,7 @@ from scanrnn_dist.job import (
     recorded_parts,
     replacing,
     surplus_files,
+    unread_units,
     wrong_parts,
 )
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_commits, read_features
@@ -159,11 +160,14 @@ def verify(
             "are checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
     rng = np.random.default_rng(seed)
+    unread = unread_units(parts)
     rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
     options = JobOptions.from_json(job["options"])
     reading = options.reading(encoder.in_features, encoder.input, chunk_bytes=COMPARED_BYTES)
     compared = 0
     for index, part_rows in rows_of.items():
+        if index in unread:  # as a whole, since nothing of it could be read
+            continue
         is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
         compared += compare_kept(records.store, plan, index, None if is_all else reading)
     sampled, distances = _recompute(records, plan, rows_of, encoder, options, sample, rng)

@@ -91,7 +91,7 @@ EmptySequence = Annotated[
 ]
 TooShort = Annotated[str | None, choice("What to do about fewer steps than --min-steps", "skip", "error", "null")]
 TooLong = Annotated[str | None, choice("What to do about more steps than --max-steps", "truncate", "error", "skip")]
-UnreadableFile = Annotated[str | None, choice("What to do about a file whose footer cannot be read", "error", "skip")]
+UnreadableFile = Annotated[str | None, choice("What to do about a file that cannot be read", "error", "skip")]
 MaxBadRows = Annotated[
     int | None, typer.Option(help="Stop once more than N rows were set aside, by skip.", min=0, max=MOST)
 ]

@@ -13,6 +13,7 @@ from scanrnn_dist.job.damage import (
     damaged_parts,
     recorded_parts,
     surplus_files,
+    unread_units,
     wrong_parts,
 )
 from scanrnn_dist.job.exporting import export

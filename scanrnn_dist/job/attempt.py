@@ -69,6 +69,7 @@ class Attempt:
     ) -> None:
         self._records, self._job, self._units, self._sharing = records, job, units, sharing
         self._max_bad_rows = max_bad_rows
+        self._times_unread = 0  # units that were set aside as a whole here
         self._aside = 0  # rows that were set aside here since it was last looked what all attempts had committed
         self._rows = units.rows
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
@@ -153,6 +154,13 @@ class Attempt:
         self._lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Unit %d failed. All others are done first. %s", unit.index, reason)
+
+    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
+        """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
+        self._lease.finished(unit.rows - rows, unit.values - unit.values * rows // max(1, unit.rows))
+        self._times_unread += 1
+        if self._times_unread <= TOLD_AT_ONCE:
+            logger.warning("All %d rows of unit %d are set aside. %s", unit.rows, unit.index, reason)
 
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""

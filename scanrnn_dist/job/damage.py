@@ -6,12 +6,14 @@ them all. What is found is made again by the command that made it, see `open_job
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.plan import Plan
@@ -28,6 +30,7 @@ from scanrnn_dist.records import (
     read_commits,
     read_parts,
 )
+from scanrnn_dist.source import SKIP, count_name
 
 PROBLEMS_TOLD = 8
 
@@ -98,6 +101,13 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     if parts["rows"].to_numpy().sum() != totals["rows"]:
         raise DataError(f"{records.store.root}: the parts hold other rows than the {totals['rows']} of the job.")
     return parts, True
+
+
+def unread_units(parts: pa.Table) -> set[int]:
+    """The units that were set aside as a whole, since they could not be read."""
+    name = count_name("unreadable_file", SKIP)
+    is_unread = pc.match_substring(parts["counts"], json.dumps(name))
+    return set(parts["unit"].filter(is_unread).to_pylist())
 
 
 def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: bool) -> None:

@@ -42,8 +42,8 @@ class JobOptions:
         limit: of the source the first so many rows are there, before any filter; None for all.
 
     Raises:
-        ConfigError: `sort` without `group_by`, a number that is too small, or a choice that nothing it is about was
-            given for.
+        ConfigError: `sort` without `group_by`, `unreadable_file="skip"` with it, a number that is too small, or a
+            choice that nothing it is about was given for.
 
     Example:
         >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
@@ -89,6 +89,11 @@ class JobOptions:
         if self.group_by and (self.limit is not None or self.filter is not None):
             what = "--filter" if self.limit is None else "--limit"
             raise ConfigError(f"{what} is about rows, and with --group-by these are steps: leave one of them out.")
+        if self.group_by and self.bad_rows.unreadable_file == "skip":
+            raise ConfigError(
+                "--unreadable-file skip leaves out files, and with --group-by a sequence may go on in the next one: "
+                "leave out one of the two flags."
+            )
         if self.max_steps is None and (self.truncate, self.bad_rows.too_long) != ("head", "truncate"):
             raise ConfigError("--truncate and --too-long are about sequences of more than --max-steps; give that too.")
         if not self.min_steps and self.bad_rows.too_short != "skip":

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     UNKNOWN_TIME,
     BadRows,
+    FailedUnit,
     FileTable,
     Layout,
     LeftOut,
@@ -196,11 +197,18 @@ class Plan:
             raise ConfigError("The source has no rows, so the number of features per step is unknown.")
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
+        unread: UnreadableError | None = None
         # Where a column holds other lists too, of which nothing is read, the values may be theirs.
         for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
-            features = first_step_features(self.source, self.units[index], self.layout)
+            try:
+                features = first_step_features(self.source, self.units[index], self.layout)
+            except UnreadableError as error:  # the job tells of it, or sets it aside
+                unread = unread or error
+                continue
             if features is not None:
                 return features
+        if unread is not None:
+            raise unread
         raise LayoutError(
             f"All {self.source.rows:,} sequences of {self.layout.described} are empty, and its type does not say how "
             "many features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
@@ -209,12 +217,20 @@ class Plan:
     def mean_steps(self, in_features: int, input: InputSpec | None) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
         rows = steps = 0
-        bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip")
+        bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
+        unread = ""
         options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18)
-        with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1)) as chunks:
+        with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
+                if isinstance(chunk, FailedUnit):
+                    if chunk.aside is None:
+                        raise DataError(chunk.reason)
+                    unread = unread or chunk.reason
+                    continue
                 rows += len(chunk.sequences)
                 steps += int(chunk.sequences.lengths.sum())
+        if unread and not rows:
+            raise UnreadableError(unread)
         return steps / rows if rows else 0.0
 
 

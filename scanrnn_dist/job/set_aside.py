@@ -40,6 +40,7 @@ def _listed(records: JobRecords, unit: int, units: int, rows: int, schema: pa.Sc
         table = pa.Table.from_batches(read_quarantine(records.store, unit, units)).cast(schema)
     except DataError as error:
         raise DataError(f"{error}. Expected {rows} rows that were set aside: {again}") from error
-    if len(table) != rows:
-        raise DataError(f"{path} holds {len(table)} rows; expected {rows} that were set aside. {again}")
+    listed = sum(table["rows"].to_pylist())
+    if listed != rows:
+        raise DataError(f"{path} tells of {listed} rows; expected {rows} that were set aside. {again}")
     return table

@@ -70,6 +70,7 @@ class _Work:
     gflop: float = 0.0
     parts: int = 0
     failed_units: int = 0
+    rows_dropped: int = 0
     set_aside: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     read_wait_seconds: float = 0.0
@@ -112,7 +113,8 @@ class _Work:
 
         writer = WriteBehind(
             self.opened.records.store, self._schema(engine), len(plan.units), attempt.log, attempt.check_job, stage,
-            on_commit=on_commit, on_fail=attempt.failed, output=self.opened.options.output,
+            on_commit=on_commit, on_fail=attempt.failed, on_aside=attempt.set_aside,
+            output=self.opened.options.output,
         )  # fmt: skip
         with closing(chunks), closing(Stream(engine, chunks, options)) as stream, writer:
             for finished in stream:
@@ -127,6 +129,7 @@ class _Work:
             writer.finish()
         self.statistics += stream.statistics
         self.parts += writer.parts
+        self.rows_dropped += writer.rows_dropped
         self.read_wait_seconds += stream.read_wait_seconds
         self.write_wait_seconds += writer.wait_seconds
 
@@ -157,8 +160,9 @@ class _Work:
         """What was done since `begin`."""
         did, seconds = self.statistics, time.perf_counter() - begin
         return JobReport(
-            self.opened.destination, rows=did.rows, steps=did.steps, parts=self.parts, rows_before=rows_before,
-            units_left=units_left, failed_units=self.failed_units, is_complete=not units_left, seconds=seconds,
+            self.opened.destination, rows=did.rows - self.rows_dropped, steps=did.steps, parts=self.parts,
+            rows_before=rows_before, units_left=units_left, failed_units=self.failed_units,
+            is_complete=not units_left, seconds=seconds,
             gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
             read_wait_seconds=self.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
             write_wait_seconds=self.write_wait_seconds, peak_memory_bytes=peak_memory_bytes(),

@@ -20,7 +20,7 @@ import pyarrow as pa
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, PartRecord, QuarantineFile, part_name
-from scanrnn_dist.source import Chunk, FailedUnit, Unit
+from scanrnn_dist.source import SKIP, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
 
 WAITING_BYTES = 32 << 20
@@ -33,19 +33,20 @@ class _Begun:
 
     part: PartFile
     quarantine: QuarantineFile | None = None
+    aside: int = 0
     filtered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def commit(self, check: Callable[[], None]) -> PartRecord:
         """Name the rows that were set aside first, so that a part never stands without them."""
         with self.part:
-            aside, sha256 = 0, ""
+            sha256 = ""
             if self.quarantine is not None:
                 with self.quarantine:
                     check()
-                    aside, sha256 = self.quarantine.rows, self.quarantine.commit()
+                    sha256 = self.quarantine.commit()
             check()
-            return self.part.commit(aside, self.filtered, self.counts, sha256)
+            return self.part.commit(self.aside, self.filtered, self.counts, sha256)
 
     def abandon(self) -> None:
         """Remove what stands aside."""
@@ -66,6 +67,7 @@ class WriteBehind:
         stage: names the stages "write" and "commit".
         on_commit: called, in the thread, with each unit whose part is recorded, and the record.
         on_fail: called, in the thread, with each unit that failed, the reason, and its rows that were put before.
+        on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
     """
 
@@ -79,12 +81,14 @@ class WriteBehind:
         stage: Stage = nullcontext,
         on_commit: Callable[[Unit, PartRecord], None] | None = None,
         on_fail: Callable[[Unit, str, int], None] | None = None,
+        on_aside: Callable[[Unit, str, int], None] | None = None,
         output: Output = DEFAULT_OUTPUT,
     ) -> None:
-        self.parts = 0
+        self.parts = self.rows_dropped = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
-        self._check, self._stage, self._on_commit, self._on_fail = check, stage, on_commit, on_fail
+        self._check, self._stage = check, stage
+        self._on_commit, self._on_fail, self._on_aside = on_commit, on_fail, on_aside
         self._is_broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._pending: deque[tuple[Future[None], int]] = deque()
@@ -97,8 +101,8 @@ class WriteBehind:
         self._submit(nbytes, self._write, chunk, features)
 
     def fail(self, failed: FailedUnit) -> None:
-        """Have the part of a unit abandoned, where it was begun, and the unit recorded as failed."""
-        self._submit(failed.nbytes, self._give_up, failed)
+        """Have the part of a unit abandoned, where it was begun, and the unit recorded as failed, or set aside."""
+        self._submit(failed.nbytes, self._give_up if failed.aside is None else self._set_aside, failed)
 
     def finish(self) -> None:
         """Wait for all that was put."""
@@ -139,10 +143,7 @@ class WriteBehind:
 
     def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         unit = chunk.unit
-        if self._begun is None:
-            name = part_name(unit.index, self._units)
-            self._begun = _Begun(PartFile(self._store, name, unit.index, self._schema, self._output))
-        begun = self._begun
+        begun = self._begun = self._begun or self._new_part(unit)
         if begun.part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {begun.part.unit} was whole")
         with self._stage("write"):
@@ -151,21 +152,48 @@ class WriteBehind:
                 if begun.quarantine is None:
                     begun.quarantine = QuarantineFile(self._store, unit.index, self._units, chunk.aside.schema)
                 begun.quarantine.write(chunk.aside)
+                begun.aside += chunk.aside.num_rows
             begun.filtered += chunk.filtered
             begun.counts.update(chunk.counts)
         if chunk.is_last:
-            with self._stage("commit"):
-                self._begun = None
-                record = begun.commit(self._check)
-                self._log.commit(record)
-            self.parts += 1
-            if self._on_commit is not None:
-                self._on_commit(unit, record)
+            self._commit(unit, begun)
+
+    def _new_part(self, unit: Unit) -> _Begun:
+        return _Begun(PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema, self._output))
+
+    def _commit(self, unit: Unit, begun: _Begun) -> None:
+        with self._stage("commit"):
+            self._begun = None
+            record = begun.commit(self._check)
+            self._log.commit(record)
+        self.parts += 1
+        if self._on_commit is not None:
+            self._on_commit(unit, record)
+
+    def _drop(self) -> int:
+        """Abandon the part that was begun, if one was; how many rows it had."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return 0
+        begun.abandon()
+        return begun.part.rows
 
     def _give_up(self, failed: FailedUnit) -> None:
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            begun.abandon()
+        rows = self._drop()
         self._log.fail(failed.unit.index, failed.reason)
         if self._on_fail is not None:
-            self._on_fail(failed.unit, failed.reason, 0 if begun is None else begun.part.rows)
+            self._on_fail(failed.unit, failed.reason, rows)
+
+    def _set_aside(self, failed: FailedUnit) -> None:
+        """Commit a part without rows, and one line for all of them."""
+        unit, line = failed.unit, failed.aside
+        assert line is not None
+        rows = self._drop()
+        self.rows_dropped += rows
+        begun = self._begun = self._new_part(unit)
+        begun.aside, begun.counts = unit.rows, Counter({count_name("unreadable_file", SKIP): unit.rows})
+        begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)
+        begun.quarantine.write(line)
+        if self._on_aside is not None:
+            self._on_aside(unit, failed.reason, rows)
+        self._commit(unit, begun)

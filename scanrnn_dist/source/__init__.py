@@ -3,7 +3,7 @@
 Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens to the rows is for `job`.
 """
 
-from scanrnn_dist.source.bad_rows import BadRows, Lengths, told_counts
+from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths, count_name, told_counts
 from scanrnn_dist.source.conform import conforms
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged

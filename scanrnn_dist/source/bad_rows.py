@@ -47,7 +47,8 @@ class BadRows:
             features of the initial carry; it may then still be too short.
         too_short: of a row of fewer than `min_steps`.
         too_long: of a row of more than `max_steps`. `"truncate"` takes the first or last ones.
-        unreadable_file: of a file whose footer cannot be read. `"skip"` leaves the file out.
+        unreadable_file: of a file whose footer cannot be read, or a unit whose pages cannot. `"skip"` leaves the file
+            out, and sets all rows of the unit aside.
 
     Raises:
         ConfigError: no such choice.

@@ -21,19 +21,19 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, one_line
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, UnreadableError, one_line
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.bad_rows import BadRows, Lengths
+from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths
 from scanrnn_dist.source.conform import conform, conforms
-from scanrnn_dist.source.file_table import SourceFile
+from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.filters import Filter, taken
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.layouts import Layout
 from scanrnn_dist.source.parquet import CheckedFile
-from scanrnn_dist.source.set_aside import aside_batch, rows_of
+from scanrnn_dist.source.set_aside import aside_batch, rows_of, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
 from scanrnn_dist.source.units import Grouped, Unit
@@ -221,6 +221,18 @@ class Decoder:
                 yield self._chunk(unit, after + first_row, batch, rows)
                 del batch  # or it would stay alive while the next one is decoded
 
+    def unread(self, unit: Unit, error: DataError) -> pa.RecordBatch | None:
+        """The line with which a unit is set aside as a whole; None where an error fails it.
+
+        A file that changed since it was planned fails its units: its rows may be others by now.
+        """
+        is_asked = self._options.bad_rows.unreadable_file == SKIP and unit.rows > 0 and unit.grouped is None
+        if not (is_asked and isinstance(error, UnreadableError)) or not is_unchanged(
+            self._source.filesystem, unit.file
+        ):
+            return None
+        return unread_batch(unit, str(error), self._kept_schema)
+
     def _pieces(self, unit: Unit) -> Iterator[tuple[Unit, bool]]:
         """The row groups of a unit, and whether they may have rows that match; alike ones together.
 
@@ -297,7 +309,7 @@ class Decoder:
                 parquet.check_pages(range(unit.row_group_begin, unit.row_group_end))
                 break
         if delivered != unit.rows:
-            raise DataError(
+            raise UnreadableError(
                 f"{unit.span} promised {unit.rows} rows in the footer and delivered {delivered}. "
                 "Expected a sound file: write it again."
             )
@@ -475,14 +487,14 @@ def _is_cut(parquet: CheckedFile, unit: Unit) -> bool:
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Whatever pyarrow raises inside becomes a `DataError` that names `what`."""
+    """Whatever pyarrow raises inside becomes an `UnreadableError` that names `what`."""
     try:
         yield
     except ScanRNNError:
         raise  # it names its place itself
     except (pa.ArrowException, OSError, ValueError) as error:
         text = one_line(str(error)).rstrip(" .")  # some of pyarrow's take three lines
-        raise DataError(
+        raise UnreadableError(
             f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         ) from error

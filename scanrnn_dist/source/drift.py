@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.schemas import agreed
-from scanrnn_dist.source.united import united
+from scanrnn_dist.source.united import lacking, united
 
 _TYPE_LETTERS = 200
 
@@ -84,8 +84,8 @@ class Drift:
             if field.name in names:
                 fields.append(field.with_type(self._type(field, own.field(field.name).type, path)))
             else:
-                fields.append(field.with_nullable(True))
-        new = [field.with_nullable(True) for field in own if field.name not in schema.names]
+                fields.append(lacking(field))
+        new = [lacking(field) for field in own if field.name not in schema.names]
         # What is said beside names and types, of columns that both have.
         both = pa.schema([field for field in fields if field.name in names], schema.metadata)
         theirs = pa.schema([own.field(field.name).with_type(field.type) for field in both], own.metadata)

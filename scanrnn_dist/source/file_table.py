@@ -147,6 +147,13 @@ def _is_printed_alike(text: str | None) -> bool:
     return text is None or (_INTEGER.fullmatch(text) is not None and str(int(text)) == text)
 
 
+def is_unchanged(filesystem: fs.FileSystem, file: SourceFile) -> bool:
+    """Whether a file has the size and the time that it had when it was listed."""
+    now = filesystem.get_file_info(file.path)
+    same_time = file.modified_ns is None or now.mtime_ns in (None, file.modified_ns)
+    return now.type == fs.FileType.File and now.size == file.size_bytes and same_time
+
+
 def differences(before: FileTable, now: FileTable, most: int) -> list[str]:
     """What differs between two listings, in words: files that are gone, that are others than they were, that are new.
 

@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.source.decode import Chunk, Decoder, ReadOptions
@@ -28,6 +30,8 @@ class FailedUnit:
     unit: Unit
     reason: str
     """Not the error itself, whose traceback holds the rows that were being converted."""
+    aside: pa.RecordBatch | None = None
+    """The line with which it is set aside as a whole, where that is asked for, rather than failed."""
     nbytes: int = 4096
     """About what it takes, so that a bound on bytes holds for these too where every unit fails."""
 
@@ -50,8 +54,8 @@ def read_chunks(
         options: what of them, and in which pieces.
         prefetch_bytes: what is decoded and not yet taken stays below this plus one chunk.
         stage: names the stages "read", that is decoding, and "convert", in the thread.
-        keep_going: whether a unit with wrong data is told by a `FailedUnit` in its place and the next one is read,
-            rather than the `DataError` raised.
+        keep_going: whether a unit with wrong data, or one to be set aside as a whole, is told by a `FailedUnit` in its
+            place and the next one is read, rather than the `DataError` raised.
         on_chunk: called, in the thread, after each chunk that was decoded.
 
     Returns:
@@ -76,7 +80,7 @@ def _decoded(
     path = None
     try:
         for unit in units:
-            reason = None
+            failed = None
             try:
                 if parquet is not None and unit.file.path != path:
                     parquet.close()
@@ -91,9 +95,10 @@ def _decoded(
             except DataError as error:
                 if not keep_going:
                     raise
-                path, reason = None if error.__cause__ else path, str(error)
-            if reason is not None:
-                yield FailedUnit(unit, reason)
+                path = None if error.__cause__ else path
+                failed = FailedUnit(unit, str(error), decoder.unread(unit, error))
+            if failed is not None:
+                yield failed
     finally:
         if parquet is not None:
             parquet.close()

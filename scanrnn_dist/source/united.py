@@ -149,14 +149,25 @@ def _structs(one: pa.DataType, other: pa.DataType, rounds: bool) -> pa.DataType 
     its, own = {field.name: field for field in theirs}, {field.name for field in ours}
     if len(its) < len(theirs) or len(own) < len(ours):
         return None  # names twice: nobody knows which is which
-    fields = [united_field(field, its[field.name], rounds) if field.name in its else _nullable(field) for field in ours]
+    fields = [united_field(field, its[field.name], rounds) if field.name in its else lacking(field) for field in ours]
     if any(field is None for field in fields):
         return None
-    return pa.struct([*fields, *(_nullable(field) for field in theirs if field.name not in own)])
+    return pa.struct([*fields, *(lacking(field) for field in theirs if field.name not in own)])
 
 
-def _nullable(field: pa.Field) -> pa.Field:
-    return field.with_nullable(True)
+def lacking(field: pa.Field) -> pa.Field:
+    """A field where it may lack as a whole: with nulls, also in those of its parts that stand for each row.
+
+    Example:
+        >>> lacking(pa.field("a", pa.struct([pa.field("x", pa.int8(), nullable=False)]), nullable=False))
+        pyarrow.Field<a: struct<x: int8>>
+    """
+    kind = field.type
+    if types.is_struct(kind):  # pyarrow writes no struct whose not-null fields are null, even where it is null itself
+        kind = pa.struct([lacking(own) for own in kind])
+    elif types.is_fixed_size_list(kind):
+        kind = pa.list_(lacking(kind.value_field), kind.list_size)
+    return field.with_type(kind).with_nullable(True)
 
 
 def _maps(one: pa.DataType, other: pa.DataType, rounds: bool) -> pa.DataType | None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import UnreadableError
 from scanrnn_dist.source.parquet.footer import Chunk
 from scanrnn_dist.source.parquet.footer_schema import Leaf
 
@@ -64,7 +64,7 @@ class Budget:
     def check(self, needed: float, where: str, what: str) -> None:
         """Refuse what takes more at once."""
         if needed > self.nbytes:
-            raise DataError(
+            raise UnreadableError(
                 f"{where}: {what} would take about {_in_mib(needed)} of memory; reading may take "
                 f"{_in_mib(self.nbytes)} at once. If the file is to be trusted and the memory is there, allow more "
                 "with --memory; else write the file anew, in smaller pages and rows."

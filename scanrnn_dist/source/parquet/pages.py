@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, UnreadableError
 from scanrnn_dist.source.parquet.budget import Budget, LongestRow, is_suspicious, row_values, value_bytes
 from scanrnn_dist.source.parquet.footer import Chunk, Footer
 from scanrnn_dist.source.parquet.footer_schema import BYTE_ARRAY, Leaf
@@ -90,7 +90,7 @@ class PageWalk:
         self._budget.check_grown(self, self._where)
 
     def _error(self, text: str) -> DataError:
-        return DataError(
+        return UnreadableError(
             f"{self._where}: the page at byte {self.position} cannot be right: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         )
