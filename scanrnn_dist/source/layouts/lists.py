@@ -49,30 +49,33 @@ def taken_apart(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     may be.
     """
     array = storage(array)
-    count = len(array)
-    if pa.types.is_fixed_size_list(array.type):
-        size = array.type.list_size
-        begins, lengths = np.arange(count, dtype=np.int64) * size, np.full(count, size, np.int64)
-        # `values` of a list array ignores the slice.
-        elements = array.values.slice(array.offset * size, count * size)
-    elif is_view(array.type):
-        begins, lengths = (part.to_numpy().astype(np.int64) for part in (array.offsets, array.sizes))
-        elements = array.values
-    else:
-        offsets = array.offsets.to_numpy().astype(np.int64, copy=False)
-        begins, lengths = offsets[:-1], np.diff(offsets)
-        elements = array.values
     nulls = null_places(array)
+    if is_view(array.type):
+        begins, lengths = (part.to_numpy().astype(np.int64) for part in (array.offsets, array.sizes))
+    else:
+        stored = _stored_offsets(array)
+        if len(array) and not len(nulls):
+            # 4 us instead of 13 for 800 lists, of which there may be a column for each feature.
+            offsets = stored - stored[0]
+            return offsets, storage(array.values.slice(int(stored[0]), int(offsets[-1])))
+        begins, lengths = stored[:-1], np.diff(stored)
     if len(nulls):
-        lengths = lengths.copy()
         lengths[nulls] = 0
     ends = np.cumsum(lengths)
     offsets = np.concatenate([np.zeros(1, np.int64), ends])
     filled = lengths > 0
     first = int(begins[filled.argmax()]) if filled.any() else 0
     if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
-        return offsets, storage(elements.slice(first, int(offsets[-1])))
-    return offsets, storage(elements.take(pa.array(positions(begins, lengths))))
+        return offsets, storage(array.values.slice(first, int(offsets[-1])))
+    return offsets, storage(array.values.take(pa.array(positions(begins, lengths))))
+
+
+def _stored_offsets(array: pa.Array) -> np.ndarray:
+    """Where in `array.values`, which ignores that the array may be a slice, each list begins and the last one ends."""
+    if pa.types.is_fixed_size_list(array.type):
+        return (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * array.type.list_size
+    offsets: np.ndarray = array.offsets.to_numpy().astype(np.int64, copy=False)
+    return offsets
 
 
 def positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:

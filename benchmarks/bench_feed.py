@@ -1,0 +1,191 @@
+"""How fast the devices are fed, layout by layout, against pyarrow decoding the same columns and nothing else.
+
+    python -m benchmarks.bench_feed                                  # 2 minutes on 2 cores
+    python -m benchmarks.bench_feed --rows 2000 --rounds 1           # whether it works
+
+Three things are measured of each layout, and take turns in every round:
+
+- raw: `pq.ParquetFile.iter_batches` to the end, without threads, in batches of as many rows as a job decodes at once;
+- read: the job's reader to the end: decoding, every check of files and values, sequences of float32;
+- feed: that, and all that a run does on the host: the copy into the look-ahead, which rows go to which lane, and their
+  values placed in the buffers that the devices take. The compiled program is not run: windows come back at once.
+
+MB are of the float32 values that travel to the devices. Processor time is that of all threads of the process; a reader
+thread runs beside, so the wall time of read and feed is less where two cores are free. Covered: a local file in the
+page cache, warm. Not covered: buckets, writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.feed_sources import LAYOUTS, D, FeedSource, write_source
+from benchmarks.harness import finish
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import build_engine
+from scanrnn_dist.job import PREFETCH_BYTES, Plan, plan_job
+from scanrnn_dist.protocols import EngineLike, Finished
+from scanrnn_dist.source import Prefetched
+
+H = 64
+CHUNK_BYTES = 2 << 20
+"""As in `job/work.py`."""
+Case = Callable[[], int]
+"""Does it once, and gives the steps that came."""
+
+
+class _Nowhere:
+    """What a window that nobody computes gives: never ready, as of busy devices, so that windows go out whole."""
+
+    def is_ready(self) -> bool:
+        return False
+
+
+def _not_dispatched(run: Any, buffers: Any, emitted: Any, n_blocks: Any, fits: bool) -> tuple[_Nowhere, Any]:
+    return _Nowhere(), emitted
+
+
+def _not_fetched(run: Any, sent: Any) -> Finished:
+    """A window whose buffers may be used again; of its rows no features."""
+    _, emitted = sent.output.result()
+    run._free_buffers.append(sent.buffers)
+    run._free_emitted.append(emitted)
+    return Finished(sent.window.rows, np.empty((len(sent.window.rows), 0), np.float32))
+
+
+def raw(source: FeedSource, rows: int) -> int:
+    """Decode by pyarrow, in batches of `rows` rows."""
+    with pq.ParquetFile(source.path) as parquet:
+        for batch in parquet.iter_batches(rows, columns=list(source.columns), use_threads=False):
+            del batch
+    return source.steps
+
+
+def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
+    """What a job reads."""
+    options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
+    reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
+    return plan.chunks(plan.units, reading, prefetch_bytes=PREFETCH_BYTES)
+
+
+def read(plan: Plan, source: FeedSource) -> int:
+    """Decode, check and convert, as a job does."""
+    steps = 0
+    with closing(chunks_of(plan, source)) as chunks:
+        for chunk in chunks:
+            steps += int(chunk.sequences.lengths.sum())
+            del chunk
+    return steps
+
+
+def feed(plan: Plan, source: FeedSource, engine: EngineLike) -> int:
+    """Read, schedule and place, as a job does; its windows are not computed."""
+    with (
+        mock.patch("scanrnn_dist.engine.run.Run._dispatch", _not_dispatched),
+        mock.patch("scanrnn_dist.engine.run.Run._fetch", _not_fetched),
+        closing(chunks_of(plan, source)) as chunks,
+        closing(engine.run()) as run,
+    ):
+        rows = 0
+        for chunk in chunks:
+            run.submit(chunk.sequences)
+            del chunk
+            while not run.wants_rows and run.has_window:
+                rows += sum(len(finished.rows) for finished in run.advance(more=True))
+        rows += sum(len(finished.rows) for finished in run.results())
+        assert rows == run.statistics.rows
+    return run.statistics.steps
+
+
+def decoded_rows(plan: Plan, source: FeedSource) -> int:
+    """Rows of the file that a job decodes at once."""
+    if source.options.group_by:
+        with pq.ParquetFile(source.path) as parquet:
+            first = next(parquet.iter_batches(1000, columns=list(source.columns)))
+        return CHUNK_BYTES * first.num_rows // first.nbytes
+    with closing(chunks_of(plan, source)) as chunks:
+        return int(next(chunks).rows)
+
+
+def cases_of(source: FeedSource, engine: EngineLike) -> dict[str, Case]:
+    """What is measured of a layout."""
+    plan = plan_job(str(source.path), source.options, source.input)
+    rows = decoded_rows(plan, source)
+    return {
+        "raw": lambda: raw(source, rows),
+        "read": lambda: read(plan, source),
+        "feed": lambda: feed(plan, source, engine),
+    }
+
+
+def measured(case: Case, steps: int) -> tuple[float, float]:
+    """Wall and processor seconds of doing it once."""
+    begin, begin_used = time.perf_counter(), time.process_time()
+    came = case()
+    seconds = time.perf_counter() - begin, time.process_time() - begin_used
+    if came != steps:
+        raise SystemExit(f"{came} steps came; expected {steps}.")
+    return seconds
+
+
+def told(source: FeedSource, found: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Medians of a layout, and the rounds."""
+    results: dict[str, Any] = {"megabytes": round(source.nbytes / 1e6, 1), "file_bytes": source.path.stat().st_size}
+    for kind, nth in (("wall", 0), ("processor", 1)):
+        seconds = {name: [round(both[nth], 4) for both in rounds] for name, rounds in found.items()}
+        median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
+        results[kind] = {
+            "megabytes_per_second": {name: round(source.nbytes / 1e6 / each) for name, each in median.items()},
+            "share_of_raw": {name: round(median["raw"] / median[name], 2) for name in ("read", "feed")},
+            "seconds": seconds,
+        }
+    return results
+
+
+def main() -> None:
+    """Write the sources, let all take turns, print a table, and JSON last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--layouts", help=f"separated by semicolons, of: {'; '.join(LAYOUTS)}")
+    parser.add_argument("--json", type=Path, help="where to write the results too")
+    arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    engine = build_engine(Encoder.from_seed(0, D, H))
+    names = arguments.layouts.split(";") if arguments.layouts else LAYOUTS
+    with tempfile.TemporaryDirectory(prefix="scanrnn-feed-") as folder:
+        sources = {name: write_source(name, Path(folder), arguments.rows) for name in names}
+        cases = {name: cases_of(source, engine) for name, source in sources.items()}
+        found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in names}
+        for turn in range(1 + arguments.rounds):  # the first to warm up
+            for name, of_layout in cases.items():
+                for what, case in of_layout.items():
+                    seconds = measured(case, sources[name].steps)
+                    if turn:
+                        found[name].setdefault(what, []).append(seconds)
+        results = {name: told(source, found[name]) for name, source in sources.items()}
+    for name, result in results.items():
+        for kind in ("wall", "processor"):
+            print(f"{name:46} {kind:9} {result[kind]['megabytes_per_second']} {result[kind]['share_of_raw']}")
+    results["load"] = {"of_the_machine": [round(load, 1) for load in os.getloadavg()]}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    finish("feed", results)
+
+
+if __name__ == "__main__":
+    main()
