@@ -1,33 +1,27 @@
 """Units to chunks: rows of a source decoded from Parquet, as sequences and kept columns.
 
-Takes units from `units.py` and opened files from `parquet/`, and turns columns into `Ragged` by `layouts/` and
+Takes units from `units.py` as `unit_reader.py` reads them, and turns columns into `Ragged` by `layouts/` and
 `taking.py`. In which thread this runs, and how far ahead, says `read_ahead.py`. Every row that a footer promised is
 delivered, in order, or a `DataError` says what is missing; the checksums of pages are verified where the writer stored
-them.
-
-Neither a file nor a row group need fit into memory: column chunks are streamed, where a plain read
-holds all of a row group's. Measured with one row group of 330 MB (4.7 million steps of 16 float32): peak of the whole
-process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the speed of the plain read (1 GB/s); with the
-conversion and its checks 0.8 GB/s.
+them. With the conversion and its checks 0.8 GB/s, where reading alone takes 1 GB/s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, UnreadableError, one_line
+from scanrnn_dist.errors import ConfigError, DataError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths
-from scanrnn_dist.source.conform import conform, conforms
-from scanrnn_dist.source.file_table import SourceFile, is_unchanged
+from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter, taken
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
@@ -36,10 +30,9 @@ from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.set_aside import aside_batch, rows_of, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
-from scanrnn_dist.source.units import Grouped, Unit
+from scanrnn_dist.source.unit_reader import UnitReader
+from scanrnn_dist.source.units import Unit
 
-_MAX_ROWS = 65_536
-_PROBE_ROWS = 64
 _PROBE_BYTES = 1 << 18
 _KEPT_BYTES = 8 << 20  # of a batch of columns that are no sequences
 
@@ -147,8 +140,8 @@ def read_kept(
     ids, order = (layout.ids, layout.asked.order_by or ()) if layout else ((), ())
     grouping = Grouping(ids, order if set(keep) & set(order) else (), (), keep, takes_first)
     decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), grouping=grouping)
-    with closing(decoder.open(unit)) as parquet:
-        for first_row, batch in decoder.unit_batches(parquet, unit):
+    with closing(decoder.units.open(unit)) as parquet:
+        for first_row, batch in decoder.units.unit_batches(parquet, unit):
             yield decoder.kept(unit, np.arange(first_row, first_row + batch.num_rows), batch)
 
 
@@ -158,7 +151,7 @@ def first_step_features(source: Source, unit: Unit, layout: Layout) -> int | Non
     Reads no further, and holds some hundred kilobytes. Raises `DataError` as `read_chunks`.
     """
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES))
-    with closing(decoder.open(unit)) as parquet, closing(decoder.unit_batches(parquet, unit)) as batches:
+    with closing(decoder.units.open(unit)) as parquet, closing(decoder.units.unit_batches(parquet, unit)) as batches:
         for first_row, batch in batches:
             steps = placed(layout.steps, batch, None, where=partial(unit.where, after=first_row))
             if steps.in_features is not None:
@@ -179,22 +172,24 @@ class Decoder:
         self._source, self._options, self._stage = source, options, stage
         names, partitions = source.schema.names, source.files.partition_schema.names
         grouped = (*grouping.ids, *grouping.order) if grouping else ()
-        self._read = options.layout.columns(source.schema) if options.layout else tuple(dict.fromkeys(grouped))
-        wanted = [*self._read, *options.keep]
+        read = options.layout.columns(source.schema) if options.layout else tuple(dict.fromkeys(grouped))
+        wanted = [*read, *options.keep]
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
         asked = options.filter.of(source.schema) if options.filter else ()
         wanted += asked
-        self._columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
-        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in self._read]
+        columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
+        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in read]
         paths = [*((name,) for name in (*options.keep, *asked)), *leaves]
-        self._paths = [path for path in dict.fromkeys(paths) if path[0] in self._columns]
+        paths = [path for path in dict.fromkeys(paths) if path[0] in columns]
         kept = [name for name in options.keep if name not in partitions]
         if options.layout:
             said = options.layout.asked
             grouping = Grouping(options.layout.ids, said.order_by or (), said.features or (), kept)
-        self._grouping = replace(grouping, keep=kept) if grouping else Grouping((), (), (), kept)
+        grouping = replace(grouping, keep=kept) if grouping else Grouping((), (), (), kept)
+        own = frozenset(read if options.layout else ())
+        self.units = UnitReader(source, columns, paths, read, own, grouping, options.chunk_bytes, stage)
         asked = tuple(name for name in asked if name not in partitions)
         self._asked = Decoder(source, ReadOptions(None, asked)) if asked else None  # reads what the filter is about
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
@@ -203,19 +198,11 @@ class Decoder:
         if options.layout and not self._width:
             self._width = options.layout.width(source.schema)
 
-    def open(self, unit: Unit) -> CheckedFile:
-        """The file of a unit."""
-        filesystem = self._source.filesystem
-        # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
-        buffer_bytes = 1 << 20 if filesystem.type_name == "local" else 8 << 20
-        with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._paths, buffer_bytes, self._source.memory_bytes)
-
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
         for piece, may_match in self._pieces(unit):
             after = piece.first_row - unit.first_row
-            batches = self.unit_batches(parquet, piece) if may_match else self._nothing()
+            batches = self.units.unit_batches(parquet, piece) if may_match else self.units.nothing()
             for first_row, batch in batches:
                 rows = batch.num_rows if may_match else piece.rows
                 yield self._chunk(unit, after + first_row, batch, rows)
@@ -253,11 +240,11 @@ class Decoder:
             return
         asked = self._asked
         assert asked is not None
-        with closing(asked.open(unit)) as parquet:
+        with closing(asked.units.open(unit)) as parquet:
             nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
 
             def has_match(piece: Unit) -> bool:
-                with closing(asked.unit_batches(parquet, piece)) as batches:
+                with closing(asked.units.unit_batches(parquet, piece)) as batches:
                     return any(self._matching(unit, batch).any() for _, batch in batches)
 
             pieces = unit.pieces(nbytes, has_match)
@@ -270,103 +257,6 @@ class Decoder:
     def _matching(self, unit: Unit, batch: pa.RecordBatch) -> np.ndarray:
         assert self._options.filter is not None, "who has a filter asks"
         return self._options.filter.matching(batch, self._partitions(unit), unit.span)
-
-    def _nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The wanted columns without rows."""
-        fields = [self._source.schema.field(name) for name in self._columns]
-        arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
-        yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-
-    def unit_batches(self, parquet: CheckedFile, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
-        """The wanted columns of a unit (and maybe more), batch by batch, each with its first row.
-
-        Where rows of the files are events, as `Grouping.rows` hands them on.
-        """
-        if unit.grouped is None:
-            yield from self._row_batches(parquet, unit)
-        else:
-            with closing(self._event_batches(parquet, unit, unit.grouped)) as events:
-                yield from self._grouping.rows(unit, unit.grouped, events)
-
-    def _row_batches(
-        self, parquet: CheckedFile, unit: Unit, most: int = _MAX_ROWS
-    ) -> Generator[tuple[int, pa.RecordBatch], None, None]:
-        """The rows of a unit, at most so many at a time."""
-        self._check(parquet, unit)
-        if not unit.rows:
-            yield from self._nothing()
-            return
-        delivered = 0
-        is_cut = _is_cut(parquet, unit)
-        for batch in self._batches(parquet, unit, min(most, self._chunk_rows(parquet, unit))):
-            if is_cut:
-                batch = batch.slice(0, unit.rows - delivered)
-            if 0 < batch.num_rows <= unit.rows - delivered:
-                yield delivered, batch
-            delivered += batch.num_rows
-            del batch  # or it would stay alive while the next one is decoded
-            if is_cut and delivered == unit.rows:
-                parquet.check_pages(range(unit.row_group_begin, unit.row_group_end))
-                break
-        if delivered != unit.rows:
-            raise UnreadableError(
-                f"{unit.span} promised {unit.rows} rows in the footer and delivered {delivered}. "
-                "Expected a sound file: write it again."
-            )
-
-    def _event_batches(
-        self, parquet: CheckedFile, unit: Unit, grouped: Grouped
-    ) -> Generator[pa.RecordBatch, None, None]:
-        """The events of the sequences that begin in a unit, with the columns of the layout that folders spell."""
-        own = replace(unit, grouped=None)
-        self._check(parquet, own)
-        skip, begin = grouped.skip, unit.row_group_begin
-        while begin < unit.row_group_end - 1 and skip >= own.group_rows[begin - unit.row_group_begin]:
-            skip, begin = skip - own.group_rows[begin - unit.row_group_begin], begin + 1
-        piece = _piece(parquet, unit, unit.file, begin, unit.row_group_end)
-        for first_row, batch in self._row_batches(parquet, piece):
-            if first_row + batch.num_rows > skip:
-                yield self._with_partitions(batch.slice(max(0, skip - first_row)), unit.file)
-            del batch
-        yield from self._tail(parquet, unit, grouped)
-
-    def _tail(self, parquet: CheckedFile, unit: Unit, grouped: Grouped) -> Iterator[pa.RecordBatch]:
-        """The events of the last sequence of a unit that stand after its row groups, also in the files that follow."""
-        left, number, begin, file = grouped.tail, grouped.file, unit.row_group_end, unit.file
-        with ExitStack() as opened:
-            while left:
-                count = len(parquet.footer.row_groups)
-                if begin == count:
-                    number, begin = number + 1, 0
-                    if number == len(self._source.files):
-                        raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
-                    opened.close()
-                    file = self._source.files[number]
-                    parquet = self.open(replace(unit, file=file))
-                    opened.callback(parquet.close)
-                    continue
-                end, rows = begin, 0
-                while end < count and rows < left:
-                    rows, end = rows + parquet.footer.row_groups[end].rows, end + 1
-                piece = _piece(parquet, unit, file, begin, end)
-                with closing(self._row_batches(parquet, piece, left)) as batches:
-                    for _, batch in batches if rows else ():
-                        batch = batch.slice(0, left)
-                        left -= batch.num_rows
-                        yield self._with_partitions(batch, file)
-                        if not left:
-                            break
-                with _named(piece.span):
-                    parquet.check_pages(range(begin, end))
-                begin = end
-
-    def _with_partitions(self, batch: pa.RecordBatch, file: SourceFile) -> pa.RecordBatch:
-        """A batch with the columns of the layout that folders spell."""
-        for name, value in file.partitions:
-            if name in self._read:
-                kind = self._source.schema.field(name).type
-                batch = batch.append_column(name, pa.repeat(pa.scalar(value, kind), batch.num_rows))
-        return batch
 
     def kept(self, unit: Unit, numbers: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The kept columns of a batch of rows of these numbers, partition values as columns."""
@@ -386,62 +276,6 @@ class Decoder:
                 )
         # Without columns a record batch made of arrays would forget how many rows it has.
         return pa.RecordBatch.from_arrays(arrays, schema=self._kept_schema) if arrays else batch.select([])
-
-    def _check(self, parquet: CheckedFile, unit: Unit) -> None:
-        """Refuse a file whose footer no longer says of the unit what it said when the unit was planned."""
-        groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
-        rows, nbytes = tuple(group.rows for group in groups), sum(group.nbytes for group in groups)
-        there = {field.name: field.type for field in parquet.schema_arrow}
-        missing = [
-            name for name in self._columns if not conforms(there.get(name), self._source.schema.field(name).type)
-        ]
-        is_as_planned = rows == unit.group_rows or _is_cut(parquet, unit)
-        if missing or not is_as_planned or nbytes != unit.nbytes:
-            raise DataError(
-                f"{unit.span} has {sum(rows)} rows in {len(rows)} row groups of {nbytes} bytes and lacks "
-                f"{sorted(missing) or 'no'} columns; expected {unit.rows} rows in {len(unit.group_rows)} of "
-                f"{unit.nbytes} and every column, as when the source was opened. Something changed the file since: "
-                "open the source anew."
-            )
-
-    def _chunk_rows(self, parquet: CheckedFile, unit: Unit) -> int:
-        """Rows per chunk of a unit; from the unit alone, so that it is read alike whichever were read before it.
-
-        The footer's bytes are encoded and of all columns, so they may be far off in both directions: a few rows are
-        decoded before they are relied on. That takes 2 to 7 % of the time of reading: 1.8 ms for a unit of 23 MB that
-        takes 29 ms, 0.4 ms for one of 4 MB that takes 6; and of a bucket one more request per column.
-        """
-        encoded = max(1.0, unit.nbytes / unit.rows)
-        rows = int(min(_PROBE_ROWS, max(1.0, self._options.chunk_bytes / encoded)))
-        batch = next(self._batches(parquet, unit, rows), None)
-        decoded = batch.nbytes / batch.num_rows if batch is not None and batch.num_rows else encoded
-        # The first rows may be the shortest ones; what the values come to as float32 is known.
-        decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._options.layout else 0)
-        return int(min(_MAX_ROWS, max(1.0, self._options.chunk_bytes / decoded)))
-
-    def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
-        """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
-        groups = range(unit.row_group_begin, unit.row_group_end)
-        there = {field.name: field.type for field in parquet.schema_arrow}
-        paths = [path for path in self._paths if path[0] in there]
-        batches = parquet.iter_batches(rows, row_groups=groups, columns=paths)
-        fields = [self._source.schema.field(name) for name in self._columns]
-        is_alike = all(there.get(field.name) == field.type for field in fields)
-        own = frozenset(self._options.layout.columns(self._source.schema) if self._options.layout else ())
-        while True:
-            try:
-                with _named(unit.span), self._stage("read"):
-                    batch = next(batches, None)
-                    if batch is None:
-                        parquet.check_pages(groups)
-            except DataError as error:
-                if isinstance(error.__cause__, pa.ArrowException | OSError | ValueError):
-                    with _named(parquet.damaged(groups, paths) or unit.span):
-                        raise error.__cause__ from None
-                raise
-            if batch is None:
-                return
-            yield batch if is_alike else conform(batch, fields, unit.span, own)
 
     def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch, looked_at: int) -> Chunk:
         numbers = np.arange(first_row, first_row + batch.num_rows)
@@ -469,32 +303,3 @@ class Decoder:
         elif width is None:
             raise unknown_width(where(0), layout.described, len(steps))
         return take(steps, width or 0, options.bad_rows, options.lossy_cast, where, options.lengths, named)
-
-
-def _piece(parquet: CheckedFile, unit: Unit, file: SourceFile, begin: int, end: int) -> Unit:
-    """Row groups of a file as if they were a unit, as its footer tells of them."""
-    groups = parquet.footer.row_groups
-    rows, nbytes = tuple(group.rows for group in groups[begin:end]), sum(group.nbytes for group in groups[begin:end])
-    return Unit(unit.index, file, begin, rows, sum(group.rows for group in groups[:begin]), nbytes, sum(rows))
-
-
-def _is_cut(parquet: CheckedFile, unit: Unit) -> bool:
-    """Whether the unit is the last of a source of which only the first rows are read, and ends within a row group."""
-    rows = tuple(group.rows for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end])
-    same = len(unit.group_rows) - 1
-    return len(rows) == same + 1 and rows[:same] == unit.group_rows[:same] and rows[same] > unit.group_rows[same]
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Whatever pyarrow raises inside becomes an `UnreadableError` that names `what`."""
-    try:
-        yield
-    except ScanRNNError:
-        raise  # it names its place itself
-    except (pa.ArrowException, OSError, ValueError) as error:
-        text = one_line(str(error)).rstrip(" .")  # some of pyarrow's take three lines
-        raise UnreadableError(
-            f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
-            "Expected a sound Parquet file: write or copy it again."
-        ) from error

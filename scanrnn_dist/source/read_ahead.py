@@ -86,7 +86,7 @@ def _decoded(
                     parquet.close()
                     parquet = None
                 if parquet is None:
-                    parquet, path = decoder.open(unit), unit.file.path
+                    parquet, path = decoder.units.open(unit), unit.file.path
                 for chunk in decoder.unit_chunks(parquet, unit):
                     if on_chunk is not None:
                         on_chunk()

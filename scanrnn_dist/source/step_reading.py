@@ -32,7 +32,10 @@ def read_steps(source: Source, units: Iterable[Unit], layout: Layout) -> Generat
     decoder = Decoder(source, ReadOptions(layout))
     width = layout.width(source.schema)
     for unit in units:
-        with closing(decoder.open(unit)) as parquet, closing(decoder.unit_batches(parquet, unit)) as batches:
+        with (
+            closing(decoder.units.open(unit)) as parquet,
+            closing(decoder.units.unit_batches(parquet, unit)) as batches,
+        ):
             for first_row, batch in batches:
                 steps = placed(layout.steps, batch, width, where=partial(unit.where, after=first_row))
                 width = steps.in_features or width

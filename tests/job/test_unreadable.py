@@ -246,7 +246,5 @@ def test_every_hostile_file_is_accounted_for_and_good_files_beside_it_are_whole(
         aside += any(line["policy"] == "unreadable_file" for line in lines)
         found = verify(out)
         assert (found.rows, found.set_aside, found.sampled) == (6, report.set_aside, 6)
-        assert "Nothing to do" in str(
-            featurize(folder, out, **options)
-        )
+        assert "Nothing to do" in str(featurize(folder, out, **options))
     assert aside >= 3

@@ -272,7 +272,7 @@ def test_dictionaries_stay_where_all_files_have_them(tmp_path: Path) -> None:
 
 def test_files_that_agree_are_handed_on_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", pa.table({"seq": pa.array([[1.0]], pa.list_(pa.float32())), "id": [1]}))
-    monkeypatch.setattr("scanrnn_dist.source.decode.conform", None)
+    monkeypatch.setattr("scanrnn_dist.source.unit_reader.conform", None)
     assert len(read(open_source(tmp_path), ["id"])) == 1
     array = pa.array([1, 2])
     batch = conform(pa.record_batch({"x": array}), [pa.field("x", pa.int64())], "", frozenset())
