@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -224,12 +225,13 @@ def update(
 
 
 @app.command()
+@takes_job_options("layout", "column", "features", "in_features", "group_by", "order_by")
 def bench(
     source: flags.Source,
+    options: Any,
     tune: Annotated[
         bool, typer.Option("--tune", help="Look for the fastest lanes, block steps, window blocks.")
     ] = False,
-    column: flags.Column = None,
     encoder: flags.EncoderFile = None,
     hidden: flags.Hidden = None,
     input: flags.InputFile = None,
@@ -254,11 +256,9 @@ def bench(
     start_devices(devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
-    from scanrnn_dist.job import JobOptions, plan_job
+    from scanrnn_dist.job import plan_job
 
-    planned = plan_job(one_or_many(source), JobOptions(column=column, keep=()), computation.input).within(
-        bytes_told(memory)
-    )
+    planned = plan_job(one_or_many(source), replace(options, keep=()), computation.input).within(bytes_told(memory))
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)

@@ -73,7 +73,7 @@ InputFile = Annotated[
     typer.Option("--input", help="A TOML file that says what a step holds: docs/encoders.md.", metavar="FILE"),
 ]
 InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
-MaxSteps = Annotated[int | None, typer.Option(help="Use only the first N steps of each sequence.", min=0)]
+MaxSteps = Annotated[int | None, typer.Option(help="Use only N steps of each sequence; see --truncate.", min=0)]
 Truncate = Annotated[str | None, choice("With --max-steps, use the first or the last N steps", "head", "tail")]
 MinSteps = Annotated[int | None, count("Sequences of fewer steps are too short; see --too-short.")]
 BadValue = Annotated[

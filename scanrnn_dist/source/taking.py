@@ -163,7 +163,11 @@ def unknown_width(place: str, what: str, rows: int) -> LayoutError:
 
 def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bool, where: Where) -> np.ndarray:
     """A column of lists of `size` numbers as `(n, size)` float32; raises `DataError` for any other."""
-    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=lossy_cast, where=where)
+
+    def in_column(row: int) -> str:
+        return f"{where(row)}, column {column!r}"
+
+    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=lossy_cast, where=in_column)
     wrong = lists.lengths != size
     if wrong.any():
         row = int(wrong.argmax())

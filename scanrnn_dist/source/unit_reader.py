@@ -120,7 +120,7 @@ class UnitReader:
             skip, begin = skip - own.group_rows[begin - unit.row_group_begin], begin + 1
         piece = _piece(parquet, unit, unit.file, begin, unit.row_group_end)
         for first_row, batch in self._row_batches(parquet, piece):
-            if first_row + batch.num_rows > skip:
+            if first_row + batch.num_rows > skip or not grouped.rows:  # of a source without rows, one batch without
                 yield self._with_partitions(batch.slice(max(0, skip - first_row)), unit.file)
             del batch
         yield from self._tail(parquet, unit, grouped)

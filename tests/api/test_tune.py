@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sources import D, encoder_of, keep_devices, mesh_of, random_rows, write_source
 
@@ -130,3 +132,14 @@ def test_bench_without_tune_measures_one_shape(tmp_path: Path, capsys: pytest.Ca
     result = json.loads(capsys.readouterr().out)
     assert [len(one["rounds"]) for one in result["measured"]] == [2]
     assert result["best"]["lanes"] == 4
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_command_measures_steps_of_any_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = {"id": [1, 1, 2], "x": pa.array([1, 2, 3], pa.float32()), "y": pa.array([1, 2, 3], pa.float32())}
+    lists = {"x": pa.array([[1, 2], [3]], pa.list_(pa.float32())), "y": pa.array([[1, 2], [3]], pa.list_(pa.float32()))}
+    for name, columns, asked in (("events", events, ["--group-by", "id"]), ("lists", lists, ["--features", "y,x"])):
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        flags = ["--hidden", "5", "--lanes", "4", "--rounds", "1"]
+        assert cli.run(["bench", str(tmp_path / f"{name}.parquet"), *asked, *flags]) == 0
+        assert "2 rows of the source, 3 steps" in capsys.readouterr().out

@@ -183,7 +183,7 @@ def test_messages_name_the_step_and_row_of_the_source_after_others_were_left_out
     dropped = BadRows("drop-step", "skip")
     carries = pa.array([[0.0] * H, [0.0] * H, [NAN] * H], pa.list_(pa.float32()))
     write_source(tmp_path / "own.parquet", rows, carry=carries)
-    with pytest.raises(DataError, match=r"row 2 \(row 2 of the file\), step 0: feature 0 is nan"):
+    with pytest.raises(DataError, match=r"row 2 \(row 2 of the file\), column 'carry', step 0: feature 0 is nan"):
         featurize(tmp_path / "own.parquet", tmp_path / "out", column="sequence", bad_rows=dropped,
                   initial_carry="carry")  # fmt: skip
     with pytest.raises(DataError, match=r"row 1 \(row 1 of the file\): the sequence has 2 steps; expected at least 3"):

@@ -104,6 +104,12 @@ def test_features_are_those_of_the_sequences_wherever_files_and_parts_end(
     assert verify(tmp_path / "out").rows == len(LENGTHS)
 
 
+def test_a_source_without_rows_gives_an_output_without_rows(tmp_path: Path) -> None:
+    report = featurize(write_events(tmp_path / "in", [], [0]), tmp_path / "out", **LONG)
+    assert (report.rows, report.is_complete) == (0, True)
+    assert pq.read_table(tmp_path / "out").num_rows == 0 and verify(tmp_path / "out").parts == 1
+
+
 def test_shares_are_done_one_by_one_and_status_counts_sequences(tmp_path: Path) -> None:
     source, out = write_events(tmp_path / "in", LENGTHS, CUTS[2]), tmp_path / "out"
     for number in range(3):

@@ -225,7 +225,7 @@ def test_what_is_asked_for_in_vain_is_told(tmp_path: Path) -> None:
         ({"features": ["l"]}, "--features: column 'l' is list.*; expected a column of numbers"),
         ({"column": "l"}, "expected one of them"),
         ({"group_by": []}, "no id column in --group-by"),
-        ({"group_by": ["x", "id", "y"], "order_by": ["t"]}, "no column of numbers, to be a feature"),
+        ({"group_by": ["x", "id", "y"], "order_by": ["t"]}, "no column of numbers that could be a feature"),
     ):
         with pytest.raises(ConfigError, match=told):
             planned(source, **options)

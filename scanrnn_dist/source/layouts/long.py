@@ -62,7 +62,7 @@ class Long(Layout):
         numbers = [field.name for field in schema if is_plain_number(field.type) and field.name not in (*ids, *order)]
         features = tuple(numbers if asked.features is None else asked.features)
         if not ids or not features:
-            what = "id column in --group-by" if not ids else "column of numbers, to be a feature,"
+            what = "id column in --group-by" if not ids else "column of numbers that could be a feature"
             raise ConfigError(f"There is no {what}; expected at least one (columns: {described(schema)}).")
         for flag, names, is_such, expected in (
             ("group-by", ids, is_comparable, "numbers, text, times or bytes"),
