@@ -218,9 +218,10 @@ def test_too_many_rows_of_such_units_end_the_job(source: Path, tmp_path: Path) -
 
 
 def test_every_hostile_file_is_accounted_for_and_good_files_beside_it_are_whole(
-    tmp_path: Path, shared_data: Path
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those whose footers are refused in one job, since they bring no columns; each other one in its own."""
+    monkeypatch.setattr("scanrnn_dist.observe.usable_bytes", lambda: 512 << 20)  # `large_string_map` is a bomb then
     hostile = sorted((shared_data / "hostile").glob("*.parquet"))
     answers = list(read_footers([str(path) for path in hostile], uri=None))
     refused = [path for path, answer in zip(hostile, answers, strict=True) if "error" in answer]
@@ -246,7 +247,5 @@ def test_every_hostile_file_is_accounted_for_and_good_files_beside_it_are_whole(
         aside += any(line["policy"] == "unreadable_file" for line in lines)
         found = verify(out)
         assert (found.rows, found.set_aside, found.sampled) == (6, report.set_aside, 6)
-        assert "Nothing to do" in str(
-            featurize(folder, out, **options)
-        )
-    assert aside >= 3
+        assert "Nothing to do" in str(featurize(folder, out, **options))
+    assert aside == len(others) - 1  # `repeated_no_annotation` is sound
