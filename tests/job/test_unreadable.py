@@ -208,6 +208,18 @@ def test_shares_a_job_that_was_stopped_and_a_repair_come_to_the_same(
     assert output_of(out) == undisturbed
 
 
+def test_a_file_that_is_mended_is_done_again(source: Path, tmp_path: Path) -> None:
+    folder, out = write_damaged(tmp_path / "in"), tmp_path / "out"
+    go_on(folder, out)
+    group = pq.read_metadata(folder / "a.parquet").row_group(BROKEN).column(1)
+    flip(folder / "a.parquet", group.data_page_offset + group.total_compressed_size - 3)
+    with pytest.raises(DataError, match=r"a\.parquet"):
+        go_on(folder, out)
+    assert go_on(folder, out, accept_changes=True).is_complete
+    assert pq.read_table(out)["id"].to_pylist() == [*range(20), *range(100, 105)]
+    assert verify(out, sample=100).set_aside == 0 and not len(quarantined(out)) and LIST not in output_of(out)
+
+
 def test_too_many_rows_of_such_units_end_the_job(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="5 rows were set aside, and --max-bad-rows allows 4"):
         go_on(source, tmp_path / "out", max_bad_rows=4)
