@@ -5,6 +5,7 @@ wrong argument or wrong data caused it, so that callers who do not know this pac
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class ScanRNNError(Exception):
@@ -23,10 +24,19 @@ class DataError(ScanRNNError, ValueError):
     """The data is not what it should be: a null, a NaN, a corrupt file, a part that fails its check."""
 
     exit_code = 3
+    policy = ""
+    """The policy of `BadRows` under which it is an error and need not be; empty if there is none."""
+
+    def under(self, policy: str) -> Self:
+        """The same error, of a policy."""
+        self.policy = policy
+        return self
 
 
 class UnreadableError(DataError):
     """What a file holds cannot be read: damaged pages, wrong counts, more memory than reading may take."""
+
+    policy = "unreadable_file"
 
 
 class LayoutError(DataError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from scanrnn_dist.errors import UndoneError
@@ -9,6 +11,8 @@ from scanrnn_dist.records import RESTART, Commits
 from scanrnn_dist.source import Units
 from scanrnn_dist.storage import Store
 
+FLAG = re.compile(r" \(--[a-z-]+\)$")
+"""At the end of a reason: a flag by which such rows need not fail their unit."""
 MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
@@ -30,6 +34,11 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
         mended = "again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} units failed; all others of this share are done."
     listed = f"`scanrnn status --json {store.root}` lists all failed units."
+    if any(FLAG.search(place) for place in places):
+        listed += (
+            " A flag in parentheses, set to skip or another choice, says what else is done there; that is another job, "
+            "so add --restart."
+        )
     return "\n".join([head, *places, f"Mend these files, then run the same command {mended}. {listed}"])
 
 

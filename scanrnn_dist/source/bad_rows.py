@@ -104,6 +104,16 @@ def count_name(policy: str, choice: str) -> str:
     return f"{policy} {choice}"
 
 
+def flag_of(policy: str) -> str:
+    """The flag that chooses what is done.
+
+    Example:
+        >>> flag_of("null_sequence")
+        '--null-sequence'
+    """
+    return f"--{policy.replace('_', '-')}"
+
+
 def told_counts(counts: Mapping[str, int]) -> str:
     """Counts of choices in words, by their names; not of rows that begin and end with the initial carry: that is legal.
 

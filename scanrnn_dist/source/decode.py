@@ -20,7 +20,7 @@ from scanrnn_dist.errors import ConfigError, DataError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths
+from scanrnn_dist.source.bad_rows import ERROR, SKIP, BadRows, Lengths, flag_of
 from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter, taken
 from scanrnn_dist.source.grouped import Grouping
@@ -219,6 +219,13 @@ class Decoder:
         ):
             return None
         return unread_batch(unit, str(error), self._kept_schema)
+
+    def flag(self, unit: Unit, error: DataError) -> str:
+        """The flag by which an error of a unit need not be one, in parentheses behind a blank; empty if none is."""
+        policy = error.policy
+        has_no_choice = not policy or (policy == "unreadable_file" and unit.grouped is not None)
+        is_chosen = has_no_choice or getattr(self._options.bad_rows, policy) != ERROR
+        return "" if is_chosen else f" ({flag_of(policy)})"
 
     def _pieces(self, unit: Unit) -> Iterator[tuple[Unit, bool]]:
         """The row groups of a unit, and whether they may have rows that match; alike ones together.

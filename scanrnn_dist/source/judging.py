@@ -52,7 +52,8 @@ class Judged:
         if choice == ERROR and len(rows):
             why, step = reason(int(rows[0]))
             at = "" if step is None else f", step {step}"
-            raise (LayoutError if policy == "wrong_width" else DataError)(f"{self.where(int(rows[0]))}{at}: {why}")
+            kind = LayoutError if policy == "wrong_width" else DataError
+            raise kind(f"{self.where(int(rows[0]))}{at}: {why}").under(policy)
         if choice == SKIP:
             for row in rows.tolist():
                 self.aside.append(SetAside(row, policy, *reason(row)))

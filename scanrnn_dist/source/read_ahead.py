@@ -29,7 +29,8 @@ class FailedUnit:
 
     unit: Unit
     reason: str
-    """Not the error itself, whose traceback holds the rows that were being converted."""
+    """Not the error itself, whose traceback holds the rows that were being converted. A flag behind it in parentheses
+    is one by which the rows need not fail their unit."""
     aside: pa.RecordBatch | None = None
     """The line with which it is set aside as a whole, where that is asked for, rather than failed."""
     nbytes: int = 4096
@@ -96,7 +97,8 @@ def _decoded(
                 if not keep_going:
                     raise
                 path = None if error.__cause__ else path
-                failed = FailedUnit(unit, str(error), decoder.unread(unit, error))
+                aside = decoder.unread(unit, error)
+                failed = FailedUnit(unit, f"{error}{decoder.flag(unit, error)}", aside)
             if failed is not None:
                 yield failed
     finally:

@@ -95,7 +95,8 @@ def take(
         values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
         source = StepsAsGiven(steps, in_features, values, nulls)
         if len(nulls) and bad_rows.bad_value == ERROR:
-            raise DataError(f"{source.place(where, int(nulls[0]) // in_features)}: {source.missing(int(nulls[0]))}")
+            place = source.place(where, int(nulls[0]) // in_features)
+            raise DataError(f"{place}: {source.missing(int(nulls[0]))}").under("bad_value")
         if inexact is not None and not lossy_cast:
             step, _, became = inexact
             raise DataError(
@@ -183,7 +184,7 @@ def _with_good_values(ragged: Ragged, source: StepsAsGiven | StepsAsInputs, judg
     choice, offsets = judged.bad_rows.bad_value, ragged.offsets
     if choice == ERROR:
         step = int(offsets[first[0]]) + first[1]
-        raise DataError(f"{source.place(judged.where, step)}: {source.wrong_at(step)}")
+        raise DataError(f"{source.place(judged.where, step)}: {source.wrong_at(step)}").under("bad_value")
     bad = ~np.isfinite(ragged.values)
     if choice == SKIP:
         steps = np.flatnonzero(bad.any(axis=1))
