@@ -40,6 +40,7 @@ def decimals(draw: st.DrawFn) -> tuple[list[int | None], pa.DataType]:
     kind = draw(st.sampled_from(list(WIDTHS)))
     precision = draw(st.integers(1, WIDTHS[kind]))
     scale = draw(st.integers(-3, precision))
+    precision = min(precision, WIDTHS[kind] + scale) if scale < 0 else precision  # pa.array refuses larger ones
     most = 10**precision - 1
     numbers = st.integers(-most, most) | st.integers(-9, 9).map(
         lambda n: max(-most, min(most, n * 5**scale if scale > 0 else n))
