@@ -94,9 +94,6 @@ def take(
     if named is None:
         values, nulls, inexact = placed(float32_of, steps, in_features, where=where)
         source = StepsAsGiven(steps, in_features, values, nulls)
-        if len(nulls) and bad_rows.bad_value == ERROR:
-            place = source.place(where, int(nulls[0]) // in_features)
-            raise DataError(f"{place}: {source.missing(int(nulls[0]))}").under("bad_value")
         if inexact is not None and not lossy_cast:
             step, _, became = inexact
             raise DataError(

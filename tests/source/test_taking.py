@@ -172,7 +172,7 @@ def test_features_in_columns_of_their_own_are_judged_alike() -> None:
     steps = Steps(np.array([0, 2, 2, 4]), columns, 2, (fault,))
     with pytest.raises(DataError, match=r"^row 1: x has 2 steps and y has 3; expected as many\.$"):
         take(steps, 2, BadRows("zero"), False, where)
-    with pytest.raises(DataError, match=r"^row 0, step 1: a value is null; expected a number"):
+    with pytest.raises(DataError, match=r"^row 0, step 0: feature 1 is nan; expected a finite number"):
         take(steps, 2, BadRows(unequal_lengths="skip"), False, where)
     got = take(steps, 2, BadRows("zero", unequal_lengths="skip"), False, where)
     assert cut(got, Lengths()) == [[[1, 0], [0, 6]], [[3, 7], [4, 8]]] and got.kept.tolist() == [0, 2]
