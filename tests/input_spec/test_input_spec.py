@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,11 @@ def test_the_file_in_the_docs_is_one(tmp_path: Path) -> None:
     (tmp_path / "spec.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     spec = InputSpec.load(tmp_path / "spec.toml")
     assert (spec.in_features, spec.width, spec.tables) == (4, 37, {"item_id": (100_001, 32)})
+
+
+@given(st.lists(columns, min_size=1, max_size=4))
+def test_what_is_written_as_toml_is_read_back(some: list[Any]) -> None:
+    tables = [column.name for column in some if isinstance(column, Category) and column.encode == "embedding"]
+    if len(set(tables)) == len(tables):
+        spec = InputSpec(tuple(some))
+        assert InputSpec.from_dict(tomllib.loads(spec.to_toml())) == spec
