@@ -432,7 +432,7 @@ def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.soak)])
 def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
     tmp_path: Path, large_source: Path, number: signal.Signals
 ) -> None:

@@ -93,7 +93,7 @@ def branching(x: Any, n: Any) -> Any:
     return jax.jit(jnp.tanh)(x).sum() + steps.mean() + jnp.linalg.norm(x) + x @ x
 
 
-@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("n", [4, pytest.param(1, marks=pytest.mark.soak)])
 def test_every_kind_of_operation_is_evaluated_in_float64(n: int) -> None:
     x = np.array([0.3, 1.7, -0.2], np.float32)
     program = jax.make_jaxpr(branching)(x, np.int32(n))

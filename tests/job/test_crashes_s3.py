@@ -148,6 +148,7 @@ def killed_told_and_finished(zygote: Zygote, known: Known, name: str, folder: Pa
     assert verify(uri, sample=0).rows == ROWS
 
 
+@pytest.mark.soak
 def test_a_job_that_is_killed_again_and_again_is_told_verified_cleaned_and_as_undisturbed(
     zygote: Zygote, known: Known, failing: list[int], tmp_path: Path
 ) -> None:
