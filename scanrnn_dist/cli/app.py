@@ -95,19 +95,7 @@ def demo(
 
 
 @app.command()
-@takes_job_options(
-    "layout",
-    "column",
-    "features",
-    "in_features",
-    "group_by",
-    "order_by",
-    "keep",
-    "rows_per_part",
-    "bad_rows",
-    "filter",
-    "limit",
-)
+@takes_job_options()
 def plan(
     source: flags.Source,
     options: Any,
