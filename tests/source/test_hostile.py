@@ -6,7 +6,6 @@ they are; folders whose partition values look like paths.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -91,7 +90,7 @@ def test_the_command_line_ends_with_code_3_soon_and_in_little_memory(
         columns = not some and any(name in path.name for name in few)  # the others have no footer to be read
         for number, command in enumerate(hostile_commands(path, columns)):
             arguments = [argument.replace("OUT", str(tmp_path / f"{path.name}-{number}")) for argument in command]
-            code, peak_mib, seconds, said = run_limited([sys.executable, "-m", "scanrnn_dist", *arguments])
+            code, peak_mib, seconds, said = run_limited(arguments)
             told = f"{arguments} {code} {peak_mib} MiB {seconds:.1f} s {said[-500:]}"
             assert code == 3, told
             lines = 3 if said.startswith("UndoneError") else 1  # one for each unit, one before, one after
@@ -99,17 +98,27 @@ def test_the_command_line_ends_with_code_3_soon_and_in_little_memory(
             print(told)
 
 
-def run_limited(command: list[str]) -> tuple[int, int, float, str]:
-    """Exit code, peak of memory in MiB, seconds, and what was said, under `ulimit -v` of 4 GB."""
+LIMITED = """
+import sys
+from scanrnn_dist.cli.app import run
+from scanrnn_dist.observe import peak_memory_bytes
+code = run(sys.argv[1:])
+sys.stdout.flush()
+print(peak_memory_bytes() >> 20, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run_limited(arguments: list[str]) -> tuple[int, int, float, str]:
+    """Exit code of a command, its peak of memory in MiB, seconds, and what was said, under `ulimit -v` of 4 GB.
+
+    The process tells its own peak: what the system counts of a child begins with what the parent has.
+    """
     began = time.monotonic()
-    shell = ["bash", "-c", 'ulimit -v 4000000; exec "$@"', "limited", *command]
-    process = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss >> 10, time.monotonic() - began, said
+    shell = ["bash", "-c", 'ulimit -v 4000000; exec "$@"', "limited", sys.executable, "-c", LIMITED, *arguments]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    said, _, peak_mib = done.stdout.rstrip().rpartition("\n")
+    return done.returncode, int(peak_mib), time.monotonic() - began, said
 
 
 # A budget of memory ---------------------------------------------------------------------------------------------------
