@@ -81,7 +81,7 @@ def main() -> None:
         for day in range(1, arguments.days):
             update = ("update", folder / "out", folder / f"{day}.parquet")
             typical = seconds[-1] if seconds else first or 0.0
-            kills += run(*update, kill_after_seconds=chance.uniform(0.3, 0.9) * typical) is None
+            kills += run(*update, kill_after_seconds=chance.uniform(0.2, 0.6) * typical) is None
             took = run(*update)
             assert took is not None
             seconds.append(took)
