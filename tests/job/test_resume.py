@@ -19,7 +19,7 @@ from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_r
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, work
+from scanrnn_dist.job import JobOptions, pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.plan import plan_job
@@ -36,8 +36,8 @@ UNITS = 12
 @pytest.fixture(autouse=True)
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     yield
     assert not sources.threads()
 
@@ -502,7 +502,7 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
             failed.append(True)
             full(kind, name)
 
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1)  # several chunks a unit
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)  # several chunks a unit
     with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
         featurize(source, watched(tmp_path / "out", fails), rows_per_part=5)
     assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}
