@@ -86,7 +86,7 @@ class Answer(NamedTuple):
     defect: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class EngineFacts:
     """An engine of other processes: all of `EngineLike` but its runs."""
 
