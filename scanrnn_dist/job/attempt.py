@@ -7,6 +7,7 @@ or which units are left because they failed. What is done to a unit is `pipeline
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -301,9 +302,10 @@ class Attempt:
         return [worker for worker in read_workers(self._records.store) if worker.share not in (own, REPLACING)]
 
     def _not_begun(self) -> list[Share]:
-        """The shares that never had an owner."""
+        """The shares that never had an owner, in random order: many who come at once mostly take different ones."""
         count, seen = self._sharing.share[1], {worker.share for worker in read_workers(self._records.store)}
-        return [(k, count) for k in range(1, count + 1) if (k, count) not in seen]
+        free = [(k, count) for k in range(1, count + 1) if (k, count) not in seen]
+        return random.sample(free, len(free))
 
     def _take_another(self, commits: Commits) -> bool:
         """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
