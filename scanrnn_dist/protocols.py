@@ -143,6 +143,8 @@ class EngineLike(Protocol):
     """Floating-point operations of one step of one row."""
     devices: int
     """How many share the rows."""
+    is_static: bool
+    """Whether a window takes as long with few rows as with many, so that rows that fill it are worth their memory."""
     shape: WindowShape
     """Of its windows."""
 

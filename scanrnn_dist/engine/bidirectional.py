@@ -40,6 +40,7 @@ class BidirectionalEngine:
         ]
         first = self.layers[0][0]
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
+        self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
         self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
         self.carry_features = encoder.carry_features if own_carries else 0

@@ -22,31 +22,46 @@ from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
 from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
+from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
 LOOK_AHEAD_BYTES = 32 << 20
-"""Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
+"""Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
+WINDOWS_AHEAD = 2
+STATIC_WINDOWS_AHEAD = 4
+"""On accelerators, whose windows are large, as far as a share of the memory allows. The last rows go in few lanes there,
+and with 2 it is late when the longest of them begin: occupancy 0.91 instead of 0.96 in `bench_occupancy.py`."""
 SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
+
+
+class _Output(NamedTuple):
+    """What a window gives: the rows that end, by so many picks, or all that was emitted; and the buffer of the latter."""
+
+    fetched: list[jax.Array]
+    emitted: jax.Array
+    compilations: int
 
 
 class _Sent(NamedTuple):
     """A window on the devices: what will come back, and which rows it belongs to."""
 
+    engine: CompiledWindow
     buffers: HostBuffers
     window: Window
-    output: Future[tuple[jax.Array, jax.Array]]  # the rows that end, and all that was emitted
-    fits: bool  # whether the former have room for all of them
+    output: Future[_Output]
+    picks: int  # of the rows that end; 0 if all that is emitted comes back
 
     @property
     def is_ready(self) -> bool:
         """Whether the devices are done with it."""
-        return self.output.done() and bool(self.output.result()[0].is_ready())  # type: ignore[attr-defined]
+        return self.output.done() and all(array.is_ready() for array in self.output.result().fetched)  # type: ignore[attr-defined]
 
 
 class Run:
@@ -70,27 +85,37 @@ class Run:
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()
         self._submissions = Submissions()
-        self._values = ValueStream(self._submissions, engine.in_features, 3 * self._look_ahead_bytes)
+        self._steps_ahead = WINDOWS_AHEAD * engine.lanes * engine.shape.window_steps
+        if engine.is_static:
+            most = share_of_memory() // (4 * engine.in_features)
+            self._steps_ahead = min(STATIC_WINDOWS_AHEAD * engine.lanes * engine.shape.window_steps, most)
+        ahead_bytes = max(self._look_ahead_bytes, 4 * engine.in_features * self._steps_ahead * engine.is_static)
+        self._values = ValueStream(self._submissions, engine.in_features, 3 * ahead_bytes)
         self._sent: deque[_Sent] = deque()
-        self._free_buffers: list[HostBuffers] = []
-        self._free_emitted: list[jax.Array] = []
+        self._spare: list[tuple[HostBuffers, jax.Array]] = []  # of the engine's last windows, to be used again
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._all_lanes, self._drain = engine, drain
         self._may_drain = True  # until it was decided against, for the rows that are there now
+        self._smaller = SmallerWindows(engine) if engine.is_static else None
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
     def wants_rows(self) -> bool:
-        steps = self._tape.blocks_waiting * self.engine.shape.block_steps
-        in_bytes = 4 * steps * self.engine.in_features
-        return in_bytes < self._look_ahead_bytes or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
+        steps = self._steps_waiting
+        return 4 * steps * self.engine.in_features < self._look_ahead_bytes or steps < self._steps_ahead
 
     @property
     def has_window(self) -> bool:
         # A whole window; a short one where it takes less time and the devices have nothing to do.
+        if self.engine.is_static:
+            is_ahead = self._steps_waiting >= self._steps_ahead
+            return is_ahead and self._tape.ready_blocks >= self._all_lanes.shape.window_blocks
         blocks = self.engine.shape.window_blocks
-        least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
-        return self._tape.ready_blocks >= least
+        return self._tape.ready_blocks >= (-(-blocks // SHORT_WINDOW) if self.is_idle else blocks)
+
+    @property
+    def _steps_waiting(self) -> int:
+        return self._tape.blocks_waiting * self.engine.shape.block_steps
 
     @property
     def is_idle(self) -> bool:
@@ -111,6 +136,8 @@ class Run:
         if len(ragged) == 0:
             return
         self._may_drain = True
+        if self._smaller is not None:
+            self._smaller.rows_came()
         if self._outputs is not None:
             ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
@@ -134,15 +161,7 @@ class Run:
         return finished
 
     def advance(self, more: bool = False) -> list[Finished]:
-        finished = []
-        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
-            finished.extend(self._move_to(self._all_lanes))
-        elif not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
-            self._may_drain = False
-            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
-            if few_lanes is not None:
-                self.statistics.compilations += few_lanes.compilations
-                finished.extend(self._move_to(few_lanes))
+        finished = self._drained(more) if self._smaller is None else self._smaller_or_not(more)
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
                 window = self._tape.next_window(self.engine.shape.window_blocks, more)
@@ -151,6 +170,31 @@ class Run:
             with stage("fetch"):
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
+
+    def _smaller_or_not(self, more: bool) -> list[Finished]:
+        """On accelerators, go on in the program for the next window; what was finished on the way."""
+        assert self._smaller is not None
+        if not (self.has_window if more else self._tape.blocks_left):
+            return []
+        engine = self._all_lanes if more else self._smaller.next_engine(self._tape, self.statistics.steps)
+        self.statistics.compilations += self._smaller.compilations_since()
+        if engine.lanes != self.engine.lanes:
+            return self._move_to(engine)
+        if engine is not self.engine:
+            self.engine, self._spare = engine, []
+        return []
+
+    def _drained(self, more: bool) -> list[Finished]:
+        """On CPU, have few last rows go on in few lanes, and later ones in all; what was finished on the way."""
+        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
+            return self._move_to(self._all_lanes)
+        if not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
+            self._may_drain = False
+            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
+            if few_lanes is not None:
+                self.statistics.compilations += few_lanes.compilations
+                return self._move_to(few_lanes)
+        return []
 
     def _move_to(self, engine: CompiledWindow) -> list[Finished]:
         """Go on in another program, with the rows that were cut; fetch what was sent first."""
@@ -165,56 +209,73 @@ class Run:
 
         state = jax.tree.map(moved, self._state, engine.initial_state())
         self._state = jax.device_put(state, sharded(engine.mesh))
-        self.engine, self._free_buffers, self._free_emitted = engine, [], []
+        self.engine, self._spare = engine, []
         return finished
 
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
         with stage("place"):
-            buffers = self._free_buffers.pop() if self._free_buffers else engine.new_buffers()
+            buffers, emitted = self._spare.pop() if self._spare else (engine.new_buffers(), engine.new_emitted())
             by_device = "(device lane) block -> device block lane"
             self._values.copy(rearrange(window.start, by_device, device=engine.devices), buffers.values)
             for given, wanted in ((window.count, buffers.counts), (window.reset, buffers.resets)):
                 wanted[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
                 wanted[:, window.blocks :] = 0
-            fits = self._name_ends(window, buffers.ends)
+            ends = self._name_ends(window, buffers.ends)
             if engine.own_carries:
                 self._place_carries(window, buffers.initials)
-        emitted = self._free_emitted.pop() if self._free_emitted else engine.new_emitted()
-        output = self._dispatcher.submit(self._dispatch, buffers, emitted, np.int32(window.blocks), fits)
-        self._sent.append(_Sent(buffers, window, output, fits))
+        output = self._dispatcher.submit(self._dispatch, engine, buffers, emitted, np.int32(window.blocks), ends)
+        self._sent.append(_Sent(engine, buffers, window, output, len(ends)))
         self._submissions.count_sent(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
 
     def _dispatch(
-        self, buffers: HostBuffers, emitted: jax.Array, n_blocks: np.int32, fits: bool
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        engine: CompiledWindow,
+        buffers: HostBuffers,
+        emitted: jax.Array,
+        n_blocks: np.int32,
+        ends: list[np.ndarray],
+    ) -> _Output:
         """Run the program on a window's buffers, after the one before; in a thread of its own.
 
         JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
         with 0.12), and the host side of the next window would wait for them.
         """
-        engine = self.engine
+        compilations = 0
         with stage("dispatch"):
             on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
             given = n_blocks, self._state, emitted, *on_devices
             self._state, features, emitted = engine.program(engine.weights, *given)
-        if engine.copies_to_host:
-            (features if fits else emitted).copy_to_host_async()
-        return features, emitted
+            fetched = [features if ends else emitted]
+            for more in ends[1:]:
+                picked, compiled = engine.pick(emitted, more)
+                fetched.append(picked)
+                compilations += compiled
+        if engine.is_static:
+            for array in fetched:
+                array.copy_to_host_async()
+        return _Output(fetched, emitted, compilations)
 
-    def _name_ends(self, window: Window, ends: np.ndarray) -> bool:
-        """Write where in each device's emitted rows those of finished rows stand to `ends`, if there is room."""
+    def _name_ends(self, window: Window, ends: np.ndarray) -> list[np.ndarray]:
+        """Where in each device's emitted rows those of finished rows stand, by picks; none where all is to be fetched.
+
+        The first is `ends`, which the window's program picks itself.
+        """
         lanes = self.engine.shape.lanes
         device, lane = np.divmod(window.ends_lane, lanes)
         per_device = np.bincount(device, minlength=len(ends))
-        if self._outputs is not None or per_device.max() > ends.shape[1]:
-            return False
+        picks = self.engine.picks(int(per_device.max()))
+        if not picks:
+            return []
+        named = ends if picks == 1 else np.zeros((len(ends), picks * ends.shape[1]), ends.dtype)
         nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
-        ends[device, nth] = window.ends_block * lanes + lane
-        return True
+        named[device, nth] = window.ends_block * lanes + lane
+        if picks > 1:
+            ends[:] = named[:, : ends.shape[1]]
+        return [ends, *np.split(named, picks, axis=1)[1:]]
 
     def _place_carries(self, window: Window, initials: np.ndarray) -> None:
         """Write the initial carries of the rows that begin in a window to where they begin."""
@@ -227,22 +288,26 @@ class Run:
     def _fetch(self, sent: _Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
         begin = time.perf_counter()
-        ended, emitted = sent.output.result()
-        per_device = _host_shards(ended if sent.fits else emitted)
+        output = sent.output.result()
+        fetched = [_host_shards(array) for array in output.fetched]
         self.statistics.device_wait_seconds += time.perf_counter() - begin
-        lanes, window = self.engine.shape.lanes, sent.window
-        self._free_buffers.append(sent.buffers)
-        self._free_emitted.append(emitted)
+        self.statistics.compilations += output.compilations
+        lanes, window = sent.engine.shape.lanes, sent.window
+        if sent.engine is self.engine:
+            self._spare.append((sent.buffers, output.emitted))
         if self._outputs is not None:
-            return self._collect_steps(window, per_device, self._outputs)
-        bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
-        features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
-        for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
-            mine = slice(begin_row, end_row)
-            if sent.fits:
-                features[mine] = rows[0, : end_row - begin_row]
-            else:
-                features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
+            return self._collect_steps(window, fetched[0], self._outputs)
+        bounds = np.searchsorted(window.ends_lane, np.arange(len(fetched[0]) + 1) * lanes)
+        features = np.empty((len(window.rows), sent.engine.out_features), fetched[0][0].dtype)
+        for nth, per_device in enumerate(fetched):
+            for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
+                if sent.picks:
+                    mine = slice(begin_row + nth * sent.engine.ends_capacity, end_row)
+                    some = features[mine][: sent.engine.ends_capacity]
+                    some[...] = rows[0, : len(some)]
+                else:
+                    mine = slice(begin_row, end_row)
+                    features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
         return Finished(window.rows, features)
 
     def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
