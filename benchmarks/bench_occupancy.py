@@ -8,17 +8,17 @@ back in the order of the rows), with the window shapes of accelerators and by th
 run, and what comes back is copied. Only the program computes nothing. CPU devices stand in for the accelerators, each
 case in a process of its own: 300,000 rows, by default of lognormal lengths (mean 100, at most 2,048 steps).
 
-*occupancy* is real steps of all positions that the programs go through. *host* is the seconds of the thread that feeds
-the devices; what it waits for (a program that computes nothing, and a reader that copies) is in it. *fetched* is what
-would travel back from the devices. Covered: everything between reader and writer. Not covered: decoding, writing, the
-devices, and whether programs of fewer lanes have the bits of the wide one there, which the real ones are asked.
+*occupancy* is real steps of all positions that the programs go through. Seconds are those of the thread that feeds the
+devices, all in all and by stage; a stage's CPU seconds are its thread's. *fetched* is what would travel back from the
+devices, *programs* how often which were called, those that a probe tries out included. Covered: everything between
+reader and writer. Not covered: decoding, writing, the devices, and whether programs of fewer lanes have the bits of the
+wide one there, which a probe asks the real ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -38,6 +38,7 @@ from benchmarks.workloads import lognormal, pareto, short, uniform
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.job import PREFETCH_BYTES, JobOptions, Stream
 from scanrnn_dist.observe import peak_memory_bytes
+from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit
 
@@ -64,22 +65,31 @@ def chunks_of(lengths: np.ndarray, in_features: int) -> Iterator[Chunk]:
         begin = end
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One case: occupancy, seconds, bytes."""
-    lengths = LENGTHS[arguments.lengths](arguments.rows)(np.random.default_rng(arguments.seed))
-    encoder = Encoder.from_seed(0, arguments.in_features, arguments.hidden)
-    engine = NoOpEngine(encoder, arguments.kind)
-    chunks = Prefetched(chunks_of(lengths, arguments.in_features), PREFETCH_BYTES)
+def case(
+    rows: int,
+    in_features: int,
+    hidden: int,
+    kind: str = "gpu",
+    shape: WindowShape | None = None,
+    distribution: str = "lognormal",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Occupancy, seconds and bytes of one job on all local devices; `shape` is that of `kind` when None."""
+    lengths = LENGTHS[distribution](rows)(np.random.default_rng(seed))
+    engine = NoOpEngine(Encoder.from_seed(0, in_features, hidden), kind, shape)
+    chunks = Prefetched(chunks_of(lengths, in_features), PREFETCH_BYTES)
     seconds: defaultdict[str, float] = defaultdict(float)
+    cpu_seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.thread_time()
         yield
         seconds[name] += time.perf_counter() - begin
+        cpu_seconds[name] += time.thread_time() - cpu_begin
 
-    before, cpu_before, begin = peak_memory_bytes(), _cpu_seconds(), time.perf_counter()
-    rows = 0
+    before, begin = peak_memory_bytes(), time.perf_counter()
+    done = 0
     with (
         mock.patch("scanrnn_dist.engine.run.stage", stage),
         closing(chunks),
@@ -87,28 +97,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ):
         for finished in stream:
             assert not isinstance(finished, FailedUnit)
-            rows += len(finished.chunk.numbers)
+            done += len(finished.chunk.numbers)
     wall = time.perf_counter() - begin
     statistics = stream.statistics
-    assert rows == statistics.rows == len(lengths) and statistics.steps == lengths.sum()
+    assert done == rows == statistics.rows and statistics.steps == lengths.sum()
     return {
         "shape": str(engine.shape),
         "occupancy": round(statistics.occupancy, 4),
         "windows": statistics.windows,
         "host_seconds_per_million_steps": round(wall / statistics.steps * 1e6, 4),
-        "host_cpu_seconds": round(_cpu_seconds() - cpu_before, 2),
-        "stages": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "cpu_seconds": {name: round(value, 2) for name, value in cpu_seconds.items()},
         "fetched_mib": round(engine.traffic.bytes_fetched / 2**20, 1),
         "features_mib": round(rows * engine.out_features * 4 / 2**20, 1),
         "programs": {str(key): value for key, value in engine.traffic.windows.items()},
         "peak_memory_mib": peak_memory_bytes() >> 20,
         "memory_before_mib": before >> 20,
     }
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -124,9 +129,9 @@ def main() -> None:
     parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
-        arguments.hidden = int(arguments.hidden)
         jax.config.update("jax_num_cpu_devices", int(arguments.devices))
-        print(json.dumps(measure(arguments)))
+        sizes = arguments.rows, arguments.in_features, int(arguments.hidden)
+        print(json.dumps(case(*sizes, arguments.kind, None, arguments.lengths, arguments.seed)))
         return
     results = {}
     same = [f"--{name}={getattr(arguments, name)}" for name in ("rows", "lengths", "kind", "seed")]
@@ -137,7 +142,7 @@ def main() -> None:
             told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             name = f"H = {hidden}, {devices} devices"
             results[name] = json.loads(told.splitlines()[-1])
-            print(name, json.dumps(results[name], indent=1))
+            print(name, results[name])
     finish("occupancy", results)
 
 

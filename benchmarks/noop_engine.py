@@ -64,15 +64,15 @@ class _Shard:
 class NoOpEngine(Engine):
     """An encoder on all local devices as if these were of the kind `"gpu"` or `"tpu"`; nothing is computed."""
 
-    def __init__(self, encoder: Encoder, kind: str) -> None:
+    def __init__(self, encoder: Encoder, kind: str, shape: WindowShape | None = None) -> None:
         self.traffic = Traffic()
         mesh = default_mesh()
         with mock.patch("scanrnn_dist.engine.shapes.device_kind", lambda mesh: kind):
-            shape = window_shape_for(encoder, mesh)
+            shape = shape or window_shape_for(encoder, mesh)
         super().__init__(encoder, mesh, shape, is_static=True)
 
     def _compile(self) -> None:
-        self.program, self.compilations = self._no_program, 1
+        self.program, self.compilations = self._no_program, 1  # type: ignore[assignment]
 
     def new_emitted(self) -> Any:
         """What one window emits."""

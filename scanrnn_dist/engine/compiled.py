@@ -27,7 +27,7 @@ from scanrnn_dist.protocols import WindowShape
 ENDS_SHARE = 8
 """One in so many blocks may end a row, for the program to pick the rows that end in a window."""
 STATIC_ENDS_SHARE = 16
-"""The same on accelerators, where more rows are picked by more calls. Of lognormal rows of mean 100, 1 in 25 ends one."""
+"""The same on accelerators, where more are picked by more calls. With lognormal rows of mean 100, 1 in 25 ends one."""
 MOST_PICKS = 8
 """Of windows in which more than half of the blocks end a row, all that is emitted is fetched."""
 
@@ -35,8 +35,8 @@ MOST_PICKS = 8
 class CompiledWindow:
     """One encoder compiled for one window shape on one mesh; for the arguments see `Engine`.
 
-    Its `is_static` tells whether the devices are accelerators: trip counts are constants, and what is fetched is copied.
-    CPU devices may be treated as such where `is_static` is given, so that both can be compared without the hardware.
+    `is_static` tells whether the devices are accelerators: trip counts are constants, and what is fetched is copied.
+    CPU devices are treated as such if it is given, so that the two ways can be compared without the hardware.
     """
 
     def __init__(

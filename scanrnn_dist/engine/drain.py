@@ -77,7 +77,7 @@ def _probed(engine: CompiledWindow, values: np.ndarray, counts: np.ndarray) -> l
         buffers.counts[:, :blocks, :lanes] = counts[:, begin : begin + blocks]
         on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
         state, _, emitted = engine.program(engine.weights, np.int32(blocks), state, emitted, *on_devices)
-        if engine.is_static:  # it sends what is asked for, 8 GB of all at H = 512 on eight; a CPU would compile a program
+        if engine.is_static:  # only what is asked for travels; on CPU that would be a program to compile
             asked = [block for block in range(blocks) if (begin + block) % PROBED == 0]
             given.append(np.asarray(emitted[:, np.array(asked, np.int32), :lanes]))
         else:

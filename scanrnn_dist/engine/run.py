@@ -35,14 +35,14 @@ LOOK_AHEAD_BYTES = 32 << 20
 """Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
 WINDOWS_AHEAD = 2
 STATIC_WINDOWS_AHEAD = 4
-"""On accelerators, whose windows are large, as far as a share of the memory allows. The last rows go in few lanes there,
-and with 2 it is late when the longest of them begin: occupancy 0.91 instead of 0.96 in `bench_occupancy.py`."""
+"""On accelerators, whose windows are large, as far as a share of the memory allows. With 2 it is late when the longest
+of the last rows begin: occupancy 0.91 instead of 0.96 on eight devices (`bench_occupancy.py`)."""
 SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
 
 
 class _Output(NamedTuple):
-    """What a window gives: the rows that end, by so many picks, or all that was emitted; and the buffer of the latter."""
+    """What a window gives: the rows that end, pick by pick, or all that was emitted; and the buffer of the latter."""
 
     fetched: list[jax.Array]
     emitted: jax.Array

@@ -22,8 +22,8 @@ occupancy 0.96 with these three, 0.94 without the second, 0.93 with an eighth of
 of a quarter of the lanes, 0.962."""
 LEAST_LANES = 8
 WORTH_FLOP = 2e11
-"""Compile smaller programs once so much was wasted on each device by a run whose rows fill a window. Not measured: 20 ms
-of a device that does 1e13 a second, less than a compilation takes, which a compilation cache keeps, while all devices
+"""Compile smaller programs once so much was wasted on each device by runs whose rows fill a window. Not measured: 20 ms
+of a device that does 1e13 a second. Compiling takes longer, but a compilation cache keeps the programs, and all devices
 of a job wait for its last rows."""
 WORTH_FLOP_OF_FEW = 1e13
 """The same, counted over all runs of this process, where rows do not fill a window: a second."""
