@@ -10,7 +10,8 @@ case in a process of its own: 300,000 rows, by default of lognormal lengths (mea
 
 *occupancy* is real steps of all positions that the programs go through. Seconds are those of the thread that feeds the
 devices, all in all and by stage; a stage's CPU seconds are its thread's. *fetched* is what would travel back from the
-devices, *programs* how often which were called, those that a probe tries out included. Covered: everything between
+devices, *programs* how often which were called, those that a probe tries out included. *repacked* is what was copied
+from one arena of waiting values to a larger one. Covered: everything between
 reader and writer. Not covered: decoding, writing, the devices, and whether programs of fewer lanes have the bits of the
 wide one there, which a probe asks the real ones.
 """
@@ -108,6 +109,7 @@ def case(
         "host_seconds_per_million_steps": round(wall / statistics.steps * 1e6, 4),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "cpu_seconds": {name: round(value, 2) for name, value in cpu_seconds.items()},
+        "repacked_mib": round(stream._run._values.repacked_bytes / 2**20, 1),  # type: ignore[attr-defined]
         "fetched_mib": round(engine.traffic.bytes_fetched / 2**20, 1),
         "features_mib": round(rows * engine.out_features * 4 / 2**20, 1),
         "programs": {str(key): value for key, value in engine.traffic.windows.items()},

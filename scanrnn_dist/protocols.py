@@ -148,5 +148,5 @@ class EngineLike(Protocol):
     shape: WindowShape
     """Of its windows."""
 
-    def run(self) -> RunLike:
-        """Begin a stream of rows."""
+    def run(self, memory_bytes: int | None = None) -> RunLike:
+        """Begin a stream of rows; those that wait to fill large windows hold `memory_bytes`, a share when None."""

@@ -1,16 +1,16 @@
 """`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
 
 The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
-stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`.
+stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`, and what
+comes back of a window in `in_flight.py`.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from einops import rearrange
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
+from scanrnn_dist.engine.in_flight import Output, Sent, features_of, host_shards, named_ends
 from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
@@ -26,7 +27,7 @@ from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.observe import share_of_memory
-from scanrnn_dist.protocols import Finished, Statistics
+from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
@@ -41,29 +42,6 @@ SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
 
 
-class _Output(NamedTuple):
-    """What a window gives: the rows that end, pick by pick, or all that was emitted; and the buffer of the latter."""
-
-    fetched: list[jax.Array]
-    emitted: jax.Array
-    compilations: int
-
-
-class _Sent(NamedTuple):
-    """A window on the devices: what will come back, and which rows it belongs to."""
-
-    engine: CompiledWindow
-    buffers: HostBuffers
-    window: Window
-    output: Future[_Output]
-    picks: int  # of the rows that end; 0 if all that is emitted comes back
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the devices are done with it."""
-        return self.output.done() and all(array.is_ready() for array in self.output.result().fetched)  # type: ignore[attr-defined]
-
-
 class Run:
     """One stream of rows through an engine, as `RunLike` has it: `submit`, `advance` until nothing is left, `close`.
 
@@ -71,6 +49,7 @@ class Run:
         engine: whose program the rows go through.
         look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
         drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
+        memory_bytes: what the values of rows that wait for an accelerator may hold; None for a share of the memory.
     """
 
     def __init__(
@@ -78,6 +57,7 @@ class Run:
         engine: CompiledWindow,
         look_ahead_bytes: int | None = None,
         drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
+        memory_bytes: int | None = None,
     ) -> None:
         self.engine = engine
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
@@ -85,14 +65,11 @@ class Run:
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()
         self._submissions = Submissions()
-        self._steps_ahead = WINDOWS_AHEAD * engine.lanes * engine.shape.window_steps
-        if engine.is_static:
-            most = share_of_memory() // (4 * engine.in_features)
-            self._steps_ahead = min(STATIC_WINDOWS_AHEAD * engine.lanes * engine.shape.window_steps, most)
+        self._steps_ahead = _steps_ahead(engine, memory_bytes)
         ahead_bytes = max(self._look_ahead_bytes, 4 * engine.in_features * self._steps_ahead * engine.is_static)
         self._values = ValueStream(self._submissions, engine.in_features, 3 * ahead_bytes)
-        self._sent: deque[_Sent] = deque()
-        self._spare: list[tuple[HostBuffers, jax.Array]] = []  # of the engine's last windows, to be used again
+        self._sent: deque[Sent] = deque()
+        self._spare: defaultdict[WindowShape, list[tuple[HostBuffers, jax.Array]]] = defaultdict(list)
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._all_lanes, self._drain = engine, drain
         self._may_drain = True  # until it was decided against, for the rows that are there now
@@ -180,8 +157,7 @@ class Run:
         self.statistics.compilations += self._smaller.compilations_since()
         if engine.lanes != self.engine.lanes:
             return self._move_to(engine)
-        if engine is not self.engine:
-            self.engine, self._spare = engine, []
+        self.engine = engine
         return []
 
     def _drained(self, more: bool) -> list[Finished]:
@@ -209,24 +185,25 @@ class Run:
 
         state = jax.tree.map(moved, self._state, engine.initial_state())
         self._state = jax.device_put(state, sharded(engine.mesh))
-        self.engine, self._spare = engine, []
+        self.engine = engine
         return finished
 
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
         with stage("place"):
-            buffers, emitted = self._spare.pop() if self._spare else (engine.new_buffers(), engine.new_emitted())
+            spare = self._spare[shape]  # of the last windows, to be used again
+            buffers, emitted = spare.pop() if spare else (engine.new_buffers(), engine.new_emitted())
             by_device = "(device lane) block -> device block lane"
             self._values.copy(rearrange(window.start, by_device, device=engine.devices), buffers.values)
             for given, wanted in ((window.count, buffers.counts), (window.reset, buffers.resets)):
                 wanted[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
                 wanted[:, window.blocks :] = 0
-            ends = self._name_ends(window, buffers.ends)
+            ends = named_ends(engine, window, buffers.ends)
             if engine.own_carries:
                 self._place_carries(window, buffers.initials)
         output = self._dispatcher.submit(self._dispatch, engine, buffers, emitted, np.int32(window.blocks), ends)
-        self._sent.append(_Sent(engine, buffers, window, output, len(ends)))
+        self._sent.append(Sent(engine, buffers, window, output, len(ends)))
         self._submissions.count_sent(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
@@ -238,7 +215,7 @@ class Run:
         emitted: jax.Array,
         n_blocks: np.int32,
         ends: list[np.ndarray],
-    ) -> _Output:
+    ) -> Output:
         """Run the program on a window's buffers, after the one before; in a thread of its own.
 
         JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
@@ -257,25 +234,7 @@ class Run:
         if engine.is_static:
             for array in fetched:
                 array.copy_to_host_async()
-        return _Output(fetched, emitted, compilations)
-
-    def _name_ends(self, window: Window, ends: np.ndarray) -> list[np.ndarray]:
-        """Where in each device's emitted rows those of finished rows stand, by picks; none where all is to be fetched.
-
-        The first is `ends`, which the window's program picks itself.
-        """
-        lanes = self.engine.shape.lanes
-        device, lane = np.divmod(window.ends_lane, lanes)
-        per_device = np.bincount(device, minlength=len(ends))
-        picks = self.engine.picks(int(per_device.max()))
-        if not picks:
-            return []
-        named = ends if picks == 1 else np.zeros((len(ends), picks * ends.shape[1]), ends.dtype)
-        nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
-        named[device, nth] = window.ends_block * lanes + lane
-        if picks > 1:
-            ends[:] = named[:, : ends.shape[1]]
-        return [ends, *np.split(named, picks, axis=1)[1:]]
+        return Output(fetched, emitted, compilations)
 
     def _place_carries(self, window: Window, initials: np.ndarray) -> None:
         """Write the initial carries of the rows that begin in a window to where they begin."""
@@ -285,30 +244,17 @@ class Run:
             carries = batch.carries[window.begun[mine] - batch.first_row]
             initials[device[mine], window.begins_block[mine], lane[mine]] = carries
 
-    def _fetch(self, sent: _Sent) -> Finished:
+    def _fetch(self, sent: Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
         begin = time.perf_counter()
         output = sent.output.result()
-        fetched = [_host_shards(array) for array in output.fetched]
+        fetched = [host_shards(array) for array in output.fetched]
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         self.statistics.compilations += output.compilations
-        lanes, window = sent.engine.shape.lanes, sent.window
-        if sent.engine is self.engine:
-            self._spare.append((sent.buffers, output.emitted))
+        self._spare[sent.engine.shape].append((sent.buffers, output.emitted))
         if self._outputs is not None:
-            return self._collect_steps(window, fetched[0], self._outputs)
-        bounds = np.searchsorted(window.ends_lane, np.arange(len(fetched[0]) + 1) * lanes)
-        features = np.empty((len(window.rows), sent.engine.out_features), fetched[0][0].dtype)
-        for nth, per_device in enumerate(fetched):
-            for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
-                if sent.picks:
-                    mine = slice(begin_row + nth * sent.engine.ends_capacity, end_row)
-                    some = features[mine][: sent.engine.ends_capacity]
-                    some[...] = rows[0, : len(some)]
-                else:
-                    mine = slice(begin_row, end_row)
-                    features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
-        return Finished(window.rows, features)
+            return self._collect_steps(sent.window, fetched[0], self._outputs)
+        return Finished(sent.window.rows, features_of(sent, fetched))
 
     def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
         """Put the outputs of a window's steps where they belong, and take those of the rows that ended in it."""
@@ -322,16 +268,18 @@ class Run:
         return Finished(rows, outputs.take(rows))
 
 
+def _steps_ahead(engine: CompiledWindow, memory_bytes: int | None) -> int:
+    """Of so many steps rows wait, where `LOOK_AHEAD_BYTES` are fewer."""
+    window_steps = engine.lanes * engine.shape.window_steps
+    if not engine.is_static:
+        return WINDOWS_AHEAD * window_steps
+    memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
+    return min(STATIC_WINDOWS_AHEAD * window_steps, memory_bytes // (4 * engine.in_features))
+
+
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
     """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
     arrived = None if carries is None else carries.shape
     if arrived != expected:
         wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
         raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
-
-
-def _host_shards(array: jax.Array) -> list[np.ndarray]:
-    """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
-    array.block_until_ready()  # on every device, replicas too: the buffers are written to again afterwards
-    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return [np.asarray(parts[begin]) for begin in sorted(parts)]

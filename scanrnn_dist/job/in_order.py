@@ -61,12 +61,16 @@ class Stream:
 
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
-    They may exceed it where windows take as long when they are not full (`OPEN_WINDOWS`).
+    They may exceed it where windows take as long when they are not full (`OPEN_WINDOWS`), up to `memory_bytes`.
     """
 
-    def __init__(self, engine: EngineLike, chunks: Prefetched, options: JobOptions) -> None:
+    def __init__(
+        self, engine: EngineLike, chunks: Prefetched, options: JobOptions, memory_bytes: int | None = None
+    ) -> None:
         self.read_wait_seconds = 0.0
-        self._engine, self._run, self._chunks, self._options = engine, engine.run(), chunks, options
+        self._memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
+        self._engine, self._run = engine, engine.run(self._memory_bytes)
+        self._chunks, self._options = chunks, options
         self._open: deque[OpenChunk | FailedUnit] = deque()
         self._failed: Unit | None = None
         self._open_bytes, self._taken_bytes, self._taken_blocks = OPEN_BYTES, 0, 0
@@ -154,7 +158,7 @@ class Stream:
         self._taken_blocks += int(np.maximum(1, -(-chunk.sequences.lengths // shape.block_steps)).sum())
         window_blocks = self._engine.devices * shape.lanes * shape.window_blocks
         of_windows = OPEN_WINDOWS * window_blocks * self._taken_bytes // max(1, self._taken_blocks)
-        self._open_bytes = max(OPEN_BYTES, min(of_windows, share_of_memory()))
+        self._open_bytes = max(OPEN_BYTES, min(of_windows, self._memory_bytes))
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""

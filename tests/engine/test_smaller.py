@@ -7,12 +7,25 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import D, H, collect, counted_compilations, engine_of, mesh_of, random_rows
+from test_engine import (
+    SEED,
+    TOLERANCE,
+    D,
+    H,
+    collect,
+    counted_compilations,
+    engine_of,
+    expected,
+    mesh_of,
+    random_rows,
+)
 from test_schedule import Player
 
 from benchmarks.bench_occupancy import case
@@ -25,6 +38,7 @@ from scanrnn_dist.engine.schedule import Tape
 from scanrnn_dist.engine.smaller import LEAST_LANES, SmallerWindows, next_shape, smaller_shapes, wasted_blocks
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.spec import scan_rnn_forward
 
 SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=32)
 FEW_LANES = ((1, 16), (4, 8))
@@ -115,7 +129,7 @@ def test_no_step_is_lost_on_the_way_through_smaller_windows(
 @functools.cache
 def static_engine(devices: int, shape: WindowShape = SHAPE) -> CompiledWindow:
     """CPU devices, as if they were accelerators."""
-    return CompiledWindow(Encoder.from_seed(3, D, H), mesh_of(devices), shape, is_static=True)
+    return CompiledWindow(Encoder.from_seed(SEED, D, H), mesh_of(devices), shape, is_static=True)
 
 
 def featurized(
@@ -132,6 +146,41 @@ def featurized(
         for begin in range(0, len(rows), batch):
             run.submit(Ragged.from_sequences(rows[begin : begin + batch]))
         return run, collect(run, len(rows))
+
+
+_specified = jax.jit(lambda row: scan_rnn_forward(SEED, row, H, 128))
+
+
+@settings(max_examples=15)
+@given(
+    lengths=st.lists(st.one_of(st.integers(0, 40), st.sampled_from([0, 128, 300])), min_size=1, max_size=80),
+    devices=st.integers(1, 2),
+    batch=st.integers(1, 80),
+    more=st.lists(st.booleans(), min_size=80, max_size=80),
+    same_bits=st.lists(st.booleans(), min_size=2, max_size=2),
+    memory_bytes=st.sampled_from([1, 100_000, None]),
+)
+def test_rows_equal_the_specification_whatever_windows_they_go_through(
+    lengths: list[int], devices: int, batch: int, more: list[bool], same_bits: list[bool], memory_bytes: int | None
+) -> None:
+    engine, rows, finished = static_engine(devices), random_rows(lengths), []
+    known = dict(zip([WindowShape(32, 4, 2), WindowShape(8, 4, 4)], same_bits, strict=True))
+    _known.cache_clear()
+    with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
+        smaller = SmallerWindows(engine, 0, 0, lambda usual, other: known[other.shape])
+    with closing(Run(engine, 0, memory_bytes=memory_bytes)) as run:
+        run._smaller = smaller
+        for begin in range(0, len(rows), batch):
+            run.submit(Ragged.from_sequences(rows[begin : begin + batch]))
+            finished += run.advance(more[begin])
+        finished += run.results()
+    numbers = np.concatenate([part.rows for part in finished])
+    assert sorted(numbers.tolist()) == list(range(len(rows)))
+    features = np.concatenate([part.features for part in finished])[np.argsort(numbers)]
+    np.testing.assert_allclose(features, expected(rows), rtol=0, atol=TOLERANCE)
+    if 128 in lengths:  # one length, to be compiled once
+        row = lengths.index(128)
+        np.testing.assert_allclose(features[row], _specified(rows[row]), rtol=0, atol=TOLERANCE)
 
 
 def assert_same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -164,10 +213,6 @@ def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle() -> None:
     assert_same_bits(features, usual)
     assert run.statistics.positions < usual_run.statistics.positions / 2
     assert usual_run.statistics.positions == usual_run.statistics.windows * 2 * 32 * 4 * 32
-    as_on_cpu = CompiledWindow(Encoder.from_seed(3, D, H), mesh_of(2), SHAPE)
-    with closing(Run(as_on_cpu, drain=lambda engine, steps: None)) as run:
-        run.submit(Ragged.from_sequences(rows))
-        assert_same_bits(collect(run, len(rows)), usual)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -256,6 +301,26 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
         assert nbytes == (picks * whole // 16 if picks else whole)
         assert not picks or ended <= picks * 2 * 32 * 32 // 16
     assert max(picks for picks, _, _ in fetched) > 1 or length in (0, 300)
+
+
+# What waits
+
+
+@pytest.mark.parametrize(("memory_bytes", "windows"), [(None, 4), (2 * 4 * D * SHAPE.lanes * SHAPE.window_steps, 2)])
+def test_rows_wait_for_four_windows_or_as_the_memory_allows_and_stay_in_one_arena(
+    memory_bytes: int | None, windows: int
+) -> None:
+    rows = random_rows([40] * 16)
+    with closing(Run(static_engine(1), 0, memory_bytes=memory_bytes)) as run:
+        submitted = 0
+        for _ in range(3):
+            while run.wants_rows:
+                run.submit(Ragged.from_sequences(rows))
+                submitted += 1
+            assert 0 <= 4 * run._tape.blocks_waiting - windows * SHAPE.lanes * SHAPE.window_steps < 40 * 16
+            run.advance(more=True)
+        assert submitted > 6 and run._values.repacked_bytes == sum(row.nbytes for row in rows), "the first batch alone"
+        run.results()
 
 
 # Occupancy
