@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -55,15 +56,13 @@ class _Nowhere:
         return False
 
 
-def _not_dispatched(run: Any, buffers: Any, emitted: Any, n_blocks: Any, fits: bool) -> tuple[_Nowhere, Any]:
-    return _Nowhere(), emitted
+def _not_dispatched(run: Any, engine: Any, buffers: Any, emitted: Any, n_blocks: Any, ends: Any) -> Any:
+    return SimpleNamespace(fetched=[_Nowhere()], emitted=emitted)
 
 
 def _not_fetched(run: Any, sent: Any) -> Finished:
     """A window whose buffers may be used again; of its rows no features."""
-    _, emitted = sent.output.result()
-    run._free_buffers.append(sent.buffers)
-    run._free_emitted.append(emitted)
+    run._spare[sent.engine.shape].append((sent.buffers, sent.output.result().emitted))
     return Finished(sent.window.rows, np.empty((len(sent.window.rows), 0), np.float32))
 
 

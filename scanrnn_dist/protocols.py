@@ -143,8 +143,10 @@ class EngineLike(Protocol):
     """Floating-point operations of one step of one row."""
     devices: int
     """How many share the rows."""
+    is_static: bool
+    """Whether a window takes as long with few rows as with many, so that rows that fill it are worth their memory."""
     shape: WindowShape
     """Of its windows."""
 
-    def run(self) -> RunLike:
-        """Begin a stream of rows."""
+    def run(self, memory_bytes: int | None = None) -> RunLike:
+        """Begin a stream of rows; those that wait to fill large windows hold `memory_bytes`, a share when None."""

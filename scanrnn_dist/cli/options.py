@@ -184,7 +184,7 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         help="Refuse pages and rows of SRC that take more than this to read, such as 4GiB (default: 1/8 of what the "
-        "process may use).",
+        "process may use). No more rows wait for accelerators than it holds.",
         metavar="BYTES",
     ),
 ]

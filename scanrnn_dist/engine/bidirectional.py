@@ -18,6 +18,7 @@ from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.run import Run, check_carries
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 
@@ -40,23 +41,30 @@ class BidirectionalEngine:
         ]
         first = self.layers[0][0]
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
+        self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
         self.dtype, self.gives_steps = self.layers[-1][0].dtype, encoder.gives_steps
         self.carry_features = encoder.carry_features if own_carries else 0
         self.state_features, self.first_state = 0, np.zeros(0, self.dtype)
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 
-    def run(self) -> BidirectionalRun:
-        return BidirectionalRun(self)
+    def run(self, memory_bytes: int | None = None) -> BidirectionalRun:
+        return BidirectionalRun(self, memory_bytes=memory_bytes)
 
 
 class BidirectionalRun:
     """One stream of rows through all layers; `look_ahead_bytes` are those of each layer and direction."""
 
-    def __init__(self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None) -> None:
+    def __init__(
+        self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None, memory_bytes: int | None = None
+    ) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
-        self._runs = [tuple(Run(direction, look_ahead_bytes) for direction in layer) for layer in engine.layers]
+        of_each = (share_of_memory() if memory_bytes is None else memory_bytes) // sum(map(len, engine.layers))
+        self._runs = [
+            tuple(Run(direction, look_ahead_bytes, memory_bytes=of_each) for direction in layer)
+            for layer in engine.layers
+        ]
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only

@@ -6,7 +6,8 @@ that users see.
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +18,44 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, checked_encoder
 from scanrnn_dist.engine.host_buffers import HostBuffers, aligned_zeros
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind, replicated, sharded
-from scanrnn_dist.engine.program import compiled_window_program
+from scanrnn_dist.engine.program import compiled_pick, compiled_window_program
 from scanrnn_dist.engine.schedule import Window
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
 
+ENDS_SHARE = 8
+"""One in so many blocks may end a row, for the program to pick the rows that end in a window."""
+STATIC_ENDS_SHARE = 16
+"""The same on accelerators, where more are picked by more calls. With lognormal rows of mean 100, 1 in 25 ends one."""
+MOST_PICKS = 8
+"""Of windows in which more than half of the blocks end a row, all that is emitted is fetched."""
+
 
 class CompiledWindow:
-    """One encoder compiled for one window shape on one mesh; for the arguments see `Engine`."""
+    """One encoder compiled for one window shape on one mesh; for the arguments see `Engine`.
+
+    `is_static` tells whether the devices are accelerators: trip counts are constants, and what is fetched is copied.
+    CPU devices are treated as such if it is given, so that the two ways can be compared without the hardware.
+    """
 
     def __init__(
-        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
+        self,
+        encoder: Encoder,
+        mesh: Mesh | None = None,
+        shape: WindowShape | None = None,
+        own_carries: bool = False,
+        is_static: bool | None = None,
     ) -> None:
-        self.encoder = checked_encoder(encoder)
-        self.mesh = checked_mesh(mesh)
+        self._describe(checked_encoder(encoder), checked_mesh(mesh), own_carries, is_static)
+        self._take_shape(shape or window_shape_for(encoder, self.mesh))
+        _, weights = nnx.split(encoder)
+        self.weights = jax.device_put(weights, replicated(self.mesh))
+        self._compile()
+
+    def _describe(self, encoder: Encoder, mesh: Mesh, own_carries: bool, is_static: bool | None) -> None:
+        """All that is known before there is a shape and anything is put on a device."""
+        self.encoder, self.mesh = encoder, mesh
         # Computed and traced once: each time takes JAX 2 to 4 ms.
         self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
@@ -42,18 +66,28 @@ class CompiledWindow:
         self.carry_features = encoder.carry_features if own_carries else 0
         self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
         self.state_features = len(self.first_state)
-        self.shape = shape or window_shape_for(encoder, self.mesh)
-        if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
-            raise ConfigError(f"{self.shape} has a number below 1.")
+        self.is_static = device_kind(self.mesh) != "cpu" if is_static is None else is_static
         self.devices = self.mesh.shape[AXIS]
-        self.lanes = self.devices * self.shape.lanes
+
+    def with_shape(self, shape: WindowShape) -> Self:
+        """The same encoder, compiled for windows of another shape."""
+        other = copy(self)
+        other._take_shape(shape)
+        other._compile()
+        return other
+
+    def _take_shape(self, shape: WindowShape) -> None:
+        if min(shape.lanes, shape.block_steps, shape.window_blocks) < 1:
+            raise ConfigError(f"{shape} has a number below 1.")
+        self.shape, self.lanes = shape, self.devices * shape.lanes
+        share = STATIC_ENDS_SHARE if self.is_static else ENDS_SHARE
         # All steps are fetched where they are asked for, so no rows are picked on the devices.
-        self.ends_capacity = 0 if self.gives_steps else -(-self.shape.lanes * self.shape.window_blocks // 8)
-        self.copies_to_host = device_kind(self.mesh) != "cpu"
-        _, weights = nnx.split(encoder)
-        self.weights = jax.device_put(weights, replicated(self.mesh))
+        self.ends_capacity = 0 if self.gives_steps else -(-shape.lanes * shape.window_blocks // share)
+
+    def _compile(self) -> None:
         inputs = self.weights, *self.input_shapes()
-        self.program, self.compilations = compiled_window_program(encoder, self.shape, self.mesh, inputs)
+        program = compiled_window_program(self.encoder, self.shape, self.mesh, inputs, self.is_static)
+        self.program, self.compilations = program
 
     def initial_state(self) -> Any:
         """The initial state in every lane, on the devices."""
@@ -92,4 +126,19 @@ class CompiledWindow:
 
     def blocks_run(self, window: Window) -> int:
         """Blocks per lane that the program goes through for a window."""
-        return self.shape.window_blocks if self.copies_to_host else window.blocks
+        return self.shape.window_blocks if self.is_static else window.blocks
+
+    def picks(self, ends: int) -> int:
+        """How often rows are picked of what a window emitted, if so many end on one device; 0 to fetch all of it.
+
+        On CPU nothing travels, and more than once is slower than all.
+        """
+        most = MOST_PICKS if self.is_static else 1
+        picks = max(1, -(-ends // max(1, self.ends_capacity)))
+        return 0 if self.gives_steps or picks > most else picks
+
+    def pick(self, emitted: jax.Array, ends: np.ndarray) -> tuple[jax.Array, int]:
+        """More of the rows that a window emitted, `ends (d, E)`; and how many compilations that took."""
+        on_devices = jax.device_put(ends, sharded(self.mesh))
+        program, compilations = compiled_pick(self.mesh, emitted, on_devices)
+        return program(emitted, on_devices), compilations

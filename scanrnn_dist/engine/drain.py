@@ -8,7 +8,7 @@ since nobody promises it; `run.py` decides when rows move over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,12 +18,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.mesh import device_kind, sharded
+from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.protocols import WindowShape
 
 DRAIN_LANES = 8
 PROBE_BLOCKS = 32
 """Of 48 recurrent weights of a GRU with H = 8, each changed in its last bit alone, 47 are seen; with 8 blocks 39."""
+PROBED = 4
+"""On accelerators, one in so many of these is looked at, and the state after all."""
 WORTH_FLOP = 1.5e10
 """Compile a program of few lanes once so much was wasted on each device: 0.1 s, a third of compiling it."""
 LEAST_FLOP = 2e9
@@ -31,11 +33,18 @@ LEAST_FLOP = 2e9
 
 
 @dataclass
-class _Known:
-    """What is known of the drain of one engine; kept as long as the process, like the programs."""
+class Known:
+    """What is known of the ends of an engine's runs; kept as long as the process, like the programs.
+
+    Args:
+        wasted_flop: on each device, as far as it was counted.
+        same_bits: whether the program of few lanes gives the bits of all lanes; None if nobody tried.
+        smaller: the same for the smaller windows of `smaller.py`.
+    """
 
     wasted_flop: float = 0.0
     same_bits: bool | None = None
+    smaller: dict[WindowShape, bool] = field(default_factory=dict)
 
 
 def drain_shape(shape: WindowShape) -> WindowShape:
@@ -46,25 +55,34 @@ def drain_shape(shape: WindowShape) -> WindowShape:
 def gives_same_bits(engine: CompiledWindow, few_lanes: CompiledWindow) -> bool:
     """Whether some random rows come out of both programs the same to the last bit, and so do their carries."""
     rng = np.random.default_rng(0)
-    blocks = min(PROBE_BLOCKS, engine.shape.window_blocks)
-    devices, steps, lanes = engine.devices, engine.shape.block_steps, engine.shape.lanes
-    shape = devices, blocks, steps, lanes
+    steps, lanes = engine.shape.block_steps, few_lanes.shape.lanes
+    shape = engine.devices, PROBE_BLOCKS, steps, lanes
     if engine.encoder.input is None:
         values = rng.standard_normal((*shape, engine.encoder.in_features), np.float32)
     else:  # where a normal number would be no id, and NaN equals NaN
         values = engine.encoder.input.drawn(rng, shape)
-    counts = rng.integers(0, steps + 1, (devices, blocks, lanes))
-    outputs = []
-    for each in (engine, few_lanes):
-        buffers = each.new_buffers()
-        buffers.values[:, :blocks] = values[..., : each.shape.lanes, :]
-        buffers.counts[:, :blocks] = counts[..., : each.shape.lanes]
-        on_devices = jax.device_put(tuple(buffers), sharded(each.mesh))
-        before = each.initial_state(), each.new_emitted()
-        state, _, emitted = each.program(each.weights, np.int32(blocks), *before, *on_devices)
-        leaves = [np.asarray(leaf)[:, :DRAIN_LANES] for leaf in jax.tree.leaves(state)]
-        outputs.append([*leaves, np.asarray(emitted)[:, :blocks, :DRAIN_LANES]])
+    counts = rng.integers(0, steps + 1, (engine.devices, PROBE_BLOCKS, lanes))
+    outputs = [_probed(each, values, counts) for each in (engine, few_lanes)]
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*outputs, strict=True))
+
+
+def _probed(engine: CompiledWindow, values: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    """The state after these blocks in the first lanes, in as many windows as they need, and what each emitted."""
+    height, lanes = engine.shape.window_blocks, counts.shape[-1]
+    state, emitted, given = engine.initial_state(), engine.new_emitted(), []
+    for begin in range(0, PROBE_BLOCKS, height):
+        blocks = min(height, PROBE_BLOCKS - begin)
+        buffers = engine.new_buffers()
+        buffers.values[:, :blocks, :, :lanes] = values[:, begin : begin + blocks]
+        buffers.counts[:, :blocks, :lanes] = counts[:, begin : begin + blocks]
+        on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
+        state, _, emitted = engine.program(engine.weights, np.int32(blocks), state, emitted, *on_devices)
+        if engine.is_static:  # only what is asked for travels; on CPU that would be a program to compile
+            asked = [block for block in range(blocks) if (begin + block) % PROBED == 0]
+            given.append(np.asarray(emitted[:, np.array(asked, np.int32), :lanes]))
+        else:
+            given.append(np.array(np.asarray(emitted)[:, :blocks, :lanes]))
+    return [*(np.asarray(leaf)[:, :lanes] for leaf in jax.tree.leaves(state)), np.concatenate(given, axis=1)]
 
 
 def drain_engine(
@@ -77,27 +95,31 @@ def drain_engine(
 ) -> CompiledWindow | None:
     """The engine for the last rows of a run, `steps` of which are left of the longest; None to stay with all lanes.
 
-    None on other devices than CPUs, where nobody has measured it; while compiling would cost more than it saves,
+    None where trip counts are static, which `smaller.py` is for; while compiling would cost more than it saves,
     counted over all runs of this process; and where the program of few lanes does not give the same bits.
     """
     wasted_flop = steps * engine.shape.lanes * engine.encoder.flops_per_step
-    if device_kind(engine.mesh) != "cpu" or engine.shape.lanes < 2 * DRAIN_LANES or wasted_flop < least_flop:
+    if engine.is_static or engine.shape.lanes < 2 * DRAIN_LANES or wasted_flop < least_flop:
         return None
-    key = nnx.split(engine.encoder)[0], engine.shape, engine.mesh, engine.own_carries
-    try:
-        known = _known(*key)
-    except TypeError:  # an attribute of the cell has no hash, so its programs are not kept either
-        known = _Known()
+    known = known_of(engine)
     if known.same_bits is None:
         known.wasted_flop += wasted_flop
     if known.same_bits is False or (known.same_bits is None and known.wasted_flop < worth_flop):
         return None
-    few_lanes = CompiledWindow(engine.encoder, engine.mesh, drain_shape(engine.shape), engine.own_carries)
+    few_lanes = engine.with_shape(drain_shape(engine.shape))
     if known.same_bits is None:
         known.same_bits = same_bits(engine, few_lanes)
     return few_lanes if known.same_bits else None
 
 
+def known_of(engine: CompiledWindow) -> Known:
+    """What is known of an engine, to be added to."""
+    try:
+        return _known(nnx.split(engine.encoder)[0], engine.shape, engine.mesh, engine.own_carries)
+    except TypeError:  # an attribute of the cell has no hash, so its programs are not kept either
+        return Known()
+
+
 @lru_cache(maxsize=16)
-def _known(graphdef: Any, shape: WindowShape, mesh: Mesh, own_carries: bool) -> _Known:
-    return _Known()
+def _known(graphdef: Any, shape: WindowShape, mesh: Mesh, own_carries: bool) -> Known:
+    return Known()

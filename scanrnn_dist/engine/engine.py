@@ -24,9 +24,9 @@ class Engine(CompiledWindow):
         ConfigError: a mesh without `"data"` or with devices of other processes, or a shape with a number below 1.
     """
 
-    def run(self) -> Run:
+    def run(self, memory_bytes: int | None = None) -> Run:
         """Begin a stream of rows."""
-        return Run(self)
+        return Run(self, memory_bytes=memory_bytes)
 
 
 def build_engine(

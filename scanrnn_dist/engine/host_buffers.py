@@ -45,6 +45,7 @@ class ValueStream:
 
     def __init__(self, submissions: Submissions, in_features: int, least_bytes: int = 0) -> None:
         self._submissions = submissions
+        self.repacked_bytes = 0  # copied from one arena to a larger one
         self._least_steps = least_bytes // (4 * in_features)
         self._arena = np.empty((0, in_features), np.float32)
         self._is_ours = False  # whether the arena may be written to: not while it is a batch of the caller's
@@ -86,6 +87,7 @@ class ValueStream:
         if self._is_ours and len(self._arena) - end >= steps:
             return end
         live = sum(batch.steps for batch in by_position)
+        self.repacked_bytes += 4 * live * self._arena.shape[1]
         arena = np.empty((max((live + steps) * 3 // 2, self._least_steps), self._arena.shape[1]), np.float32)
         end = 0
         for batch in by_position:

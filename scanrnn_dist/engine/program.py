@@ -20,21 +20,20 @@ from jax.sharding import Mesh, PartitionSpec
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.environment import compiler_options
 from scanrnn_dist.engine.kernels import device_scan
-from scanrnn_dist.engine.mesh import AXIS, device_kind
+from scanrnn_dist.engine.mesh import AXIS
 from scanrnn_dist.protocols import WindowShape
 
 
-def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
+def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh, is_static: bool) -> Callable[..., Any]:
     """The function of one window over all devices; the leading axis of every array but the weights is the device.
 
     `(weights, n_blocks, state (d, l, ...), emitted (d, K, l, ..., F), ends (d, E), values (d, K, s, l, D),
     count (d, K, l), reset (d, K, l), initial (d, K, l, C))` gives `(state, features (d, E, ..., F), emitted)`, for `l`
     lanes a device and `s` steps a block. `features` are the rows of `emitted` that `ends` names, so that few bytes
-    travel to the host; a window in which more rows end than `E` is fetched from `emitted`. `graphdef` and weights are
-    the two halves of the encoder.
+    travel to the host; of a window in which more rows end than `E`, the others are fetched from `emitted`. `graphdef`
+    and weights are the two halves of the encoder. With `is_static` all `K` blocks are run, whatever `n_blocks` is.
     """
-    kind = device_kind(mesh)
-    static_blocks = None if kind == "cpu" else shape.window_blocks
+    static_blocks = shape.window_blocks if is_static else None
 
     def per_device(weights: Any, n_blocks: Any, state: Any, emitted: Any, ends: Any, *fed: Any) -> Any:
         merged = nnx.merge(graphdef, weights)
@@ -42,8 +41,7 @@ def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..
         state, emitted, ends, fed = jax.tree.map(lambda array: array[0], (state, emitted, ends, fed))
         with jax.default_matmul_precision(merged.precision):
             state, emitted = device_scan(merged, blocks, state, emitted, *fed)
-        by_end = rearrange(emitted, "block lane ... -> (block lane) ...")
-        features = by_end.at[ends].get(mode="promise_in_bounds")
+        features = _picked(emitted, ends)
         return jax.tree.map(lambda array: array[None], (state, features, emitted))
 
     data, same = PartitionSpec(AXIS), PartitionSpec()
@@ -56,8 +54,31 @@ def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..
     )
 
 
+def _picked(emitted: jax.Array, ends: jax.Array) -> jax.Array:
+    """The rows of `emitted (K, l, ..., F)` that `ends (E,)` names, as if blocks and lanes were one axis."""
+    by_end = rearrange(emitted, "block lane ... -> (block lane) ...")
+    return by_end.at[ends].get(mode="promise_in_bounds")
+
+
+def compiled_pick(mesh: Mesh, emitted: jax.Array, ends: jax.Array) -> tuple[jax.stages.Compiled, int]:
+    """The program that picks more rows of what a window emitted; how many compilations it took."""
+    described = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in (emitted, ends))
+    before = _compiled_pick.cache_info().misses
+    program = _compiled_pick(mesh, described)
+    return program, _compiled_pick.cache_info().misses - before
+
+
+@lru_cache(maxsize=16)
+def _compiled_pick(mesh: Mesh, inputs: tuple[Any, ...]) -> jax.stages.Compiled:
+    def per_device(emitted: jax.Array, ends: jax.Array) -> jax.Array:
+        return _picked(emitted[0], ends[0])[None]
+
+    data = PartitionSpec(AXIS)
+    return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=data, out_specs=data)).lower(*inputs).compile()
+
+
 def compiled_window_program(
-    encoder: Encoder, shape: WindowShape, mesh: Mesh, inputs: tuple[Any, ...]
+    encoder: Encoder, shape: WindowShape, mesh: Mesh, inputs: tuple[Any, ...], is_static: bool
 ) -> tuple[jax.stages.Compiled, int]:
     """The program for inputs of such shapes and shardings, carry and emitted donated; how many compilations it took.
 
@@ -66,7 +87,7 @@ def compiled_window_program(
     leaves, tree = jax.tree.flatten(inputs)
     described = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves)
     widest = str(jnp.result_type(float))  # follows jax_enable_x64
-    key = nnx.split(encoder)[0], shape, mesh, tree, described, widest
+    key = nnx.split(encoder)[0], shape, mesh, tree, described, is_static, widest
     try:
         hash(key)
     except TypeError:  # an attribute of the cell has none
@@ -76,9 +97,9 @@ def compiled_window_program(
     return program, compilations if _compiled.cache_info().misses > before else 0
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _compiled(
-    graphdef: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], widest: str
+    graphdef: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], is_static: bool, widest: str
 ) -> tuple[jax.stages.Compiled, int]:
     """All that the program depends on in, the program and its compilations out."""
     hits = []
@@ -89,7 +110,7 @@ def _compiled(
         if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
             hits.append(event)
 
-    program = jax.jit(window_program(graphdef, shape, mesh), donate_argnums=(2, 3))
+    program = jax.jit(window_program(graphdef, shape, mesh, is_static), donate_argnums=(2, 3))
     lowered = program.lower(*jax.tree.unflatten(tree, inputs))
     jax.monitoring.register_event_listener(listen)
     try:

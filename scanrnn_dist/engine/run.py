@@ -1,16 +1,16 @@
 """`Run`: one stream of rows through an engine. The loop that feeds the compiled program and collects features.
 
 The host side of a window (schedule, copy, send, fetch) runs while the devices compute the one before. What a lane does
-stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`.
+stands in `schedule.py`, the program in `program.py`, what is kept for submitted rows in `submissions.py`, and what
+comes back of a window in `in_flight.py`.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -19,34 +19,27 @@ from einops import rearrange
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
+from scanrnn_dist.engine.in_flight import Output, Sent, features_of, host_shards, named_ends
 from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
+from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.protocols import Finished, Statistics
+from scanrnn_dist.observe import share_of_memory
+from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
 """Windows sent and not fetched: one computes while the next is scheduled and sent."""
 LOOK_AHEAD_BYTES = 32 << 20
-"""Values of rows that wait, so that the last rows of a job can go longest first; two windows at least."""
+"""Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
+WINDOWS_AHEAD = 2
+STATIC_WINDOWS_AHEAD = 4
+"""On accelerators, whose windows are large, as far as a share of the memory allows. With 2 it is late when the longest
+of the last rows begin: occupancy 0.91 instead of 0.96 on eight devices (`bench_occupancy.py`)."""
 SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
-
-
-class _Sent(NamedTuple):
-    """A window on the devices: what will come back, and which rows it belongs to."""
-
-    buffers: HostBuffers
-    window: Window
-    output: Future[tuple[jax.Array, jax.Array]]  # the rows that end, and all that was emitted
-    fits: bool  # whether the former have room for all of them
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the devices are done with it."""
-        return self.output.done() and bool(self.output.result()[0].is_ready())  # type: ignore[attr-defined]
 
 
 class Run:
@@ -56,6 +49,7 @@ class Run:
         engine: whose program the rows go through.
         look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
         drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
+        memory_bytes: what the values of rows that wait for an accelerator may hold; None for a share of the memory.
     """
 
     def __init__(
@@ -63,6 +57,7 @@ class Run:
         engine: CompiledWindow,
         look_ahead_bytes: int | None = None,
         drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
+        memory_bytes: int | None = None,
     ) -> None:
         self.engine = engine
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
@@ -70,27 +65,34 @@ class Run:
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()
         self._submissions = Submissions()
-        self._values = ValueStream(self._submissions, engine.in_features, 3 * self._look_ahead_bytes)
-        self._sent: deque[_Sent] = deque()
-        self._free_buffers: list[HostBuffers] = []
-        self._free_emitted: list[jax.Array] = []
+        self._steps_ahead = _steps_ahead(engine, memory_bytes)
+        ahead_bytes = max(self._look_ahead_bytes, 4 * engine.in_features * self._steps_ahead * engine.is_static)
+        self._values = ValueStream(self._submissions, engine.in_features, 3 * ahead_bytes)
+        self._sent: deque[Sent] = deque()
+        self._spare: defaultdict[WindowShape, list[tuple[HostBuffers, jax.Array]]] = defaultdict(list)
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._all_lanes, self._drain = engine, drain
         self._may_drain = True  # until it was decided against, for the rows that are there now
+        self._smaller = SmallerWindows(engine) if engine.is_static else None
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
     def wants_rows(self) -> bool:
-        steps = self._tape.blocks_waiting * self.engine.shape.block_steps
-        in_bytes = 4 * steps * self.engine.in_features
-        return in_bytes < self._look_ahead_bytes or steps < 2 * self.engine.lanes * self.engine.shape.window_steps
+        steps = self._steps_waiting
+        return 4 * steps * self.engine.in_features < self._look_ahead_bytes or steps < self._steps_ahead
 
     @property
     def has_window(self) -> bool:
         # A whole window; a short one where it takes less time and the devices have nothing to do.
+        if self.engine.is_static:
+            is_ahead = self._steps_waiting >= self._steps_ahead
+            return is_ahead and self._tape.ready_blocks >= self._all_lanes.shape.window_blocks
         blocks = self.engine.shape.window_blocks
-        least = -(-blocks // SHORT_WINDOW) if self.is_idle and not self.engine.copies_to_host else blocks
-        return self._tape.ready_blocks >= least
+        return self._tape.ready_blocks >= (-(-blocks // SHORT_WINDOW) if self.is_idle else blocks)
+
+    @property
+    def _steps_waiting(self) -> int:
+        return self._tape.blocks_waiting * self.engine.shape.block_steps
 
     @property
     def is_idle(self) -> bool:
@@ -111,6 +113,8 @@ class Run:
         if len(ragged) == 0:
             return
         self._may_drain = True
+        if self._smaller is not None:
+            self._smaller.rows_came()
         if self._outputs is not None:
             ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
         lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
@@ -134,15 +138,7 @@ class Run:
         return finished
 
     def advance(self, more: bool = False) -> list[Finished]:
-        finished = []
-        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
-            finished.extend(self._move_to(self._all_lanes))
-        elif not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
-            self._may_drain = False
-            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
-            if few_lanes is not None:
-                self.statistics.compilations += few_lanes.compilations
-                finished.extend(self._move_to(few_lanes))
+        finished = self._drained(more) if self._smaller is None else self._smaller_or_not(more)
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
                 window = self._tape.next_window(self.engine.shape.window_blocks, more)
@@ -151,6 +147,30 @@ class Run:
             with stage("fetch"):
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
+
+    def _smaller_or_not(self, more: bool) -> list[Finished]:
+        """On accelerators, go on in the program for the next window; what was finished on the way."""
+        assert self._smaller is not None
+        if not (self.has_window if more else self._tape.blocks_left):
+            return []
+        engine = self._all_lanes if more else self._smaller.next_engine(self._tape, self.statistics.steps)
+        self.statistics.compilations += self._smaller.compilations_since()
+        if engine.lanes != self.engine.lanes:
+            return self._move_to(engine)
+        self.engine = engine
+        return []
+
+    def _drained(self, more: bool) -> list[Finished]:
+        """On CPU, have few last rows go on in few lanes, and later ones in all; what was finished on the way."""
+        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
+            return self._move_to(self._all_lanes)
+        if not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
+            self._may_drain = False
+            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
+            if few_lanes is not None:
+                self.statistics.compilations += few_lanes.compilations
+                return self._move_to(few_lanes)
+        return []
 
     def _move_to(self, engine: CompiledWindow) -> list[Finished]:
         """Go on in another program, with the rows that were cut; fetch what was sent first."""
@@ -165,56 +185,56 @@ class Run:
 
         state = jax.tree.map(moved, self._state, engine.initial_state())
         self._state = jax.device_put(state, sharded(engine.mesh))
-        self.engine, self._free_buffers, self._free_emitted = engine, [], []
+        self.engine = engine
         return finished
 
     def _send(self, window: Window) -> None:
         """Copy the window's values to where its lanes want them, and start the program on them."""
         engine, shape = self.engine, self.engine.shape
         with stage("place"):
-            buffers = self._free_buffers.pop() if self._free_buffers else engine.new_buffers()
+            spare = self._spare[shape]  # of the last windows, to be used again
+            buffers, emitted = spare.pop() if spare else (engine.new_buffers(), engine.new_emitted())
             by_device = "(device lane) block -> device block lane"
             self._values.copy(rearrange(window.start, by_device, device=engine.devices), buffers.values)
             for given, wanted in ((window.count, buffers.counts), (window.reset, buffers.resets)):
                 wanted[:, : window.blocks] = rearrange(given, by_device, device=engine.devices)
                 wanted[:, window.blocks :] = 0
-            fits = self._name_ends(window, buffers.ends)
+            ends = named_ends(engine, window, buffers.ends)
             if engine.own_carries:
                 self._place_carries(window, buffers.initials)
-        emitted = self._free_emitted.pop() if self._free_emitted else engine.new_emitted()
-        output = self._dispatcher.submit(self._dispatch, buffers, emitted, np.int32(window.blocks), fits)
-        self._sent.append(_Sent(buffers, window, output, fits))
+        output = self._dispatcher.submit(self._dispatch, engine, buffers, emitted, np.int32(window.blocks), ends)
+        self._sent.append(Sent(engine, buffers, window, output, len(ends)))
         self._submissions.count_sent(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
 
     def _dispatch(
-        self, buffers: HostBuffers, emitted: jax.Array, n_blocks: np.int32, fits: bool
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        engine: CompiledWindow,
+        buffers: HostBuffers,
+        emitted: jax.Array,
+        n_blocks: np.int32,
+        ends: list[np.ndarray],
+    ) -> Output:
         """Run the program on a window's buffers, after the one before; in a thread of its own.
 
         JAX need not return at once: on CPU, with jax 0.10, calls of this program took 0.87 of 1.1 s of a run (0.13 s
         with 0.12), and the host side of the next window would wait for them.
         """
-        engine = self.engine
+        compilations = 0
         with stage("dispatch"):
             on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
             given = n_blocks, self._state, emitted, *on_devices
             self._state, features, emitted = engine.program(engine.weights, *given)
-        if engine.copies_to_host:
-            (features if fits else emitted).copy_to_host_async()
-        return features, emitted
-
-    def _name_ends(self, window: Window, ends: np.ndarray) -> bool:
-        """Write where in each device's emitted rows those of finished rows stand to `ends`, if there is room."""
-        lanes = self.engine.shape.lanes
-        device, lane = np.divmod(window.ends_lane, lanes)
-        per_device = np.bincount(device, minlength=len(ends))
-        if self._outputs is not None or per_device.max() > ends.shape[1]:
-            return False
-        nth = np.arange(len(device)) - (np.cumsum(per_device) - per_device)[device]
-        ends[device, nth] = window.ends_block * lanes + lane
-        return True
+            fetched = [features if ends else emitted]
+            for more in ends[1:]:
+                picked, compiled = engine.pick(emitted, more)
+                fetched.append(picked)
+                compilations += compiled
+        if engine.is_static:
+            for array in fetched:
+                array.copy_to_host_async()
+        return Output(fetched, emitted, compilations)
 
     def _place_carries(self, window: Window, initials: np.ndarray) -> None:
         """Write the initial carries of the rows that begin in a window to where they begin."""
@@ -224,26 +244,17 @@ class Run:
             carries = batch.carries[window.begun[mine] - batch.first_row]
             initials[device[mine], window.begins_block[mine], lane[mine]] = carries
 
-    def _fetch(self, sent: _Sent) -> Finished:
+    def _fetch(self, sent: Sent) -> Finished:
         """Wait for a window and take the features of the rows that ended in it."""
         begin = time.perf_counter()
-        ended, emitted = sent.output.result()
-        per_device = _host_shards(ended if sent.fits else emitted)
+        output = sent.output.result()
+        fetched = [host_shards(array) for array in output.fetched]
         self.statistics.device_wait_seconds += time.perf_counter() - begin
-        lanes, window = self.engine.shape.lanes, sent.window
-        self._free_buffers.append(sent.buffers)
-        self._free_emitted.append(emitted)
+        self.statistics.compilations += output.compilations
+        self._spare[sent.engine.shape].append((sent.buffers, output.emitted))
         if self._outputs is not None:
-            return self._collect_steps(window, per_device, self._outputs)
-        bounds = np.searchsorted(window.ends_lane, np.arange(len(per_device) + 1) * lanes)
-        features = np.empty((len(window.rows), self.engine.out_features), per_device[0].dtype)
-        for rows, begin_row, end_row in zip(per_device, bounds[:-1], bounds[1:], strict=True):
-            mine = slice(begin_row, end_row)
-            if sent.fits:
-                features[mine] = rows[0, : end_row - begin_row]
-            else:
-                features[mine] = rows[0, window.ends_block[mine], window.ends_lane[mine] % lanes]
-        return Finished(window.rows, features)
+            return self._collect_steps(sent.window, fetched[0], self._outputs)
+        return Finished(sent.window.rows, features_of(sent, fetched))
 
     def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
         """Put the outputs of a window's steps where they belong, and take those of the rows that ended in it."""
@@ -257,16 +268,18 @@ class Run:
         return Finished(rows, outputs.take(rows))
 
 
+def _steps_ahead(engine: CompiledWindow, memory_bytes: int | None) -> int:
+    """Of so many steps rows wait, where `LOOK_AHEAD_BYTES` are fewer."""
+    window_steps = engine.lanes * engine.shape.window_steps
+    if not engine.is_static:
+        return WINDOWS_AHEAD * window_steps
+    memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
+    return min(STATIC_WINDOWS_AHEAD * window_steps, memory_bytes // (4 * engine.in_features))
+
+
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
     """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
     arrived = None if carries is None else carries.shape
     if arrived != expected:
         wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
         raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
-
-
-def _host_shards(array: jax.Array) -> list[np.ndarray]:
-    """Each device's part of an array sharded along its first axis, without a copy where host and device are one."""
-    array.block_until_ready()  # on every device, replicas too: the buffers are written to again afterwards
-    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return [np.asarray(parts[begin]) for begin in sorted(parts)]

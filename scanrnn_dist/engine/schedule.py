@@ -13,6 +13,7 @@ This module knows lengths and positions, no values and no JAX; `run.py` copies t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,6 +156,16 @@ class Tape:
         """Blocks that are left of the longest row that was cut."""
         return int(self._cut.blocks.max(initial=0))
 
+    @property
+    def longest_blocks(self) -> int:
+        """Blocks that are left of the longest row of all."""
+        return max([self.longest_cut_blocks, *(int(group.blocks.max()) for group in self._groups)])
+
+    @property
+    def rows_cut(self) -> int:
+        """Rows that a lane has begun and not ended."""
+        return len(self._cut.row)
+
     def is_draining(self, lanes: int) -> bool:
         """Whether no row waits, and those that go on, one to a lane, are at most so many."""
         return self.blocks_waiting == 0 and 0 < len(self._cut.row) <= lanes
@@ -223,13 +234,14 @@ class Tape:
         pool = _Pieces.joined(groups)
         end = np.cumsum(pool.blocks)
         head, heads = 0, np.full(len(lanes) + 1, len(end))
-        for i, room in enumerate(free[lanes]):
+        ends = memoryview(end)
+        for i, room in enumerate(free[lanes].tolist()):
             heads[i] = head
-            if head == len(end):
+            if head == len(ends):
                 break
-            # the rows that begin before the lane is full: the predecessor of each ends before
-            full = (int(end[head - 1]) if head else 0) + room
-            head = min(int(np.searchsorted(end, full, side="left")) + 1, len(end))
+            # the rows that begin before the lane is full: the predecessor of each ends before; each takes a block
+            full = (ends[head - 1] if head else 0) + room
+            head = min(bisect_left(ends, full, head, min(head + room, len(ends))) + 1, len(ends))
         heads[len(lanes)] = head
         if head < len(end):
             self._groups.appendleft(pool.select(slice(head, None)))

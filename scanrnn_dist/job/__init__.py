@@ -19,7 +19,7 @@ from scanrnn_dist.job.damage import (
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
-from scanrnn_dist.job.in_order import OPEN_BYTES
+from scanrnn_dist.job.in_order import OPEN_BYTES, Stream
 from scanrnn_dist.job.inspection import Inspection, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.new_steps import read_new_steps

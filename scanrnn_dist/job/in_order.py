@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged
 from scanrnn_dist.records import STATE
@@ -25,6 +26,10 @@ from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
 
 OPEN_BYTES = 64 << 20
 """Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+OPEN_WINDOWS = 16
+"""Where windows are large, those of the rows of so many, as far as a share of the memory allows: four wait, two are on
+the devices, and rows of up to 2,048 steps take eight windows of 256 steps. 64 MiB are fewer rows than two windows of
+4,096 lanes take where H = 512: occupancy 0.34 on one device, 0.04 on eight (`bench_occupancy.py`)."""
 
 
 @dataclass
@@ -56,13 +61,19 @@ class Stream:
 
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
     `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
+    They may exceed it where windows take as long when they are not full (`OPEN_WINDOWS`), up to `memory_bytes`.
     """
 
-    def __init__(self, engine: EngineLike, chunks: Prefetched, options: JobOptions) -> None:
+    def __init__(
+        self, engine: EngineLike, chunks: Prefetched, options: JobOptions, memory_bytes: int | None = None
+    ) -> None:
         self.read_wait_seconds = 0.0
-        self._engine, self._run, self._chunks, self._options = engine, engine.run(), chunks, options
+        self._memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
+        self._engine, self._run = engine, engine.run(self._memory_bytes)
+        self._chunks, self._options = chunks, options
         self._open: deque[OpenChunk | FailedUnit] = deque()
         self._failed: Unit | None = None
+        self._open_bytes, self._taken_bytes, self._taken_blocks = OPEN_BYTES, 0, 0
         self._is_exhausted = False
 
     def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
@@ -97,7 +108,7 @@ class Stream:
         Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
         """
         while self._run.wants_rows and not self._is_exhausted and not self._has_first:
-            if self._open and sum(chunk.nbytes for chunk in self._open) > OPEN_BYTES:
+            if self._open and sum(chunk.nbytes for chunk in self._open) > self._open_bytes:
                 return False
             if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
                 return True
@@ -129,6 +140,8 @@ class Stream:
             lengths = chunk.sequences.lengths
             steps = lengths if options.max_steps is None else np.minimum(lengths, options.max_steps)
             nbytes += 4 * engine.out_features * int(steps.sum())
+        if engine.is_static:
+            self._allow(chunk, nbytes)
         try:
             carries = self._carries(chunk)
         except DataError as error:
@@ -137,6 +150,15 @@ class Stream:
         without = replace(chunk, sequences=Ragged.empty(engine.in_features))
         self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes))
         self._run.submit(chunk.sequences, options.max_steps, carries)
+
+    def _allow(self, chunk: Chunk, nbytes: int) -> None:
+        """Have as much wait as the rows of some windows give, judged by the rows so far."""
+        shape = self._engine.shape
+        self._taken_bytes += nbytes
+        self._taken_blocks += int(np.maximum(1, -(-chunk.sequences.lengths // shape.block_steps)).sum())
+        window_blocks = self._engine.devices * shape.lanes * shape.window_blocks
+        of_windows = OPEN_WINDOWS * window_blocks * self._taken_bytes // max(1, self._taken_blocks)
+        self._open_bytes = max(OPEN_BYTES, min(of_windows, self._memory_bytes))
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""

@@ -203,7 +203,8 @@ class Handling:
         sharing: which units are this process's.
         max_bad_rows: of how many rows that were set aside, by all processes, the job goes on; None for any number.
         memory_bytes: what reading one file of the source may hold at once, which bounds what pages and rows decode to;
-            None for a share of what the process may use. It changes no output.
+            and rows that wait to fill the windows of accelerators, and features that wait for an earlier row. None for
+            a share of what the process may use. It changes no output.
 
     Raises:
         ConfigError: a restart together with what it excludes, or a number below 0.

@@ -117,7 +117,8 @@ def put_through(
         opened.records.store, _schema(opened, engine), len(plan.units), claims.log, claims.check_job, stage,
         on_commit=on_commit, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
     )  # fmt: skip
-    with closing(chunks), closing(Stream(engine, chunks, options)) as stream, writer:
+    stream = Stream(engine, chunks, options, plan.source.memory_bytes)
+    with closing(chunks), closing(stream), writer:
         for finished in stream:
             if isinstance(finished, FailedUnit):
                 writer.fail(finished)

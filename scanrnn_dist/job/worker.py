@@ -99,9 +99,10 @@ class EngineFacts:
     gives_steps: bool
     flops_per_step: int
     devices: int
+    is_static: bool
     shape: WindowShape
 
-    def run(self) -> RunLike:
+    def run(self, memory_bytes: int | None = None) -> RunLike:
         """There is none here."""
         raise AssertionError("the engine is in other processes")
 

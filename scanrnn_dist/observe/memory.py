@@ -13,11 +13,25 @@ from pathlib import Path
 
 from scanrnn_dist.errors import ConfigError
 
+_SHARE = 8
+_UNTOLD_BYTES = 1 << 30
+"""Where the system does not say how much memory there is."""
+
 
 def usable_bytes(root: Path = Path("/")) -> int | None:
     """The memory of the machine, or the lowest limit of this process or of its control groups; None where untold."""
     machine = [line for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
     return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root), *_of_process()], default=None)
+
+
+def share_of_memory() -> int:
+    """What one of the parts of a job may hold where nobody said how much: an eighth of what this process may use.
+
+    Such parts are: a reader of a file, the rows that the devices will work on next, and features that wait for earlier
+    ones.
+    """
+    usable = usable_bytes()
+    return _UNTOLD_BYTES if usable is None else max(1, usable // _SHARE)
 
 
 def bytes_of(text: str) -> int:

@@ -23,9 +23,6 @@ from scanrnn_dist.errors import UnreadableError
 from scanrnn_dist.source.parquet.footer import Chunk
 from scanrnn_dist.source.parquet.footer_schema import Leaf
 
-_SHARE = 8
-_UNTOLD_BYTES = 1 << 30
-"""Where the system does not say how much memory there is."""
 _SLACK_BYTES = 32 << 20
 """What reading a column takes besides: buffers of a bucket's reads, and what other threads allocate meanwhile."""
 _SUSPICIOUS = 64
@@ -50,12 +47,10 @@ class Budget:
 
     @cached_property
     def nbytes(self) -> int:
-        """The bytes; by default an eighth of what this process may use: several readers and the engine share that."""
-        from scanrnn_dist.observe import usable_bytes  # with rich, for which the child of `footers.py` need not wait
+        """The bytes; by default a share of what this process may use: several readers and the engine share that."""
+        from scanrnn_dist.observe import share_of_memory  # with rich, for which the child of `footers.py` need not wait
 
-        usable = usable_bytes()
-        by_default = _UNTOLD_BYTES if usable is None else max(1, usable // _SHARE)
-        return by_default if self._told is None else self._told
+        return share_of_memory() if self._told is None else self._told
 
     def begin(self, rows: int) -> None:
         """A batch of so many rows is about to be read."""
