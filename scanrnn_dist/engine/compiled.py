@@ -30,8 +30,15 @@ class CompiledWindow:
     def __init__(
         self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
     ) -> None:
-        self.encoder = checked_encoder(encoder)
-        self.mesh = checked_mesh(mesh)
+        self._describe(checked_encoder(encoder), checked_mesh(mesh), own_carries)
+        self._take_shape(shape or window_shape_for(encoder, self.mesh))
+        _, weights = nnx.split(encoder)
+        self.weights = jax.device_put(weights, replicated(self.mesh))
+        self._compile()
+
+    def _describe(self, encoder: Encoder, mesh: Mesh, own_carries: bool) -> None:
+        """All that is known before there is a shape and anything is put on a device."""
+        self.encoder, self.mesh = encoder, mesh
         # Computed and traced once: each time takes JAX 2 to 4 ms.
         self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
@@ -42,18 +49,19 @@ class CompiledWindow:
         self.carry_features = encoder.carry_features if own_carries else 0
         self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
         self.state_features = len(self.first_state)
-        self.shape = shape or window_shape_for(encoder, self.mesh)
-        if min(self.shape.lanes, self.shape.block_steps, self.shape.window_blocks) < 1:
-            raise ConfigError(f"{self.shape} has a number below 1.")
         self.devices = self.mesh.shape[AXIS]
-        self.lanes = self.devices * self.shape.lanes
+
+    def _take_shape(self, shape: WindowShape) -> None:
+        if min(shape.lanes, shape.block_steps, shape.window_blocks) < 1:
+            raise ConfigError(f"{shape} has a number below 1.")
+        self.shape, self.lanes = shape, self.devices * shape.lanes
         # All steps are fetched where they are asked for, so no rows are picked on the devices.
-        self.ends_capacity = 0 if self.gives_steps else -(-self.shape.lanes * self.shape.window_blocks // 8)
+        self.ends_capacity = 0 if self.gives_steps else -(-shape.lanes * shape.window_blocks // 8)
         self.copies_to_host = device_kind(self.mesh) != "cpu"
-        _, weights = nnx.split(encoder)
-        self.weights = jax.device_put(weights, replicated(self.mesh))
+
+    def _compile(self) -> None:
         inputs = self.weights, *self.input_shapes()
-        self.program, self.compilations = compiled_window_program(encoder, self.shape, self.mesh, inputs)
+        self.program, self.compilations = compiled_window_program(self.encoder, self.shape, self.mesh, inputs)
 
     def initial_state(self) -> Any:
         """The initial state in every lane, on the devices."""

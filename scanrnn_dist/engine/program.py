@@ -89,8 +89,9 @@ def _compiled(
         if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
             hits.append(event)
 
-    program = jax.jit(window_program(graphdef, shape, mesh), donate_argnums=(2, 3))
-    lowered = program.lower(*jax.tree.unflatten(tree, inputs))
+    with jax.set_mesh(mesh):  # the caller may have set another one, such as of all processes, and `shard_map` minds
+        program = jax.jit(window_program(graphdef, shape, mesh), donate_argnums=(2, 3))
+        lowered = program.lower(*jax.tree.unflatten(tree, inputs))
     jax.monitoring.register_event_listener(listen)
     try:
         return lowered.compile(compiler_options(mesh)), 1 - len(hits)
