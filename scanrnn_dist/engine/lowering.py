@@ -17,8 +17,17 @@ from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.protocols import WindowShape
 
 
-def lowered_window(encoder: Encoder, mesh: Mesh, shape: WindowShape | None = None) -> jax.stages.Lowered:
-    """The program of one window; `shape` is what suits the mesh's devices when None."""
+def lowered_window(
+    encoder: Encoder, mesh: Mesh, shape: WindowShape | None = None, unroll: int | None = None
+) -> jax.stages.Lowered:
+    """The program of one window of an encoder with one direction, not compiled yet.
+
+    Args:
+        encoder: whose weights are left out; the program takes them.
+        mesh: of any devices.
+        shape: what suits the mesh's devices when None.
+        unroll: steps that one round of a block's loop takes; what suits the devices when None.
+    """
     window = CompiledWindow.__new__(CompiledWindow)
     window._describe(checked_encoder(encoder), mesh, own_carries=False)
     window._take_shape(shape or window_shape_for(encoder, mesh))
@@ -26,5 +35,5 @@ def lowered_window(encoder: Encoder, mesh: Mesh, shape: WindowShape | None = Non
     same = replicated(mesh)
     told = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same), weights)
     with jax.set_mesh(mesh):
-        program = jax.jit(window_program(graphdef, window.shape, mesh), donate_argnums=(2, 3))
+        program = jax.jit(window_program(graphdef, window.shape, mesh, unroll), donate_argnums=(2, 3))
         return program.lower(told, *window.input_shapes())

@@ -24,14 +24,14 @@ from scanrnn_dist.engine.mesh import AXIS, device_kind
 from scanrnn_dist.protocols import WindowShape
 
 
-def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..., Any]:
+def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh, unroll: int | None = None) -> Callable[..., Any]:
     """The function of one window over all devices; the leading axis of every array but the weights is the device.
 
     `(weights, n_blocks, state (d, l, ...), emitted (d, K, l, ..., F), ends (d, E), values (d, K, s, l, D),
     count (d, K, l), reset (d, K, l), initial (d, K, l, C))` gives `(state, features (d, E, ..., F), emitted)`, for `l`
     lanes a device and `s` steps a block. `features` are the rows of `emitted` that `ends` names, so that few bytes
     travel to the host; a window in which more rows end than `E` is fetched from `emitted`. `graphdef` and weights are
-    the two halves of the encoder.
+    the two halves of the encoder. For `unroll` see `device_scan`.
     """
     kind = device_kind(mesh)
     static_blocks = None if kind == "cpu" else shape.window_blocks
@@ -41,7 +41,7 @@ def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh) -> Callable[..
         blocks = n_blocks if static_blocks is None else static_blocks
         state, emitted, ends, fed = jax.tree.map(lambda array: array[0], (state, emitted, ends, fed))
         with jax.default_matmul_precision(merged.precision):
-            state, emitted = device_scan(merged, blocks, state, emitted, *fed)
+            state, emitted = device_scan(merged, blocks, state, emitted, *fed, unroll=unroll)
         by_end = rearrange(emitted, "block lane ... -> (block lane) ...")
         features = by_end.at[ends].get(mode="promise_in_bounds")
         return jax.tree.map(lambda array: array[None], (state, features, emitted))

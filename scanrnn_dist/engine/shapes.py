@@ -31,26 +31,34 @@ MEMORY_SHARE = 16
 """On accelerators each may take this part of the device's memory: two of both are in flight, and what the program takes
 besides is less than one (`benchmarks/aot.py`). The part is rounded down to a power of two, so that devices of a kind
 agree although one may tell of a little less memory than the other: the bits depend on the lanes."""
-MEMORY_BYTES = 16 << 30
-"""Of an accelerator that does not tell: that of a TPU v5e, the least of those that are compiled for."""
+MEMORY_BYTES = 63 << 28
+"""Of an accelerator that does not tell: 15.75 GiB, a TPU v5e's, the least of those that are compiled for."""
 
 
-def window_shape_for(encoder: Encoder, mesh: Mesh) -> WindowShape:
-    """What suits the devices of a mesh and the sizes of an encoder: of its widest layer, where each has a program."""
+def window_shape_for(encoder: Encoder, mesh: Mesh, memory_bytes: int | None = None) -> WindowShape:
+    """What suits the devices of a mesh and the sizes of an encoder: of its widest layer, where each has a program.
+
+    `memory_bytes` are those of each device, what it tells when None.
+    """
     if encoder.is_bidirectional:
-        shapes = [window_shape_for(part, mesh) for pair in encoder.directions() for part in pair]
+        shapes = [window_shape_for(part, mesh, memory_bytes) for pair in encoder.directions() for part in pair]
         return min(shapes, key=lambda shape: (shape.lanes, shape.window_blocks))
     hidden = max(leaf.size for cell in encoder.cells for leaf in jax.tree.leaves(initial_carry(cell, None)))
     emitted = encoder.out_features * (BLOCK_STEPS if encoder.gives_steps else 1)
-    return default_window_shape(mesh, encoder.in_features, hidden, emitted)
+    return default_window_shape(mesh, encoder.in_features, hidden, emitted, memory_bytes)
 
 
 def default_window_shape(
-    mesh: Mesh, in_features: int, hidden_features: int, emitted_features: int | None = None
+    mesh: Mesh,
+    in_features: int,
+    hidden_features: int,
+    emitted_features: int | None = None,
+    memory_bytes: int | None = None,
 ) -> WindowShape:
     """The window shape for the mesh's devices and a cell's sizes; that of a GPU for device kinds not known here.
 
-    `emitted_features` are what a lane emits per block, `hidden_features` if not given.
+    `emitted_features` are what a lane emits per block, `hidden_features` if not given; `memory_bytes` those of each
+    device, what it tells if not given.
     """
     kind = known_kind(mesh)
     lane_bytes = 4 * max(BLOCK_STEPS * in_features, emitted_features or hidden_features)
@@ -58,7 +66,8 @@ def default_window_shape(
         window_bytes = CPU_WINDOW_BYTES
         lanes = next(lanes for most, lanes in CPU_LANES if hidden_features <= most)
     else:
-        window_bytes = 1 << ((device_memory_bytes(mesh) // MEMORY_SHARE).bit_length() - 1)
+        share = (memory_bytes or device_memory_bytes(mesh)) // MEMORY_SHARE
+        window_bytes = 1 << (share.bit_length() - 1)
         lanes = LANES[kind]
         while lanes > LEAST_LANES and lanes * lane_bytes * LEAST_WINDOW_BLOCKS > window_bytes:
             lanes //= 2

@@ -19,7 +19,8 @@ UNROLL = 8
 Compiled by `benchmarks/aot.py` for blocks of 4 steps, an H200 starts 3.25 kernels a step instead of 6.75, since one
 product projects the inputs of several steps. By XLA's own estimate a block takes a v5e 28, 19 and 3 % fewer cycles at
 H = 64, 128 and 512. The program is three times as large (12 MB on a v5e at H = 512), so longer blocks keep a loop. What
-a row gets does not depend on where it lies: every row starts with a block, and all blocks are alike."""
+a row gets does not depend on where it lies: every row starts with a block, and all blocks are alike. Rows that bring a
+carry may go on from the middle of a block, where the unrolled program may round otherwise; they keep the loop."""
 
 
 def block_scan(
@@ -59,7 +60,12 @@ def block_scan(
 
 
 def device_scan(
-    encoder: Encoder, n_blocks: int | jax.Array, state: State, emitted: jax.Array, *fed: jax.Array
+    encoder: Encoder,
+    n_blocks: int | jax.Array,
+    state: State,
+    emitted: jax.Array,
+    *fed: jax.Array,
+    unroll: int | None = None,
 ) -> tuple[State, jax.Array]:
     """All lanes of one device over the blocks of a window.
 
@@ -71,18 +77,19 @@ def device_scan(
         emitted: `(K, l, F)`, or `(K, l, block_steps, F)`, whatever an earlier window left there: zeros anew cost 4 %.
         fed: values `(K, block_steps, l, D)` float32, time-major, since batch-major costs a relayout on TPU; count
             `(K, l)` int32; reset `(K, l)` bool; initial `(K, l, carry_features or 0)` float32.
+        unroll: steps that one round of a block's loop takes where rows bring no carry; when None 1 on CPU, elsewhere
+            `UNROLL`.
 
     Returns:
         The state, and `emitted` with what every block emits: a readout per block and not per step, which would cost up
         to 1.8 times as much; unless it is the steps that are asked for.
     """
-    unroll = 1
     if isinstance(n_blocks, int):
         values, count, reset, initial = fed
-        unroll = min(UNROLL, values.shape[1])
+        unroll = 1 if initial.shape[-1] else min(unroll or UNROLL, values.shape[1])
         # A TPU copies all of a window's bools in every block: 3 to 5 % of the cycles at H = 64, 2 % at 128.
         fed = values, count, reset.astype(jnp.int32), initial
-    lanes_block = jax.vmap(partial(block_scan, unroll=unroll), in_axes=(None, 0, 1, 0, 0, 0))
+    lanes_block = jax.vmap(partial(block_scan, unroll=unroll or 1), in_axes=(None, 0, 1, 0, 0, 0))
 
     def block(k: jax.Array, carried: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, emitted = carried
