@@ -34,7 +34,7 @@ from scanrnn_dist.engine import AXIS, lowered_window, window_shape_for
 
 TARGETS = ("v5e:2x2", "v5e:16x16", "v6e:2x2", "tpu7x:2x2x1", "h200:1x1x1", "h200:1x1x8", "h200:1x2x8")
 MEMORY_GIB = {"v5e": 15.75, "v6e": 31.24, "tpu7x": 94.74, "h200": 0.75 * 151397597184 / 2**30}
-"""What a program may take on one device: of TPUs as libtpu says when it refuses a larger one; of GPUs JAX takes 75 %."""
+"""What a program may take on one device: of TPUs as libtpu says when it refuses more; of GPUs JAX takes 75 %."""
 TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_LOG_DIR": "disabled",
@@ -85,7 +85,7 @@ def mesh_of(target: str) -> Mesh:
         topology = get_topology_desc(platform="cuda", target_config=told, topology=size)
     else:
         topology = get_topology_desc(target, platform="tpu")
-    devices = np.ravel(topology.devices).tolist()
+    devices: list[Any] = np.ravel(topology.devices).tolist()
     return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
 
 
@@ -99,6 +99,7 @@ def figures_of(target: str, in_features: int, hidden: int, unroll: int | None = 
     compiled = lowered_window(encoder, mesh, shape, unroll).compile()
     seconds = time.perf_counter() - begin
     program, memory = read_program(compiled.as_text() or ""), compiled.memory_analysis()
+    assert memory is not None
     window = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     held = 2 * window + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     return Figures(
