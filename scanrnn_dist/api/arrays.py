@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scanrnn_dist.api.row_shards import shards_of
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
@@ -30,26 +32,30 @@ def encode(
     lossy_cast: bool = False,
     nonfinite: Literal["error", "propagate"] = "error",
     show_progress: bool = False,
-) -> np.ndarray | Ragged:
+) -> np.ndarray | Ragged | jax.Array:
     """The features of every sequence, each equal to what the specification gives for that sequence alone.
 
     Args:
         encoder: the cell and its readout.
         sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
             array (any layout of sequences that is one Parquet column). Numbers of other types pass where float32 holds
-            them exactly, as in `featurize`. Where the encoder has an `input`, what travels: one number per column.
-        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real.
-        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
+            them exactly, as in `featurize`. Where the encoder has an `input`, what travels: one number per column. A
+            padded `jax.Array` whose rows are sharded over a mesh is a global array: each process encodes the rows that
+            it holds, and nothing is gathered.
+        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real. Of a global
+            array's it may be one too, sharded alike.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None, or those that
+            hold rows of a global array. Further axes repeat the work.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
         max_steps: of each sequence the first so many steps count, as the `T` of the specification.
-        initial_carry: `(N, encoder.carry_features)`, each row's own; None for the encoder's.
+        initial_carry: `(N, encoder.carry_features)`, each row's own; None for the encoder's. As with `seq_lengths`.
         lossy_cast: round numbers that float32 cannot hold; otherwise the first one is refused.
         nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
         show_progress: draw a progress bar on the terminal.
 
     Returns:
         `(N, out_features)`, float32 for a float32 encoder, in input order; a `Ragged` of `(T_i, out_features)` where
-        the encoder's readout is `"steps"`.
+        the encoder's readout is `"steps"`. For a global array a `jax.Array` with its rows on the same devices.
 
     Raises:
         DataError: wrong shapes, another number of features than the encoder's, a masked value, a number that float32
@@ -62,6 +68,39 @@ def encode(
         >>> encode(encoder, [np.ones((5, 2)), np.zeros((0, 2))]).shape
         (2, 3)
     """
+    shards = shards_of(sequences)
+    if shards is None:
+        return _encode(
+            encoder, sequences, seq_lengths, mesh, window_shape, max_steps, initial_carry, lossy_cast, nonfinite,
+            show_progress,
+        )  # fmt: skip
+    if checked_encoder(encoder).gives_steps:
+        raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
+    here = [
+        shards.taken(name, array)
+        for name, array in (("sequences", sequences), ("seq_lengths", seq_lengths), ("initial_carry", initial_carry))
+    ]
+    with shards.named():
+        features = _encode(
+            encoder, here[0], here[1], mesh or shards.mesh, window_shape, max_steps, here[2], lossy_cast, nonfinite,
+            show_progress,
+        )  # fmt: skip
+    return shards.joined(np.asarray(features))
+
+
+def _encode(
+    encoder: Encoder,
+    sequences: Any,
+    seq_lengths: Any,
+    mesh: Mesh | None,
+    window_shape: WindowShape | None,
+    max_steps: float | None,
+    initial_carry: Any,
+    lossy_cast: bool,
+    nonfinite: Literal["error", "propagate"],
+    show_progress: bool,
+) -> np.ndarray | Ragged:
+    """`encode`, of sequences that are here."""
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     if nonfinite not in ("error", "propagate"):
         raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")

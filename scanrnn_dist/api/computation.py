@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, encoder_content
-from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, stage, window_shape_for
+from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, fitting_shape, stage, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job import Computation, InFeatures
@@ -70,8 +70,10 @@ class EncoderOnDevices(Computation):
         return self.is_known(job)
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        if like is not None:
-            self._shape = WindowShape(**like["window"])
+        if like is not None and like["encoder"]["fingerprint"] == self.encoder.fingerprint:
+            self._shape = replace(WindowShape(**like["window"]), **self._sizes)  # nothing is tried out again
+        elif "lanes" not in self._sizes:
+            self._shape = fitting_shape(self.encoder, self.mesh, self.shape)
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),

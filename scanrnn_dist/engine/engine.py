@@ -7,7 +7,10 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.compiled import CompiledWindow
+from scanrnn_dist.engine.fitting import fitting_shape
+from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.run import Run
+from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.protocols import EngineLike, WindowShape
 
 
@@ -32,6 +35,11 @@ class Engine(CompiledWindow):
 def build_engine(
     encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
 ) -> EngineLike:
-    """The engine for an encoder, compiled; for the arguments see `Engine`."""
+    """The engine for an encoder, compiled; for the arguments see `Engine`.
+
+    Without a `shape` it is what suits the devices, with fewer lanes where their memory holds no more.
+    """
+    mesh = checked_mesh(mesh)
+    shape = shape or fitting_shape(encoder, mesh, window_shape_for(encoder, mesh))
     kind = BidirectionalEngine if encoder.is_bidirectional else Engine
     return kind(encoder, mesh, shape, own_carries)

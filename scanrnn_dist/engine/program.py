@@ -24,14 +24,17 @@ from scanrnn_dist.engine.mesh import AXIS
 from scanrnn_dist.protocols import WindowShape
 
 
-def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh, is_static: bool) -> Callable[..., Any]:
+def window_program(
+    graphdef: Any, shape: WindowShape, mesh: Mesh, is_static: bool, unroll: int | None = None
+) -> Callable[..., Any]:
     """The function of one window over all devices; the leading axis of every array but the weights is the device.
 
     `(weights, n_blocks, state (d, l, ...), emitted (d, K, l, ..., F), ends (d, E), values (d, K, s, l, D),
     count (d, K, l), reset (d, K, l), initial (d, K, l, C))` gives `(state, features (d, E, ..., F), emitted)`, for `l`
     lanes a device and `s` steps a block. `features` are the rows of `emitted` that `ends` names, so that few bytes
     travel to the host; of a window in which more rows end than `E`, the others are fetched from `emitted`. `graphdef`
-    and weights are the two halves of the encoder. With `is_static` all `K` blocks are run, whatever `n_blocks` is.
+    and weights are the two halves of the encoder. With `is_static` all `K` blocks are run, whatever `n_blocks` is. For
+    `unroll` see `device_scan`.
     """
     static_blocks = shape.window_blocks if is_static else None
 
@@ -40,7 +43,7 @@ def window_program(graphdef: Any, shape: WindowShape, mesh: Mesh, is_static: boo
         blocks = n_blocks if static_blocks is None else static_blocks
         state, emitted, ends, fed = jax.tree.map(lambda array: array[0], (state, emitted, ends, fed))
         with jax.default_matmul_precision(merged.precision):
-            state, emitted = device_scan(merged, blocks, state, emitted, *fed)
+            state, emitted = device_scan(merged, blocks, state, emitted, *fed, unroll=unroll)
         features = _picked(emitted, ends)
         return jax.tree.map(lambda array: array[None], (state, features, emitted))
 
@@ -110,8 +113,9 @@ def _compiled(
         if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
             hits.append(event)
 
-    program = jax.jit(window_program(graphdef, shape, mesh, is_static), donate_argnums=(2, 3))
-    lowered = program.lower(*jax.tree.unflatten(tree, inputs))
+    with jax.set_mesh(mesh):  # the caller may have set another one, such as of all processes, and `shard_map` minds
+        program = jax.jit(window_program(graphdef, shape, mesh, is_static), donate_argnums=(2, 3))
+        lowered = program.lower(*jax.tree.unflatten(tree, inputs))
     jax.monitoring.register_event_listener(listen)
     try:
         return lowered.compile(compiler_options(mesh)), 1 - len(hits)

@@ -147,6 +147,7 @@ def open_job(
         like = recorded
     else:
         check_apart(plan, destination)
+        like = like or (None if handling.restart else recorded)
     plan = plan.within(handling.memory_bytes)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
