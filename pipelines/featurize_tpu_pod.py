@@ -2,9 +2,9 @@
 
     gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python featurize_tpu_pod.py SOURCE DESTINATION"
 
-The hosts of a slice only get their chips together, so `jax.distributed` brings them together; on GKE, Slurm and Open MPI
-it finds them likewise. Then they part: each does its own share on its own chips, and whoever is done takes over the
-shares of hosts that died. Copy this file and edit what stands in capitals.
+The hosts of a slice only get their chips all at once, so `jax.distributed` brings them together, as it also does on
+GKE, under Slurm and under Open MPI. Then they part: each does its own share on its own chips, and whoever is done takes
+over the shares of hosts that died. Copy this file and edit what stands in capitals.
 """
 
 import sys
@@ -25,7 +25,7 @@ def share_of_this_host() -> tuple[int, int]:
     jax.distributed.initialize()
     jax.devices()  # returns once all hosts have found their chips
     share, seen = srd.share_of("auto")
-    # Those who stay connected are aborted when the first host ends, even in order; with `jax_enable_recoverability`, too.
+    # Hosts that stay connected are aborted when the first one ends, even in order, even with jax_enable_recoverability.
     jax.distributed.shutdown()
     print(f"share {share[0]} of {share[1]} ({seen}), {jax.local_device_count()} devices", file=sys.stderr)
     return share
