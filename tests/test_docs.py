@@ -1,5 +1,6 @@
 """The Python examples and the queries of the pages in `docs/` run as printed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeyp
         if f"import {name}" in block:
             pytest.importorskip(name)
     if CLUSTERS.search(block):
-        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=240)
+        own = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # Spark would take whatever is called python3
+        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=240, env=own)
         assert run.returncode == 0, run.stderr
         return
     exec(compile(block, str(page), "exec"), {})
