@@ -7,9 +7,12 @@ Ray Data reads, places, retries and writes; there are no records, so a run that 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
+import jax
 import pyarrow as pa
 
 from scanrnn_dist.api import BatchFeaturizer
@@ -24,15 +27,14 @@ logger = logging.getLogger("scanrnn_dist")
 class FeaturizeBatches(BatchFeaturizer):
     """A `BatchFeaturizer` for `map_batches` of Ray Data: one in each actor, with the devices that Ray gave the actor.
 
-    On a CPU JAX takes as many devices as the actor's `num_cpus`, if it is not started yet. An `Encoder` that is handed
-    over as such starts it when it arrives: with several CPUs an actor, give a function that returns it, the content of
-    its file (`Path("encoder.safetensors").read_bytes()`), or a path that all nodes see. With `num_gpus=1` JAX finds the
-    GPU that Ray gave the actor. A batch should have thousands of rows, so that its last window is one of many.
+    On a CPU JAX takes as many devices as the actor's `num_cpus`, if it is not started yet and neither `XLA_FLAGS` nor
+    `JAX_NUM_CPU_DEVICES` says. An `Encoder` that is handed over as such starts it when it arrives: with several CPUs an
+    actor, give a function that returns it, the content of its file (`Path("encoder.safetensors").read_bytes()`), or a
+    path that all nodes see. With `num_gpus=1` JAX finds the GPU that Ray gave the actor. A batch should have thousands
+    of rows, so that its last window is one of many.
 
     Args:
-        encoder: as of `BatchFeaturizer`.
-        devices: CPU devices; None takes the actor's `num_cpus`.
-        options: as of `BatchFeaturizer`.
+        encoder, options: as of `BatchFeaturizer`.
 
     Raises:
         ConfigError: options that do not go together, or no such encoder.
@@ -45,9 +47,10 @@ class FeaturizeBatches(BatchFeaturizer):
         ... ).write_parquet("features/")
     """
 
-    def __init__(self, encoder: Any, *, devices: int | None = None, **options: Any) -> None:
-        cpus = _cpus_of_actor() if devices is None else devices
-        super().__init__(encoder, devices=cpus, **options)
+    def __init__(self, encoder: Any, **options: Any) -> None:
+        super().__init__(encoder, **options)
+        cpus = _cpus_of_actor()
+        _choose_cpu_devices(cpus)
         _ = self.encoder  # made now, while Ray waits for its actors; an error then tells before any data is read
         found = default_mesh().devices
         if cpus is not None and len(found) < cpus and found[0].platform == "cpu":
@@ -72,6 +75,15 @@ def _cpus_of_actor() -> int | None:
     if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
         return None
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+
+
+def _choose_cpu_devices(devices: int | None) -> None:
+    """Have JAX take so many devices of the CPU, where it is not started, and nobody else has chosen."""
+    is_chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if devices is None or is_chosen or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    with suppress(RuntimeError):  # JAX is started, and keeps the devices that it has
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _with_known_tensors(batch: pa.Table) -> pa.Table:

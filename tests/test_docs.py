@@ -37,7 +37,7 @@ def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeyp
             pytest.importorskip(name)
     if CLUSTERS.search(block):
         own = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # Spark would take whatever is called python3
-        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=240, env=own)
+        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=400, env=own)
         assert run.returncode == 0, run.stderr
         return
     exec(compile(block, str(page), "exec"), {})

@@ -15,7 +15,6 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import pyarrow as pa
 
@@ -53,9 +52,6 @@ class BatchFeaturizer:
             sets aside are not in the result, which a warning of the logger "scanrnn_dist" tells.
         output: layout and dtype of the features; `fixed_size_list<float32>` by default.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
-        devices: CPU devices that JAX is to have in the process that computes; None leaves it to JAX, which takes one.
-            It can be chosen only before the first use of JAX, so it does nothing after that, nor where `XLA_FLAGS` or
-            `JAX_NUM_CPU_DEVICES` choose.
 
     Raises:
         ConfigError: options that do not go together.
@@ -86,13 +82,10 @@ class BatchFeaturizer:
         lossy_cast: bool = False,
         output: Output = DEFAULT_OUTPUT,
         window_shape: WindowShape | None = None,
-        devices: int | None = None,
     ) -> None:
         if not isinstance(encoder, bytes | str | os.PathLike) and not callable(encoder):
             checked_encoder(encoder)
-        if devices is not None and devices < 1:
-            raise ConfigError(f"devices is {devices}; expected 1 or more, or None.")
-        self._given, self._shape, self._devices = encoder, window_shape, devices
+        self._given, self._shape = encoder, window_shape
         self._options = JobOptions(
             layout=layout, column=column, features=features, in_features=in_features, keep=keep, max_steps=max_steps,
             truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), initial_carry=initial_carry,
@@ -149,14 +142,13 @@ class BatchFeaturizer:
     def encoder(self) -> Encoder:
         """The encoder, made when it is first asked for."""
         if self._encoder is None:
-            _choose_cpu_devices(self._devices)
             self._encoder = _encoder_of(self._given)
         return self._encoder
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels: the encoder as it was given, or the content of its file, so that arriving starts no JAX."""
         given = encoder_content(Encoder, self._given) if isinstance(self._given, Encoder) else self._given
-        return {"_given": given, "_shape": self._shape, "_devices": self._devices, "_options": self._options}
+        return {"_given": given, "_shape": self._shape, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -224,15 +216,6 @@ class _Same:
 def _engine(of: _Same, shape: WindowShape | None, own_carries: bool) -> EngineLike:
     """The engine of this process: Spark sends the function anew with every task, and compiling takes a second."""
     return build_engine(of.encoder, None, shape, own_carries)
-
-
-def _choose_cpu_devices(devices: int | None) -> None:
-    """Have JAX take so many devices of the CPU, where it is not started, and nobody else has chosen."""
-    is_chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if devices is None or is_chosen or "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    with suppress(RuntimeError):  # JAX is started, and keeps the devices that it has
-        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _encoder_of(given: EncoderGiven) -> Encoder:
