@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import encode, featurize, quarantined, update
+    from scanrnn_dist.api import BatchFeaturizer, encode, featurize, quarantined, update
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "BadRows": "source",
+    "BatchFeaturizer": "api",
     "ConfigError": "errors",
     "DataError": "errors",
     "Encoder": "encoder",
@@ -58,6 +59,7 @@ _MODULE_OF = {
 
 __all__ = [
     "BadRows",
+    "BatchFeaturizer",
     "ConfigError",
     "DataError",
     "Encoder",
@@ -89,6 +91,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for (PEP 562)."""
+    if name == "ray":  # a module, for those who name it without importing it
+        return importlib.import_module(f"{__name__}.ray")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,6 +1,9 @@
 """The Python examples and the queries of the pages in `docs/` run as printed."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,11 @@ from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+OPTIONAL = ("duckdb", "polars", "pyspark", "ray")
+CLUSTERS = re.compile(r"^import (pyspark|ray)\b", re.MULTILINE)
+"""Examples that start processes of their own, which takes some seconds, and warns where JAX runs already."""
 BLOCKS = [
-    pytest.param(page, block, id=f"{page.stem}-{nth}")
+    pytest.param(page, block, id=f"{page.stem}-{nth}", marks=[pytest.mark.soak] if CLUSTERS.search(block) else [])
     for page in PAGES
     for nth, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
@@ -26,6 +32,14 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in OPTIONAL:
+        if f"import {name}" in block:
+            pytest.importorskip(name)
+    if CLUSTERS.search(block):
+        own = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # Spark would take whatever is called python3
+        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=400, env=own)
+        assert run.returncode == 0, run.stderr
+        return
     exec(compile(block, str(page), "exec"), {})
 
 

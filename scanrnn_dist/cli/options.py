@@ -155,7 +155,11 @@ ProfileSeconds = Annotated[
 Rounds = Annotated[int | None, count("How often every shape is measured (default 7).")]
 ShareText = Annotated[
     str | None,
-    typer.Option(help="Do only the K-th of N shares. With auto, Slurm or Kubernetes says which.", metavar="K/N"),
+    typer.Option(
+        help="Do only the K-th of N shares. With auto, whatever started this process says which: Slurm, MPI, torchrun, "
+        "a TPU pod, a cloud's batch service, or Kubernetes (as auto/N).",
+        metavar="K/N",
+    ),
 ]
 Steal = Annotated[
     bool, typer.Option("--steal", help="When this share is done, take over shares of processes that stopped.")

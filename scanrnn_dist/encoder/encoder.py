@@ -6,8 +6,9 @@ sequences and batches are `scan.py`'s, random weights `cells.py`'s, files `file.
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from scanrnn_dist.encoder.architecture import describe
 from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hidden_state, initial_carry, seeded_layers
-from scanrnn_dist.encoder.file import fingerprint_of, load_encoder, save_encoder
+from scanrnn_dist.encoder.file import encoder_content, encoder_of_content, fingerprint_of, load_encoder, save_encoder
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
 from scanrnn_dist.encoder.step_input import StepInput, step_input_of
@@ -271,6 +272,28 @@ class Encoder(nnx.Module):
         """
         return load_encoder(Encoder, path)
 
+    def __reduce__(self) -> tuple[Callable[[bytes], Encoder], tuple[bytes]]:
+        """Travel as the content of a file, so that a pickled encoder keeps its fingerprint and the bits of features.
+
+        Pickled attribute by attribute, it would not: pickle refuses `jax.nn.sigmoid`, cloudpickle makes another one.
+
+        Raises:
+            ConfigError: an encoder that no file can hold.
+        """
+        try:
+            return _of_content, (encoder_content(Encoder, self),)
+        except ConfigError as error:
+            raise ConfigError(
+                f"The encoder cannot be pickled: it travels as the content of a file. {error} Build it in the process "
+                "that uses it: send a function that returns it."
+            ) from error
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Encoder:
+        """A copy with variables of its own; functions, such as activations, stay the same ones."""
+        graphdef, state = nnx.split(self)
+        copied: Encoder = nnx.merge(graphdef, copy.deepcopy(state, memo))
+        return copied
+
     def _check_dtypes(self) -> None:
         """Refuse cells that compute in float64, or keep their weights in it, where JAX would round it to float32."""
         for name in ("dtype", "param_dtype"):
@@ -301,6 +324,11 @@ class Encoder(nnx.Module):
         self.step_features, self.carry_features = output.size, sum(leaf.size for leaf in jax.tree.leaves(carries))
         self.pool_dtype = jnp.dtype(jnp.float64 if output.dtype == jnp.float64 else jnp.float32)
         self.readout_widths = tuple(hidden.size if name == "last" else output.size for name in self.readout_names)
+
+
+def _of_content(content: bytes) -> Encoder:
+    """The encoder that was pickled."""
+    return encoder_of_content(Encoder, content)
 
 
 class _Direction(Encoder):

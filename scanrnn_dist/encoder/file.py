@@ -89,14 +89,24 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
         other = f"is of format {metadata['format']!r}" if "format" in metadata else ""
         found = other or f"holds {some_of(sorted(weights), 4)} alone"
         raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
-    architecture = metadata.get("architecture")
+    return _encoder_of(kind, weights, metadata.get("architecture"), str(path))
+
+
+def encoder_of_content(kind: type, content: bytes) -> Any:
+    """The encoder, of the class `kind`, of what `encoder_content` gave."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return _encoder_of(kind, safetensors.numpy.load(content), header["__metadata__"]["architecture"], "The content")
+
+
+def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | None, where: str) -> Any:
+    """The encoder of an architecture, as JSON, with these weights, which were found there."""
     if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
-        raise ConfigError(f"{path} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
+        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     try:
         encoder = build_encoder(kind, json.loads(architecture or "{}"), weights)
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} has a damaged or unknown architecture {architecture!r}: {error}") from error
-    set_variables(encoder, weights, str(path))
+        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
+    set_variables(encoder, weights, where)
     return encoder
 
 

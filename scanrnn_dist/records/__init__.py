@@ -27,7 +27,16 @@ from scanrnn_dist.records.names import (
     part_names,
     quarantine_name,
 )
-from scanrnn_dist.records.output import DEFAULT_OUTPUT, FEATURES, STATE, Output, are_steps, out_features_of, value_dtype
+from scanrnn_dist.records.output import (
+    DEFAULT_OUTPUT,
+    FEATURES,
+    STATE,
+    Output,
+    are_steps,
+    feature_columns,
+    out_features_of,
+    value_dtype,
+)
 from scanrnn_dist.records.part_file import (
     PartFile,
     file_sha256,

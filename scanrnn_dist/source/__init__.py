@@ -5,7 +5,7 @@ Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens t
 
 from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths, count_name, told_counts
 from scanrnn_dist.source.conform import conforms
-from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept
+from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept, take_batch
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.filters import filter_text, parsed_filter
 from scanrnn_dist.source.footers import read_footers
@@ -24,10 +24,10 @@ from scanrnn_dist.source.layouts import (
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks
 from scanrnn_dist.source.schemas import with_true_metadata
-from scanrnn_dist.source.set_aside import aside_schema
+from scanrnn_dist.source.set_aside import aside_schema, rows_of
 from scanrnn_dist.source.source import LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured
 from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics, measure
-from scanrnn_dist.source.taking import fixed_lists, to_ragged
+from scanrnn_dist.source.taking import Taken, fixed_lists, to_ragged
 from scanrnn_dist.source.units import Spans, Unit, Units, found_again, running_sums

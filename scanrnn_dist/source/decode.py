@@ -300,13 +300,33 @@ class Decoder:
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""
-        layout, options = self._options.layout, self._options
-        assert layout is not None, "only who reads sequences asks for chunks"
-        steps = placed(layout.steps, batch, self._width, where=where)
-        self._width = width = steps.in_features or self._width
-        named = None
-        if options.input is not None:
-            named = NamedInput(options.input, layout.feature_names(self._source.schema, width or 0))
-        elif width is None:
-            raise unknown_width(where(0), layout.described, len(steps))
-        return take(steps, width or 0, options.bad_rows, options.lossy_cast, where, options.lengths, named)
+        rows, self._width = take_batch(batch, self._source.schema, self._options, self._width, where)
+        return rows
+
+
+def take_batch(
+    batch: pa.RecordBatch, schema: pa.Schema, options: ReadOptions, width: int | None, where: Where
+) -> tuple[Taken, int | None]:
+    """The rows of a batch as sequences, and how many features the layout gives of a step.
+
+    Args:
+        batch: has the columns of the layout, and maybe others.
+        schema: of the source.
+        options: has a layout; the filter and the kept columns are not looked at.
+        width: features that the layout gives of a step; None takes those of the first step.
+        where: says where a row of the batch stands.
+
+    Raises:
+        DataError: as `take`.
+    """
+    layout = options.layout
+    assert layout is not None, "only who reads sequences asks for chunks"
+    steps = placed(layout.steps, batch, width, where=where)
+    width = steps.in_features or width
+    named = None
+    if options.input is not None:
+        named = NamedInput(options.input, layout.feature_names(schema, width or 0))
+    elif width is None:
+        raise unknown_width(where(0), layout.described, len(steps))
+    taken = take(steps, width or 0, options.bad_rows, options.lossy_cast, where, options.lengths, named)
+    return taken, width

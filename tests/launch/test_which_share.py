@@ -17,6 +17,13 @@ ARRAY = {
     "SLURM_ARRAY_TASK_STEP": "2",
 }
 TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+STEP = {**TASKS, "SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0"}
+BATCH = {"SLURM_JOB_ID": "9", "SLURM_PROCID": "0", "SLURM_JOB_NUM_NODES": "1"}
+"""A script of sbatch's, whose tasks srun has yet to start."""
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8"}
+OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+TPU = {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b,c,d"}
+SLICES = {**TPU, "MEGASCALE_SLICE_ID": "2", "MEGASCALE_NUM_SLICES": "3"}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,36 @@ TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
         ("auto/16", {"JOB_COMPLETION_INDEX": "3"}, (4, 16), "Kubernetes: JOB_COMPLETION_INDEX=3"),
         ("auto/2", TASKS, (2, 2), "Slurm"),
         ("auto/9", {"SLURM_ARRAY_TASK_ID": "5"}, (6, 9), "SLURM_ARRAY_TASK_ID=5"),
+        ("auto", STEP, (2, 2), "SLURM_PROCID=1, SLURM_NTASKS=2"),
+        ("auto", {**STEP, "SLURM_NTASKS": "9", "SLURM_STEP_NUM_TASKS": "2"}, (2, 2), "SLURM_STEP_NUM_TASKS=2"),
+        ("auto", {**TASKS, "SLURM_PROCID": "0"}, (1, 2), "no SLURM_STEP_ID; if srun did not start this, only one"),
+        ("auto", BATCH, (1, 1), "SLURM_PROCID=0, one task"),
+        ("auto", {**BATCH, **ARRAY}, (4, 4), "from 1 on"),
+        ("auto", TORCHRUN, (6, 8), "torchrun: RANK=5, WORLD_SIZE=8"),
+        ("auto", OPEN_MPI, (6, 8), "Open MPI: OMPI_COMM_WORLD_RANK=5, OMPI_COMM_WORLD_SIZE=8"),
+        ("auto", {"PMI_RANK": "0", "PMI_SIZE": "3"}, (1, 3), "MPI: PMI_RANK=0, PMI_SIZE=3"),
+        ("auto", TPU, (2, 4), "TPU: TPU_WORKER_ID=1, 4 TPU_WORKER_HOSTNAMES"),
+        ("auto", SLICES, (10, 12), "MEGASCALE_SLICE_ID=2, MEGASCALE_NUM_SLICES=3"),
+        ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "3", "AWS_BATCH_JOB_ARRAY_SIZE": "10"}, (4, 10), "AWS Batch array"),
+        ("auto/7", {"AWS_BATCH_JOB_ARRAY_INDEX": "3"}, (4, 7), "AWS Batch array"),
+        ("auto", {"AWS_BATCH_JOB_NODE_INDEX": "0", "AWS_BATCH_JOB_NUM_NODES": "2"}, (1, 2), "AWS Batch nodes"),
+        ("auto", {"BATCH_TASK_INDEX": "1", "BATCH_TASK_COUNT": "2"}, (2, 2), "Google Batch: BATCH_TASK_INDEX=1"),
+        ("auto", {"CLOUD_RUN_TASK_INDEX": "0", "CLOUD_RUN_TASK_COUNT": "5"}, (1, 5), "Cloud Run"),
+        # Several that tell: they agree, or one of them is alone, or the closest one counts what the others started.
+        ("auto", {**TPU, "JOB_COMPLETION_INDEX": "1"}, (2, 4), "TPU"),
+        ("auto", {**SLICES, "JOB_COMPLETION_INDEX": "1"}, (10, 12), "TPU"),
+        (
+            "auto/9",
+            {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost", "JOB_COMPLETION_INDEX": "7"},
+            (8, 9),
+            "K",
+        ),
+        ("auto", {**STEP, "PMI_RANK": "1", "PMI_SIZE": "2"}, (2, 2), "MPI"),
+        ("auto", {**STEP, **OPEN_MPI}, (6, 8), "Open MPI"),
+        ("auto", {**BATCH, "SLURM_NTASKS": "8", **OPEN_MPI}, (6, 8), "Open MPI"),
+        ("auto", {**STEP, **TORCHRUN, "LOCAL_WORLD_SIZE": "4"}, (6, 8), "torchrun"),
+        ("auto", {**OPEN_MPI, **ARRAY}, (30, 32), "from 1 on; Open MPI"),
+        ("auto", {"RANK": "captain", **TASKS}, (2, 2), "Slurm"),
     ],
 )
 def test_a_share_is_what_is_told_or_seen(
@@ -59,6 +96,24 @@ def test_a_share_is_what_is_told_or_seen(
         ("auto", {**ARRAY, "SLURM_ARRAY_TASK_ID": "8"}, "is no array of equal steps"),
         ("auto", {**ARRAY, "SLURM_ARRAY_TASK_ID": "9"}, "is no array of equal steps"),
         ("auto", {"SLURM_PROCID": "x", "SLURM_NTASKS": "2"}, "SLURM_PROCID is 'x'; expected a number"),
+        ("auto", {**BATCH, "SLURM_NTASKS": "4"}, "batch script.*not as 4 tasks: 1 of 4 shares.*srun scanrnn"),
+        ("auto/4", {**BATCH, "SLURM_NTASKS": "4"}, "Expected srun"),
+        ("auto", {**BATCH, **ARRAY, "SLURM_NTASKS": "4"}, "Expected srun"),
+        ("auto", {**BATCH, "SLURM_JOB_NUM_NODES": "3"}, "on 3 nodes.*1 of 3 shares"),
+        ("auto", {**BATCH, "SLURM_STEP_ID": str(0xFFFFFFFA), "SLURM_NTASKS": "2"}, "batch script or shell"),
+        ("auto", {**STEP, **TORCHRUN, "LOCAL_WORLD_SIZE": "8"}, "torchrun: RANK=5.*but Slurm.*different shares"),
+        ("auto", {**TORCHRUN, "JOB_COMPLETION_INDEX": "1"}, "torchrun.*but Kubernetes.*Expected --shard K/N"),
+        (
+            "auto",
+            {
+                "BATCH_TASK_INDEX": "1",
+                "BATCH_TASK_COUNT": "2",
+                "AWS_BATCH_JOB_ARRAY_INDEX": "1",
+                "AWS_BATCH_JOB_ARRAY_SIZE": "3",
+            },
+            "AWS Batch.*but Google Batch",
+        ),
+        ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "3"}, "does not tell of how many; expected --shard auto/N"),
     ],
 )
 def test_what_does_not_fit_is_refused(told: str, environment: dict[str, str], says: str) -> None:

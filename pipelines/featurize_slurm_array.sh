@@ -1,0 +1,17 @@
+#!/bin/bash
+# The main job on a Slurm cluster: an array whose elements each do one share, and then the shares of elements that died.
+#
+#   sbatch pipelines/featurize_slurm_array.sh recordings/ features/ --hidden 64
+#
+# Elements start whenever there is room and need not see one another. Whatever is cut short, the same command goes on.
+# Copy this file and edit the lines that begin with #SBATCH; with several GPUs an element works in a process per GPU.
+#SBATCH --job-name=scanrnn
+#SBATCH --array=1-16
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=16
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+set -eu
+# Without srun, each element with several tasks would do the share of the first one only; scanrnn refuses that.
+exec srun scanrnn featurize "$@" --shard auto --steal

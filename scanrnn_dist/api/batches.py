@@ -1,0 +1,255 @@
+"""Features of batches that another engine hands over: Arrow in, Arrow out, whoever reads, shares out and writes.
+
+`featurize` reads, commits and goes on by itself; here Spark, DuckDB, polars or Ray Data do that, each in its way, and
+call a `BatchFeaturizer`. What only Ray knows is `ray.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
+from scanrnn_dist.engine import build_engine
+from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.job import JobOptions
+from scanrnn_dist.protocols import EngineLike, WindowShape
+from scanrnn_dist.ragged import FeatureRows, Ragged
+from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
+from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, fixed_lists, rows_of, take_batch
+
+EncoderGiven = Encoder | bytes | str | os.PathLike[str] | Callable[[], Encoder]
+Where = Callable[[int], str]
+
+BATCH = "the batch"
+"""Of another engine, for messages: it does not tell where its rows come from."""
+
+logger = logging.getLogger("scanrnn_dist")
+
+
+class BatchFeaturizer:
+    """A function from Arrow batches to Arrow batches: the sequences are replaced by their features.
+
+    Each row's features are those of `encode` and `featurize` with the same window shape, bit for bit. It can be sent to
+    other processes; there the encoder is made and compiled once, for the first batch.
+
+    Args:
+        encoder: an `Encoder`; the path or the content of its file; or a function that returns one, for cells that no
+            file can hold.
+        layout, column, features, in_features: how the sequences stand in the columns, as `featurize` takes it. A row is
+            a sequence; where a row is one step, have the engine collect the steps of a sequence first.
+        keep: the columns to carry along; None keeps all but those of the sequences.
+        max_steps, truncate, min_steps, bad_rows, initial_carry, lossy_cast: as of `featurize`. Rows that `bad_rows`
+            sets aside are not in the result, which a warning of the logger "scanrnn_dist" tells.
+        output: layout and dtype of the features; `fixed_size_list<float32>` by default.
+        window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
+
+    Raises:
+        ConfigError: options that do not go together.
+
+    Example:
+        >>> rows = pa.table({"id": [1, 2], "sequence": pa.array([[[0.5, 1.0]], []], pa.list_(pa.list_(pa.float32())))})
+        >>> featurizer = BatchFeaturizer(Encoder.from_seed(0, in_features=2, hidden_features=3))
+        >>> featurizer(rows).schema.names, featurizer(rows)["features"].type
+        (['id', 'features'], FixedSizeListType(fixed_size_list<item: float>[3]))
+    """
+
+    _encoder: Encoder | None
+
+    def __init__(
+        self,
+        encoder: EncoderGiven,
+        *,
+        layout: str | None = None,
+        column: str | None = None,
+        features: Sequence[str] | None = None,
+        in_features: int | None = None,
+        keep: Sequence[str] | None = None,
+        max_steps: float | None = None,
+        truncate: Literal["head", "tail"] = "head",
+        min_steps: int = 0,
+        bad_rows: BadRows | None = None,
+        initial_carry: str | None = None,
+        lossy_cast: bool = False,
+        output: Output = DEFAULT_OUTPUT,
+        window_shape: WindowShape | None = None,
+    ) -> None:
+        if not isinstance(encoder, bytes | str | os.PathLike) and not callable(encoder):
+            checked_encoder(encoder)
+        self._given, self._shape = encoder, window_shape
+        self._options = JobOptions(
+            layout=layout, column=column, features=features, in_features=in_features, keep=keep, max_steps=max_steps,
+            truncate=truncate, min_steps=min_steps, bad_rows=bad_rows or BadRows(), initial_carry=initial_carry,
+            lossy_cast=lossy_cast, output=output,
+        )  # fmt: skip
+        self._begin()
+
+    def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
+        """The kept columns of a batch and the features of its rows, in order.
+
+        Raises:
+            ConfigError: a column that is not there, or whose name the features have.
+            DataError: data that is not what it should be; the row of the batch is named.
+            LayoutError: no column holds sequences, or several may.
+        """
+        pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
+        with self._lock:  # an engine may call from several threads, and the devices are busy anyway
+            reading = self._reading(batch.schema)
+            taken = _taken(pieces, batch.schema, reading, self.encoder.in_features)
+            kept = [_kept(piece, rows, reading.keep) for piece, rows in zip(pieces, taken, strict=True)]
+            features = self._computed([rows.sequences for rows in taken], kept)
+            schema = self._schema(batch.schema, reading.keep)
+        _tell_of_aside(taken, batch.num_rows)
+        made, begin = [], 0
+        for rows, columns in zip(taken, kept, strict=True):
+            end = begin + columns.num_rows
+            part = features.slice(begin, end) if isinstance(features, Ragged) else features[begin:end]
+            arrays = [*columns.columns, *feature_columns(schema, part, rows.is_null, begin)]
+            made.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            begin = end
+        return pa.Table.from_batches(made, schema)
+
+    def stream(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The result for each batch, one after the other, as Spark's `mapInArrow` and a `RecordBatchReader` want it.
+
+        Example:
+            >>> rows = pa.table({"sequence": pa.array([[[0.5]], []], pa.list_(pa.list_(pa.float32())))})
+            >>> featurizer = BatchFeaturizer(Encoder.from_seed(0, in_features=1, hidden_features=3))
+            >>> reader = pa.RecordBatchReader.from_batches(
+            ...     featurizer.schema(rows.schema), featurizer.stream(rows.to_batches())
+            ... )
+            >>> reader.read_all().num_rows
+            2
+        """
+        for batch in batches:
+            yield from self(batch).to_batches()
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The schema of the result for batches of a schema; raises as a call does."""
+        with self._lock:
+            return self._schema(schema, self._reading(schema).keep)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, made when it is first asked for."""
+        if self._encoder is None:
+            self._encoder = _encoder_of(self._given)
+        return self._encoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: the encoder as it was given, or the content of its file, so that arriving starts no JAX."""
+        given = encoder_content(Encoder, self._given) if isinstance(self._given, Encoder) else self._given
+        return {"_given": given, "_shape": self._shape, "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is made in each process anew."""
+        self._encoder = None
+        self._lock = Lock()
+
+    def _reading(self, schema: pa.Schema) -> ReadOptions:
+        """What is read of batches of a schema: the only layout there may be, and the kept columns."""
+        input, asked = self.encoder.input, self._options.asked
+        layout = None
+        if input is not None and asked.features is None:
+            with suppress(LayoutError):  # then they may have no names
+                layout = find_layout(schema, replace(asked, features=input.names), where=BATCH, takes_texts=True)
+        layout = layout or find_layout(schema, asked, where=BATCH, takes_texts=input is not None)
+        keep = layout.kept(schema, ()) if self._options.keep is None else tuple(self._options.keep)
+        for name in keep:
+            if name == FEATURES:
+                raise ConfigError(f"A kept column is named {name!r}, as the result's; rename it, or choose with keep.")
+            if name not in schema.names:
+                raise ConfigError(f"There is no column {name!r} to keep in {BATCH}; it has {schema.names}.")
+        self._options.output.check_keeps(keep)
+        settled = self._options.settled(layout, keep, self._options.rows_per_part)
+        return settled.reading(self.encoder.in_features, input)
+
+    def _schema(self, schema: pa.Schema, keep: Sequence[str]) -> pa.Schema:
+        """Of the result."""
+        encoder, kept = self.encoder, pa.schema([schema.field(name) for name in keep], schema.metadata)
+        dtype, output = encoder.pool_dtype, self._options.output
+        return part_schema(kept, encoder.out_features, {}, encoder.gives_steps, dtype, output)
+
+    def _computed(self, sequences: Sequence[Ragged], kept: Sequence[pa.RecordBatch]) -> np.ndarray | Ragged:
+        """The features of all rows, one after the other."""
+        options = self._options
+        engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
+        features = FeatureRows(sum(map(len, sequences)), engine.out_features, engine.dtype, steps=engine.gives_steps)
+        with closing(engine.run()) as run:
+            for rows, columns in zip(sequences, kept, strict=True):
+                run.submit(rows, options.max_steps, self._carries(columns, engine.carry_features))
+            while run.is_busy:
+                for finished in run.advance():
+                    features.place(finished.rows, finished.features)
+        return features.result
+
+    def _carries(self, kept: pa.RecordBatch, size: int) -> np.ndarray | None:
+        """The initial carry that each row brings; None where rows bring none."""
+        name = self._options.initial_carry
+        if name is None:
+            return None
+        return fixed_lists(kept, name, size, lossy_cast=self._options.lossy_cast, where=_place(0))
+
+
+@dataclass(frozen=True)
+class _Same:
+    """An encoder that is another one's equal where their fingerprints are."""
+
+    fingerprint: str
+    encoder: Encoder = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _engine(of: _Same, shape: WindowShape | None, own_carries: bool) -> EngineLike:
+    """The engine of this process: Spark sends the function anew with every task, and compiling takes a second."""
+    return build_engine(of.encoder, None, shape, own_carries)
+
+
+def _encoder_of(given: EncoderGiven) -> Encoder:
+    """The encoder that was given in one way or another."""
+    if isinstance(given, Encoder):
+        return given
+    if isinstance(given, bytes):
+        return checked_encoder(encoder_of_content(Encoder, given))
+    return Encoder.load(given) if isinstance(given, str | os.PathLike) else checked_encoder(given())
+
+
+def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOptions, in_features: int) -> list[Taken]:
+    """The rows of the pieces of a batch as sequences."""
+    taken, first_row, width = [], 0, None if reading.input else in_features
+    for piece in pieces:
+        rows, width = take_batch(piece, schema, reading, width, _place(first_row))
+        taken.append(rows)
+        first_row += piece.num_rows
+    return taken
+
+
+def _kept(piece: pa.RecordBatch, taken: Taken, keep: Sequence[str]) -> pa.RecordBatch:
+    """The kept columns of the rows that were taken."""
+    columns = piece.select(list(keep))
+    return rows_of(columns, taken.kept) if taken.aside else columns
+
+
+def _tell_of_aside(taken: Sequence[Taken], rows: int) -> None:
+    """Say that rows are left out, and why the first one is."""
+    aside = [each for some in taken for each in some.aside]
+    if aside:
+        logger.warning("%d of %d rows of a batch are set aside. The first: %s", len(aside), rows, aside[0].reason)
+
+
+def _place(first_row: int) -> Where:
+    """Says where a row stands."""
+    return lambda row: f"row {first_row + row} of {BATCH}"

@@ -1,0 +1,163 @@
+"""Batches of other engines: the rows are those of `encode`, whatever the layout, the pieces and the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sources import SEED, SEQUENCE, SHAPE, D, H, encoder_of, random_rows
+
+from scanrnn_dist.api import BatchFeaturizer, encode
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError
+from scanrnn_dist.ray import FeaturizeBatches
+from scanrnn_dist.records import Output
+from scanrnn_dist.source import BadRows
+
+ROWS = random_rows([3, 0, 40, 1, 7, 90, 2])
+
+
+def table_of(rows: list[Any], **columns: Any) -> pa.Table:
+    lists = [row if row is None or isinstance(row, list) else row.tolist() for row in rows]
+    return pa.table({"id": range(len(rows)), "sequence": pa.array(lists, SEQUENCE), **columns})
+
+
+def featurizer_of(**options: Any) -> BatchFeaturizer:
+    return BatchFeaturizer(encoder_of(), **{"window_shape": SHAPE, **options})
+
+
+def features_of(table: pa.Table) -> np.ndarray:
+    return np.stack(table["features"].to_pylist()).astype(np.float32)
+
+
+@given(st.lists(st.integers(0, len(ROWS)), max_size=4), st.lists(st.integers(0, 60), max_size=8), st.booleans())
+@settings(max_examples=8)
+def test_rows_are_those_of_encode_however_a_table_is_cut(cuts: list[int], lengths: list[int], as_stream: bool) -> None:
+    rows = [*ROWS, *random_rows(lengths, seed=1)]
+    bounds = [0, *sorted(cuts), len(rows)]
+    whole = table_of(rows, text=pa.array(map(str, range(len(rows)))))
+    table = pa.concat_tables(whole[begin:end] for begin, end in pairwise(bounds))
+    featurizer = featurizer_of()
+    if as_stream:
+        result = pa.Table.from_batches(featurizer.stream(table.to_batches()), featurizer.schema(table.schema))
+    else:
+        result = featurizer(table)
+    assert result.drop(["features"]).equals(whole.drop(["sequence"]))
+    assert features_of(result).tobytes() == encode(encoder_of(), rows, window_shape=SHAPE).tobytes()
+    assert result.schema.field("features").type == pa.list_(pa.float32(), H)
+
+
+def test_any_layout_is_found_or_asked_for() -> None:
+    rows = random_rows([3, 5])
+    expected = encode(encoder_of(), rows, window_shape=SHAPE)
+    by_feature = {name: pa.array([row[:, nth].tolist() for row in rows]) for nth, name in enumerate("xyz")}
+    flat = pa.array([row.reshape(-1).tolist() for row in rows], pa.list_(pa.float32()))
+    structs = pa.array([[dict(zip("xyz", step.tolist(), strict=True)) for step in row] for row in rows])
+    for table, options in [
+        (pa.table({"id": [1, 2], **by_feature}), {"features": ["x", "y", "z"], "lossy_cast": True}),
+        (pa.table({"id": [1, 2], "flat": flat}), {"column": "flat", "in_features": D}),
+        (pa.table({"id": [1, 2], "steps": structs}), {"lossy_cast": True}),
+    ]:
+        result = featurizer_of(**options)(table)
+        assert result.column_names == ["id", "features"]
+        assert np.array_equal(features_of(result), expected)
+
+
+def test_bad_rows_are_treated_as_asked(caplog: pytest.LogCaptureFixture) -> None:
+    good = random_rows([3])[0]
+    table = table_of([good, None, [[1.0, float("nan"), 1.0]], good])
+    with pytest.raises(DataError, match="row 1 of the batch: the sequence is null"):
+        featurizer_of()(pa.concat_tables([table]))
+    with pytest.raises(DataError, match="row 6 of the batch, step 0: feature 1 is nan"):
+        featurizer_of(bad_rows=BadRows(null_sequence="null"))(pa.concat_tables([table[:2], table[:2], table]))
+    with caplog.at_level(logging.WARNING, "scanrnn_dist"):
+        result = featurizer_of(bad_rows=BadRows(null_sequence="null", bad_value="skip"))(table)
+    assert "1 of 4 rows of a batch are set aside" in caplog.text
+    assert result["id"].to_pylist() == [0, 1, 3]
+    assert result["features"].null_count == 1 and result["features"][1].as_py() is None
+    propagated = featurizer_of(bad_rows=BadRows("propagate", null_sequence="skip"))(table)
+    expected = encode(encoder_of(), [good, [[1.0, float("nan"), 1.0]]], nonfinite="propagate", window_shape=SHAPE)
+    assert np.array_equal(features_of(propagated)[:2], expected, equal_nan=True)
+
+
+def test_options_act_as_they_do_in_featurize() -> None:
+    carries = np.random.default_rng(0).standard_normal((len(ROWS), H)).astype(np.float32)
+    table = table_of(ROWS, carry=pa.FixedSizeListArray.from_arrays(pa.array(carries.reshape(-1)), H))
+    result = featurizer_of(column="sequence", initial_carry="carry", max_steps=5, truncate="tail")(table)
+    expected = encode(encoder_of(), [row[-5:] for row in ROWS], initial_carry=carries, window_shape=SHAPE)
+    assert np.array_equal(features_of(result), expected)
+    result = featurizer_of(keep=[], output=Output("columns", dtype="float16"))(table_of(ROWS))
+    assert result.column_names == [f"feature_{number}" for number in range(H)]
+    assert result.schema.types == [pa.float16()] * H
+
+
+def test_an_empty_batch_gives_an_empty_one() -> None:
+    empty = table_of(ROWS)[:0]
+    for batch in (
+        empty,
+        pa.Table.from_batches([], empty.schema),
+        empty.to_batches()[0] if empty.to_batches() else empty,
+    ):
+        assert featurizer_of()(batch).schema == featurizer_of().schema(empty.schema)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "error", "says"),
+    [
+        ({"sequence": [1, 2]}, {}, LayoutError, "the batch"),
+        ({"sequence": [[[1.0] * D]], "other": [[[1.0] * D]]}, {"lossy_cast": True}, LayoutError, "2 ways"),
+        ({"sequence": [[[1.0] * D]], "features": [1]}, {}, ConfigError, "kept column is named 'features'"),
+        ({"sequence": [[[1.0] * D]]}, {"keep": ["id"]}, ConfigError, "no column 'id' to keep in the batch"),
+        ({"sequence": [[[1.0] * 2]]}, {"lossy_cast": True}, LayoutError, "2 features|expected 3"),
+        ({"sequence": [[[1.0] * D]]}, {"layout": "long"}, ScanRNNError, "long"),
+    ],
+)
+def test_what_does_not_fit_is_refused(columns: dict[str, Any], options: Any, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        featurizer_of(**options)(pa.table(columns))
+
+
+def test_what_is_no_encoder_is_refused() -> None:
+    with pytest.raises(ConfigError, match="The encoder is a int"):
+        BatchFeaturizer(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected an Encoder"):
+        _ = BatchFeaturizer(lambda: 3).encoder  # type: ignore[arg-type, return-value]
+
+
+def test_the_encoder_may_be_given_in_several_ways(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    encoder_of().save(path)
+    for given_as in (path, str(path), path.read_bytes(), lambda: Encoder.from_seed(SEED, D, H)):
+        assert BatchFeaturizer(given_as).encoder.fingerprint == encoder_of().fingerprint
+
+
+@pytest.mark.soak
+def test_another_process_unpickles_without_starting_jax_and_gives_the_same_bits() -> None:
+    featurizer, table = featurizer_of(), table_of(ROWS)
+    assert featurizer(table).num_rows == len(ROWS)  # what it has made by now does not travel
+    code = (
+        "import pickle, sys; featurizer, table = pickle.load(sys.stdin.buffer);"
+        "import jax; jax.config.update('jax_num_cpu_devices', 3); result = featurizer(table);"
+        "sys.stdout.buffer.write(pickle.dumps((jax.local_device_count(), result)))"
+    )
+    own = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    given_in = pickle.dumps((featurizer, table))
+    run = subprocess.run([sys.executable, "-c", code], input=given_in, capture_output=True, env=own, timeout=120)
+    assert run.returncode == 0, run.stderr.decode()
+    devices, result = pickle.loads(run.stdout)
+    assert devices == 3 and result.equals(featurizer(table))
+
+
+def test_outside_of_an_actor_the_class_for_ray_is_a_batch_featurizer() -> None:
+    assert FeaturizeBatches(encoder_of(), window_shape=SHAPE)(table_of(ROWS)).equals(featurizer_of()(table_of(ROWS)))
