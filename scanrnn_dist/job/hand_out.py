@@ -49,12 +49,16 @@ class WorkerDied(Exception):
 class Pool(Protocol):
     """Workers that can be asked; one pool serves one job."""
 
-    count: int
-    """How many work at the same time."""
-    memory_bytes: int | None
-    """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
     has_own_processes: bool
     """Whether a worker's process is there for it alone."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
+
+    @property
+    def count(self) -> int:
+        """How many work at the same time; some may have to wait for a place."""
 
     def start(self) -> Any:
         """Begin one more, and name it; whether it comes up, `wait` tells."""
@@ -103,18 +107,15 @@ class HandOut:
     def one_says(self, question: str, *given: Any) -> Any:
         """The answer of any worker to a question that all would answer alike."""
         self._start_missing()
-        hand = self._hands[0]
-        self._ask(hand, question, *given)
+        asked: _Hand | None = None
         while True:
+            if asked not in self._hands:  # nobody yet, or it died
+                asked = next((hand for hand in self._hands if not hand.questions), None)  # one that is up
+                if asked is not None:
+                    self._ask(asked, question, *given)
             told = self._next()
-            if told is None:
-                continue
-            answered, question_answered, value = told
-            if answered is hand and question_answered == question:
-                return value
-            if hand not in self._hands:  # it died; another one is asked
-                hand = self._hands[0]
-                self._ask(hand, question, *given)
+            if told is not None and told[0] is asked and told[1] == question:
+                return told[2]
 
     def do(
         self,
@@ -150,6 +151,7 @@ class HandOut:
                 if value.done is not None:
                     done += value.done
                     hand.is_in_round = False
+                    self._give(hand, left, alone)  # if fewer workers are up than there are units to be done alone
                 else:
                     self._give(hand, left if value.wants else deque(), alone, goes_on=not value.wants)
         return done
@@ -159,7 +161,7 @@ class HandOut:
         until = time.monotonic() + END_SECONDS
         try:
             for hand in self._hands:
-                if hand.attempt or "begin" in hand.questions:
+                if hand.attempt or ("begin" in hand.questions and "takes" not in hand.questions):  # it is up
                     self._ask(hand, "end", reason)
             ending = {hand.worker: hand for hand in self._hands if "end" in hand.questions}
             while ending and (told := self._pool.wait(max(0.0, until - time.monotonic()))) is not None:
