@@ -33,7 +33,7 @@ NEWS_SECONDS = 0.5
 """A worker that needs nothing tells what happened so often; of many workers, each more seldom."""
 NEWS_PER_SECOND = 200
 STARTS_FAILED = 3
-"""So many workers that died one after the other before one could begin end the job."""
+"""So many more deaths than workers, one after the other and before one could begin, end the job."""
 DEATHS_IN_VAIN = 10
 """So many deaths of each worker, one after the other and no unit done meanwhile, end the job."""
 END_SECONDS = 15.0
@@ -246,7 +246,8 @@ class HandOut:
         self._starts_failed += not hand.attempt
         self._deaths_in_vain += 1
         logger.warning("The worker %s died: %s. Another one takes its place.", hand.attempt or hand.worker, reason)
-        if self._starts_failed >= STARTS_FAILED or self._deaths_in_vain > DEATHS_IN_VAIN * self._pool.count:
+        has_no_hope = self._starts_failed >= STARTS_FAILED + self._pool.count
+        if has_no_hope or self._deaths_in_vain > DEATHS_IN_VAIN * self._pool.count:
             raise StoppedError(
                 f"Workers die again and again; the last one said: {reason}. What was committed is whole. See to it, "
                 "then start the same command again."
