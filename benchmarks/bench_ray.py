@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -75,7 +76,7 @@ def parsed() -> argparse.Namespace:
 @contextmanager
 def standing_cluster() -> Iterator[str]:
     """The address of a cluster of one node."""
-    context = ray.init("local", num_cpus=LOGICAL_CPUS, include_dashboard=False, log_to_driver=False)
+    context: Any = ray.init("local", num_cpus=LOGICAL_CPUS, include_dashboard=False, log_to_driver=False)
     try:
         yield context.address_info["gcs_address"]
     finally:
