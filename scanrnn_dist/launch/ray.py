@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import queue
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import Any
@@ -21,7 +22,7 @@ from scanrnn_dist.launch.ray_actor import Actor, Said
 from scanrnn_dist.launch.ray_cluster import Cluster
 
 PATIENCE_SECONDS = 10.0
-"""A person is told after so long that workers wait for a place."""
+"""A person is told after so long that workers wait for a place, and again after twice that, and so on."""
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -82,9 +83,9 @@ class RayPool:
         self._asked: dict[int, deque[Future[Any]]] = {}
         self._answered = queue.SimpleQueue[int]()  # workers that have answered something; told by a thread of Ray's
         self._stored: dict[int, tuple[Any, Any]] = {}
-        self._up: set[int] = set()
+        self._waiting: dict[int, float] = {}  # workers that have not answered yet, and since when
+        self._patience_seconds = PATIENCE_SECONDS
         self._started = 0
-        self._is_told = False
 
     @property
     def count(self) -> int:
@@ -106,6 +107,7 @@ class RayPool:
         options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0}
         actor = self._cluster.ray.remote(Actor).options(**options)
         self._actors[self._started] = actor.remote(self._cpus, self._gpus)
+        self._waiting[self._started] = time.monotonic()
         return self._started
 
     def ask(self, worker: int, question: str, *given: Any) -> None:
@@ -125,8 +127,8 @@ class RayPool:
             except queue.Empty:
                 if seconds is not None:
                     return None
-                self._tell_who_waits()
-                continue
+                worker = 0
+            self._tell_who_waits()
             asked = self._asked.get(worker)
             if not asked or not asked[0].done():  # it was stopped, or the one before is still on its way
                 continue
@@ -138,6 +140,7 @@ class RayPool:
     def stop(self, worker: int) -> None:
         """Have Ray end an actor."""
         self._asked.pop(worker, None)
+        self._waiting.pop(worker, None)
         actor = self._actors.pop(worker, None)
         if actor is not None:
             self._cluster.ray.kill(actor)
@@ -145,8 +148,7 @@ class RayPool:
     def leave(self) -> None:
         """End Ray, if it was begun here; another job would begin it again."""
         self._stored.clear()
-        self._up.clear()
-        self._count, self._is_told = None, False
+        self._count, self._patience_seconds = None, PATIENCE_SECONDS
         self._cluster.leave()
 
     def _heard(self, worker: int, future: Future[Any]) -> Answer | WorkerDied:
@@ -167,7 +169,7 @@ class RayPool:
         except errors.RayError as error:  # such as an answer that was lost with its node
             self.stop(worker)
             return WorkerDied(_in_short(error))
-        self._up.add(worker)
+        self._waiting.pop(worker, None)
         for level, message in said.warnings:
             logger.log(level, "%s", message)
         return said.answer
@@ -179,13 +181,18 @@ class RayPool:
         return self._stored[id(value)][1]
 
     def _tell_who_waits(self) -> None:
-        waiting = len(self._actors.keys() - self._up)
-        if waiting and not self._is_told:
-            self._is_told = True
-            logger.warning(
-                "%d of %d workers are not up yet: they take %d CPUs and %d GPUs each, and the Ray cluster may have no "
-                "room for them. The job goes on with those that are.", waiting, self.count, self._cpus, self._gpus,
-            )  # fmt: skip
+        """Say that workers have had no place for long, as where the cluster is busy or too small."""
+        waits_since = min(self._waiting.values(), default=None)
+        if waits_since is None or time.monotonic() - waits_since < self._patience_seconds:
+            return
+        logger.warning(
+            "%d of %d workers are not up after %.0f s. Each takes %d CPUs and %d GPUs of one node; the Ray cluster has "
+            "%s. %s",
+            *(len(self._waiting), len(self._actors), self._patience_seconds, self._cpus, self._gpus),
+            self._cluster.free(),
+            "The others go on." if len(self._waiting) < len(self._actors) else "Nothing is done before one is up.",
+        )
+        self._patience_seconds *= 2
 
 
 _NAMES = ("class_name:", "actor_id:", "namespace:", "name:")

@@ -69,6 +69,12 @@ class Cluster:
         ]
         return min(shares, default=None)
 
+    def free(self) -> str:
+        """The CPUs and GPUs of all nodes, and how many of them nobody has, for a message."""
+        has, free = self.ray.cluster_resources(), self.ray.available_resources()
+        told = (f"{has.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in ("CPU", "GPU"))
+        return " and ".join(told)
+
     def _nodes(self) -> list[dict[str, float]]:
         """What each node has."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sources import entries, random_rows, write_source
 
+from scanrnn_dist import scan_rnn_forward
 from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import read_status
 from scanrnn_dist.launch import RayExecutor
 
+ROOT = Path(__file__).parents[2]
 UNITS = 160
 LIMIT_SECONDS = 120
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
@@ -201,6 +204,19 @@ def test_what_the_cluster_cannot_give_is_told(tmp_path: Path, source: Path, node
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.soak
+def test_the_pipeline_gives_what_the_specification_gives(tmp_path: Path, nodes: TwoNodes) -> None:
+    rows = random_rows((3, 0, 20), in_features=12)
+    source = write_source(tmp_path / "in.parquet", rows, row_group_size=3)
+    words = [sys.executable, ROOT / "pipelines" / "featurize_ray.py", source, tmp_path / "out", nodes.address]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS).stdout
+    assert "3 rows, 23 steps" in printed
+    table = pq.read_table(tmp_path / "out")
+    for row, features in zip(rows, table["features"].to_pylist(), strict=True):
+        expected = scan_rnn_forward(0, row, 64, len(row))
+        np.testing.assert_allclose(features, expected, rtol=0, atol=1e-6)  # the bound of the design
+
+
 @pytest.mark.sweep
 def test_more_workers_than_there_is_room_for_wait_and_the_others_do_the_work(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], nodes: TwoNodes
@@ -217,7 +233,12 @@ def test_workers_for_whom_there_is_no_room_at_all_are_waited_for_and_ctrl_c_ends
     words = command(source, tmp_path / "out", *on(nodes, 1), "--cpus-per-worker", "3")
     process = subprocess.Popen(words, cwd=tmp_path, text=True, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    assert "1 of 1 workers are not up yet" in process.stderr.readline()
+    told = process.stderr.readline()
+    assert (
+        "1 of 1 workers are not up after 10 s. Each takes 3 CPUs and 0 GPUs of one node; the Ray cluster has 4 CPUs "
+        "(4 free) and 0 GPUs (0 free). Nothing is done before one is up." in told
+    )
+    assert "not up after 20 s" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(LIMIT_SECONDS) == 4
     process.stderr.close()
