@@ -128,7 +128,8 @@ class RayPool:
                 if seconds is not None:
                     return None
                 worker = 0
-            self._tell_who_waits()
+            if seconds is None and self._cluster.head_answers():
+                self._tell_who_waits()
             asked = self._asked.get(worker)
             if not asked or not asked[0].done():  # it was stopped, or the one before is still on its way
                 continue

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,10 @@ STORE_BYTES = 128 << 20
 """Of the object store of a Ray that is begun here, for the encoder's file; Ray would set aside 30 % of the memory."""
 REACH_SECONDS = 10.0
 """Where nobody listens, Ray tries for more than two minutes, and then ends the process."""
+LOOK_SECONDS = 10.0
+"""So often it is seen whether the head is there."""
+LOST_SECONDS = 30.0
+"""A head that comes back within that time is waited for; after 60 s Ray itself ends the process, with exit code 1."""
 
 
 class Cluster:
@@ -26,6 +31,7 @@ class Cluster:
         self._address = address
         self._ray: Any = None
         self._is_ours = False
+        self._looked = self._seen = 0.0
 
     @property
     def ray(self) -> Any:
@@ -42,7 +48,29 @@ class Cluster:
             if self._is_ours:
                 _connect(ray, self._address)
             self._ray = ray
+            self._looked = self._seen = time.monotonic()
         return self._ray
+
+    def head_answers(self) -> bool:
+        """Whether somebody answered at the head when it was last looked, which is now and then.
+
+        Raises:
+            StoppedError: nobody has for `LOST_SECONDS`.
+        """
+        now, address = time.monotonic(), self.ray.get_runtime_context().gcs_address
+        if now - self._looked < LOOK_SECONDS:
+            return self._seen == self._looked
+        self._looked = now
+        try:
+            _knock(address, REACH_SECONDS / 2)
+            self._seen = now
+        except OSError as error:
+            if now - self._seen > LOST_SECONDS:
+                raise StoppedError(
+                    f"The head of the Ray cluster at {address} is gone. What was committed is whole; the same command "
+                    "goes on, on another cluster or without Ray."
+                ) from error
+        return self._seen == self._looked
 
     def room(self, cpus: int, gpus: int) -> int:
         """How many workers the nodes have room for; none is spread over two.
@@ -97,8 +125,7 @@ def _connect(ray: Any, address: str | None) -> None:
     told = address or os.environ.get("RAY_ADDRESS")
     try:
         if told not in (None, "auto", "local"):
-            host, _, port = str(told).rpartition("://")[2].rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+            _knock(str(told).rpartition("://")[2], REACH_SECONDS)
         with _handler_kept():
             try:
                 _init(ray, address, object_store_memory=STORE_BYTES)
@@ -111,6 +138,12 @@ def _connect(ray: Any, address: str | None) -> None:
             f"The Ray cluster {told or 'of this machine'} cannot be reached: {one_line(str(error))[:300]}. Expected "
             "--address HOST:PORT of its head (`ray start --head` takes port 6379), auto, or local for a new one here."
         ) from error
+
+
+def _knock(address: str, seconds: float) -> None:
+    """Raise `OSError` or `ValueError` unless somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), seconds).close()
 
 
 def _init(ray: Any, address: str | None, **options: Any) -> None:

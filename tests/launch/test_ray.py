@@ -245,6 +245,22 @@ def test_workers_for_whom_there_is_no_room_at_all_are_waited_for_and_ctrl_c_ends
 
 
 @pytest.mark.sweep
+def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, source: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
+    nodes = TwoNodes()
+    address = nodes.address
+    try:
+        words = command(source, tmp_path / "out", *on(nodes, 1), "--cpus-per-worker", "3")
+        process = subprocess.Popen(words, cwd=tmp_path, text=True, stderr=subprocess.PIPE)
+        assert process.stderr is not None and "Nothing is done" in process.stderr.readline()
+        nodes.cluster.head_node.kill_gcs_server()
+        said = process.communicate(timeout=LIMIT_SECONDS)[1]
+        assert process.returncode == 4 and f"The head of the Ray cluster at {address} is gone" in said, said
+    finally:
+        nodes.cluster.shutdown()
+
+
+@pytest.mark.sweep
 def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Path, source: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
     words = command(source, tmp_path / "out", "--engine", "ray", "--address", "local", "--workers", "2")
