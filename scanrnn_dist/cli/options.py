@@ -132,12 +132,18 @@ Processes = Annotated[
 Engine = Annotated[
     str | None, choice("Who does the units: this machine, or the workers of a Ray cluster", "local", "ray")
 ]
-Address = Annotated[str | None, typer.Option(help="With --engine ray: the cluster (default: as ray.init finds it).")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="With --engine ray: HOST:PORT of the cluster's head, auto for that of this machine, or local to begin one "
+        "(default: as RAY_ADDRESS says, else that of this machine, else begin one).",
+    ),
+]
 Workers = Annotated[
     int | None, count("With --engine ray: number of workers (default: as many as the cluster has room for).")
 ]
 CpusPerWorker = Annotated[int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default 1).")]
-GpusPerWorker = Annotated[int | None, count("With --engine ray: GPUs of each worker.")]
+GpusPerWorker = Annotated[int | None, count("With --engine ray: GPUs of each worker; 1 is best (default: none).")]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]

@@ -9,11 +9,12 @@ units that may end their process done alone. Which workers there are, and how qu
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from scanrnn_dist.errors import StoppedError
@@ -25,6 +26,8 @@ from scanrnn_dist.job.options import Handling
 from scanrnn_dist.job.pipeline import Done, OnRows
 from scanrnn_dist.job.worker import Answer, EngineFacts, Orders, Task
 from scanrnn_dist.protocols import Stage
+from scanrnn_dist.records import JobRecords
+from scanrnn_dist.storage import LocalStore
 
 AT_A_TIME = 16
 """A worker that asks gets so small a part of what an even share of the units left would be: many units at first, single
@@ -49,12 +52,16 @@ class WorkerDied(Exception):
 class Pool(Protocol):
     """Workers that can be asked; one pool serves one job."""
 
-    count: int
-    """How many work at the same time."""
-    memory_bytes: int | None
-    """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
     has_own_processes: bool
     """Whether a worker's process is there for it alone."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
+
+    @property
+    def count(self) -> int:
+        """How many work at the same time; some may have to wait for a place."""
 
     def start(self) -> Any:
         """Begin one more, and name it; whether it comes up, `wait` tells."""
@@ -103,18 +110,15 @@ class HandOut:
     def one_says(self, question: str, *given: Any) -> Any:
         """The answer of any worker to a question that all would answer alike."""
         self._start_missing()
-        hand = self._hands[0]
-        self._ask(hand, question, *given)
+        asked: _Hand | None = None
         while True:
+            if asked not in self._hands:  # nobody yet, or it died
+                asked = next((hand for hand in self._hands if not hand.questions), None)  # one that is up
+                if asked is not None:
+                    self._ask(asked, question, *given)
             told = self._next()
-            if told is None:
-                continue
-            answered, question_answered, value = told
-            if answered is hand and question_answered == question:
-                return value
-            if hand not in self._hands:  # it died; another one is asked
-                hand = self._hands[0]
-                self._ask(hand, question, *given)
+            if told is not None and told[0] is asked and told[1] == question:
+                return told[2]
 
     def do(
         self,
@@ -150,22 +154,28 @@ class HandOut:
                 if value.done is not None:
                     done += value.done
                     hand.is_in_round = False
+                    self._give(hand, left, alone)  # if fewer workers are up than there are units to be done alone
                 else:
                     self._give(hand, left if value.wants else deque(), alone, goes_on=not value.wants)
         return done
 
     def close(self, reason: str) -> None:
-        """Have all workers end, in order where they can; the second time there is nobody left."""
+        """Have all workers end, in order where they can; the second time there is nobody left.
+
+        Those that are not up yet, as where a cluster has no room for them, are not waited for.
+        """
         until = time.monotonic() + END_SECONDS
         try:
             for hand in self._hands:
                 if hand.attempt or "begin" in hand.questions:
                     self._ask(hand, "end", reason)
-            ending = {hand.worker: hand for hand in self._hands if "end" in hand.questions}
-            while ending and (told := self._pool.wait(max(0.0, until - time.monotonic()))) is not None:
+            asked = {hand.worker: hand for hand in self._hands if "end" in hand.questions}
+            while any("takes" not in hand.questions for hand in asked.values()):
+                if (told := self._pool.wait(max(0.0, until - time.monotonic()))) is None:
+                    break
                 worker, answer = told
-                if worker in ending and (isinstance(answer, WorkerDied) or ending[worker].questions.popleft() == "end"):
-                    del ending[worker]
+                if worker in asked and (isinstance(answer, WorkerDied) or asked[worker].questions.popleft() == "end"):
+                    del asked[worker]
         finally:
             hands, self._hands = self._hands, []
             for hand in hands:
@@ -174,7 +184,7 @@ class HandOut:
     def _task_of(self, opened: OpenJob, handling: Handling, attempt: Attempt) -> Task:
         memory = handling.memory_bytes if handling.memory_bytes is not None else self._pool.memory_bytes
         return Task(
-            opened.destination, opened.records, opened.job, opened.options, attempt.share, memory,
+            opened.destination, _found_from_anywhere(opened.records), opened.job, opened.options, attempt.share, memory,
             handling.allow_mixed, self._pool.has_own_processes,
         )  # fmt: skip
 
@@ -264,6 +274,10 @@ class _Elsewhere:
 
     def __init__(self, asked: Computation, workers: HandOut) -> None:
         self._asked, self._workers = asked, workers
+        self._described: tuple[int | None, Mapping[str, Any] | None] = (
+            None,
+            None,
+        )  # of what: any worker may be asked next
 
     @property
     def stage(self) -> Stage:
@@ -288,20 +302,27 @@ class _Elsewhere:
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All that the bits of the features depend on."""
-        told: dict[str, Any] = self._workers.one_says("described", self._width(in_features), like)
+        self._described = self._width(in_features), like
+        told: dict[str, Any] = self._workers.one_says("described", *self._described)
         return told
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineFacts:
         """What is known of the engine."""
-        facts: EngineFacts = self._workers.one_says("engine", own_carries, keep_state)
+        facts: EngineFacts = self._workers.one_says("engine", own_carries, keep_state, *self._described)
         return facts
 
     def encoder_content(self) -> bytes | None:
         """The file of the encoder."""
-        content: bytes | None = self._workers.one_says("encoder_content")
+        content: bytes | None = self._workers.one_says("encoder_content", *self._described)
         return content
 
     def _width(self, in_features: InFeatures) -> int | None:
         """Features per step of the source, where workers have to know them."""
         self._workers.width = in_features() if self.input is None else None
         return self._workers.width
+
+
+def _found_from_anywhere(records: JobRecords) -> JobRecords:
+    """The records as a worker finds them that was started in another folder."""
+    store = records.store
+    return JobRecords(replace(store, root=os.path.abspath(store.root))) if isinstance(store, LocalStore) else records

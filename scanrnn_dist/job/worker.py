@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
 from scanrnn_dist.job.attempt import begun_units
@@ -27,7 +28,7 @@ from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import RunLike, WindowShape
 from scanrnn_dist.records import AttemptLog, CrashTrace, JobRecords, PartRecord, Share, oom_kills
 from scanrnn_dist.source import Unit, Units
-from scanrnn_dist.storage import new_attempt
+from scanrnn_dist.storage import new_attempt, this_host
 
 
 @dataclass(frozen=True)
@@ -138,21 +139,25 @@ class UnitWorker:
         """As `Computation.is_recorded`."""
         return self._asked.is_recorded(job, lambda: _known(in_features))
 
-    def engine(self, own_carries: bool, keep_state: bool) -> EngineFacts:
-        """What there is to know of the engine, compiled."""
+    def engine(self, own_carries: bool, keep_state: bool, *described: Any) -> EngineFacts:
+        """What there is to know of the engine, compiled; `described` is what was asked before, maybe of another one."""
+        self.described(*described)
         engine = self._asked.engine(own_carries, keep_state)
         return EngineFacts(**{name: getattr(engine, name) for name in EngineFacts.__dataclass_fields__})
 
-    def encoder_content(self) -> bytes | None:
-        """The file of the encoder."""
+    def encoder_content(self, *described: Any) -> bytes | None:
+        """The file of the encoder; `described` as of `engine`."""
+        self.described(*described)
         return self._asked.encoder_content()
 
     def begin(self, computation: Computation, task: Task, in_features: int | None) -> str:
         """Make ready for the units of a job; the name of this attempt at it.
 
         Raises:
-            ConfigError: the encoder or the environment is another one here than that of the job.
+            ConfigError: source or destination are not to be found from here; or the encoder or the environment is
+                another one here than that of the job.
         """
+        _check_finds(task.records.find_job() is not None, task.records.store.root)
         self.takes(computation)
         described = {**self.described(in_features, task.job), "options": task.job["options"]}
         store = replace(task.records.store, attempt=new_attempt())
@@ -164,6 +169,8 @@ class UnitWorker:
         engine = self._asked.engine(task.options.has_own_carries, task.options.keep_state)
         records = JobRecords(store)
         plan = Plan.from_records(records.read_plan(task.job)).within(task.memory_bytes)
+        file = plan.source.files[0].path
+        _check_finds(plan.source.filesystem.get_file_info(file).type != fs.FileType.NotFound, file)
         environment = described["environment"]
         self._opened = OpenJob(task.destination, records, task.job, plan, task.options, environment)
         header = {"job": task.job["id"], "share": list(task.share), **oom_kills()}
@@ -323,3 +330,12 @@ class _Round:
 def _known(in_features: int | None) -> int:
     assert in_features is not None, "the driver asks for what needs no width"
     return in_features
+
+
+def _check_finds(is_found: bool, name: str) -> None:
+    """Refuse to work on a machine that sees a folder of its own in place of the driver's."""
+    if not is_found:
+        raise ConfigError(
+            f"The worker on {this_host()} does not find {name}. Workers read the source and write the destination "
+            "themselves: name folders that all machines share by the same path, or buckets (s3://...)."
+        )

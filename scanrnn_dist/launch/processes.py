@@ -19,7 +19,7 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
 from scanrnn_dist.observe import usable_bytes
 
-_MEMORY_SHARE = 8
+MEMORY_SHARE = 8
 """As of `source/parquet/budget.py`: what reading may hold in one process is an eighth of what that process may use."""
 
 
@@ -70,7 +70,7 @@ class ProcessPool:
             raise ConfigError(f"processes is {processes}; expected 1 or more.")
         self.count, self._devices = processes, devices
         usable = usable_bytes()
-        self.memory_bytes = None if usable is None else max(1, usable // _MEMORY_SHARE // processes)
+        self.memory_bytes = None if usable is None else max(1, usable // MEMORY_SHARE // processes)
         self._gpus = visible_gpus()
         self._children: dict[int, tuple[subprocess.Popen[bytes], Connection, int]] = {}
         self._started = 0

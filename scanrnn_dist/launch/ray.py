@@ -7,27 +7,40 @@ the same as without Ray.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-import os
+import queue
+import time
 from collections import deque
+from concurrent.futures import Future
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import Answer, HandOut, UnitWorker, WorkerDied
+from scanrnn_dist.job import Answer, HandOut, WorkerDied
+from scanrnn_dist.launch.processes import MEMORY_SHARE
+from scanrnn_dist.launch.ray_actor import Actor, Said
+from scanrnn_dist.launch.ray_cluster import Cluster
+
+PATIENCE_SECONDS = 10.0
+"""A person is told after so long that workers wait for a place, and again after twice that, and so on."""
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 class RayExecutor(HandOut):
-    """Workers that are actors of a Ray cluster.
+    """Workers that are actors of a Ray cluster. Ray is begun, or reached, when there is work to do.
 
     Args:
-        address: of the cluster, as of `ray.init`; None for the one that this process is in or finds, else a new one on
-            this machine. Where Ray was begun in this process already, that is used.
-        workers: how many actors; as many as the cluster has room for now when None.
+        address: of the cluster, as of `ray.init`: "local" for a new one on this machine; None for the one that
+            `RAY_ADDRESS` names or that was started here by `ray start`, else a new one. Where this process has begun
+            Ray already, that is used, and left running at the end.
+        workers: how many actors; as many as the cluster has room for when the job begins, if None.
         cpus_per_worker: CPUs that Ray sets aside for each, which are its CPU devices.
-        gpus_per_worker: GPUs of each; 1 suits, since a process that feeds one is busy.
+        gpus_per_worker: GPUs of each; 1 suits, since a process that feeds one is busy. With 0 they compute on CPUs.
 
     Raises:
-        ConfigError: Ray is not installed, cannot be reached, or has no room for one worker.
+        ConfigError: Ray is not installed, or numbers below 1 (of GPUs, below 0). When it is used: the cluster cannot
+            be reached, or has no room for one worker.
     """
 
     def __init__(
@@ -37,89 +50,161 @@ class RayExecutor(HandOut):
         cpus_per_worker: int = 1,
         gpus_per_worker: int = 0,
     ) -> None:
-        super().__init__(RayPool(address, workers, cpus_per_worker, gpus_per_worker))
+        self._actors = RayPool(address, workers, cpus_per_worker, gpus_per_worker)
+        super().__init__(self._actors)
+
+    def close(self, reason: str) -> None:
+        """As of all; and Ray ends, if it was begun here."""
+        try:
+            super().close(reason)
+        finally:
+            self._actors.leave()
 
 
 class RayPool:
     """The actors, as `HandOut` asks them; for the arguments see `RayExecutor`."""
 
     has_own_processes = True
-    memory_bytes: int | None = None
 
     def __init__(self, address: str | None, workers: int | None, cpus_per_worker: int, gpus_per_worker: int) -> None:
-        self._ray = ray = _started(address)
-        room = ray.cluster_resources()
-        rooms = [int(room.get("CPU", 0)) // max(1, cpus_per_worker)]
-        rooms += [int(room.get("GPU", 0)) // gpus_per_worker] if gpus_per_worker else []
-        self.count = workers if workers is not None else min(rooms)
-        if self.count < 1:
-            raise ConfigError(
-                f"The Ray cluster has {room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs; a worker takes "
-                f"{cpus_per_worker} CPUs and {gpus_per_worker} GPUs. Ask for less, or say --workers to wait for nodes."
-            )
-        options = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker, "max_restarts": 0}
-        self._actor = ray.remote(_Actor).options(**options)
-        self._devices = cpus_per_worker
+        for name, number, least in (
+            ("workers", 1 if workers is None else workers, 1),
+            ("cpus_per_worker", cpus_per_worker, 1),
+            ("gpus_per_worker", gpus_per_worker, 0),
+        ):
+            if number < least:
+                raise ConfigError(f"{name} is {number}; expected {least} or more.")
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("Ray is not installed; expected the extra: pip install 'scanrnn_dist[ray]'.")
+        self._cluster = Cluster(address)
+        self._workers, self._cpus, self._gpus = workers, cpus_per_worker, gpus_per_worker
+        self._count: int | None = None
         self._actors: dict[int, Any] = {}
-        self._asked: dict[int, deque[Any]] = {}
+        self._asked: dict[int, deque[Future[Any]]] = {}
+        self._answered = queue.SimpleQueue[int]()  # workers that have answered something; told by a thread of Ray's
+        self._stored: dict[int, tuple[Any, Any]] = {}
+        self._waiting: dict[int, float] = {}  # workers that have not answered yet, and since when
+        self._patience_seconds = PATIENCE_SECONDS
         self._started = 0
+
+    @property
+    def count(self) -> int:
+        """So many actors as were asked for, or as there is room for."""
+        if self._count is None:
+            self._count = self._workers or self._cluster.room(self._cpus, self._gpus)
+        return self._count
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """As of `source/parquet/budget.py`, an eighth of what the actor may use: an even share of its node's."""
+        memory = self._cluster.memory_bytes(self._cpus, self._gpus)
+        return None if memory is None else max(1, memory // MEMORY_SHARE)
 
     def start(self) -> int:
         """Ask Ray for one more actor; its number."""
         self._started += 1
-        self._actors[self._started] = self._actor.remote(self._devices)
         self._asked[self._started] = deque()
+        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0}
+        actor = self._cluster.ray.remote(Actor).options(**options)
+        self._actors[self._started] = actor.remote(self._cpus, self._gpus)
+        self._waiting[self._started] = time.monotonic()
         return self._started
 
     def ask(self, worker: int, question: str, *given: Any) -> None:
         """Call an actor, which answers in the order of the calls."""
-        self._asked[worker].append(self._actors[worker].answer.remote(question, given))
+        if question in ("takes", "begin"):  # all are told the same, an encoder of many MB with it
+            given = tuple(map(self._once, given))
+        future = self._actors[worker].answer.remote(question, *given).future()
+        self._asked[worker].append(future)
+        # Not `ray.wait`, which swallows what a handler of signals raises, and looks at all that is asked each time.
+        future.add_done_callback(lambda _: self._answered.put(worker))
 
     def wait(self, seconds: float | None = None) -> tuple[int, Answer | WorkerDied] | None:
         """The next answer of any actor, or its death."""
-        first = {asked[0]: worker for worker, asked in self._asked.items() if asked}
-        ready, _ = self._ray.wait(list(first), num_returns=1, timeout=seconds)
-        if not ready:
-            return None
-        worker = first[ready[0]]
-        self._asked[worker].popleft()
-        try:
-            return worker, self._ray.get(ready[0])
-        except self._ray.exceptions.RayActorError as error:
-            self._actors.pop(worker)
-            self._asked.pop(worker)
-            return worker, WorkerDied(" ".join(str(error).split())[:300])
+        while True:
+            try:
+                worker = self._answered.get(timeout=PATIENCE_SECONDS if seconds is None else seconds)
+            except queue.Empty:
+                if seconds is not None:
+                    return None
+                worker = 0
+            if seconds is None and self._cluster.head_answers():
+                self._tell_who_waits()
+            asked = self._asked.get(worker)
+            if not asked or not asked[0].done():  # it was stopped, or the one before is still on its way
+                continue
+            future = asked.popleft()
+            if asked and asked[0].done():
+                self._answered.put(worker)
+            return worker, self._heard(worker, future)
 
     def stop(self, worker: int) -> None:
         """Have Ray end an actor."""
         self._asked.pop(worker, None)
+        self._waiting.pop(worker, None)
         actor = self._actors.pop(worker, None)
         if actor is not None:
-            self._ray.kill(actor)
+            self._cluster.ray.kill(actor)
 
+    def leave(self) -> None:
+        """End Ray, if it was begun here; another job would begin it again."""
+        self._stored.clear()
+        self._count, self._patience_seconds = None, PATIENCE_SECONDS
+        self._cluster.leave()
 
-class _Actor:
-    """A worker within Ray."""
-
-    def __init__(self, devices: int) -> None:
-        # Before JAX is started: Ray counts CPUs and pins nothing, so that JAX would take all cores.
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(devices))
-        self._worker = UnitWorker()
-
-    def answer(self, question: str, given: tuple[Any, ...]) -> Answer:
-        """As `UnitWorker.answer`."""
-        return self._worker.answer(question, given)
-
-
-def _started(address: str | None) -> Any:
-    """Ray, begun in this process."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("Ray is not installed; expected the extra: pip install 'scanrnn_dist[ray]'.") from error
-    if not ray.is_initialized():
+    def _heard(self, worker: int, future: Future[Any]) -> Answer | WorkerDied:
+        """What came of a call."""
+        errors = self._cluster.ray.exceptions
         try:
-            ray.init(address, logging_level=logging.WARNING, include_dashboard=False if address is None else None)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"The Ray cluster cannot be reached: {' '.join(str(error).split())[:300]}") from error
-    return ray
+            said: Said = future.result()
+        except errors.RayActorError as error:
+            self.stop(worker)  # one that cannot be reached may live on
+            if error.actor_init_failed:
+                raise ConfigError(
+                    f"A node of the Ray cluster cannot begin a worker: {_last_line(error)}. Install the same "
+                    "scanrnn_dist, with its dependencies, on all nodes."
+                ) from error
+            return WorkerDied(_in_short(error))
+        except errors.RayTaskError as error:
+            return Answer(defect=str(error))
+        except errors.RayError as error:  # such as an answer that was lost with its node
+            self.stop(worker)
+            return WorkerDied(_in_short(error))
+        self._waiting.pop(worker, None)
+        for level, message in said.warnings:
+            logger.log(level, "%s", message)
+        return said.answer
+
+    def _once(self, value: Any) -> Any:
+        """A reference to what is kept in Ray's store, put there the first time."""
+        if id(value) not in self._stored:
+            self._stored[id(value)] = value, self._cluster.ray.put(value)
+        return self._stored[id(value)][1]
+
+    def _tell_who_waits(self) -> None:
+        """Say that workers have had no place for long, as where the cluster is busy or too small."""
+        waits_since = min(self._waiting.values(), default=None)
+        if waits_since is None or time.monotonic() - waits_since < self._patience_seconds:
+            return
+        logger.warning(
+            "%d of %d workers are not up after %.0f s. Each takes %d CPUs and %d GPUs of one node; the Ray cluster has "
+            "%s. %s",
+            *(len(self._waiting), len(self._actors), self._patience_seconds, self._cpus, self._gpus),
+            self._cluster.free(),
+            "The others go on." if len(self._waiting) < len(self._actors) else "Nothing is done before one is up.",
+        )
+        self._patience_seconds *= 2
+
+
+_NAMES = ("class_name:", "actor_id:", "namespace:", "name:")
+
+
+def _in_short(error: Exception) -> str:
+    """An error of Ray's as one line, without what names nothing that the reader knows."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if not line.startswith(_NAMES))[:300]
+
+
+def _last_line(error: Exception) -> str:
+    """What a traceback ends with."""
+    return str(error).strip().splitlines()[-1].strip()[:300]

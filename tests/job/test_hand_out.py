@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Sharing, pipeline, read_status, worker
 from scanrnn_dist.job.hand_out import DEATHS_IN_VAIN, STARTS_FAILED, HandOut, WorkerDied
-from scanrnn_dist.job.worker import Answer, UnitWorker
+from scanrnn_dist.job.worker import Answer, Task, UnitWorker
+from scanrnn_dist.records import JobRecords
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source import BadRows
+from scanrnn_dist.storage import LocalStore
 
 UNITS = 12
 
@@ -267,3 +270,61 @@ def test_a_defect_in_a_worker_comes_with_its_traceback(
     monkeypatch.setattr(UnitWorker, "begin", broken)
     with pytest.raises(RuntimeError, match=r"(?s)A worker met a defect:.*in broken.*ZeroDivisionError: on purpose"):
         featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whichever_worker_is_asked_next_it_knows_what_was_asked_before(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    class InOrder(EncoderOnDevices):
+        """As what the command line asks for: nothing is known of it before it was described."""
+
+        is_described = False
+
+        def described(self, *given: Any) -> dict[str, Any]:
+            self.is_described = True
+            return super().described(*given)
+
+        def engine(self, *given: Any) -> Any:
+            assert self.is_described
+            return super().engine(*given)
+
+        def encoder_content(self) -> bytes | None:
+            assert self.is_described
+            return super().encoder_content()
+
+    def takes(self: UnitWorker, computation: Any) -> None:
+        self._computation = self._computation or InOrder(encoder_of(), mesh_of(1), sources.SHAPE)
+
+    monkeypatch.setattr(UnitWorker, "takes", takes)
+    assert featurize(source, tmp_path / "out", executor=HandOut(PoolHere(4, seed))).is_complete
+
+
+def test_a_worker_that_does_not_see_the_folders_of_the_driver_is_refused(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, elsewhere = UnitWorker.begin, LocalStore(str(tmp_path / "elsewhere"), "attempt")
+
+    def begun(self: UnitWorker, computation: Any, task: Task, *given: Any) -> str:
+        return begin(self, computation, replace(task, records=JobRecords(elsewhere)), *given)
+
+    monkeypatch.setattr(UnitWorker, "begin", begun)
+    with pytest.raises(ConfigError, match=r"does not find .*elsewhere\. .*name folders that all machines share"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_workers_in_another_folder_find_what_the_driver_names_from_its_own(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver").mkdir()
+    monkeypatch.chdir(tmp_path / "driver")
+    begin = UnitWorker.begin
+
+    def begun(self: UnitWorker, computation: Any, task: Task, *given: Any) -> str:
+        assert Path(task.records.store.root).is_absolute()
+        return begin(self, computation, task, *given)
+
+    monkeypatch.setattr(UnitWorker, "begin", begun)
+    featurize(source, "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
+    assert_whole(tmp_path / "driver" / "out", undisturbed)
