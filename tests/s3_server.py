@@ -33,7 +33,7 @@ Kind = Literal["refuse", "drop", "lose", "cut", "delay"]
 
 _HOST = "127.0.0.1"
 _KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-_CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
+_CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown"}
 _HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length", "server", "date"}
 
 
@@ -253,12 +253,25 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "drop":
             return self._close("drop")
         with contextlib.closing(HTTPConnection(_HOST, shared.moto_port)) as moto:
+            if not self._copies_what_it_saw(moto):
+                return self._refuse(412)
             moto.request(self.command, self.path, content, self._passed_on(content))
             with moto.getresponse() as answer:
                 self._answer(fault, answer, answer.read())
         return None
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def _copies_what_it_saw(self, moto: HTTPConnection) -> bool:
+        """Whether the source of a copy is the one that is asked for, which moto does not look at."""
+        wanted, source = self.headers.get("x-amz-copy-source-if-match"), self.headers.get("x-amz-copy-source", "")
+        if wanted is None:
+            return True
+        headers = {name: value for name, value in self._passed_on(b"").items() if name.lower() == "authorization"}
+        moto.request("HEAD", f"/{source.lstrip('/')}", headers=headers)
+        with moto.getresponse() as answer:
+            answer.read()
+            return answer.status == 404 or answer.headers["ETag"].strip('"') == wanted.strip('"')
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""

@@ -262,7 +262,7 @@ def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
         for name in (*records.store.below(QUARANTINE), ENCODER, JOB):
-            lease.guarded(records.store.delete)(name)
+            lease.remove(name)
     return _open(records, None, wanted, replaces)
 
 

@@ -4,9 +4,12 @@ Whoever takes a share over writes its file with the next number and removes the 
 gone, tells of another or is not the last has lost the share, and stops. What stands in the file, and who counts as
 alive, says `workers.py`.
 
-A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store
-that cannot write exclusively, compute some parts twice, with the same bytes. Whoever changes more than a part
-(`job/restart.py`, `job/cleaning.py`) asks for its lease again before every step.
+A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute, compute some
+parts twice, with the same bytes. Whoever changes more than a part (`job/restart.py`, `job/cleaning.py`) asks for its
+lease again before every step, and removes what it saw before it asked, nothing that another one put there since.
+
+A beat replaces the file that was read just before, so one that comes late, when the destination was removed and begun
+anew, writes nothing: exactly so in a bucket, but for a renaming in a folder.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from scanrnn_dist.records.workers import (
     lease_file,
     lease_numbers,
     read_worker,
+    read_worker_version,
     this_machine,
     worker_bytes,
 )
@@ -103,6 +107,13 @@ class Lease:
         self._ask()
         self.check()
 
+    def remove(self, name: str) -> None:
+        """Remove a file that stands there while this is the owner; what another one puts there later stays."""
+        version = self._store.version(name)
+        self.confirm()
+        if version is not None:
+            self._store.remove(name, version)
+
     def guarded(self, step: Callable[[str], None]) -> Callable[[str], None]:
         """The step, taken by the owner alone: confirmed each time."""
 
@@ -116,10 +127,10 @@ class Lease:
         """Say how it ended, and beat no more."""
         self._released.set()
         self._thread.join()
-        if self._ask():
+        if version := self._ask():
             nothing: dict[str, Any] = {"in_hand": (), "rows_in_hand": 0, "values_in_hand": 0}
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
-            self._write()
+            self._write(version)
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
 
@@ -131,29 +142,35 @@ class Lease:
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
             try:
-                if not self._ask():
+                version = self._ask()
+                if version is None:
                     return
-                self._write()
+                self._write(version)
             except (ScanRNNError, OSError) as error:
                 # A lease that cannot be kept is one that others may take, which loses nothing; a store that refuses
                 # everything ends the job when the next part is written.
                 logger.warning("The lease of %s could not be written: %s", _what(self.share), error)
 
-    def _ask(self) -> bool:
-        """Whether this is still the owner; one that was not once never is again."""
-        self.is_lost = self.is_lost or not self._is_mine()
-        return not self.is_lost
+    def _ask(self) -> str | None:
+        """The version of its file if this is still the owner; one that was not once never is again."""
+        version = None if self.is_lost else self._version()
+        self.is_lost = version is None
+        return version
 
-    def _is_mine(self) -> bool:
-        """What the store says of it."""
-        told = read_worker(self._store, lease_file(self.share, self._number))
+    def _version(self) -> str | None:
+        """The same, as the store says."""
+        # In this order: who takes a share over makes the next file, then removes the earlier ones, the oldest first.
+        # Two questions, not a list of all workers at every beat of each of them.
+        if self._store.exists(lease_file(self.share, self._number + 1)):
+            return None
+        told, version = read_worker_version(self._store, lease_file(self.share, self._number))
         if told is None or told.attempt != self._worker.attempt:
-            return False
+            return None
         # Of the whole destination: once the others may think this one dead, they do not look for its lease any more.
         is_old = time.time() - self._worker.beat > self._worker.expiry_seconds and self.share == REPLACING
-        return not is_old and self._number >= max(lease_numbers(self._store, self.share), default=0)
+        return None if is_old else version
 
-    def _write(self) -> None:
+    def _write(self, version: str) -> None:
         with self._changed:
             now, (then, values) = time.time(), self._history[0]
             done = self._worker.values + self._worker.values_in_hand
@@ -162,7 +179,8 @@ class Lease:
             in_hand = tuple(self._in_hand()[:8])
             self._worker = replace(self._worker, beat=now, values_per_second=rate, in_hand=in_hand)
             worker = self._worker
-        self._store.write(lease_file(self.share, self._number), worker_bytes(worker), durable=False)
+        # Where it is not replaced, it is not this one's any more: the next question tells.
+        self._store.replace(lease_file(self.share, self._number), worker_bytes(worker), version, durable=False)
 
 
 def _acquire(store: Store, worker: Worker) -> int:
@@ -175,9 +193,11 @@ def _acquire(store: Store, worker: Worker) -> int:
         owner = read_worker(store, lease_file(worker.share, number)) if numbers else None
         is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
         if owner is None or not owner.is_alive or is_silent:
+            earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
-                for old in numbers:
-                    store.delete(lease_file(worker.share, old))
+                for name, version in earlier.items():
+                    if version is not None:
+                        store.remove(name, version)
                 return number + 1
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):

@@ -1,0 +1,104 @@
+"""Objects of a store that only pyarrow speaks to, such as HDFS, or fsspec's: no write can be conditional.
+
+What is to happen under a condition looks first and acts then: of two at once both may succeed, and the later one
+stands. obstore's stores (`remote_objects.py`) know no such window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+from pyarrow import fs
+
+from scanrnn_dist.storage.filesystems import open_input_file
+from scanrnn_dist.storage.objects import Objects
+
+UPLOAD_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class ArrowObjects(Objects):
+    """The files of a filesystem, by their paths in it."""
+
+    filesystem: fs.FileSystem
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        with self.open(key) as file:
+            return file.read(), self.version(key) or ""
+
+    def open(self, key: str) -> pa.NativeFile:
+        return open_input_file(self.filesystem, key)
+
+    def version(self, key: str) -> str | None:
+        info = self.filesystem.get_file_info(key)
+        return f"{info.size} {info.mtime_ns}" if info.is_file else None
+
+    def files(self, folder: str, is_deep: bool) -> Iterator[tuple[str, int]]:
+        selector = fs.FileSelector(folder, allow_not_found=True, recursive=is_deep)
+        for info in self.filesystem.get_file_info(selector):
+            if info.is_file or not is_deep:
+                yield info.path + "/" * (not info.is_file), info.size or 0
+
+    def put(self, key: str, content: bytes) -> None:
+        self._send(key, iter([content]))
+
+    def create(self, key: str, content: bytes) -> bool:
+        if self.version(key) is not None:
+            return False
+        self.put(key, content)
+        return True
+
+    def replace(self, key: str, content: bytes, version: str) -> bool:
+        if self.version(key) != version:
+            return False
+        self.put(key, content)
+        return True
+
+    def upload(self, key: str, file: IO[bytes], size: int) -> None:
+        file.seek(0)
+        self._send(key, iter(lambda: file.read(UPLOAD_BYTES), b""))
+
+    def copy(self, old: str, new: str, version: str | None = None) -> bool:
+        is_it = version is None or self.version(old) == version
+        if is_it:
+            self.filesystem.copy_file(old, new)
+        return is_it
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            if self.version(key) is not None:
+                with suppress(FileNotFoundError):  # another process removed it just now
+                    self.filesystem.delete_file(key)
+
+    def remove(self, key: str, version: str) -> None:
+        if self.version(key) == version:
+            self.delete([key])
+
+    def _send(self, key: str, pieces: Iterator[bytes]) -> None:
+        """Make an object of pieces, in a thread of its own, where no signal raises.
+
+        pyarrow completes an upload whose stream is left or dropped, so that an exception between two pieces makes half
+        an object appear. Where a piece cannot be had, that object is removed at once.
+        """
+
+        def send() -> None:
+            stream = self.filesystem.open_output_stream(key)
+            while True:
+                try:
+                    piece = next(pieces, None)
+                except BaseException:
+                    stream.close()
+                    self.filesystem.delete_file(key)
+                    raise
+                if piece is None:
+                    break
+                stream.write(piece)
+            stream.close()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
+            thread.submit(send).result()
