@@ -36,6 +36,7 @@ COPY_BYTES = 5 << 30
 """S3 copies no more in one request (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html); more is copied by
 ranges, which stay on the server too."""
 UPLOAD_TRIES = 3
+_ASKED_FOR_KEYS = ("169.254.169.254", "metadata.google.internal", "/latest/api/token")
 _FIRST_WAIT_SECONDS = 0.025
 _UNMET = ("412", "PreconditionFailed")
 _TOLD = re.compile(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
@@ -259,7 +260,7 @@ def _is_met(key: str, ask: Callable[[], Any]) -> bool:
 
 def _is_cut(error: Exception) -> bool:
     """Whether an answer broke off in its body, which object_store takes for the end."""
-    return type(error).__module__.startswith("obstore") and "body" in str(error).partition("<")[0]
+    return type(error).__module__.startswith("obstore") and "response body" in _told(error).partition("<")[0]
 
 
 def _is_of_a_server(error: Exception) -> bool:
@@ -273,7 +274,8 @@ def _refusal(key: str, error: Exception) -> OSError:
     code = _code(error)
     if isinstance(error, FileNotFoundError) or code in ("404", "NoSuchKey", "NoSuchUpload"):
         return FileNotFoundError(errno.ENOENT, _reason(error), key)
-    is_denied = type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError") or "Denied" in code
+    is_denied = type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
+    is_denied = is_denied or "Denied" in f"{code} {_reason(error)}"
     return OSError(errno.EACCES if is_denied else errno.EIO, _reason(error))
 
 
@@ -287,4 +289,11 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if found := _TOLD.search(text):
         return f"{found[1]}: {one_line(found[2])}".rstrip(" .:")
-    return one_line(text.partition("\n\nDebug source")[0]).rstrip(" .:") or os.strerror(errno.EIO)
+    if any(name in text for name in _ASKED_FOR_KEYS):
+        return "no keys were found in the environment, in ~/.aws or by asking this machine's cloud"
+    return one_line(_told(error)).rstrip(" .:") or os.strerror(errno.EIO)
+
+
+def _told(error: Exception) -> str:
+    """An error of obstore without what only who debugs obstore reads."""
+    return str(error).partition("\n\nDebug source")[0]

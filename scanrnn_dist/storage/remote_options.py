@@ -24,7 +24,7 @@ are 5 Mbit/s."""
 RETRY_SECONDS = 60
 """No request is made again later than that."""
 _KINDS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-_KEYS_OF_THE_MACHINE = (
+_KEYS = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
@@ -103,6 +103,8 @@ def obstore_client(options: RemoteOptions) -> Any:
         common["endpoint"] = f"{scheme}://{options.bucket}.{host}" if is_virtual else endpoint
     if provider := _profile():
         common["credential_provider"] = provider
+    elif not _has_keys() and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        common["skip_signature"] = True  # which object_store does not heed, and asks a network that is not there
     return S3Store(options.bucket, region=options.region, virtual_hosted_style_request=is_virtual, **common)
 
 
@@ -144,8 +146,8 @@ def _client_options(options: RemoteOptions) -> dict[str, Any]:
 
 
 def _retries() -> dict[str, Any]:
-    """Each wait is drawn between the first one and four times the one before."""
-    waits = {"init_backoff": timedelta(milliseconds=25), "base": 4, "max_backoff": timedelta(seconds=10)}
+    """Each wait is drawn between the first and six times the one before: ten come to 27 s, of 100 requests 5 give 9."""
+    waits = {"init_backoff": timedelta(milliseconds=25), "base": 6, "max_backoff": timedelta(seconds=6)}
     return {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS), "backoff": waits}
 
 
@@ -154,9 +156,13 @@ def _endpoint_told() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
+def _has_keys() -> bool:
+    return any(name in os.environ for name in _KEYS)
+
+
 def _profile() -> Any:
     """What finds keys in `~/.aws`, also such as expire; None if there is no such file, or the environment has keys."""
-    if any(name in os.environ for name in _KEYS_OF_THE_MACHINE):
+    if _has_keys():
         return None
     files = [
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
