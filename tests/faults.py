@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,14 +19,18 @@ from typing import Any
 
 from scanrnn_dist.storage import ASIDE, LocalStore, Store, open_store, unstaged
 
+WITHOUT_OBSTORE = bool(os.environ.get("SCANRNN_TEST_WITHOUT_OBSTORE"))
+if WITHOUT_OBSTORE:  # as where the extra `remote` is not installed
+    sys.modules["obstore"] = None  # type: ignore[assignment]
+
 Told = Callable[[str, str], None]
 """Takes the kind and the name of a step, before the step; it raises to refuse it."""
 KINDS = {
     "make_folder": "mkdir", "open_log": "open", "sync_folder": "sync", "delete_folder": "delete",
-    "create": "put", "replace": "put", "upload": "put", "remove": "delete",
+    "create": "put", "replace": "put", "upload": "put", "remove": "delete", "delete_empty": "delete",
 }  # fmt: skip
 """The kinds of steps whose calls are named otherwise."""
-LOOKS = {"get", "version", "files", "unfinished", "options"}
+LOOKS = {"get", "version", "files", "unfinished", "options", "heeds_conditions"}
 """What is asked of a bucket and changes nothing."""
 TO = {"rename", "link", "copy"}
 """Calls whose step is named for their second argument."""

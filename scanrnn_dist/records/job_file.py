@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
 from scanrnn_dist.records.plan_file import hashes_of
 from scanrnn_dist.storage import Check, Store
+
+logger = logging.getLogger("scanrnn_dist")
 
 JOB_FORMAT = "scanrnn_dist.job/4"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
@@ -69,7 +72,13 @@ class JobRecords:
         id = hashlib.sha256(json.dumps([told, replaces], sort_keys=True).encode()).hexdigest()[:32]
         for name, content in plan.items():
             self.store.write(plan_name(name, hashes), content)
-        self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
+        content = json.dumps({"id": id, **told}, indent=1).encode()
+        if self.store.create(JOB, content) and not self.store.is_exact(JOB, content):
+            logger.warning(
+                "%s is written without conditions, which its server passes over, or pyarrow does not know: two "
+                "different jobs that begin there in the same second may mix. Begin one, then the others.",
+                self.store.root,
+            )
         stands = self.find_job()
         if stands is None:
             path = self.store.path(JOB)

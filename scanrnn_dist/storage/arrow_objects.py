@@ -1,7 +1,7 @@
-"""Objects of a store that only pyarrow speaks to, such as HDFS, or fsspec's: no write can be conditional.
+"""Objects of a store that only pyarrow speaks to, such as HDFS, or fsspec's; of any, where obstore is not installed.
 
-What is to happen under a condition looks first and acts then: of two at once both may succeed, and the later one
-stands. obstore's stores (`remote_objects.py`) know no such window.
+No write can be conditional. What is to happen under a condition looks first and acts then: of two at once both may
+succeed, and the later one stands. obstore's stores (`remote_objects.py`) know no such window.
 """
 
 from __future__ import annotations
@@ -10,22 +10,28 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.storage.filesystems import open_input_file
+from scanrnn_dist.storage.filesystems import open_input_file, resolve
 from scanrnn_dist.storage.objects import Objects
 
 UPLOAD_BYTES = 8 << 20
+COPY_BYTES = 5 << 30
+"""What is larger S3 copies in no single request, and pyarrow makes but one: then it passes through this machine."""
 
 
 @dataclass(frozen=True)
 class ArrowObjects(Objects):
-    """The files of a filesystem, by their paths in it."""
+    """The files of a filesystem, by their paths in it; it pickles as the URI that it was resolved from."""
 
     filesystem: fs.FileSystem
+    uri: str = ""
+
+    def __reduce__(self) -> Any:
+        return (_resolved, (self.uri,)) if self.uri else (ArrowObjects, (self.filesystem,))
 
     def get(self, key: str) -> tuple[bytes, str]:
         with self.open(key) as file:
@@ -36,7 +42,12 @@ class ArrowObjects(Objects):
 
     def version(self, key: str) -> str | None:
         info = self.filesystem.get_file_info(key)
-        return f"{info.size} {info.mtime_ns}" if info.is_file else None
+        if not info.is_file:
+            return None
+        if self.filesystem.type_name == "s3":  # its times are whole seconds
+            with suppress(OSError), self.filesystem.open_input_stream(key) as stream:
+                return str(stream.metadata().get("ETag", b""), "utf-8")
+        return f"{info.size} {info.mtime_ns}"
 
     def files(self, folder: str, is_deep: bool) -> Iterator[tuple[str, int]]:
         selector = fs.FileSelector(folder, allow_not_found=True, recursive=is_deep)
@@ -65,7 +76,10 @@ class ArrowObjects(Objects):
 
     def copy(self, old: str, new: str, version: str | None = None) -> bool:
         is_it = version is None or self.version(old) == version
-        if is_it:
+        if is_it and self.filesystem.type_name == "s3" and self.filesystem.get_file_info(old).size > COPY_BYTES:
+            with self.open(old) as file:
+                self._send(new, iter(lambda: file.read(UPLOAD_BYTES), b""))
+        elif is_it:
             self.filesystem.copy_file(old, new)
         return is_it
 
@@ -78,6 +92,11 @@ class ArrowObjects(Objects):
     def remove(self, key: str, version: str) -> None:
         if self.version(key) == version:
             self.delete([key])
+
+    def delete_empty(self, folder: str) -> None:
+        if not any(self.files(folder, is_deep=True)):
+            with suppress(FileNotFoundError):
+                self.filesystem.delete_dir(folder)
 
     def _send(self, key: str, pieces: Iterator[bytes]) -> None:
         """Make an object of pieces, in a thread of its own, where no signal raises.
@@ -102,3 +121,7 @@ class ArrowObjects(Objects):
 
         with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
             thread.submit(send).result()
+
+
+def _resolved(uri: str) -> ArrowObjects:
+    return ArrowObjects(resolve(uri)[0], uri)

@@ -87,6 +87,10 @@ class ObjectStore(Store):
         with stopping(self.path(name)):
             return self.objects.create(self._key(name), content)
 
+    def is_exact(self, name: str, content: bytes) -> bool:
+        with stopping(self.path(name)):
+            return self.objects.heeds_conditions(self._key(name), content)
+
     def replace(self, name: str, content: bytes, version: str, durable: bool = True) -> bool:
         with stopping(self.path(name)):
             return self.objects.replace(self._key(name), content, version)
@@ -125,9 +129,11 @@ class ObjectStore(Store):
         with stopping(self.path(folder)):
             if keys:
                 self.objects.delete(keys)
+                self.objects.delete_empty(self._key(folder))
 
     def delete_empty(self, folder: str) -> None:
-        pass  # it went with its last file
+        with stopping(self.path(folder)):
+            self.objects.delete_empty(self._key(folder))
 
     def unfinished(self) -> list[str]:
         begin = len(f"{self.prefix}/".lstrip("/"))

@@ -63,6 +63,13 @@ class Objects(ABC):
     def remove(self, key: str, version: str) -> None:
         """Remove an object if it is of this version."""
 
+    def delete_empty(self, folder: str) -> None:  # noqa: B027 - it is to do nothing
+        """Remove what stands for a folder without objects, where something does."""
+
+    def heeds_conditions(self, key: str, content: bytes) -> bool:
+        """Whether `create` is refused where these very bytes stand; some servers pass over conditions and write."""
+        return False
+
     def unfinished(self, folder: str) -> list[tuple[str, str]]:
         """Keys below a folder of uploads that were begun and not completed, and what `abort` takes for each."""
         return []

@@ -35,8 +35,7 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
             is given back as it is.
 
     Raises:
-        ConfigError: a name that is no text, a URI that cannot be opened, or something that is no folder; a bucket,
-            where what speaks to it is not installed.
+        ConfigError: a name that is no text, a URI that cannot be opened, or something that is no folder.
     """
     if isinstance(destination, Store):
         return destination
@@ -54,5 +53,5 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     prefix = path.rstrip("/")
     root, options = f"{scheme}://{prefix}", remote_options(uri, filesystem, path)
     if options is None:
-        return ObjectStore(root, new_attempt(), ArrowObjects(filesystem), prefix, uri=uri)
+        return ObjectStore(root, new_attempt(), ArrowObjects(filesystem, uri), prefix, uri=uri)
     return ObjectStore(root, new_attempt(), RemoteObjects(options), prefix.partition("/")[2], uri=uri)

@@ -166,6 +166,10 @@ class Store(os.PathLike[str]):
         Not on what only pyarrow speaks to: there both may, and the later one stands.
         """
 
+    def is_exact(self, name: str, content: bytes) -> bool:
+        """Whether of two that create a file at once one succeeds; tried with one that stands, and these bytes of it."""
+        return True
+
     @abstractmethod
     def version(self, name: str) -> str | None:
         """What tells the file under a name from any other that ever stands there; None if there is none."""

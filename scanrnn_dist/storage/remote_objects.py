@@ -124,6 +124,9 @@ class RemoteObjects(Objects):
             return _is_met(old, lambda: client.copy(source, bucket, new, ExtraArgs=seen))
         return _is_met(old, lambda: client.copy_object(Bucket=bucket, Key=new, CopySource=source, **seen))
 
+    def heeds_conditions(self, key: str, content: bytes) -> bool:
+        return not self._was_put(key, content, "create")
+
     def delete(self, keys: list[str]) -> None:
         if self.options.kind == "s3":
             return _asked(keys[0], lambda: self._store.delete(keys))
@@ -145,6 +148,9 @@ class RemoteObjects(Objects):
             _is_met(key, lambda: client.delete_object(Bucket=bucket, Key=key, IfMatch=e_tag))
         except FileNotFoundError:
             return
+        except NotImplementedError:
+            if self.version(key) == version:
+                self.delete([key])
 
     def unfinished(self, folder: str) -> list[tuple[str, str]]:
         def ask() -> list[tuple[str, str]]:
@@ -165,7 +171,8 @@ class RemoteObjects(Objects):
     def _store(self) -> Any:
         return obstore_client(self.options)
 
-    def _put_if(self, key: str, content: bytes, mode: Any) -> bool:
+    def _was_put(self, key: str, content: bytes, mode: Any) -> bool:
+        """Whether the server wrote it."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         def ask() -> bool:
@@ -179,8 +186,12 @@ class RemoteObjects(Objects):
                 return False
             return True
 
+        return _asked(key, ask)
+
+    def _put_if(self, key: str, content: bytes, mode: Any) -> bool:
+        """The same, or whether these very bytes stand there."""
         try:
-            return _asked(key, ask) or self.get(key)[0] == content
+            return self._was_put(key, content, mode) or self.get(key)[0] == content
         except FileNotFoundError:
             if mode == "create" and self.version(key) is None:
                 raise
@@ -244,7 +255,7 @@ def _asked(key: str, ask: Callable[[], _T]) -> _T:
 
 
 def _is_met(key: str, ask: Callable[[], Any]) -> bool:
-    """Whether the condition of a request was met."""
+    """Whether the condition of a request was met; `NotImplementedError` if the server knows no such condition."""
 
     def asked() -> bool:
         try:
@@ -252,6 +263,8 @@ def _is_met(key: str, ask: Callable[[], Any]) -> bool:
         except Exception as error:
             if _code(error) in _UNMET:
                 return False
+            if _code(error) == "NotImplemented":
+                raise NotImplementedError from error
             raise
         return True
 

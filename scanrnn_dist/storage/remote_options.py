@@ -1,11 +1,13 @@
 """Where a bucket is and who asks for it: from a URI and the environment to a client of obstore, or of boto3.
 
-A URI and its query mean what they mean to pyarrow, which reads sources by them; keys come from the environment, from
+A URI and its query mean what they mean to pyarrow, which reads sources by them, and writes where obstore is
+not installed; keys come from the environment, from
 `~/.aws`, or from the machine. Nothing secret is held here: each process looks its keys up for itself.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,8 +17,9 @@ from urllib.parse import parse_qsl
 
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.storage.filesystems import CONNECT_SECONDS, RETRIES
+
+logger = logging.getLogger("scanrnn_dist")
 
 REQUEST_SECONDS = 60
 """A request is given up after so long, and made again. A piece of an upload is one: 8 MiB, four at once, in a minute
@@ -52,23 +55,14 @@ class RemoteOptions:
 
 
 def remote_options(uri: str, filesystem: fs.FileSystem, path: str) -> RemoteOptions | None:
-    """What a URI that pyarrow understands says of its bucket; None where obstore does not know such stores.
+    """What a URI that pyarrow understands says of its bucket; None where it is pyarrow that has to speak to it.
 
-    Raises:
-        ConfigError: it does, and is not installed.
+    That is where obstore does not know such stores, or is not installed, of which is warned once.
     """
     scheme, _, rest = uri.partition("://")
     kind = _KINDS.get(scheme.lower())
-    if kind is None:
+    if kind is None or not _is_installed(scheme.lower()):
         return None
-    try:
-        import boto3  # noqa: F401
-        import obstore  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"A destination {scheme}:// needs {error.name}, which is not installed. Install it by "
-            "`pip install 'scanrnn_dist[remote]'`, or choose a folder as the destination."
-        ) from error
     bucket = path.partition("/")[0]
     query = tuple(sorted(parse_qsl(rest.partition("?")[2])))
     if kind == "s3":
@@ -80,6 +74,23 @@ def remote_options(uri: str, filesystem: fs.FileSystem, path: str) -> RemoteOpti
         return RemoteOptions(kind, bucket, query=query)
     account = filesystem.__reduce__()[1][0]["account_name"]
     return RemoteOptions(kind, bucket, account=account, query=query)
+
+
+@lru_cache
+def _is_installed(scheme: str) -> bool:
+    """Whether what speaks to a bucket under conditions is there."""
+    try:
+        import boto3  # noqa: F401
+        import obstore  # noqa: F401
+    except ImportError as error:
+        logger.warning(
+            "%s is not installed, so %s:// is written by pyarrow, which knows no conditional writes. "
+            "`pip install 'scanrnn_dist[remote]'` brings it.",
+            error.name,
+            scheme,
+        )
+        return False
+    return True
 
 
 @lru_cache(maxsize=8)
