@@ -8,14 +8,20 @@ process ends with the one that began it, killed or not. They speak JSON lines: `
 What the tests themselves put and list (`put`, `objects`, ...) goes past the proxy, so no fault hits it and no count
 holds it. Requests that arrive at the same time are counted in the order of their arrival; one client with one request
 at a time gets the same faults in every run. Signatures and checksums of requests are not verified.
+
+In place of moto stands another server of S3 where `SCANRNN_TEST_S3` is the command that starts it, its port written as
+`{port}` (`s3_localstack.py` is one): all tests of buckets run on that one then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +38,7 @@ from urllib.parse import urlencode
 Kind = Literal["refuse", "drop", "lose", "cut", "delay"]
 
 _HOST = "127.0.0.1"
+_SECONDS_TO_START = 60
 _KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
 _CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown"}
 _HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length", "server", "date"}
@@ -359,20 +366,46 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.shared.requests.append(Request(self.command, self.path, outcome))
 
 
-def _serve() -> None:
-    """The process: serve, and do what the input says, until it ends."""
+def _begin_moto() -> int:
+    """Serve, in a thread; the port."""
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import make_server
 
     moto = make_server(_HOST, 0, create_backend_app("s3"), threaded=True)
-    shared = _Proxied(moto.port)
+    threading.Thread(target=moto.serve_forever, daemon=True).start()
+    return moto.port
+
+
+def _begin_other(command: str) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start a server and wait until it listens; the port, and the process."""
+    with socket.create_server((_HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+    die_with_this = ctypes.CDLL(None).prctl  # 1: PR_SET_PDEATHSIG
+    process = subprocess.Popen(
+        [part.format(port=port) for part in shlex.split(command)], stdin=subprocess.DEVNULL, stdout=sys.stderr,
+        preexec_fn=lambda: die_with_this(1, signal.SIGKILL),
+    )  # fmt: skip
+    for _ in range(_SECONDS_TO_START * 10):
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, port)):
+            return port, process
+        time.sleep(0.1)
+    raise RuntimeError(f"Nobody listens at port {port} {_SECONDS_TO_START} s after {command!r}.")
+
+
+def _serve() -> None:
+    """The process: serve, and do what the input says, until it ends."""
+    other = os.environ.get("SCANRNN_TEST_S3")
+    port, process = _begin_other(other) if other else (_begin_moto(), None)
+    shared = _Proxied(port)
     proxy = _Proxy(shared)
-    for server in (moto, proxy):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
     for line in sys.stdin:
         command, arguments = json.loads(line)
-        ports = [proxy.server_address[1], moto.port]
+        ports = [proxy.server_address[1], port]
         print(json.dumps(ports if command == "ports" else shared.do(command, arguments)), flush=True)
+    if process is not None:
+        process.kill()
+        process.wait()
     os._exit(0)  # threads may still answer
 
 

@@ -143,14 +143,19 @@ class Lease:
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
             try:
-                version = self._ask()
-                if version is None:
+                if not self.beat():
                     return
-                self._write(version)
             except (ScanRNNError, OSError) as error:
                 # A lease that cannot be kept is one that others may take, which loses nothing; a store that refuses
                 # everything ends the job when the next part is written.
                 logger.warning("The lease of %s could not be written: %s", _what(self.share), error)
+
+    def beat(self) -> bool:
+        """Say that this process is alive, as the thread does every few seconds; whether it is still the owner."""
+        version = self._ask()
+        if version is not None:
+            self._write(version)
+        return version is not None
 
     def _ask(self) -> str | None:
         """The version of its file if this is still the owner; one that was not once never is again."""

@@ -263,7 +263,7 @@ def _is_met(key: str, ask: Callable[[], Any]) -> bool:
         except Exception as error:
             if _code(error) in _UNMET:
                 return False
-            if _code(error) == "NotImplemented":
+            if _code(error) in ("501", "NotImplemented"):
                 raise NotImplementedError from error
             raise
         return True
