@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from scanrnn_dist.storage import ObjectStore, new_attempt
 from scanrnn_dist.storage.objects import Objects
 
 EXPIRY_SECONDS = 60.0
+MOST_STEPS = 20_000
+"""More of them are a command that hangs."""
 HURRY = 100
 """So much faster than they ask for do waiting commands see the time pass, which saves steps."""
 
@@ -118,14 +121,15 @@ class Order:
     """Lets one of several threads go on at a time, up to its next step, as `choices` say; then one after the other.
 
     Args:
-        choices: the next one of those that are not at their end, by its place among them.
+        choices: who is next, by the place among those that are not at their end, and for how many steps.
         after_each: called between any two steps.
-        most: steps; more of them are a command that hangs.
+        seconds: what the clock shows.
     """
 
-    def __init__(self, choices: Sequence[int], after_each: Callable[[], None], most: int = 20_000) -> None:
-        self.seconds, self.steps = 1e9, list[str]()
-        self._choices, self._after_each, self._most = list(choices), after_each, most
+    def __init__(self, choices: Sequence[tuple[int, int]], after_each: Callable[[], None], seconds: float = 1e9) -> None:
+        self.seconds, self.steps = seconds, list[str]()
+        self._after_each = after_each
+        self._choices = deque(who for who, steps in choices for _ in range(steps))
         self._turns: dict[str, threading.Semaphore] = {}
         self._back = threading.Semaphore(0)
         self._at_end: set[str] = set()
@@ -171,11 +175,11 @@ class Order:
             while living := [name for name in actors if name not in self._at_end]:
                 if all(name.startswith("beat") for name in living):
                     break
-                turn = self._choices.pop(0) if self._choices else turn + 1
+                turn = self._choices.popleft() if self._choices else turn + 1
                 self._turns[living[turn % len(living)]].release()
                 self._back.acquire()
                 self._after_each()
-                assert len(self.steps) < self._most, self.steps[-20:]
+                assert len(self.steps) < MOST_STEPS, self.steps[-20:]
         finally:
             self._is_over = True
             for name in threads:
@@ -192,10 +196,10 @@ class Ordered(Objects):
 
 
 def _in_order(call: str) -> Any:
-    def asked(self: Ordered, *given: Any) -> Any:
+    def asked(self: Ordered, *given: Any, **named: Any) -> Any:
         path = given[1] if call == "copy" else given[0]
         self._order.step(f"{call} {path}")
-        does = getattr(self._within, call)(*given)
+        does = getattr(self._within, call)(*given, **named)
         return iter(list(does)) if call == "files" else does
 
     return asked
@@ -224,7 +228,7 @@ class Command:
 
     def run(self, objects: Objects) -> str:
         """How it ended."""
-        store = ObjectStore("s3://bucket/out", new_attempt(), objects, "out")
+        store = ObjectStore("/bucket/out", new_attempt(), objects, "out")
         sharing = Sharing(expiry_seconds=EXPIRY_SECONDS)
         handling = Handling(sharing=sharing, restart=self.restart)
         options = JobOptions(rows_per_part=self.plan.rows_per_part)

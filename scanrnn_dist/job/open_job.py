@@ -259,10 +259,13 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
 def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     """The job, in the place of one of which nothing was done."""
     wanted.prepare()
-    logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
-        for name in (*records.store.below(QUARANTINE), ENCODER, JOB):
+        is_begun = _has_parts(records)  # by now: it was looked before anything kept others from it
+        for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, JOB):
             lease.remove(name)
+    if is_begun:
+        return _open(records, records.find_job(), wanted, replaces)
+    logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     return _open(records, None, wanted, replaces)
 
 
@@ -305,7 +308,11 @@ def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
 
 def _was_begun(records: JobRecords) -> bool:
     """Whether there is a part, or somebody who makes one."""
-    return any(name != f"{RECORDS}/" for name, _ in records.store.entries()) or bool(living_workers(records.store))
+    return bool(living_workers(records.store)) or _has_parts(records)
+
+
+def _has_parts(records: JobRecords) -> bool:
+    return any(name != f"{RECORDS}/" for name, _ in records.store.entries())
 
 
 def _differences(
