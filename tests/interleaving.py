@@ -20,7 +20,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from faults import LOOKS
 
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Handling, JobOptions, Sharing, attempt, work
@@ -101,7 +100,7 @@ class MemoryObjects(Objects):
         if is_met and not self._is_exact:
             self._between()
         if is_met:
-            with suppress(FileNotFoundError) if not self._is_exact else suppress():
+            with suppress(FileNotFoundError):
                 then()
         return is_met
 
@@ -110,7 +109,7 @@ def _hash(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-# The order --------------------------------------------------------------------------------------------------------------
+# The order ------------------------------------------------------------------------------------------------------------
 
 
 class Abandoned(BaseException):
@@ -123,11 +122,11 @@ class Order:
     Args:
         choices: who is next, by the place among those that are not at their end, and for how many steps.
         after_each: called between any two steps.
-        seconds: what the clock shows.
+        at: what the clock shows, in seconds.
     """
 
-    def __init__(self, choices: Sequence[tuple[int, int]], after_each: Callable[[], None], seconds: float = 1e9) -> None:
-        self.seconds, self.steps = seconds, list[str]()
+    def __init__(self, choices: Sequence[tuple[int, int]], after_each: Callable[[], None], at: float = 1e9) -> None:
+        self.seconds, self.steps = at, list[str]()
         self._after_each = after_each
         self._choices = deque(who for who, steps in choices for _ in range(steps))
         self._turns: dict[str, threading.Semaphore] = {}
@@ -208,10 +207,9 @@ def _in_order(call: str) -> Any:
 for _call in Objects.__abstractmethods__ | {"heeds_conditions"}:
     setattr(Ordered, _call, _in_order(_call))
 Ordered.__abstractmethods__ = frozenset()
-assert LOOKS >= {"get", "version", "files"}
 
 
-# What is played ---------------------------------------------------------------------------------------------------------
+# What is played -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -281,9 +279,13 @@ class _Writing:
         for unit in claims.begun(np.array(numbers), alone):
             content = self.command.part(unit.index)
             file = store.new_file(part_name(unit.index, count))
-            file.write(content)
-            claims.check_job()
-            file.commit()
+            try:
+                file.write(content)
+                claims.check_job()
+                file.commit()
+            except BaseException:
+                file.abandon()
+                raise
             record = PartRecord(unit.index, unit.rows, len(content), hashlib.sha256(content).hexdigest())
             claims.log.commit(record)
             claims.committed(unit, record)

@@ -77,9 +77,9 @@ def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
 
 
-def restart_of(records: JobRecords) -> JobRecords:
-    """The records of the job that is to take the place of this one."""
-    return JobRecords(records.store.child(RESTART))
+def restart_of(records: JobRecords, lease: Lease | None = None) -> JobRecords:
+    """The records of the job that is to take the place of this one; to be worked on as long as the lease is held."""
+    return JobRecords(records.store.child(RESTART), guard=lease and lease.confirm)
 
 
 @contextmanager
@@ -102,7 +102,8 @@ def replacing(records: JobRecords, expiry_seconds: float = EXPIRY_SECONDS) -> It
 def is_ready(records: JobRecords) -> bool:
     """Whether a new output is to take the place of this one, and maybe began to."""
     new = restart_of(records)
-    return new.is_complete or new.store.exists(PUBLISHING)
+    # A success without a job is what one wrote that slept while its restart was removed.
+    return (new.is_complete and new.store.exists(JOB)) or new.store.exists(PUBLISHING)
 
 
 def finish_publishing(records: JobRecords) -> bool:
@@ -220,7 +221,12 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
     if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
         return
     stand = dict(records.store.entries()) | dict(new.store.entries())
-    listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
+    try:
+        listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
+    except FileNotFoundError as error:
+        raise StoppedError(
+            f"{new.store.root} was published by another process just now. Start the same command again."
+        ) from error
     for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
         name = part_name(unit, len(listed))
         if stand.get(name) != size:

@@ -32,9 +32,10 @@ _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "p
 
 @dataclass(frozen=True)
 class JobRecords:
-    """The records under one destination."""
+    """The records under one destination; `guard` raises once what they are of may not be worked on any more."""
 
     store: Store
+    guard: Check | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -182,6 +183,8 @@ class JobRecords:
 
         Another takes its place where a restart is published.
         """
+        if self.guard is not None:
+            self.guard()
         now = self.find_job()
         if now is None or now["id"] != job["id"]:
             raise StoppedError(
