@@ -26,7 +26,7 @@ from scanrnn_dist.job import Handling, JobOptions, Sharing, attempt, work
 from scanrnn_dist.job.pipeline import Done
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import PartRecord, lease, part_name, workers
-from scanrnn_dist.storage import ObjectStore, new_attempt
+from scanrnn_dist.storage import ObjectStore, bucket, new_attempt
 from scanrnn_dist.storage.objects import Objects
 
 EXPIRY_SECONDS = 60.0
@@ -120,25 +120,30 @@ class Order:
     """Lets one of several threads go on at a time, up to its next step, as `choices` say; then one after the other.
 
     Args:
-        choices: who is next, by the place among those that are not at their end, and for how many steps.
+        choices: who is next, by the place among those that are not at their end, and for how many steps; or, by the
+            place among all, up to a step whose name has a text in it.
         after_each: called between any two steps.
         at: what the clock shows, in seconds.
     """
 
-    def __init__(self, choices: Sequence[tuple[int, int]], after_each: Callable[[], None], at: float = 1e9) -> None:
+    def __init__(
+        self, choices: Sequence[tuple[int, int | str]], after_each: Callable[[], None], at: float = 1e9
+    ) -> None:
         self.seconds, self.steps = at, list[str]()
         self._after_each = after_each
-        self._choices = deque(who for who, steps in choices for _ in range(steps))
+        self._choices: deque[tuple[int, int | str]] = deque(choices)
+        self._pending: dict[str, str] = {}
         self._turns: dict[str, threading.Semaphore] = {}
         self._back = threading.Semaphore(0)
         self._at_end: set[str] = set()
-        self._is_over = False
+        self._is_over, self._turn = False, 0
 
     def step(self, what: str = "") -> None:
         """Wait for the next turn of the calling thread; of one that is not in the order, do not."""
         name = threading.current_thread().name
         if name not in self._turns or self._is_over:
             return
+        self._pending[name] = what
         self._back.release()
         self._turns[name].acquire()
         if self._is_over:
@@ -169,13 +174,11 @@ class Order:
         threads = {name: threading.Thread(target=run, args=(name, act), name=name) for name, act in actors.items()}
         for thread in threads.values():
             thread.start()
-        turn = 0
         try:
             while living := [name for name in actors if name not in self._at_end]:
                 if all(name.startswith("beat") for name in living):
                     break
-                turn = self._choices.popleft() if self._choices else turn + 1
-                self._turns[living[turn % len(living)]].release()
+                self._turns[self._next(list(actors), living)].release()
                 self._back.acquire()
                 self._after_each()
                 assert len(self.steps) < MOST_STEPS, self.steps[-20:]
@@ -185,6 +188,20 @@ class Order:
                 self._turns[name].release()
             for thread in threads.values():
                 thread.join()
+
+    def _next(self, actors: list[str], living: list[str]) -> str:
+        """Whose turn it is."""
+        while self._choices:
+            who, what = self._choices[0]
+            if isinstance(what, int):
+                self._choices.popleft()
+                self._choices.extendleft([(who, what - 1)] * (what > 1))
+                return living[who % len(living)]
+            if actors[who] in living and what not in self._pending.get(actors[who], ""):
+                return actors[who]
+            self._choices.popleft()
+        self._turn += 1
+        return living[self._turn % len(living)]
 
 
 class Ordered(Objects):
@@ -237,6 +254,21 @@ class Command:
         return "done"
 
 
+@dataclass(frozen=True)
+class Removal:
+    """Somebody removes the destination."""
+
+    held: dict[str, bytes]
+    encoder: str = "nothing"
+    restart: bool = False
+
+    def run(self, objects: Any) -> str:
+        """Remove it."""
+        objects.version("out/all of it")
+        self.held.clear()
+        return "removed"
+
+
 @dataclass
 class _Computation:
     """What stands for an encoder and devices."""
@@ -281,8 +313,7 @@ class _Writing:
             file = store.new_file(part_name(unit.index, count))
             try:
                 file.write(content)
-                claims.check_job()
-                file.commit()
+                file.commit(claims.check_job)
             except BaseException:
                 file.abandon()
                 raise
@@ -340,7 +371,10 @@ def in_order(order: Order, beats: Beats) -> Iterator[None]:
 
     clock = SimpleNamespace(time=lambda: order.seconds, monotonic=lambda: order.seconds, sleep=order.sleep)
     patched = [(lease, "time", clock), (workers, "time", clock), (attempt, "time", clock)]
-    patched += [(lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event))]
+    patched += [
+        (bucket, "time", clock),
+        (lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event)),
+    ]
     before = [(module, name, getattr(module, name)) for module, name, _ in patched]
     for module, name, other in patched:
         setattr(module, name, other)

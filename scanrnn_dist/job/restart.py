@@ -79,7 +79,7 @@ def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
 
 def restart_of(records: JobRecords, lease: Lease | None = None) -> JobRecords:
     """The records of the job that is to take the place of this one; to be worked on as long as the lease is held."""
-    return JobRecords(records.store.child(RESTART), guard=lease and lease.confirm)
+    return JobRecords(records.store.child(RESTART), guard=None if lease is None else lease.confirm)
 
 
 @contextmanager

@@ -64,8 +64,8 @@ class Lease:
         self._worker = Worker(
             store.attempt, host, pid, share, WORKING, now, now, machine=machine, expiry_seconds=expiry_seconds
         )
-        self._number = _acquire(store, self._worker)
-        self._history = deque([(now, 0)], maxlen=RATE_BEATS)
+        self._number, self._worker = _acquire(store, self._worker)
+        self._history = deque([(self._worker.beat, 0)], maxlen=RATE_BEATS)
         self._changed = threading.Lock()
         self._released = threading.Event()
         # A daemon: a process that ends without releasing must end.
@@ -191,8 +191,8 @@ class Lease:
         self._store.replace(lease_file(self.share, self._number), worker_bytes(worker), version, durable=False)
 
 
-def _acquire(store: Store, worker: Worker) -> int:
-    """Make the next file of a share once nobody alive holds it; its number."""
+def _acquire(store: Store, worker: Worker) -> tuple[int, Worker]:
+    """Make the next file of a share once nobody alive holds it; its number, and the worker as of then."""
     heard: Worker | None = None
     since = time.monotonic()
     while True:
@@ -202,11 +202,13 @@ def _acquire(store: Store, worker: Worker) -> int:
         is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
         if owner is None or not owner.is_alive or is_silent:
             earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
+            now = time.time()  # it may have waited for as long as it takes to count as dead
+            worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
                 for name, version in earlier.items():
                     if version is not None:
                         store.remove(name, version)
-                return number + 1
+                return number + 1, worker
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise StoppedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,10 @@ from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, st
 SEGMENT_LINES = 1000
 """An object cannot grow: a log there is a row of objects of at most so many lines, and a line costs one upload of the
 last of them. A million lines are a thousand objects to list."""
+AT_ONCE_BYTES = 8 << 20
+"""What is no larger goes up in one request, which may have a condition; obstore has none for an upload in pieces."""
+LONG_SECONDS = 1.0
+TRIES = 5
 UNFINISHED = " (unfinished upload "
 """Comes between the name and the number of an upload that nobody completed, in what `unfinished` tells."""
 
@@ -146,9 +151,45 @@ class ObjectStore(Store):
         with stopping(self.path(name), "removed"):
             self.objects.abort(f"{self.prefix}/{name}".lstrip("/"), number[:-1])
 
-    def upload(self, name: str, file: IO[bytes], size: int) -> None:
-        """Make an object of a file; no signal raises midway, since who calls waits outside of Python."""
-        self.objects.upload(self._key(name), file, size)
+    def upload(self, name: str, file: IO[bytes], size: int, check: Check | None = None) -> None:
+        """Make an object of a file; no signal raises midway, since who calls waits outside of Python.
+
+        A small one is put where nothing stands, or in place of what stood there when it was checked. It is checked once
+        more where the request took long, or this process slept, and taken back.
+        """
+        content, begin = None, time.monotonic()
+        if size > AT_ONCE_BYTES:
+            self.objects.upload(self._key(name), file, size)
+        else:
+            file.seek(0)
+            content = file.read()
+            self._put_checked(name, content, check)
+        if check is not None and time.monotonic() - begin > LONG_SECONDS:
+            try:
+                check()
+            except StoppedError:
+                if content is not None:
+                    self._take_back(name, content)
+                raise
+
+    def _put_checked(self, name: str, content: bytes, check: Check | None) -> None:
+        key = self._key(name)
+        if self.objects.create(key, content):
+            return
+        for _ in range(TRIES):
+            version = self.objects.version(key)
+            if check is not None:
+                check()
+            is_put = self.objects.replace(key, content, version) if version else self.objects.create(key, content)
+            if is_put:
+                return
+        raise StoppedError(f"{self.path(name)} is written by other processes too. Start the same command again.")
+
+    def _take_back(self, name: str, content: bytes) -> None:
+        with suppress(FileNotFoundError):
+            stands, version = self.objects.get(self._key(name))
+            if stands == content:
+                self.objects.remove(self._key(name), version)
 
     def _key(self, name: str) -> str:
         return "/".join(filter(None, (self.prefix, self._stands_as(name))))
@@ -178,11 +219,13 @@ class _UploadedFile(NewFile):
         with _on_this_machine(self._bucket.path(self._name)):
             return self._file.write(content)
 
-    def commit(self) -> None:
+    def commit(self, check: Check | None = None) -> None:
         path = self._bucket.path(self._name)
         with _on_this_machine(path):
             size = self._file.seek(0, os.SEEK_END)  # writes what Python still holds
-        self._bucket.upload(self._name, _Read(self._file, path), size)  # type: ignore[arg-type]
+        if check is not None:
+            check()
+        self._bucket.upload(self._name, _Read(self._file, path), size, check)  # type: ignore[arg-type]
         self._file.close()
 
     def abandon(self) -> None:

@@ -244,9 +244,11 @@ class _AsideFile(NewFile):
     def write(self, content: bytes) -> int:
         return self._disk.write(self._file, content)
 
-    def commit(self) -> None:
+    def commit(self, check: Check | None = None) -> None:
         self._disk.sync(self._file)
         self._file.close()
+        if check is not None:
+            check()
         self._disk.rename(self._aside, self._path)
         self._disk.sync_folder(os.path.dirname(self._path))
 

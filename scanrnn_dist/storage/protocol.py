@@ -76,8 +76,11 @@ class NewFile(ABC):
         """Append."""
 
     @abstractmethod
-    def commit(self) -> None:
-        """Make it durable, then give it its name."""
+    def commit(self, check: Check | None = None) -> None:
+        """Make it durable, then give it its name; `check` is called just before that, and where that took long, after.
+
+        In a bucket it takes the place of nothing that came after the check, if it is small enough for one request.
+        """
 
     @abstractmethod
     def abandon(self) -> None:

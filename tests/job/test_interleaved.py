@@ -7,21 +7,21 @@ in the end the command that began it, once more, finds it done or does it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interleaving import Beats, Command, MemoryObjects, Order, Ordered, in_order
+from interleaving import Beats, Command, MemoryObjects, Order, Ordered, Removal, in_order
 from sources import random_rows, write_source
 
 from scanrnn_dist.job import JobOptions, Plan, plan_job
 from scanrnn_dist.records import part_name
 
-Choices = list[tuple[int, int]]
-"""Who is next, and for how many requests."""
+Choices = list[tuple[int, int | str]]
+"""Who is next, and for how many requests, or until which one."""
 ANY_ORDER = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 80)), max_size=40)
-FEW_AND_MANY = [10, pytest.param(200, marks=pytest.mark.soak), pytest.param(20_000, marks=pytest.mark.sweep)]
+FEW_AND_MANY = [10, pytest.param(80, marks=pytest.mark.soak), pytest.param(3000, marks=pytest.mark.sweep)]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ class Bucket:
         self.objects = MemoryObjects(is_exact, lambda: self.order.step("between a look and a write"))
         self.plans, self.wrong = plans, list[str]()
 
-    def play(self, commands: list[Command], choices: Choices, beats: int = 1) -> list[str]:
+    def play(self, commands: Sequence[Command | Removal], choices: Choices, beats: int = 1) -> list[str]:
         """Run them together in an order, some time after what was before; how each ended."""
         self.order = order = Order(choices, self.check, self.order.seconds + 1000)
         beating, objects = Beats(order), Ordered(self.objects, order)
@@ -126,3 +126,54 @@ def test_commands_in_any_order_leave_one_whole_job(
         scene(plans, choices)
 
     holds()
+
+
+# The windows, one by one: what a condition closes is open without it -----------------------------------------------
+
+END = "to the end"
+BETWEEN = "between a look and a write"
+
+
+def asleep_before(number: int, request: str, is_exact: bool) -> Choices:
+    """One stands still just before a request; without conditions, after the look that it makes first."""
+    return [(number, request), *([] if is_exact else [(number, BETWEEN)])]
+
+
+def begun_in_one_second(plans: dict[int, Plan], is_exact: bool) -> None:
+    """Both see no job; one is about to record its own while the other one does, works and ends."""
+    order = [*asleep_before(1, "create out/__scanrnn/job.json", is_exact), (0, END), (1, END)]
+    two_different_jobs(plans, order, is_exact)
+
+
+def beat_in_flight(plans: dict[int, Plan], is_exact: bool) -> None:
+    """A beat is on its way while the destination is removed and another job begun there, which must not see it."""
+    bucket = Bucket(plans, is_exact)
+    lease = "out/__scanrnn/workers/1-of-1.000001.json"
+    begin: Choices = [(0, "create out/part-00001"), *asleep_before(3, f"replace {lease}", is_exact)]
+    then: Choices = [(1, END), (2, "create out/part-00000"), (3, "which lease"), (2, END), (0, END)]
+    commands = [Command("A", plans[2]), Removal(bucket.objects.held), Command("B", plans[3])]
+    ends = bucket.play(commands, begin + then)
+    assert ends[2] == "done" and ends[0].startswith("StoppedError"), ends
+    bucket.end()
+
+
+def sleeping_publisher(plans: dict[int, Plan], is_exact: bool) -> None:
+    """One is about to move a part while another one ends the publication, and a third makes a restart beside it."""
+    bucket = Bucket(plans, is_exact)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    restart, again = Command("B", plans[3], restart=True), Command("C", plans[3], restart=True)
+    order: Choices = [
+        *asleep_before(0, "copy out/part-00001.parquet", is_exact),
+        (1, "create out/__scanrnn/restart/part-00002"),
+    ]
+    bucket.play([restart, again], [*order, (0, "remove out/__scanrnn/restart"), (1, END), (0, END)])
+    bucket.end()
+
+
+@pytest.mark.parametrize("window", [begun_in_one_second, beat_in_flight, sleeping_publisher])
+def test_a_condition_closes_each_window(
+    plans: dict[int, Plan], window: Callable[[dict[int, Plan], bool], None]
+) -> None:
+    window(plans, True)
+    with pytest.raises(AssertionError):
+        window(plans, False)
