@@ -221,7 +221,7 @@ def _in_order(call: str) -> Any:
     return asked
 
 
-for _call in Objects.__abstractmethods__ | {"heeds_conditions"}:
+for _call in Objects.__abstractmethods__ | {"heeds_conditions", "exists", "read"}:
     setattr(Ordered, _call, _in_order(_call))
 Ordered.__abstractmethods__ = frozenset()
 

@@ -34,8 +34,15 @@ class ArrowObjects(Objects):
         return (_resolved, (self.uri,)) if self.uri else (ArrowObjects, (self.filesystem,))
 
     def get(self, key: str) -> tuple[bytes, str]:
+        return self.read(key), self.version(key) or ""
+
+    def read(self, key: str) -> bytes:
         with self.open(key) as file:
-            return file.read(), self.version(key) or ""
+            content: bytes = file.read()
+            return content
+
+    def exists(self, key: str) -> bool:
+        return bool(self.filesystem.get_file_info(key).is_file)
 
     def open(self, key: str) -> pa.NativeFile:
         return open_input_file(self.filesystem, key)
@@ -59,7 +66,7 @@ class ArrowObjects(Objects):
         self._send(key, iter([content]))
 
     def create(self, key: str, content: bytes) -> bool:
-        if self.version(key) is not None:
+        if self.exists(key):
             return False
         self.put(key, content)
         return True
@@ -85,7 +92,7 @@ class ArrowObjects(Objects):
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
-            if self.version(key) is not None:
+            if self.exists(key):
                 with suppress(FileNotFoundError):  # another process removed it just now
                     self.filesystem.delete_file(key)
 

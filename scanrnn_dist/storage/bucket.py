@@ -65,14 +65,16 @@ class ObjectStore(Store):
             return {self._is_called(key[begin:]): size for key, size in found}
 
     def exists(self, name: str) -> bool:
-        return self.version(name) is not None
+        with stopping(self.path(name), "looked at"):
+            return self.objects.exists(self._key(name))
 
     def version(self, name: str) -> str | None:
         with stopping(self.path(name), "looked at"):
             return self.objects.version(self._key(name))
 
     def read(self, name: str) -> bytes:
-        return self.read_version(name)[0]
+        with stopping(self.path(name), "read", but=(FileNotFoundError,)):
+            return self.objects.read(self._key(name))
 
     def read_version(self, name: str) -> tuple[bytes, str]:
         with stopping(self.path(name), "read", but=(FileNotFoundError,)):
@@ -83,10 +85,12 @@ class ObjectStore(Store):
             return self.objects.open(self._key(name))
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        if check is not None:
-            check()
         with stopping(self.path(name)):
-            self.objects.put(self._key(name), content)
+            if check is None:
+                self.objects.put(self._key(name), content)
+            else:
+                check()
+                self._put_checked(name, content, check)
 
     def create(self, name: str, content: bytes) -> bool:
         with stopping(self.path(name)):

@@ -31,6 +31,14 @@ class Objects(ABC):
     def version(self, key: str) -> str | None:
         """The version of an object; None if there is none."""
 
+    def exists(self, key: str) -> bool:
+        """Whether there is an object."""
+        return self.version(key) is not None
+
+    def read(self, key: str) -> bytes:
+        """All of an object."""
+        return self.get(key)[0]
+
     @abstractmethod
     def files(self, folder: str, is_deep: bool) -> Iterator[tuple[str, int]]:
         """Keys below a folder with their bytes; unless it `is_deep`, those directly in it, folders with a slash."""

@@ -160,7 +160,10 @@ class Store(os.PathLike[str]):
 
     @abstractmethod
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        """Write a small file whole or not at all, in place of what stood there; `check` is called just before that."""
+        """Write a small file whole or not at all, in place of what stood there; `check` is called just before that.
+
+        In a bucket, with a check, it takes the place of nothing that came after it.
+        """
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:

@@ -1,8 +1,8 @@
 """Where a bucket is and who asks for it: from a URI and the environment to a client of obstore, or of boto3.
 
-A URI and its query mean what they mean to pyarrow, which reads sources by them, and writes where obstore is
-not installed; keys come from the environment, from
-`~/.aws`, or from the machine. Nothing secret is held here: each process looks its keys up for itself.
+A URI and its query mean what they mean to pyarrow, which reads sources by them, and writes where obstore is not
+installed; keys come from the environment, from `~/.aws`, or from the machine. Nothing secret is held here: each process
+looks its keys up for itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from pyarrow import fs
 
-from scanrnn_dist.storage.filesystems import CONNECT_SECONDS, RETRIES
+from scanrnn_dist.storage.filesystems import CONNECT_SECONDS, RETRIES, endpoint_of_environment
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -66,7 +66,7 @@ def remote_options(uri: str, filesystem: fs.FileSystem, path: str) -> RemoteOpti
     bucket = path.partition("/")[0]
     query = tuple(sorted(parse_qsl(rest.partition("?")[2])))
     if kind == "s3":
-        region = dict(query).get("region") or os.environ.get("AWS_REGION") or filesystem.region
+        region = filesystem.region
         return RemoteOptions(kind, bucket, region, query=query)
     if kind == "gcs":
         if rest.startswith("anonymous@"):
@@ -108,7 +108,7 @@ def obstore_client(options: RemoteOptions) -> Any:
         common |= {"endpoint": f"{endpoint}/{options.account}"} if endpoint else {}
         return AzureStore(options.bucket, account_name=options.account, **common)
     is_virtual = told.get("force_virtual_addressing", "").lower() in ("1", "true")
-    is_virtual = is_virtual or (not endpoint and not _endpoint_told() and "." not in options.bucket)
+    is_virtual = is_virtual or (not endpoint and not endpoint_of_environment() and "." not in options.bucket)
     if endpoint:
         scheme, _, host = endpoint.partition("://")
         common["endpoint"] = f"{scheme}://{options.bucket}.{host}" if is_virtual else endpoint
@@ -134,14 +134,15 @@ def boto3_client(options: RemoteOptions) -> Any:
     )
     verify = told.get("tls_ca_file_path") or (told.get("tls_verify_certificates", "true").lower() in ("1", "true"))
     return boto3.Session().client(
-        "s3", region_name=options.region, endpoint_url=options.endpoint or _endpoint_told() or None, config=config,
+        "s3", region_name=options.region, endpoint_url=options.endpoint or endpoint_of_environment() or None,
+        config=config,
         verify=None if verify is True else verify,
     )  # fmt: skip
 
 
 def _client_options(options: RemoteOptions) -> dict[str, Any]:
     told = dict(options.query)
-    is_plain = (options.endpoint or _endpoint_told()).startswith("http://")
+    is_plain = (options.endpoint or endpoint_of_environment()).startswith("http://")
     chosen: dict[str, Any] = {
         "timeout": timedelta(seconds=REQUEST_SECONDS),
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -160,11 +161,6 @@ def _retries() -> dict[str, Any]:
     """Each wait is drawn between the first and six times the one before: ten come to 27 s, of 100 requests 5 give 9."""
     waits = {"init_backoff": timedelta(milliseconds=25), "base": 6, "max_backoff": timedelta(seconds=6)}
     return {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS), "backoff": waits}
-
-
-def _endpoint_told() -> str:
-    """Of the environment, as object_store, boto3 and pyarrow read it."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _has_keys() -> bool:

@@ -6,6 +6,7 @@ in the end the command that began it, once more, finds it done or does it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,11 @@ from scanrnn_dist.records import part_name
 Choices = list[tuple[int, int | str]]
 """Who is next, and for how many requests, or until which one."""
 ANY_ORDER = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 80)), max_size=40)
-FEW_AND_MANY = [10, pytest.param(80, marks=pytest.mark.soak), pytest.param(3000, marks=pytest.mark.sweep)]
+FEW_AND_MANY = [
+    10,
+    pytest.param(80, marks=pytest.mark.soak),
+    pytest.param(3000, marks=pytest.mark.sweep),
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,9 @@ class Bucket:
         parts = {key: content for key, content in held.items() if key.startswith("out/part-")}
         if parts != expected:
             self.wrong.append(f"_SUCCESS of {command.encoder} beside {parts} after {self.order.steps[-8:]}")
+        listed = hashlib.sha256(held.get("out/__scanrnn/parts.table", b"")).hexdigest()
+        if json.loads(held["out/_SUCCESS"])["parts_sha256"] != listed:
+            self.wrong.append(f"_SUCCESS of another list of parts after {self.order.steps[-8:]}")
 
     def end(self) -> None:
         """Once more, alone, the command that began what stands; the first one may end the publication of another."""
