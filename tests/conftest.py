@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import faults  # noqa: F401 - may have the run do without a package
 import jax
 import pytest
 import s3_server

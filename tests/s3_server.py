@@ -8,14 +8,20 @@ process ends with the one that began it, killed or not. They speak JSON lines: `
 What the tests themselves put and list (`put`, `objects`, ...) goes past the proxy, so no fault hits it and no count
 holds it. Requests that arrive at the same time are counted in the order of their arrival; one client with one request
 at a time gets the same faults in every run. Signatures and checksums of requests are not verified.
+
+In place of moto stands another server of S3 where `SCANRNN_TEST_S3` is the command that starts it, its port written as
+`{port}` (`s3_localstack.py` is one): all tests of buckets run on that one then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -32,8 +38,9 @@ from urllib.parse import urlencode
 Kind = Literal["refuse", "drop", "lose", "cut", "delay"]
 
 _HOST = "127.0.0.1"
+_SECONDS_TO_START = 60
 _KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-_CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
+_CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown"}
 _HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length", "server", "date"}
 
 
@@ -253,12 +260,25 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "drop":
             return self._close("drop")
         with contextlib.closing(HTTPConnection(_HOST, shared.moto_port)) as moto:
+            if not self._copies_what_it_saw(moto):
+                return self._refuse(412)
             moto.request(self.command, self.path, content, self._passed_on(content))
             with moto.getresponse() as answer:
                 self._answer(fault, answer, answer.read())
         return None
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def _copies_what_it_saw(self, moto: HTTPConnection) -> bool:
+        """Whether the source of a copy is the one that is asked for, which moto does not look at."""
+        wanted, source = self.headers.get("x-amz-copy-source-if-match"), self.headers.get("x-amz-copy-source", "")
+        if wanted is None:
+            return True
+        headers = {name: value for name, value in self._passed_on(b"").items() if name.lower() == "authorization"}
+        moto.request("HEAD", f"/{source.lstrip('/')}", headers=headers)
+        with moto.getresponse() as answer:
+            answer.read()
+            return answer.status == 404 or answer.headers["ETag"].strip('"') == wanted.strip('"')
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""
@@ -346,20 +366,46 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.shared.requests.append(Request(self.command, self.path, outcome))
 
 
-def _serve() -> None:
-    """The process: serve, and do what the input says, until it ends."""
+def _begin_moto() -> int:
+    """Serve, in a thread; the port."""
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import make_server
 
     moto = make_server(_HOST, 0, create_backend_app("s3"), threaded=True)
-    shared = _Proxied(moto.port)
+    threading.Thread(target=moto.serve_forever, daemon=True).start()
+    return moto.port
+
+
+def _begin_other(command: str) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start a server and wait until it listens; the port, and the process."""
+    with socket.create_server((_HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+    die_with_this = ctypes.CDLL(None).prctl  # 1: PR_SET_PDEATHSIG
+    process = subprocess.Popen(
+        [part.format(port=port) for part in shlex.split(command)], stdin=subprocess.DEVNULL, stdout=sys.stderr,
+        preexec_fn=lambda: die_with_this(1, signal.SIGKILL),
+    )  # fmt: skip
+    for _ in range(_SECONDS_TO_START * 10):
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, port)):
+            return port, process
+        time.sleep(0.1)
+    raise RuntimeError(f"Nobody listens at port {port} {_SECONDS_TO_START} s after {command!r}.")
+
+
+def _serve() -> None:
+    """The process: serve, and do what the input says, until it ends."""
+    other = os.environ.get("SCANRNN_TEST_S3")
+    port, process = _begin_other(other) if other else (_begin_moto(), None)
+    shared = _Proxied(port)
     proxy = _Proxy(shared)
-    for server in (moto, proxy):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
     for line in sys.stdin:
         command, arguments = json.loads(line)
-        ports = [proxy.server_address[1], moto.port]
+        ports = [proxy.server_address[1], port]
         print(json.dumps(ports if command == "ports" else shared.do(command, arguments)), flush=True)
+    if process is not None:
+        process.kill()
+        process.wait()
     os._exit(0)  # threads may still answer
 
 

@@ -6,13 +6,12 @@
 - plans that the job does not name: of another process that planned the same destination at once;
 - files of processes that are not alive, once the job is complete;
 - a job for a source that changed, which never took its place (`amend.py`);
-- empty traces, of processes that were killed: one that crashed leaves one that tells of it.
+- empty traces, of processes that were killed: one that crashed leaves one that tells of it;
+- uploads to an S3 bucket that were begun and never completed, which nobody sees and which take room, where nobody is at
+  work. On Google's and Azure's stores they go by themselves, or by a life-cycle rule.
 
 But for the first, whoever cleans has the destination for itself meanwhile (`restart.replacing`), and does nothing where
 somebody works. A restart that died while it was published is published first, to its end.
-
-Uploads to an object store that were begun and never completed are visible to nobody, pyarrow included: a life-cycle
-rule of the bucket removes them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
@@ -81,12 +80,17 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
     if job is None and not any(name.startswith(f"{RECORDS}/") for name in store.below()):
         records.read_job()  # says that there is none
     is_worked_on = bool(living_workers(store) or living_workers(new.store))
+    uploads = tuple(() if is_worked_on else store.unfinished())  # first: one that comes later is somebody's
     if job is None or is_worked_on or dry_run:
         left += [] if job is None or is_worked_on or is_ready(records) else _unrecorded(records)
-        return _removed(store, left, dry_run, store.delete)
+        done = _removed(store, left, dry_run, store.delete)
+        return replace(done, names=(*done.names, *uploads)) if dry_run and job is not None else done
     finish_publishing(records)
     with replacing(records) as lease:
-        return _removed(store, [*left, *_unrecorded(records)], dry_run, lease.guarded(store.delete))
+        done = _removed(store, [*left, *_unrecorded(records)], dry_run, lease.remove)
+        for upload in uploads:
+            lease.guarded(store.abort)(upload)
+        return replace(done, names=(*done.names, *uploads))
 
 
 def _removed(store: Store, names: list[str], dry_run: bool, delete: Callable[[str], None]) -> Cleaning:

@@ -67,7 +67,7 @@ def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str]
                 told = f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
                 logger.info("%s: %s missing or changed, and made again.", records.store.root, told)
                 for name in (SUCCESS, *discard):
-                    lease.guarded(records.store.delete)(name)
+                    lease.remove(name)
                 records.store.sync()
     except StoppedError:
         if records.is_complete or discard:

@@ -27,7 +27,17 @@ from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.job.sorting import sorted_copy
-from scanrnn_dist.records import ENCODER, JOB, JOB_FORMAT, QUARANTINE, RECORDS, JobRecords, hashes_of, living_workers
+from scanrnn_dist.records import (
+    ENCODER,
+    JOB,
+    JOB_FORMAT,
+    QUARANTINE,
+    RECORDS,
+    JobRecords,
+    Lease,
+    hashes_of,
+    living_workers,
+)
 from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
 
@@ -158,8 +168,8 @@ def open_job(
         if isinstance(plan, ContinuedPlan):
             _check_goes_on(recorded, wanted)
         with replacing(records, handling.sharing.expiry_seconds) as lease:
-            new = restart_of(records)
-            yield _open(new, _restarted(new, wanted), wanted, replaces=recorded.get("id", ""))
+            new = restart_of(records, lease)
+            yield _open(new, _restarted(new, wanted, lease), wanted, replaces=recorded.get("id", ""))
             publish(records, lease)
     else:
         opened = _open(records, recorded, wanted)
@@ -260,10 +270,13 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted,
 def _anew(records: JobRecords, wanted: _Wanted, replaces: str) -> OpenJob:
     """The job, in the place of one of which nothing was done."""
     wanted.prepare()
-    logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
-        for name in (*records.store.below(QUARANTINE), ENCODER, JOB):
-            lease.guarded(records.store.delete)(name)
+        is_begun = _has_parts(records)  # by now: it was looked before anything kept others from it
+        for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, JOB):
+            lease.remove(name)
+    if is_begun:
+        return _open(records, records.find_job(), wanted, replaces)
+    logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
     return _open(records, None, wanted, replaces)
 
 
@@ -286,7 +299,7 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     return wanted.opened(records, records.read_job(), plan)
 
 
-def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
+def _restarted(new: JobRecords, wanted: _Wanted, lease: Lease) -> dict[str, Any] | None:
     """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
     try:
         recorded = new.find_job()
@@ -300,13 +313,19 @@ def _restarted(new: JobRecords, wanted: _Wanted) -> dict[str, Any] | None:
                 return recorded
     except DataError:
         logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
-    new.store.delete_below("")
+    while new.store.below():  # once its record is gone, nobody adds to it for long
+        lease.guarded(new.store.delete)(JOB)
+        lease.guarded(new.store.delete_below)("")
     return None
 
 
 def _was_begun(records: JobRecords) -> bool:
     """Whether there is a part, or somebody who makes one."""
-    return any(name != f"{RECORDS}/" for name, _ in records.store.entries()) or bool(living_workers(records.store))
+    return bool(living_workers(records.store)) or _has_parts(records)
+
+
+def _has_parts(records: JobRecords) -> bool:
+    return any(name != f"{RECORDS}/" for name, _ in records.store.entries())
 
 
 def _differences(

@@ -11,7 +11,8 @@ Publishing may be cut short at any point, and is then done to its end by the nex
 goes last. It may also go on after a pause so long that another one ended it. So only what the new output does not name
 is removed; the lease is confirmed before every step; and `job.json` is replaced early, by which a process that still
 works on the old job learns of it before it names anything. In a folder what such a one had written aside by then is
-removed, and cannot be named.
+removed, and cannot be named. Whatever is moved, removed or replaced is what stood there when the lease was
+confirmed: who wakes later touches nothing of what another one published, or has begun to make.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
 
 
-def restart_of(records: JobRecords) -> JobRecords:
-    """The records of the job that is to take the place of this one."""
-    return JobRecords(records.store.child(RESTART))
+def restart_of(records: JobRecords, lease: Lease | None = None) -> JobRecords:
+    """The records of the job that is to take the place of this one; to be worked on as long as the lease is held."""
+    return JobRecords(records.store.child(RESTART), guard=None if lease is None else lease.confirm)
 
 
 @contextmanager
@@ -101,7 +102,8 @@ def replacing(records: JobRecords, expiry_seconds: float = EXPIRY_SECONDS) -> It
 def is_ready(records: JobRecords) -> bool:
     """Whether a new output is to take the place of this one, and maybe began to."""
     new = restart_of(records)
-    return new.is_complete or new.store.exists(PUBLISHING)
+    # A success without a job is what one wrote that slept while its restart was removed.
+    return (new.is_complete and new.store.exists(JOB)) or new.store.exists(PUBLISHING)
 
 
 def finish_publishing(records: JobRecords) -> bool:
@@ -133,21 +135,22 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     check_idle(records)
     _check_parts(records, new)
     coming = _coming(new, lease)
-    delete, take = lease.guarded(store.delete), lease.guarded(lambda name: _take(new, store, name))
+    delete = lease.remove
     delete(SUCCESS)
     store.sync()
-    for name in [*filter(PLAN.fullmatch, coming.records), JOB]:
-        take(name)
+    for name in filter(PLAN.fullmatch, coming.records):
+        _take(new, store, lease, name)
+    _take_job(new, store, lease)
     for name in store.below(ASIDE):
         if f".{store.attempt}." not in name:
             delete(name)
     parts = set(part_names(chain.from_iterable(starmap(range, coming.spans)), coming.units))
     for name in sorted(parts.intersection(name for name, _ in new.store.entries())):
-        take(name)
+        _take(new, store, lease, name)
     for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in parts):
         delete(name)
     for name in coming.records:
-        take(name)
+        _take(new, store, lease, name)
     kept = (f"{RESTART}/", f"{ASIDE}/", lease_names(REPLACING))
     for name in sorted(set(store.below(RECORDS)) - set(coming.records)):
         if not name.startswith(kept):
@@ -160,7 +163,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     left = store.below(RESTART)
     for name in [*sorted(left.keys() - set(last)), *(name for name in last if name in left)]:
         delete(name)
-    lease.guarded(store.delete_below)(RESTART)
+    lease.guarded(store.delete_empty)(RESTART)
     return True
 
 
@@ -182,10 +185,26 @@ def _coming(new: JobRecords, lease: Lease) -> Coming:
     return coming
 
 
-def _take(new: JobRecords, store: Store, name: str) -> None:
+def _take(new: JobRecords, store: Store, lease: Lease, name: str) -> None:
     """Give a file of the new output its place, unless that was done, or it stands there."""
-    if new.store.exists(name):
-        store.move(f"{RESTART}/{staged(name)}", name)
+    version = new.store.version(name)
+    lease.confirm()
+    if version is not None:
+        store.move(f"{RESTART}/{staged(name)}", name, version)
+
+
+def _take_job(new: JobRecords, store: Store, lease: Lease) -> None:
+    """The same for `job.json`, by which all others learn of it: in place of the record that is there, no later one."""
+    try:
+        coming = new.store.read(JOB)
+    except FileNotFoundError:
+        return
+    version = store.version(JOB)
+    lease.confirm()
+    is_made = store.replace(JOB, coming, version) if version else store.create(JOB, coming)
+    if not is_made and store.read(JOB) != coming:
+        raise StoppedError(f"{store.path(JOB)} was written by another process. Start the same command again.")
+    lease.remove(f"{RESTART}/{JOB}")
 
 
 def check_idle(
@@ -202,7 +221,12 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
     if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
         return
     stand = dict(records.store.entries()) | dict(new.store.entries())
-    listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
+    try:
+        listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
+    except FileNotFoundError as error:
+        raise StoppedError(
+            f"{new.store.root} was published by another process just now. Start the same command again."
+        ) from error
     for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
         name = part_name(unit, len(listed))
         if stand.get(name) != size:

@@ -70,6 +70,8 @@ class _Work:
         """Do what is this process's, unless all is done; rows that were committed before, and units that are left."""
         records, job, plan = self.opened.records, self.opened.job, self.opened.plan
         if self.opened.is_done or records.is_complete:
+            if not self.opened.is_done:
+                records.check_is(job)  # else it would be another job's success
             return int(records.read_totals()["rows"]), 0
         options, handling = self.opened.options, self.handling
         engine = self.computation.engine(options.has_own_carries, options.keep_state)

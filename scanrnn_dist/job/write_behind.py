@@ -43,10 +43,8 @@ class _Begun:
             sha256 = ""
             if self.quarantine is not None:
                 with self.quarantine:
-                    check()
-                    sha256 = self.quarantine.commit()
-            check()
-            return self.part.commit(self.aside, self.filtered, self.counts, sha256)
+                    sha256 = self.quarantine.commit(check)
+            return self.part.commit(self.aside, self.filtered, self.counts, sha256, check)
 
     def abandon(self) -> None:
         """Remove what stands aside."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +24,18 @@ from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS
 from scanrnn_dist.records.plan_file import hashes_of
 from scanrnn_dist.storage import Check, Store
 
+logger = logging.getLogger("scanrnn_dist")
+
 JOB_FORMAT = "scanrnn_dist.job/4"
 _JOB_FIELDS = {"id", "format", "encoder", "options", "window", "environment", "plan"}
 
 
 @dataclass(frozen=True)
 class JobRecords:
-    """The records under one destination."""
+    """The records under one destination; `guard` raises once what they are of may not be worked on any more."""
 
     store: Store
+    guard: Check | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -54,8 +59,8 @@ class JobRecords:
     def create_job(self, job: dict[str, Any], plan: Mapping[str, bytes], replaces: str = "") -> dict[str, Any]:
         """Record what is to be done, the plan first; returns the job that stands, which another may have recorded.
 
-        Processes that begin the same write the same, id and all, in whatever order: so they are of one job even in a
-        bucket, where each may find none and record its own. Of two that differ only one finds its own in `job.json`.
+        Processes that begin the same write the same, id and all, in whatever order: so they are of one job. Of two that
+        differ only one finds its own in `job.json`.
 
         Args:
             job: all of it but its id and its plan. An amended one tells as "accepted" which changes of its source were.
@@ -68,7 +73,13 @@ class JobRecords:
         id = hashlib.sha256(json.dumps([told, replaces], sort_keys=True).encode()).hexdigest()[:32]
         for name, content in plan.items():
             self.store.write(plan_name(name, hashes), content)
-        self.store.create(JOB, json.dumps({"id": id, **told}, indent=1).encode())
+        content = json.dumps({"id": id, **told}, indent=1).encode()
+        if self.store.create(JOB, content) and not self.store.is_exact(JOB, content):
+            logger.warning(
+                "%s is written without conditions, which its server passes over, or pyarrow does not know: two "
+                "different jobs that begin there in the same second may mix. Begin one, then the others.",
+                self.store.root,
+            )
         stands = self.find_job()
         if stands is None:
             path = self.store.path(JOB)
@@ -133,8 +144,20 @@ class JobRecords:
         self.write_totals({"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
 
     def write_totals(self, totals: dict[str, Any], check: Check | None = None) -> None:
-        """The last step of `write_success`."""
-        self.store.write(SUCCESS, json.dumps(totals, indent=1).encode(), check=check)
+        """The last step of `write_success`; taken back if the job was another one by then.
+
+        Whoever stands still between the check and the writing may find that another job took the place: of that one
+        the success would be a lie. The totals name who wrote them, so that what is taken back is its own.
+        """
+        job = self.find_job()
+        content = json.dumps({**totals, "written_by": self.store.attempt}, indent=1).encode()
+        self.store.write(SUCCESS, content, check=check)
+        if job is None or (now := self.find_job()) is None or now["id"] != job["id"]:
+            with suppress(FileNotFoundError):
+                stands, version = self.store.read_version(SUCCESS)
+                if stands == content:
+                    self.store.remove(SUCCESS, version)
+            self.check_is(job or {"id": ""})
 
     def read_totals(self) -> dict[str, Any]:
         """What a finished job says of itself; `DataError` if it was not finished."""
@@ -158,8 +181,10 @@ class JobRecords:
     def check_is(self, job: Mapping[str, Any]) -> None:
         """Raise `StoppedError` unless the job that stands is still this one.
 
-        Another takes its place where a restart is published, or, in a bucket, where two that differ began at once.
+        Another takes its place where a restart is published.
         """
+        if self.guard is not None:
+            self.guard()
         now = self.find_job()
         if now is None or now["id"] != job["id"]:
             raise StoppedError(

@@ -4,9 +4,12 @@ Whoever takes a share over writes its file with the next number and removes the 
 gone, tells of another or is not the last has lost the share, and stops. What stands in the file, and who counts as
 alive, says `workers.py`.
 
-A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute or on a store
-that cannot write exclusively, compute some parts twice, with the same bytes. Whoever changes more than a part
-(`job/restart.py`, `job/cleaning.py`) asks for its lease again before every step.
+A lease of a share saves double work and nothing else. Two owners of one share, after a pause of a minute, compute some
+parts twice, with the same bytes. Whoever changes more than a part (`job/restart.py`, `job/cleaning.py`) asks for its
+lease again before every step, and removes what it saw before it asked, nothing that another one put there since.
+
+A beat replaces the file that was read just before, so one that comes late, when the destination was removed and begun
+anew, writes nothing: exactly so in a bucket, but for a renaming in a folder.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from scanrnn_dist.records.workers import (
     lease_file,
     lease_numbers,
     read_worker,
+    read_worker_version,
     this_machine,
     worker_bytes,
 )
@@ -60,8 +64,8 @@ class Lease:
         self._worker = Worker(
             store.attempt, host, pid, share, WORKING, now, now, machine=machine, expiry_seconds=expiry_seconds
         )
-        self._number = _acquire(store, self._worker)
-        self._history = deque([(now, 0)], maxlen=RATE_BEATS)
+        self._number, self._worker = _acquire(store, self._worker)
+        self._history = deque([(self._worker.beat, 0)], maxlen=RATE_BEATS)
         self._changed = threading.Lock()
         self._released = threading.Event()
         # A daemon: a process that ends without releasing must end.
@@ -103,6 +107,13 @@ class Lease:
         self._ask()
         self.check()
 
+    def remove(self, name: str) -> None:
+        """Remove a file that stands there while this is the owner; what another one puts there later stays."""
+        version = self._store.version(name)
+        self.confirm()
+        if version is not None:
+            self._store.remove(name, version)
+
     def guarded(self, step: Callable[[str], None]) -> Callable[[str], None]:
         """The step, taken by the owner alone: confirmed each time."""
 
@@ -116,10 +127,10 @@ class Lease:
         """Say how it ended, and beat no more."""
         self._released.set()
         self._thread.join()
-        if self._ask():
+        if version := self._ask():
             nothing: dict[str, Any] = {"in_hand": (), "helpers": (), "rows_in_hand": 0, "values_in_hand": 0}
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
-            self._write()
+            self._write(version)
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
     _helpers: Callable[[], list[str]] = staticmethod(list)
@@ -132,29 +143,40 @@ class Lease:
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
             try:
-                if not self._ask():
+                if not self.beat():
                     return
-                self._write()
             except (ScanRNNError, OSError) as error:
                 # A lease that cannot be kept is one that others may take, which loses nothing; a store that refuses
                 # everything ends the job when the next part is written.
                 logger.warning("The lease of %s could not be written: %s", _what(self.share), error)
 
-    def _ask(self) -> bool:
-        """Whether this is still the owner; one that was not once never is again."""
-        self.is_lost = self.is_lost or not self._is_mine()
-        return not self.is_lost
+    def beat(self) -> bool:
+        """Say that this process is alive, as the thread does every few seconds; whether it is still the owner."""
+        version = self._ask()
+        if version is not None:
+            self._write(version)
+        return version is not None
 
-    def _is_mine(self) -> bool:
-        """What the store says of it."""
-        told = read_worker(self._store, lease_file(self.share, self._number))
+    def _ask(self) -> str | None:
+        """The version of its file if this is still the owner; one that was not once never is again."""
+        version = None if self.is_lost else self._version()
+        self.is_lost = version is None
+        return version
+
+    def _version(self) -> str | None:
+        """The same, as the store says."""
+        # In this order: who takes a share over makes the next file, then removes the earlier ones, the oldest first.
+        # Two questions, not a list of all workers at every beat of each of them.
+        if self._store.exists(lease_file(self.share, self._number + 1)):
+            return None
+        told, version = read_worker_version(self._store, lease_file(self.share, self._number))
         if told is None or told.attempt != self._worker.attempt:
-            return False
+            return None
         # Of the whole destination: once the others may think this one dead, they do not look for its lease any more.
         is_old = time.time() - self._worker.beat > self._worker.expiry_seconds and self.share == REPLACING
-        return not is_old and self._number >= max(lease_numbers(self._store, self.share), default=0)
+        return None if is_old else version
 
-    def _write(self) -> None:
+    def _write(self, version: str) -> None:
         with self._changed:
             now, (then, values) = time.time(), self._history[0]
             done = self._worker.values + self._worker.values_in_hand
@@ -165,11 +187,12 @@ class Lease:
                 in_hand, helpers = tuple(self._in_hand()[:8]), tuple(self._helpers())
                 self._worker = replace(self._worker, in_hand=in_hand, helpers=helpers)
             worker = self._worker
-        self._store.write(lease_file(self.share, self._number), worker_bytes(worker), durable=False)
+        # Where it is not replaced, it is not this one's any more: the next question tells.
+        self._store.replace(lease_file(self.share, self._number), worker_bytes(worker), version, durable=False)
 
 
-def _acquire(store: Store, worker: Worker) -> int:
-    """Make the next file of a share once nobody alive holds it; its number."""
+def _acquire(store: Store, worker: Worker) -> tuple[int, Worker]:
+    """Make the next file of a share once nobody alive holds it; its number, and the worker as of then."""
     heard: Worker | None = None
     since = time.monotonic()
     while True:
@@ -178,10 +201,14 @@ def _acquire(store: Store, worker: Worker) -> int:
         owner = read_worker(store, lease_file(worker.share, number)) if numbers else None
         is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
         if owner is None or not owner.is_alive or is_silent:
+            earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
+            now = time.time()  # it may have waited for as long as it takes to count as dead
+            worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
-                for old in numbers:
-                    store.delete(lease_file(worker.share, old))
-                return number + 1
+                for name, version in earlier.items():
+                    if version is not None:
+                        store.remove(name, version)
+                return number + 1, worker
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise StoppedError(

@@ -33,7 +33,7 @@ from scanrnn_dist.records.output import (
     vector_of,
 )
 from scanrnn_dist.source import with_true_metadata
-from scanrnn_dist.storage import NewFile, Store, stopping
+from scanrnn_dist.storage import Check, NewFile, Store, stopping
 
 
 def part_schema(
@@ -98,9 +98,14 @@ class PartFile:
             self._write_group()
 
     def commit(
-        self, aside: int = 0, filtered: int = 0, counts: Mapping[str, int] | None = None, aside_sha256: str = ""
+        self,
+        aside: int = 0,
+        filtered: int = 0,
+        counts: Mapping[str, int] | None = None,
+        aside_sha256: str = "",
+        check: Check | None = None,
     ) -> PartRecord:
-        """Make the part durable and give it its name; the arguments are for the record."""
+        """Make the part durable and give it its name, after a check; the other arguments are for the record."""
         self._write_group()
         with self._stopping():
             self._writer.close()
@@ -108,7 +113,7 @@ class PartFile:
             record = PartRecord(
                 self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
             )
-            self._file.commit()
+            self._file.commit(check)
         return record
 
     def _write_group(self) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from scanrnn_dist.records.names import quarantine_name
 from scanrnn_dist.records.output import ROW_GROUP_BYTES
 from scanrnn_dist.records.part_file import Hashed, file_sha256, read_part, read_part_schema
-from scanrnn_dist.storage import Store, stopping
+from scanrnn_dist.storage import Check, Store, stopping
 
 
 class QuarantineFile:
@@ -56,13 +56,13 @@ class QuarantineFile:
             with stopping(self.path, but=(pa.ArrowException,)):
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
-    def commit(self) -> str:
-        """Make the file durable and give it its name; its SHA-256 in hexadecimal."""
+    def commit(self, check: Check | None = None) -> str:
+        """Make the file durable and give it its name, after a check; its SHA-256 in hexadecimal."""
         self._write_group()
         with stopping(self.path, but=(pa.ArrowException,)):
             self._writer.close()
             sha256 = self._hashed.sha256
-            self._file.commit()
+            self._file.commit(check)
         return sha256
 
     def __enter__(self) -> QuarantineFile:

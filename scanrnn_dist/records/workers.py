@@ -138,20 +138,25 @@ def lease_numbers(store: Store, share: Share) -> list[int]:
 
 
 def read_worker(store: Store, name: str) -> Worker | None:
-    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood.
+    """The owner that a file tells of; None if it was removed meanwhile, or is not to be understood."""
+    return read_worker_version(store, name)[0]
 
-    In a bucket a file that is written anew between the question for its size and its reading comes cut.
+
+def read_worker_version(store: Store, name: str) -> tuple[Worker | None, str]:
+    """The same, and the version of its file.
+
+    On what only pyarrow speaks to, a file that is written anew while it is read comes cut.
     """
     for _ in range(READINGS):
         try:
-            content = store.read(name)
+            content, version = store.read_version(name)
         except FileNotFoundError:
-            return None
+            return None, ""
         worker = _understood(content)
         if worker is not None:
-            return worker
+            return worker, version
         time.sleep(0.01)
-    return None
+    return None, ""
 
 
 def _understood(content: bytes) -> Worker | None:

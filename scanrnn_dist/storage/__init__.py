@@ -3,6 +3,7 @@
 `Store` says what a job may ask of a destination; `open_store` tells which of the two a name means.
 """
 
+from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.disk import Disk
 from scanrnn_dist.storage.filesystems import is_uri, looking_at, open_input_file, resolve

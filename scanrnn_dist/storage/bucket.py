@@ -5,36 +5,37 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import IO
 
 import pyarrow as pa
-from pyarrow import fs
 
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.storage.filesystems import open_input_file
+from scanrnn_dist.storage.objects import Objects
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
-UPLOAD_BYTES = 8 << 20
-COPY_BYTES = 5 << 30
-"""S3 copies no more in one request (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html). pyarrow does not
-offer its copy by ranges, so what is larger passes through this machine."""
 SEGMENT_LINES = 1000
 """An object cannot grow: a log there is a row of objects of at most so many lines, and a line costs one upload of the
 last of them. A million lines are a thousand objects to list."""
+AT_ONCE_BYTES = 8 << 20
+"""What is no larger goes up in one request, which may have a condition; obstore has none for an upload in pieces."""
+LONG_SECONDS = 1.0
+TRIES = 5
+UNFINISHED = " (unfinished upload "
+"""Comes between the name and the number of an upload that nobody completed, in what `unfinished` tells."""
 
 
 @dataclass(frozen=True)
 class ObjectStore(Store):
     """A prefix of a bucket. Covered: a process that dies at any moment; at worst it leaves an upload that nobody sees.
 
-    Such an upload is removed by the bucket's life-cycle rule alone. Not covered: two jobs that differ, started on one
-    new prefix within a second, of which the later one stands; `job_file.py` has each look again whose job it is.
+    What is created, replaced or removed under a condition is as exact as the server of `objects` is.
     """
 
-    filesystem: fs.FileSystem = field(repr=False)
+    objects: Objects = field(repr=False)
     prefix: str
     is_staged: bool = False
     uri: str = field(default="", repr=False)  # with all that reaching it takes, maybe an endpoint or a key: never shown
@@ -52,36 +53,56 @@ class ObjectStore(Store):
         pass  # a prefix needs no making
 
     def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        for info in self._list(folder, recursive=False):
-            yield self._is_called(info.base_name) + "/" * (not info.is_file), info.size or 0
+        with stopping(self.path(folder), "looked at"):
+            for key, size in self.objects.files(self._key(folder), is_deep=False):
+                slash = "/" * key.endswith("/")
+                yield self._is_called(key.rstrip("/").rpartition("/")[2]) + slash, size
 
     def below(self, folder: str = "") -> dict[str, int]:
-        found = self._list(folder, recursive=True)
-        return {self._is_called(info.path[len(self.prefix) + 1 :]): info.size for info in found if info.is_file}
+        begin = len(f"{self.prefix}/".lstrip("/"))
+        with stopping(self.path(folder), "looked at"):
+            found = self.objects.files(self._key(folder), is_deep=True)
+            return {self._is_called(key[begin:]): size for key, size in found}
 
     def exists(self, name: str) -> bool:
         with stopping(self.path(name), "looked at"):
-            return bool(self.filesystem.get_file_info(self._key(name)).is_file)
+            return self.objects.exists(self._key(name))
+
+    def version(self, name: str) -> str | None:
+        with stopping(self.path(name), "looked at"):
+            return self.objects.version(self._key(name))
 
     def read(self, name: str) -> bytes:
-        with self.open_input(name) as file:
-            content: bytes = file.read()
-            return content
+        with stopping(self.path(name), "read", but=(FileNotFoundError,)):
+            return self.objects.read(self._key(name))
+
+    def read_version(self, name: str) -> tuple[bytes, str]:
+        with stopping(self.path(name), "read", but=(FileNotFoundError,)):
+            return self.objects.get(self._key(name))
 
     def open_input(self, name: str) -> pa.NativeFile:
-        return open_input_file(self.filesystem, self._key(name))
+        with stopping(self.path(name), "read", but=(FileNotFoundError,)):
+            return self.objects.open(self._key(name))
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        if check is not None:
-            check()
         with stopping(self.path(name)):
-            self.upload(name, iter([content]))
+            if check is None:
+                self.objects.put(self._key(name), content)
+            else:
+                check()
+                self._put_checked(name, content, check)
 
     def create(self, name: str, content: bytes) -> bool:
-        if self.exists(name):
-            return False
-        self.write(name, content)
-        return True
+        with stopping(self.path(name)):
+            return self.objects.create(self._key(name), content)
+
+    def is_exact(self, name: str, content: bytes) -> bool:
+        with stopping(self.path(name)):
+            return self.objects.heeds_conditions(self._key(name), content)
+
+    def replace(self, name: str, content: bytes, version: str, durable: bool = True) -> bool:
+        with stopping(self.path(name)):
+            return self.objects.replace(self._key(name), content, version)
 
     def new_file(self, name: str) -> NewFile:
         return _UploadedFile(self, name)
@@ -89,62 +110,93 @@ class ObjectStore(Store):
     def log(self, name: str) -> Log:
         return _UploadedLog(self, name)
 
-    def move(self, old: str, new: str) -> None:
-        self._copy(old, new)
-        self.delete(old)
+    def move(self, old: str, new: str, version: str | None = None) -> None:
+        with stopping(self.path(new)):
+            if version is None:
+                self.objects.copy(self._key(old), self._key(new))
+                self.objects.delete([self._key(old)])
+            elif self.objects.copy(self._key(old), self._key(new), version):
+                self.objects.remove(self._key(old), version)
 
     def link(self, old: str, new: str) -> None:
-        self._copy(old, new)
+        with stopping(self.path(new)):
+            self.objects.copy(self._key(old), self._key(new))
 
     def delete(self, name: str) -> None:
-        if self.exists(name):
-            with stopping(self.path(name)), suppress(FileNotFoundError):  # another process removed it just now
-                self.filesystem.delete_file(self._key(name))
+        with stopping(self.path(name)):
+            self.objects.delete([self._key(name)])
+
+    def remove(self, name: str, version: str) -> None:
+        with stopping(self.path(name)):
+            self.objects.remove(self._key(name), version)
 
     def sync(self, folder: str = "") -> None:
         pass  # every request that was answered is durable
 
     def delete_below(self, folder: str) -> None:
-        if self.below(folder):
-            with stopping(self.path(folder)), suppress(FileNotFoundError):
-                self.filesystem.delete_dir(self._key(folder))
+        keys = [self._key(name) for name in self.below(folder)]
+        with stopping(self.path(folder)):
+            if keys:
+                self.objects.delete(keys)
+                self.objects.delete_empty(self._key(folder))
 
-    def upload(self, name: str, pieces: Iterator[bytes]) -> None:
-        """Make an object of these pieces.
+    def delete_empty(self, folder: str) -> None:
+        with stopping(self.path(folder)):
+            self.objects.delete_empty(self._key(folder))
 
-        In a thread of its own, where no signal raises: pyarrow completes an upload whose stream is left or dropped, so
-        that an exception between two pieces makes half an object appear. Where a piece cannot be had, because the
-        temporary file cannot be read, that object is removed at once.
+    def unfinished(self) -> list[str]:
+        begin = len(f"{self.prefix}/".lstrip("/"))
+        with stopping(self.root, "looked at"):
+            found = self.objects.unfinished(self.prefix)
+        return [f"{key[begin:]}{UNFINISHED}{upload})" for key, upload in found]
+
+    def abort(self, upload: str) -> None:
+        name, _, number = upload.rpartition(UNFINISHED)
+        with stopping(self.path(name), "removed"):
+            self.objects.abort(f"{self.prefix}/{name}".lstrip("/"), number[:-1])
+
+    def upload(self, name: str, file: IO[bytes], size: int, check: Check | None = None) -> None:
+        """Make an object of a file; no signal raises midway, since who calls waits outside of Python.
+
+        A small one is put where nothing stands, or in place of what stood there when it was checked. It is checked once
+        more where the request took long, or this process slept, and taken back.
         """
+        content, begin = None, time.monotonic()
+        if size > AT_ONCE_BYTES:
+            self.objects.upload(self._key(name), file, size)
+        else:
+            file.seek(0)
+            content = file.read()
+            self._put_checked(name, content, check)
+        if check is not None and time.monotonic() - begin > LONG_SECONDS:
+            try:
+                check()
+            except StoppedError:
+                if content is not None:
+                    self._take_back(name, content)
+                raise
 
-        def send() -> None:
-            stream = self.filesystem.open_output_stream(self._key(name))
-            while True:
-                try:
-                    piece = next(pieces, None)
-                except BaseException:
-                    stream.close()
-                    self.filesystem.delete_file(self._key(name))
-                    raise
-                if piece is None:
-                    break
-                stream.write(piece)
-            stream.close()
+    def _put_checked(self, name: str, content: bytes, check: Check | None) -> None:
+        key = self._key(name)
+        if self.objects.create(key, content):
+            return
+        for _ in range(TRIES):
+            version = self.objects.version(key)
+            if check is not None:
+                check()
+            is_put = self.objects.replace(key, content, version) if version else self.objects.create(key, content)
+            if is_put:
+                return
+        raise StoppedError(f"{self.path(name)} is written by other processes too. Start the same command again.")
 
-        with ThreadPoolExecutor(1, thread_name_prefix=f"{threading.current_thread().name}-upload") as thread:
-            thread.submit(send).result()
-
-    def _copy(self, old: str, new: str) -> None:
-        with stopping(self.path(new)):
-            size = self.filesystem.get_file_info(self._key(old)).size or 0
-            if self.filesystem.type_name != "s3" or size <= COPY_BYTES:
-                self.filesystem.copy_file(self._key(old), self._key(new))
-            else:
-                with self.open_input(old) as file:
-                    self.upload(new, iter(lambda: file.read(UPLOAD_BYTES) or None, None))
+    def _take_back(self, name: str, content: bytes) -> None:
+        with suppress(FileNotFoundError):
+            stands, version = self.objects.get(self._key(name))
+            if stands == content:
+                self.objects.remove(self._key(name), version)
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}/{self._stands_as(name)}".rstrip("/")
+        return "/".join(filter(None, (self.prefix, self._stands_as(name))))
 
     def _stands_as(self, name: str) -> str:
         return staged(name) if self.is_staged else name
@@ -152,17 +204,11 @@ class ObjectStore(Store):
     def _is_called(self, name: str) -> str:
         return unstaged(name) if self.is_staged else name
 
-    def _list(self, folder: str, recursive: bool) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(self._key(folder), allow_not_found=True, recursive=recursive)
-        with stopping(self.path(folder), "looked at"):
-            found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
-        return found
-
 
 class _UploadedFile(NewFile):
-    """Written to a temporary file of this machine, then uploaded at once.
+    """Written to a temporary file of this machine, then uploaded.
 
-    Not streamed while it is made: an error midway would make half an object appear, see `ObjectStore.upload`.
+    Not streamed while it is made: an error midway would make half an object appear to some, see `arrow_objects.py`.
     """
 
     def __init__(self, bucket: ObjectStore, name: str) -> None:
@@ -177,20 +223,33 @@ class _UploadedFile(NewFile):
         with _on_this_machine(self._bucket.path(self._name)):
             return self._file.write(content)
 
-    def commit(self) -> None:
-        with _on_this_machine(self._bucket.path(self._name)):
-            self._file.seek(0)  # writes what Python still holds
-        self._bucket.upload(self._name, self._pieces())
+    def commit(self, check: Check | None = None) -> None:
+        path = self._bucket.path(self._name)
+        with _on_this_machine(path):
+            size = self._file.seek(0, os.SEEK_END)  # writes what Python still holds
+        if check is not None:
+            check()
+        self._bucket.upload(self._name, _Read(self._file, path), size, check)  # type: ignore[arg-type]
         self._file.close()
-
-    def _pieces(self) -> Iterator[bytes]:
-        with _on_this_machine(self._bucket.path(self._name)):
-            while content := self._file.read(UPLOAD_BYTES):
-                yield content
 
     def abandon(self) -> None:
         with suppress(OSError):  # of what Python still holds, which is not wanted
             self._file.close()
+
+
+class _Read:
+    """The two calls that an upload makes of a temporary file."""
+
+    def __init__(self, file: IO[bytes], path: str) -> None:
+        self._file, self._path = file, path
+
+    def seek(self, place: int) -> int:
+        with _on_this_machine(self._path):
+            return self._file.seek(place)
+
+    def read(self, size: int = -1) -> bytes:
+        with _on_this_machine(self._path):
+            return self._file.read(size)
 
 
 @contextmanager

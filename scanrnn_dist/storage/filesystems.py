@@ -13,10 +13,10 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -106,6 +106,8 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
     if scheme == "gs" and "retry_limit_seconds" not in parse_qs(query):
         # pyarrow goes on for a quarter of an hour, also where there are no credentials.
         uri += f"{'&' if query else '?'}retry_limit_seconds={RETRY_SECONDS}"
+    if scheme == "s3" and (told := _of_environment(parse_qs(query))):
+        uri += f"{'&' if query else '?'}{urlencode(told)}"
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except ImportError as error:
@@ -124,6 +126,24 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
     if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(query).keys():
         filesystem = _patient(filesystem)
     return filesystem, path
+
+
+def _of_environment(query: Mapping[str, Any]) -> dict[str, str]:
+    """What the environment says of an S3 server, where a URI does not: AWS's tools read it, pyarrow does not."""
+    told: dict[str, str] = {}
+    endpoint = "" if "endpoint_override" in query else endpoint_of_environment()
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        told |= {"endpoint_override": host.rstrip("/"), **({"scheme": scheme} if scheme else {})}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else "")
+    if region and "region" not in query:  # else pyarrow asks AWS
+        told["region"] = region
+    return told
+
+
+def endpoint_of_environment() -> str:
+    """The S3 server that `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` names; empty for AWS's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:

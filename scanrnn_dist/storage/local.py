@@ -103,13 +103,43 @@ class LocalStore(Store):
                 self.disk.delete(aside)
         return is_made
 
+    def version(self, name: str) -> str | None:
+        with stopping(self.path(name), "read"):
+            try:
+                return _version(os.stat(self.path(name)))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def read_version(self, name: str) -> tuple[bytes, str]:
+        with (
+            stopping(self.path(name), "read", but=(FileNotFoundError, NotADirectoryError)),
+            open(self.path(name), "rb") as file,
+        ):
+            return file.read(), _version(os.fstat(file.fileno()))
+
+    def replace(self, name: str, content: bytes, version: str, durable: bool = True) -> bool:
+        with self._aside(name, content, durable) as (aside, path):
+            if self.version(name) != version:
+                self.disk.delete(aside)
+                return False
+            self.disk.rename(aside, path)
+            if durable:
+                self.disk.sync_folder(os.path.dirname(path))
+        return True
+
+    def remove(self, name: str, version: str) -> None:
+        if self.version(name) == version:
+            self.delete(name)
+
     def new_file(self, name: str) -> NewFile:
         return _AsideFile(self, name)
 
     def log(self, name: str) -> Log:
         return _LocalLog(self, f"{name}.jsonl")
 
-    def move(self, old: str, new: str) -> None:
+    def move(self, old: str, new: str, version: str | None = None) -> None:
+        if version is not None and self.version(old) != version:
+            return
         with stopping(self.path(new)):
             self.make_folder_of(self.path(new))
             self.disk.rename(self.path(old), self.path(new))
@@ -136,6 +166,10 @@ class LocalStore(Store):
         if os.path.isdir(self.path(folder)):
             with stopping(self.path(folder)):
                 self.disk.delete_folder(self.path(folder))
+
+    def delete_empty(self, folder: str) -> None:
+        if not self.below(folder):
+            self.delete_below(folder)
 
     def aside(self, name: str) -> str:
         """Where a file is written before it has its name: where no reader looks, told from others' by the attempt."""
@@ -188,6 +222,11 @@ class LocalStore(Store):
                 raise
 
 
+def _version(stat: os.stat_result) -> str:
+    """A file that is written aside and renamed has another number or another time."""
+    return f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}"
+
+
 def _size(entry: os.DirEntry[str]) -> int:
     """Bytes of a file; 0 of one that was renamed since it was listed."""
     try:
@@ -205,9 +244,11 @@ class _AsideFile(NewFile):
     def write(self, content: bytes) -> int:
         return self._disk.write(self._file, content)
 
-    def commit(self) -> None:
+    def commit(self, check: Check | None = None) -> None:
         self._disk.sync(self._file)
         self._file.close()
+        if check is not None:
+            check()
         self._disk.rename(self._aside, self._path)
         self._disk.sync_folder(os.path.dirname(self._path))
 

@@ -8,10 +8,13 @@ import uuid
 from pathlib import Path
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.filesystems import is_uri, resolve
 from scanrnn_dist.storage.local import LocalStore
 from scanrnn_dist.storage.protocol import Store
+from scanrnn_dist.storage.remote_objects import RemoteObjects
+from scanrnn_dist.storage.remote_options import remote_options
 
 
 def this_host() -> str:
@@ -48,4 +51,7 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     scheme = uri.partition("://")[0]
     # Named without what else a URI may hold: an access key, a secret, an endpoint.
     prefix = path.rstrip("/")
-    return ObjectStore(f"{scheme}://{prefix}", new_attempt(), filesystem, prefix, uri=uri)
+    root, options = f"{scheme}://{prefix}", remote_options(uri, filesystem, path)
+    if options is None:
+        return ObjectStore(root, new_attempt(), ArrowObjects(filesystem, uri), prefix, uri=uri)
+    return ObjectStore(root, new_attempt(), RemoteObjects(options), prefix.partition("/")[2], uri=uri)

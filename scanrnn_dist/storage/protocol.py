@@ -76,8 +76,11 @@ class NewFile(ABC):
         """Append."""
 
     @abstractmethod
-    def commit(self) -> None:
-        """Make it durable, then give it its name."""
+    def commit(self, check: Check | None = None) -> None:
+        """Make it durable, then give it its name; `check` is called just before that, and where that took long, after.
+
+        In a bucket it takes the place of nothing that came after the check, if it is small enough for one request.
+        """
 
     @abstractmethod
     def abandon(self) -> None:
@@ -157,13 +160,42 @@ class Store(os.PathLike[str]):
 
     @abstractmethod
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        """Write a small file whole or not at all, in place of what stood there; `check` is called just before that."""
+        """Write a small file whole or not at all, in place of what stood there; `check` is called just before that.
+
+        In a bucket, with a check, it takes the place of nothing that came after it.
+        """
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file where none stands; whether it was.
+        """Write a small file where none stands; whether it was. Of two at once one succeeds.
 
-        Exclusive in a folder. A bucket is looked at before, so two at once may both succeed; the later one stands.
+        Not on what only pyarrow speaks to: there both may, and the later one stands.
+        """
+
+    def is_exact(self, name: str, content: bytes) -> bool:
+        """Whether of two that create a file at once one succeeds; tried with one that stands, and these bytes of it."""
+        return True
+
+    @abstractmethod
+    def version(self, name: str) -> str | None:
+        """What tells the file under a name from any other that ever stands there; None if there is none."""
+
+    @abstractmethod
+    def read_version(self, name: str) -> tuple[bytes, str]:
+        """All of a file, and its version; `FileNotFoundError` if there is none."""
+
+    @abstractmethod
+    def replace(self, name: str, content: bytes, version: str, durable: bool = True) -> bool:
+        """Write a small file in place of this version alone; whether it was.
+
+        Exact in a bucket, by a condition that the server holds. A folder is looked at just before the renaming.
+        """
+
+    @abstractmethod
+    def remove(self, name: str, version: str) -> None:
+        """Remove a file if it is of this version; as exact as `replace`, but for Google's and Azure's buckets.
+
+        There, and wherever a server does not heed such a condition, it is looked at just before.
         """
 
     @abstractmethod
@@ -175,8 +207,8 @@ class Store(os.PathLike[str]):
         """Begin a log of this attempt alone, in files whose names begin with `name`; a cut line does not count."""
 
     @abstractmethod
-    def move(self, old: str, new: str) -> None:
-        """Rename a file; what stood under the new name is replaced."""
+    def move(self, old: str, new: str, version: str | None = None) -> None:
+        """Rename a file, if it is of this version; what stood under the new name is replaced."""
 
     @abstractmethod
     def link(self, old: str, new: str) -> None:
@@ -196,6 +228,18 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def delete_below(self, folder: str) -> None:
         """Remove a folder with all that is in it; nothing happens if there is none."""
+
+    @abstractmethod
+    def delete_empty(self, folder: str) -> None:
+        """Remove a folder in which no file is left, and nothing else."""
+
+    def unfinished(self) -> list[str]:
+        """Uploads that were begun and neither completed nor aborted, in words that `abort` takes."""
+        return []
+
+    def abort(self, upload: str) -> None:
+        """Remove what an upload has sent, which takes room and is seen by nobody."""
+        raise NotImplementedError
 
 
 @contextmanager

@@ -541,12 +541,14 @@ def test_a_restart_where_nothing_is_begins(tmp_path: Path, source: Path, undistu
 
 
 def held_by(held: Store, **changes: Any) -> None:
-    """A share that a process of another machine holds."""
+    """A share that a process of another machine has taken over."""
     now = time.time()
     worker = workers.Worker("elsewhere.7.01234567", "elsewhere", 7, (1, 1), "working", now, now)
     path = Path(held.path(f"{WORKERS}/1-of-1.000009.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(worker, **changes))))
+    for earlier in set(path.parent.glob("1-of-1.*")) - {path}:
+        earlier.unlink()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])

@@ -16,19 +16,20 @@ import pytest
 from scanrnn_dist.records import evidence
 from scanrnn_dist.records.commit_log import read_commits
 from scanrnn_dist.records.names import COMMITS
-from scanrnn_dist.storage import LocalStore, ObjectStore
+from scanrnn_dist.storage import ArrowObjects, LocalStore, ObjectStore
 
 CRASHING = """
 import os, signal, sys
 from pyarrow import fs
 from scanrnn_dist.records import AttemptLog, CrashTrace
 from scanrnn_dist.storage.local import LocalStore
+from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 
 root, kind, attempt, number = sys.argv[1:]
 attempt = f"here.{os.getpid()}.{attempt}"
 local = LocalStore(root, attempt)
-store = local if kind == "folder" else ObjectStore(root, attempt, fs.LocalFileSystem(), root)
+store = local if kind == "folder" else ObjectStore(root, attempt, ArrowObjects(fs.LocalFileSystem()), root)
 log = AttemptLog(store, {"job": "j", "share": [1, 1]})
 trace = CrashTrace(store)
 log.begin(5, alone=True)
@@ -78,7 +79,7 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     for name in others:
         (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")
     root = str(tmp_path / "bucket")
-    evidence.collect_traces(ObjectStore(root, "x", fs.LocalFileSystem(), root))
+    evidence.collect_traces(ObjectStore(root, "x", ArrowObjects(fs.LocalFileSystem()), root))
     assert set(os.listdir(tmp_path / "temporary")) == others
     (trace,) = (tmp_path / "bucket" / COMMITS).glob("*.crash")
     assert trace.name.endswith("00000001.crash") and evidence.crash_in(trace.read_bytes()) == "Segmentation fault"

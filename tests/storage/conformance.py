@@ -10,7 +10,7 @@ import pytest
 from faults import full, watched
 
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.storage import Store
+from scanrnn_dist.storage import Store, arrow_objects, remote_objects
 from scanrnn_dist.storage import bucket as object_store
 
 Opened = Callable[[], Store]
@@ -62,6 +62,29 @@ class StoreConformance:
         assert not second.create("a/job.json", b"theirs")
         assert second.read("a/job.json") == b"mine" and second.below() == {"a/job.json": 4}
 
+    def test_a_file_is_replaced_and_removed_as_long_as_it_is_the_one_that_was_seen(self, opened: Opened) -> None:
+        mine, theirs = opened(), opened()
+        assert mine.version("a/x") is None and mine.create("a/x", b"1")
+        content, seen = mine.read_version("a/x")
+        assert content == b"1" and seen == mine.version("a/x") == theirs.version("a/x")
+        assert theirs.replace("a/x", b"2", seen)
+        assert not mine.replace("a/x", b"3", seen)
+        mine.remove("a/x", seen)
+        assert theirs.read("a/x") == b"2" and theirs.below() == {"a/x": 1}
+        newer = theirs.version("a/x")
+        assert newer is not None and newer != seen
+        mine.remove("a/x", newer)
+        assert not theirs.exists("a/x") and not theirs.replace("a/x", b"4", newer) and not visible(theirs)
+        mine.remove("a/x", newer)
+
+    def test_a_folder_is_removed_once_it_is_empty(self, store: Store) -> None:
+        store.write("a/b/x", b"1")
+        store.delete_empty("a")
+        assert store.exists("a/b/x")
+        store.delete("a/b/x")
+        store.delete_empty("a")
+        assert not list(store.entries("a"))
+
     def test_a_new_file_appears_when_it_is_committed_and_not_when_it_is_abandoned(self, store: Store) -> None:
         for name, commit in (("part-00000.parquet", True), ("part-00001.parquet", False)):
             file = store.new_file(name)
@@ -74,8 +97,10 @@ class StoreConformance:
         assert store.read("part-00000.parquet") == b"something"
 
     def test_a_new_file_of_many_pieces_is_whole(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(object_store, "UPLOAD_BYTES", 1000)
-        content = os.urandom(3_500)
+        least = 5 << 20  # of a piece, on S3
+        for module in (arrow_objects, remote_objects):
+            monkeypatch.setattr(module, "UPLOAD_BYTES", least)
+        content = os.urandom(2 * least + 500)
         file = store.new_file("x")
         file.write(content)
         file.commit()

@@ -1,0 +1,106 @@
+"""What a URI and the environment say of a bucket, and that obstore asks the server that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from s3_server import S3Server
+
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.storage import LocalStore, ObjectStore, open_store, resolve
+from scanrnn_dist.storage.remote_objects import RemoteObjects
+from scanrnn_dist.storage.remote_options import RemoteOptions, obstore_client
+
+NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("obstore")
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    obstore_client.cache_clear()  # it was made in another environment
+    yield
+    obstore_client.cache_clear()
+
+
+def options_of(uri: str) -> RemoteOptions:
+    store = open_store(uri)
+    assert isinstance(store, ObjectStore) and isinstance(store.objects, RemoteObjects)
+    return store.objects.options
+
+
+@pytest.mark.parametrize(
+    ("uri", "environment", "kind", "bucket", "region", "endpoint", "prefix"),
+    [
+        ("s3://b/a/c?region=eu-west-1", {}, "s3", "b", "eu-west-1", "", "a/c"),
+        ("s3://b", {"AWS_REGION": "eu-west-1"}, "s3", "b", "eu-west-1", "", ""),
+        ("s3://b/a/", {"AWS_DEFAULT_REGION": "eu-west-1"}, "s3", "b", "eu-west-1", "", "a"),
+        ("s3://b/a?region=us-east-2", {"AWS_REGION": "eu-west-1"}, "s3", "b", "us-east-2", "", "a"),
+        ("s3://b/a?endpoint_override=minio:9000&scheme=http&region=x", {}, "s3", "b", "x", "http://minio:9000", "a"),
+        ("s3://b/a?endpoint_override=minio:9000&region=x", {}, "s3", "b", "x", "https://minio:9000", "a"),
+        ("s3://b/a", {"AWS_ENDPOINT_URL": "http://minio:9000"}, "s3", "b", "us-east-1", "", "a"),
+        ("gs://b/a/c", {}, "gcs", "b", "", "", "a/c"),
+        ("gs://anonymous@b/a?scheme=http&endpoint_override=x:1", {}, "gcs", "b", "", "http://x:1", "a"),
+        ("abfss://container@account.dfs.core.windows.net/a/c", {}, "azure", "container", "", "", "a/c"),
+    ],
+)
+def test_where_a_bucket_is(
+    uri: str, environment: dict[str, str], kind: str, bucket: str, region: str, endpoint: str, prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options, store = options_of(uri), open_store(uri)
+    assert (options.kind, options.bucket, options.region, options.endpoint) == (kind, bucket, region, endpoint)
+    assert isinstance(store, ObjectStore) and store.prefix == prefix
+    assert options.account == ("account" if kind == "azure" else "")
+    assert "?" not in store.root and "secret" not in repr(store)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_server_that_the_environment_names_is_asked_by_both_readers_and_writers(
+    name: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, f"http://127.0.0.1:{s3.port}")
+    if name == "AWS_ENDPOINT_URL_S3":  # it goes before the other
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    store = open_store("s3://bucket/out")
+    assert store.create("x", b"1") and not store.create("x", b"2")
+    store.remove("x", store.version("x") or "")
+    store.write("y", b"2")
+    assert store.below() == {"y": 1}
+    filesystem, _, path = resolve("s3://bucket/out/y")
+    with filesystem.open_input_stream(path) as stream:
+        assert stream.read() == b"2"
+
+
+def test_a_file_uri_is_a_folder(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    store = open_store(f"file://{tmp_path}/out")
+    assert isinstance(store, LocalStore) and store.root == f"{tmp_path}/out"
+
+
+def test_a_secret_in_a_uri_is_refused() -> None:
+    with pytest.raises(ConfigError, match="holds a secret"):
+        open_store("s3://key:secret@bucket/out?region=x")
+
+
+def test_without_obstore_pyarrow_writes_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, s3: S3Server
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    module = sys.modules["scanrnn_dist.storage.remote_options"]
+    module._is_installed.cache_clear()
+    try:
+        for _ in range(2):
+            store = open_store(s3.uri("bucket/out"))
+            assert isinstance(store, ObjectStore) and not isinstance(store.objects, RemoteObjects)
+            store.write("x", b"1")
+        (record,) = caplog.records
+        assert "obstore is not installed" in record.message and "scanrnn_dist[remote]" in record.message
+    finally:
+        module._is_installed.cache_clear()
+    assert not store.is_exact("x", b"1")
