@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
     from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import JobReport, Sharing, export
-    from scanrnn_dist.launch import share_of
+    from scanrnn_dist.launch import ProcessExecutor, RayExecutor, share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
     from scanrnn_dist.records import Output
@@ -37,7 +37,9 @@ _MODULE_OF = {
     "Layout": "source",
     "LayoutError": "errors",
     "Output": "records",
+    "ProcessExecutor": "launch",
     "Ragged": "ragged",
+    "RayExecutor": "launch",
     "ScanRNNError": "errors",
     "Sharing": "job",
     "StoppedError": "errors",
@@ -65,7 +67,9 @@ __all__ = [
     "Layout",
     "LayoutError",
     "Output",
+    "ProcessExecutor",
     "Ragged",
+    "RayExecutor",
     "ScanRNNError",
     "Sharing",
     "StoppedError",

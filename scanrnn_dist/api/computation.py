@@ -39,6 +39,12 @@ class EncoderOnDevices(Computation):
         self._shape, self._sizes = shape, dict(sizes or (asdict(shape) if shape else {}))
         self._engine: EngineLike | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, which have devices of their own."""
+        if self._mesh is not None:
+            raise ConfigError("Workers use the devices that they find; leave out either the mesh or the executor.")
+        return {**self.__dict__, "_engine": None}
+
     @property
     def input(self) -> InputSpec | None:
         return self.encoder.input
@@ -55,10 +61,13 @@ class EncoderOnDevices(Computation):
         self._shape = self._shape or replace(window_shape_for(self.encoder, self.mesh), **self._sizes)
         return self._shape
 
-    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+    def is_known(self, job: Mapping[str, Any]) -> bool:
         window = job["window"]
         is_shape = all(window.get(name) == number for name, number in self._sizes.items())
         return is_shape and bool(job["encoder"]["fingerprint"] == self.encoder.fingerprint)
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        return self.is_known(job)
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         if like is not None:

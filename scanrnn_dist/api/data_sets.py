@@ -14,7 +14,18 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.job import ROWS_PER_PART, Handling, JobOptions, JobReport, OnRows, OnStart, Plan, Sharing, run_job
+from scanrnn_dist.job import (
+    ROWS_PER_PART,
+    Executor,
+    Handling,
+    JobOptions,
+    JobReport,
+    OnRows,
+    OnStart,
+    Plan,
+    Sharing,
+    run_job,
+)
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import DEFAULT_OUTPUT, Output
 from scanrnn_dist.source import BadRows, SourceLike
@@ -52,6 +63,7 @@ def featurize(
     allow_mixed: bool = False,
     restart: bool = False,
     accept_changes: bool = False,
+    executor: Executor | None = None,
     on_start: OnStart | None = None,
     on_rows: OnRows | None = None,
 ) -> JobReport:
@@ -104,6 +116,8 @@ def featurize(
             output stands until the new one is complete, and is then replaced.
         accept_changes: whether files of the source may have changed, come or gone since the job began: their units are
             then done again, done or dropped, all others stay as they are, and the records tell it.
+        executor: who does the work, such as `ProcessExecutor(8)` or `RayExecutor()`; this process when None. Its
+            workers use the devices that they find, so there is no `mesh` then.
         on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
         on_rows: called with the number of rows each time some are finished.
 
@@ -134,7 +148,7 @@ def featurize(
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)
-    return run_job(destination, source, options, handling, computation, on_start, on_rows)
+    return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
 
 
 def resume(

@@ -21,6 +21,7 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
+from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.cli.inspect import inspect_source
 from scanrnn_dist.cli.options import bytes_told, given, one_or_many, read_input, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
@@ -28,7 +29,7 @@ from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_device
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scanrnn_dist.job import Handling, JobOptions, JobReport
+    from scanrnn_dist.job import Executor, Handling, JobOptions, JobReport
 
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
 
@@ -131,6 +132,12 @@ def featurize(
     seed: flags.Seed = None,
     input: flags.InputFile = None,
     devices: flags.Devices = None,
+    processes: flags.Processes = None,
+    engine: flags.Engine = None,
+    address: flags.Address = None,
+    workers: flags.Workers = None,
+    cpus_per_worker: flags.CpusPerWorker = None,
+    gpus_per_worker: flags.GpusPerWorker = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
@@ -173,14 +180,18 @@ def featurize(
         max_bad_rows=max_bad_rows,
         memory_bytes=bytes_told(memory),
     )
+    ray = given(address=address, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker)
+    executor = executor_of(engine or "local", processes, devices, ray)
     traced: Any = nullcontext()
     if profile is not None:
+        if executor is not None:
+            raise ConfigError("--profile traces this process, and other processes compute; leave one of them out.")
         start_devices(devices)
         from scanrnn_dist.engine import profile as profiled
 
         traced = profiled(profile, **given(seconds=profile_seconds))
     with traced:
-        report = _run_job(destination, one_or_many(source), options, handling, computation)
+        report = _run_job(destination, one_or_many(source), options, handling, computation, executor)
     if profile is not None:
         to_stderr(f"The trace is in {profile}: TensorBoard opens the folder, https://ui.perfetto.dev *.trace.json.gz.")
     print_result(report, as_json)
@@ -325,13 +336,18 @@ def run(arguments: list[str]) -> int:
 
 
 def _run_job(
-    destination: str, source: str | list[str], options: JobOptions, handling: Handling, computation: AskedComputation
+    destination: str,
+    source: str | list[str],
+    options: JobOptions,
+    handling: Handling,
+    computation: AskedComputation,
+    executor: Executor | None = None,
 ) -> JobReport:
     """Do a job with a progress display."""
     from scanrnn_dist.job import run_job
 
     with _progress("featurize") as (on_start, on_rows):
-        return run_job(destination, source, options, handling, computation, on_start, on_rows)
+        return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
 
 
 @contextmanager

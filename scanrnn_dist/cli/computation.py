@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
@@ -66,6 +67,7 @@ class AskedComputation:
         self.input = input if file is None else _input_of(file)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self._sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
+        self._content: bytes | None = None  # of the file, in a worker
         self._on_devices: EncoderOnDevices | None = None
 
     @property
@@ -75,7 +77,8 @@ class AskedComputation:
             told = {"hidden_features": self._hidden, "seed": self._seed}
             return told if self.input is None else {**told, "input": self.input.to_dict()}
         try:
-            return {"file_sha256": hashlib.sha256(self._file.read_bytes()).hexdigest()}
+            content = self._file.read_bytes() if self._content is None else self._content
+            return {"file_sha256": hashlib.sha256(content).hexdigest()}
         except OSError:
             return {}  # told when the file is read for its weights
 
@@ -92,9 +95,13 @@ class AskedComputation:
             from scanrnn_dist.api import FEWER, EncoderOnDevices, window_bytes
             from scanrnn_dist.encoder import Encoder
 
-            file = self._file
-            if file:
-                encoder = Encoder.load(file)
+            if self._content is not None:
+                with NamedTemporaryFile(suffix=".safetensors") as copy:
+                    copy.write(self._content)
+                    copy.flush()
+                    encoder = Encoder.load(copy.name)
+            elif self._file is not None:
+                encoder = Encoder.load(self._file)
             else:
                 width = in_features() if self.input is None else None
                 encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
@@ -104,10 +111,22 @@ class AskedComputation:
             self._on_devices = on_devices
         return self._on_devices
 
-    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, which may not find the file, and have devices of their own."""
+        try:
+            content = None if self._file is None else self._file.read_bytes()
+        except OSError:
+            content = None  # the worker tells it, as this process would
+        return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
+
+    def is_known(self, job: Mapping[str, Any]) -> bool | None:
         is_shape = all(job["window"].get(name) == number for name, number in self._sizes.items())
         is_recipe = bool(self.recipe) and job.get("recipe") == self.recipe
-        return is_shape and (is_recipe or self.on_devices(in_features).is_recorded(job, in_features))
+        return (is_recipe or None) if is_shape else False
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        known = self.is_known(job)
+        return self.on_devices(in_features).is_recorded(job, in_features) if known is None else known
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {**self.on_devices(in_features).described(in_features, like), "recipe": self.recipe}

@@ -125,6 +125,19 @@ RowFilter = Annotated[
     typer.Option("--filter", help="Read only rows that match, such as \"label == 'walk' and n > 10\".", metavar="TEXT"),
 ]
 Limit = Annotated[int | None, count("Read only the first N rows of SRC, before any filter, to try something out.")]
+Processes = Annotated[
+    int | None,
+    count("Work in N processes of this machine, each with one GPU or a share of the cores (default: one per GPU)."),
+]
+Engine = Annotated[
+    str | None, choice("Who does the units: this machine, or the workers of a Ray cluster", "local", "ray")
+]
+Address = Annotated[str | None, typer.Option(help="With --engine ray: the cluster (default: as ray.init finds it).")]
+Workers = Annotated[
+    int | None, count("With --engine ray: number of workers (default: as many as the cluster has room for).")
+]
+CpusPerWorker = Annotated[int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default 1).")]
+GpusPerWorker = Annotated[int | None, count("With --engine ray: GPUs of each worker.")]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]

@@ -1,14 +1,14 @@
 """One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
 
 Takes shares by the leases of `lease.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
-or which units are left because they failed. What is done to a unit is `work.py`'s.
+or which units are left because they failed. What is done to a unit is `pipeline.py`'s, by whom `executor.py`'s.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -52,7 +52,8 @@ class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
-    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound.
+    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. An executor
+    that hands units to workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts.
 
     Raises:
         StoppedError: another process works on the share.
@@ -78,7 +79,9 @@ class Attempt:
         self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
         self._trace: CrashTrace | None = None
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
-        self._lease = Lease(records.store, sharing.share, sharing.expiry_seconds)
+        self.handed: set[int] = set()
+        self.helpers: set[str] = set()
+        self._lease = self._first_lease()
         try:
             self._check_is_not_replaced()
             collect_traces(records.store)
@@ -94,7 +97,7 @@ class Attempt:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._lease.works_on(lambda: self.log.in_hand)
+        self._lease.works_on(self._in_hand, self._helpers)
 
     def __enter__(self) -> Attempt:
         return self
@@ -112,8 +115,10 @@ class Attempt:
             with nullcontext() if error is None else suppress(StoppedError):
                 self._lease.release(STOPPED if reason else DONE, reason)
 
-    def work(self) -> Iterator[tuple[np.ndarray, bool]]:
-        """Sorted numbers of units to do now, and whether alone, one after the other, until none is left.
+    def work(self, at_once: int = 1) -> Iterator[tuple[np.ndarray, bool]]:
+        """Sorted numbers of units to do now, and whether alone, until none is left.
+
+        Of those to be done alone, `at_once` come together, each for a process of its own.
 
         Units that were in hand when an attempt died come last and alone: should the process die again, its log says
         which of them it worked on. At the end, and where this was the last process, the job is declared finished.
@@ -134,7 +139,7 @@ class Attempt:
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
-                yield self._counted(suspects[:1]), True
+                yield self._counted(suspects[:at_once]), True
             elif not self._take_another(commits):
                 self.check_job()  # else what was done here would count for nobody
                 self._check_nothing_is_undone(commits, shares)
@@ -142,11 +147,13 @@ class Attempt:
             shares.add(self._lease.share)
             self.commits = self._read_commits()
 
-    def begun(self, numbers: np.ndarray, alone: bool) -> Iterator[Unit]:
+    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
-        for unit in self._units.select(numbers):
-            self.log.begin(unit.index, alone)
-            yield unit
+        yield from begun_units(self._units, numbers, alone, self.log)
+
+    def lost(self, numbers: Collection[int]) -> None:
+        """Take note of units that were given out by `work`, and whose worker died before they were done."""
+        self._times_done[list(numbers)] -= 1
 
     def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
@@ -216,7 +223,15 @@ class Attempt:
     def _alive(self) -> set[str]:
         """The attempts that are at work."""
         store = self._records.store
-        return {store.attempt, *(worker.attempt for worker in living_workers(store))}
+        return {store.attempt, *self._helpers(), *(name for worker in living_workers(store) for name in worker.names)}
+
+    def _in_hand(self) -> list[int]:
+        """The units that this process works on, or those that it handed out."""
+        return self.log.in_hand or sorted(self.handed.copy())
+
+    def _helpers(self) -> list[str]:
+        """The attempts that work for this one."""
+        return sorted(self.helpers.copy())
 
     def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
         """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""
@@ -268,35 +283,66 @@ class Attempt:
             totals |= {"set_aside": commits.aside} if commits.aside else {}
             self._records.write_success(commits.to_parquet(), totals, self.check_job)
 
+    def _first_lease(self) -> Lease:
+        """That of the own share; or, where another process took that over before this one came, of one that is free."""
+        own = self._sharing.share
+        try:
+            return Lease(self._records.store, own, self._sharing.expiry_seconds)
+        except StoppedError:
+            if not self._sharing.steal:
+                raise
+            for share in [*(worker.share for worker in self._others(own) if not worker.is_alive), *self._not_begun()]:
+                with suppress(StoppedError):  # another one was faster
+                    return Lease(self._records.store, share, self._sharing.expiry_seconds)
+            raise
+
+    def _others(self, own: Share) -> list[Worker]:
+        """The present owner of every other share that ever had one."""
+        return [worker for worker in read_workers(self._records.store) if worker.share not in (own, REPLACING)]
+
+    def _not_begun(self) -> list[Share]:
+        """The shares that never had an owner."""
+        count, seen = self._sharing.share[1], {worker.share for worker in read_workers(self._records.store)}
+        return [(k, count) for k in range(1, count + 1) if (k, count) not in seen]
+
     def _take_another(self, commits: Commits) -> bool:
         """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
 
-        Whether there is work to look for again. A share that nobody ever began is waited for by nobody, nor is a unit
-        that failed since this attempt began, or in one that is still at work.
+        Whether there is work to look for again. Shares that nobody ever began come last. A unit that failed since this
+        attempt began, or in one that is still at work, is waited for by nobody.
         """
         if not self._sharing.steal:
             return False
-        others = [
-            worker for worker in read_workers(self._records.store) if worker.share not in (self._lease.share, REPLACING)
-        ]
-        failed = commits.failed_by(commits.attempts - self._earlier)
-        unfinished = [
-            worker for worker in others if len(np.setdiff1d(np.concatenate(self._to_do(commits, worker.share)), failed))
-        ]
+        others, failed = self._others(self._lease.share), commits.failed_by(commits.attempts - self._earlier)
+
+        def has_work(share: Share) -> bool:
+            return len(np.setdiff1d(np.concatenate(self._to_do(commits, share)), failed)) > 0
+
+        unfinished = [worker for worker in others if has_work(worker.share)]
         for worker in unfinished:
             if not worker.is_alive:
-                return self._steal(worker)
+                return self._steal(worker.share, f"from {worker}")
+        for share in self._not_begun():
+            if has_work(share):
+                return self._steal(share, "which nobody has begun")
         if unfinished:
             self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
             time.sleep(self._pause_seconds)
         return bool(unfinished)
 
-    def _steal(self, worker: Worker) -> bool:
+    def _steal(self, share: Share, whose: str) -> bool:
         self._lease.release(DONE)
-        logger.info("Taking over share %d/%d from %s.", *worker.share, worker)
+        logger.info("Taking over share %d/%d, %s.", *share, whose)
         try:
-            self._lease = Lease(self._records.store, worker.share, self._sharing.expiry_seconds)
+            self._lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
         except StoppedError:  # another one was faster
             self._lease = Lease(self._records.store, self._sharing.share, self._sharing.expiry_seconds)
-        self._lease.works_on(lambda: self.log.in_hand)
+        self._lease.works_on(self._in_hand, self._helpers)
         return True
+
+
+def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptLog) -> Iterator[Unit]:
+    """The units of these numbers, each noted down in the log as it is taken to be read."""
+    for unit in units.select(numbers):
+        log.begin(unit.index, alone)
+        yield unit

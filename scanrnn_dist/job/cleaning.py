@@ -100,7 +100,7 @@ def _removed(store: Store, names: list[str], dry_run: bool, delete: Callable[[st
 
 def _asides(store: Store) -> Iterator[str]:
     """What was written aside by attempts that are not at work; of this machine also ones that hold no share yet."""
-    alive = {worker.attempt for worker in living_workers(store)}
+    alive = {name for worker in living_workers(store) for name in worker.names}
     for name in store.below(ASIDE):
         match = _ASIDE.fullmatch(name)
         if match and match["attempt"] not in alive and not (match["host"] == this_host() and runs(int(match["pid"]))):

@@ -23,6 +23,9 @@ class Computation(Protocol):
     def input(self) -> InputSpec | None:
         """What a step holds, where that is more than the numbers of a source."""
 
+    def is_known(self, job: Mapping[str, Any]) -> bool | None:
+        """The same as `is_recorded`, as far as it can be told without starting devices; None where it cannot."""
+
     def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
         """Whether the job of a record is of this encoder, and of the window shape as far as one was chosen."""
 

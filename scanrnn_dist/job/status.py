@@ -157,7 +157,7 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
     rows, values = read_weights(records.read_plan(job, UNITS))
     workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
     alive = [worker for worker in workers if worker.is_alive]
-    commits = read_commits(store, job["id"], rows, {worker.attempt for worker in alive})
+    commits = read_commits(store, job["id"], rows, {name for worker in alive for name in worker.names})
     workers = [_as_recorded(worker, commits) for worker in workers]
     environments = {str(header.get("environment")) for header in commits.headers}
     new_job = new.find_job()
@@ -183,7 +183,8 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
 
 def _as_recorded(worker: Worker, commits: Commits) -> Worker:
     """A worker with what its log tells, which is newer than its last beat."""
-    units, rows = commits.by_attempt.get(worker.attempt, (0, 0))
+    told = [commits.by_attempt.get(name, (0, 0)) for name in worker.names]
+    units, rows = max(worker.units, sum(it[0] for it in told)), max(worker.rows, sum(it[1] for it in told))
     in_hand = commits.missing(np.array(worker.in_hand, np.int64)).tolist() if worker.is_alive else ()
     return replace(worker, units=units, rows=rows, in_hand=tuple(in_hand))
 

@@ -85,9 +85,9 @@ class Lease:
         """Take note of a unit that will not be committed, of so many rows of which `finished` was told before."""
         self._count(rows_in_hand=-rows, values_in_hand=-values)
 
-    def works_on(self, in_hand: Callable[[], list[int]]) -> None:
-        """Ask this, at every beat, which units are in hand."""
-        self._in_hand = in_hand
+    def works_on(self, in_hand: Callable[[], list[int]], helpers: Callable[[], list[str]] = list) -> None:
+        """Ask these, at every beat, which units are in hand, and which attempts help."""
+        self._in_hand, self._helpers = in_hand, helpers
 
     def check(self) -> None:
         """Raise `StoppedError` if this is known not to be the owner any more."""
@@ -117,11 +117,12 @@ class Lease:
         self._released.set()
         self._thread.join()
         if self._ask():
-            nothing: dict[str, Any] = {"in_hand": (), "rows_in_hand": 0, "values_in_hand": 0}
+            nothing: dict[str, Any] = {"in_hand": (), "helpers": (), "rows_in_hand": 0, "values_in_hand": 0}
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
             self._write()
 
     _in_hand: Callable[[], list[int]] = staticmethod(list)
+    _helpers: Callable[[], list[str]] = staticmethod(list)
 
     def _count(self, **more: int) -> None:
         with self._changed:  # values are rounded at every chunk, so those in hand may come below 0
@@ -159,8 +160,10 @@ class Lease:
             done = self._worker.values + self._worker.values_in_hand
             rate = max(0, done - values) / max(now - then, 1e-9)
             self._history.append((now, done))
-            in_hand = tuple(self._in_hand()[:8])
-            self._worker = replace(self._worker, beat=now, values_per_second=rate, in_hand=in_hand)
+            self._worker = replace(self._worker, beat=now, values_per_second=rate)
+            if self._worker.state == WORKING:
+                in_hand, helpers = tuple(self._in_hand()[:8]), tuple(self._helpers())
+                self._worker = replace(self._worker, in_hand=in_hand, helpers=helpers)
             worker = self._worker
         self._store.write(lease_file(self.share, self._number), worker_bytes(worker), durable=False)
 

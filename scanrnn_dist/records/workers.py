@@ -56,6 +56,7 @@ class Worker:
     machine: str = ""  # what knows of its process, see `this_machine`
     in_hand: tuple[int, ...] = ()  # units that it began and has not committed, some of them
     reason: str = ""  # why it stopped, where it could say so
+    helpers: tuple[str, ...] = ()  # attempts of processes that it hands its units to
 
     @property
     def is_alive(self) -> bool:
@@ -64,6 +65,11 @@ class Worker:
         if self.state != WORKING or abs(time.time() - self.beat) > self.expiry_seconds:
             return False
         return self.machine != this_machine() or runs(self.pid)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attempts that work on its share: its own, and those that help."""
+        return (self.attempt, *self.helpers)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, last heard of {max(0, time.time() - self.beat):.0f} s ago"
@@ -154,7 +160,8 @@ def _understood(content: bytes) -> Worker | None:
         first, count = map(int, told["share"])
         plain = {field.name: _KINDS[field.type] for field in fields(Worker) if field.type in _KINDS}
         checked: dict[str, Any] = {name: kind(told[name]) for name, kind in plain.items() if name in told}
-        return Worker(**checked, share=(first, count), in_hand=tuple(map(int, told["in_hand"])))
+        in_hand, helpers = tuple(map(int, told["in_hand"])), tuple(map(str, told.get("helpers", ())))
+        return Worker(**checked, share=(first, count), in_hand=in_hand, helpers=helpers)
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -32,7 +32,7 @@ from sources import (
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, Plan, work
+from scanrnn_dist.job import JobOptions, Plan, pipeline
 from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
@@ -300,8 +300,8 @@ def test_bits_depend_neither_on_the_parts_nor_on_the_chunks_nor_on_the_devices(
     }.items():
         featurize(path, tmp_path / name, **options)
         assert features_of(tmp_path / name).tobytes() == reference.tobytes()
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     featurize(path, tmp_path / "chunks")
     assert features_of(tmp_path / "chunks").tobytes() == reference.tobytes()
 
@@ -312,7 +312,7 @@ def test_rows_that_wait_for_a_longer_one_stay_within_the_bound_and_keep_their_bi
     lengths = np.full(200, 9)
     lengths[3] = 3000
     path = write_source(tmp_path / "a.parquet", random_rows(lengths))
-    monkeypatch.setattr(work, "CHUNK_BYTES", 600)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 600)
     open_bytes: list[int] = []
     place = stream.Stream._place
 
@@ -508,8 +508,8 @@ def test_a_broken_row_removes_the_part_that_was_begun(
     rows: list[Any] = [row.tolist() for row in random_rows([40] * 60)]
     rows[53] = None
     path = write_source(tmp_path / "a.parquet", rows)
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     with pytest.raises(DataError, match=r"row group 10, row 3 \(row 53 of the file\)"):
         featurize(path, tmp_path / "out")
     assert begun_parts
@@ -521,8 +521,8 @@ def test_an_error_of_on_rows_ends_the_job_and_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_parts: list[Path], error: Any
 ) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([40] * 60), row_group_size=20)
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     done = 0
 
     def on_rows(rows: int) -> None:

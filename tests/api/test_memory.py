@@ -17,7 +17,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import run
 from scanrnn_dist.engine.run import Run
 from scanrnn_dist.job import in_order as stream
-from scanrnn_dist.job import work
+from scanrnn_dist.job import pipeline
 from scanrnn_dist.protocols import WindowShape
 
 H = 8
@@ -109,7 +109,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
         return advance(self, more)
 
     monkeypatch.setattr(Run, "advance", watched)
-    monkeypatch.setattr(work, "CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 50_000)
     monkeypatch.setattr(stream, "OPEN_BYTES", 100_000)
     monkeypatch.setattr(run, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)

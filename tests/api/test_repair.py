@@ -22,7 +22,7 @@ from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import Sharing, read_status, work
+from scanrnn_dist.job import Sharing, pipeline, read_status
 from scanrnn_dist.records import PARTS, RESTART, SUCCESS
 
 UNITS = 6
@@ -30,8 +30,8 @@ UNITS = 6
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

@@ -342,10 +342,10 @@ def test_a_signal_whose_exception_was_lost_stops_the_job_all_the_same(
 ) -> None:
     work = attempt.Attempt.work
 
-    def swallowing(self: Any) -> Any:
+    def swallowing(self: Any, *given: int) -> Any:
         with contextlib.suppress(StoppedError):  # as Python does in a callback of the garbage collector
             os.kill(os.getpid(), signal.SIGTERM)
-        return work(self)
+        return work(self, *given)
 
     monkeypatch.setattr(attempt.Attempt, "work", swallowing)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)

@@ -19,11 +19,9 @@ from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_r
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, work
+from scanrnn_dist.job import pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
-from scanrnn_dist.job.plan import plan_job
-from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, RESTART, WORKERS, Lease, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
@@ -36,8 +34,8 @@ UNITS = 12
 @pytest.fixture(autouse=True)
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
     yield
     assert not sources.threads()
 
@@ -502,7 +500,7 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
             failed.append(True)
             full(kind, name)
 
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1)  # several chunks a unit
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)  # several chunks a unit
     with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
         featurize(source, watched(tmp_path / "out", fails), rows_per_part=5)
     assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}
@@ -587,16 +585,29 @@ def test_shares_of_another_count_make_the_whole_too(
     assert_whole(tmp_path / "out", undisturbed)
 
 
-def test_a_share_that_stopped_is_stolen_and_one_that_never_began_is_not(
+def test_a_share_that_stopped_is_taken_over_and_so_is_one_that_nobody_began(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
         featurize(source, out, rows_per_part=5, sharing=Sharing((2, 3)), on_rows=stop_after(5))
     report = featurize(source, out, rows_per_part=5, sharing=Sharing((1, 3), steal=True))
-    owners = share_of_units(plan_job(source, JobOptions(rows_per_part=5)).units.values, 3)
-    assert not report.is_complete and report.units_left == (owners == 2).sum() > 0
-    featurize(source, out, rows_per_part=5, sharing=Sharing((3, 3)))
+    assert report.is_complete
+    assert_whole(out, undisturbed)
+
+
+def test_who_comes_late_and_finds_the_own_share_taken_over_takes_another(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5, sharing=Sharing((1, 3)))
+    held = Lease(open_store(out), (2, 3), expiry_seconds=10.0)
+    late = Sharing((2, 3), steal=True, expiry_seconds=0.5)
+
+    def release(_: int, rows: int) -> None:  # it goes on with the share that nobody had, then waits for the other one
+        held.release("stopped")
+
+    assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
     assert_whole(out, undisturbed)
 
 

@@ -13,7 +13,7 @@ from sources import encoder_of, entries, featurize, random_rows, write_source
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.job import work
+from scanrnn_dist.job import pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -22,8 +22,8 @@ from scanrnn_dist.storage import new_attempt
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(work, "PREFETCH_BYTES", 1)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
 
 
 @pytest.fixture

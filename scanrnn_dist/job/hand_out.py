@@ -1,0 +1,307 @@
+"""The driver of a job whose units are done by workers: it hands units to whoever asks, the longest first.
+
+It holds the job's one lease, and needs no device: what the job is computed with is asked of a worker. A worker that
+died is replaced; what it had in hand is left to the next round of `attempt.py`, which knows what was committed, and has
+units that may end their process done alone. Which workers there are, and how questions reach them, is for the pools in
+`launch/`; what a worker does is `worker.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.job.attempt import Attempt
+from scanrnn_dist.job.computation import Computation, InFeatures
+from scanrnn_dist.job.open_job import OpenJob
+from scanrnn_dist.job.options import Handling
+from scanrnn_dist.job.pipeline import Done, OnRows
+from scanrnn_dist.job.worker import Answer, EngineFacts, Orders, Task
+from scanrnn_dist.protocols import Stage
+
+AT_A_TIME = 16
+"""A worker that asks gets so small a part of what an even share of the units left would be: many units at first, single
+ones at the end, so that all workers end together (guided self-scheduling; Polychronopoulos and Kuck, 1987)."""
+NEWS_SECONDS = 0.5
+"""A worker that needs nothing tells what happened so often; of many workers, each more seldom."""
+NEWS_PER_SECOND = 200
+STARTS_FAILED = 3
+"""So many more deaths than workers, one after the other and before one could begin, end the job."""
+DEATHS_IN_VAIN = 10
+"""So many deaths of each worker, one after the other and no unit done meanwhile, end the job."""
+END_SECONDS = 15.0
+"""So long workers may take to end in order; then they are ended."""
+
+logger = logging.getLogger("scanrnn_dist")
+
+
+class WorkerDied(Exception):
+    """A worker is not there any more; the text says what is known of its end."""
+
+
+class Pool(Protocol):
+    """Workers that can be asked; one pool serves one job."""
+
+    count: int
+    """How many work at the same time."""
+    memory_bytes: int | None
+    """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
+    has_own_processes: bool
+    """Whether a worker's process is there for it alone."""
+
+    def start(self) -> Any:
+        """Begin one more, and name it; whether it comes up, `wait` tells."""
+
+    def ask(self, worker: Any, question: str, *given: Any) -> None:
+        """Ask a worker; its answers come in the order of the questions."""
+
+    def wait(self, seconds: float | None = None) -> tuple[Any, Answer | WorkerDied] | None:
+        """The next answer of any worker, or its death, which is told once; None after so many seconds."""
+
+    def stop(self, worker: Any) -> None:
+        """End a worker, whatever it does."""
+
+
+@dataclass
+class _Hand:
+    """One worker, as its driver sees it."""
+
+    worker: Any
+    attempt: str = ""  # its name, once it has begun
+    units: set[int] = field(default_factory=set)  # that it has
+    questions: deque[str] = field(default_factory=deque)  # that it has not answered
+    is_in_round: bool = False
+
+
+class HandOut:
+    """An `Executor` whose work is done by the workers of a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._hands: list[_Hand] = []
+        self._asked: Computation | None = None
+        self._starts_failed = self._deaths_in_vain = 0
+        self.width: int | None = None  # features per step of the source, where they matter
+
+    @property
+    def at_once(self) -> int:
+        """As many as there are workers."""
+        return self._pool.count
+
+    def computation(self, asked: Computation) -> Computation:
+        """What workers say of it."""
+        self._asked = asked
+        return _Elsewhere(asked, self)
+
+    def one_says(self, question: str, *given: Any) -> Any:
+        """The answer of any worker to a question that all would answer alike."""
+        self._start_missing()
+        hand = self._hands[0]
+        self._ask(hand, question, *given)
+        while True:
+            told = self._next()
+            if told is None:
+                continue
+            answered, question_answered, value = told
+            if answered is hand and question_answered == question:
+                return value
+            if hand not in self._hands:  # it died; another one is asked
+                hand = self._hands[0]
+                self._ask(hand, question, *given)
+
+    def do(
+        self,
+        opened: OpenJob,
+        handling: Handling,
+        attempt: Attempt,
+        numbers: Sequence[int],
+        alone: bool,
+        on_rows: OnRows | None,
+    ) -> Done:
+        """Hand these units to the workers until all are done, or lost with a worker."""
+        weights = opened.plan.units.values
+        left = deque(sorted(numbers, key=lambda unit: (-weights[unit], unit)))
+        done = Done()
+        self._attempt, self._task = attempt, self._task_of(opened, handling, attempt)
+        self._start_missing()
+        for hand in self._hands:
+            if hand.attempt:
+                self._give(hand, left, alone)
+            elif "begin" not in hand.questions:
+                self._begin(hand)
+        while left or any(hand.is_in_round for hand in self._hands):
+            told = self._next()
+            if told is None:
+                continue
+            hand, question, value = told
+            if question == "begin":
+                hand.attempt, self._starts_failed = value, 0
+                attempt.helpers.add(value)
+                self._give(hand, left, alone)
+            elif question == "exchange":
+                self._take_in(hand, value.events, opened, on_rows)
+                if value.done is not None:
+                    done += value.done
+                    hand.is_in_round = False
+                else:
+                    self._give(hand, left if value.wants else deque(), alone, goes_on=not value.wants)
+        return done
+
+    def close(self, reason: str) -> None:
+        """Have all workers end, in order where they can; the second time there is nobody left."""
+        until = time.monotonic() + END_SECONDS
+        try:
+            for hand in self._hands:
+                if hand.attempt or "begin" in hand.questions:
+                    self._ask(hand, "end", reason)
+            ending = {hand.worker: hand for hand in self._hands if "end" in hand.questions}
+            while ending and (told := self._pool.wait(max(0.0, until - time.monotonic()))) is not None:
+                worker, answer = told
+                if worker in ending and (isinstance(answer, WorkerDied) or ending[worker].questions.popleft() == "end"):
+                    del ending[worker]
+        finally:
+            hands, self._hands = self._hands, []
+            for hand in hands:
+                self._pool.stop(hand.worker)
+
+    def _task_of(self, opened: OpenJob, handling: Handling, attempt: Attempt) -> Task:
+        memory = handling.memory_bytes if handling.memory_bytes is not None else self._pool.memory_bytes
+        return Task(
+            opened.destination, opened.records, opened.job, opened.options, attempt.share, memory,
+            handling.allow_mixed, self._pool.has_own_processes,
+        )  # fmt: skip
+
+    def _start_missing(self) -> None:
+        while len(self._hands) < self._pool.count:
+            hand = _Hand(self._pool.start())
+            self._hands.append(hand)
+            self._ask(hand, "takes", self._asked)
+
+    def _begin(self, hand: _Hand) -> None:
+        self._ask(hand, "begin", self._asked, self._task, self.width)
+
+    def _give(self, hand: _Hand, left: deque[int], alone: bool, goes_on: bool = False) -> None:
+        """Give a worker its next units, if there are some; it has to hear that there are none."""
+        if not left and not goes_on and not hand.is_in_round:
+            return
+        count = 1 if alone else max(1, len(left) // (AT_A_TIME * self._pool.count))
+        units = tuple(left.popleft() for _ in range(min(count, len(left))))
+        hand.units |= set(units)
+        self._attempt.handed |= set(units)
+        is_last = alone or (not left and not goes_on)
+        seconds = max(NEWS_SECONDS, self._pool.count / NEWS_PER_SECOND)
+        hand.is_in_round = True
+        self._ask(hand, "exchange", Orders(units, is_last, alone, seconds))
+
+    def _take_in(self, hand: _Hand, events: Sequence[Any], opened: OpenJob, on_rows: OnRows | None) -> None:
+        """Tell the attempt what became of units."""
+        for event in events:
+            getattr(self._attempt, event.what)(opened.plan.units[event.unit], *event.given)
+            if event.what in ("committed", "failed"):
+                hand.units.discard(event.unit)
+                self._attempt.handed.discard(event.unit)
+                self._deaths_in_vain = 0
+            if event.what == "finished" and on_rows is not None:
+                on_rows(*event.given)
+
+    def _ask(self, hand: _Hand, question: str, *given: Any) -> None:
+        hand.questions.append(question)
+        self._pool.ask(hand.worker, question, *given)
+
+    def _next(self) -> tuple[_Hand, str, Any] | None:
+        """The next answer: of whom, to which question, what; None after a death, which is dealt with.
+
+        Raises:
+            ScanRNNError: a worker could not do what it was asked.
+            StoppedError: workers die again and again.
+        """
+        told = self._pool.wait()
+        assert told is not None, "it waits for ever"
+        worker, answer = told
+        hand = next((hand for hand in self._hands if hand.worker == worker), None)
+        if hand is None:
+            return None
+        if isinstance(answer, WorkerDied):
+            self._bury(hand, str(answer))
+            return None
+        question = hand.questions.popleft()
+        if answer.error is not None:
+            raise answer.error
+        if answer.defect:
+            raise RuntimeError(f"A worker met a defect:\n{answer.defect}")
+        return hand, question, answer.value
+
+    def _bury(self, hand: _Hand, reason: str) -> None:
+        """Leave the units of a worker that died to the next round, and have another one take its place."""
+        self._hands.remove(hand)
+        self._starts_failed += not hand.attempt
+        self._deaths_in_vain += 1
+        logger.warning("The worker %s died: %s. Another one takes its place.", hand.attempt or hand.worker, reason)
+        has_no_hope = self._starts_failed >= STARTS_FAILED + self._pool.count
+        if has_no_hope or self._deaths_in_vain > DEATHS_IN_VAIN * self._pool.count:
+            raise StoppedError(
+                f"Workers die again and again; the last one said: {reason}. What was committed is whole. See to it, "
+                "then start the same command again."
+            )
+        self._start_missing()
+        if hand.attempt:
+            self._attempt.helpers.discard(hand.attempt)
+            self._attempt.handed -= hand.units
+            self._attempt.lost(hand.units)
+        if hand.attempt or "begin" in hand.questions:
+            self._begin(self._hands[-1])
+
+
+class _Elsewhere:
+    """A `Computation` that workers have; nothing of it is started here."""
+
+    def __init__(self, asked: Computation, workers: HandOut) -> None:
+        self._asked, self._workers = asked, workers
+
+    @property
+    def stage(self) -> Stage:
+        """Names nothing: no stage is worked on here."""
+        return nullcontext
+
+    @property
+    def input(self) -> InputSpec | None:
+        """What a step holds."""
+        return self._asked.input
+
+    def is_known(self, job: Mapping[str, Any]) -> bool | None:
+        """The same as `is_recorded`, as far as it can be told without devices."""
+        return self._asked.is_known(job)
+
+    def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
+        """Whether the job of a record is of this encoder; no worker is asked where the same was asked for before."""
+        known = self._asked.is_known(job)
+        if known is None:
+            known = bool(self._workers.one_says("is_recorded", job, self._width(in_features)))
+        return known
+
+    def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All that the bits of the features depend on."""
+        told: dict[str, Any] = self._workers.one_says("described", self._width(in_features), like)
+        return told
+
+    def engine(self, own_carries: bool, keep_state: bool) -> EngineFacts:
+        """What is known of the engine."""
+        facts: EngineFacts = self._workers.one_says("engine", own_carries, keep_state)
+        return facts
+
+    def encoder_content(self) -> bytes | None:
+        """The file of the encoder."""
+        content: bytes | None = self._workers.one_says("encoder_content")
+        return content
+
+    def _width(self, in_features: InFeatures) -> int | None:
+        """Features per step of the source, where workers have to know them."""
+        self._workers.width = in_features() if self.input is None else None
+        return self._workers.width

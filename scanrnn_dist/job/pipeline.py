@@ -1,0 +1,151 @@
+"""Units through reading, engine and writer, in this process: what is done to a unit, wherever it is done.
+
+Three threads overlap: one decodes ahead, this one feeds the devices, one writes. Which units are whose to do stands
+behind `Claims`; what is computed with, behind `Computation`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+import pyarrow as pa
+
+from scanrnn_dist.job.amend import ACCEPTED
+from scanrnn_dist.job.computation import Computation
+from scanrnn_dist.job.in_order import Stream, state_apart
+from scanrnn_dist.job.open_job import RECIPE, OpenJob
+from scanrnn_dist.job.write_behind import WriteBehind
+from scanrnn_dist.observe import peak_memory_bytes
+from scanrnn_dist.protocols import EngineLike, Statistics
+from scanrnn_dist.records import STATE, AttemptLog, PartRecord, part_schema
+from scanrnn_dist.source import FailedUnit, Unit
+
+CHUNK_BYTES = 2 << 20
+"""Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
+was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
+PREFETCH_BYTES = 8 << 20
+
+OnRows = Callable[[int], None]
+"""Called with the number of rows each time some are finished."""
+
+
+class Claims(Protocol):
+    """Units that are this process's to do, and whoever has to be told what becomes of them."""
+
+    log: AttemptLog
+    """Where this process writes down what it does."""
+
+    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
+        """The units of these numbers, each noted down as it is taken to be read."""
+
+    def check_job(self) -> None:
+        """Raise `StoppedError` if the job is not this process's to work on any more; before a part is named."""
+
+    def finished(self, unit: Unit, rows: int) -> None:
+        """Take note of rows of a unit that are computed; `StoppedError` as above, as far as it is known."""
+
+    def committed(self, unit: Unit, record: PartRecord) -> None:
+        """Take note of a unit whose part is recorded."""
+
+    def failed(self, unit: Unit, reason: str, rows: int) -> None:
+        """Take note of a unit that failed, so many rows of which were finished."""
+
+    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
+        """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
+
+
+@dataclass
+class Done:
+    """What was done so far, by one process or by several together."""
+
+    statistics: Statistics = field(default_factory=Statistics)
+    parts: int = 0
+    rows_dropped: int = 0
+    set_aside: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    read_wait_seconds: float = 0.0
+    write_wait_seconds: float = 0.0
+    peak_memory_bytes: int = 0  # of one process
+
+    def __iadd__(self, other: Done) -> Done:
+        peak = max(self.peak_memory_bytes, other.peak_memory_bytes)
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        self.peak_memory_bytes = peak
+        return self
+
+
+def put_through(
+    opened: OpenJob,
+    computation: Computation,
+    claims: Claims,
+    numbers: Iterable[int],
+    alone: bool,
+    on_rows: OnRows | None = None,
+) -> Done:
+    """Read, compute and write the units of these numbers, which may come while others are worked on.
+
+    Args:
+        opened: the job.
+        computation: what it is computed with.
+        claims: told what becomes of each unit.
+        numbers: of the units; taken one by one, in another thread, as the reader gets to them.
+        alone: whether it is one unit that may end the process: then how far its reading got is written down.
+        on_rows: called with the number of rows each time some are finished.
+    """
+    plan, options, stage = opened.plan, opened.options, computation.stage
+    engine = computation.engine(options.has_own_carries, options.keep_state)
+    reading = options.reading(engine.in_features, computation.input, chunk_bytes=CHUNK_BYTES)
+    chunks = plan.chunks(
+        claims.begun(numbers, alone), reading,
+        prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
+        on_chunk=claims.log.read_chunk if alone else None,
+    )  # fmt: skip
+    done = Done()
+
+    def on_commit(unit: Unit, record: PartRecord) -> None:
+        done.set_aside += record.aside
+        done.counts.update(json.loads(record.counts))
+        claims.committed(unit, record)
+
+    writer = WriteBehind(
+        opened.records.store, _schema(opened, engine), len(plan.units), claims.log, claims.check_job, stage,
+        on_commit=on_commit, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
+    )  # fmt: skip
+    with closing(chunks), closing(Stream(engine, chunks, options)) as stream, writer:
+        for finished in stream:
+            if isinstance(finished, FailedUnit):
+                writer.fail(finished)
+                continue
+            rows = finished.chunk.rows
+            claims.finished(finished.chunk.unit, rows)
+            writer.put(*state_apart(finished, engine.state_features))
+            if on_rows is not None:
+                on_rows(rows)
+        writer.finish()
+    done.statistics, done.read_wait_seconds = stream.statistics, stream.read_wait_seconds
+    done.parts, done.rows_dropped, done.write_wait_seconds = writer.parts, writer.rows_dropped, writer.wait_seconds
+    done.peak_memory_bytes = peak_memory_bytes()
+    return done
+
+
+def _schema(opened: OpenJob, engine: EngineLike) -> pa.Schema:
+    """Of the parts, with the job in its metadata: the same for all attempts in one environment.
+
+    Nothing of it tells of other units, so that a part stays what it is when other files of the source change.
+    """
+    described = {**opened.job, "environment": opened.environment}
+    if not isinstance(opened.plan.given, str):
+        described["options"] = {**described["options"], "source": "a list of files"}
+    told = sorted(described.keys() - {"id", "plan", ACCEPTED, RECIPE})
+    metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in told})}
+    kept, output, state = opened.plan.kept_schema, opened.options.output, engine.state_features
+    if state:
+        kept = kept.append(pa.field(STATE, pa.list_(pa.from_numpy_dtype(engine.dtype), state)))
+    features = engine.out_features - state
+    return part_schema(kept, features, metadata, engine.gives_steps, engine.dtype, output)

@@ -1,0 +1,38 @@
+"""The process of a worker that its driver started: `python -m scanrnn_dist.launch.child FD`, for `processes.py`.
+
+It answers what comes through the pipe until that is closed, as when the driver dies; then it ends in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from scanrnn_dist.job import UnitWorker
+
+
+def main() -> None:
+    """Answer questions; a driver that is there no more asks none, and what is being done is stopped."""
+    # These go to the whole group of processes: the driver heeds them, and tells its workers.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    worker, pipe = UnitWorker(), Connection(int(sys.argv[1]))
+    while True:
+        try:
+            question, given = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            worker.answer("end", ("the driver has ended",))
+            break
+        with suppress(BrokenPipeError, ConnectionResetError):  # the driver has ended; the pipe says so next
+            pipe.send(worker.answer(question, given))
+    # Without Python's own end, as of a command: what was stopped may be anywhere.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

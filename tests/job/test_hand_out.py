@@ -1,0 +1,269 @@
+"""Units that are handed to workers: whoever answers first, and whoever dies, the output is that of one process."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sources
+from faults import Died
+from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_files
+from sources import write_source as write
+
+from scanrnn_dist.api import EncoderOnDevices, verify
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job import Sharing, pipeline, read_status, worker
+from scanrnn_dist.job.hand_out import DEATHS_IN_VAIN, STARTS_FAILED, HandOut, WorkerDied
+from scanrnn_dist.job.worker import Answer, UnitWorker
+from scanrnn_dist.records.suspects import SILENT_DEATHS
+from scanrnn_dist.source import BadRows
+
+UNITS = 12
+
+Dies = Callable[[int, str, UnitWorker], bool]
+"""Whether a worker, by its number, dies of a question, once it has done what was asked and before it says so."""
+
+
+class PoolHere:
+    """Workers that are objects of this process. Which of them answers next, a seed decides; some die."""
+
+    has_own_processes = False
+    memory_bytes = None
+
+    def __init__(self, count: int, seed: int = 0, dies: Dies = lambda *_: False) -> None:
+        self.count, self._dies, self._random = count, dies, random.Random(seed)
+        self.workers: dict[int, UnitWorker] = {}
+        self._asked: dict[int, deque[tuple[str, tuple[Any, ...]]]] = {}
+        self.deaths = self.started = 0
+
+    def start(self) -> int:
+        self.started += 1
+        self.workers[self.started], self._asked[self.started] = UnitWorker(), deque()
+        return self.started
+
+    def ask(self, worker: int, question: str, *given: Any) -> None:
+        if worker in self._asked:
+            self._asked[worker].append((question, given))
+
+    def wait(self, seconds: float | None = None) -> tuple[int, Answer | WorkerDied] | None:
+        number = self._random.choice([number for number, asked in self._asked.items() if asked])
+        question, given = self._asked[number].popleft()
+        worker = self.workers[number]
+        try:
+            answer = worker.answer(question, given)
+            is_dead = question != "end" and self._dies(number, question, worker)
+        except Died:
+            is_dead = True
+        if is_dead:
+            self.deaths += 1
+            self.stop(number)
+            return number, WorkerDied("it was told to")
+        return number, answer
+
+    def stop(self, worker: int) -> None:
+        """It stops at once, and writes nothing down."""
+        self._asked.pop(worker, None)
+        gone = self.workers.pop(worker, None)
+        if gone is not None and gone._claims is not None:
+            gone._claims.stopped = "dead"
+            if gone._round is not None:
+                gone._round.stop()
+            gone._claims.log._log.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    yield
+    assert not sources.threads()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files, 12 units of 5 rows; not to be changed."""
+    folder = tmp_path_factory.mktemp("source") / "in"
+    write(folder / "a.parquet", random_rows(np.full(35, 40), 1))
+    write(folder / "b.parquet", random_rows(some_lengths(25, 2), 2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
+    """The parts of a job that one process did."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    featurize(source, out, rows_per_part=5)
+    return parts_of(out)
+
+
+def parts_of(destination: Path) -> dict[str, bytes | None]:
+    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
+
+
+def assert_whole(out: Path, undisturbed: dict[str, bytes | None]) -> None:
+    assert parts_of(out) == undisturbed and not leftovers(out)
+    verify(out, sample=0)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (3, 1), (20, 2)])
+def test_the_parts_are_those_of_one_process(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], count: int, seed: int
+) -> None:
+    rows: list[int] = []
+    pool = PoolHere(count, seed)
+    here = featurize(source, tmp_path / "here", rows_per_part=5)
+    report = featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool), on_rows=rows.append)
+    assert_whole(tmp_path / "out", undisturbed)
+    for told in ("rows", "steps", "parts", "is_complete", "units_left", "set_aside", "counts"):
+        assert getattr(report, told) == getattr(here, told), told
+    assert sum(rows) == report.rows and not pool.workers and report.gflops > 0
+    assert read_status(tmp_path / "out").workers[0].helpers == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_workers_that_die_at_any_moment_cost_nothing_but_time(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], seed: int
+) -> None:
+    questions = itertools.count(seed)
+    pool = PoolHere(3, seed, dies=lambda *_: next(questions) % (4 + seed) == 3)
+    report = featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
+    assert pool.deaths > 0 and report.is_complete
+    assert_whole(tmp_path / "out", undisturbed)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
+    """Have the worker die that begins one of these units."""
+    begun = worker.begun_units
+
+    def begun_or_dead(*given: Any) -> Iterator[Any]:
+        for unit in begun(*given):
+            if unit.index in fatal:
+                raise Died
+            yield unit
+
+    monkeypatch.setattr(worker, "begun_units", begun_or_dead)
+
+
+def test_a_unit_that_ends_its_worker_is_found_out_and_all_others_are_done(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {5})
+    pool, out = PoolHere(3), tmp_path / "out"
+    with pytest.raises(DataError, match=r"Unit 5 ends its process: 5 processes"):
+        featurize(source, out, rows_per_part=5, executor=HandOut(pool))
+    status = read_status(out)
+    assert status.fatal_units == (5,) and status.units_committed == UNITS - 1
+    assert pool.deaths == 1 + SILENT_DEATHS
+
+
+def test_data_that_is_not_what_it_should_be_is_told_as_by_one_process(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "in", {2, 5}, files=8)
+    told = []
+    for name, executor in (("one", None), ("many", HandOut(PoolHere(3)))):
+        with pytest.raises(DataError) as error:
+            featurize(folder, tmp_path / name, executor=executor)
+        told.append(str(error.value).replace(str(tmp_path / name), "it"))
+    assert told[0] == told[1] and "02.parquet" in told[0]
+    assert read_status(tmp_path / "many").units_committed == 6
+
+
+def test_more_bad_rows_than_may_be_end_the_job(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "in", {0, 1, 2, 5}, files=8)
+    how: dict[str, Any] = {"bad_rows": BadRows(bad_value="skip"), "max_bad_rows": 1}
+    with pytest.raises(DataError, match=r"rows were set aside, and --max-bad-rows allows 1"):
+        featurize(folder, tmp_path / "out", executor=HandOut(PoolHere(2)), **how)
+    report = featurize(folder, tmp_path / "out", executor=HandOut(PoolHere(2)), **{**how, "max_bad_rows": 9})
+    assert report.is_complete and read_status(tmp_path / "out").set_aside == 4
+
+
+def test_a_driver_that_is_stopped_ends_its_workers_and_any_process_goes_on(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+) -> None:
+    pool, out = PoolHere(2), tmp_path / "out"
+
+    def stop(_: int) -> None:
+        if read_status(out).units_committed >= 2:
+            raise StoppedError("SIGTERM")
+
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        featurize(source, out, rows_per_part=5, executor=HandOut(pool), on_rows=stop)
+    assert not pool.workers
+    logs = [path.read_text().splitlines() for path in (out / "__scanrnn" / "commits").glob("*.jsonl")]
+    assert len(logs) == 3 and all('"end"' in log[-1] for log in logs)
+    assert 2 <= read_status(out).units_committed < UNITS
+    report = featurize(source, out, rows_per_part=5)
+    assert report.is_complete and report.rows_before >= 10
+    assert_whole(out, undisturbed)
+
+
+def test_what_one_process_began_workers_finish_and_find_done(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        featurize(source, out, rows_per_part=5, on_rows=sources.stop_once_committed(out, 20))
+    assert featurize(source, out, rows_per_part=5, executor=HandOut(PoolHere(2))).is_complete
+    assert_whole(out, undisturbed)
+    again = PoolHere(2)
+    assert str(featurize(source, out, rows_per_part=5, executor=HandOut(again))).startswith("Nothing to do")
+    assert again.started == 0  # no worker is needed to see that
+    report = featurize(source, out, rows_per_part=5, executor=HandOut(again), restart=True)
+    assert report.parts == UNITS and not list((out / "__scanrnn").glob("restart*"))
+    assert_whole(out, undisturbed)
+
+
+def test_a_share_is_done_by_workers_too(tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]) -> None:
+    for share in ((2, 3), (1, 3)):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)), sharing=Sharing(share))
+    featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing((3, 3)))
+    assert_whole(tmp_path / "out", undisturbed)
+
+
+def test_workers_that_never_come_up_end_the_job(tmp_path: Path, source: Path) -> None:
+    pool = PoolHere(2, dies=lambda *_: True)
+    with pytest.raises(StoppedError, match=r"Workers die again and again; the last one said: it was told to\."):
+        featurize(source, tmp_path / "out", executor=HandOut(pool))
+    assert pool.deaths == STARTS_FAILED + 2 and not (tmp_path / "out").exists()
+
+
+def test_workers_that_die_of_every_unit_end_the_job(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, set(range(UNITS)))
+    pool = PoolHere(1)
+    with pytest.raises(StoppedError, match="Workers die again and again"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
+    assert pool.deaths == DEATHS_IN_VAIN + 1
+
+
+def test_a_worker_that_would_compute_something_else_is_refused(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = PoolHere(2)
+    begin = UnitWorker.begin
+
+    def begun(self: UnitWorker, computation: Any, *given: Any) -> str:
+        if self is pool.workers[2]:
+            self._computation = EncoderOnDevices(encoder_of(7), mesh_of(1), sources.SHAPE)
+        return begin(self, computation, *given)
+
+    monkeypatch.setattr(UnitWorker, "begin", begun)
+    with pytest.raises(ConfigError, match=r"The worker .* would compute something else than the job in .*weights"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
+
+
+def test_a_defect_in_a_worker_comes_with_its_traceback(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(UnitWorker, "begin", broken)
+    with pytest.raises(RuntimeError, match=r"(?s)A worker met a defect:.*in broken.*ZeroDivisionError: on purpose"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
