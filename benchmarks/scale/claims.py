@@ -1,7 +1,6 @@
-"""Who does which units: fixed shares as today, with or without taking over those of the dead; or a driver's queue.
+"""Who does which units: shares that were dealt out before, or a driver that hands them out; as the package has both.
 
-Units are numbers of pieces of work with weights; a claim is an array of them. A claim that came back, because its
-process died, is claimed again: by whom, and when, is what the two kinds differ in.
+Units are numbers of pieces of work with weights; a claim is an array of them.
 """
 
 from __future__ import annotations
@@ -14,80 +13,111 @@ import numpy as np
 from scanrnn_dist.job import share_of_units
 
 NONE = np.zeros(0, np.int64)
-BATCHES = 4
-"""A simulated queue gives away a fourth of a worker's even share of what is left at once, and single units at the end: a
-hundred events a worker in place of one for each unit. What a batch leaves when its worker dies comes back."""
-
-RETURNED = 16
-"""Pieces that such a batch comes back in, for as many workers: of up to so many units, single ones."""
+AT_A_TIME = 16
+"""A driver gives a worker so small a part of what an even share of the units left would be (`job/hand_out.py`)."""
 
 
 class Claims(Protocol):
     """What hands units out."""
 
     notice: float  # seconds until it is known that a process died
-    steals: bool  # whether one without work waits, since claims of the dead may come to it
+    waits: bool  # whether one without work waits for units of the dead
 
     def next(self, worker: int) -> np.ndarray:
-        """Units for a worker; none if there is nothing for it now."""
+        """Units for a worker that has none; empty if there is nothing for it now."""
 
-    def back(self, worker: int, units: np.ndarray) -> int:
-        """A process died, and that was noticed: these of its units are to be done yet; how many may claim of them."""
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """A worker's process died, and that was noticed: these of its units are to be done yet."""
+
+    def claimable(self) -> int:
+        """How many of those that wait would get something now."""
+
+    def has_ended_round(self) -> bool:
+        """Whether units came back that are to be done once `begin_round` is called; true once for each round."""
+
+    def begin_round(self) -> None:
+        """The records were read again."""
 
 
 class Shares:
-    """Shares by weight, as `share_of_units` deals them out; with `steal`, those of the dead go to whoever asks, whole."""
+    """`--shard k/n`: shares by weight; with `steal`, those of the dead go to whoever asks, whole.
+
+    With `returns`, the process that comes in the place of a dead one goes on with its share.
+    """
 
     def __init__(self, weights: np.ndarray, workers: int, steal: bool, notice: float, returns: bool) -> None:
-        self.notice, self.steals, self._returns = notice, steal, returns
+        self.notice, self.waits, self._returns = notice, steal, returns
         owners = share_of_units(weights, workers)
         order = np.argsort(owners, kind="stable")
         ends = np.cumsum(np.bincount(owners, minlength=workers))
-        self._shares = {worker: units for worker, units in enumerate(np.split(order, ends[:-1]))}
+        self._shares = dict(enumerate(np.split(order, ends[:-1])))
         self._left: deque[np.ndarray] = deque()
 
     def next(self, worker: int) -> np.ndarray:
         """Its own share, once; then one that is left."""
         own = self._shares.pop(worker, NONE)
-        if len(own) or not self.steals or not self._left:
+        if len(own) or not self.waits or not self._left:
             return own
         return self._left.popleft()
 
-    def back(self, worker: int, units: np.ndarray) -> int:
-        """To be gone on with by the worker that comes in its place, or by another one."""
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """What is left of its share."""
         units = np.concatenate([units, self._shares.pop(worker, NONE)])  # one that died early had claimed none of them
         if self._returns:
             self._shares[worker] = units
-            return 0
-        self._left.extend([units] if len(units) else [])
-        return min(1, len(units))
+        elif len(units):
+            self._left.append(units)
+
+    def claimable(self) -> int:
+        """A worker for each share that is left."""
+        return len(self._left)
+
+    def has_ended_round(self) -> bool:
+        """There are none."""
+        return False
+
+    def begin_round(self) -> None:
+        """There are none."""
 
 
 class Queue:
-    """Longest units first, to whoever asks."""
+    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done."""
 
-    def __init__(self, weights: np.ndarray, workers: int, notice: float, one_by_one: bool = False) -> None:
-        self.notice, self.steals = notice, True
-        self._workers = 0.0 if one_by_one else float(BATCHES * workers)
-        self._order = np.argsort(-weights, kind="stable")
-        self._before = np.concatenate([[0.0], np.cumsum(weights[self._order], dtype=float)])
-        self._next = 0
-        self._left: deque[np.ndarray] = deque()
+    waits = True
+
+    def __init__(self, weights: np.ndarray, workers: int, notice: float) -> None:
+        self.notice, self._workers, self._weights = notice, workers, weights
+        self._order, self._next = np.argsort(-weights, kind="stable"), 0
+        self._returned: list[np.ndarray] = []
+        self._busy: set[int] = set()
 
     def next(self, worker: int) -> np.ndarray:
-        """What came back first; then the next units of the queue."""
-        if self._left:
-            return self._left.popleft()
-        begin, left = self._next, self._before[-1] - self._before[self._next]
-        if begin == len(self._order):
-            return NONE
-        most = left / self._workers if self._workers else 0.0
-        end = int(np.searchsorted(self._before, self._before[begin] + most, side="right")) - 1
-        self._next = max(begin + 1, min(end, len(self._order)))
+        """The next units of the round."""
+        self._busy.discard(worker)
+        begin, left = self._next, self.claimable()
+        self._next += min(left, max(1, left // (AT_A_TIME * self._workers)))
+        if left:
+            self._busy.add(worker)
         return self._order[begin : self._next]
 
-    def back(self, worker: int, units: np.ndarray) -> int:
-        """In pieces, as whoever asks next would get single units."""
-        pieces = np.array_split(units, min(len(units), RETURNED)) if len(units) else []
-        self._left.extend(pieces)
-        return len(pieces)
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """To the next round."""
+        self._busy.discard(worker)
+        if len(units):
+            self._returned.append(units)
+
+    def claimable(self) -> int:
+        """A worker for each unit that is left."""
+        return len(self._order) - self._next
+
+    def has_ended_round(self) -> bool:
+        """Whether nothing is left but what came back."""
+        if self.claimable() or self._busy or not self._returned:
+            return False
+        units, self._returned = np.concatenate(self._returned), []
+        self._order, self._next = units[np.argsort(-self._weights[units], kind="stable")], len(units)
+        return True
+
+    def begin_round(self) -> None:
+        """Hand these out."""
+        self._next = 0

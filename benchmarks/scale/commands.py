@@ -28,6 +28,7 @@ class Took:
     cost: Cost
     others: float
     output: str  # of the first of them
+    own_cpu: float = 0.0  # processor seconds of the first of them without its children; Linux only
     killed_after: float | None = None  # seconds until one of them was killed
 
 
@@ -47,16 +48,19 @@ def run(*commands: Sequence[str], kill: Callable[[], bool] | None = None) -> Too
             subprocess.Popen(command, stdout=output if number == 0 else subprocess.DEVNULL, stderr=errors)
             for number, command in enumerate(commands)
         ]
-        left, cpu, killed_after = {process.pid: process for process in started}, 0.0, None
+        left, cpu, own_cpu, killed_after = {process.pid: process for process in started}, 0.0, 0.0, None
         while left:
             if kill is not None and killed_after is None and kill():
                 left[started[-1].pid].send_signal(signal.SIGKILL)
                 killed_after = time.perf_counter() - begin
-            pid, status, used = os.wait4(next(iter(left)), 0 if kill is None or killed_after is not None else os.WNOHANG)
-            if not pid:
+            first, waits = next(iter(left)), kill is None or killed_after is not None
+            if os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT | (0 if waits else os.WNOHANG)) is None:
                 left = dict([*list(left.items())[1:], *list(left.items())[:1]])  # ask the next one
                 time.sleep(0.01)
                 continue
+            if first == started[0].pid:
+                own_cpu = _own_seconds(first)
+            pid, status, used = os.wait4(first, 0)
             process = left.pop(pid)
             cpu += used.ru_utime + used.ru_stime
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -67,7 +71,15 @@ def run(*commands: Sequence[str], kill: Callable[[], bool] | None = None) -> Too
         assert [process.returncode for process in started] == expected, (commands, errors.read()[-2000:])
         assert kill is None or killed_after is not None, "it ended before it was to be killed"
         output.seek(0)
-        return Took(Cost(cpu, wall), others, output.read(), killed_after)
+        return Took(Cost(cpu, wall), others, output.read(), own_cpu, killed_after)
+
+
+def _own_seconds(pid: int) -> float:
+    """Processor seconds of a process that ended and was not waited for yet, without its children; 0 but on Linux."""
+    with suppress(OSError):
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _busy_seconds() -> float:

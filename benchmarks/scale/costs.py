@@ -1,16 +1,17 @@
-"""What the simulation starts from: costs that `measure.py` measured on a machine, and assumptions, each with its source.
+"""What the simulation starts from: costs that `measure.py` measured, and assumptions, each with its source.
 
-Costs stand in a JSON file, assumptions here: nobody can measure them on one machine. No number stands anywhere else.
+Costs stand in `benchmarks/results/scale.json`. Assumptions stand here: one machine cannot measure them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parents[1] / "results" / "scale" / "costs.json"
+FILE = Path(__file__).parents[1] / "results" / "scale.json"
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured. Seconds, bytes and calls of the store; of what `measure.py` says beside each."""
+    """What was measured: seconds, bytes and calls of the store. `measure.py` says how."""
 
     cores: int  # of the machine
-    crowding: float  # processor seconds of the same work with all cores busy, by those with one busy
+    crowding: float  # processor seconds of a job with all cores busy, over those with one busy
     imports: Cost  # of JAX and this package, in a fresh process
     start: Cost  # of a whole command with next to no work: imports, compilation, opening, ending
+    driver: Cost  # what `--processes` adds to that
     unit: Cost  # of each unit, besides its steps: begin, file, sync, commit record
     step: Cost  # of each step: read, convert, lay out, compute, write
+    hand_out: float  # a driver's processor seconds for each unit
     work_steps: float  # steps of a row on average in that work
     features: int  # of a step
     hidden: int  # of the encoder
@@ -60,17 +63,17 @@ class Costs:
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path = FILE) -> Costs:
-        """Those of a file; raises `SystemExit` where it is not there."""
-        if not path.exists():
-            raise SystemExit(f"{path} is not there. Measure first: python -m benchmarks.simulate_scale --validate")
+        """Those of a file that `save` wrote."""
         told = json.loads(path.read_text())
-        pairs = {name: Cost(**it) for name, it in told.items() if name in ("imports", "start", "unit", "step")}
+        pairs = {name: Cost(**it) for name, it in told.items() if name in PAIRS}
         return cls(**{**told, **pairs})
+
+
+PAIRS = ("imports", "start", "driver", "unit", "step")
 
 
 @dataclass(frozen=True)
@@ -81,20 +84,38 @@ class Store:
     how many it answers in a second, by all who ask.
     """
 
-    name: str
     get: float
     put: float
     list_page: float
     reads: float
     writes: float
-    at_once: int = 1  # requests that a process has under way while it lists or reads records: today one
 
 
-BUCKET = Store("bucket", get=0.03, put=0.06, list_page=0.1, reads=5_500, writes=3_500)
-"""Rates: what S3 answers at least under one prefix ("Best practices design patterns: optimizing Amazon S3 performance":
-3,500 PUT and 5,500 GET, HEAD or LIST a second). Seconds: assumed, of small objects within a region."""
-NO_STORE = Store("this machine", 0.0, 0.0, 0.0, float("inf"), float("inf"))
-"""Of what was measured on a folder of this machine, which the costs hold already."""
+BUCKET = Store(get=0.03, put=0.06, list_page=0.1, reads=5_500, writes=3_500)
+"""Rates: what S3 answers at least under one partitioned prefix, by Amazon's "Best practices design patterns: optimizing
+Amazon S3 performance". Seconds: assumed; the same guide tells of a median of tens of milliseconds for small objects."""
+NO_STORE = Store(0.0, 0.0, 0.0, float("inf"), float("inf"))
+"""A folder of the measured machine: the costs hold it already."""
+
+FOOTER_READS = 2
+"""Assumed requests for a footer of a file in a bucket: its size, and its end."""
+READ_BYTES = 8 << 20
+"""Assumed bytes of the source for each request that reads it."""
+FILE_ROWS = 1 << 20
+"""Assumed rows of a file, where units are not larger: a unit never spans files. 1.6 GB of the measured work."""
+GROUP_ROWS = 1 << 16
+"""Assumed rows of a row group."""
+HEAVY = 0.5
+"""Assumed standard deviation of the logarithm of a unit's steps: the largest of a million has 10 times the mean."""
+CALL = 0.001
+"""Assumed seconds of a driver for a message from a worker of another machine: about a call of an actor of Ray."""
+NEWS_PER_SECOND = 200
+"""Workers tell a driver what happened so often, all together (`job/hand_out.py`)."""
+NOTICE = 30.0
+"""Assumed seconds until a driver knows that a host is gone."""
+EXPIRY = 60.0
+"""Seconds until others may take a share over; its owner says that it lives 20 times meanwhile (`records/lease.py`)."""
+BEATS = 20
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,6 @@ class Kind:
     """
 
     name: str
-    source: str
     processes: int = 1
     cores: float = 1.0
     flops: float = 0.0
@@ -120,48 +140,44 @@ class Kind:
 
 
 KINDS = {
-    "2 cores": Kind("2 cores", "the measured machine", cores=2),
-    "64 cores": Kind("64 cores", "assumed: 32 times the measured machine", cores=64),
-    "8 GPUs": Kind("8 GPUs", "assumed: 20 TFLOP/s a GPU at float32; a process each, fed as fast as one is here",
-                   processes=8, cores=2, flops=20e12),
-}  # fmt: skip
+    "2 cores": Kind("2 cores", cores=2),  # the measured machine
+    "64 cores": Kind("64 cores", cores=64),  # assumed: 32 times the measured machine
+    "8 GPUs": Kind("8 GPUs", processes=8, cores=2, flops=20e12),  # assumed: 20 TFLOP/s a GPU at float32
+}
 
 
 def fed_bytes_per_second() -> float:
     """What one process reads, converts and lays out in a second of flat lists, as `bench_feed` measured it."""
-    told = json.loads((FILE.parents[1] / "feed.json").read_text())
+    told = json.loads((FILE.parent / "feed.json").read_text())
     return 1e6 * float(told["flat lists"]["wall"]["median"]["megabytes_per_second"]["feed"])
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """How the hosts of a job behave. All of it is assumed.
+    """How the hosts of a job behave; assumed.
 
     `spread` is the standard deviation of the logarithm of their speed; `slow` the share of hosts at half speed;
-    `lost_per_hour` how many of a host are taken away in an hour; `back_after` the seconds until another one has begun in
-    its place, None for never.
+    `hours` the mean hours until a host is lost, infinite for never; `back_after` the seconds until another one begins
+    in its place, None for never.
     """
 
-    name: str
     spread: float = 0.0
     slow: float = 0.0
-    lost_per_hour: float = 0.0
-    back_after: float | None = None
+    hours: float = math.inf
+    back_after: float | None = 180.0
 
 
-EVEN = Fleet("all alike, none lost")
-REAL = Fleet("as rented", spread=0.05, slow=0.01, lost_per_hour=0.02, back_after=180.0)
-SPOT = Fleet("as rented, and those lost do not come back", spread=0.05, slow=0.01, lost_per_hour=0.02)
-"""Speeds: two machines that are let as alike differ by 5 %; one in a hundred is at half speed. Lost: one in fifty hours,
-as of machines that may be taken away."""
+EVEN = Fleet()
+RENTED = Fleet(spread=0.05, slow=0.01, hours=50.0)
+"""Two machines that are let as alike differ by 5 %, one in a hundred is at half speed, one is lost in 50 hours."""
 
-HEAVY = 0.5
-"""Assumed standard deviation of the logarithm of a unit's steps: files of one job differ, the largest of a million units
-has 11 times the mean."""
-DISPATCH = 0.001
-"""Assumed seconds of a driver for each unit that it hands out and is told of: about a call of an actor of Ray."""
-NOTICE = 30.0
-"""Assumed seconds until a driver knows that a host is gone."""
-EXPIRY = 60.0
-"""Seconds until others may take a lease over (`EXPIRY_SECONDS` of the records), and its beats in that time."""
-BEATS = 20
+LOSSES = {
+    math.inf: "none is lost",
+    6300.0: "419 interruptions of 2,048 hosts of 8 GPUs in 54 days (The Llama 3 Herd of Models, 2024)",
+    3300.0: "20 % a month: where the worst class of Amazon's Spot Instance Advisor begins",
+    50.0: "assumed above: far worse than either",
+    24.0: "Google's preemptible VMs live a day at most",
+    5.0: "a cluster that is being emptied",
+    1.0: "for the shape of the curve",
+}
+"""Mean hours of a host until it is lost, and where the figure comes from."""

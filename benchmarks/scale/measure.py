@@ -3,14 +3,15 @@
 | cost | by |
 |---|---|
 | imports | a process that imports JAX and the doors of this package |
-| start, unit, step | `scanrnn featurize --devices 1` of one short row; of many units of one short row; of few units with many steps |
+| start, unit, step | `scanrnn featurize --devices 1` of one row, of many units, of many steps |
+| driver, hand_out | the first two of these with `--processes 1` besides; the driver's own processor seconds |
 | crowding | the last of these alone, and as many of them side by side as there are cores, each at a job of its own |
-| footer, open, end | `plan_job`, and jobs of made-up units (as of `bench_resume`), opened, ended: sizes that differ in files or in units |
+| footer, open, end | `plan_job`; jobs of made-up units (as of `bench_resume`), of different sizes, opened and ended |
 | bytes | the records of these jobs |
 | calls | of the store, counted in two jobs that differ in their units |
 
-Processor seconds are medians of the rounds. Seconds by the clock are those of the fastest round, since others may keep
-the machine busy. Not covered: a store with answers that take time, whose seconds the simulation adds.
+Figures are medians of the rounds; seconds by the clock of those rounds in which nobody else kept the machine busy. Not
+covered: a store whose answers take time, which the simulation adds.
 """
 
 from __future__ import annotations
@@ -78,35 +79,56 @@ def job(source: Path, destination: Path, *more: str) -> tuple[str, ...]:
     return (*SCANRNN, "featurize", str(source), str(destination), *told)
 
 
-def of_commands(folder: Path, rounds: int, rows: int = 24_000) -> dict[str, Cost | float]:
-    """Costs of the commands; all kinds of a round one after the other, so that a slow spell hits all."""
-    few, many, large = rows_of(1), rows_of(MANY_UNITS), rows_of(rows)
-    sources = {
-        "few": write(few, folder / "few.parquet", 1),
-        "many": write(many, folder / "many.parquet", MANY_UNITS),
-        "large": write(large, folder / "large.parquet", 8),
-    }
-    took: dict[str, list[Took]] = {}
-    for turn in range(rounds):
-        took.setdefault("imports", []).append(run((sys.executable, "-c", IMPORTS)))
-        for name, source in sources.items():
-            took.setdefault(name, []).append(run(job(source, folder / f"{name}-{turn}")))
-        cores = range(CORES)
-        took.setdefault("crowd", []).append(
-            run(*(job(sources["large"], folder / f"crowd-{turn}-{each}") for each in cores))
+class Measured:
+    """What commands took in each round; a round runs all kinds one after the other, so that a slow spell hits all."""
+
+    features = FEATURES
+
+    def __init__(self, folder: Path, rows: int = 24_000) -> None:
+        self._folder = folder
+        few, many, large = rows_of(1), rows_of(MANY_UNITS), rows_of(rows)
+        self._sources = {
+            "few": write(few, folder / "few.parquet", 1),
+            "many": write(many, folder / "many.parquet", MANY_UNITS),
+            "large": write(large, folder / "large.parquet", 8),
+        }
+        self._units = {"few": 1, "many": MANY_UNITS, "large": 8}
+        self._steps = {"few": len(few.values), "many": len(many.values), "large": len(large.values)}
+        self._took: dict[str, list[Took]] = {}
+
+    def take_turn(self, turn: int) -> None:
+        """One more round."""
+        self._add("imports", (sys.executable, "-c", IMPORTS))
+        for name, source in self._sources.items():
+            self._add(name, job(source, self._folder / f"{name}-{turn}"))
+        self._add(
+            "crowd", *(job(self._sources["large"], self._folder / f"crowd-{turn}-{each}") for each in range(CORES))
         )
-    cost = {name: _settled(each) for name, each in took.items()}
-    steps = {"few": len(few.values), "many": len(many.values), "large": len(large.values)}
-    units = {"few": 1, "many": MANY_UNITS, "large": 8}
-    solved = {clock: _solved(cost, units, steps, clock) for clock in ("cpu", "wall")}
-    start, unit, step = (Cost(solved["cpu"][i], solved["wall"][i]) for i in range(3))
-    bytes_ = {name: (_bytes(folder / "many-0", kind) - _bytes(folder / "few-0", kind)) / (MANY_UNITS - 1)
-              for name, kind in _RECORDS.items()}  # fmt: skip
-    return {
-        "crowding": max(1.0, cost["crowd"].cpu / CORES / cost["large"].cpu),
-        "imports": cost["imports"], "start": start, "unit": unit, "step": step,
-        **bytes_,
-    }  # fmt: skip
+        for name in ("few", "many"):
+            handed = job(self._sources[name], self._folder / f"handed-{name}-{turn}", "--processes", "1")
+            self._add(f"handed {name}", handed)
+
+    def costs(self) -> dict[str, Cost | float]:
+        """What follows from all rounds."""
+        cost = {name: _settled(each) for name, each in self._took.items()}
+        solved = {clock: _solved(cost, self._units, self._steps, clock) for clock in ("cpu", "wall")}
+        start, unit, step = (Cost(solved["cpu"][i], solved["wall"][i]) for i in range(3))
+        alone, handed = cost["few"], cost["handed few"]
+        own = {name: statistics.median(it.own_cpu for it in self._took[f"handed {name}"]) for name in ("few", "many")}
+        return {
+            "crowding": max(1.0, cost["crowd"].cpu / CORES / cost["large"].cpu),
+            "imports": cost["imports"], "start": start, "unit": unit, "step": step,
+            "driver": Cost(max(0.0, handed.cpu - alone.cpu), max(0.0, handed.wall - alone.wall)),
+            "hand_out": max(0.0, own["many"] - own["few"]) / (MANY_UNITS - 1),
+        }  # fmt: skip
+
+    def record_bytes(self) -> dict[str, float]:
+        """Of each kind of records, per unit."""
+        many, few = self._folder / "many-0", self._folder / "few-0"
+        return {name: (_bytes(many, kind) - _bytes(few, kind)) / (MANY_UNITS - 1) for name, kind in _RECORDS.items()}
+
+    def _add(self, name: str, *commands: Sequence[str]) -> None:
+        self._took.setdefault(name, []).append(run(*commands))
 
 
 _RECORDS = {"units_bytes": "units-*.table", "parts_bytes": "parts.table", "log_bytes": "commits/*.jsonl"}
@@ -118,9 +140,9 @@ def _bytes(destination: Path, kind: str) -> int:
 
 
 def _settled(rounds: Sequence[Took]) -> Cost:
-    """Of the rounds. Where others were always busy, the clock tells nothing: then no more than the processor does."""
-    cpu, wall = statistics.median(it.cost.cpu for it in rounds), min(it.cost.wall for it in rounds)
-    return Cost(cpu, min(cpu, wall) if min(it.others for it in rounds) > IDLE else wall)
+    """Of the rounds: the clock of those that nobody disturbed; else the fastest, and no more than the processor's."""
+    cpu, quiet = statistics.median(it.cost.cpu for it in rounds), [it.cost.wall for it in rounds if it.others <= IDLE]
+    return Cost(cpu, statistics.median(quiet) if quiet else min(cpu, *(it.cost.wall for it in rounds)))
 
 
 def _solved(cost: dict[str, Cost], units: dict[str, int], steps: dict[str, int], clock: str) -> list[float]:
@@ -140,7 +162,9 @@ def of_records(folder: Path, units: int = 200_000, fewer: int = 20_000) -> dict[
     more_units, more_files = units - fewer, fewer - fewer // 1000
     per_unit = {name: max(0.0, (two[name] - one[name]) / more_units) for name in one}
     return {
-        "open_unit": per_unit["open"], "open_memory": per_unit["memory"], "end_unit": per_unit["end"],
+        "open_unit": per_unit["open"],
+        "open_memory": per_unit["memory"],
+        "end_unit": per_unit["end"],
         "open_file": max(0.0, (three["again"] - one["again"]) / more_files),
     }
 
@@ -198,17 +222,21 @@ def of_store(folder: Path, fewer: int = 20) -> dict[str, float]:
     return per_unit | beside
 
 
-def measured(rounds: int) -> Costs:
-    """All costs of this machine; some 90 s on 2 cores."""
+def all_costs(rounds: int) -> Costs:
+    """Of this machine; some 100 s on 2 cores, and 30 s for each round after the first."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         below = {name: Path(folder) / name for name in ("commands", "records", "planning", "store")}
         for each in below.values():
             each.mkdir()
-        told = of_commands(below["commands"], rounds) | of_records(below["records"]) | of_planning(below["planning"])
+        measured = Measured(below["commands"])
+        for turn in range(rounds):
+            measured.take_turn(turn)
+        told = measured.costs() | measured.record_bytes()
+        told |= of_records(below["records"]) | of_planning(below["planning"])
         calls = of_store(below["store"])
     share = float(run((sys.executable, "-c", SHARES.format(units=300_000))).output)
     steps = float(np.mean(rows_of(100_000, seed=1).lengths))
     return Costs(
         cores=CORES, work_steps=steps, features=FEATURES, hidden=HIDDEN, share_unit=share, calls=calls,
-        machine=machine() | {"measured": time.strftime("%Y-%m-%d %H:%M")}, **told,
+        machine=machine() | {"measured": time.strftime("%Y-%m-%d")}, **told,
     )  # type: ignore[arg-type]  # fmt: skip

@@ -1,8 +1,8 @@
 """Real jobs, shared by real processes of this machine, and what the simulation foretells of each.
 
-Runs take turns in rounds, so that a slow spell hits all of them. How many cores others kept busy is read from the system for
-each run, and told to the simulation; on an idle machine it is near 0. A run ends when `_SUCCESS` stands. Covered: one,
-two and four processes, and four with `--steal` of which one is killed. Not covered: other machines, a bucket.
+Costs are measured in the same rounds: commands of both kinds take turns, so that a slow spell of the machine hits both.
+How many cores others kept busy during a run is read from the system, and told to the simulation; on an idle machine it
+is near 0. A run ends when `_SUCCESS` stands. Not covered: other machines, a bucket.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import simpy
 
-from benchmarks.scale.commands import run
-from benchmarks.scale.costs import Costs
-from benchmarks.scale.jobs import real_job
-from benchmarks.scale.measure import job, rows_of, write
+from benchmarks.scale.claims import Claims, Queue, Shares
+from benchmarks.scale.commands import Took, run
+from benchmarks.scale.costs import Costs, Fleet
+from benchmarks.scale.hosts import Cores, SharedHost
+from benchmarks.scale.measure import CORES, Measured, job, rows_of, write
+from benchmarks.scale.simulation import Outcome, Simulation, Work
 from scanrnn_dist.job import JobOptions, plan_job
 
 ROWS, UNITS = 90_000, 48
@@ -30,57 +35,101 @@ WITHIN = 0.15
 
 
 @dataclass(frozen=True)
-class Shared:
-    """How a job is shared."""
+class Case:
+    """A way to share a job among processes."""
 
     name: str
     processes: int
+    has_driver: bool = False
     is_one_killed: bool = False
+
+    def commands(self, source: Path, destination: Path) -> list[Sequence[str]]:
+        """That do it."""
+        if self.has_driver:
+            return [job(source, destination, "--processes", str(self.processes))]
+        steal = ["--steal"] if self.is_one_killed else []
+        shards = [("--shard", f"{k}/{self.processes}", *steal) for k in range(1, self.processes + 1)]
+        return [job(source, destination, *shard) for shard in shards]
 
 
 CASES = (
-    Shared("1 process", 1),
-    Shared("2 processes", 2),
-    Shared("4 processes", 4),
-    Shared("4 processes, one killed, --steal", 4, is_one_killed=True),
+    Case("1 process", 1),
+    Case("2 shares", 2),
+    Case("4 shares", 4),
+    Case("4 shares with --steal, one killed", 4, is_one_killed=True),
+    Case("--processes 2", 2, has_driver=True),
+    Case("--processes 4", 4, has_driver=True),
 )
 
 
-@dataclass(frozen=True)
-class Point:
-    """A real run, and what was foretold of it."""
+def simulate(
+    costs: Costs, steps: Sequence[int], case: Case, others: float = 0.0, killed_after: float | None = None
+) -> tuple[Outcome, float]:
+    """A job of units of so many steps on the cores of the measured machine, by processes of one device each.
 
-    case: str
-    measured: float
-    foretold: float
-    cpu_measured: float
-    cpu_foretold: float
-    others: float
-    killed_after: float | None
+    Args:
+        costs: of that machine.
+        steps: of each unit, which are also what shares are weighed by.
+        case: who works on it.
+        others: cores that somebody else kept busy meanwhile.
+        killed_after: seconds until the last process is killed; None if none is.
+
+    Returns:
+        What became of it, and the processor seconds of all its processes.
+    """
+    env = simpy.Environment()
+    cores = Cores(env, costs.cores, costs.crowding, others)
+    pieces = [costs.unit + float(count) * costs.step for count in steps]
+    claims: Claims
+    if case.has_driver:
+        work, claims = Work(pieces, costs.start, costs.driver), Queue(np.array(steps), case.processes, 0.0)
+    else:
+        work = Work(pieces, costs.start)
+        claims = Shares(np.array(steps), case.processes, case.is_one_killed, 0.0, returns=False)
+    hosts = [SharedHost(env, cores) for _ in range(case.processes)]
+    killed = None if killed_after is None else (case.processes - 1, killed_after)
+    return Simulation(env, hosts, claims, work, Fleet(back_after=None), killed=killed).run(), cores.seconds
 
 
-def compare(costs: Costs, rounds: int) -> list[Point]:
-    """Run all cases so many times."""
-    points = []
+def compare(rounds: int) -> list[dict[str, Any]]:
+    """By case: medians of what was measured and foretold, and their ratio."""
     with tempfile.TemporaryDirectory(prefix="shared-") as folder:
+        measured = Measured(Path(folder))
         source = write(rows_of(ROWS, seed=2), Path(folder) / "in.parquet", UNITS)
-        steps = plan_job(source, JobOptions(rows_per_part=1)).units.values // costs.features
+        steps = (plan_job(source, JobOptions(rows_per_part=1)).units.values // measured.features).tolist()
+        runs: dict[Case, list[tuple[float, Took]]] = {case: [] for case in CASES}
         for turn in range(rounds):
+            measured.take_turn(turn)
             for number, case in enumerate(CASES):
-                points.append(_point(costs, case, source, Path(folder) / f"out-{turn}-{number}", steps))
-    return points
+                runs[case].append(_run(case, source, Path(folder) / f"out-{turn}-{number}"))
+    costs = _costs(measured)
+    return [_row(costs, steps, case, each) for case, each in runs.items()]
 
 
-def _point(costs: Costs, case: Shared, source: Path, destination: Path, steps: np.ndarray) -> Point:
-    steal = ["--steal"] if case.is_one_killed else []
-    shards = [("--shard", f"{k}/{case.processes}", *steal) for k in range(1, case.processes + 1)]
+def _costs(measured: Measured) -> Costs:
+    """Those that a job on this machine takes; nothing else is asked of them."""
+    rest = dict.fromkeys(set(Costs.__dataclass_fields__) - {"calls", "machine"}, 0.0)
+    return Costs(**{**rest, "cores": CORES, **measured.costs()})  # type: ignore[arg-type]
+
+
+def _run(case: Case, source: Path, destination: Path) -> tuple[float, Took]:
     begin = time.time()
-    killed = case.processes if case.is_one_killed else 0
-    took = run(*(job(source, destination, *shard) for shard in shards),
-               kill=(lambda: _committed(destination, killed) >= KILLED_UNITS) if killed else None)  # fmt: skip
-    seconds = (destination / "_SUCCESS").stat().st_mtime - begin
-    told, cpu = real_job(costs, steps.tolist(), case.processes, took.others, bool(steal), took.killed_after)
-    return Point(case.name, seconds, told.seconds, took.cost.cpu, cpu, took.others, took.killed_after)
+    kill = (lambda: _committed(destination, case.processes) >= KILLED_UNITS) if case.is_one_killed else None
+    took = run(*case.commands(source, destination), kill=kill)
+    return (destination / "_SUCCESS").stat().st_mtime - begin, took
+
+
+def _row(costs: Costs, steps: list[int], case: Case, runs: list[tuple[float, Took]]) -> dict[str, Any]:
+    told = [simulate(costs, steps, case, took.others, took.killed_after) for _, took in runs]
+    measured = statistics.median(seconds for seconds, _ in runs)
+    foretold = statistics.median(outcome.seconds for outcome, _ in told)
+    cpu = statistics.median(took.cost.cpu for _, took in runs)
+    cpu_foretold = statistics.median(seconds for _, seconds in told)
+    return {
+        "case": case.name, "measured": measured, "foretold": foretold, "ratio": foretold / measured,
+        "cpu_measured": cpu, "cpu_foretold": cpu_foretold, "others": statistics.median(took.others for _, took in runs),
+        "rounds": [seconds for seconds, _ in runs], "is_within": abs(foretold / measured - 1) <= WITHIN,
+    }  # fmt: skip
 
 
 def _committed(destination: Path, share: int) -> int:
@@ -90,16 +139,3 @@ def _committed(destination: Path, share: int) -> int:
         if first.endswith("}") and json.loads(first)["share"][0] == share:
             return sum(line.startswith('{"unit"') for line in lines)
     return 0
-
-
-def table(points: list[Point]) -> list[dict[str, float | str]]:
-    """By case: medians, their ratio, and whether it is near enough."""
-    rows: list[dict[str, float | str]] = []
-    for case in dict.fromkeys(point.case for point in points):
-        of = [asdict(point) for point in points if point.case == case]
-        names = ("measured", "foretold", "cpu_measured", "cpu_foretold", "others")
-        medians = {name: statistics.median(each[name] for each in of) for name in names}
-        ratio = medians["foretold"] / medians["measured"]
-        cpu = medians["cpu_foretold"] / medians["cpu_measured"]
-        rows.append({"case": case, "rounds": len(of), **medians, "ratio": ratio, "cpu_ratio": cpu})
-    return rows

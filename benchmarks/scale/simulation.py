@@ -1,8 +1,8 @@
-"""A job on many processes, as events: starts, claims, units, deaths, and who says at the end that all is done.
+"""A job on many processes, as events of SimPy: starts, claims, deaths, and who says at the end that all is done.
 
-A process starts, looks at the records, works through what it may claim, looks again, and goes or waits. What costs what
-stands in `costs.py`; who may claim what in `claims.py`; what a process works on in `hosts.py`. The law of its size: a
-process takes `2 + claims + deaths` events and as many for each life, however many units there are.
+A process starts, looks at the records, works through what it claims, claims again, and goes or waits. What costs what
+stands in `costs.py`; who may claim what in `claims.py`; what a process works on in `hosts.py`. A claim is one event,
+however many units it has.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import numpy as np
 import simpy
 
 from benchmarks.scale.claims import Claims
-from benchmarks.scale.costs import Cost, Fleet, Store
+from benchmarks.scale.costs import EVEN, NO_STORE, Cost, Fleet, Store
 from benchmarks.scale.hosts import Died, Host, Steps
+
+NOTHING = Cost()
 
 
 @dataclass(frozen=True)
 class Asks:
-    """Requests that a process makes at once: reads and writes, and pages of listings."""
+    """Requests that a process makes one after the other: reads and writes, and pages of listings."""
 
     reads: float = 0.0
     pages: float = 0.0
@@ -31,7 +33,12 @@ class Asks:
 
     def seconds(self, store: Store) -> float:
         """How long they take where nobody else asks."""
-        return (self.reads * store.get + self.writes * store.put + self.pages * store.list_page) / store.at_once
+        return self.reads * store.get + self.writes * store.put + self.pages * store.list_page
+
+
+def no_look(committed: float) -> tuple[Cost, Asks]:
+    """Of a process that reads no records."""
+    return NOTHING, Asks()
 
 
 @dataclass(frozen=True)
@@ -41,33 +48,37 @@ class Work:
     Args:
         pieces: of each unit, what a host's `do` takes.
         start: of a process, until it asks for work, but for what it asks the store.
-        opening: what it asks the store for then.
+        plan: of one process, before all others start.
+        opening: what each process asks the store for when it starts.
         look: what reading the records takes and asks for, once such a share of all units is committed.
+        between: what a driver's reading takes and asks for when units came back.
         looks_after: whether a process reads them after every claim, as one does that shares a job by files.
         end: of whoever ends the job.
     """
 
     pieces: Any
     start: Cost
-    opening: Asks
-    look: Callable[[float], tuple[Cost, Asks]]
-    looks_after: bool
-    end: Cost
+    plan: Cost = NOTHING
+    opening: Asks = Asks()
+    look: Callable[[float], tuple[Cost, Asks]] = no_look
+    between: tuple[Cost, Asks] = (NOTHING, Asks())
+    looks_after: bool = False
+    end: Cost = NOTHING
 
 
 @dataclass
 class Outcome:
-    """What became of it."""
+    """What became of it; seconds of all processes together but for the first three."""
 
-    seconds: float = math.inf  # until all was said to be done
-    work_done: float = math.inf  # until the last unit was committed
-    lost: float = 0.0  # seconds of work that died with their process, of all processes
+    planned: float = 0.0  # when the plan was made
+    worked: float = math.inf  # when the last unit was committed
+    seconds: float = math.inf  # when all was said to be done
+    lost: float = 0.0  # work that died with its process
     deaths: int = 0
-    starting: float = 0.0  # seconds of all processes until they had work
-    reading: float = 0.0  # after their claims: reading records
-    waiting: float = 0.0  # for work
+    starting: float = 0.0
+    waiting: float = 0.0
+    done: int = 0  # units, each as often as it was committed
     claims: int = 0
-    events: int = 0
     asked: list[tuple[float, float, float]] = field(default_factory=list)  # from, until, how many
 
     def peak_requests(self) -> float:
@@ -75,23 +86,11 @@ class Outcome:
         if not self.asked:
             return 0.0
         times = np.array(self.asked)
-        rates = times[:, 2] / np.maximum(times[:, 1] - times[:, 0], 1.0)
-        at = np.concatenate([times[:, 0], np.maximum(times[:, 1], times[:, 0] + 1.0)])
+        ends = np.maximum(times[:, 1], times[:, 0] + 1.0)
+        rates = times[:, 2] / (ends - times[:, 0])
+        at = np.concatenate([times[:, 0], ends])
         order = np.argsort(at, kind="stable")
         return float(np.cumsum(np.concatenate([rates, -rates])[order]).max())
-
-
-class Environment(simpy.Environment):
-    """SimPy's, which counts its events."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events = 0
-
-    def step(self) -> None:
-        """Go to the next event."""
-        self.events += 1
-        super().step()
 
 
 class Simulation:
@@ -99,14 +98,14 @@ class Simulation:
 
     def __init__(
         self,
-        env: Environment,
+        env: simpy.Environment,
         hosts: Sequence[Host],
         claims: Claims,
         work: Work,
-        fleet: Fleet,
-        store: Store,
+        fleet: Fleet = EVEN,
+        store: Store = NO_STORE,
         seed: int = 0,
-        killed: tuple[int, float] | None = None,
+        killed: tuple[int, float] | None = None,  # a process, and when
     ) -> None:
         self._env, self._hosts, self._claims, self._work = env, hosts, claims, work
         self._fleet, self._store, self._killed = fleet, store, killed
@@ -114,31 +113,42 @@ class Simulation:
         self._left = len(work.pieces)
         self._complete = env.event()
         self._idle: deque[simpy.Event] = deque()
+        self._processes: dict[int, simpy.Process] = {}
         self._store_is_free = 0.0
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
         """Until the job has ended; a job that cannot end, since too many are gone, takes for ever."""
-        for worker in range(len(self._hosts)):
-            self._begin(worker, is_first=True)
-        ended = self._env.process(self._end())
+        ended = self._env.process(self._all())
         try:
             self._env.run(until=ended)
             self.outcome.seconds = self._env.now
         except RuntimeError as error:  # SimPy's: nothing happens any more
             assert not ended.triggered, error
-        self.outcome.events = self._env.events
         return self.outcome
 
-    def _begin(self, worker: int, is_first: bool = False) -> None:
+    def _all(self) -> Steps:
+        """One plans, then all begin; the last one to look sees that all is committed, and says so."""
+        yield from self._hosts[0].run(self._work.plan)
+        self.outcome.planned = self._env.now
+        for worker in range(len(self._hosts)):
+            self._begin(worker)
+        if self._killed is not None:
+            worker, after = self._killed
+            self._env.process(self._take_away(self._processes[worker], after - self._env.now))
+        yield self._complete
+        cost, asks = self._work.look(1.0)
+        yield from self._ask(asks)
+        yield self._env.timeout(cost.wall + self._work.end.wall)
+
+    def _begin(self, worker: int) -> None:
         process = self._env.process(self._live(worker))
-        if self._fleet.lost_per_hour:
-            self._env.process(self._take_away(process, self._rng.exponential(3600 / self._fleet.lost_per_hour)))
-        if is_first and self._killed is not None and self._killed[0] == worker:
-            self._env.process(self._take_away(process, self._killed[1]))
+        self._processes[worker] = process
+        if self._fleet.hours < math.inf:
+            self._env.process(self._take_away(process, self._rng.exponential(3600 * self._fleet.hours)))
 
     def _take_away(self, process: simpy.Process, after: float) -> Steps:
-        yield self._env.timeout(after)
+        yield self._env.timeout(max(0.0, after))
         if process.is_alive:
             process.interrupt()
 
@@ -153,8 +163,9 @@ class Simulation:
             out.starting += self._env.now - begin
             while self._left:
                 units = self._claims.next(worker)
+                self._look_between_rounds()
                 if not len(units):
-                    if not self._claims.steals:
+                    if not self._claims.waits:
                         return
                     yield from self._wait()
                     continue
@@ -163,9 +174,7 @@ class Simulation:
                 self._finished(len(units))
                 units = units[:0]
                 if self._work.looks_after and self._left:
-                    begin = self._env.now
                     yield from self._look(worker)
-                    out.reading += self._env.now - begin
         except Died as death:
             out.lost += death.lost
             self._died(worker, units[death.whole :])
@@ -187,10 +196,28 @@ class Simulation:
             if called in self._idle:
                 self._idle.remove(called)
 
+    def _wake(self) -> None:
+        """Have those that wait claim what came back."""
+        for _ in range(min(len(self._idle), self._claims.claimable())):
+            self._idle.popleft().succeed()
+
+    def _look_between_rounds(self) -> None:
+        """A driver reads the records again before it hands out what came back."""
+        if self._claims.has_ended_round():
+            self._env.process(self._next_round())
+
+    def _next_round(self) -> Steps:
+        cost, asks = self._work.between
+        yield from self._ask(asks)
+        yield self._env.timeout(cost.wall)
+        self._claims.begin_round()
+        self._wake()
+
     def _finished(self, units: int) -> None:
         self._left -= units
+        self.outcome.done += units
         if not self._left and not self._complete.triggered:
-            self.outcome.work_done = self._env.now
+            self.outcome.worked = self._env.now
             self._complete.succeed()
 
     def _died(self, worker: int, units: np.ndarray) -> None:
@@ -200,8 +227,9 @@ class Simulation:
     def _come_back(self, worker: int, units: np.ndarray) -> Steps:
         """After a death: its claim, once that is noticed; then another process in its place, where one comes."""
         yield self._env.timeout(self._claims.notice)
-        for _ in range(min(self._claims.back(worker, units), len(self._idle))):
-            self._idle.popleft().succeed()
+        self._claims.back(worker, units)
+        self._look_between_rounds()
+        self._wake()
         if self._fleet.back_after is not None:
             yield self._env.timeout(max(0.0, self._fleet.back_after - self._claims.notice))
             self._begin(worker)
@@ -221,10 +249,3 @@ class Simulation:
         if until > now:
             self.outcome.asked.append((now, until, asks.reads + asks.pages + asks.writes))
             yield self._env.timeout(until - now)
-
-    def _end(self) -> Steps:
-        """The last one to look sees that all is committed, and says so."""
-        yield self._complete
-        cost, asks = self._work.look(1.0)
-        yield from self._ask(asks)
-        yield self._env.timeout(cost.wall + self._work.end.wall)
