@@ -132,7 +132,7 @@ def by_hand(job: Large) -> str:
     return f"""\
 a step          {costs.step.cpu * 1e6:.3f} us of a processor, / {job.kind.cores:g} cores = {step * 1e6:.3f} us
 all steps       {job.rows:.0e} rows x {costs.work_steps:.1f} = {job.rows * costs.work_steps:.2e} steps
-ideal           x {step * 1e6:.3f} us / {job.hosts:,} hosts = {hours(job.ideal_seconds):.2f} h
+ideal           x that / {job.hosts:,} hosts = {hours(job.ideal_seconds):.2f} h
 a unit          {job.rows_per_part:,} rows = {job.unit_seconds:.1f} s; {job.units:,} units, {units_each:.0f} a host
 each unit       + {costs.unit.cpu * 1e3:.2f} ms to write and commit: {costs.unit.cpu / 2 / job.unit_seconds:.3%}
 start           {costs.start.wall:.1f} s a host

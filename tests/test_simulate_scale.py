@@ -45,6 +45,7 @@ UNITS = st.lists(st.floats(0.1, 50.0), min_size=1, max_size=60).map(np.array)
 WORKERS = st.integers(1, 7)
 
 
+@settings(max_examples=30)
 @given(UNITS, st.booleans())
 def test_one_host_takes_the_sum_of_all_costs(seconds: np.ndarray, is_shared: bool) -> None:
     outcome = run(seconds, is_shared=is_shared, plan=Cost(0.0, 7.0), end=Cost(0.0, 3.0))
@@ -53,6 +54,7 @@ def test_one_host_takes_the_sum_of_all_costs(seconds: np.ndarray, is_shared: boo
     assert outcome.seconds == pytest.approx(outcome.worked + 3)
 
 
+@settings(max_examples=30)
 @given(UNITS, WORKERS)
 def test_a_driver_ends_within_a_unit_of_an_even_spread(seconds: np.ndarray, workers: int) -> None:
     """Graham's bound, where one unit goes out at a time; else that of the longest claim."""
@@ -62,6 +64,7 @@ def test_a_driver_ends_within_a_unit_of_an_even_spread(seconds: np.ndarray, work
     assert even - 1e-6 <= outcome.worked <= even + most + 1e-6
 
 
+@settings(max_examples=30)
 @given(UNITS, WORKERS)
 def test_shares_end_with_the_heaviest(seconds: np.ndarray, workers: int) -> None:
     outcome = run(seconds, workers, is_shared=True)
@@ -80,6 +83,7 @@ def test_every_unit_is_committed_once_whoever_dies(
         assert outcome.done < len(seconds) and outcome.deaths == workers  # nobody was left
 
 
+@settings(max_examples=30)
 @given(UNITS, WORKERS, st.booleans(), st.integers(0, 9))
 def test_a_seed_tells_all(seconds: np.ndarray, workers: int, is_shared: bool, seed: int) -> None:
     fleet = Fleet(hours=0.1, back_after=10.0)
@@ -88,10 +92,10 @@ def test_a_seed_tells_all(seconds: np.ndarray, workers: int, is_shared: bool, se
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_more_losses_take_longer(is_shared: bool) -> None:
-    seconds = np.random.default_rng(0).lognormal(3.0, 0.5, 400)
+    seconds = np.random.default_rng(0).lognormal(3.0, 0.5, 200)
     means = [
         np.mean(
-            [run(seconds, 8, is_shared, Fleet(hours=hours, back_after=60.0), seed=seed).seconds for seed in range(30)]
+            [run(seconds, 8, is_shared, Fleet(hours=hours, back_after=60.0), seed=seed).seconds for seed in range(12)]
         )
         for hours in (math.inf, 2.0, 0.5, 0.1)
     ]
@@ -99,10 +103,10 @@ def test_more_losses_take_longer(is_shared: bool) -> None:
 
 
 def test_a_death_loses_half_a_unit() -> None:
-    seconds = np.full(20_000, 100.0)
-    outcomes = [run(seconds, 50, fleet=Fleet(hours=2.0, back_after=30.0), seed=seed) for seed in range(4)]
+    seconds = np.full(5_000, 100.0)
+    outcomes = [run(seconds, 50, fleet=Fleet(hours=0.5, back_after=30.0), seed=seed) for seed in range(4)]
     deaths = sum(outcome.deaths for outcome in outcomes)
-    assert deaths > 1000  # 4 x 50 hosts, 40,000 s each, one in 7,200 s
+    assert deaths > 1000  # 4 x 50 hosts, 10,000 s each, one in 1,800 s
     assert sum(outcome.lost for outcome in outcomes) / deaths == pytest.approx(50, rel=0.05)
 
 
@@ -119,7 +123,8 @@ def test_a_store_at_its_rate_keeps_all_waiting() -> None:
     assert alone.worked == pytest.approx(START.wall + 1 + 3 * 0.01 + 2 * 0.1 + 0.02)
     crowd = run(np.ones(200), 200, store=store, opening=Asks(reads=3, pages=2, writes=1))
     assert crowd.worked == pytest.approx(START.wall + 1 + 200 * (5 / 100 + 1 / 50))
-    assert crowd.peak_requests() == pytest.approx(6 / (5 / 100 + 1 / 50), rel=0.05)
+    rate = 6 / (5 / 100 + 1 / 50)
+    assert rate <= crowd.peak_requests() <= 1.25 * rate  # at the beginning, a part of a second counts as a whole one
 
 
 def test_a_driver_looks_again_before_it_hands_out_what_came_back() -> None:

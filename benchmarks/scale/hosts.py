@@ -8,7 +8,7 @@ slice of every thread waits for a core, so there are as many events as slices.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,31 +66,23 @@ class OwnHost:
 class Cores:
     """The cores of a machine, which threads take turns on; with all of them busy, each is slower by `crowding`.
 
-    Somebody else's threads, who kept `others` cores busy, come first: so many they had.
+    Somebody else kept `others` of them busy: the rest is shared evenly by the threads that have a turn.
     """
 
     def __init__(self, env: simpy.Environment, count: int, crowding: float, others: float = 0.0) -> None:
         self._env, self._count, self._crowding = env, count, crowding
-        self._cores = simpy.PriorityResource(env, count)
-        self.seconds = 0.0  # that cores were busy with threads but others'
-        for _ in range(math.ceil(others)):
-            env.process(self._other(others / math.ceil(others)))
+        self._free = max(0.1, count - others)
+        self._cores = simpy.Resource(env, count)
+        self.seconds = 0.0  # that threads were at work
 
-    def thread(self, seconds: float, is_other: bool = False) -> Steps:
-        """Keep a core busy for a slice."""
-        with self._cores.request(priority=0 if is_other else 1) as turn:
+    def thread(self, seconds: float) -> Steps:
+        """Work through a slice."""
+        with self._cores.request() as turn:
             yield turn
-            beside = (self._cores.count - 1) / max(1, self._count - 1)
-            taken = seconds if is_other else seconds * (1 + (self._crowding - 1) * beside)
-            self.seconds += 0.0 if is_other else taken
-            yield self._env.timeout(taken)
-
-    def _other(self, load: float) -> Iterator[simpy.Event]:
-        """Somebody else's thread, who wants a core for this share of the time."""
-        while True:
-            begin = self._env.now
-            yield self._env.process(self.thread(SLICE * load, is_other=True))
-            yield self._env.timeout(max(0.0, begin + SLICE - self._env.now))
+            busy = self._cores.count
+            seconds *= 1 + (self._crowding - 1) * (busy - 1) / max(1, self._count - 1)
+            self.seconds += seconds
+            yield self._env.timeout(seconds * max(1.0, busy / self._free))
 
 
 class SharedHost:

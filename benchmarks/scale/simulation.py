@@ -8,7 +8,6 @@ however many units it has.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +111,7 @@ class Simulation:
         self._rng = np.random.default_rng(seed)
         self._left = len(work.pieces)
         self._complete = env.event()
-        self._idle: deque[simpy.Event] = deque()
+        self._idle: dict[simpy.Event, float] = {}  # who waits for work, and since when
         self._processes: dict[int, simpy.Process] = {}
         self._store_is_free = 0.0
         self.outcome = Outcome()
@@ -137,6 +136,8 @@ class Simulation:
             worker, after = self._killed
             self._env.process(self._take_away(self._processes[worker], after - self._env.now))
         yield self._complete
+        for called in list(self._idle):
+            self._waited(called)
         cost, asks = self._work.look(1.0)
         yield from self._ask(asks)
         yield self._env.timeout(cost.wall + self._work.end.wall)
@@ -187,19 +188,23 @@ class Simulation:
         return pieces[units] if isinstance(pieces, np.ndarray) else [pieces[unit] for unit in units]
 
     def _wait(self) -> Steps:
-        begin, called = self._env.now, self._env.event()
-        self._idle.append(called)
+        called = self._env.event()
+        self._idle[called] = self._env.now
         try:
             yield called
-        finally:
-            self.outcome.waiting += self._env.now - begin
-            if called in self._idle:
-                self._idle.remove(called)
+        except simpy.Interrupt:
+            self._waited(called)
+            raise
+
+    def _waited(self, called: simpy.Event) -> None:
+        if called in self._idle:
+            self.outcome.waiting += self._env.now - self._idle.pop(called)
 
     def _wake(self) -> None:
         """Have those that wait claim what came back."""
-        for _ in range(min(len(self._idle), self._claims.claimable())):
-            self._idle.popleft().succeed()
+        for called in list(self._idle)[: self._claims.claimable()]:
+            self._waited(called)
+            called.succeed()
 
     def _look_between_rounds(self) -> None:
         """A driver reads the records again before it hands out what came back."""
@@ -247,5 +252,6 @@ class Simulation:
         self._store_is_free = max(now, self._store_is_free) + taken
         until = max(self._store_is_free, now + asks.seconds(store))
         if until > now:
-            self.outcome.asked.append((now, until, asks.reads + asks.pages + asks.writes))
+            begin = max(now, until - max(taken, asks.seconds(store)))
+            self.outcome.asked.append((begin, until, asks.reads + asks.pages + asks.writes))
             yield self._env.timeout(until - now)
