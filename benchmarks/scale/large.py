@@ -50,7 +50,7 @@ class Large:
         rows, rows_per_part: of the job, and of a unit.
         is_shared: whether by `--shard k/n --steal`; else a driver hands units out.
         fleet, store: how hosts and bucket behave.
-        footers_at_once: how many footers the plan reads at the same time; today one.
+        at_once: requests that whoever plans, or reads the records, has under way; today one.
         seed: of speeds, units and losses.
     """
 
@@ -62,7 +62,7 @@ class Large:
     is_shared: bool = False
     fleet: Fleet = EVEN
     store: Store = BUCKET
-    footers_at_once: int = 1
+    at_once: int = 1
     seed: int = 0
 
     @property
@@ -102,7 +102,7 @@ class Large:
         groups = self.rows / min(GROUP_ROWS, self.rows_per_part)
         cpu = self.files * self.costs.footer_file + groups * self.costs.footer_group
         listed = self.files / PAGE * self.store.list_page
-        return listed + (cpu + self.files * FOOTER_READS * self.store.get) / self.footers_at_once
+        return listed + max(cpu, (cpu + self.files * FOOTER_READS * self.store.get) / self.at_once)
 
     def unit_asks(self) -> Asks:
         """What each unit asks the store for beside its data; an owner of a share lists all leases."""
@@ -166,7 +166,7 @@ class Large:
         seconds = committed * self.units * self.costs.open_unit
         segments = self.processes + committed * 2 * self.units / PAGE
         pages = (segments + committed * self.units + self.processes) / PAGE
-        return Cost(0.0, seconds), Asks(reads=segments, pages=pages)
+        return Cost(0.0, seconds), Asks(reads=segments, pages=pages, at_once=self.at_once)
 
     def _driver_looks(self, committed: float) -> tuple[Cost, Asks]:
         return self._look(1.0) if committed == 1 else (Cost(), Asks())

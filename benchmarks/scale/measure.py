@@ -10,8 +10,8 @@
 | bytes | the records of these jobs |
 | calls | of the store, counted in two jobs that differ in their units |
 
-Figures are medians of the rounds; seconds by the clock of those rounds in which nobody else kept the machine busy. Not
-covered: a store whose answers take time, which the simulation adds.
+Figures are medians of the rounds in which nobody else kept the machine busy. Not covered: a store whose answers take
+time, which the simulation adds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ from scanrnn_dist.ragged import Ragged
 CORES = os.cpu_count() or 1
 FEATURES, HIDDEN = 4, 128
 IDLE = 0.2
-"""Cores that others may keep busy where seconds by the clock are believed."""
+"""Cores that others may keep busy in a round that counts, if there is one."""
 MANY_UNITS = 400
 """So many that what they cost is some seconds."""
 
@@ -139,10 +140,16 @@ def _bytes(destination: Path, kind: str) -> int:
     return sum(path.stat().st_size for path in (destination / "__scanrnn").glob(kind))
 
 
+def quiet(rounds: Sequence[Took]) -> Sequence[Took]:
+    """Those in which nobody else kept the machine busy; all, where there is none."""
+    return [it for it in rounds if it.others <= IDLE] or rounds
+
+
 def _settled(rounds: Sequence[Took]) -> Cost:
-    """Of the rounds: the clock of those that nobody disturbed; else the fastest, and no more than the processor's."""
-    cpu, quiet = statistics.median(it.cost.cpu for it in rounds), [it.cost.wall for it in rounds if it.others <= IDLE]
-    return Cost(cpu, statistics.median(quiet) if quiet else min(cpu, *(it.cost.wall for it in rounds)))
+    """The median of the quiet rounds; where there is none, the clock tells nothing: no more than the processor does."""
+    cpu = statistics.median(it.cost.cpu for it in quiet(rounds))
+    wall = statistics.median(it.cost.wall for it in quiet(rounds))
+    return Cost(cpu, wall if min(it.others for it in rounds) <= IDLE else min(cpu, wall))
 
 
 def _solved(cost: dict[str, Cost], units: dict[str, int], steps: dict[str, int], clock: str) -> list[float]:
@@ -195,17 +202,16 @@ def of_planning(folder: Path, files: int = 2_000) -> dict[str, float]:
     """Costs of reading footers: of files of one row group, and of one file with as many."""
     for name, count, groups in (("one", 1, 1), ("files", files, 1), ("groups", 1, files)):
         bench_resume.make_source(folder / name, count, groups)
-    seconds = {name: min(_clocked(lambda name=name: plan_job(folder / name, JobOptions())) for _ in range(2))
-               for name in ("one", "files", "groups")}  # fmt: skip
+    seconds = {name: min(_planned(folder / name) for _ in range(2)) for name in ("one", "files", "groups")}
     return {
         "footer_file": (seconds["files"] - seconds["one"]) / (files - 1),
         "footer_group": (seconds["groups"] - seconds["one"]) / (files - 1),
     }
 
 
-def _clocked(work: Callable[[], object]) -> float:
+def _planned(source: Path) -> float:
     begin = time.perf_counter()
-    work()
+    plan_job(source, JobOptions())
     return time.perf_counter() - begin
 
 
@@ -231,7 +237,7 @@ def all_costs(rounds: int) -> Costs:
         measured = Measured(below["commands"])
         for turn in range(rounds):
             measured.take_turn(turn)
-        told = measured.costs() | measured.record_bytes()
+        told: dict[str, Any] = {**measured.costs(), **measured.record_bytes()}
         told |= of_records(below["records"]) | of_planning(below["planning"])
         calls = of_store(below["store"])
     share = float(run((sys.executable, "-c", SHARES.format(units=300_000))).output)
@@ -239,4 +245,4 @@ def all_costs(rounds: int) -> Costs:
     return Costs(
         cores=CORES, work_steps=steps, features=FEATURES, hidden=HIDDEN, share_unit=share, calls=calls,
         machine=machine() | {"measured": time.strftime("%Y-%m-%d")}, **told,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip

@@ -24,15 +24,16 @@ NOTHING = Cost()
 
 @dataclass(frozen=True)
 class Asks:
-    """Requests that a process makes one after the other: reads and writes, and pages of listings."""
+    """Requests of a process: reads and writes, and pages of listings; so many at once."""
 
     reads: float = 0.0
     pages: float = 0.0
     writes: float = 0.0
+    at_once: int = 1
 
     def seconds(self, store: Store) -> float:
         """How long they take where nobody else asks."""
-        return self.reads * store.get + self.writes * store.put + self.pages * store.list_page
+        return (self.reads * store.get + self.writes * store.put + self.pages * store.list_page) / self.at_once
 
 
 def no_look(committed: float) -> tuple[Cost, Asks]:
