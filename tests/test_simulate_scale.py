@@ -127,15 +127,16 @@ def test_a_store_at_its_rate_keeps_all_waiting() -> None:
     assert rate <= crowd.peak_requests() <= 1.25 * rate  # at the beginning, a part of a second counts as a whole one
 
 
-def test_a_driver_looks_again_before_it_hands_out_what_came_back() -> None:
+@pytest.mark.parametrize(("notice", "round_ends"), [(1.0, 2 + 30), (40.0, 7 + 40)])
+def test_a_driver_looks_again_before_it_hands_out_what_came_back(notice: float, round_ends: float) -> None:
     seconds, killed = np.full(4, 10.0), (1, 7.0)
     env = simpy.Environment()
     work = Work(seconds, START, between=(Cost(0.0, 40.0), Asks()))
-    claims = Queue(seconds, 2, notice=1.0)
+    claims = Queue(seconds, 2, notice)
     fleet = Fleet(back_after=None)
     outcome = Simulation(env, [OwnHost(env), OwnHost(env)], claims, work, fleet, killed=killed).run()
     assert (outcome.deaths, outcome.lost) == (1, 5.0)
-    assert outcome.worked == 2 + 30 + 40 + 10  # three units, the look, and the fourth once more
+    assert outcome.worked == round_ends + 40 + 10  # three units, the look, and the fourth once more
 
 
 COSTS = Costs(

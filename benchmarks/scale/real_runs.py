@@ -130,8 +130,8 @@ def _row(costs: Costs, steps: list[int], case: Case, runs: list[tuple[float, Too
     return {
         "case": case.name, "rounds": len(runs), "measured": measured, "foretold": foretold,
         "ratio": foretold / measured,
-        "cpu_measured": cpu, "cpu_foretold": cpu_foretold, "others": statistics.median(took.others for _, took in runs),
-        "is_within": abs(foretold / measured - 1) <= WITHIN,
+        "CPU measured": cpu, "CPU foretold": cpu_foretold, "others": statistics.median(took.others for _, took in runs),
+        "within 15 %": abs(foretold / measured - 1) <= WITHIN,
     }  # fmt: skip
 
 
