@@ -1,0 +1,123 @@
+"""Who does which units: shares that were dealt out before, or a driver that hands them out; as the package has both.
+
+Units are numbers of pieces of work with weights; a claim is an array of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+
+from scanrnn_dist.job import share_of_units
+
+NONE = np.zeros(0, np.int64)
+AT_A_TIME = 16
+"""A driver gives a worker so small a part of what an even share of the units left would be (`job/hand_out.py`)."""
+
+
+class Claims(Protocol):
+    """What hands units out."""
+
+    notice: float  # seconds until it is known that a process died
+    waits: bool  # whether one without work waits for units of the dead
+
+    def next(self, worker: int) -> np.ndarray:
+        """Units for a worker that has none; empty if there is nothing for it now."""
+
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """A worker's process died, and that was noticed: these of its units are to be done yet."""
+
+    def claimable(self) -> int:
+        """How many of those that wait would get something now."""
+
+    def has_ended_round(self) -> bool:
+        """Whether units came back that are to be done once `begin_round` is called; true once for each round."""
+
+    def begin_round(self) -> None:
+        """The records were read again."""
+
+
+class Shares:
+    """`--shard k/n`: shares by weight; with `steal`, those of the dead go to whoever asks, whole.
+
+    With `returns`, the process that comes in the place of a dead one goes on with its share.
+    """
+
+    def __init__(self, weights: np.ndarray, workers: int, steal: bool, notice: float, returns: bool) -> None:
+        self.notice, self.waits, self._returns = notice, steal, returns
+        owners = share_of_units(weights, workers)
+        order = np.argsort(owners, kind="stable")
+        ends = np.cumsum(np.bincount(owners, minlength=workers))
+        self._shares = dict(enumerate(np.split(order, ends[:-1])))
+        self._left: deque[np.ndarray] = deque()
+
+    def next(self, worker: int) -> np.ndarray:
+        """Its own share, once; then one that is left."""
+        own = self._shares.pop(worker, NONE)
+        if len(own) or not self.waits or not self._left:
+            return own
+        return self._left.popleft()
+
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """What is left of its share."""
+        units = np.concatenate([units, self._shares.pop(worker, NONE)])  # one that died early had claimed none of them
+        if self._returns:
+            self._shares[worker] = units
+        elif len(units):
+            self._left.append(units)
+
+    def claimable(self) -> int:
+        """A worker for each share that is left."""
+        return len(self._left)
+
+    def has_ended_round(self) -> bool:
+        """There are none."""
+        return False
+
+    def begin_round(self) -> None:
+        """There are none."""
+
+
+class Queue:
+    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done."""
+
+    waits = True
+
+    def __init__(self, weights: np.ndarray, workers: int, notice: float) -> None:
+        self.notice, self._workers, self._weights = notice, workers, weights
+        self._order, self._next = np.argsort(-weights, kind="stable"), 0
+        self._returned: list[np.ndarray] = []
+        self._busy: set[int] = set()
+
+    def next(self, worker: int) -> np.ndarray:
+        """The next units of the round."""
+        self._busy.discard(worker)
+        begin, left = self._next, self.claimable()
+        self._next += min(left, max(1, left // (AT_A_TIME * self._workers)))
+        if left:
+            self._busy.add(worker)
+        return self._order[begin : self._next]
+
+    def back(self, worker: int, units: np.ndarray) -> None:
+        """To the next round."""
+        self._busy.discard(worker)
+        if len(units):
+            self._returned.append(units)
+
+    def claimable(self) -> int:
+        """A worker for each unit that is left."""
+        return len(self._order) - self._next
+
+    def has_ended_round(self) -> bool:
+        """Whether nothing is left but what came back."""
+        if self.claimable() or self._busy or not self._returned:
+            return False
+        units, self._returned = np.concatenate(self._returned), []
+        self._order, self._next = units[np.argsort(-self._weights[units], kind="stable")], len(units)
+        return True
+
+    def begin_round(self) -> None:
+        """Hand these out."""
+        self._next = 0
