@@ -25,7 +25,7 @@ def share_of_this_host() -> tuple[int, int]:
     jax.distributed.initialize()
     jax.devices()  # returns once all hosts have found their chips
     share, seen = srd.share_of("auto")
-    # Hosts that stay connected are aborted when the first one ends, even in order, even with jax_enable_recoverability.
+    # A host that stays connected may be aborted when the first one ends, even with jax_enable_recoverability.
     jax.distributed.shutdown()
     print(f"share {share[0]} of {share[1]} ({seen}), {jax.local_device_count()} devices", file=sys.stderr)
     return share
