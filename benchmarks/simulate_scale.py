@@ -94,9 +94,9 @@ def by_stragglers(job: Large) -> list[dict[str, Any]]:
     rows = []
     for spread, slow in ((0.0, 0.0), (0.05, 0.0), (0.05, 0.01), (0.2, 0.01), (0.5, 0.05)):
         row: dict[str, Any] = {"spread": spread, "at half speed": slow}
-        for is_shared in (False, True):
-            on = replace(job, is_shared=is_shared, fleet=Fleet(spread, slow))
-            row[WHO[is_shared]] = on.efficiency(on.run())
+        for who, is_shared, by_steps in (("driver", False, False), ("by steps", False, True), ("shares", True, False)):
+            on = replace(job, is_shared=is_shared, by_steps=by_steps, fleet=Fleet(spread, slow))
+            row[who] = on.efficiency(on.run())
         rows.append(row)
     return rows
 
@@ -122,10 +122,11 @@ def by_requests_at_once(job: Large) -> list[dict[str, Any]]:
     for hosts in (job.hosts, HOSTS[-1]):
         for at_once in (1, 4, 16, 64):
             on = replace(job, hosts=hosts, at_once=at_once)
-            outcome = on.run()
+            outcome, by_steps = on.run(), replace(on, by_steps=True)
             rows.append({
                 "hosts": hosts, "requests at once": at_once, "plan hours": hours(on.plan_seconds()),
                 "efficiency": on.efficiency(outcome), "with the plan": on.efficiency(outcome, with_plan=True),
+                "by steps": by_steps.efficiency(by_steps.run()),
             })  # fmt: skip
     return rows
 
@@ -185,7 +186,7 @@ def _told(name: str, value: Any) -> str:
 
 
 SHARES = {
-    "efficiency", "with the plan", "driver", "shares", "even", "rented", "5 h", "driver load",
+    "efficiency", "with the plan", "by steps", "driver", "shares", "even", "rented", "5 h", "driver load",
     "lost", "starting", "waiting", "at half speed",
 }  # fmt: skip
 
