@@ -173,6 +173,11 @@ class Large:
     def _driver_looks(self, committed: float) -> tuple[Cost, Asks]:
         return self._look(1.0) if committed == 1 else (Cost(), Asks())
 
+    def look_seconds(self) -> float:
+        """Of reading all records, once all units are committed."""
+        cost, asks = self._look(1.0)
+        return cost.wall + asks.seconds(self.store)
+
     def run(self) -> Outcome:
         """Simulate it."""
         if not math.isfinite(self.stretch()):
