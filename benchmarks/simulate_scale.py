@@ -158,7 +158,7 @@ the end         a unit in hand: mean {job.unit_seconds:.0f} s, {job.unit_seconds
 the records     read before the job is finished: {records:.0f} s
 together        {total:,.0f} s: {job.ideal_seconds / total:.1%}
 a death         half a unit, {job.unit_seconds / 2:.0f} s, and {job.fleet.back_after:.0f} s until a host is back
-simulated       without deaths {outcome.seconds - outcome.planned:,.0f} s after the plan: {job.efficiency(outcome):.1%}"""
+simulated       {outcome.seconds - outcome.planned:,.0f} s: {job.efficiency(outcome):.1%}"""
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
