@@ -180,6 +180,9 @@ def test_a_large_job_by_hand() -> None:
     )
     outcome = JOB.run()
     beside = JOB.units * 0.002 / 2 / 64 + 3 + JOB.units * 1e-5 * 3  # units, the start, the plan read, the end
+    assert replace(JOB, store=BUCKET).look_seconds() == pytest.approx(
+        JOB.units * 1e-5 + (64 + 2 * JOB.units / 1000) * 0.03 + (64 * 2 + 2 * JOB.units / 1000 + JOB.units) / 1000 * 0.1
+    )
     longest = unit_seconds * 6  # the longest of 9,537 lognormal ones
     took = outcome.seconds - outcome.planned
     assert JOB.ideal_seconds + beside - 1e-6 <= took <= JOB.ideal_seconds + beside + longest

@@ -81,22 +81,28 @@ class Shares:
 
 
 class Queue:
-    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done."""
+    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done.
+
+    How much a worker is given goes by the number of units, as in the package, or `by_steps` by what they weigh.
+    """
 
     waits = True
 
-    def __init__(self, weights: np.ndarray, workers: int, notice: float) -> None:
-        self.notice, self._workers, self._weights = notice, workers, weights
-        self._order, self._next = np.argsort(-weights, kind="stable"), 0
+    def __init__(self, weights: np.ndarray, workers: int, notice: float, by_steps: bool = False) -> None:
+        self.notice, self._workers, self._weights = notice, workers, weights if by_steps else np.ones(len(weights))
+        self._lengths = weights
+        self._set_round(np.arange(len(weights)))
+        self._next = 0
         self._returned: list[np.ndarray] = []
         self._busy: set[int] = set()
 
     def next(self, worker: int) -> np.ndarray:
         """The next units of the round."""
         self._busy.discard(worker)
-        begin, left = self._next, self.claimable()
-        self._next += min(left, max(1, left // (AT_A_TIME * self._workers)))
-        if left:
+        begin, before = self._next, self._before
+        if self.claimable():
+            most = before[begin] + (before[-1] - before[begin]) / (AT_A_TIME * self._workers)
+            self._next = max(begin + 1, int(np.searchsorted(before, most, side="right")) - 1)
             self._busy.add(worker)
         return self._order[begin : self._next]
 
@@ -115,9 +121,14 @@ class Queue:
         if self.claimable() or self._busy or not self._returned:
             return False
         units, self._returned = np.concatenate(self._returned), []
-        self._order, self._next = units[np.argsort(-self._weights[units], kind="stable")], len(units)
+        self._set_round(units)
         return True
 
     def begin_round(self) -> None:
         """Hand these out."""
         self._next = 0
+
+    def _set_round(self, units: np.ndarray) -> None:
+        self._order = units[np.argsort(-self._lengths[units], kind="stable")]
+        self._before = np.concatenate([[0.0], np.cumsum(self._weights[self._order], dtype=float)])
+        self._next = len(units)  # until it begins

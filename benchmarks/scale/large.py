@@ -51,6 +51,7 @@ class Large:
         is_shared: whether by `--shard k/n --steal`; else a driver hands units out.
         fleet, store: how hosts and bucket behave.
         at_once: requests that whoever plans, or reads the records, has under way; today one.
+        by_steps: whether a driver gives as much by steps; today by the number of units.
         seed: of speeds, units and losses.
     """
 
@@ -63,6 +64,7 @@ class Large:
     fleet: Fleet = EVEN
     store: Store = BUCKET
     at_once: int = 1
+    by_steps: bool = False
     seed: int = 0
 
     @property
@@ -171,6 +173,11 @@ class Large:
     def _driver_looks(self, committed: float) -> tuple[Cost, Asks]:
         return self._look(1.0) if committed == 1 else (Cost(), Asks())
 
+    def look_seconds(self) -> float:
+        """Of reading all records, once all units are committed."""
+        cost, asks = self._look(1.0)
+        return cost.wall + asks.seconds(self.store)
+
     def run(self) -> Outcome:
         """Simulate it."""
         if not math.isfinite(self.stretch()):
@@ -180,7 +187,7 @@ class Large:
         claims: Claims = (
             Shares(weights, self.processes, True, EXPIRY, returns=self.fleet.back_after is not None)
             if self.is_shared
-            else Queue(weights, self.processes, NOTICE)
+            else Queue(weights, self.processes, NOTICE, self.by_steps)
         )
         hosts = [OwnHost(env, speed) for speed in self.speeds().tolist()]
         return Simulation(env, hosts, claims, work, self.fleet, self.store, self.seed).run()
