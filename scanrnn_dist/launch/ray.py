@@ -161,8 +161,8 @@ class RayPool:
             self.stop(worker)  # one that cannot be reached may live on
             if error.actor_init_failed:
                 raise ConfigError(
-                    f"A node of the Ray cluster cannot begin a worker: {_last_line(error)}. Install the same "
-                    "scanrnn_dist, with its dependencies, on all nodes."
+                    "A node of the Ray cluster cannot begin a worker. All nodes need the same scanrnn_dist with its "
+                    f"dependencies. Ray says: {_last_line(error)}"
                 ) from error
             return WorkerDied(_in_short(error))
         except errors.RayTaskError as error:

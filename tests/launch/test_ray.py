@@ -245,6 +245,18 @@ def test_workers_for_whom_there_is_no_room_at_all_are_waited_for_and_ctrl_c_ends
 
 
 @pytest.mark.sweep
+def test_a_gpu_that_jax_does_not_find_is_told(tmp_path: Path, source: Path, nodes: TwoNodes) -> None:
+    third = nodes.cluster.add_node(**NODE, num_gpus=2)  # as Ray is told; there may be none
+    try:
+        words = ["--engine", "ray", "--address", nodes.address, "--gpus-per-worker", "1"]
+        said = run(source, tmp_path / "out", *words, expected=2)
+    finally:
+        nodes.cluster.remove_node(third, allow_graceful=False)
+    assert "Ray gave the worker a GPU, and JAX finds none" in said and "scanrnn_dist[cuda]" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.sweep
 def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, source: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
     nodes = TwoNodes()
