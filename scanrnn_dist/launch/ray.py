@@ -39,8 +39,8 @@ class RayExecutor(HandOut):
         gpus_per_worker: GPUs of each; 1 suits, since a process that feeds one is busy. With 0 they compute on CPUs.
 
     Raises:
-        ConfigError: Ray is not installed, or numbers below 1 (of GPUs, below 0). When it is used: the cluster cannot
-            be reached, or has no room for one worker.
+        ConfigError: Ray is not installed, an address of Ray Client, or numbers below 1 (of GPUs, below 0). When it is
+            used: the cluster cannot be reached, or has no room for one worker.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class RayPool:
         ):
             if number < least:
                 raise ConfigError(f"{name} is {number}; expected {least} or more.")
+        self._cluster = Cluster(address)
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("Ray is not installed; expected the extra: pip install 'scanrnn_dist[ray]'.")
-        self._cluster = Cluster(address)
         self._workers, self._cpus, self._gpus = workers, cpus_per_worker, gpus_per_worker
         self._count: int | None = None
         self._actors: dict[int, Any] = {}

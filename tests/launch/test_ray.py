@@ -295,12 +295,13 @@ def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("told", "message"),
     [
+        ({"address": "ray://head:10001"}, "is an address of Ray Client; expected HOST:PORT of the head"),
         ({"workers": 0}, "workers is 0; expected 1 or more"),
         ({"cpus_per_worker": 0}, "cpus_per_worker is 0; expected 1 or more"),
         ({"gpus_per_worker": -1}, "gpus_per_worker is -1; expected 0 or more"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(told: dict[str, Any], message: str) -> None:
+def test_options_that_cannot_be_are_refused(told: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RayExecutor(**told)
 
