@@ -41,6 +41,10 @@ class RayExecutor(HandOut):
     Raises:
         ConfigError: Ray is not installed, an address of Ray Client, or numbers below 1 (of GPUs, below 0). When it is
             used: the cluster cannot be reached, or has no room for one worker.
+
+    Example:
+        >>> executor = RayExecutor("10.0.0.1:6379", workers=16, gpus_per_worker=1)  # doctest: +SKIP
+        >>> featurize(encoder, "s3://bucket/in", "s3://bucket/out", executor=executor)  # doctest: +SKIP
     """
 
     def __init__(
