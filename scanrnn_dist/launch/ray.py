@@ -39,8 +39,12 @@ class RayExecutor(HandOut):
         gpus_per_worker: GPUs of each; 1 suits, since a process that feeds one is busy. With 0 they compute on CPUs.
 
     Raises:
-        ConfigError: Ray is not installed, or numbers below 1 (of GPUs, below 0). When it is used: the cluster cannot
-            be reached, or has no room for one worker.
+        ConfigError: Ray is not installed, an address of Ray Client, or numbers below 1 (of GPUs, below 0). When it is
+            used: the cluster cannot be reached, or has no room for one worker.
+
+    Example:
+        >>> executor = RayExecutor("10.0.0.1:6379", workers=16, gpus_per_worker=1)  # doctest: +SKIP
+        >>> featurize(encoder, "s3://bucket/in", "s3://bucket/out", executor=executor)  # doctest: +SKIP
     """
 
     def __init__(
@@ -74,9 +78,9 @@ class RayPool:
         ):
             if number < least:
                 raise ConfigError(f"{name} is {number}; expected {least} or more.")
+        self._cluster = Cluster(address)
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("Ray is not installed; expected the extra: pip install 'scanrnn_dist[ray]'.")
-        self._cluster = Cluster(address)
         self._workers, self._cpus, self._gpus = workers, cpus_per_worker, gpus_per_worker
         self._count: int | None = None
         self._actors: dict[int, Any] = {}
@@ -161,8 +165,8 @@ class RayPool:
             self.stop(worker)  # one that cannot be reached may live on
             if error.actor_init_failed:
                 raise ConfigError(
-                    f"A node of the Ray cluster cannot begin a worker: {_last_line(error)}. Install the same "
-                    "scanrnn_dist, with its dependencies, on all nodes."
+                    "A node of the Ray cluster cannot begin a worker. All nodes need the same scanrnn_dist with its "
+                    f"dependencies. Ray says: {_last_line(error)}"
                 ) from error
             return WorkerDied(_in_short(error))
         except errors.RayTaskError as error:

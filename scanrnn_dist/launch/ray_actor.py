@@ -37,7 +37,7 @@ class Actor:
         # 2 s, in all actors at the same time, while the driver is asking the first of them.
         importlib.import_module("scanrnn_dist.api")
         if gpus and importlib.import_module("jax").default_backend() == "cpu":
-            raise ConfigError("Ray gave a GPU, and JAX finds none: install 'scanrnn_dist[cuda]' on all nodes.")
+            raise ConfigError("Ray gave the worker a GPU, and JAX finds none. Is 'scanrnn_dist[cuda]' installed there?")
 
     def answer(self, question: str, *given: Any) -> Said:
         """As `UnitWorker.answer`."""

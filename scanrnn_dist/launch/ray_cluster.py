@@ -25,9 +25,19 @@ LOST_SECONDS = 30.0
 
 
 class Cluster:
-    """A Ray cluster, by its address as of `ray.init`."""
+    """A Ray cluster, by its address as of `ray.init`.
+
+    Raises:
+        ConfigError: an address of Ray Client, which sends each call through a server.
+    """
 
     def __init__(self, address: str | None) -> None:
+        told = address or os.environ.get("RAY_ADDRESS", "")
+        if told.startswith("ray://"):
+            raise ConfigError(
+                f"{told} is an address of Ray Client; expected HOST:PORT of the head. Run the command on a node of the "
+                "cluster, or hand it to `ray job submit`."
+            )
         self._address = address
         self._ray: Any = None
         self._is_ours = False

@@ -245,6 +245,18 @@ def test_workers_for_whom_there_is_no_room_at_all_are_waited_for_and_ctrl_c_ends
 
 
 @pytest.mark.sweep
+def test_a_gpu_that_jax_does_not_find_is_told(tmp_path: Path, source: Path, nodes: TwoNodes) -> None:
+    third = nodes.cluster.add_node(**NODE, num_gpus=2)  # as Ray is told; there may be none
+    try:
+        words = ["--engine", "ray", "--address", nodes.address, "--gpus-per-worker", "1"]
+        said = run(source, tmp_path / "out", *words, expected=2)
+    finally:
+        nodes.cluster.remove_node(third, allow_graceful=False)
+    assert "Ray gave the worker a GPU, and JAX finds none" in said and "scanrnn_dist[cuda]" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.sweep
 def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, source: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
     nodes = TwoNodes()
@@ -283,12 +295,13 @@ def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("told", "message"),
     [
+        ({"address": "ray://head:10001"}, "is an address of Ray Client; expected HOST:PORT of the head"),
         ({"workers": 0}, "workers is 0; expected 1 or more"),
         ({"cpus_per_worker": 0}, "cpus_per_worker is 0; expected 1 or more"),
         ({"gpus_per_worker": -1}, "gpus_per_worker is -1; expected 0 or more"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(told: dict[str, Any], message: str) -> None:
+def test_options_that_cannot_be_are_refused(told: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RayExecutor(**told)
 
