@@ -17,6 +17,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.attempt import Attempt
@@ -30,7 +32,7 @@ from scanrnn_dist.records import JobRecords
 from scanrnn_dist.storage import LocalStore
 
 AT_A_TIME = 16
-"""A worker that asks gets so small a part of what an even share of the units left would be: many units at first, single
+"""A worker that asks gets so small a part of what an even share of the steps left would be: many units at first, single
 ones at the end, so that all workers end together (guided self-scheduling; Polychronopoulos and Kuck, 1987)."""
 NEWS_SECONDS = 0.5
 """A worker that needs nothing tells what happened so often; of many workers, each more seldom."""
@@ -87,6 +89,28 @@ class _Hand:
     is_in_round: bool = False
 
 
+class UnitsLeft:
+    """Units that nobody has, the longest first; `values` of all units of the job."""
+
+    def __init__(self, numbers: Sequence[int] = (), values: Sequence[int] | np.ndarray = ()) -> None:
+        self._numbers = deque(sorted((int(unit) for unit in numbers), key=lambda unit: (-values[unit], unit)))
+        self._values, self._sum = values, sum(int(values[unit]) for unit in self._numbers)
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    def take(self, part: float | None) -> tuple[int, ...]:
+        """As many units as hold this part of the values left, one at least, if there is one; one if None."""
+        least, units = self._sum - (part or 0.0) * self._sum, list[int]()
+        while self._numbers:
+            after = self._sum - int(self._values[self._numbers[0]])
+            if units and (part is None or after < least):
+                break
+            units.append(self._numbers.popleft())
+            self._sum = after
+        return tuple(units)
+
+
 class HandOut:
     """An `Executor` whose work is done by the workers of a pool."""
 
@@ -130,9 +154,7 @@ class HandOut:
         on_rows: OnRows | None,
     ) -> Done:
         """Hand these units to the workers until all are done, or lost with a worker."""
-        weights = opened.plan.units.values
-        left = deque(sorted(numbers, key=lambda unit: (-weights[unit], unit)))
-        done = Done()
+        left, done = UnitsLeft(numbers, opened.plan.units.values), Done()
         self._attempt, self._task = attempt, self._task_of(opened, handling, attempt)
         self._start_missing()
         for hand in self._hands:
@@ -156,7 +178,7 @@ class HandOut:
                     hand.is_in_round = False
                     self._give(hand, left, alone)  # if fewer workers are up than there are units to be done alone
                 else:
-                    self._give(hand, left if value.wants else deque(), alone, goes_on=not value.wants)
+                    self._give(hand, left if value.wants else UnitsLeft(), alone, goes_on=not value.wants)
         return done
 
     def close(self, reason: str) -> None:
@@ -197,12 +219,11 @@ class HandOut:
     def _begin(self, hand: _Hand) -> None:
         self._ask(hand, "begin", self._asked, self._task, self.width)
 
-    def _give(self, hand: _Hand, left: deque[int], alone: bool, goes_on: bool = False) -> None:
+    def _give(self, hand: _Hand, left: UnitsLeft, alone: bool, goes_on: bool = False) -> None:
         """Give a worker its next units, if there are some; it has to hear that there are none."""
         if not left and not goes_on and not hand.is_in_round:
             return
-        count = 1 if alone else max(1, len(left) // (AT_A_TIME * self._pool.count))
-        units = tuple(left.popleft() for _ in range(min(count, len(left))))
+        units = left.take(None if alone else 1 / (AT_A_TIME * self._pool.count))
         hand.units |= set(units)
         self._attempt.handed |= set(units)
         is_last = alone or (not left and not goes_on)
@@ -274,10 +295,8 @@ class _Elsewhere:
 
     def __init__(self, asked: Computation, workers: HandOut) -> None:
         self._asked, self._workers = asked, workers
-        self._described: tuple[int | None, Mapping[str, Any] | None] = (
-            None,
-            None,
-        )  # of what: any worker may be asked next
+        # Of what, since any worker may be asked next.
+        self._described: tuple[int | None, Mapping[str, Any] | None] = (None, None)
 
     @property
     def stage(self) -> Stage:

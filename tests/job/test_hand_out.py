@@ -20,7 +20,7 @@ from sources import write_source as write
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Sharing, pipeline, read_status, worker
-from scanrnn_dist.job.hand_out import DEATHS_IN_VAIN, STARTS_FAILED, HandOut, WorkerDied
+from scanrnn_dist.job.hand_out import DEATHS_IN_VAIN, STARTS_FAILED, HandOut, UnitsLeft, WorkerDied
 from scanrnn_dist.job.worker import Answer, Task, UnitWorker
 from scanrnn_dist.records import JobRecords
 from scanrnn_dist.records.suspects import SILENT_DEATHS
@@ -328,3 +328,22 @@ def test_workers_in_another_folder_find_what_the_driver_names_from_its_own(
     monkeypatch.setattr(UnitWorker, "begin", begun)
     featurize(source, "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
     assert_whole(tmp_path / "driver" / "out", undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_worker_gets_a_part_of_the_steps_left_and_no_more_units_than_that(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values = np.floor(generator.lognormal(3.0, 1.5, 200)).astype(np.int64)
+    left, given = UnitsLeft(range(200), values), list[int]()
+    while left:
+        before = values.sum() - values[given].sum()
+        units = left.take(0.05)
+        assert len(units) == 1 or values[list(units)].sum() <= 0.05 * before
+        given += units
+    assert sorted(given) == list(range(200)) and (np.diff(values[given]) <= 0).all()
+    assert left.take(0.05) == ()
+
+
+def test_units_to_be_done_alone_are_taken_one_by_one_even_if_they_are_empty() -> None:
+    left = UnitsLeft([2, 0, 1], [0, 0, 0])
+    assert [left.take(None), left.take(None), left.take(0.5), left.take(None)] == [(0,), (1,), (2,), ()]
