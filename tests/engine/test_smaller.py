@@ -243,6 +243,17 @@ def test_each_smaller_window_is_compiled_once() -> None:
     assert not events and again.statistics.compilations == static_engine(2, shape).compilations
 
 
+def test_trip_counts_are_constants_in_every_window_of_an_accelerator() -> None:
+    def has_constant_loops(engine: CompiledWindow) -> bool:
+        loops = [line for line in engine.program.as_text().splitlines() if " while(" in line]
+        assert loops
+        return all("known_trip_count" in line for line in loops)
+
+    for shape in (SHAPE, WindowShape(32, 4, 2), WindowShape(8, 4, 4)):
+        assert has_constant_loops(static_engine(2).with_shape(shape))
+    assert not has_constant_loops(engine_of(2))
+
+
 @pytest.mark.usefixtures("few")
 def test_it_stays_with_the_usual_window_where_the_bits_differ() -> None:
     rows, asked = random_rows(LENGTHS), []

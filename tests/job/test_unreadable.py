@@ -235,7 +235,8 @@ def test_every_hostile_file_is_accounted_for_and_good_files_beside_it_are_whole(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those whose footers are refused in one job, since they bring no columns; each other one in its own."""
-    monkeypatch.setattr("scanrnn_dist.observe.usable_bytes", lambda: 512 << 20)  # `large_string_map` is a bomb then
+    # `large_string_map` is a bomb then
+    monkeypatch.setattr("scanrnn_dist.observe.memory.usable_bytes", lambda: 512 << 20)
     hostile = sorted((shared_data / "hostile").glob("*.parquet"))
     answers = list(read_footers([str(path) for path in hostile], uri=None))
     refused = [path for path, answer in zip(hostile, answers, strict=True) if "error" in answer]
