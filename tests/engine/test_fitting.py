@@ -69,6 +69,7 @@ def test_lanes_are_halved_until_they_fit(small_memory: Any, caplog: pytest.LogCa
     assert "and more of it" not in said[0]
 
 
+@pytest.mark.soak
 def test_what_fits_is_tried_once_in_all_programs(small_memory: Any) -> None:
     tried = small_memory(128)
     both = Encoder.from_seed(0, D, H, bidirectional=True)
@@ -82,6 +83,7 @@ def test_devices_without_room_for_the_least_are_told_of(small_memory: Any) -> No
         fitting_shape(Encoder.from_seed(0, D, H), mesh_of(), WindowShape(128, 4, 3))
 
 
+@pytest.mark.soak
 def test_other_errors_are_not_taken_for_a_lack_of_memory(small_memory: Any) -> None:
     tried = small_memory(8, "INTERNAL: the device is lost")
     with pytest.raises(jax.errors.JaxRuntimeError, match="the device is lost"):

@@ -38,7 +38,7 @@ def wanted() -> np.ndarray:
     return features_of(mesh_of((2,), ("data",)))
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kind", [pytest.param(AxisType.Auto, marks=pytest.mark.soak), AxisType.Explicit])
 @pytest.mark.parametrize(
     ("sizes", "names"), [((2, 4), ("data", "model")), ((2, 2), ("replica", "data")), ((2, 2, 2), ("a", "data", "b"))]
 )
@@ -58,6 +58,7 @@ def test_a_mesh_that_is_set_for_all_changes_nothing(wanted: np.ndarray) -> None:
         np.testing.assert_array_equal(features.view(np.uint32), wanted)
 
 
+@pytest.mark.soak
 def test_weights_may_be_sharded_over_the_other_axis(wanted: np.ndarray) -> None:
     from flax import nnx
 
@@ -69,6 +70,7 @@ def test_weights_may_be_sharded_over_the_other_axis(wanted: np.ndarray) -> None:
     np.testing.assert_array_equal(features_of(mesh, encoder), wanted)
 
 
+@pytest.mark.soak
 def test_a_job_gives_the_same_parts_on_a_mesh_of_two_axes(tmp_path: Path) -> None:
     column = pa.array([row.tolist() for row in ROWS], pa.list_(pa.list_(pa.float32())))
     pq.write_table(pa.table({"x": column}), tmp_path / "in.parquet")
