@@ -21,6 +21,7 @@ from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import device_kind, sharded
 from scanrnn_dist.engine.run import WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import LEAST_LANES
+from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
 
 logger = logging.getLogger("scanrnn_dist")
@@ -32,20 +33,29 @@ def fitting_shape(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> WindowSha
     On CPU it is the shape as it is: its windows are small, and its memory is that of the host.
 
     Raises:
-        RuntimeError: JAX's RESOURCE_EXHAUSTED, where not even `LEAST_LANES` fit.
+        ConfigError: not even `LEAST_LANES` fit.
     """
-    while device_kind(mesh) != "cpu":
-        try:
-            _try_out(_windows_of(encoder, mesh, shape))
-            break
-        except jax.errors.JaxRuntimeError as error:
-            fewer = replace(shape, lanes=shape.lanes // 2)
-            if "RESOURCE_EXHAUSTED" not in str(error) or fewer.lanes < LEAST_LANES:
-                raise
-            said = str(error).splitlines()[0]
-            logger.info("%d lanes a device do not fit its memory; trying %d. (%s)", shape.lanes, fewer.lanes, said)
-            shape = fewer
+    while device_kind(mesh) != "cpu" and (said := _refusal(encoder, mesh, shape)):
+        fewer = replace(shape, lanes=shape.lanes // 2)
+        if fewer.lanes < LEAST_LANES:
+            raise ConfigError(
+                f"The devices have no memory for windows of {shape.lanes} lanes a device and {shape.window_blocks} "
+                f"blocks: {said} Choose fewer with --window-blocks and --lanes (window_shape=), or free the devices."
+            )
+        logger.warning("%d lanes a device do not fit its memory; trying %d. (%s)", shape.lanes, fewer.lanes, said)
+        shape = fewer
     return shape
+
+
+def _refusal(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> str:
+    """What the compiler or a device says where a shape does not fit; nothing where it does."""
+    try:
+        _try_out(_windows_of(encoder, mesh, shape))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return str(error).splitlines()[0]
+    return ""
 
 
 def _windows_of(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> list[CompiledWindow]:

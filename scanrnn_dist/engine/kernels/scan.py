@@ -17,8 +17,8 @@ UNROLL = 8
 """Steps that stand one after the other in the program of an accelerator; those of a block by default.
 
 Compiled by `benchmarks/aot.py` for blocks of 4 steps, an H200 starts 3.25 kernels a step instead of 6.75, since one
-product projects the inputs of several steps. By XLA's own estimate a block takes a v5e 28, 19 and 3 % fewer cycles at
-H = 64, 128 and 512. The program is three times as large (12 MB on a v5e at H = 512), so longer blocks keep a loop. What
+product projects the inputs of several steps. By XLA's own estimate a block takes a v5e 31, 20 and 3 % fewer cycles at
+H = 64, 128 and 512. The program grows with it (12 MB on a v5e at H = 512), so longer blocks keep a loop. What
 a row gets does not depend on where it lies: every row starts with a block, and all blocks are alike. Rows that bring a
 carry may go on from the middle of a block, where the unrolled program may round otherwise; they keep the loop."""
 
