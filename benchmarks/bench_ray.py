@@ -6,7 +6,8 @@ Rows of lognormal lengths (mean 97) with 12 features, one Parquet file; two core
 devices, `ray` has two actors of one CPU on a cluster that stands, `ray-local` begins its own; `data` and `data-torch`
 are Ray Data with two actors. All are whole commands, from the start of the process to its end, and take turns. The
 parts of the first three must be the same bytes; features of the others are compared row by row. With the default
-sizes a job takes a minute or more of two fast cores. The last line is JSON. Not covered: several machines.
+sizes a job takes a minute or more of two fast cores. The last line is JSON. Not covered: several machines; and a
+machine that others use, where Ray's workers, of niceness 15, get what is left (RAY_worker_niceness=0 makes them equal).
 """
 
 from __future__ import annotations
