@@ -372,7 +372,6 @@ def in_order(order: Order, beats: Beats) -> Iterator[None]:
     clock = SimpleNamespace(time=lambda: order.seconds, monotonic=lambda: order.seconds, sleep=order.sleep)
     patched = [(lease, "time", clock), (workers, "time", clock), (attempt, "time", clock)]
     patched += [
-        (bucket, "time", clock),
         (lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in patched]
