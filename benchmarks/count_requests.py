@@ -5,7 +5,7 @@
     python -m benchmarks.count_requests --units 16 32       # whether it works
 
 Of each job: its requests by their kind, how many names the listings brought, and the seconds of `featurize`; the same
-of the command once more, of a status, of four shares one after the other, and of a restart. What a unit costs is the
+of the command once more, of a status, of shares done one after the other, and of a restart. What a unit costs is the
 slope between the last two sizes. The source is in a folder, so that only the destination is asked. A server of this
 machine answers in a few milliseconds of one core: the seconds tell two clients apart, not what a bucket far away takes.
 """
@@ -36,6 +36,7 @@ from benchmarks.harness import finish
 
 ROWS_PER_UNIT = 2
 BUCKET = "bucket"
+SHARES = 4, 16
 
 
 def kind_of(method: str, path: str, query: str) -> str:
@@ -126,17 +127,17 @@ def jobs_of(units: int, folder: Path, uri: str, counts: Callable[[], dict[str, i
     encoder = Encoder.from_seed(seed=0, in_features=2, hidden_features=8)
     source = write_source(folder / f"{units}.parquet", units * ROWS_PER_UNIT)
     begin = partial(featurize, encoder, source, rows_per_part=ROWS_PER_UNIT)
-    whole, shared = uri.format(f"{units}"), uri.format(f"{units}-shared")
+    whole = uri.format(f"{units}")
 
-    def shares() -> None:
-        for number in range(4):
-            begin(shared, sharing=Sharing(share=(number + 1, 4)))
+    def share(count: int) -> None:
+        for number in range(count):
+            begin(uri.format(f"{units}-shared-{count}"), sharing=Sharing(share=(number + 1, count)))
 
     return {
         "job": measured(partial(begin, whole), counts),
         "once more": measured(partial(begin, whole), counts),
         "status": measured(partial(read_status, whole), counts),
-        "in four shares": measured(shares, counts),
+        **{f"in {count} shares": measured(partial(share, count), counts) for count in SHARES},
         "restart": measured(partial(begin, whole, restart=True), counts),
     }
 

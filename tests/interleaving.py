@@ -26,7 +26,7 @@ from scanrnn_dist.job import Handling, JobOptions, Sharing, attempt, work
 from scanrnn_dist.job.pipeline import Done
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import PartRecord, lease, part_name, workers
-from scanrnn_dist.storage import ObjectStore, bucket, new_attempt
+from scanrnn_dist.storage import ObjectStore, new_attempt
 from scanrnn_dist.storage.objects import Objects
 
 EXPIRY_SECONDS = 60.0
@@ -372,7 +372,6 @@ def in_order(order: Order, beats: Beats) -> Iterator[None]:
     clock = SimpleNamespace(time=lambda: order.seconds, monotonic=lambda: order.seconds, sleep=order.sleep)
     patched = [(lease, "time", clock), (workers, "time", clock), (attempt, "time", clock)]
     patched += [
-        (bucket, "time", clock),
         (lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in patched]

@@ -253,12 +253,10 @@ class Attempt:
 
     def _check_is_not_replaced(self) -> None:
         """Refuse to begin where somebody has all of it; who does looks for attempts after it took its lease."""
-        for worker in living_workers(self._records.store):
-            if worker.share == REPLACING:
-                raise StoppedError(
-                    f"{self._records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or "
-                    "stop it."
-                )
+        for worker in living_workers(self._records.store, REPLACING):
+            raise StoppedError(
+                f"{self._records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or stop it."
+            )
 
     def _counted(self, numbers: np.ndarray) -> np.ndarray:
         """Units that will be done now; none is done again and again."""

@@ -109,6 +109,8 @@ def is_ready(records: JobRecords) -> bool:
 def finish_publishing(records: JobRecords) -> bool:
     """Publish what is ready, as where the process died that did; whether there was something."""
     if not is_ready(records):
+        if restart_of(records).is_complete:
+            records.find_job()  # which may be that of another version, moved by it
         return False
     with replacing(records) as lease:
         return publish(records, lease)

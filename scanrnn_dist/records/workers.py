@@ -75,20 +75,21 @@ class Worker:
         return f"process {self.pid} on {self.host}, last heard of {max(0, time.time() - self.beat):.0f} s ago"
 
 
-def read_workers(store: Store) -> list[Worker]:
-    """The present owner of every share that ever had one."""
+def read_workers(store: Store, of: Share | None = None) -> list[Worker]:
+    """The present owner of every share that ever had one, or of this one."""
     newest: dict[str, tuple[int, str]] = {}
     for name, _ in store.entries(WORKERS):
         share, number = _parsed(name)
-        if share and number > newest.get(share, (0, ""))[0]:
+        is_asked = of is None or share == f"{of[0]}-of-{of[1]}"
+        if share and is_asked and number > newest.get(share, (0, ""))[0]:
             newest[share] = number, name
     workers = (read_worker(store, f"{WORKERS}/{name}") for _, name in sorted(newest.values(), key=lambda it: it[1]))
     return [worker for worker in workers if worker is not None]
 
 
-def living_workers(store: Store) -> list[Worker]:
+def living_workers(store: Store, of: Share | None = None) -> list[Worker]:
     """Those of them that are at work."""
-    return [worker for worker in read_workers(store) if worker.is_alive]
+    return [worker for worker in read_workers(store, of) if worker.is_alive]
 
 
 def lease_names(share: Share) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,6 @@ SEGMENT_LINES = 1000
 last of them. A million lines are a thousand objects to list."""
 AT_ONCE_BYTES = 8 << 20
 """What is no larger goes up in one request, which may have a condition; obstore has none for an upload in pieces."""
-LONG_SECONDS = 1.0
 TRIES = 5
 UNFINISHED = " (unfinished upload "
 """Comes between the name and the number of an upload that nobody completed, in what `unfinished` tells."""
@@ -158,23 +156,13 @@ class ObjectStore(Store):
     def upload(self, name: str, file: IO[bytes], size: int, check: Check | None = None) -> None:
         """Make an object of a file; no signal raises midway, since who calls waits outside of Python.
 
-        A small one is put where nothing stands, or in place of what stood there when it was checked. It is checked once
-        more where the request took long, or this process slept, and taken back.
+        A small one is put where nothing stands, or in place of what stood there when it was checked.
         """
-        content, begin = None, time.monotonic()
         if size > AT_ONCE_BYTES:
             self.objects.upload(self._key(name), file, size)
         else:
             file.seek(0)
-            content = file.read()
-            self._put_checked(name, content, check)
-        if check is not None and time.monotonic() - begin > LONG_SECONDS:
-            try:
-                check()
-            except StoppedError:
-                if content is not None:
-                    self._take_back(name, content)
-                raise
+            self._put_checked(name, file.read(), check)
 
     def _put_checked(self, name: str, content: bytes, check: Check | None) -> None:
         key = self._key(name)
@@ -188,12 +176,6 @@ class ObjectStore(Store):
             if is_put:
                 return
         raise StoppedError(f"{self.path(name)} is written by other processes too. Start the same command again.")
-
-    def _take_back(self, name: str, content: bytes) -> None:
-        with suppress(FileNotFoundError):
-            stands, version = self.objects.get(self._key(name))
-            if stands == content:
-                self.objects.remove(self._key(name), version)
 
     def _key(self, name: str) -> str:
         return "/".join(filter(None, (self.prefix, self._stands_as(name))))

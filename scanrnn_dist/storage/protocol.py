@@ -77,7 +77,7 @@ class NewFile(ABC):
 
     @abstractmethod
     def commit(self, check: Check | None = None) -> None:
-        """Make it durable, then give it its name; `check` is called just before that, and where that took long, after.
+        """Make it durable, then give it its name; `check` is called just before that.
 
         In a bucket it takes the place of nothing that came after the check, if it is small enough for one request.
         """

@@ -11,6 +11,7 @@ that is cut in its body, as that of a listing, only `_asked` does.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import time
@@ -25,6 +26,8 @@ from scanrnn_dist.errors import one_line
 from scanrnn_dist.storage.filesystems import RETRIES
 from scanrnn_dist.storage.objects import Objects
 from scanrnn_dist.storage.remote_options import RemoteOptions, boto3_client, obstore_client
+
+logger = logging.getLogger("scanrnn_dist")
 
 UPLOAD_BYTES = 8 << 20
 """What is larger goes up in pieces of so many bytes. Against moto's server 64 MiB took 0.4 s in one piece and in eight;
@@ -158,7 +161,11 @@ class RemoteObjects(Objects):
             found = pages.paginate(Bucket=self.options.bucket, Prefix=f"{folder}/".lstrip("/"))
             return [(it["Key"], it["UploadId"]) for page in found for it in page.get("Uploads", ())]
 
-        return _asked(folder, ask) if self.options.kind == "s3" else []
+        try:
+            return _asked(folder, ask) if self.options.kind == "s3" else []
+        except OSError as error:  # a server that cannot, or who may not: it is no reason to clean nothing
+            logger.warning("Unfinished uploads below %s cannot be listed: %s.", folder, error.strerror)
+            return []
 
     def abort(self, key: str, upload: str) -> None:
         told = {"Bucket": self.options.bucket, "Key": key, "UploadId": upload}
@@ -294,7 +301,7 @@ def _refusal(key: str, error: Exception) -> OSError:
 
 def _code(error: Exception) -> str:
     """Of what boto3 raises, the code of the server's answer."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
 
 
 def _reason(error: Exception) -> str:
