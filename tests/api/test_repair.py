@@ -23,7 +23,7 @@ from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Sharing, pipeline, read_status
-from scanrnn_dist.records import PARTS, RESTART, SUCCESS
+from scanrnn_dist.records import JOB, PARTS, RESTART, SUCCESS
 
 UNITS = 6
 
@@ -285,7 +285,9 @@ def test_a_part_that_is_named_and_not_recorded_is_no_fault_of_an_unfinished_job(
 
 def test_a_new_output_that_is_taking_its_place_is_not_verified(out: Path) -> None:
     (out / RESTART).mkdir()
-    (out / RESTART / SUCCESS).write_text("{}")
+    for name in (JOB, SUCCESS):
+        (out / RESTART / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / RESTART / name).write_text("{}")
     with pytest.raises(StoppedError, match="is being replaced by a new output, or that was cut short"):
         verify(out)
 

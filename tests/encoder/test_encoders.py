@@ -150,7 +150,7 @@ def assert_same_bits(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
 
 
-@pytest.mark.parametrize("name", table_with("stack", "own variables", "bidirectional lstm", "bfloat16"))
+@pytest.mark.parametrize("name", table_with("stack", "own variables", "bfloat16"))
 def test_the_engine_gives_what_the_encoder_gives_for_a_row_alone(name: str) -> None:
     encoder = made(name)
     tolerance = 0.02 if name == "bfloat16" else TOLERANCE  # a few roundings of 8 bits
@@ -171,7 +171,7 @@ def test_the_bits_of_a_row_depend_on_that_row_alone(name: str) -> None:
     assert_same_bits([beside_nan[i] for i in kept], [plain[i] for i in kept])
 
 
-@pytest.mark.parametrize("name", table_with("stack", "tree", "bidirectional steps", "bfloat16"))
+@pytest.mark.parametrize("name", table_with("stack", "bidirectional steps"))
 def test_a_padded_batch_gives_what_its_rows_give_alone(name: str) -> None:
     encoder = made(name)
     lengths = np.array([0, 1, 9], np.int32)

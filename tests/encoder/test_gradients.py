@@ -56,7 +56,7 @@ ENCODERS = [name for name in MODULES if not name.startswith("scan ")]
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in ("scan LSTMCell", "bidirectional") else SOAK) for n in MODULES],
+    [pytest.param(n, marks=() if n == "scan LSTMCell" else SOAK) for n in MODULES],
 )
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     with jax.enable_x64(True):
