@@ -30,9 +30,9 @@ IDLE_SECONDS = 60
 WORK_SECONDS = 240
 """Of one footer: a damaged one can make pyarrow go on for ever."""
 THREADS = 64
-"""Files of a bucket that are read at once. 200 footers of a server that takes 30 ms for each of the 400 requests: 15.4 s
-one after the other, 1.5 s by 64 threads, of which 0.5 s are the begin of the child. 400 at 500 ms: 16.8 s by 25 threads,
-7.7 s by 64, 4.4 s by 128; the look at a small one takes 0.4 ms, so more threads would soon wait for it."""
+"""Files of a bucket that are read at once. 200 footers of a server that waits 30 ms, twice each, took 15.4 s
+one by one and 1.5 s by 64 threads, 0.5 s of them until the child was there. 400 at 500 ms: 16.8 s by 25 threads, 7.7 s
+by 64, 4.4 s by 128. The look at a small one takes 0.4 ms, which more threads would soon wait for."""
 AHEAD = 2 * THREADS
 """Files of a bucket that are asked for before the first is answered: so that others are read while one comes late. Of
 each the child holds a footer of up to 1 MiB: 128 MiB at worst, 1 MiB where footers take 8 kB."""
