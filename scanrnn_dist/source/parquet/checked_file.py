@@ -4,7 +4,7 @@ pyarrow is given the very bytes of the footer that `footer.py` found sound, and 
 Columns of types that pyarrow does not know are left out by `readable.py`.
 INT96 timestamps are read to the microsecond, so that years 1 to 9999 come out as they are, where pyarrow's own
 nanoseconds wrap around outside 1677 to 2262; one with nanoseconds is refused.
-Which columns and row groups are read say `source/footers.py` and `source/decode.py`.
+Which columns and row groups are read say `source/footer_child.py` and `source/decode.py`.
 """
 
 from __future__ import annotations
