@@ -50,7 +50,7 @@ class Large:
         rows, rows_per_part: of the job, and of a unit.
         is_shared: whether by `--shard k/n --steal`; else a driver hands units out.
         fleet, store: how hosts and bucket behave.
-        at_once: requests that whoever plans, or reads the records, has under way; today one.
+        at_once: requests that whoever plans, or reads the records, has under way; the library has 64 to a bucket.
         by_steps: whether a driver gives as much by steps; today by the number of units.
         seed: of speeds, units and losses.
     """

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,8 +136,7 @@ def read_commits(
     Raises:
         DataError: a log is damaged, or speaks of other units.
     """
-    read = (_read_log(store, job, attempt, names) for attempt, names in sorted(_logs_of(store).items()))
-    logs = [log for log in read if log is not None]
+    logs = [log for log in _read_logs(store, job) if log is not None]
     # The last record of each unit is the one that wrote its part last.
     records = _last_of_each(pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)]), "unit")
     done_at = np.full(len(rows), -np.inf)
@@ -197,7 +197,7 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
     """
     for _, names in sorted(_logs_of(store).items()):
         contents = [store.read(name) for name in names]
-        header = _header(store, names[0], contents[0])
+        header = _header(store.path(names[0]), contents[0])
         if header is None or header.get("job") != job:
             continue
         for name, content in zip(names, contents, strict=True):
@@ -208,13 +208,13 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
             yield name, "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode()
 
 
-def _header(store: Store, name: str, content: bytes) -> dict[str, Any] | None:
+def _header(where: str, content: bytes) -> dict[str, Any] | None:
     """The first line of a log; None if it was cut."""
     line, newline, _ = content.partition(b"\n")
     try:
         header = json.loads(line) if newline else None
     except ValueError as error:
-        raise DataError(f"{store.path(name)} is damaged: {error}") from error
+        raise DataError(f"{where} is damaged: {error}") from error
     return header if isinstance(header, dict) else None
 
 
@@ -253,14 +253,19 @@ class _AttemptRead(NamedTuple):
         return Death(in_hand, int(units[-1]) if is_alone else None, chunks, evidence, share)
 
 
-def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _AttemptRead | None:
+def _read_logs(store: Store, job: str) -> Iterator[_AttemptRead | None]:
+    """The logs of all attempts, each read once it is its turn, of a bucket some ahead."""
+    listed = sorted(_logs_of(store).items())
+    contents = store.read_each([name for _, names in listed for name in names])
+    for attempt, names in listed:
+        found = [content for content in islice(contents, len(names)) if content is not None]
+        if len(found) == len(names):  # else removed since it was listed, as where a restart takes the place of the job
+            yield _read_log(store.path(names[0]), job, attempt, found[0] if len(found) == 1 else b"".join(found))
+
+
+def _read_log(where: str, job: str, attempt: str, content: bytes) -> _AttemptRead | None:
     """The log of an attempt; None if it is at another job, or died before it had said at which."""
-    try:
-        contents = [store.read(name) for name in names]
-    except FileNotFoundError:  # removed since it was listed, as where a restart takes the place of the job
-        return None
-    content = contents[0] if len(contents) == 1 else b"".join(contents)
-    header = _header(store, names[0], content)
+    header = _header(where, content)
     if header is None or header.get("job") != job:
         return None
     parsing = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
@@ -269,7 +274,7 @@ def _read_log(store: Store, job: str, attempt: str, names: Sequence[str]) -> _At
         whole = pa.BufferReader(pa.py_buffer(content).slice(0, content.rfind(b"\n") + 1))
         lines = pyarrow.json.read_json(whole, parse_options=parsing).select(_LINE.names).cast(_LINE)
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{store.path(names[0])} is damaged: {error}") from error
+        raise DataError(f"{where} is damaged: {error}") from error
     failures = lines.select(_FAILURE.names).filter(lines["failed"].is_valid())
     # What was found after the last of its rows was written is no less wrong.
     failed = failures["failed"].to_numpy()

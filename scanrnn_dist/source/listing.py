@@ -10,6 +10,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ from scanrnn_dist.source.file_table import FileTable
 from scanrnn_dist.source.glob_patterns import Pattern, is_marker
 from scanrnn_dist.source.table_formats import check_no_tables, tables_among
 from scanrnn_dist.source.walking import Entry, Walk
-from scanrnn_dist.storage import is_uri, looking_at, resolve
+from scanrnn_dist.storage import at_once, is_uri, looking_at, resolve
 
 _Found = tuple[FileTable, list[tuple[str, str]], bool]
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -60,7 +61,8 @@ def list_again(source: SourceLike, files: FileTable) -> FileTable:
     """
     if isinstance(source, str | os.PathLike):
         return list_source(source).files
-    infos = _info(filesystem_of(source), files.paths.to_pylist(), "the list of files")
+    filesystem, uri, _ = resolve(os.fspath(source[0]))
+    infos = _each_info(filesystem, uri, files.paths.to_pylist(), repeat("the list of files"))
     return FileTable.from_entries(_entries(infos), files.partition_base)
 
 
@@ -135,14 +137,16 @@ def _list_files(names: list[str]) -> Listing:
     if not names:
         raise ConfigError("The list of files is empty; expected at least one Parquet file.")
     filesystem, uri, _ = resolve(names[0])
-    infos: dict[str, fs.FileInfo] = {}
+    paths = list[str]()
     for name in names:
         own, _, path = resolve(name)
         if not own.equals(filesystem):
             raise ConfigError(
                 f"{names[0]!r} and {name!r} are of different filesystems; expected one. Copy, or run twice."
             )
-        info = _info(own, path, name)
+        paths.append(path)
+    infos: dict[str, fs.FileInfo] = {}
+    for name, path, info in zip(names, paths, _each_info(filesystem, uri, paths, names), strict=True):
         if not info.is_file:
             what = "a folder" if info.type == fs.FileType.Directory else "not there"
             raise ConfigError(
@@ -159,6 +163,15 @@ def _list_files(names: list[str]) -> Listing:
 def _info(filesystem: fs.FileSystem, path: str | list[str] | fs.FileSelector, name: str) -> Any:
     with looking_at(name, filesystem):
         return filesystem.get_file_info(path)
+
+
+def _each_info(
+    filesystem: fs.FileSystem, uri: str | None, paths: list[str], names: Iterable[str]
+) -> Iterator[fs.FileInfo]:
+    """Of each path; of a bucket many are asked for at once, which pyarrow, given a list, does not."""
+    if uri is None:
+        return (_info(filesystem, path, name) for path, name in zip(paths, names, strict=False))
+    return at_once(lambda asked: _info(filesystem, *asked), zip(paths, names, strict=False))
 
 
 def _entries(infos: Iterable[fs.FileInfo]) -> Iterator[Entry]:

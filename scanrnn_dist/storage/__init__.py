@@ -4,6 +4,7 @@
 """
 
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
+from scanrnn_dist.storage.asking import at_once
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.disk import Disk
 from scanrnn_dist.storage.filesystems import is_uri, looking_at, open_input_file, resolve

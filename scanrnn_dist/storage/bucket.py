@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO
@@ -13,6 +13,7 @@ from typing import IO
 import pyarrow as pa
 
 from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.storage.asking import at_once
 from scanrnn_dist.storage.objects import Objects
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
@@ -21,6 +22,8 @@ SEGMENT_LINES = 1000
 last of them. A million lines are a thousand objects to list."""
 AT_ONCE_BYTES = 8 << 20
 """What is no larger goes up in one request, which may have a condition; obstore has none for an upload in pieces."""
+FEW = 4
+"""So many are read one after the other, without threads."""
 TRIES = 5
 UNFINISHED = " (unfinished upload "
 """Comes between the name and the number of an upload that nobody completed, in what `unfinished` tells."""
@@ -73,6 +76,9 @@ class ObjectStore(Store):
     def read(self, name: str) -> bytes:
         with stopping(self.path(name), "read", but=(FileNotFoundError,)):
             return self.objects.read(self._key(name))
+
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        return at_once(self._read_if_there, names) if len(names) > FEW else super().read_each(names)
 
     def read_version(self, name: str) -> tuple[bytes, str]:
         with stopping(self.path(name), "read", but=(FileNotFoundError,)):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -153,6 +153,15 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def read(self, name: str) -> bytes:
         """All of a file; `FileNotFoundError` if there is none."""
+
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """All of each file, in this order; None if there is none. A bucket is asked for many at once."""
+        return map(self._read_if_there, names)
+
+    def _read_if_there(self, name: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return self.read(name)
+        return None
 
     @abstractmethod
     def open_input(self, name: str) -> pa.NativeFile:

@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job import JobOptions, plan_job
-from scanrnn_dist.source import footers
+from scanrnn_dist.source import footer_child, footers
 from scanrnn_dist.source.decode import ReadOptions
 from scanrnn_dist.source.parquet.thrift import I32, key, read_struct
 from scanrnn_dist.source.read_ahead import read_chunks
@@ -86,8 +86,8 @@ class InThisProcess:
     """Reads footers where it is asked; a process of its own for each would take minutes."""
 
     def ask(self, path: str) -> dict[str, Any]:
-        """What the process of `footers.py` answers, or its end."""
-        return footers._answer(fs.LocalFileSystem(), path)
+        """What `footer_child.py` answers, or its end."""
+        return footer_child.answer_of(fs.LocalFileSystem(), path)
 
 
 def sweep(path: Path, numbers: range) -> Iterator[tuple[int, str, str]]:

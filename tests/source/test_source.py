@@ -172,10 +172,10 @@ def test_a_corrupt_file_is_named(folder: Path) -> None:
 def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that aborts at one path: the others are read all the same."""
     script = folder / "child.py"
-    text = Path(footers.__file__).read_text(encoding="utf-8")
+    text = Path(footers.CHILD).read_text(encoding="utf-8")
     assert text.count(OPENING) == 1
     script.write_text(text.replace(OPENING, ABORT + OPENING))
-    monkeypatch.setattr(footers, "__file__", str(script))
+    monkeypatch.setattr(footers, "CHILD", str(script))
     child = footers._Child(None)
     monkeypatch.setattr(footers, "_local_child", lambda: child)
     paths = [str(folder / name) for name in ("a.parquet", "b.parquet", "sub/c.parquet")]
@@ -198,7 +198,7 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     assert footers._local_child()._process is not first
 
 
-OPENING = "        file = CheckedFile(filesystem, path, columns=())"
+OPENING = "        file = CheckedFile(filesystem, path, columns=(), ahead=ahead)"
 ABORT = "        if path.endswith('b.parquet'): os.abort()\n"
 
 

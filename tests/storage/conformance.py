@@ -56,6 +56,15 @@ class StoreConformance:
         store.delete_below("x")
         assert not visible(store)
 
+    def test_each_of_many_files_is_read_in_the_order_of_their_names_as_given(self, store: Store) -> None:
+        names = [f"a/{number}.json" for number in reversed(range(20))]
+        for name in names:
+            if name not in ("a/3.json", "a/19.json"):
+                store.write(name, name.encode(), durable=False)
+        contents = [None if name in ("a/3.json", "a/19.json") else name.encode() for name in names]
+        for count in (20, 2, 0):
+            assert list(store.read_each(names[:count])) == contents[:count]
+
     def test_a_file_that_stands_is_not_created_again(self, opened: Opened) -> None:
         first, second = opened(), opened()
         assert first.create("a/job.json", b"mine")

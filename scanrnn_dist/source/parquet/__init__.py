@@ -3,5 +3,5 @@
 Which files, columns and rows are read is for the rest of `source`.
 """
 
-from scanrnn_dist.source.parquet.checked_file import CheckedFile
+from scanrnn_dist.source.parquet.checked_file import Ahead, CheckedFile, read_ahead
 from scanrnn_dist.source.parquet.footer import Footer

@@ -4,12 +4,13 @@ pyarrow is given the very bytes of the footer that `footer.py` found sound, and 
 Columns of types that pyarrow does not know are left out by `readable.py`.
 INT96 timestamps are read to the microsecond, so that years 1 to 9999 come out as they are, where pyarrow's own
 nanoseconds wrap around outside 1677 to 2262; one with nanoseconds is refused.
-Which columns and row groups are read say `source/footers.py` and `source/decode.py`.
+Which columns and row groups are read say `source/footer_child.py` and `source/decode.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_bytes
-from scanrnn_dist.source.parquet.footer import read_footer
+from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.leaves import Path, leaves_of, names_for, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
@@ -27,6 +28,19 @@ from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Of the errors of the operating system those that say something about the file, and not about the way to it."""
+
+
+class Ahead(NamedTuple):
+    """A file that was opened before it is looked at, and its last bytes."""
+
+    file: pa.NativeFile
+    tail: bytes
+
+
+def read_ahead(filesystem: fs.FileSystem, path: str) -> Ahead:
+    """Open a file and read its last bytes, which are not looked into. Raises as `CheckedFile` does, no `ValueError`."""
+    file = _opened(filesystem, path)
+    return Ahead(file, read_tail(_Steady(file, path)))
 
 
 class CheckedFile:
@@ -38,6 +52,7 @@ class CheckedFile:
         columns: those to be read, or fields within them, by the way there; None for all.
         buffer_bytes: of one read of a column.
         memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
+        ahead: what `read_ahead` read of it, if it did.
 
     Raises:
         OSError: there is no such file.
@@ -53,11 +68,13 @@ class CheckedFile:
         columns: Sequence[Path] | None = None,
         buffer_bytes: int = 1 << 20,
         memory_bytes: int | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._budget = Budget(memory_bytes)
-        self._file, self._path, self._buffer_bytes = _opened(filesystem, path), path, buffer_bytes
+        self._file, tail = (_opened(filesystem, path), None) if ahead is None else ahead
+        self._path, self._buffer_bytes = path, buffer_bytes
         try:
-            self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes)
+            self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
             wanted = [(name,) for name in names] if columns is None else columns

@@ -92,29 +92,45 @@ class Footer:
         return str(self.fields.get(key(6, BINARY), b"").decode(errors="replace"))
 
 
-def read_footer(file: Any, memory_bytes: Callable[[], int] | None = None) -> Footer:
+def read_footer(file: Any, memory_bytes: Callable[[], int] | None = None, tail: bytes | None = None) -> Footer:
     """The footer of an open Parquet file, of which `size`, `seek` and `read` are called.
 
-    What may be held at once is asked for where the footer is large.
+    What may be held at once is asked for where the footer is large. `tail` is what `read_tail` read before.
 
     Raises:
         ValueError: it is no Parquet file, is cut off, encrypted, its footer contradicts itself or the file, or would
             take more memory.
     """
     size = file.size()
-    file.seek(max(0, size - _TAIL_BYTES))
-    tail = bytes(file.read(min(size, _TAIL_BYTES)))
+    tail = _last(file, size, _TAIL_BYTES) if tail is None else tail
     length = _footer_bytes(tail, size)
     if length > _USUAL_BYTES and memory_bytes is not None and _HELD * length > memory_bytes():
         raise ValueError(
             f"the footer of {length:,} bytes would take {_HELD} times as many of memory, which is too much"
         )
     if length + 8 > len(tail):
-        file.seek(size - 8 - length)
-        tail = bytes(file.read(length + 8))
+        tail = _last(file, size, length + 8)
     if len(tail) < length + 8:
         raise ValueError(f"the file ended after {len(tail)} of the last {length + 8} bytes")
     return parse_footer(tail[-8 - length : -8], size - 8 - length)
+
+
+def read_tail(file: Any) -> bytes:
+    """The last bytes of an open file, for `read_footer`: of a footer of up to 1 MiB all, of a larger one its end.
+
+    They are not looked into, but for the length.
+    """
+    size = file.size()
+    tail = _last(file, size, _TAIL_BYTES)
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if len(tail) < length <= min(size, _USUAL_BYTES):
+        return _last(file, size, length)
+    return tail[-length:]
+
+
+def _last(file: Any, size: int, count: int) -> bytes:
+    file.seek(max(0, size - count))
+    return bytes(file.read(min(size, count)))
 
 
 def _footer_bytes(tail: bytes, size: int) -> int:
