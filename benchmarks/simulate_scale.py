@@ -21,24 +21,24 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from benchmarks.scale.costs import EVEN, FILE, KINDS, LOSSES, RENTED, Costs, Fleet
-from benchmarks.scale.large import Large
+from benchmarks.scale.costs import AT_ONCE, EVEN, FILE, KINDS, LOSSES, RENTED, Costs, Fleet
+from benchmarks.scale.large import DRIVER, SHARES, STEAL, Large
 from benchmarks.scale.simulation import Outcome
 
 HOSTS = (1, 16, 256, 1024, 4096, 10_000)
 UNIT_ROWS = tuple(1 << power for power in (16, 18, 20, 22, 24))
-WHO = {False: "driver", True: "shares"}
+WAYS = (DRIVER, SHARES, STEAL)
 
 
 def by_hosts(job: Large, hosts: Iterable[int]) -> list[dict[str, Any]]:
-    """The same job on more and more hosts, handed out and in shares."""
+    """The same job on more and more hosts, by each way."""
     rows = []
     for count in hosts:
-        for is_shared in (False, True):
-            on = replace(job, hosts=count, is_shared=is_shared)
+        for way in WAYS:
+            on = replace(job, hosts=count, way=way)
             outcome = on.run()
             rows.append({
-                "hosts": count, "who": WHO[is_shared], "hours": hours(outcome.seconds - outcome.planned),
+                "hosts": count, "who": way, "hours": hours(outcome.seconds - outcome.planned),
                 "efficiency": on.efficiency(outcome), "deaths": outcome.deaths, "lost": share(on, outcome, "lost"),
                 "starting": share(on, outcome, "starting"), "waiting": share(on, outcome, "waiting"),
             })  # fmt: skip
@@ -94,9 +94,9 @@ def by_stragglers(job: Large) -> list[dict[str, Any]]:
     rows = []
     for spread, slow in ((0.0, 0.0), (0.05, 0.0), (0.05, 0.01), (0.2, 0.01), (0.5, 0.05)):
         row: dict[str, Any] = {"spread": spread, "at half speed": slow}
-        for who, is_shared, by_steps in (("driver", False, False), ("by steps", False, True), ("shares", True, False)):
-            on = replace(job, is_shared=is_shared, by_steps=by_steps, fleet=Fleet(spread, slow))
-            row[who] = on.efficiency(on.run())
+        for way in WAYS:
+            on = replace(job, way=way, fleet=Fleet(spread, slow))
+            row[way] = on.efficiency(on.run())
         rows.append(row)
     return rows
 
@@ -105,13 +105,14 @@ def by_requests(job: Large, hosts: Iterable[int]) -> list[dict[str, Any]]:
     """Requests a second at the bucket while all work, and in the busiest second of starts and ends."""
     rows = []
     for count in hosts:
-        for is_shared in (False, True):
-            on = replace(job, hosts=count, is_shared=is_shared)
-            reads, writes = on.requests_a_second()
+        for way in WAYS:
+            on = replace(job, hosts=count, way=way)
+            (reads, writes), outcome = on.requests_a_second(), on.run()
+            looks = sum(asked for _, _, asked in outcome.asked) / (outcome.seconds - outcome.planned or math.inf)
             rows.append({
-                "hosts": count, "who": WHO[is_shared], "reads": reads, "writes": writes,
-                "of beats": on.beat_asks().reads + on.beat_asks().pages, "data": on.data_reads_a_second(),
-                "busiest": on.run().peak_requests() if math.isfinite(on.stretch()) else math.nan,
+                "hosts": count, "who": way, "reads": reads, "writes": writes, "of beats": on.beat_asks().count,
+                "of looks": looks, "data": on.data_reads_a_second(),
+                "busiest": outcome.peak_requests() if math.isfinite(on.stretch()) else math.nan,
             })  # fmt: skip
     return rows
 
@@ -120,13 +121,12 @@ def by_requests_at_once(job: Large) -> list[dict[str, Any]]:
     """What is gained if whoever plans, and whoever reads the records, has more than one request under way."""
     rows = []
     for hosts in (job.hosts, HOSTS[-1]):
-        for at_once in (1, 4, 16, 64):
+        for at_once in (1, AT_ONCE):
             on = replace(job, hosts=hosts, at_once=at_once)
-            outcome, by_steps = on.run(), replace(on, by_steps=True)
+            outcome = on.run()
             rows.append({
                 "hosts": hosts, "requests at once": at_once, "plan hours": hours(on.plan_seconds()),
                 "efficiency": on.efficiency(outcome), "with the plan": on.efficiency(outcome, with_plan=True),
-                "by steps": by_steps.efficiency(by_steps.run()),
             })  # fmt: skip
     return rows
 
@@ -189,7 +189,7 @@ def _told(name: str, value: Any) -> str:
 
 
 SHARES = {
-    "efficiency", "with the plan", "by steps", "driver", "shares", "even", "rented", "5 h", "driver load",
+    "efficiency", "with the plan", *WAYS, "even", "rented", "5 h", "driver load",
     "lost", "starting", "waiting", "at half speed",
 }  # fmt: skip
 
@@ -203,7 +203,7 @@ def tables(rows_per_part: int, seeds: int, page: Path | None) -> dict[str, list[
         "kinds": lambda: by_kind(job),
         "units": lambda: by_unit(job, UNIT_ROWS),
         "losses": lambda: by_losses(job, seeds),
-        "stragglers": lambda: by_stragglers(job),
+        "stragglers": lambda: by_stragglers(replace(job, hosts=256)),
         "requests": lambda: by_requests(job, HOSTS[2:]),
         "requests at once": lambda: by_requests_at_once(job),
     }
