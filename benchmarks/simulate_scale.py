@@ -39,7 +39,7 @@ def by_hosts(job: Large, hosts: Iterable[int]) -> list[dict[str, Any]]:
             outcome = on.run()
             rows.append({
                 "hosts": count, "who": way, "hours": hours(outcome.seconds - outcome.planned),
-                "efficiency": on.efficiency(outcome), "deaths": outcome.deaths, "lost": share(on, outcome, "lost"),
+                "efficiency": on.efficiency(outcome), "deaths": outcome.deaths,
                 "starting": share(on, outcome, "starting"), "waiting": share(on, outcome, "waiting"),
             })  # fmt: skip
     return rows
@@ -204,7 +204,7 @@ def tables(rows_per_part: int, seeds: int, page: Path | None) -> dict[str, list[
         "units": lambda: by_unit(job, UNIT_ROWS),
         "losses": lambda: by_losses(job, seeds),
         "stragglers": lambda: by_stragglers(replace(job, hosts=256)),
-        "requests": lambda: by_requests(job, HOSTS[2:]),
+        "requests": lambda: by_requests(job, HOSTS[2:5]),
         "requests at once": lambda: by_requests_at_once(job),
     }
     made = {}

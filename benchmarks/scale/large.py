@@ -42,9 +42,10 @@ NAME_BYTES = 20
 DRIVER, SHARES, STEAL = "driver", "shares", "16 shares each"
 """Ways to share a job: handed out; `--shard k/n`, one for each process; 16 for each, with `--steal`."""
 SHARES_EACH = 16
-LOOKS_AT_LEASES = {DRIVER: (0, 1), SHARES: (3, 1), STEAL: (3, 3)}
-"""So often all leases are read, one after the other, by a process that starts, and whenever the records are read: to
-know who is alive (`living_workers`), and to find a share (`read_workers` in `job/attempt.py`)."""
+LOOKS_AT_LEASES = {DRIVER: (0, 1), SHARES: (3, 1), STEAL: (1, 3)}
+"""So often all leases are read, one after the other, by a process that starts, beside its first look at the records,
+and with each look: to know who is alive, and which share is free. Four times by a start, three times for the next share
+(calls of `read_workers`, counted in a job of four shares)."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ class Large:
         """Of listing the source and reading all footers: each `FOOTER_READS` requests, then its file and row groups."""
         groups = self.rows / min(GROUP_ROWS, self.rows_per_part)
         cpu = self.files * self.costs.footer_file + groups * self.costs.footer_group
-        asked = Asks(pages=self.files / PAGE, together=self.files * FOOTER_READS, at_once=self.at_once)
-        # One child looks at all, one after the other: with many read ahead, that is what takes longest.
-        return max(cpu, asked.seconds(self.store)) if self.at_once > 1 else cpu + asked.seconds(self.store)
+        listed = self.files / PAGE * self.store.list_page
+        read = Asks(together=self.files * FOOTER_READS, at_once=self.at_once).seconds(self.store)
+        # One child looks at all, one after the other, while those to come are read.
+        return listed + (max(cpu, read) if self.at_once > 1 else cpu + read)
 
     def unit_asks(self) -> Asks:
         """What each unit asks the store for beside its data; nothing is listed for it."""

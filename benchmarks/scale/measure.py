@@ -45,8 +45,8 @@ IDLE = 0.2
 MANY_UNITS = 400
 """So many that what they cost is some seconds."""
 LARGE_ROWS, LARGE_UNITS = 72_000, 24
-"""So many that the steps take twice as long as the start. A step is what is left once the start is subtracted: of 24,000
-rows, whose steps take half as long as the start, a start that was slow by a tenth made a step wrong by a fifth."""
+"""So many that the steps take twice as long as the start. A step is what is left once the start is subtracted: with
+24,000 rows, whose steps take half as long, a start that was slow by a tenth made a step wrong by a fifth."""
 
 IMPORTS = "import jax, scanrnn_dist.api, scanrnn_dist.cli"
 SHARES = """

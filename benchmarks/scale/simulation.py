@@ -26,7 +26,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.2, EXPIRY / 4
 
 @dataclass(frozen=True)
 class Asks:
-    """Requests of a process: reads, writes and pages of listings, one after the other; `together` reads, many at once."""
+    """Requests of a process: reads, writes, pages of listings, one after the other; `together` reads, many at once."""
 
     reads: float = 0.0
     pages: float = 0.0
