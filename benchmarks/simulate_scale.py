@@ -30,19 +30,22 @@ UNIT_ROWS = tuple(1 << power for power in (16, 18, 20, 22, 24))
 WAYS = (DRIVER, SHARES, STEAL)
 
 
-def by_hosts(job: Large, hosts: Iterable[int]) -> list[dict[str, Any]]:
+def on_hosts(job: Large, hosts: Iterable[int]) -> list[tuple[Large, Outcome]]:
     """The same job on more and more hosts, by each way."""
-    rows = []
-    for count in hosts:
-        for way in WAYS:
-            on = replace(job, hosts=count, way=way)
-            outcome = on.run()
-            rows.append({
-                "hosts": count, "who": way, "hours": hours(outcome.seconds - outcome.planned),
-                "efficiency": on.efficiency(outcome), "deaths": outcome.deaths,
-                "starting": share(on, outcome, "starting"), "waiting": share(on, outcome, "waiting"),
-            })  # fmt: skip
-    return rows
+    jobs = [replace(job, hosts=count, way=way) for count in hosts for way in WAYS]
+    return [(on, on.run()) for on in jobs]
+
+
+def by_hosts(ran: Iterable[tuple[Large, Outcome]]) -> list[dict[str, Any]]:
+    """How well hosts are used, by how many there are."""
+    return [
+        {
+            "hosts": on.hosts, "who": on.way, "hours": hours(outcome.seconds - outcome.planned),
+            "efficiency": on.efficiency(outcome), "deaths": outcome.deaths,
+            "starting": share(on, outcome, "starting"), "waiting": share(on, outcome, "waiting"),
+        }
+        for on, outcome in ran
+    ]  # fmt: skip
 
 
 def by_kind(job: Large) -> list[dict[str, Any]]:
@@ -101,19 +104,17 @@ def by_stragglers(job: Large) -> list[dict[str, Any]]:
     return rows
 
 
-def by_requests(job: Large, hosts: Iterable[int]) -> list[dict[str, Any]]:
-    """Requests a second at the bucket while all work, and in the busiest second of starts and ends."""
+def by_requests(ran: Iterable[tuple[Large, Outcome]]) -> list[dict[str, Any]]:
+    """Requests a second at the bucket while all work, and in the busiest second of starts and looks."""
     rows = []
-    for count in hosts:
-        for way in WAYS:
-            on = replace(job, hosts=count, way=way)
-            (reads, writes), outcome = on.requests_a_second(), on.run()
-            looks = sum(asked for _, _, asked in outcome.asked) / (outcome.seconds - outcome.planned or math.inf)
-            rows.append({
-                "hosts": count, "who": way, "reads": reads, "writes": writes, "of beats": on.beat_asks().count,
-                "of looks": looks, "data": on.data_reads_a_second(),
-                "busiest": outcome.peak_requests() if math.isfinite(on.stretch()) else math.nan,
-            })  # fmt: skip
+    for on, outcome in ran:
+        reads, writes = on.requests_a_second()
+        looks = sum(asked for _, _, asked in outcome.asked) / (outcome.seconds - outcome.planned or math.inf)
+        rows.append({
+            "hosts": on.hosts, "who": on.way, "reads": reads, "writes": writes, "of beats": on.beat_asks().count,
+            "of looks": looks, "data": on.data_reads_a_second(),
+            "busiest": outcome.peak_requests() if math.isfinite(on.stretch()) else math.nan,
+        })  # fmt: skip
     return rows
 
 
@@ -182,13 +183,13 @@ def _told(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        is_share = name in SHARES
+        is_share = name in PERCENT
         digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
         return f"{value:.2%}" if is_share else f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-SHARES = {
+PERCENT = {
     "efficiency", "with the plan", *WAYS, "even", "rented", "5 h", "driver load",
     "lost", "starting", "waiting", "at half speed",
 }  # fmt: skip
@@ -198,13 +199,14 @@ def tables(rows_per_part: int, seeds: int, page: Path | None) -> dict[str, list[
     """All of them, told as they come."""
     job = Large(Costs.load(), KINDS["2 cores"], 1024, rows_per_part=rows_per_part, fleet=RENTED)
     tell("by hand", indent(by_hand(replace(job, fleet=EVEN)), "    "), page)
+    ran = on_hosts(job, HOSTS)
     makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "hosts": lambda: by_hosts(job, HOSTS),
+        "hosts": lambda: by_hosts(ran),
         "kinds": lambda: by_kind(job),
         "units": lambda: by_unit(job, UNIT_ROWS),
         "losses": lambda: by_losses(job, seeds),
         "stragglers": lambda: by_stragglers(replace(job, hosts=256)),
-        "requests": lambda: by_requests(job, HOSTS[2:5]),
+        "requests": lambda: by_requests(ran[len(WAYS) * 2 : len(WAYS) * 5]),
         "requests at once": lambda: by_requests_at_once(job),
     }
     made = {}

@@ -240,7 +240,7 @@ def of_store(folder: Path, fewer: int = 20) -> dict[str, float]:
 
 
 def all_costs(rounds: int) -> Costs:
-    """Of this machine; some 100 s on 2 cores, and 30 s for each round after the first."""
+    """Of this machine; some two minutes on 2 cores, and 40 s for each round after the first."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         below = {name: Path(folder) / name for name in ("commands", "records", "planning", "store")}
         for each in below.values():
