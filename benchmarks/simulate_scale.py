@@ -105,15 +105,14 @@ def by_stragglers(job: Large) -> list[dict[str, Any]]:
 
 
 def by_requests(ran: Iterable[tuple[Large, Outcome]]) -> list[dict[str, Any]]:
-    """Requests a second at the bucket while all work, and in the busiest second of starts and looks."""
+    """Requests a second at the bucket: of units and beats while all work, and of starts and looks on average."""
     rows = []
     for on, outcome in ran:
         reads, writes = on.requests_a_second()
-        looks = sum(asked for _, _, asked in outcome.asked) / (outcome.seconds - outcome.planned or math.inf)
+        looks = outcome.asked / (outcome.seconds - outcome.planned or math.inf)
         rows.append({
             "hosts": on.hosts, "who": on.way, "reads": reads, "writes": writes, "of beats": on.beat_asks().count,
             "of looks": looks, "data": on.data_reads_a_second(),
-            "busiest": outcome.peak_requests() if math.isfinite(on.stretch()) else math.nan,
         })  # fmt: skip
     return rows
 

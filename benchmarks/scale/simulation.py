@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,18 +88,7 @@ class Outcome:
     waiting: float = 0.0
     done: int = 0  # units, each as often as it was committed
     claims: int = 0
-    asked: list[tuple[float, float, float]] = field(default_factory=list)  # from, until, how many
-
-    def peak_requests(self) -> float:
-        """Of the records, in the busiest second of starts and ends; work and beats come on top."""
-        if not self.asked:
-            return 0.0
-        times = np.array(self.asked)
-        ends = np.maximum(times[:, 1], times[:, 0] + 1.0)
-        rates = times[:, 2] / (ends - times[:, 0])
-        at = np.concatenate([times[:, 0], ends])
-        order = np.argsort(at, kind="stable")
-        return float(np.cumsum(np.concatenate([rates, -rates])[order]).max())
+    asked: float = 0.0  # requests of starts and looks
 
 
 class Simulation:
@@ -274,6 +263,5 @@ class Simulation:
         self._store_is_free = max(now, self._store_is_free) + taken
         until = max(self._store_is_free, now + asks.seconds(store))
         if until > now:
-            begin = max(now, until - max(taken, asks.seconds(store)))
-            self.outcome.asked.append((begin, until, asks.count))
+            self.outcome.asked += asks.count
             yield self._env.timeout(until - now)
