@@ -2,7 +2,7 @@
 
     python -m benchmarks.simulate_scale                        # the tables of docs/scale.md, from the committed costs
     python -m benchmarks.simulate_scale --measure --rounds 5   # measures the costs: benchmarks/results/scale.json
-    python -m benchmarks.simulate_scale --validate --rounds 5  # real jobs of 1, 2 and 4 processes, and what is foretold
+    python -m benchmarks.simulate_scale --validate --rounds 3  # real jobs of 1, 2 and 4 processes, and what is foretold
 
 Needs `simpy`. What is measured and what is assumed stands in `benchmarks/scale/costs.py`. The last line is JSON.
 `--validate` ends with 1 where a median is further than 15 % from what was foretold.
