@@ -14,7 +14,7 @@ from scanrnn_dist.job import share_of_units
 
 NONE = np.zeros(0, np.int64)
 AT_A_TIME = 16
-"""A driver gives a worker so small a part of what an even share of the units left would be (`job/hand_out.py`)."""
+"""A driver gives a worker so small a part of what an even share of the steps left would be (`job/hand_out.py`)."""
 
 
 class Claims(Protocol):
@@ -22,6 +22,7 @@ class Claims(Protocol):
 
     notice: float  # seconds until it is known that a process died
     waits: bool  # whether one without work waits for units of the dead
+    polls: bool  # whether it looks for them again and again; else it is told
 
     def next(self, worker: int) -> np.ndarray:
         """Units for a worker that has none; empty if there is nothing for it now."""
@@ -40,37 +41,42 @@ class Claims(Protocol):
 
 
 class Shares:
-    """`--shard k/n`: shares by weight; with `steal`, those of the dead go to whoever asks, whole.
+    """`--shard k/n`: shares by weight, some for each worker, of which the first is its own.
 
-    With `returns`, the process that comes in the place of a dead one goes on with its share.
+    With `steal`, whoever has none takes one of the dead, else one that nobody has begun, in random order. Without, the
+    process that comes in the place of a dead one goes on with its share. Not covered: two that take the same share at
+    once, of which the slower one has to look again.
     """
 
-    def __init__(self, weights: np.ndarray, workers: int, steal: bool, notice: float, returns: bool) -> None:
-        self.notice, self.waits, self._returns = notice, steal, returns
-        owners = share_of_units(weights, workers)
+    def __init__(
+        self, weights: np.ndarray, workers: int, notice: float, steal: bool = False, each: int = 1, seed: int = 0
+    ) -> None:
+        self.notice, self.waits, self.polls = notice, steal, steal
+        count = workers * each
+        owners = share_of_units(weights, count)
         order = np.argsort(owners, kind="stable")
-        ends = np.cumsum(np.bincount(owners, minlength=workers))
-        self._shares = dict(enumerate(np.split(order, ends[:-1])))
-        self._left: deque[np.ndarray] = deque()
+        ends = np.cumsum(np.bincount(owners, minlength=count))
+        shares = np.split(order, ends[:-1])
+        self._own = dict(enumerate(shares[:workers]))
+        not_begun = np.random.default_rng(seed).permutation(np.arange(workers, count))
+        self._free = deque(shares[share] for share in not_begun if len(shares[share]))
 
     def next(self, worker: int) -> np.ndarray:
-        """Its own share, once; then one that is left."""
-        own = self._shares.pop(worker, NONE)
-        if len(own) or not self.waits or not self._left:
-            return own
-        return self._left.popleft()
+        """Its own share, once; then one that is free."""
+        own = self._own.pop(worker, NONE)
+        return self._free.popleft() if not len(own) and self.waits and self._free else own
 
     def back(self, worker: int, units: np.ndarray) -> None:
         """What is left of its share."""
-        units = np.concatenate([units, self._shares.pop(worker, NONE)])  # one that died early had claimed none of them
-        if self._returns:
-            self._shares[worker] = units
+        units = np.concatenate([units, self._own.pop(worker, NONE)])  # one that died early had claimed none of them
+        if not self.waits:
+            self._own[worker] = units
         elif len(units):
-            self._left.append(units)
+            self._free.appendleft(units)
 
     def claimable(self) -> int:
-        """A worker for each share that is left."""
-        return len(self._left)
+        """A worker for each share that is free."""
+        return len(self._free)
 
     def has_ended_round(self) -> bool:
         """There are none."""
@@ -81,16 +87,12 @@ class Shares:
 
 
 class Queue:
-    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done.
+    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done."""
 
-    How much a worker is given goes by the number of units, as in the package, or `by_steps` by what they weigh.
-    """
+    waits, polls = True, False
 
-    waits = True
-
-    def __init__(self, weights: np.ndarray, workers: int, notice: float, by_steps: bool = False) -> None:
-        self.notice, self._workers, self._weights = notice, workers, weights if by_steps else np.ones(len(weights))
-        self._lengths = weights
+    def __init__(self, weights: np.ndarray, workers: int, notice: float) -> None:
+        self.notice, self._workers, self._weights = notice, workers, weights
         self._set_round(np.arange(len(weights)))
         self._next = 0
         self._returned: list[np.ndarray] = []
@@ -129,6 +131,6 @@ class Queue:
         self._next = 0
 
     def _set_round(self, units: np.ndarray) -> None:
-        self._order = units[np.argsort(-self._lengths[units], kind="stable")]
+        self._order = units[np.argsort(-self._weights[units], kind="stable")]
         self._before = np.concatenate([[0.0], np.cumsum(self._weights[self._order], dtype=float)])
         self._next = len(units)  # until it begins

@@ -58,7 +58,7 @@ class Costs:
     units_bytes: float  # of the plan, per unit
     log_bytes: float  # of the commit logs, per unit
     parts_bytes: float  # of the list of parts, per unit
-    calls: dict[str, float] = field(default_factory=dict)  # of the store: "read per unit", ...
+    calls: dict[str, float] = field(default_factory=dict)  # of the store: "read per unit", "list workers per job", ...
     machine: dict[str, Any] = field(default_factory=dict)  # where it was measured, and when
 
     def save(self, path: Path) -> None:
@@ -97,6 +97,8 @@ Amazon S3 performance". Seconds: assumed; the same guide tells of a median of te
 NO_STORE = Store(0.0, 0.0, 0.0, float("inf"), float("inf"))
 """A folder of the measured machine: the costs hold it already."""
 
+AT_ONCE = 64
+"""Requests that are under way at once where footers or logs are read (`source/footers.py`, `storage/asking.py`)."""
 FOOTER_READS = 2
 """Assumed requests for a footer of a file in a bucket: its size, and its end."""
 READ_BYTES = 8 << 20

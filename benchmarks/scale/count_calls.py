@@ -22,7 +22,10 @@ from scanrnn_dist.api import featurize
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.storage import LocalStore
 
-COUNTED = {"read": "read", "exists": "read", "entries": "list", "write": "write", "create": "write", "delete": "write"}
+COUNTED = {
+    "read": "read", "exists": "read", "version": "read", "read_version": "read", "entries": "list", "write": "write",
+    "create": "write", "replace": "write", "remove": "write", "delete": "write",
+}  # fmt: skip
 
 
 def counted(source: str, destination: str) -> Counter[str]:

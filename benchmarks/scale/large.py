@@ -13,6 +13,7 @@ import simpy
 
 from benchmarks.scale.claims import Claims, Queue, Shares
 from benchmarks.scale.costs import (
+    AT_ONCE,
     BEATS,
     BUCKET,
     CALL,
@@ -38,20 +39,26 @@ PAGE = 1000
 """Names in a page of a listing; lines in an object of a log of a bucket (`SEGMENT_LINES`)."""
 NAME_BYTES = 20
 """Assumed bytes of the plan for each file: a name has 16 random bytes, its size and time some."""
+DRIVER, SHARES, STEAL = "driver", "shares", "16 shares each"
+"""Ways to share a job: handed out; `--shard k/n`, one for each process; 16 for each, with `--steal`."""
+SHARES_EACH = 16
+LOOKS_AT_LEASES = {DRIVER: (0, 1), SHARES: (3, 1), STEAL: (1, 3)}
+"""So often all leases are read, one after the other, by a process that starts, beside its first look at the records,
+and with each look: to know who is alive, and which share is free. Four times by a start, three times for the next share
+(calls of `read_workers`, counted in a job of four shares)."""
 
 
 @dataclass(frozen=True)
 class Large:
-    """A job on hosts of a kind; handed out by a driver, or in shares, one a process.
+    """A job on hosts of a kind.
 
     Args:
         costs: that were measured.
         kind, hosts: what it runs on.
         rows, rows_per_part: of the job, and of a unit.
-        is_shared: whether by `--shard k/n --steal`; else a driver hands units out.
+        way: in which processes share it: `DRIVER`, `SHARES` or `STEAL`.
         fleet, store: how hosts and bucket behave.
-        at_once: requests that whoever plans, or reads the records, has under way; the library has 64 to a bucket.
-        by_steps: whether a driver gives as much by steps; today by the number of units.
+        at_once: requests for footers, or for logs, that are under way at once.
         seed: of speeds, units and losses.
     """
 
@@ -60,11 +67,10 @@ class Large:
     hosts: int
     rows: float = 1e12
     rows_per_part: int = 1 << 20
-    is_shared: bool = False
+    way: str = DRIVER
     fleet: Fleet = EVEN
     store: Store = BUCKET
-    at_once: int = 1
-    by_steps: bool = False
+    at_once: int = AT_ONCE
     seed: int = 0
 
     @property
@@ -104,19 +110,19 @@ class Large:
         groups = self.rows / min(GROUP_ROWS, self.rows_per_part)
         cpu = self.files * self.costs.footer_file + groups * self.costs.footer_group
         listed = self.files / PAGE * self.store.list_page
-        return listed + max(cpu, (cpu + self.files * FOOTER_READS * self.store.get) / self.at_once)
+        read = Asks(together=self.files * FOOTER_READS, at_once=self.at_once).seconds(self.store)
+        # One child looks at all, one after the other, while those to come are read.
+        return listed + (max(cpu, read) if self.at_once > 1 else cpu + read)
 
     def unit_asks(self) -> Asks:
-        """What each unit asks the store for beside its data; an owner of a share lists all leases."""
-        calls, pages = self.costs.calls, math.ceil(self.processes / PAGE)
-        listed = calls["list workers per unit"] * pages if self.is_shared else 0.0
-        return Asks(calls["read per unit"], listed, calls["write per unit"])
+        """What each unit asks the store for beside its data; nothing is listed for it."""
+        return Asks(self.costs.calls["read per unit"], writes=self.costs.calls["write per unit"])
 
     def beat_asks(self) -> Asks:
-        """What all leases ask for in a second: who holds one reads it, lists all of them, and writes it."""
-        holders = self.processes if self.is_shared else 1
+        """What all leases ask for in a second: is there a next file, what is in the own one, and it is replaced."""
+        holders = 1 if self.way == DRIVER else self.processes
         each = BEATS / EXPIRY
-        return Asks(holders * each, holders * each * math.ceil(holders / PAGE), holders * each)
+        return Asks(2 * holders * each, writes=holders * each)
 
     def units_a_second(self) -> float:
         """If nothing holds the processes up."""
@@ -127,10 +133,9 @@ class Large:
         return self.units_a_second() * self.rows_per_part * self.costs.work_steps * self.costs.features * 4 / READ_BYTES
 
     def requests_a_second(self) -> tuple[float, float]:
-        """Reads (with pages of listings) and writes of the records and parts, while all work."""
+        """Reads and writes of the records and parts, while all work."""
         asks, beats, rate = self.unit_asks(), self.beat_asks(), self.units_a_second()
-        reads = rate * (asks.reads + asks.pages) + beats.reads + beats.pages
-        return reads, rate * asks.writes + beats.writes
+        return rate * asks.reads + beats.reads, rate * asks.writes + beats.writes
 
     def driver_load(self) -> float:
         """The share of its time that a driver is busy with while all work."""
@@ -139,11 +144,11 @@ class Large:
     def stretch(self) -> float:
         """By how much units take longer since the store, or the driver, is at its rate; infinite if beats take all."""
         beats, rate, asks = self.beat_asks(), self.units_a_second(), self.unit_asks()
-        reads, writes = self.store.reads - beats.reads - beats.pages, self.store.writes - beats.writes
+        reads, writes = self.store.reads - beats.reads, self.store.writes - beats.writes
         if min(reads, writes) <= 0:
             return math.inf
-        full = max(rate * (asks.reads + asks.pages) / reads, rate * asks.writes / writes)
-        return max(1.0, full, 0.0 if self.is_shared else self.driver_load())
+        full = max(rate * asks.reads / reads, rate * asks.writes / writes)
+        return max(1.0, full, self.driver_load() if self.way == DRIVER else 0.0)
 
     def work(self) -> tuple[Work, np.ndarray]:
         """What the simulation takes, and the weights that units are dealt out by."""
@@ -155,20 +160,30 @@ class Large:
         end = Cost(0.0, units * costs.end_unit + self.store.put)
         plan = Cost(0.0, self.plan_seconds())
         opening = units * costs.open_unit
-        if not self.is_shared:  # a worker reads the plan; the driver alone reads the records, here at the end
+        if self.way == DRIVER:  # a worker reads the plan; the driver alone reads the records, here at the end
             start = Cost(0.0, costs.start.wall + opening)
             look = self._look(1.0)
             return Work(seconds, start, plan, Asks(reads=3), self._driver_looks, between=look, end=end), weights
         opening += units * costs.share_unit + self.files * costs.open_file
-        start, asks = Cost(0.0, costs.start.wall + opening), Asks(reads=3, pages=self.files / PAGE, writes=3)
+        start, calls, looks = Cost(0.0, costs.start.wall + opening), costs.calls, LOOKS_AT_LEASES[self.way][0]
+        leases = looks * self.processes
+        asks = Asks(calls["read per job"] + leases, (self.files + leases) / PAGE, calls["write per job"])
         return Work(seconds, start, plan, asks, self._look, looks_after=True, end=end), weights
 
+    def leases(self, committed: float) -> float:
+        """Files of leases, once such a share of all units is committed: one for each share that was begun."""
+        if self.way == DRIVER:
+            return 1
+        shares = self.processes * (SHARES_EACH if self.way == STEAL else 1)
+        return self.processes + committed * (shares - self.processes)
+
     def _look(self, committed: float) -> tuple[Cost, Asks]:
-        """All commit logs and the names of all parts."""
+        """All leases, all commit logs, and the names of all parts."""
         seconds = committed * self.units * self.costs.open_unit
         segments = self.processes + committed * 2 * self.units / PAGE
-        pages = (segments + committed * self.units + self.processes) / PAGE
-        return Cost(0.0, seconds), Asks(reads=segments, pages=pages, at_once=self.at_once)
+        leases = LOOKS_AT_LEASES[self.way][1] * self.leases(committed)
+        pages = (segments + committed * self.units + leases) / PAGE
+        return Cost(0.0, seconds), Asks(leases, pages, together=segments, at_once=self.at_once)
 
     def _driver_looks(self, committed: float) -> tuple[Cost, Asks]:
         return self._look(1.0) if committed == 1 else (Cost(), Asks())
@@ -184,10 +199,11 @@ class Large:
             return Outcome()
         env = simpy.Environment()
         work, weights = self.work()
+        count, steal = self.processes, self.way == STEAL
         claims: Claims = (
-            Shares(weights, self.processes, True, EXPIRY, returns=self.fleet.back_after is not None)
-            if self.is_shared
-            else Queue(weights, self.processes, NOTICE, self.by_steps)
+            Queue(weights, count, NOTICE)
+            if self.way == DRIVER
+            else Shares(weights, count, EXPIRY, steal, SHARES_EACH if steal else 1, self.seed)
         )
         hosts = [OwnHost(env, speed) for speed in self.speeds().tolist()]
         return Simulation(env, hosts, claims, work, self.fleet, self.store, self.seed).run()

@@ -44,6 +44,9 @@ IDLE = 0.2
 """Cores that others may keep busy in a round that counts, if there is one."""
 MANY_UNITS = 400
 """So many that what they cost is some seconds."""
+LARGE_ROWS, LARGE_UNITS = 72_000, 24
+"""So many that the steps take twice as long as the start. A step is what is left once the start is subtracted: with
+24,000 rows, whose steps take half as long, a start that was slow by a tenth made a step wrong by a fifth."""
 
 IMPORTS = "import jax, scanrnn_dist.api, scanrnn_dist.cli"
 SHARES = """
@@ -81,19 +84,22 @@ def job(source: Path, destination: Path, *more: str) -> tuple[str, ...]:
 
 
 class Measured:
-    """What commands took in each round; a round runs all kinds one after the other, so that a slow spell hits all."""
+    """What commands took in each round; a round runs all kinds one after the other, so that a slow spell hits all.
+
+    With `only`, those kinds alone; of the others the costs say nothing.
+    """
 
     features = FEATURES
 
-    def __init__(self, folder: Path, rows: int = 24_000) -> None:
-        self._folder = folder
-        few, many, large = rows_of(1), rows_of(MANY_UNITS), rows_of(rows)
+    def __init__(self, folder: Path, only: Sequence[str] = ()) -> None:
+        self._folder, self._only = folder, only
+        few, many, large = rows_of(1), rows_of(MANY_UNITS), rows_of(LARGE_ROWS)
         self._sources = {
             "few": write(few, folder / "few.parquet", 1),
             "many": write(many, folder / "many.parquet", MANY_UNITS),
-            "large": write(large, folder / "large.parquet", 8),
+            "large": write(large, folder / "large.parquet", LARGE_UNITS),
         }
-        self._units = {"few": 1, "many": MANY_UNITS, "large": 8}
+        self._units = {"few": 1, "many": MANY_UNITS, "large": LARGE_UNITS}
         self._steps = {"few": len(few.values), "many": len(many.values), "large": len(large.values)}
         self._took: dict[str, list[Took]] = {}
 
@@ -115,13 +121,17 @@ class Measured:
         solved = {clock: _solved(cost, self._units, self._steps, clock) for clock in ("cpu", "wall")}
         start, unit, step = (Cost(solved["cpu"][i], solved["wall"][i]) for i in range(3))
         alone, handed = cost["few"], cost["handed few"]
-        own = {name: statistics.median(it.own_cpu for it in self._took[f"handed {name}"]) for name in ("few", "many")}
-        return {
+        found: dict[str, Cost | float] = {
             "crowding": max(1.0, cost["crowd"].cpu / CORES / cost["large"].cpu),
-            "imports": cost["imports"], "start": start, "unit": unit, "step": step,
+            "start": start, "unit": unit, "step": step,
             "driver": Cost(max(0.0, handed.cpu - alone.cpu), max(0.0, handed.wall - alone.wall)),
-            "hand_out": max(0.0, own["many"] - own["few"]) / (MANY_UNITS - 1),
         }  # fmt: skip
+        if not self._only:
+            few, many = (
+                statistics.median(it.own_cpu for it in self._took[f"handed {name}"]) for name in ("few", "many")
+            )
+            found |= {"imports": cost["imports"], "hand_out": max(0.0, many - few) / (MANY_UNITS - 1)}
+        return found
 
     def record_bytes(self) -> dict[str, float]:
         """Of each kind of records, per unit."""
@@ -129,7 +139,8 @@ class Measured:
         return {name: (_bytes(many, kind) - _bytes(few, kind)) / (MANY_UNITS - 1) for name, kind in _RECORDS.items()}
 
     def _add(self, name: str, *commands: Sequence[str]) -> None:
-        self._took.setdefault(name, []).append(run(*commands))
+        if not self._only or name in self._only:
+            self._took.setdefault(name, []).append(run(*commands))
 
 
 _RECORDS = {"units_bytes": "units-*.table", "parts_bytes": "parts.table", "log_bytes": "commits/*.jsonl"}
@@ -229,7 +240,7 @@ def of_store(folder: Path, fewer: int = 20) -> dict[str, float]:
 
 
 def all_costs(rounds: int) -> Costs:
-    """Of this machine; some 100 s on 2 cores, and 30 s for each round after the first."""
+    """Of this machine; some two minutes on 2 cores, and 40 s for each round after the first."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         below = {name: Path(folder) / name for name in ("commands", "records", "planning", "store")}
         for each in below.values():

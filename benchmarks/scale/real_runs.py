@@ -85,7 +85,7 @@ def simulate(
         work, claims = Work(pieces, costs.start, costs.driver), Queue(np.array(steps), case.processes, 0.0)
     else:
         work = Work(pieces, costs.start)
-        claims = Shares(np.array(steps), case.processes, case.is_one_killed, 0.0, returns=False)
+        claims = Shares(np.array(steps), case.processes, 0.0, case.is_one_killed)
     hosts = [SharedHost(env, cores) for _ in range(case.processes)]
     killed = None if killed_after is None else (case.processes - 1, killed_after)
     return Simulation(env, hosts, claims, work, Fleet(back_after=None), killed=killed).run(), cores.seconds
@@ -94,7 +94,7 @@ def simulate(
 def compare(rounds: int) -> list[dict[str, Any]]:
     """By case: medians of what was measured and foretold, and their ratio."""
     with tempfile.TemporaryDirectory(prefix="shared-") as folder:
-        measured = Measured(Path(folder))
+        measured = Measured(Path(folder), ("few", "many", "large", "crowd", "handed few"))
         source = write(rows_of(ROWS, seed=2), Path(folder) / "in.parquet", UNITS)
         steps = (plan_job(source, JobOptions(rows_per_part=1)).units.values // measured.features).tolist()
         runs: dict[Case, list[tuple[float, Took]]] = {case: [] for case in CASES}

@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import simpy
 
 from benchmarks.scale.claims import Claims
-from benchmarks.scale.costs import EVEN, NO_STORE, Cost, Fleet, Store
+from benchmarks.scale.costs import EVEN, EXPIRY, NO_STORE, Cost, Fleet, Store
 from benchmarks.scale.hosts import Died, Host, Steps
 
 NOTHING = Cost()
+FIRST_PAUSE, LAST_PAUSE = 0.2, EXPIRY / 4
+"""Seconds that one who has no share waits before it looks again, at first and at most (`job/attempt.py`)."""
 
 
 @dataclass(frozen=True)
 class Asks:
-    """Requests of a process: reads and writes, and pages of listings; so many at once."""
+    """Requests of a process: reads, writes, pages of listings, one after the other; `together` reads, many at once."""
 
     reads: float = 0.0
     pages: float = 0.0
     writes: float = 0.0
+    together: float = 0.0
     at_once: int = 1
+
+    @property
+    def count(self) -> float:
+        """All of them."""
+        return self.reads + self.pages + self.writes + self.together
 
     def seconds(self, store: Store) -> float:
         """How long they take where nobody else asks."""
-        return (self.reads * store.get + self.writes * store.put + self.pages * store.list_page) / self.at_once
+        reads = self.reads + self.together / self.at_once
+        return reads * store.get + self.writes * store.put + self.pages * store.list_page
 
 
 def no_look(committed: float) -> tuple[Cost, Asks]:
@@ -79,18 +88,7 @@ class Outcome:
     waiting: float = 0.0
     done: int = 0  # units, each as often as it was committed
     claims: int = 0
-    asked: list[tuple[float, float, float]] = field(default_factory=list)  # from, until, how many
-
-    def peak_requests(self) -> float:
-        """Of the records, in the busiest second of starts and ends; work and beats come on top."""
-        if not self.asked:
-            return 0.0
-        times = np.array(self.asked)
-        ends = np.maximum(times[:, 1], times[:, 0] + 1.0)
-        rates = times[:, 2] / (ends - times[:, 0])
-        at = np.concatenate([times[:, 0], ends])
-        order = np.argsort(at, kind="stable")
-        return float(np.cumsum(np.concatenate([rates, -rates])[order]).max())
+    asked: float = 0.0  # requests of starts and looks
 
 
 class Simulation:
@@ -113,6 +111,7 @@ class Simulation:
         self._left = len(work.pieces)
         self._complete = env.event()
         self._idle: dict[simpy.Event, float] = {}  # who waits for work, and since when
+        self._pauses: dict[int, float] = {}  # between two looks of a process that has no work
         self._processes: dict[int, simpy.Process] = {}
         self._store_is_free = 0.0
         self.outcome = Outcome()
@@ -169,7 +168,7 @@ class Simulation:
                 if not len(units):
                     if not self._claims.waits:
                         return
-                    yield from self._wait()
+                    yield from self._poll(worker) if self._claims.polls else self._wait()
                     continue
                 out.claims += 1
                 yield from self._hosts[worker].do(self._pieces(units))
@@ -196,6 +195,17 @@ class Simulation:
         except simpy.Interrupt:
             self._waited(called)
             raise
+
+    def _poll(self, worker: int) -> Steps:
+        """Pause, a little longer each time, and look again."""
+        begin = self._env.now
+        self._pauses[worker] = min(1.5 * self._pauses.get(worker, FIRST_PAUSE), LAST_PAUSE)
+        try:
+            yield self._env.timeout(self._pauses[worker])
+            if self._left:
+                yield from self._look(worker)
+        finally:
+            self.outcome.waiting += self._env.now - begin
 
     def _waited(self, called: simpy.Event) -> None:
         if called in self._idle:
@@ -249,10 +259,9 @@ class Simulation:
     def _ask(self, asks: Asks) -> Steps:
         """Have the store answer: all who ask at once wait for one another once it is at its rate."""
         store, now = self._store, self._env.now
-        taken = (asks.reads + asks.pages) / store.reads + asks.writes / store.writes
+        taken = (asks.count - asks.writes) / store.reads + asks.writes / store.writes
         self._store_is_free = max(now, self._store_is_free) + taken
         until = max(self._store_is_free, now + asks.seconds(store))
         if until > now:
-            begin = max(now, until - max(taken, asks.seconds(store)))
-            self.outcome.asked.append((begin, until, asks.reads + asks.pages + asks.writes))
+            self.outcome.asked += asks.count
             yield self._env.timeout(until - now)
