@@ -35,7 +35,9 @@ from scanrnn_dist.spec import scan_rnn_forward
 TOLERANCE = 1e-6  # the bound of the design for float32 at precision "highest"
 FLOAT64_TOLERANCE = 1e-14  # of features below 1: 45 roundings
 D, H = 3, 5
-SOAK = pytest.mark.soak
+SOAK, SWEEP = pytest.mark.soak, pytest.mark.sweep
+SWEPT = ("optimized lstm", "simple", "recurrent biases", "filled carry", "bidirectional lstm", "bidirectional steps")
+"""Encoders that differ little from another one of the table."""
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
 
 
@@ -104,9 +106,9 @@ def made(name: str) -> Encoder:
 
 
 def table_with(*names: str) -> list[Any]:
-    """All names of the table, but for these behind `-m soak`."""
+    """All names of the table, all but these behind `-m soak`, or `-m sweep` if they differ little from others."""
     assert set(names) <= set(ENCODERS)
-    return [name if name in names else pytest.param(name, marks=SOAK) for name in ENCODERS]
+    return [name if name in names else pytest.param(name, marks=SWEEP if name in SWEPT else SOAK) for name in ENCODERS]
 
 
 def mesh_of(devices: int) -> Mesh:

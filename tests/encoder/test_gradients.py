@@ -50,13 +50,13 @@ MODULES: dict[str, Callable[..., Any]] = {
     "bidirectional": lambda *a, **k: Encoder([tuple(cells(kind, *a, **k)[0] for kind in "02")], readout="last+mean"),
     "nnx scan": lambda *a, **k: Encoder(cells("01", *a, **k), scan="nnx"),
 }
-SOAK = pytest.mark.soak
+SOAK, SWEEP = pytest.mark.soak, pytest.mark.sweep
 ENCODERS = [name for name in MODULES if not name.startswith("scan ")]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n == "scan LSTMCell" else SOAK) for n in MODULES],
+    [pytest.param(n, marks=() if n == "scan LSTMCell" else SOAK if n == "bidirectional" else SWEEP) for n in MODULES],
 )
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     with jax.enable_x64(True):
@@ -78,7 +78,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     np.testing.assert_allclose(gradient, wanted, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "SimpleCell" else SOAK) for n in ENCODERS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "SimpleCell" else SOAK if n == "stack" else SWEEP) for n in ENCODERS]
+)
 def test_the_gradient_of_a_padded_batch_is_the_sum_of_those_of_its_sequences(name: str) -> None:
     encoder = MODULES[name](3, 5)
     rng = np.random.default_rng(0)

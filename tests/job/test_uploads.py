@@ -33,7 +33,7 @@ def test_unfinished_uploads_of_a_destination_are_named_and_aborted(s3: S3Server,
     assert s3.get("bucket", "out/part-00000.parquet"), "the part itself stays"
 
 
-@pytest.mark.parametrize("status", [403, pytest.param(501, marks=pytest.mark.soak)])  # tried again for 20 s
+@pytest.mark.parametrize("status", [403, pytest.param(501, marks=pytest.mark.sweep)])  # tried again for 20 s
 def test_where_uploads_may_not_be_listed_the_rest_is_cleaned(s3: S3Server, tmp_path: Path, status: int) -> None:
     source, uri = write_source(tmp_path / "in.parquet", random_rows([3])), s3.uri("bucket/out")
     featurize(source, uri)

@@ -23,6 +23,9 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import read_status
 from scanrnn_dist.launch import RayExecutor
 
+# Ray forks to start its processes, of which JAX warns wherever it runs; what is forked here becomes another program.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 ROOT = Path(__file__).parents[2]
 UNITS = 160
 LIMIT_SECONDS = 120
