@@ -49,7 +49,7 @@ from scanrnn_dist.encoder import file as encoder_file
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Sharing
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.source import BadRows, decode, footers
+from scanrnn_dist.source import BadRows, decode, footer_child, footers
 
 PR_SET_PDEATHSIG = 1
 
@@ -268,8 +268,8 @@ class _InThisProcess:
     """Reads footers where it is asked."""
 
     def ask(self, path: str) -> dict[str, Any]:
-        """What the process of `footers.py` answers."""
-        return footers._answer(fs.LocalFileSystem(), path)
+        """What the process of `footer_child.py` answers."""
+        return footer_child.answer_of(fs.LocalFileSystem(), path)
 
 
 if __name__ == "__main__":

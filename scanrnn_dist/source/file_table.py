@@ -104,7 +104,7 @@ def _as_text(paths: list[str]) -> pa.Array:
 
 def _partition_keys(fields: pa.Schema) -> Callable[[str], dict[str, Any]]:
     """What gives the hive partition keys of a folder, their values as of these fields."""
-    import pyarrow.dataset as ds  # takes 0.2 s, with pandas, which the child of `footers.py` need not wait for
+    import pyarrow.dataset as ds  # takes 0.2 s, with pandas, which `footer_child.py` need not wait for
 
     partitioning = ds.HivePartitioning(fields)
     return lambda folder: dict(ds.get_partition_keys(partitioning.parse(folder.strip("/") + "/")))

@@ -48,7 +48,7 @@ class Budget:
     @cached_property
     def nbytes(self) -> int:
         """The bytes; by default a share of what this process may use: several readers and the engine share that."""
-        from scanrnn_dist.observe import share_of_memory  # with rich, for which the child of `footers.py` need not wait
+        from scanrnn_dist.observe import share_of_memory  # with rich, for which `footer_child.py` need not wait
 
         return share_of_memory() if self._told is None else self._told
 
