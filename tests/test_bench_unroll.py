@@ -36,7 +36,8 @@ def test_a_case_that_takes_too_long_is_stopped_and_said_to_be() -> None:
     assert "loop   2048  stopped after 9 s" in table_of({"loop": {"2048": None}}, 9.0)
 
 
-@pytest.mark.parametrize("kind", ["loop", pytest.param("scan", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["loop", "scan"])
 def test_a_child_measures_what_the_parent_would(kind: str) -> None:
     measured = measure_in_child([kind, "4", "3", "8"], limit_seconds=120)
     assert measured is not None

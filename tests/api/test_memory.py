@@ -66,8 +66,9 @@ def test_ten_times_the_rows_take_less_than_100_MB_more(tmp_path: Path) -> None:
     assert more_bytes(tmp_path, few, many, 64) < 100e6
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("are_sorted", [True, False])
+@pytest.mark.parametrize(
+    "are_sorted", [pytest.param(True, marks=pytest.mark.soak), pytest.param(False, marks=pytest.mark.sweep)]
+)
 def test_ten_times_the_events_take_less_than_100_MB_more(tmp_path: Path, are_sorted: bool) -> None:
     D, rows, steps, ids = 8, 1000, 100, np.random.default_rng(0).permutation(200_000)
     values = np.random.default_rng(0).normal(size=(D, rows * steps)).astype(np.float32)

@@ -45,6 +45,7 @@ def run(*arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.soak
 def test_a_second_process_compiles_nothing_and_gives_the_same_bits(tmp_path: Path) -> None:
     source = write_source(tmp_path / "in.parquet", random_rows(some_lengths(12)))
     cache = ["--compilation-cache", tmp_path / "cache/of/mine"]

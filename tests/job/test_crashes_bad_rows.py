@@ -112,7 +112,7 @@ def killed_at(zygote: Zygote, known: Known, out: Path, step: int) -> Scenario:
     yield from finished(zygote, known, out)
 
 
-@pytest.mark.soak
+@pytest.mark.sweep
 def test_a_job_that_is_killed_at_any_step_is_as_undisturbed(zygote: Zygote, known: Known, tmp_path: Path) -> None:
     steps = range(1, len(known.steps) + 1, 3)
     zygote.play({f"killed at {n}": killed_at(zygote, known, tmp_path / f"{n}", n) for n in steps})

@@ -207,7 +207,7 @@ def test_what_the_cluster_cannot_give_is_told(tmp_path: Path, source: Path, node
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.soak
+@pytest.mark.sweep
 def test_the_pipeline_gives_what_the_specification_gives(tmp_path: Path, nodes: TwoNodes) -> None:
     rows = random_rows((3, 0, 20), in_features=12)
     source = write_source(tmp_path / "in.parquet", rows, row_group_size=3)

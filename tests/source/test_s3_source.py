@@ -228,7 +228,7 @@ def test_a_server_that_fails_for_good_while_rows_are_read_stops_the_run(uri: str
     assert len(read(source)[0]) == 2 * ROWS
 
 
-@pytest.mark.soak  # the child's own retries take 26 s
+@pytest.mark.sweep  # the child's own retries take 26 s
 def test_a_server_that_fails_for_good_while_footers_are_read_stops_the_run(uri: str, s3: S3Server) -> None:
     s3.inject("drop", methods=("GET",), match="parquet")
     with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read from its server: AWS"):
