@@ -129,6 +129,11 @@ def entries(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
+def parts_of(destination: Path) -> dict[str, bytes | None]:
+    """The parts of an output, with their content."""
+    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
+
+
 def leftovers(folder: Path) -> list[str]:
     """What stands aside and should not once a job has ended."""
     return [name for name in entries(folder) if name.endswith(".tmp") or Path(name).name.startswith(".")]

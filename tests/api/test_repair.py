@@ -16,7 +16,7 @@ from crashing import identities
 from faults import Died, dies_at, watched
 from flax import nnx
 from s3_server import S3Server
-from sources import D, H, encoder_of, entries, featurize, random_rows, write_source
+from sources import D, H, encoder_of, entries, featurize, parts_of, random_rows, write_source
 
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
@@ -49,10 +49,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(finished: Path, tmp_path: Path) -> Path:
     """A copy of the output to change, whose source stays."""
     return Path(shutil.copytree(finished / "out", tmp_path / "out"))
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 def damage(out: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import sources
 from faults import CopyingStore, Died, Told, dies_at, watched
 from s3_server import S3Server
-from sources import encoder_of, entries, featurize, leftovers, random_rows, write_source
+from sources import encoder_of, entries, featurize, leftovers, parts_of, random_rows, write_source
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -65,10 +65,6 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], int, int]] = {
     ),
 }
 """What is changed, how many units of a finished job stay, and how many are done."""
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 def in_restart(out: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sources
 from faults import Died
-from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_files
+from sources import encoder_of, featurize, leftovers, mesh_of, parts_of, random_rows, some_lengths, write_files
 from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
@@ -103,10 +103,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     featurize(source, out, rows_per_part=5)
     return parts_of(out)
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 def assert_whole(out: Path, undisturbed: dict[str, bytes | None]) -> None:

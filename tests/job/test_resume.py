@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from faults import Died, full, watched
-from sources import encoder_of, entries, featurize, leftovers, mesh_of, random_rows, some_lengths, write_source
+from sources import (
+    encoder_of,
+    entries,
+    featurize,
+    leftovers,
+    mesh_of,
+    parts_of,
+    random_rows,
+    some_lengths,
+    write_source,
+)
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
@@ -55,10 +65,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     featurize(source, out, rows_per_part=5)
     return parts_of(out)
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 def stop_after(rows: int, error: BaseException | None = None) -> Any:

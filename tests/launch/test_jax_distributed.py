@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import entries, mesh_of, random_rows, write_source
+from sources import mesh_of, parts_of, random_rows, write_source
 
 from scanrnn_dist.api import featurize
 from scanrnn_dist.encoder import Encoder
@@ -22,10 +22,6 @@ from scanrnn_dist.records import SUCCESS
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "featurize_tpu_pod.py"
 UNITS, UNIT_ROWS = 50, 20
 LIMIT_SECONDS = 200
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sources import entries, random_rows, write_source
+from sources import parts_of, random_rows, write_source
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import read_status
@@ -42,10 +42,6 @@ def run(*words: Any, expected: int = 0) -> str:
     assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sources import entries, random_rows, write_source
+from sources import parts_of, random_rows, write_source
 
 from scanrnn_dist import scan_rnn_forward
 from scanrnn_dist.cli.executor import executor_of
@@ -107,10 +107,6 @@ def run(source: Path, out: Path, *flags: str, expected: int = 0) -> str:
     assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
-
-
-def parts_of(destination: Path) -> dict[str, bytes | None]:
-    return {name: content for name, content in entries(destination).items() if name.startswith("part-")}
 
 
 @pytest.fixture(scope="module")
