@@ -147,6 +147,8 @@ class EngineLike(Protocol):
     """Whether a window takes as long with few rows as with many, so that rows that fill it are worth their memory."""
     shape: WindowShape
     """Of its windows."""
+    kernel: str
+    """What computes, `"native"` or `"xla"`; the bits of features differ between the two."""
 
     def run(self, memory_bytes: int | None = None) -> RunLike:
         """Begin a stream of rows; those that wait to fill large windows hold `memory_bytes`, a share when None."""

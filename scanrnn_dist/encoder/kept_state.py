@@ -108,3 +108,9 @@ class StatefulEncoder(Encoder):
 def _holds(wide: Any, dtype: Any) -> bool:
     """Whether every float of a dtype is one of another."""
     return bool(jnp.issubdtype(dtype, jnp.floating) and jnp.promote_types(wide, dtype) == np.dtype(wide))
+
+
+def is_plain(encoder: Encoder) -> bool:
+    """Whether an encoder's steps and readouts are those of `Encoder`, not of a class of somebody's own."""
+    kind = encoder._plain if isinstance(encoder, StatefulEncoder) else type(encoder)
+    return all(getattr(kind, name) is getattr(Encoder, name) for name in ("initial_state", "step", "readout"))

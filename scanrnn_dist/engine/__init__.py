@@ -3,12 +3,13 @@
 It knows JAX and no Parquet, and keeps the promises of `protocols.py`; `build_engine` chooses what stands behind them.
 """
 
+from scanrnn_dist.engine.building import KERNELS, build_engine, chosen_kernel, why_no_native
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
-from scanrnn_dist.engine.engine import Engine, build_engine
+from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.environment import environment_of
 from scanrnn_dist.engine.fitting import fitting_shape
 from scanrnn_dist.engine.lowering import lowered_window
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.profiling import profile, stage
-from scanrnn_dist.engine.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT

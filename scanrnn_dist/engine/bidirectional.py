@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, join_directions
-from scanrnn_dist.engine.compiled import CompiledWindow
+from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.mesh import checked_mesh
-from scanrnn_dist.engine.run import Run, check_carries
+from scanrnn_dist.engine.native import NativeEngine
 from scanrnn_dist.engine.shapes import window_shape_for
+from scanrnn_dist.engine.submitting import check_carries
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
@@ -27,16 +28,21 @@ class BidirectionalEngine:
     """The engines of a bidirectional encoder; for the arguments see `Engine`."""
 
     def __init__(
-        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
+        self,
+        encoder: Encoder,
+        mesh: Mesh | None = None,
+        shape: WindowShape | None = None,
+        own_carries: bool = False,
+        of_direction: type[Engine] | type[NativeEngine] = Engine,
     ) -> None:
-        self.own_carries = own_carries
+        self.own_carries, self.kernel = own_carries, of_direction.kernel
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
         mesh = checked_mesh(mesh)
-        shape = shape or window_shape_for(encoder, mesh)
+        shape = shape or window_shape_for(encoder, mesh, kernel=self.kernel)
         if encoder.pool_dtype == np.float64:
             raise ConfigError("A bidirectional encoder computes in float64; between its layers float32 is kept.")
         self.layers = [
-            tuple(CompiledWindow(part, mesh, shape, own_carries) for part in directions)
+            tuple(of_direction(part, mesh, shape, own_carries) for part in directions)
             for directions in encoder.directions()
         ]
         first = self.layers[0][0]
@@ -62,7 +68,7 @@ class BidirectionalRun:
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
         of_each = (share_of_memory() if memory_bytes is None else memory_bytes) // sum(map(len, engine.layers))
         self._runs = [
-            tuple(Run(direction, look_ahead_bytes, memory_bytes=of_each) for direction in layer)
+            tuple(direction.run(of_each, look_ahead_bytes) for direction in layer)
             for layer in engine.layers
         ]
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.

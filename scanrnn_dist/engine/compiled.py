@@ -20,7 +20,7 @@ from scanrnn_dist.engine.host_buffers import HostBuffers, aligned_zeros
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind, replicated, sharded
 from scanrnn_dist.engine.program import compiled_pick, compiled_window_program
 from scanrnn_dist.engine.schedule import Window
-from scanrnn_dist.engine.shapes import window_shape_for
+from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
 
@@ -77,9 +77,7 @@ class CompiledWindow:
         return other
 
     def _take_shape(self, shape: WindowShape) -> None:
-        if min(shape.lanes, shape.block_steps, shape.window_blocks) < 1:
-            raise ConfigError(f"{shape} has a number below 1.")
-        self.shape, self.lanes = shape, self.devices * shape.lanes
+        self.shape, self.lanes = checked_shape(shape), self.devices * shape.lanes
         share = STATIC_ENDS_SHARE if self.is_static else ENDS_SHARE
         # All steps are fetched where they are asked for, so no rows are picked on the devices.
         self.ends_capacity = 0 if self.gives_steps else -(-shape.lanes * shape.window_blocks // share)

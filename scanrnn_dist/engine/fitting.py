@@ -19,8 +19,8 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import device_kind, sharded
-from scanrnn_dist.engine.run import WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import LEAST_LANES
+from scanrnn_dist.engine.submitting import WINDOWS_IN_FLIGHT
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
 

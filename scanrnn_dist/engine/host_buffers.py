@@ -57,7 +57,7 @@ class ValueStream:
 
     def add(self, batch: Batch, values: np.ndarray) -> None:
         """Take the values of the batch that was submitted last."""
-        if others := [other for other in self._submissions.batches if other.unsent and other is not batch]:
+        if others := [other for other in self._submissions.batches if other.unread and other is not batch]:
             batch.at = self._allocate(batch.steps, others)
         elif not self._is_ours or len(values) > len(self._arena):
             self._arena, self._is_ours = values, False

@@ -25,16 +25,11 @@ from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, checked_rows
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
-from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
+from scanrnn_dist.ragged import Ragged
 
-WINDOWS_IN_FLIGHT = 2
-"""Windows sent and not fetched: one computes while the next is scheduled and sent."""
-LOOK_AHEAD_BYTES = 32 << 20
-"""Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
-WINDOWS_AHEAD = 2
 STATIC_WINDOWS_AHEAD = 4
 """On accelerators, whose windows are large, as far as a share of the memory allows. With 2 it is late when the longest
 of the last rows begin: occupancy 0.91 instead of 0.96 on eight devices (`bench_occupancy.py`)."""
@@ -103,13 +98,7 @@ class Run:
         return self._tape.blocks_left > 0 or bool(self._sent)
 
     def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
-        max_steps = checked_max_steps(max_steps)
-        expected = self.engine.in_features
-        if ragged.in_features != expected:
-            hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
-            has = f"{ragged.in_features} features per step"
-            raise DataError(f"The sequences have {has}; the encoder takes {expected}.{hint}")
-        check_carries(carries, (len(ragged), self.engine.carry_features) if self.engine.own_carries else None)
+        max_steps = checked_rows(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
             return
         self._may_drain = True
@@ -204,7 +193,7 @@ class Run:
                 self._place_carries(window, buffers.initials)
         output = self._dispatcher.submit(self._dispatch, engine, buffers, emitted, np.int32(window.blocks), ends)
         self._sent.append(Sent(engine, buffers, window, output, len(ends)))
-        self._submissions.count_sent(window.rows)
+        self._submissions.count_read(window.rows)
         self.statistics.windows += 1
         self.statistics.positions += engine.lanes * shape.block_steps * engine.blocks_run(window)
 
@@ -276,10 +265,3 @@ def _steps_ahead(engine: CompiledWindow, memory_bytes: int | None) -> int:
     memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
     return min(STATIC_WINDOWS_AHEAD * window_steps, memory_bytes // (4 * engine.in_features))
 
-
-def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
-    """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
-    arrived = None if carries is None else carries.shape
-    if arrived != expected:
-        wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
-        raise DataError(f"The initial carries are {arrived}; expected {wanted}.")

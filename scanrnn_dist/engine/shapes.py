@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, initial_carry
 from scanrnn_dist.engine.mesh import device_kind
+from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
 
 LANES = {"gpu": 4096, "tpu": 2048}
@@ -27,6 +28,11 @@ LEAST_WINDOW_BLOCKS = 8
 LEAST_LANES = 64
 CPU_WINDOW_BYTES = 8 << 20
 """What a window's input, and what it emits, may take on each device, if that is a CPU."""
+NATIVE_LANES = 16
+"""Of the native kernel, which is as fast with 8 lanes as with 48; few are left idle at the end."""
+NATIVE_WINDOW_FLOP = 2 << 30
+"""On each device: 10 ms. Then it tells of what is finished, and what follows can begin with it."""
+LEAST_NATIVE_STEPS, MOST_NATIVE_STEPS = 64, 1 << 16
 MEMORY_SHARE = 16
 """On accelerators each may take this part of the device's memory: two of both are in flight, and what the program takes
 besides is less than one (`benchmarks/aot.py`). The part is rounded down to a power of two, so that devices of a kind
@@ -35,11 +41,16 @@ MEMORY_BYTES = 63 << 28
 """Of an accelerator that does not tell: 15.75 GiB, a TPU v5e's, the least of those that are compiled for."""
 
 
-def window_shape_for(encoder: Encoder, mesh: Mesh, memory_bytes: int | None = None) -> WindowShape:
-    """What suits the devices of a mesh and the sizes of an encoder: of its widest layer, where each has a program.
+def window_shape_for(
+    encoder: Encoder, mesh: Mesh, memory_bytes: int | None = None, kernel: str = "xla"
+) -> WindowShape:
+    """What suits the devices of a mesh, a kernel and the sizes of an encoder: of its widest layer, each a program.
 
     `memory_bytes` are those of each device, what it tells when None.
     """
+    if kernel == "native":
+        steps = NATIVE_WINDOW_FLOP // (encoder.flops_per_step * NATIVE_LANES)
+        return WindowShape(NATIVE_LANES, 1, min(max(steps, LEAST_NATIVE_STEPS), MOST_NATIVE_STEPS))
     if encoder.is_bidirectional:
         shapes = [window_shape_for(part, mesh, memory_bytes) for pair in encoder.directions() for part in pair]
         return min(shapes, key=lambda shape: (shape.lanes, shape.window_blocks))
@@ -90,3 +101,10 @@ def known_kind(mesh: Mesh) -> str:
     """The device kind, as far as defaults are concerned: `"gpu"` for one that is not known here."""
     kind = device_kind(mesh)
     return kind if kind in MOST_WINDOW_BLOCKS else "gpu"
+
+
+def checked_shape(shape: WindowShape) -> WindowShape:
+    """The shape, or a `ConfigError` for one with a number below 1."""
+    if min(shape.lanes, shape.block_steps, shape.window_blocks) < 1:
+        raise ConfigError(f"{shape} has a number below 1.")
+    return shape

@@ -25,8 +25,9 @@ class Batch:
         starts: `(n,)` int64, the step of the stream at which each row begins.
         lengths: `(n,)` int64, the steps of each row that count.
         carries: `(n, carry_features)`, each row's own initial carry, if rows bring one.
-        unsent: rows that are not sent to their end; while there are any, its values stand in the arena.
+        unread: rows whose values are not read to their end; while there are any, the values are kept.
         at: where in the arena they begin.
+        values: `(steps, D)`, where they are kept here.
         unfinished: rows whose outputs are still kept.
         outputs: `(m, F)`, of all steps from `starts[0]` on, where those are asked for.
     """
@@ -37,8 +38,9 @@ class Batch:
     starts: np.ndarray
     lengths: np.ndarray
     carries: np.ndarray | None
-    unsent: int
+    unread: int
     at: int = 0
+    values: np.ndarray | None = None
     unfinished: int = 0
     outputs: np.ndarray | None = None
 
@@ -84,16 +86,16 @@ class Submissions:
         """For each position in the stream, where in `batches` the one stands that it is of; means nothing for idle."""
         return np.maximum(np.searchsorted([batch.first_step for batch in self.batches], positions, side="right") - 1, 0)
 
-    def count_sent(self, rows: np.ndarray) -> None:
-        """Take note that these rows were sent to their end."""
+    def count_read(self, rows: np.ndarray) -> None:
+        """Take note that the values of these rows are not needed any more."""
         counts = np.bincount(self._places_of_rows(rows), minlength=len(self.batches))
         for batch, count in zip(self.batches, counts.tolist(), strict=True):
-            batch.unsent -= count
+            batch.unread -= count
         self.forget()
 
     def forget(self) -> None:
         """Let go of the batches that nothing is kept for."""
-        self.batches = [batch for batch in self.batches if batch.unsent or batch.unfinished]
+        self.batches = [batch for batch in self.batches if batch.unread or batch.unfinished]
 
     def _places_of_rows(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted([batch.first_row for batch in self.batches], rows, side="right") - 1

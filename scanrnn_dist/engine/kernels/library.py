@@ -1,0 +1,96 @@
+"""The native kernel's library: whether it is there, for which instruction set, and its functions.
+
+The package's build makes it from `native/` where there is a C++ compiler. What it is asked to do stands in
+`native/task.h`; who asks, in `engine/native.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError
+
+PATH = Path(__file__).parent / "native" / "libscanrnn.so"
+OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
+"""Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
+TARGET = "scanrnn_rows"
+"""The kernel's name among JAX's FFI targets."""
+CELLS = {"GRUCell": 0, "LSTMCell": 1, "OptimizedLSTMCell": 1, "SimpleCell": 2}
+"""Cells of flax that the kernel knows, by the numbers of `Cell` in `native/task.h`."""
+
+
+
+@dataclass(frozen=True)
+class Library:
+    """The loaded library.
+
+    Args:
+        instructions: the instruction set that it uses, `"avx2"`, `"avx512"` or `"neon"`; the bits do not depend on it.
+        functions: of the library.
+    """
+
+    instructions: str
+    functions: ctypes.CDLL
+
+    def packed(self, cell: int, wi: np.ndarray, bi: np.ndarray, wh: np.ndarray, bh: np.ndarray) -> np.ndarray:
+        """A layer's weights as the kernel reads them.
+
+        Args:
+            cell: a number of `CELLS`.
+            wi: `(in_features, gates * hidden)` float32; `bi (gates * hidden,)`, `wh (hidden, gates * hidden)` and
+                `bh (gates * hidden,)` likewise.
+
+        Returns:
+            `(packed floats,)` float32.
+        """
+        layer = np.array([cell, len(wi), len(wh)], np.int64)
+        out = np.empty(self.functions.scanrnn_packed_floats(layer.ctypes.data), np.float32)
+        given = [np.ascontiguousarray(array, np.float32) for array in (wi, bi, wh, bh)]
+        self.functions.scanrnn_pack(layer.ctypes.data, *(array.ctypes.data for array in given), out.ctypes.data)
+        return out
+
+
+def loaded(instructions: str = "") -> Library | str:
+    """The library, with JAX told of its kernel; or why there is none, as a sentence.
+
+    Args:
+        instructions: the instruction set to use; the widest of the processor when empty.
+    """
+    other = os.environ.get(OTHER_PATH)
+    if other == "":
+        return f"The environment variable {OTHER_PATH} is empty, so no native kernel is looked for."
+    return _loaded(Path(other or PATH), instructions)
+
+
+def native_library() -> Library:
+    """The library, which must be there."""
+    library = loaded()
+    if isinstance(library, str):
+        raise ConfigError(f"The native kernel is not to be had. {library} Leave out the kernel, or choose 'xla'.")
+    return library
+
+
+@cache
+def _loaded(path: Path, instructions: str) -> Library | str:
+    if not path.exists():
+        return f"There is no {path.name}: the package was built without a C++ compiler, or for another machine."
+    try:
+        functions = ctypes.CDLL(str(path))
+        functions.scanrnn_choose.restype = ctypes.c_char_p
+        functions.scanrnn_packed_floats.restype = ctypes.c_int64
+        functions.scanrnn_packed_floats.argtypes = [ctypes.c_void_p]
+        functions.scanrnn_pack.argtypes = [ctypes.c_void_p] * 6
+        chosen = functions.scanrnn_choose(instructions.encode()).decode()
+        if not chosen:
+            return "The processor has none of the vector instructions that it is written for (AVX2 with FMA, or NEON)."
+        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(functions.scanrnn_rows), platform="cpu")
+    except (OSError, AttributeError) as error:
+        return f"{path.name} cannot be loaded: {error}"
+    return Library(chosen, functions)

@@ -1,0 +1,135 @@
+"""`NativeEngine`: one encoder for the native CPU kernel, on the devices of one mesh.
+
+The kernel (`kernels/native/`) takes rows where they stand: no windows of blocks, no copies. It is called through JAX's
+FFI inside `shard_map`, once for each device, so states stay on the devices, and the program has no collective. Which
+rows are sent and what comes back is `native_run.py`'s.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from scanrnn_dist.encoder import Encoder, StatefulEncoder
+from scanrnn_dist.engine.host_buffers import aligned_zeros
+from scanrnn_dist.engine.kernels import TARGET, native_library, network_of
+from scanrnn_dist.engine.mesh import AXIS, checked_mesh, replicated, sharded
+from scanrnn_dist.engine.native_run import NativeRun
+from scanrnn_dist.engine.row_queue import ROW
+from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
+from scanrnn_dist.protocols import WindowShape
+
+MOST_ROWS = 16384
+"""Of one window."""
+FEATURE_BYTES = 4 << 20
+"""Of one window on each device, unless that are fewer rows than lanes."""
+TOLD_BYTES = 32
+"""What a device tells of a window, before the numbers of the rows; `Told` in `kernels/native/task.h`."""
+
+
+class OnDevices(NamedTuple):
+    """What the program takes and gives back."""
+
+    states: jax.Array
+    in_lanes: jax.Array
+
+
+class NativeEngine:
+    """One encoder for the native kernel; for the arguments see `Engine`.
+
+    `shape` says how many lanes a device has, and how many steps it does, lane by lane, before it tells of what is
+    finished; features do not depend on it.
+    """
+
+    kernel = "native"
+    is_static = False
+
+    def __init__(
+        self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
+    ) -> None:
+        library = native_library()
+        self.encoder, self.mesh, self.own_carries = encoder, checked_mesh(mesh), own_carries
+        self.shape = checked_shape(shape or window_shape_for(encoder, self.mesh, kernel=self.kernel))
+        self.in_features, self.out_features = encoder.in_features, encoder.out_features
+        self.flops_per_step, self.gives_steps = encoder.flops_per_step, encoder.gives_steps
+        self.dtype = np.dtype(np.float32)
+        self.carry_features = encoder.carry_features if own_carries else 0
+        self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
+        self.state_features = len(self.first_state)
+        self.devices = self.mesh.shape[AXIS]
+        self.lanes = self.devices * self.shape.lanes
+        features = 1 if self.gives_steps else self.out_features  # none of them; JAX minds arrays without numbers
+        fitting = FEATURE_BYTES // max(4, 4 * features)
+        self.most_rows = max(self.lanes, min(MOST_ROWS, fitting))
+        self.network = network_of(encoder, library)
+        self.weights = jax.device_put((self.network.weights, self.network.first_state), replicated(self.mesh))
+        self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes, features)
+        before = _compiled.cache_info().misses
+        self.program = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
+        self.compilations = _compiled.cache_info().misses - before
+
+    def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> NativeRun:
+        """Begin a stream of rows; `memory_bytes` means nothing here, where windows cost the same when not full."""
+        return NativeRun(self, look_ahead_bytes)
+
+    def free_lanes(self) -> OnDevices:
+        """States and rows of lanes that have none."""
+        lanes, state, _, _ = self._sizes
+        rows = np.zeros((self.devices, lanes), ROW)
+        rows["number"] = -1
+        words = rows.view(np.uint32).reshape(self.devices, lanes, -1)
+        return OnDevices(
+            *jax.device_put((aligned_zeros((self.devices, lanes, state), np.float32), words), sharded(self.mesh))
+        )
+
+    def new_output(self) -> tuple[jax.Array, jax.Array]:
+        """Buffers on the devices for the features of a window's rows, and for what is told of them."""
+        _, _, most, features = self._sizes
+        shapes = ((self.devices, most, features), np.float32), ((self.devices, TOLD_BYTES // 4 + 2 * most), np.uint32)
+        arrays = tuple(aligned_zeros(shape, np.dtype(dtype)) for shape, dtype in shapes)
+        features_of, told = jax.device_put(arrays, sharded(self.mesh))
+        return features_of, told
+
+
+@lru_cache(maxsize=32)
+def _compiled(
+    plan: tuple[int, ...], sizes: tuple[int, int, int, int], weight_floats: int, mesh: Mesh
+) -> jax.stages.Compiled:
+    """The program: `(weights, first_state, states (d, l, S), in_lanes (d, l, words), features (d, E, F), told (d, words),
+    queue (2,))` gives the four in the middle anew; they are donated. `queue` is the address of the queue."""
+    lanes, state, most, features = sizes
+    devices = mesh.shape[AXIS]
+
+    def per_device(weights: Any, first: Any, *rest: jax.Array) -> Any:
+        *changed, queue = rest
+        own = [array[0] for array in changed]
+        call = jax.ffi.ffi_call(
+            TARGET,
+            [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in own],
+            has_side_effect=True,  # it moves the queue on
+            input_output_aliases={2 + nth: nth for nth in range(len(own))},
+        )
+        given = call(weights, first, *own, queue, network=np.array(plan, np.int64))
+        return tuple(array[None] for array in given)
+
+    data, same = PartitionSpec(AXIS), PartitionSpec()
+    program = jax.shard_map(
+        per_device, mesh=mesh, in_specs=(same, same, *[data] * 4, same), out_specs=(data,) * 4, check_vma=False
+    )
+
+    def spec(shape: tuple[int, ...], dtype: Any, of: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=of)
+
+    per, all_of = sharded(mesh), replicated(mesh)
+    inputs = (
+        spec((weight_floats,), np.float32, all_of), spec((state,), np.float32, all_of),
+        spec((devices, lanes, state), np.float32, per), spec((devices, lanes, ROW.itemsize // 4), np.uint32, per),
+        spec((devices, most, features), np.float32, per),
+        spec((devices, TOLD_BYTES // 4 + 2 * most), np.uint32, per), spec((2,), np.uint32, all_of),
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        return jax.jit(program, donate_argnums=(2, 3, 4, 5)).lower(*inputs).compile()

@@ -1,0 +1,189 @@
+"""`NativeRun`: one stream of rows through a `NativeEngine`, as `RunLike` has it.
+
+A window is a queue of rows that all devices take from; while they work on one, the next is made ready. The kernel
+reads a row's steps where they stand, so everything that a queue points to is kept until its rows are finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+from scanrnn_dist.engine.in_flight import host_shards
+from scanrnn_dist.engine.profiling import stage
+from scanrnn_dist.engine.row_queue import ROW, RowQueue
+from scanrnn_dist.engine.submissions import StepOutputs, Submissions
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, checked_rows
+from scanrnn_dist.protocols import Finished, Statistics
+from scanrnn_dist.ragged import Ragged
+
+if TYPE_CHECKING:
+    from scanrnn_dist.engine.native import NativeEngine
+
+COUNT_BASE = 4096
+"""A count of steps within a state is two numbers, the first of which counts so many."""
+
+
+class Sent(NamedTuple):
+    """A window on the devices, and all that it points to."""
+
+    queue: np.ndarray
+    rows: np.ndarray
+    output: Future[tuple[jax.Array, jax.Array]]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the devices are done with it."""
+        return self.output.done() and all(array.is_ready() for array in self.output.result())  # type: ignore[attr-defined]
+
+
+class NativeRun:
+    """One stream of rows through an engine.
+
+    Args:
+        engine: whose program the rows go through.
+        look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
+    """
+
+    def __init__(self, engine: NativeEngine, look_ahead_bytes: int | None = None) -> None:
+        self.engine = engine
+        self.statistics = Statistics(compilations=engine.compilations)
+        self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
+        self._window_steps = engine.lanes * engine.shape.window_steps
+        self._queue = RowQueue(engine.lanes, engine.shape.window_steps)
+        self._submissions = Submissions()
+        self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
+        self._on_devices = engine.free_lanes()
+        self._sent: deque[Sent] = deque()
+        self._spare: list[tuple[jax.Array, jax.Array]] = []
+        self._unfinished = 0  # rows that were sent
+        self._is_draining = False  # whether the last window that was fetched had no rows of its own
+        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
+
+    @property
+    def wants_rows(self) -> bool:
+        steps = self._queue.steps
+        is_room = 4 * steps * self.engine.in_features < self._look_ahead_bytes
+        return is_room or steps < WINDOWS_AHEAD * self._window_steps
+
+    @property
+    def has_window(self) -> bool:
+        queue = self._queue
+        if queue.steps >= self._window_steps or queue.rows >= self.engine.most_rows:
+            return True
+        return queue.rows >= self.engine.lanes and self.is_idle
+
+    @property
+    def is_idle(self) -> bool:
+        return all(sent.is_ready for sent in self._sent)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._queue.rows or self._unfinished or self._sent)
+
+    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+        engine = self.engine
+        max_steps = checked_rows(engine, ragged, max_steps, carries)
+        n = len(ragged)
+        if n == 0:
+            return
+        if self._outputs is not None:
+            ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
+        lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
+        with stage("submit"):
+            values = np.ascontiguousarray(ragged.values, np.float32)
+            own = None if carries is None else np.array(carries, np.float32, order="C")
+            batch = self._submissions.add(ragged, lengths, own)
+            batch.values = values
+            rows = np.zeros(n, ROW)
+            rows["x"] = values.ctypes.data + 4 * engine.in_features * ragged.offsets[:-1]
+            rows["number"] = np.arange(batch.first_row, batch.first_row + n)
+            rows["left"] = lengths
+            if own is not None:
+                rows["carry"] = own.ctypes.data + 4 * own.shape[1] * np.arange(n)
+                if engine.network.counts_steps:
+                    rows["done"] = COUNT_BASE * own[:, -2].astype(np.int64) + own[:, -1].astype(np.int64)
+            if self._outputs is not None:
+                self._outputs.add(batch)
+                assert batch.outputs is not None
+                at = batch.starts - batch.starts[0]
+                rows["steps_to"] = batch.outputs.ctypes.data + 4 * engine.out_features * at
+            self._queue.add(rows)
+        self.statistics.rows += n
+        self.statistics.steps += int(lengths.sum())
+
+    def advance(self, more: bool = False) -> list[Finished]:
+        finished = []
+        if self.has_window if more else self._has_work:
+            with stage("schedule"):
+                rows = self._queue.take(self._window_steps, self.engine.most_rows, more)
+            self._send(rows, more or self._queue.rows > 0)
+        while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._has_work):
+            with stage("fetch"):
+                finished.append(self._fetch(self._sent.popleft()))
+        return finished
+
+    def results(self) -> list[Finished]:
+        finished = []
+        while self.is_busy:
+            finished.extend(self.advance())
+        return finished
+
+    def close(self) -> None:
+        self._dispatcher.shutdown(cancel_futures=True)
+        for sent in self._sent:  # the kernel reads what they point to
+            if not sent.output.cancelled():
+                jax.block_until_ready(sent.output.result())
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether a window is worth sending once no more rows are to come: of rows, or for long ones to go on."""
+        return self._queue.rows > 0 or (self._unfinished > 0 and (not self._sent or self._is_draining))
+
+    def _send(self, rows: np.ndarray, more: bool) -> None:
+        """Hand the devices a window of rows; with `more`, others follow, and free lanes are not to wait for the rest."""
+        engine = self.engine
+        address = rows.ctypes.data if len(rows) else 0
+        queue = np.array([address, len(rows), 0, engine.devices, more, engine.shape.window_steps], np.int64)
+        output = self._dispatcher.submit(self._dispatch, queue)
+        self._sent.append(Sent(queue, rows, output))
+        self._unfinished += len(rows)
+        self.statistics.windows += 1
+
+    def _dispatch(self, queue: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """Run the program on a queue, after the one before; in a thread of its own, since a call need not return."""
+        engine = self.engine
+        with stage("dispatch"):
+            buffers = self._spare.pop() if self._spare else engine.new_output()
+            address = np.array([queue.ctypes.data], np.uint64).view(np.uint32)
+            states, in_lanes, features, told = engine.program(*engine.weights, *self._on_devices, *buffers, address)
+            self._on_devices = type(self._on_devices)(states, in_lanes)
+        return features, told
+
+    def _fetch(self, sent: Sent) -> Finished:
+        """Wait for a window and take the features of the rows that ended in it."""
+        begin = time.perf_counter()
+        output = sent.output.result()
+        features, told = (host_shards(array) for array in output)
+        self.statistics.device_wait_seconds += time.perf_counter() - begin
+        numbers, values = [], []
+        for of_device, words in zip(features, told, strict=True):
+            n, rounds, *_ = words[0].view(np.int64)[:4].tolist()
+            numbers.append(words[0].view(np.int64)[4 : 4 + n])
+            values.append(of_device[0, :n])
+            self.statistics.positions += rounds * self.engine.shape.lanes
+        rows, found = np.concatenate(numbers), np.concatenate(values)
+        del features, told, of_device, words, numbers, values  # or JAX would copy what is donated next
+        self._spare.append(output)
+        self._unfinished -= len(rows)
+        self._is_draining = len(sent.rows) == 0
+        self._submissions.count_read(rows)
+        if self._outputs is not None:
+            rows = np.sort(rows)
+            return Finished(rows, self._outputs.take(rows))
+        return Finished(rows, found)

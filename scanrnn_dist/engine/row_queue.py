@@ -1,0 +1,91 @@
+"""Rows that wait for the native kernel: which of them go next. Numpy only.
+
+The kernel gives the next row to whichever lane is free, so there is nothing to lay out; only the order matters, and
+only at the end: a long row that begins late is all that is left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+ROW = np.dtype(
+    [("x", "<u8"), ("carry", "<u8"), ("steps_to", "<u8"), ("number", "<i8"), ("left", "<i8"), ("done", "<i8")]
+)
+"""A row as the kernel takes it: addresses of its steps, of what it begins with, and of where the outputs of its steps
+go (0 for none); its number; steps that are left, and that were done before. `Item` in `kernels/native/task.h`."""
+LONG_SHARE = 64
+"""At the end of a job a row is long if it takes more than this part of what is left for a lane; the lanes then end
+together within about as much."""
+
+
+class RowQueue:
+    """Rows in the order in which they go.
+
+    That is the order in which they came; but those of more than `long_steps` go before all others, and once no more
+    rows are to come, so do those that are long for what is left, the longest first. So the end of a job does not wait
+    for one lane, and few rows ever wait for a later one.
+
+    Example:
+        >>> queue = RowQueue(lanes=1, long_steps=100)
+        >>> rows = np.zeros(3, ROW)
+        >>> rows["left"] = 5, 200, 7
+        >>> queue.add(rows)
+        >>> queue.take(most_steps=201, most_rows=10, more=True)["left"].tolist()
+        [200, 5]
+    """
+
+    def __init__(self, lanes: int, long_steps: int) -> None:
+        self.rows = self.steps = 0  # that wait; a row without steps counts as one
+        self._lanes, self._long_steps = lanes, long_steps
+        self._groups: deque[np.ndarray] = deque()
+        self._sorted_above = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append rows, `(n,)` of `ROW`."""
+        self.rows += len(rows)
+        self.steps += int(np.maximum(rows["left"], 1).sum())
+        self._sorted_above = 2**62
+        is_long = rows["left"] > self._long_steps
+        if is_long.any():
+            self._groups.appendleft(rows[is_long])
+            rows = rows[~is_long]
+        if len(rows):
+            self._groups.append(rows)
+
+    def take(self, most_steps: int, most_rows: int, more: bool) -> np.ndarray:
+        """The next rows: at most so many, and no more than it takes to have so many steps.
+
+        With `more`, rows are still to come.
+        """
+        if not more:
+            self._sort()
+        taken = [np.empty(0, ROW)]
+        while self._groups and most_steps > 0 and most_rows > 0:
+            group = self._groups.popleft()
+            ends = np.cumsum(np.maximum(group["left"][:most_rows], 1))
+            n = min(int(np.searchsorted(ends, most_steps)) + 1, len(ends))
+            taken.append(group[:n])
+            most_rows, most_steps = most_rows - n, most_steps - int(ends[n - 1])
+            self.rows, self.steps = self.rows - n, self.steps - int(ends[n - 1])
+            if n < len(group):
+                self._groups.appendleft(group[n:])
+        return np.concatenate(taken)
+
+    def _sort(self) -> None:
+        """Let the rows go first, longest first, that could keep a lane busy after the others have ended.
+
+        As what is left shrinks, more of them are; each time it has halved they are sorted anew.
+        """
+        above = self.steps // self._lanes // LONG_SHARE
+        if self._groups and above <= self._sorted_above // 2:
+            waiting = np.concatenate(self._groups)
+            left = waiting["left"]
+            is_long = left > above
+            if is_long.any():
+                long = waiting[is_long]
+                order = np.argsort(-long["left"], kind="stable")
+                waiting = np.concatenate([long[order], waiting[~is_long]])
+            self._groups = deque([waiting])
+            self._sorted_above = above

@@ -1,0 +1,44 @@
+"""What all runs have in common: how far they look ahead, and which rows they take."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
+
+WINDOWS_IN_FLIGHT = 2
+"""Windows sent and not fetched: one computes while the next is scheduled and sent."""
+LOOK_AHEAD_BYTES = 32 << 20
+"""Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
+WINDOWS_AHEAD = 2
+
+
+class Taking(Protocol):
+    """What an engine says of the rows that it takes, as `EngineLike` has it."""
+
+    in_features: int
+    carry_features: int
+    own_carries: bool
+
+
+def checked_rows(engine: Taking, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None) -> int | None:
+    """`max_steps` as a whole number; what is raised see `RunLike.submit`."""
+    steps = checked_max_steps(max_steps)
+    expected = engine.in_features
+    if ragged.in_features != expected:
+        hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
+        has = f"{ragged.in_features} features per step"
+        raise DataError(f"The sequences have {has}; the encoder takes {expected}.{hint}")
+    check_carries(carries, (len(ragged), engine.carry_features) if engine.own_carries else None)
+    return steps
+
+
+def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
+    """Refuse initial carries of another shape than `expected`, `(rows, carry_features)`, or None for none."""
+    arrived = None if carries is None else carries.shape
+    if arrived != expected:
+        wanted = f"one for each of {expected[0]} rows, {expected[1]} numbers" if expected else "none"
+        raise DataError(f"The initial carries are {arrived}; expected {wanted}.")
