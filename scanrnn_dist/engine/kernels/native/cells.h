@@ -124,19 +124,18 @@ struct Steps {  // how a cell takes a step: tiles by lanes, from 1 on
 
 template <int G, int... LANES>
 static const Tile* tiles_of() {
-  static const Tile tiles[] = {nullptr, tile<LANES, G>...};
+  static constexpr Tile tiles[] = {nullptr, tile<LANES, G>...};
   return tiles;
 }
 static Steps steps_of(int64_t cell) {
+  if (cell == TANH) return {tiles_of<1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(), 12, tanh_gates};
 #if REGISTERS == 32
-  static const Steps gru = {tiles_of<3, 1, 2, 3, 4, 5, 6, 7, 8>(), 8, gru_gates};
-  static const Steps lstm = {tiles_of<4, 1, 2, 3, 4, 5, 6>(), 6, lstm_gates};
+  if (cell == GRU) return {tiles_of<3, 1, 2, 3, 4, 5, 6, 7, 8>(), 8, gru_gates};
+  return {tiles_of<4, 1, 2, 3, 4, 5, 6>(), 6, lstm_gates};
 #else
-  static const Steps gru = {tiles_of<3, 1, 2, 3, 4>(), 4, gru_gates};
-  static const Steps lstm = {tiles_of<4, 1, 2, 3>(), 3, lstm_gates};
+  if (cell == GRU) return {tiles_of<3, 1, 2, 3, 4>(), 4, gru_gates};
+  return {tiles_of<4, 1, 2, 3>(), 3, lstm_gates};
 #endif
-  static const Steps simple = {tiles_of<1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(), 12, tanh_gates};
-  return cell == GRU ? gru : cell == LSTM ? lstm : simple;
 }
 
 // One layer takes a step in all lanes that have a row. Tiles are equally large, as near as can be: one lane alone takes

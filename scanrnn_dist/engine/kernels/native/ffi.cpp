@@ -3,9 +3,8 @@
 #include <cstring>
 
 #include "task.h"
-#include "xla/ffi/api/ffi.h"
+#include "xla_call.h"
 
-namespace ffi = xla::ffi;
 #define PUBLIC extern "C" __attribute__((visibility("default")))
 
 struct Kernel {
@@ -23,6 +22,9 @@ static const Kernel* kernel_named(const char* name) {
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return nullptr;
   if (__builtin_cpu_supports("avx512f") && (!*name || !strcmp(name, "avx512"))) return &avx512;
   return !*name || !strcmp(name, "avx2") ? &avx2 : nullptr;
+#elif defined(__aarch64__)
+  static const Kernel neon = {"neon", neon::run, neon::packed_floats, neon::pack};  // every such processor has it
+  return !*name || !strcmp(name, "neon") ? &neon : nullptr;
 #else
   return nullptr;
 #endif
@@ -40,42 +42,40 @@ PUBLIC void scanrnn_pack(const Layer* layer, const float* wi, const float* bi, c
 }
 PUBLIC int scanrnn_run(const Task* task) { return chosen->run(*task); }
 
-using Floats = ffi::Buffer<ffi::F32>;
-using Words = ffi::Buffer<ffi::U32>;  // 64-bit numbers, two words each: JAX has none by default
-
-template <typename T>
-static void same(T& out, const T& in) {  // where JAX could not hand on the buffer itself
-  if (out.untyped_data() != in.untyped_data()) memcpy(out.untyped_data(), in.untyped_data(), in.size_bytes());
+static void same(const XLA_FFI_Buffer* out, const XLA_FFI_Buffer* in) {  // where JAX could not hand on the buffer itself
+  if (out->data != in->data) memcpy(out->data, in->data, 4 * elements(in));
 }
 
-static ffi::Error run(Floats weights, Floats first_state, Floats states, Words in_lanes, Floats features, Words told,
-                      Words queue, ffi::Result<Floats> new_states, ffi::Result<Words> now_in_lanes,
-                      ffi::Result<Floats> new_features, ffi::Result<Words> new_told, ffi::Span<const int64_t> network) {
-  same(*new_states, states);
-  same(*now_in_lanes, in_lanes);
+// F are floats; U are 64-bit numbers, two words each: JAX has none by default.
+PUBLIC XLA_FFI_Error* scanrnn_rows(XLA_FFI_CallFrame* frame) {
+  if (version_asked(frame)) return nullptr;
+  const XLA_FFI_DataType F = XLA_FFI_DataType_F32, U = XLA_FFI_DataType_U32;
+  const XLA_FFI_Buffer *weights = argument(frame, 0, F), *first_state = argument(frame, 1, F), *states = argument(frame, 2, F),
+                       *in_lanes = argument(frame, 3, U), *features = argument(frame, 4, F), *queue = argument(frame, 6, U),
+                       *new_states = result(frame, 0, F), *now_in_lanes = result(frame, 1, U),
+                       *new_features = result(frame, 2, F), *new_told = result(frame, 3, U);
+  const XLA_FFI_Array* network = array_attribute(frame, "network", XLA_FFI_DataType_S64);
+  if (!weights || !first_state || !states || !in_lanes || !features || !queue || !new_states || !now_in_lanes ||
+      !new_features || !new_told || !network)
+    return refusal(frame, "an argument, a result or the network is missing, or is of another type");
+  same(new_states, states);
+  same(now_in_lanes, in_lanes);
   uint64_t address;
-  memcpy(&address, queue.typed_data(), sizeof address);
-  const int64_t* plan = network.begin();
+  memcpy(&address, queue->data, sizeof address);
+  const auto* plan = static_cast<const int64_t*>(network->data);
   Task task;
   task.network = {plan[0], plan[1], reinterpret_cast<const Layer*>(plan + 7), nullptr, plan[2], plan[3], plan[4], plan[5],
-                  plan[6], weights.typed_data(), first_state.typed_data()};
+                  plan[6], static_cast<const float*>(weights->data), static_cast<const float*>(first_state->data)};
   task.network.parts = reinterpret_cast<const Part*>(plan + 7 + 3 * plan[0]);
-  task.lanes = states.dimensions()[0];
-  task.states = new_states->typed_data();
-  task.in_lanes = reinterpret_cast<Item*>(now_in_lanes->typed_data());
+  task.lanes = states->dims[0];
+  task.states = static_cast<float*>(new_states->data);
+  task.in_lanes = static_cast<Item*>(now_in_lanes->data);
   task.queue = reinterpret_cast<Queue*>(address);
-  task.features = new_features->typed_data();
-  task.told = reinterpret_cast<Told*>(new_told->typed_data());
+  task.features = static_cast<float*>(new_features->data);
+  task.told = static_cast<Told*>(new_told->data);
   task.numbers = reinterpret_cast<int64_t*>(task.told + 1);
-  task.most = features.dimensions()[0];
+  task.most = features->dims[0];
   if (task.most < task.lanes + task.queue->size)
-    return ffi::Error(ffi::ErrorCode::kInvalidArgument, "the queue has more rows than there is room for features");
-  return chosen && chosen->run(task) == 0 ? ffi::Error::Success() : ffi::Error(ffi::ErrorCode::kInternal, "no kernel");
+    return refusal(frame, "the queue has more rows than there is room for features");
+  return chosen && chosen->run(task) == 0 ? nullptr : refusal(frame, "no kernel");
 }
-
-PUBLIC XLA_FFI_Error* scanrnn_rows(XLA_FFI_CallFrame*);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(scanrnn_rows, run,
-                              ffi::Ffi::Bind()
-                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Words>().Arg<Floats>().Arg<Words>().Arg<Words>()
-                                  .Ret<Floats>().Ret<Words>().Ret<Floats>().Ret<Words>()
-                                  .Attr<ffi::Span<const int64_t>>("network"));

@@ -44,6 +44,24 @@ static inline V power_of_two(V k) {
   return {_mm256_castsi256_ps(
       _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(k.v), 23), _mm256_set1_epi32(0x3f800000)))};
 }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define WIDTH 4
+#define REGISTERS 32
+struct V { float32x4_t v; };
+static inline V load(const float* p) { return {vld1q_f32(p)}; }
+static inline void store(float* p, V a) { vst1q_f32(p, a.v); }
+static inline V all(float x) { return {vdupq_n_f32(x)}; }
+static inline V fma(V a, V b, V c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+static inline V operator+(V a, V b) { return {vaddq_f32(a.v, b.v)}; }
+static inline V operator-(V a, V b) { return {vsubq_f32(a.v, b.v)}; }
+static inline V operator*(V a, V b) { return {vmulq_f32(a.v, b.v)}; }
+static inline V operator/(V a, V b) { return {vdivq_f32(a.v, b.v)}; }
+static inline V least(V a, V b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+static inline V most(V a, V b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+static inline V power_of_two(V k) {
+  return {vreinterpretq_f32_s32(vaddq_s32(vshlq_n_s32(vreinterpretq_s32_f32(k.v), 23), vdupq_n_s32(0x3f800000)))};
+}
 #else
 #error "no vectors are known for this instruction set"
 #endif

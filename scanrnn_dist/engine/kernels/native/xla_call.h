@@ -3,9 +3,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include "xla/ffi/api/c_api.h"
+#include <cstring>
 
-#define SCANRNN_EXPORT extern "C" __attribute__((visibility("default")))
+#include "xla/ffi/api/c_api.h"
 
 // XLA asks a handler at registration for the version it was compiled with, and refuses a newer one than its own. All that
 // is used here is the same in each version from 0.1 on, so the answer is the older of both: a library compiled with newer
@@ -45,4 +45,16 @@ static inline int64_t elements(const XLA_FFI_Buffer* of) {
   int64_t n = 1;
   for (int64_t d = 0; d < of->rank; d++) n *= of->dims[d];
   return n;
+}
+
+// The attribute `name` if it is an array of `type`, or null.
+static inline const XLA_FFI_Array* array_attribute(const XLA_FFI_CallFrame* frame, const char* name, XLA_FFI_DataType type) {
+  for (int64_t i = 0; i < frame->attrs.size; i++) {
+    const XLA_FFI_ByteSpan* its = frame->attrs.names[i];
+    if (its->len != strlen(name) || memcmp(its->ptr, name, its->len) != 0) continue;
+    if (frame->attrs.types[i] != XLA_FFI_AttrType_ARRAY) return nullptr;
+    const auto* found = static_cast<const XLA_FFI_Array*>(frame->attrs.attrs[i]);
+    return found->dtype == type ? found : nullptr;
+  }
+  return nullptr;
 }

@@ -1,0 +1,2 @@
+#define NAMESPACE neon
+#include "kernel.h"
