@@ -80,7 +80,9 @@ def native_library() -> Library:
 @cache
 def _loaded(path: Path, instructions: str) -> Library | str:
     if not path.exists():
-        return f"There is no {path.name}: the package was built without a C++ compiler, or for another machine."
+        note = path.with_name("build.txt")  # of hatch_build.py
+        why = note.read_text().strip() if note.exists() else "nobody built it; python hatch_build.py does"
+        return f"There is no {path.name}: {why}."
     try:
         functions = ctypes.CDLL(str(path))
         functions.scanrnn_choose.restype = ctypes.c_char_p
@@ -91,6 +93,6 @@ def _loaded(path: Path, instructions: str) -> Library | str:
         if not chosen:
             return "The processor has none of the vector instructions that it is written for (AVX2 with FMA, or NEON)."
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(functions.scanrnn_rows), platform="cpu")
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, RuntimeError) as error:  # the last of a jaxlib with another FFI
         return f"{path.name} cannot be loaded: {error}"
     return Library(chosen, functions)
