@@ -32,6 +32,7 @@ def encode(
     lossy_cast: bool = False,
     nonfinite: Literal["error", "propagate"] = "error",
     show_progress: bool = False,
+    kernel: str | None = None,
 ) -> np.ndarray | Ragged | jax.Array:
     """The features of every sequence, each equal to what the specification gives for that sequence alone.
 
@@ -52,6 +53,7 @@ def encode(
         lossy_cast: round numbers that float32 cannot hold; otherwise the first one is refused.
         nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
         show_progress: draw a progress bar on the terminal.
+        kernel: what computes, as `featurize` takes it.
 
     Returns:
         `(N, out_features)`, float32 for a float32 encoder, in input order; a `Ragged` of `(T_i, out_features)` where
@@ -72,7 +74,7 @@ def encode(
     if shards is None:
         return _encode(
             encoder, sequences, seq_lengths, mesh, window_shape, max_steps, initial_carry, lossy_cast, nonfinite,
-            show_progress,
+            show_progress, kernel,
         )  # fmt: skip
     if checked_encoder(encoder).gives_steps:
         raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
@@ -83,7 +85,7 @@ def encode(
     with shards.named():
         features = _encode(
             encoder, here[0], here[1], mesh or shards.mesh, window_shape, max_steps, here[2], lossy_cast, nonfinite,
-            show_progress,
+            show_progress, kernel,
         )  # fmt: skip
     return shards.joined(np.asarray(features))
 
@@ -99,6 +101,7 @@ def _encode(
     lossy_cast: bool,
     nonfinite: Literal["error", "propagate"],
     show_progress: bool,
+    kernel: str | None,
 ) -> np.ndarray | Ragged:
     """`encode`, of sequences that are here."""
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
@@ -113,7 +116,7 @@ def _encode(
     if encoder.input is not None:
         _check_ids(encoder.input, ragged)
     carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
-    engine = build_engine(encoder, mesh, window_shape, own_carries=initial_carry is not None)
+    engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
     features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
     with closing(engine.run()) as run, progress as shown:

@@ -9,7 +9,16 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, encoder_content
-from scanrnn_dist.engine import build_engine, checked_mesh, environment_of, fitting_shape, stage, window_shape_for
+from scanrnn_dist.engine import (
+    build_engine,
+    checked_mesh,
+    chosen_kernel,
+    environment_of,
+    fitting_shape,
+    stage,
+    why_no_native,
+    window_shape_for,
+)
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job import Computation, InFeatures
@@ -24,6 +33,7 @@ class EncoderOnDevices(Computation):
         mesh: whose devices share the rows; all local ones when None.
         shape: of the windows; what suits the devices when None.
         sizes: numbers of the shape that were chosen; the others are what suits the devices.
+        kernel: what computes, `"native"` or `"xla"`; that of the job, or the native one, if it can be had, when None.
     """
 
     stage = staticmethod(stage)
@@ -34,8 +44,9 @@ class EncoderOnDevices(Computation):
         mesh: Mesh | None = None,
         shape: WindowShape | None = None,
         sizes: Mapping[str, int] | None = None,
+        kernel: str | None = None,
     ) -> None:
-        self.encoder, self._mesh = encoder, mesh
+        self.encoder, self._mesh, self._kernel = encoder, mesh, kernel
         self._shape, self._sizes = shape, dict(sizes or (asdict(shape) if shape else {}))
         self._engine: EngineLike | None = None
 
@@ -56,9 +67,16 @@ class EncoderOnDevices(Computation):
         return self._mesh
 
     @property
+    def kernel(self) -> str:
+        """What computes."""
+        self._kernel = chosen_kernel(self.encoder, self.mesh, self._kernel)
+        return self._kernel
+
+    @property
     def shape(self) -> WindowShape:
         """Of the windows."""
-        self._shape = self._shape or replace(window_shape_for(self.encoder, self.mesh), **self._sizes)
+        if self._shape is None:
+            self._shape = replace(window_shape_for(self.encoder, self.mesh, kernel=self.kernel), **self._sizes)
         return self._shape
 
     def is_known(self, job: Mapping[str, Any]) -> bool:
@@ -72,19 +90,22 @@ class EncoderOnDevices(Computation):
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         if like is not None and like["encoder"]["fingerprint"] == self.encoder.fingerprint:
             self._shape = replace(WindowShape(**like["window"]), **self._sizes)  # nothing is tried out again
+            recorded = like["environment"].get("kernel", "xla")
+            if recorded == "xla" or not why_no_native(self.encoder, self.mesh):
+                self._kernel = self._kernel or recorded
         elif "lanes" not in self._sizes:
             self._shape = fitting_shape(self.encoder, self.mesh, self.shape)
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),
-            "environment": environment_of(self.mesh),
+            "environment": {**environment_of(self.mesh), "kernel": self.kernel},
         }
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
         if self._engine is None:
             # All rows bring a state where any may: so those that are begun and those that go on share a program.
             encoder = StatefulEncoder(self.encoder) if keep_state else self.encoder
-            self._engine = build_engine(encoder, self.mesh, self.shape, own_carries or keep_state)
+            self._engine = build_engine(encoder, self.mesh, self.shape, own_carries or keep_state, self.kernel)
         return self._engine
 
     def encoder_content(self) -> bytes | None:

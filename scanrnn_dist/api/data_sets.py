@@ -64,6 +64,7 @@ def featurize(
     restart: bool = False,
     accept_changes: bool = False,
     executor: Executor | None = None,
+    kernel: str | None = None,
     on_start: OnStart | None = None,
     on_rows: OnRows | None = None,
 ) -> JobReport:
@@ -118,6 +119,8 @@ def featurize(
             then done again, done or dropped, all others stay as they are, and the records tell it.
         executor: who does the work, such as `ProcessExecutor(8)` or `RayExecutor()`; this process when None. Its
             workers use the devices that they find, so there is no `mesh` then.
+        kernel: what computes: `"native"`, for usual cells on a CPU, or `"xla"`, for any; when None that of a job which
+            goes on, else the native one where it can be had. The bits of the two differ.
         on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
         on_rows: called with the number of rows each time some are finished.
 
@@ -147,7 +150,7 @@ def featurize(
         bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state, output=output, filter=filter, limit=limit,
     )  # fmt: skip
     handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
-    computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape)
+    computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape, kernel=kernel)
     return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import jax
 
+from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native
 from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES, WAITING_BYTES, Plan
 from scanrnn_dist.observe import in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
@@ -14,14 +15,15 @@ FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
 
 
-def explain(plan: Plan, encoder: Encoder, shape: WindowShape, filter: str | None = None) -> str:
+def explain(plan: Plan, computation: EncoderOnDevices, filter: str | None = None) -> str:
     """What `featurize` would do with a plan on all local devices, line by line.
 
     Raises:
         DataError: the first rows cannot be read.
     """
+    encoder, shape, kernel = computation.encoder, computation.shape, computation.kernel
     rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
-    needed, usable = window_bytes(encoder, shape), usable_bytes()
+    needed, usable = window_bytes(encoder, shape, kernel), usable_bytes()
     memory = needed + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
     excess = ""
     if usable is not None and needed > usable:
@@ -35,6 +37,7 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape, filter: str | None
         "output": f"{len(plan.units):,} parts, features: {f'list<{vector}>' if encoder.gives_steps else vector}",
         "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "kernel": kernel if kernel == "native" else f"xla. {why_no_native(encoder, computation.mesh)}".strip(),
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
         "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
     }
@@ -55,8 +58,13 @@ def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:
     return told
 
 
-def window_bytes(encoder: Encoder, shape: WindowShape) -> int:
-    """What the windows in flight take of this machine's memory: what goes in, and on CPU what is emitted."""
+def window_bytes(encoder: Encoder, shape: WindowShape, kernel: str) -> int:
+    """What the windows in flight take of this machine's memory: what goes in, and on CPU what is emitted.
+
+    The native kernel reads values where they stand, and gives one vector a row.
+    """
+    if kernel == "native":
+        return WINDOWS_IN_FLIGHT * jax.local_device_count() * native_window_bytes(encoder, shape)
     blocks = jax.local_device_count() * shape.lanes * shape.window_blocks
     emitted = encoder.out_features * (shape.block_steps if encoder.gives_steps else 1)
     is_here = jax.default_backend() == "cpu"  # a GPU or TPU emits to its own memory

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import build_engine, checked_mesh, known_kind, window_shape_for
+from scanrnn_dist.engine import build_engine, checked_mesh, chosen_kernel, known_kind, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
 from scanrnn_dist.protocols import EngineLike, WindowShape
@@ -25,6 +25,7 @@ from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import BadRows, ReadOptions, read_chunks
 
 LANES = {"cpu": (16, 32, 48, 64, 96, 128), "gpu": (1024, 2048, 4096, 8192), "tpu": (512, 1024, 2048, 4096)}
+NATIVE_LANES = (8, 16, 24, 32, 48)
 BLOCK_STEPS = (1, 2, 4, 8)
 WINDOW_BLOCKS = (0.25, 0.5, 1, 2)
 """Of those of the shape it starts from."""
@@ -92,10 +93,15 @@ class Tuning:
 
 
 def measure(
-    encoder: Encoder, sample: Sequence[Ragged], mesh: Mesh, shapes: Sequence[WindowShape], rounds: int = ROUNDS
+    encoder: Encoder,
+    sample: Sequence[Ragged],
+    mesh: Mesh,
+    shapes: Sequence[WindowShape],
+    rounds: int = ROUNDS,
+    kernel: str | None = None,
 ) -> list[Measured]:
     """The engine with every shape on the same rows, in alternating rounds after one that does not count."""
-    engines = [build_engine(encoder, mesh, shape) for shape in shapes]
+    engines = [build_engine(encoder, mesh, shape, kernel=kernel) for shape in shapes]
     occupancies = [_run(engine, sample)[1] for engine in engines]
     seconds: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):
@@ -116,6 +122,7 @@ def tune(
     *,
     candidates: dict[str, tuple[int, ...]] | None = None,
     rounds: int = ROUNDS,
+    kernel: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tuning:
     """Vary lanes, then block steps, then window blocks, from the shape `start` on, and keep what is faster.
@@ -128,6 +135,7 @@ def tune(
         candidates: what to try for each number of a shape, in the order in which they are settled; none of an empty
             dict, which measures `start` alone; what suits the device kind when None.
         rounds: of every shape.
+        kernel: what computes, as `featurize` takes it.
         say: called with a line before each of the three.
 
     Example:
@@ -138,19 +146,22 @@ def tune(
         (9, True)
     """
     mesh = checked_mesh(mesh)
-    best = start or window_shape_for(encoder, mesh)
+    kernel = chosen_kernel(encoder, mesh, kernel)
+    best = start or window_shape_for(encoder, mesh, kernel=kernel)
     measured: list[Measured] = []
     gain = 1.0
     if candidates is None:
         blocks = tuple(max(1, int(best.window_blocks * factor)) for factor in WINDOW_BLOCKS)
         candidates = {"lanes": LANES[known_kind(mesh)], "block_steps": BLOCK_STEPS, "window_blocks": blocks}
+        if kernel == "native":  # to which blocks mean nothing
+            candidates = {"lanes": NATIVE_LANES, "window_blocks": blocks}
     if not candidates:
-        measured = measure(encoder, sample, mesh, [best], rounds)
+        measured = measure(encoder, sample, mesh, [best], rounds, kernel)
     for field, values in candidates.items():
         shapes = [best, *(dataclasses.replace(best, **{field: value}) for value in values)]
         shapes = sorted(set(shapes), key=lambda shape: int(getattr(shape, field)))
         say(f"{field.replace('_', ' ')}: {', '.join(str(getattr(shape, field)) for shape in shapes)}")
-        found = measure(encoder, sample, mesh, shapes, rounds)
+        found = measure(encoder, sample, mesh, shapes, rounds, kernel)
         current = next(one for one in found if one.shape == best)
         fastest = max(found, key=lambda one: one.gain_over(current))
         if fastest.gain_over(current):

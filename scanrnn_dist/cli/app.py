@@ -104,6 +104,7 @@ def plan(
     hidden: flags.Hidden = None,
     input: flags.InputFile = None,
     devices: flags.Devices = None,
+    kernel: flags.Kernel = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
@@ -111,14 +112,16 @@ def plan(
 ) -> None:
     """Show what featurize would do: files, rows, steps, parts, shapes, memory. Writes nothing."""
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
-    computation = AskedComputation(encoder, hidden, None, sizes, devices, input=read_input(input), may_choose=True)
+    computation = AskedComputation(
+        encoder, hidden, None, sizes, devices, kernel=kernel, input=read_input(input), may_choose=True
+    )
     start_devices(devices)
     from scanrnn_dist.api import explain
     from scanrnn_dist.job import plan_job
 
     planned = plan_job(one_or_many(source), options, computation.input).within(bytes_told(memory))
     on_devices = computation.on_devices(planned.in_features)
-    print_result(explain(planned, on_devices.encoder, on_devices.shape, options.filter))
+    print_result(explain(planned, on_devices, options.filter))
 
 
 @app.command()
@@ -138,6 +141,7 @@ def featurize(
     workers: flags.Workers = None,
     cpus_per_worker: flags.CpusPerWorker = None,
     gpus_per_worker: flags.GpusPerWorker = None,
+    kernel: flags.Kernel = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
@@ -166,7 +170,15 @@ def featurize(
         raise ConfigError(f"The trace's folder {profile} lies within the destination {destination}; choose another.")
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     computation = AskedComputation(
-        encoder, hidden, seed, sizes, devices, compilation_cache, input=read_input(input), check_fits=True
+        encoder,
+        hidden,
+        seed,
+        sizes,
+        devices,
+        compilation_cache,
+        kernel=kernel,
+        input=read_input(input),
+        check_fits=True,
     )
     from scanrnn_dist.job import Handling, Sharing
 
@@ -235,6 +247,7 @@ def bench(
     hidden: flags.Hidden = None,
     input: flags.InputFile = None,
     devices: flags.Devices = None,
+    kernel: flags.Kernel = None,
     lanes: flags.Lanes = None,
     block_steps: flags.BlockSteps = None,
     window_blocks: flags.WindowBlocks = None,
@@ -249,7 +262,7 @@ def bench(
     """
     sizes = given(lanes=lanes, block_steps=block_steps, window_blocks=window_blocks)
     computation = AskedComputation(
-        encoder, hidden, None, sizes, devices, input=read_input(input), may_choose=True, check_fits=True
+        encoder, hidden, None, sizes, devices, kernel=kernel, input=read_input(input), may_choose=True, check_fits=True
     )
     use_cache(compilation_cache)
     start_devices(devices)
@@ -261,7 +274,10 @@ def bench(
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
-    print_result(tune_shape(on_devices.encoder, sample, start=on_devices.shape, say=to_stderr, **told), as_json)
+    shown = tune_shape(
+        on_devices.encoder, sample, start=on_devices.shape, kernel=on_devices.kernel, say=to_stderr, **told
+    )
+    print_result(shown, as_json)
 
 
 @app.command()

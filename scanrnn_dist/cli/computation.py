@@ -36,6 +36,7 @@ class AskedComputation:
         devices: of the CPU; one per core when None.
         input: what a step holds, for random weights; a file says itself what its encoder takes.
         cache: folder for compiled programs, if any.
+        kernel: what computes, as `featurize` takes it.
         may_choose: whether the command can do without being told of an encoder.
         check_fits: whether to refuse windows that the memory does not hold.
 
@@ -52,6 +53,7 @@ class AskedComputation:
         devices: int | None,
         cache: Path | None = None,
         *,
+        kernel: str | None = None,
         input: InputSpec | None = None,
         may_choose: bool = False,
         check_fits: bool = False,
@@ -67,6 +69,7 @@ class AskedComputation:
         self.input = input if file is None else _input_of(file)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self._sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
+        self._kernel = kernel
         self._content: bytes | None = None  # of the file, in a worker
         self._on_devices: EncoderOnDevices | None = None
 
@@ -105,9 +108,9 @@ class AskedComputation:
             else:
                 width = in_features() if self.input is None else None
                 encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
-            on_devices = EncoderOnDevices(encoder, sizes=self._sizes)
+            on_devices = EncoderOnDevices(encoder, sizes=self._sizes, kernel=self._kernel)
             if self._check_fits:
-                check_memory(window_bytes(encoder, on_devices.shape), "Windows of this shape", FEWER)
+                check_memory(window_bytes(encoder, on_devices.shape, on_devices.kernel), "Windows of this shape", FEWER)
             self._on_devices = on_devices
         return self._on_devices
 

@@ -145,6 +145,14 @@ Workers = Annotated[
 CpusPerWorker = Annotated[int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default 1).")]
 GpusPerWorker = Annotated[int | None, count("With --engine ray: GPUs of each worker; 1 is best (default: none).")]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        help="What computes: native, for usual cells on a CPU, or xla, for any "
+        "(default: the job's; of a new one native, where it can be had).",
+        metavar="native|xla",
+    ),
+]
 Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
 BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
 WindowBlocks = Annotated[int | None, count("Blocks per lane in one call of the compiled program.")]

@@ -9,7 +9,7 @@ from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.engine import Engine
 from scanrnn_dist.engine.fitting import fitting_shape
 from scanrnn_dist.engine.kernels import loaded, why_not
-from scanrnn_dist.engine.mesh import checked_mesh, device_kind
+from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind
 from scanrnn_dist.engine.native import NativeEngine
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
@@ -39,6 +39,8 @@ def why_no_native(encoder: Encoder, mesh: Mesh) -> str:
     kind = device_kind(mesh)
     if kind != "cpu":
         return f"It is for CPUs, and the devices are {kind}."
+    if mesh.size != mesh.shape[AXIS]:
+        return f"It does no row twice, and the mesh has more axes than {AXIS!r}, along which work is repeated."
     if why := why_not(encoder):
         return f"It does not take this encoder: {why}."
     library = loaded()

@@ -16,7 +16,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import device_kind, sharded
 from scanrnn_dist.engine.shapes import LEAST_LANES
@@ -61,7 +60,8 @@ def _refusal(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> str:
 def _windows_of(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> list[CompiledWindow]:
     """All programs that an encoder's engine keeps on the devices, compiled."""
     if encoder.is_bidirectional:
-        return [window for layer in BidirectionalEngine(encoder, mesh, shape).layers for window in layer]
+        layers = encoder.directions()
+        return [CompiledWindow(direction, mesh, shape) for layer in layers for direction in layer]
     return [CompiledWindow(encoder, mesh, shape)]
 
 

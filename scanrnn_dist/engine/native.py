@@ -62,9 +62,8 @@ class NativeEngine:
         self.state_features = len(self.first_state)
         self.devices = self.mesh.shape[AXIS]
         self.lanes = self.devices * self.shape.lanes
-        features = 1 if self.gives_steps else self.out_features  # none of them; JAX minds arrays without numbers
-        fitting = FEATURE_BYTES // max(4, 4 * features)
-        self.most_rows = max(self.lanes, min(MOST_ROWS, fitting))
+        features = _features(encoder)
+        self.most_rows = _most_rows(features, self.lanes)
         self.network = network_of(encoder, library)
         self.weights = jax.device_put((self.network.weights, self.network.first_state), replicated(self.mesh))
         self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes, features)
@@ -82,25 +81,43 @@ class NativeEngine:
         rows = np.zeros((self.devices, lanes), ROW)
         rows["number"] = -1
         words = rows.view(np.uint32).reshape(self.devices, lanes, -1)
-        return OnDevices(
-            *jax.device_put((aligned_zeros((self.devices, lanes, state), np.float32), words), sharded(self.mesh))
-        )
+        states = aligned_zeros((self.devices, lanes, state), np.dtype(np.float32))
+        return OnDevices(*jax.device_put((states, words), sharded(self.mesh)))
 
     def new_output(self) -> tuple[jax.Array, jax.Array]:
         """Buffers on the devices for the features of a window's rows, and for what is told of them."""
         _, _, most, features = self._sizes
-        shapes = ((self.devices, most, features), np.float32), ((self.devices, TOLD_BYTES // 4 + 2 * most), np.uint32)
-        arrays = tuple(aligned_zeros(shape, np.dtype(dtype)) for shape, dtype in shapes)
-        features_of, told = jax.device_put(arrays, sharded(self.mesh))
-        return features_of, told
+        zeros = (
+            aligned_zeros((self.devices, most, features), np.dtype(np.float32)),
+            aligned_zeros((self.devices, TOLD_BYTES // 4 + 2 * most), np.dtype(np.uint32)),
+        )
+        of_rows, told = jax.device_put(zeros, sharded(self.mesh))
+        return of_rows, told
+
+
+def native_window_bytes(encoder: Encoder, shape: WindowShape) -> int:
+    """What a window takes on each device: states of its lanes, features of its rows."""
+    lanes, features = checked_shape(shape).lanes, _features(encoder)
+    return 4 * (3 * lanes * (encoder.carry_features + features) + features * (lanes + _most_rows(features, lanes)))
+
+
+def _features(encoder: Encoder) -> int:
+    return 1 if encoder.gives_steps else encoder.out_features  # of steps none; JAX minds arrays without numbers
+
+
+def _most_rows(features: int, lanes: int) -> int:
+    return max(lanes, min(MOST_ROWS, FEATURE_BYTES // (4 * features)))
 
 
 @lru_cache(maxsize=32)
 def _compiled(
     plan: tuple[int, ...], sizes: tuple[int, int, int, int], weight_floats: int, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """The program: `(weights, first_state, states (d, l, S), in_lanes (d, l, words), features (d, E, F), told (d, words),
-    queue (2,))` gives the four in the middle anew; they are donated. `queue` is the address of the queue."""
+    """The program of one window.
+
+    `(weights, first_state, states (d, l, S), in_lanes (d, l, words), features (d, E, F), told (d, words), queue (2,))`
+    gives the four in the middle anew; they are donated. `queue` is the address of the queue.
+    """
     lanes, state, most, features = sizes
     devices = mesh.shape[AXIS]
 

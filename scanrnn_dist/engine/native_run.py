@@ -146,7 +146,7 @@ class NativeRun:
         return self._queue.rows > 0 or (self._unfinished > 0 and (not self._sent or self._is_draining))
 
     def _send(self, rows: np.ndarray, more: bool) -> None:
-        """Hand the devices a window of rows; with `more`, others follow, and free lanes are not to wait for the rest."""
+        """Hand the devices a window of rows; with `more`, others follow, for which free lanes end it."""
         engine = self.engine
         address = rows.ctypes.data if len(rows) else 0
         queue = np.array([address, len(rows), 0, engine.devices, more, engine.shape.window_steps], np.int64)

@@ -264,4 +264,3 @@ def _steps_ahead(engine: CompiledWindow, memory_bytes: int | None) -> int:
         return WINDOWS_AHEAD * window_steps
     memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
     return min(STATIC_WINDOWS_AHEAD * window_steps, memory_bytes // (4 * engine.in_features))
-

@@ -31,8 +31,9 @@ CPU_WINDOW_BYTES = 8 << 20
 NATIVE_LANES = 16
 """Of the native kernel, which is as fast with 8 lanes as with 48; few are left idle at the end."""
 NATIVE_WINDOW_FLOP = 2 << 30
-"""On each device: 10 ms. Then it tells of what is finished, and what follows can begin with it."""
-LEAST_NATIVE_STEPS, MOST_NATIVE_STEPS = 64, 1 << 16
+"""On each device: 10 ms. Then it tells of what is finished, and what follows can begin with it. Only the product of a
+window's blocks and their steps means something to it."""
+LEAST_NATIVE_BLOCKS, MOST_NATIVE_BLOCKS = 16, 2048
 MEMORY_SHARE = 16
 """On accelerators each may take this part of the device's memory: two of both are in flight, and what the program takes
 besides is less than one (`benchmarks/aot.py`). The part is rounded down to a power of two, so that devices of a kind
@@ -41,16 +42,14 @@ MEMORY_BYTES = 63 << 28
 """Of an accelerator that does not tell: 15.75 GiB, a TPU v5e's, the least of those that are compiled for."""
 
 
-def window_shape_for(
-    encoder: Encoder, mesh: Mesh, memory_bytes: int | None = None, kernel: str = "xla"
-) -> WindowShape:
+def window_shape_for(encoder: Encoder, mesh: Mesh, memory_bytes: int | None = None, kernel: str = "xla") -> WindowShape:
     """What suits the devices of a mesh, a kernel and the sizes of an encoder: of its widest layer, each a program.
 
     `memory_bytes` are those of each device, what it tells when None.
     """
     if kernel == "native":
-        steps = NATIVE_WINDOW_FLOP // (encoder.flops_per_step * NATIVE_LANES)
-        return WindowShape(NATIVE_LANES, 1, min(max(steps, LEAST_NATIVE_STEPS), MOST_NATIVE_STEPS))
+        blocks = NATIVE_WINDOW_FLOP // (encoder.flops_per_step * NATIVE_LANES * BLOCK_STEPS)
+        return WindowShape(NATIVE_LANES, BLOCK_STEPS, min(max(blocks, LEAST_NATIVE_BLOCKS), MOST_NATIVE_BLOCKS))
     if encoder.is_bidirectional:
         shapes = [window_shape_for(part, mesh, memory_bytes) for pair in encoder.directions() for part in pair]
         return min(shapes, key=lambda shape: (shape.lanes, shape.window_blocks))

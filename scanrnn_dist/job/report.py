@@ -16,9 +16,9 @@ class JobReport:
     `rows`, `steps` and `parts` are of this call; `rows_before` were committed when it began, `units_left` are other
     processes' to do, `failed_units` of these failed there, and `is_complete` tells whether `_SUCCESS` is there.
 
-    `gflops` is useful work only: the products of the cell on real steps. `occupancy` is the share of the program's
-    positions that held real steps. The three waits are seconds that the feeding thread stood still for the reader, the
-    devices and the writer.
+    `gflops` is useful work only: the products of the cell on real steps. `kernel` is what computed, "native" or "xla",
+    and `occupancy` the share of its positions that held real steps. The three waits are seconds that the feeding thread
+    stood still for the reader, the devices and the writer.
 
     `set_aside` rows of the parts of this call were set aside, and are not in `rows`. `counts` tells of these parts how
     often each choice for rows that are not what they should be was applied: `{"null_sequence skip": 3}`.
@@ -44,6 +44,7 @@ class JobReport:
     set_aside: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     files_left_out: int = 0
+    kernel: str = ""
     rows_per_second: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class JobReport:
         return (
             f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
-            f"occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
+            f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
             f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )

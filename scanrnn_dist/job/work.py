@@ -64,6 +64,7 @@ class _Work:
     on_rows: OnRows | None
     done: Done = field(default_factory=Done)
     gflop: float = 0.0
+    kernel: str = ""
     failed_units: int = 0
 
     def run(self, on_start: OnStart | None) -> tuple[int, int]:
@@ -85,6 +86,7 @@ class _Work:
                 share = attempt.share
                 self.done += self.executor.do(self.opened, handling, attempt, numbers.tolist(), alone, self.on_rows)
             self.failed_units = len(attempt.commits.failed)
+        self.kernel = engine.kernel
         self.gflop = engine.flops_per_step * self.done.statistics.steps / 1e9
         return rows_before, attempt.units_left
 
@@ -108,5 +110,5 @@ class _Work:
             write_wait_seconds=done.write_wait_seconds,
             peak_memory_bytes=max(done.peak_memory_bytes, peak_memory_bytes()),
             set_aside=done.set_aside, counts=dict(sorted(done.counts.items())),
-            files_left_out=len(self.opened.plan.source.left_out),
+            files_left_out=len(self.opened.plan.source.left_out), kernel=self.kernel,
         )  # fmt: skip

@@ -102,6 +102,7 @@ class EngineFacts:
     devices: int
     is_static: bool
     shape: WindowShape
+    kernel: str
 
     def run(self, memory_bytes: int | None = None) -> RunLike:
         """There is none here."""

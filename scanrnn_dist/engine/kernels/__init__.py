@@ -1,4 +1,4 @@
-"""What one device does with rows: the scan of the specification, compiled by XLA, or a kernel that is made for the device.
+"""What one device does with rows: the scan of the specification, compiled by XLA, or a kernel made for the device.
 
 `scan.py` is a function of one device's arrays, which `program.py` puts on all devices: for any cell on any device. The
 native kernel is for usual cells on a CPU: `library.py` loads it, `network.py` says which encoders it takes and lays out

@@ -26,7 +26,6 @@ CELLS = {"GRUCell": 0, "LSTMCell": 1, "OptimizedLSTMCell": 1, "SimpleCell": 2}
 """Cells of flax that the kernel knows, by the numbers of `Cell` in `native/task.h`."""
 
 
-
 @dataclass(frozen=True)
 class Library:
     """The loaded library.
