@@ -13,9 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, join_directions
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.mesh import checked_mesh
-from scanrnn_dist.engine.native import NativeEngine
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.engine.submitting import check_carries
 from scanrnn_dist.errors import ConfigError

@@ -6,11 +6,10 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.fitting import fitting_shape
 from scanrnn_dist.engine.kernels import loaded, why_not
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind
-from scanrnn_dist.engine.native import NativeEngine
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import EngineLike, WindowShape

@@ -1,8 +1,10 @@
-"""`Engine`: an encoder whose layers read in one direction, in one program that XLA compiles."""
+"""The engines of encoders whose layers read in one direction: `Engine`, which XLA compiles, and `NativeEngine`."""
 
 from __future__ import annotations
 
 from scanrnn_dist.engine.compiled import CompiledWindow
+from scanrnn_dist.engine.native import NativeProgram
+from scanrnn_dist.engine.native_run import NativeRun
 from scanrnn_dist.engine.run import Run
 
 
@@ -24,3 +26,11 @@ class Engine(CompiledWindow):
     def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> Run:
         """Begin a stream of rows."""
         return Run(self, look_ahead_bytes, memory_bytes=memory_bytes)
+
+
+class NativeEngine(NativeProgram):
+    """One encoder for the native CPU kernel; for the arguments see `Engine`, and for what it takes `why_no_native`."""
+
+    def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> NativeRun:
+        """Begin a stream of rows; `memory_bytes` means nothing here, where windows cost the same when not full."""
+        return NativeRun(self, look_ahead_bytes)

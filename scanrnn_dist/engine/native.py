@@ -1,8 +1,8 @@
-"""`NativeEngine`: one encoder for the native CPU kernel, on the devices of one mesh.
+"""`NativeProgram`: one encoder for the native CPU kernel, on the devices of one mesh, and the buffers that it takes.
 
 The kernel (`kernels/native/`) takes rows where they stand: no windows of blocks, no copies. It is called through JAX's
 FFI inside `shard_map`, once for each device, so states stay on the devices, and the program has no collective. Which
-rows are sent and what comes back is `native_run.py`'s.
+rows are sent and what comes back is `native_run.py`'s. `engine.py` makes it an engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine.host_buffers import aligned_zeros
 from scanrnn_dist.engine.kernels import TARGET, native_library, network_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, replicated, sharded
-from scanrnn_dist.engine.native_run import NativeRun
 from scanrnn_dist.engine.row_queue import ROW
 from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
 from scanrnn_dist.protocols import WindowShape
@@ -38,7 +37,7 @@ class OnDevices(NamedTuple):
     in_lanes: jax.Array
 
 
-class NativeEngine:
+class NativeProgram:
     """One encoder for the native kernel; for the arguments see `Engine`.
 
     `shape` says how many lanes a device has, and how many steps it does, lane by lane, before it tells of what is
@@ -70,10 +69,6 @@ class NativeEngine:
         before = _compiled.cache_info().misses
         self.program = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
         self.compilations = _compiled.cache_info().misses - before
-
-    def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> NativeRun:
-        """Begin a stream of rows; `memory_bytes` means nothing here, where windows cost the same when not full."""
-        return NativeRun(self, look_ahead_bytes)
 
     def free_lanes(self) -> OnDevices:
         """States and rows of lanes that have none."""

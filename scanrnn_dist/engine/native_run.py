@@ -1,4 +1,4 @@
-"""`NativeRun`: one stream of rows through a `NativeEngine`, as `RunLike` has it.
+"""`NativeRun`: one stream of rows through the native kernel, as `RunLike` has it.
 
 A window is a queue of rows that all devices take from; while they work on one, the next is made ready. The kernel
 reads a row's steps where they stand, so everything that a queue points to is kept until its rows are finished.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from scanrnn_dist.engine.in_flight import host_shards
+from scanrnn_dist.engine.native import NativeProgram
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.row_queue import ROW, RowQueue
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, checked_rows
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged
-
-if TYPE_CHECKING:
-    from scanrnn_dist.engine.native import NativeEngine
 
 COUNT_BASE = 4096
 """A count of steps within a state is two numbers, the first of which counts so many."""
@@ -50,7 +48,7 @@ class NativeRun:
         look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
     """
 
-    def __init__(self, engine: NativeEngine, look_ahead_bytes: int | None = None) -> None:
+    def __init__(self, engine: NativeProgram, look_ahead_bytes: int | None = None) -> None:
         self.engine = engine
         self.statistics = Statistics(compilations=engine.compilations)
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes

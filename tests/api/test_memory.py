@@ -114,7 +114,9 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(stream, "OPEN_BYTES", 100_000)
     monkeypatch.setattr(run, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
-    job.featurize(Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50)
+    job.featurize(
+        Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50, kernel="xla"
+    )
     # The long row; what may be open; two chunks, since the engine takes one while it has less than two windows; and
     # half as much again, by which the arena grows.
     assert max(held) <= 1.5 * (long * D * 4 + 100_000 + 2 * 50_000)

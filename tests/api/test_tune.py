@@ -26,7 +26,9 @@ SAMPLE = [Ragged.from_sequences(random_rows([3, 0, 40, 9]))]
 def fake_measure(speed: Any) -> Any:
     """`measure` on a machine of which the speed of every shape and round is known."""
 
-    def measure(encoder: Any, sample: Any, mesh: Any, shapes: Any, rounds: int = 3) -> list[tune.Measured]:
+    def measure(
+        encoder: Any, sample: Any, mesh: Any, shapes: Any, rounds: int = 3, kernel: Any = None
+    ) -> list[tune.Measured]:
         return [tune.Measured(shape, tuple(speed(shape, nth) for nth in range(rounds)), 1.0) for shape in shapes]
 
     return measure
@@ -34,7 +36,7 @@ def fake_measure(speed: Any) -> Any:
 
 def tuned(monkeypatch: pytest.MonkeyPatch, speed: Any) -> tune.Tuning:
     monkeypatch.setattr(tune, "measure", fake_measure(speed))
-    return tune.tune(encoder_of(), SAMPLE, mesh_of(1), START, rounds=7)
+    return tune.tune(encoder_of(), SAMPLE, mesh_of(1), START, rounds=7, kernel="xla")
 
 
 def test_each_number_of_the_shape_is_settled_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +73,7 @@ def test_a_machine_that_slows_down_slows_all_candidates(monkeypatch: pytest.Monk
 
 def test_every_shape_is_really_run_on_all_rows() -> None:
     shapes = [START, WindowShape(lanes=2, block_steps=1, window_blocks=8)]
-    found = tune.measure(encoder_of(), SAMPLE, mesh_of(2), shapes, rounds=2)
+    found = tune.measure(encoder_of(), SAMPLE, mesh_of(2), shapes, rounds=2, kernel="xla")
     assert [one.shape for one in found] == shapes
     assert all(len(one.rounds) == 2 and min(one.rounds) > 0 and 0 < one.occupancy <= 1 for one in found)
     assert found[1].occupancy > found[0].occupancy, "blocks of one step leave fewer idle"
@@ -116,11 +118,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bench_prints_flags_that_featurize_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_source(tmp_path / "in.parquet", random_rows([5, 1, 0, 30]))
     flags = ["--lanes", "4", "--block-steps", "4", "--window-blocks", "8"]
-    assert cli.run(["bench", "--tune", str(source), "--hidden", "5", "--rounds", "1", *flags]) == 0
+    assert cli.run(["bench", "--tune", str(source), "--hidden", "5", "--rounds", "1", "--kernel", "xla", *flags]) == 0
     out, err = capsys.readouterr()
     assert [line.split(":")[0] for line in err.splitlines()] == ["lanes", "block steps", "window blocks"]
     best = out.splitlines()[-1].removeprefix("best: ").split(" (")[0].split()
-    assert cli.run(["featurize", str(source), str(tmp_path / "out"), "--hidden", "5", *best]) == 0
+    assert cli.run(["featurize", str(source), str(tmp_path / "out"), "--hidden", "5", "--kernel", "xla", *best]) == 0
     window = json.loads((tmp_path / "out/__scanrnn/job.json").read_text())["window"]
     assert [str(window[name]) for name in ("lanes", "block_steps", "window_blocks")] == best[1::2]
 

@@ -25,7 +25,7 @@ ROWS: list[Any] = [
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: sources.SHAPE)
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
     with sources.command_line_in_this_process(monkeypatch, columns=120):
         yield
 

@@ -50,7 +50,7 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     """With a small window."""
-    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: sources.SHAPE)
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
     with sources.command_line_in_this_process(monkeypatch, columns=120):
         yield
 
@@ -400,7 +400,7 @@ def test_a_restart_that_is_refused_has_written_nothing(
 def test_a_demo_that_the_memory_does_not_hold_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: WindowShape(2**31 - 1, 1, 65_536))
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: WindowShape(2**31 - 1, 1, 65_536))
     assert cli.run(["demo", "--folder", str(tmp_path / "demo"), "--rows", "12"]) == 2
     assert "ConfigError: Windows of this shape would take" in capsys.readouterr().err
     assert not (tmp_path / "demo/features").exists()

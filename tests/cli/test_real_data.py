@@ -57,7 +57,7 @@ def taken(command: str, shared_data: Path) -> tuple[Path, list[str], list[np.nda
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: sources.SHAPE)
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
     with sources.command_line_in_this_process(monkeypatch, columns=120):
         yield
 

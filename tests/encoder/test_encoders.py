@@ -26,7 +26,6 @@ from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine, BidirectionalRun
-from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -349,7 +348,7 @@ def test_a_later_layer_does_not_fall_behind() -> None:
     encoder = Encoder.from_seed(0, 2, 8, num_layers=3, bidirectional=True)
     engine = BidirectionalEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
     slower = WindowShape(4, 4, 2)  # a third of the steps in a window
-    engine.layers[1] = tuple(CompiledWindow(part, mesh_of(1), slower) for part in encoder.directions()[1])
+    engine.layers[1] = tuple(Engine(part, mesh_of(1), slower) for part in encoder.directions()[1])
     run = BidirectionalRun(engine, look_ahead_bytes=0)  # so two windows are
     rows = [np.zeros((40, 2), np.float32)] * 20
     worst = finished = 0

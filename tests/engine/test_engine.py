@@ -169,7 +169,7 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
         while len(live) > 8 or (live and rng.random() < 0.4):
             gone = int(rng.choice(list(live)))
             del live[gone]
-            submissions.count_sent(np.array([gone]))
+            submissions.count_read(np.array([gone]))
         assert stream.nbytes <= greatest * 3 // 2
 
 

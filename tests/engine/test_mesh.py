@@ -28,7 +28,7 @@ def mesh_of(sizes: tuple[int, ...], names: tuple[str, ...], kind: AxisType = Axi
 
 
 def features_of(mesh: Mesh, encoder: Encoder | None = None) -> np.ndarray:
-    features = encode(encoder or Encoder.from_seed(0, D, H), ROWS, mesh=mesh, window_shape=SHAPE)
+    features = encode(encoder or Encoder.from_seed(0, D, H), ROWS, mesh=mesh, window_shape=SHAPE, kernel="xla")
     assert isinstance(features, np.ndarray)
     return features.view(np.uint32)
 
@@ -53,7 +53,9 @@ def test_a_mesh_that_is_set_for_all_changes_nothing(wanted: np.ndarray) -> None:
     everywhere = mesh_of((4, 2), ("data", "model"), AxisType.Explicit)
     with jax.set_mesh(everywhere):
         shape = WindowShape(4, 4, 9)  # compiled within
-        features = encode(Encoder.from_seed(0, D, H), ROWS, mesh=mesh_of((2,), ("data",)), window_shape=shape)
+        features = encode(
+            Encoder.from_seed(0, D, H), ROWS, mesh=mesh_of((2,), ("data",)), window_shape=shape, kernel="xla"
+        )
         assert isinstance(features, np.ndarray)
         np.testing.assert_array_equal(features.view(np.uint32), wanted)
 
@@ -75,6 +77,13 @@ def test_a_job_gives_the_same_parts_on_a_mesh_of_two_axes(tmp_path: Path) -> Non
     column = pa.array([row.tolist() for row in ROWS], pa.list_(pa.list_(pa.float32())))
     pq.write_table(pa.table({"x": column}), tmp_path / "in.parquet")
     for name, mesh in (("one", mesh_of((8,), ("data",))), ("two", mesh_of((2, 4), ("data", "model")))):
-        featurize(Encoder.from_seed(0, D, H), tmp_path / "in.parquet", tmp_path / name, mesh=mesh, window_shape=SHAPE)
+        featurize(
+            Encoder.from_seed(0, D, H),
+            tmp_path / "in.parquet",
+            tmp_path / name,
+            mesh=mesh,
+            window_shape=SHAPE,
+            kernel="xla",
+        )
     one, two = ((tmp_path / name / "part-00000.parquet").read_bytes() for name in ("one", "two"))
     assert one == two

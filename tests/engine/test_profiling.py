@@ -47,7 +47,7 @@ def threads_of_stages(folder: Path) -> dict[str, set[int]]:
 
 
 def test_the_trace_of_a_job_names_every_stage_and_changes_no_bit(tmp_path: Path, source: Path) -> None:
-    options = {"mesh": mesh_of(2), "window_shape": SHAPE, "rows_per_part": 10}
+    options = {"mesh": mesh_of(2), "window_shape": SHAPE, "rows_per_part": 10, "kernel": "xla"}
     with profile(tmp_path / "trace", seconds=60):
         featurize(encoder_of(), source, tmp_path / "traced", **options)
     featurize(encoder_of(), source, tmp_path / "plain", **options)
@@ -65,8 +65,8 @@ def test_the_command_line_writes_it_too(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep_devices(monkeypatch)
-    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh: SHAPE)
-    arguments = ["featurize", str(source), str(tmp_path / "out"), "--hidden", "5"]
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: SHAPE)
+    arguments = ["featurize", str(source), str(tmp_path / "out"), "--hidden", "5", "--kernel", "xla"]
     assert cli.run([*arguments, "--profile", str(tmp_path / "out/trace")]) == 2
     assert "lies within the destination" in capsys.readouterr().err
     assert cli.run([*arguments, "--profile-seconds", "1"]) == 2
