@@ -90,23 +90,47 @@ def write_files(folder: Path, bad: set[int], files: int) -> Path:
     return folder
 
 
+TOGETHER = 8
+"""So many rows of one length the specification computes at once, so that each length is compiled once."""
+
+
+@functools.cache
+def _forward(length: int, in_features: int, steps: int, seed: int, hidden: int) -> Callable[[np.ndarray], np.ndarray]:
+    """`scan_rnn_forward` of `(TOGETHER, length, in_features)`.
+
+    The cell that it builds is built here once, outside its compilation, which would otherwise draw the weights anew.
+    """
+    cell = _cell(in_features, hidden, seed)
+    forward = jax.jit(jax.vmap(lambda x: scan_rnn_forward(seed, x, hidden, steps)))
+
+    def features(x: np.ndarray) -> np.ndarray:
+        with mock.patch.object(nnx, "GRUCell", lambda **_: cell):
+            return np.asarray(forward(x))
+
+    return features
+
+
+@functools.cache
+def _cell(in_features: int, hidden: int, seed: int) -> nnx.GRUCell:
+    return nnx.GRUCell(in_features, hidden, rngs=nnx.Rngs(seed))
+
+
 def specification(
     rows: list[np.ndarray], max_steps: int | None = None, seed: int = SEED, hidden: int = H
 ) -> np.ndarray:
-    """`scan_rnn_forward` of every row, `(N, H)`.
-
-    The cell that it builds is built here once, outside its compilation, which would otherwise draw the weights anew for
-    every length; rows of one length are computed together, and no row twice in a run.
-    """
-    cell = nnx.GRUCell(rows[0].shape[1], hidden, rngs=nnx.Rngs(seed))
+    """`scan_rnn_forward` of every row, `(N, H)`; no row twice in a run."""
     keys = [(row.tobytes(), row.shape, max_steps, seed, hidden) for row in rows]
-    for length in {len(row) for row, key in zip(rows, keys, strict=True) if key not in _specified}:
-        same = [i for i, row in enumerate(rows) if len(row) == length]
-        steps = length if max_steps is None else max_steps
-        with mock.patch.object(nnx, "GRUCell", lambda **_: cell):
-            forward = jax.jit(jax.vmap(lambda x, steps=steps: scan_rnn_forward(seed, x, hidden, steps)))
-            features = np.asarray(forward(np.stack([rows[i] for i in same])))
-        _specified.update({keys[i]: row for i, row in zip(same, features, strict=True)})
+    unknown: dict[int, list[int]] = {}
+    for i, key in enumerate(keys):
+        if key not in _specified:
+            unknown.setdefault(len(rows[i]), []).append(i)
+    for length, same in unknown.items():
+        forward = _forward(length, rows[0].shape[1], length if max_steps is None else max_steps, seed, hidden)
+        for begin in range(0, len(same), TOGETHER):
+            some = same[begin : begin + TOGETHER]
+            padded = some + some[:1] * (TOGETHER - len(some))
+            features = forward(np.stack([rows[i] for i in padded]))
+            _specified.update({keys[i]: row for i, row in zip(some, features[: len(some)], strict=True)})
     return np.stack([_specified[key] for key in keys])
 
 
