@@ -5,7 +5,7 @@ It knows JAX and no Parquet, and keeps the promises of `protocols.py`; `build_en
 
 from scanrnn_dist.engine.building import build_engine, chosen_kernel, why_no_native
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
-from scanrnn_dist.engine.engine import Engine
+from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.environment import environment_of
 from scanrnn_dist.engine.fitting import fitting_shape
 from scanrnn_dist.engine.lowering import lowered_window

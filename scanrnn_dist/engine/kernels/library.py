@@ -32,10 +32,12 @@ class Library:
 
     Args:
         instructions: the instruction set that it uses, `"avx2"`, `"avx512"` or `"neon"`; the bits do not depend on it.
+        path: of the library.
         functions: of the library.
     """
 
     instructions: str
+    path: Path
     functions: ctypes.CDLL
 
     def packed(self, cell: int, wi: np.ndarray, bi: np.ndarray, wh: np.ndarray, bh: np.ndarray) -> np.ndarray:
@@ -94,4 +96,4 @@ def _loaded(path: Path, instructions: str) -> Library | str:
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(functions.scanrnn_rows), platform="cpu")
     except (OSError, AttributeError, RuntimeError) as error:  # the last of a jaxlib with another FFI
         return f"{path.name} cannot be loaded: {error}"
-    return Library(chosen, functions)
+    return Library(chosen, path, functions)

@@ -1,0 +1,268 @@
+"""The native kernel: as right as the specification, and a row's bits depend on nothing but that row."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sources import encoder_of, mesh_of, random_rows, some_lengths, write_source
+
+from scanrnn_dist.api import encode, featurize, verify
+from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
+from scanrnn_dist.engine import build_engine
+from scanrnn_dist.engine.kernels import loaded
+from scanrnn_dist.engine.row_queue import ROW, RowQueue
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.faithfulness import Judge
+from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
+
+WHY_NOT = loaded() if isinstance(loaded(), str) else ""
+needs_native = pytest.mark.skipif(bool(WHY_NOT), reason=f"There is no native kernel. {WHY_NOT}")
+D = 5
+SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
+BIASED = with_recurrent_bias(nnx.GRUCell(D, 9, rngs=nnx.Rngs(3)))
+ENCODERS = {
+    "gru": lambda H: Encoder.from_seed(0, D, H),
+    "lstm": lambda H: Encoder.from_seed(0, D, H, cell="lstm"),
+    "LSTMCell": lambda H: Encoder(nnx.LSTMCell(D, H, rngs=nnx.Rngs(0))),
+    "rnn": lambda H: Encoder.from_seed(0, D, H, cell="rnn"),
+    "recurrent bias": lambda H: Encoder(BIASED),
+    "stack": lambda H: Encoder([nnx.LSTMCell(D, H, rngs=nnx.Rngs(0)), nnx.GRUCell(H, 7, rngs=nnx.Rngs(1))]),
+    "pools": lambda H: Encoder.from_seed(0, D, H, readout="mean+last+max", initial_carry=0.5),
+    "steps": lambda H: Encoder.from_seed(0, D, H, cell="lstm", readout="steps"),
+    "both directions": lambda H: Encoder.from_seed(0, D, H, num_layers=2, bidirectional=True),
+}
+
+
+def encoded(encoder: Encoder, rows: list[np.ndarray], **options: Any) -> np.ndarray:
+    """The features of rows, by the native kernel unless `options` say otherwise."""
+    features = encode(
+        encoder,
+        rows,
+        **{"mesh": mesh_of(2), "window_shape": SHAPE, "kernel": "native", "nonfinite": "propagate", **options},
+    )
+    return features.values if isinstance(features, Ragged) else np.asarray(features)
+
+
+def padded(encoder: Encoder, rows: list[np.ndarray], carries: np.ndarray | None = None) -> np.ndarray:
+    """The features of rows by the encoder itself, each scanned alone."""
+    lengths = np.array([len(row) for row in rows])
+    x = np.zeros((len(rows), lengths.max(), D), np.float32)
+    for of_row, row in zip(x, rows, strict=True):
+        of_row[: len(row)] = row
+    return np.asarray(encoder(x, lengths, carries))
+
+
+@needs_native
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("hidden", [16, *(pytest.param(hidden, marks=pytest.mark.soak) for hidden in (1, 33))])
+def test_features_are_those_of_the_encoder(name: str, hidden: int) -> None:
+    encoder = ENCODERS[name](hidden)
+    rows = random_rows([0, 1, 3, 90, 7, 64, 0, 12, 5, 40], in_features=D)
+    by_encoder = padded(encoder, rows)
+    if encoder.gives_steps:
+        by_encoder = np.concatenate([steps[: len(row)] for steps, row in zip(by_encoder, rows, strict=True)])
+    np.testing.assert_allclose(encoded(encoder, rows), by_encoder, rtol=0, atol=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["gru", "lstm", "rnn"])
+def test_features_of_unscaled_data_are_as_near_to_float64_as_the_specification(name: str) -> None:
+    """Closed gates have no absolute accuracy to spare; the judge holds each row against float64."""
+    encoder = ENCODERS[name](32)
+    rows = [scale * row for scale in (1, 30, 1000) for row in random_rows([60] * 8, in_features=D)]
+    features = encoded(encoder, rows)
+    judge = Judge(encoder)
+    for row, found in zip(rows, features, strict=True):
+        judgement = judge(found, row)
+        assert judgement.distance <= judgement.bound, (judgement, row[:2])
+
+
+@needs_native
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_bits_of_a_row_depend_on_that_row_alone(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([name for name in ENCODERS if name != "steps"]))
+    encoder = ENCODERS[name](16)
+    lengths = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=20))
+    rows = random_rows(lengths, in_features=D)
+    alone = np.concatenate([encoded(encoder, [row], mesh=mesh_of(1)) for row in rows])
+    order = data.draw(st.permutations(range(len(rows))))
+    shape = WindowShape(data.draw(st.integers(1, 128)), 4, data.draw(st.integers(1, 30)))
+    poisoned = [np.full((9, D), np.nan, np.float32), *(rows[i] for i in order)]
+    mesh = mesh_of(data.draw(st.sampled_from([1, 2, 8])))
+    found = encoded(encoder, poisoned, mesh=mesh, window_shape=shape)
+    assert np.isnan(found[0]).all() or "both" in name
+    np.testing.assert_array_equal(found[1:].view(np.uint32), alone[order].view(np.uint32))
+
+
+@needs_native
+@pytest.mark.soak
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_the_bits_are_the_same_for_every_number_of_lanes(cell: str) -> None:
+    encoder = Encoder.from_seed(0, D, 24, cell=cell)
+    rows = random_rows(some_lengths(300), in_features=D)
+    wanted = encoded(encoder, rows).view(np.uint32)
+    for lanes in range(1, 129):
+        found = encoded(encoder, rows, window_shape=WindowShape(lanes, 4, 30))
+        np.testing.assert_array_equal(found.view(np.uint32), wanted)
+
+
+@needs_native
+def test_narrower_vectors_give_the_same_bits() -> None:
+    rows = random_rows(some_lengths(40), in_features=D)
+    wanted = {name: encoded(make(16), rows).view(np.uint32) for name, make in ENCODERS.items()}
+    widest = loaded()
+    assert not isinstance(widest, str)
+    try:
+        for instructions in ("avx2", "avx512", "neon"):
+            if widest.functions.scanrnn_choose(instructions.encode()):
+                for name, make in ENCODERS.items():
+                    found = encoded(make(16), rows)
+                    np.testing.assert_array_equal(found.view(np.uint32), wanted[name], err_msg=instructions)
+    finally:
+        widest.functions.scanrnn_choose(b"")
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["gru", "stack", "pools", "both directions"])
+def test_rows_begin_from_carries_of_their_own(name: str) -> None:
+    encoder = ENCODERS[name](8)
+    rows = random_rows([4, 0, 30, 2, 9], in_features=D)
+    carries = np.random.default_rng(0).standard_normal((5, encoder.carry_features)).astype(np.float32)
+    found = encoded(encoder, rows, initial_carry=carries)
+    np.testing.assert_allclose(found, padded(encoder, rows, carries), rtol=0, atol=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["gru", "stack", "pools"])
+def test_a_row_in_two_halves_has_the_bits_of_the_whole(name: str) -> None:
+    encoder = ENCODERS[name](16)
+    rows = random_rows([50, 3, 5000], in_features=D)
+    stateful = StatefulEncoder(encoder)
+    first = encoded(
+        stateful, [row[: len(row) // 3] for row in rows], initial_carry=np.stack([stateful.first_state] * 3)
+    )
+    states = first[:, -stateful.state_features :]
+    rest = encoded(stateful, [row[len(row) // 3 :] for row in rows], initial_carry=states)
+    whole = encoded(stateful, rows, initial_carry=np.stack([stateful.first_state] * 3))
+    np.testing.assert_array_equal(rest.view(np.uint32), whole.view(np.uint32))
+    np.testing.assert_array_equal(
+        whole[:, : encoder.out_features].view(np.uint32), encoded(encoder, rows).view(np.uint32)
+    )
+
+
+@needs_native
+def test_rows_that_come_while_others_are_at_work_are_finished_too() -> None:
+    encoder = encoder_of(in_features=D, hidden=16)
+    engine = build_engine(encoder, mesh_of(2), SHAPE, kernel="native")
+    rng = np.random.default_rng(0)
+    rows, found = [], {}
+    with closing(engine.run()) as run:
+        for _ in range(30):
+            more = random_rows(rng.integers(0, 300, rng.integers(0, 40)), int(rng.integers(99)), in_features=D)
+            rows += more
+            run.submit(Ragged.from_sequences(more) if more else Ragged.empty(D))
+            for finished in run.advance(more=bool(rng.integers(4))):
+                found.update(zip(finished.rows.tolist(), finished.features, strict=True))
+        for finished in run.results():
+            found.update(zip(finished.rows.tolist(), finished.features, strict=True))
+        assert not run.is_busy and run.statistics.rows == len(rows) == len(found)
+        assert not run._submissions.batches, "the values of finished rows are let go"
+        assert run.statistics.steps == sum(map(len, rows)) <= run.statistics.positions
+    wanted = encoded(encoder, rows)
+    np.testing.assert_array_equal(
+        np.stack([found[i] for i in range(len(rows))]).view(np.uint32), wanted.view(np.uint32)
+    )
+
+
+@given(data=st.data())
+def test_every_row_is_taken_once(data: st.DataObject) -> None:
+    queue = RowQueue(lanes=data.draw(st.integers(1, 5)), long_steps=data.draw(st.integers(1, 50)))
+    added, taken, number = [], [], 0
+    for more in data.draw(st.lists(st.booleans(), max_size=12)):
+        rows = np.zeros(data.draw(st.integers(0, 6)), ROW)
+        rows["left"] = data.draw(st.lists(st.integers(0, 100), min_size=len(rows), max_size=len(rows)))
+        rows["number"] = np.arange(number, number := number + len(rows))
+        queue.add(rows)
+        added += rows.tolist()
+        steps, most = data.draw(st.integers(1, 200)), data.draw(st.integers(1, 5))
+        got = queue.take(steps, most, more)
+        assert len(got) <= most and (len(got) < 2 or np.maximum(got["left"], 1)[:-1].sum() < steps)
+        taken += got.tolist()
+        assert queue.rows == len(added) - len(taken)
+    while queue.rows:
+        taken += queue.take(10**6, 10**6, False).tolist()
+    assert queue.steps == 0 and sorted(taken) == sorted(added)
+
+
+def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
+    queue = RowQueue(lanes=1, long_steps=1000)
+    rows = np.zeros(200, ROW)
+    rows["left"], rows["number"] = 2, np.arange(200)
+    rows["left"][[50, 120, 7]] = 90, 300, 2000
+    queue.add(rows)
+    assert queue.take(10**6, 3, True)["number"].tolist() == [7, 0, 1]
+    assert queue.take(10**6, 5, False)["number"].tolist() == [120, 50, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "why"),
+    [
+        (lambda: Encoder(nnx.SimpleCell(2, 3, residual=True, rngs=nnx.Rngs(0))), "residual"),
+        (lambda: Encoder(nnx.GRUCell(2, 3, activation_fn=nnx.relu, rngs=nnx.Rngs(0))), "other activations"),
+        (lambda: Encoder.from_seed(0, 2, 3, dtype="bfloat16"), "does not compute in float32"),
+        (
+            lambda: Encoder.from_seed(
+                0, None, 3, input=InputSpec.from_dict({"column": [{"name": "a", "kind": "number"}]})
+            ),
+            "input",
+        ),
+        (lambda: Encoder(type("Own", (nnx.GRUCell,), {})(2, 3, rngs=nnx.Rngs(0))), "it has a Own"),
+    ],
+)
+def test_other_encoders_are_left_to_xla(encoder: Any, why: str) -> None:
+    made = encoder()
+    assert build_engine(made, mesh_of(1), SHAPE).kernel == "xla"
+    with pytest.raises(ConfigError, match=f"The native kernel is not to be had.*{why}.*choose 'xla'"):
+        build_engine(made, mesh_of(1), SHAPE, kernel="native")
+
+
+def test_a_kernel_of_another_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="The kernel is 'cuda'; expected one of native, xla"):
+        encode(encoder_of(), random_rows([3]), kernel="cuda")
+
+
+@needs_native
+def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_source(tmp_path / "in.parquet", random_rows(some_lengths(30)))
+    options: dict[str, Any] = {"rows_per_part": 10, "mesh": mesh_of(1), "window_shape": SHAPE}
+
+    def begun(name: str, **more: Any) -> Path:
+        out = tmp_path / name
+        report = featurize(encoder_of(), source, out, **options, **more)
+        assert f"{more.get('kernel', 'native')} kernel, occupancy" in str(report)
+        for part in ("part-00001.parquet", "_SUCCESS"):
+            (out / part).unlink()
+        return out
+
+    by_xla = begun("xla", kernel="xla")
+    featurize(encoder_of(), source, by_xla, **options)
+    assert json.loads((by_xla / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
+    verify(by_xla)
+    by_native = begun("native")
+    monkeypatch.setenv("SCANRNN_NATIVE_LIBRARY", "")
+    with pytest.raises(ConfigError, match="kernel was 'native' and is 'xla'"):
+        featurize(encoder_of(), source, by_native, **options)
+    assert featurize(encoder_of(), source, by_native, **options, allow_mixed=True).is_complete
+    assert pq.read_table(by_native).num_rows == 30
