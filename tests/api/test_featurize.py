@@ -95,7 +95,7 @@ def test_a_unit_spans_row_groups_and_never_files(tmp_path: Path) -> None:
     assert_specified(tmp_path / "out", rows)
 
 
-@pytest.mark.parametrize("sequence", ["japanese_vowels", "basic_motions"])
+@pytest.mark.parametrize("sequence", [pytest.param("japanese_vowels", marks=pytest.mark.soak), "basic_motions"])
 def test_real_recordings_get_the_features_of_the_specification(
     tmp_path: Path, shared_data: Path, sequence: str
 ) -> None:

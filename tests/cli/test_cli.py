@@ -157,6 +157,7 @@ def failed_after_output(capsys: pytest.CaptureFixture[str], arguments: list[Any]
     return err
 
 
+@pytest.mark.soak
 def test_a_demo_of_few_rows_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "12", "--hidden", "4"])
 

@@ -190,7 +190,7 @@ def test_a_padded_batch_gives_what_its_rows_give_alone(name: str) -> None:
         np.testing.assert_allclose(ours, alone, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", table_with("stack", "filled carry", "bfloat16"))
+@pytest.mark.parametrize("name", table_with("stack", "bfloat16"))
 def test_its_file_gives_the_same_encoder(name: str, tmp_path: Path) -> None:
     if name in ("own variables", "tree"):
         pytest.skip("a cell of the user's own has no file")
@@ -207,7 +207,7 @@ def test_all_fingerprints_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lstm", "bidirectional steps", *(pytest.param(n, marks=SOAK) for n in ("gru", "stack", "bidirectional"))]
+    "name", ["bidirectional steps", *(pytest.param(n, marks=SOAK) for n in ("lstm", "gru", "stack", "bidirectional"))]
 )
 def test_every_row_may_have_its_own_initial_carry(name: str) -> None:
     encoder = made(name)

@@ -40,7 +40,10 @@ def run(engine: Any, rows: Ragged, states: np.ndarray) -> np.ndarray:
     return features
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.soak) if n in ("two layers", "filled", "mean alone") else n for n in ENCODERS],
+)
 def test_continued_rows_have_the_bits_of_whole_ones(name: str) -> None:
     plain = ENCODERS[name]()
     encoder = StatefulEncoder(plain)

@@ -158,7 +158,7 @@ def changed(source: Path, cuts: list[int], change: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["last", "values", "new", "first", "gone"])
-@pytest.mark.parametrize("cuts", [[10, 30], [1, 2, 3, 60, 61]])
+@pytest.mark.parametrize("cuts", [[10, 30], pytest.param([1, 2, 3, 60, 61], marks=pytest.mark.soak)])
 def test_what_a_changed_file_concerns_is_done_again_and_nothing_else(
     tmp_path: Path, cuts: list[int], change: str
 ) -> None:

@@ -70,7 +70,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", [LocalStore, CopyingStore], ids=["folder", "as in a bucket"])
-@pytest.mark.parametrize(("old", "new"), [(3, 2), (2, 3), (0, 1)])
+@pytest.mark.parametrize(("old", "new"), [(3, 2), pytest.param(2, 3, marks=pytest.mark.soak), (0, 1)])
 def test_publishing_that_dies_at_any_step_ends_as_the_new_output_and_nothing_else(
     tmp_path: Path, old: int, new: int, kind: type[LocalStore]
 ) -> None:
