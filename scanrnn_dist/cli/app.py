@@ -25,7 +25,16 @@ from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.cli.inspect import inspect_source
 from scanrnn_dist.cli.options import bytes_told, given, one_or_many, read_input, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
-from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
+from scanrnn_dist.cli.process import (
+    SIGNALS,
+    end_process,
+    import_ahead,
+    leave_pandas_out,
+    run_app,
+    start_devices,
+    start_jax,
+    use_cache,
+)
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -190,6 +199,11 @@ def featurize(
         from scanrnn_dist.engine import profile as profiled
 
         traced = profiled(profile, **given(seconds=profile_seconds))
+    if executor is None:
+        if options.group_by is None and computation.input is None:  # else times may be ids or inputs
+            leave_pandas_out()
+        if not os.path.exists(destination):  # else there may be nothing to compute
+            import_ahead()
     with traced:
         report = _run_job(destination, one_or_many(source), options, handling, computation, executor)
     if profile is not None:
@@ -294,6 +308,7 @@ def verify(
 @app.command()
 def status(destination: flags.Output, as_json: flags.Json = False) -> None:
     """Show how far the job in DST is: units, rows, rate, workers, estimated end. Changes nothing."""
+    leave_pandas_out()
     from scanrnn_dist.job import read_status
 
     print_result(read_status(destination), as_json)

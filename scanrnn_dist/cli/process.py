@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,45 @@ def start_jax(cpu_devices: int | None = None) -> None:
             f"JAX does not start with JAX_PLATFORMS={platforms}: {said}. Unset it to use the devices there are, or "
             "install what JAX needs for that platform (for NVIDIA GPUs: pip install 'scanrnn_dist[cuda]')."
         ) from error
+
+
+def import_ahead() -> None:
+    """Import what computes, in a thread of its own: the plan mostly waits for the process that looks at footers.
+
+    What fails here fails again where the import is needed, and is told there.
+    """
+
+    def work() -> None:
+        with suppress(Exception):
+            import scanrnn_dist.api  # noqa: F401  # and so JAX and flax
+
+    threading.Thread(target=work, name="import ahead", daemon=True).start()
+
+
+def leave_pandas_out() -> None:
+    """Have pyarrow do without pandas in this process, even if it is installed: importing it takes 0.2 s.
+
+    pyarrow imports it with the first array that is made, to know a pandas object when it sees one; and makes of times
+    in nanoseconds, as Python objects, those of pandas. So this is for commands that meet neither.
+    """
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:
+        finder: Any = _NoPandas()
+        sys.meta_path.insert(0, finder)
+        try:
+            pa.array([0])  # tries to import it, in Python and in C++, and never again
+        finally:
+            sys.meta_path.remove(finder)
+
+
+class _NoPandas:
+    """Among the finders of modules, one that says that there is no pandas."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """As finders have it: None where another one is to look."""
+        if name == "pandas":
+            raise ImportError("pandas is left out.")
 
 
 def use_cache(folder: Path | None) -> None:
