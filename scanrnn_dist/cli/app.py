@@ -342,12 +342,12 @@ def clean(
 
 def main() -> None:
     """Run the command line and end the process with the exit code that fits."""
-    end_process(run(sys.argv[1:]))
+    end_process(run(sys.argv[1:], owns_process=True))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], owns_process: bool = False) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
-    return run_app(app, arguments)
+    return run_app(app, arguments, owns_process)
 
 
 def _run_job(

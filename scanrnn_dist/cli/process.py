@@ -20,8 +20,14 @@ from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_i
 CTRL_C, UNREAD = 130, 1
 
 
-def run_app(app: typer.Typer, arguments: list[str]) -> int:
+_OWNED: list[bool] = []
+"""Not empty in a process that is there for one command alone, so that nobody else minds what becomes of it."""
+
+
+def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
+    if owns_process:
+        _OWNED.append(True)
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
@@ -165,14 +171,14 @@ def import_ahead() -> None:
 
 
 def leave_pandas_out() -> None:
-    """Have pyarrow do without pandas in this process, even if it is installed: importing it takes 0.2 s.
+    """Have pyarrow do without pandas in a process of the command line's own: importing it takes 0.2 s.
 
     pyarrow imports it with the first array that is made, to know a pandas object when it sees one; and makes of times
     in nanoseconds, as Python objects, those of pandas. So this is for commands that meet neither.
     """
     import pyarrow as pa
 
-    if "pandas" not in sys.modules:
+    if _OWNED and "pandas" not in sys.modules:
         finder: Any = _NoPandas()
         sys.meta_path.insert(0, finder)
         try:

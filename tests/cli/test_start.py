@@ -26,7 +26,7 @@ if "--count" in sys.argv:
     sys.argv.remove("--count")
     import jax
     jax.monitoring.register_event_duration_secs_listener(lambda name, seconds, **_: compiled.append(name))
-code = run(sys.argv[1:])
+code = run(sys.argv[1:], owns_process=True)
 print(json.dumps({"code": code, "modules": sorted(sys.modules), "compiled": compiled}))
 """
 
