@@ -47,6 +47,7 @@ class Contender:
         """The environment of its process; what the caller's own says about threads, flags and memory is left out."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "MALLOC_"))}
         own.pop("LD_PRELOAD", None)
+        own.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has been compiled to bytecode
         preload = mkl_preload(folder) if self.mkl_as_intel else {}
         return own | self.environment | preload
 

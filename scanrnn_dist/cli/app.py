@@ -25,7 +25,16 @@ from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.cli.inspect import inspect_source
 from scanrnn_dist.cli.options import bytes_told, given, one_or_many, read_input, takes_job_options
 from scanrnn_dist.cli.printing import indented, print_result, to_stderr
-from scanrnn_dist.cli.process import SIGNALS, end_process, run_app, start_devices, start_jax, use_cache
+from scanrnn_dist.cli.process import (
+    SIGNALS,
+    end_process,
+    import_ahead,
+    leave_pandas_out,
+    run_app,
+    start_devices,
+    start_jax,
+    use_cache,
+)
 from scanrnn_dist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -202,6 +211,11 @@ def featurize(
         from scanrnn_dist.engine import profile as profiled
 
         traced = profiled(profile, **given(seconds=profile_seconds))
+    if executor is None:
+        if options.group_by is None and computation.input is None:  # else times may be ids or inputs
+            leave_pandas_out()
+        if not os.path.exists(destination):  # else there may be nothing to compute
+            import_ahead()
     with traced:
         report = _run_job(destination, one_or_many(source), options, handling, computation, executor)
     if profile is not None:
@@ -310,6 +324,7 @@ def verify(
 @app.command()
 def status(destination: flags.Output, as_json: flags.Json = False) -> None:
     """Show how far the job in DST is: units, rows, rate, workers, estimated end. Changes nothing."""
+    leave_pandas_out()
     from scanrnn_dist.job import read_status
 
     print_result(read_status(destination), as_json)
@@ -343,12 +358,12 @@ def clean(
 
 def main() -> None:
     """Run the command line and end the process with the exit code that fits."""
-    end_process(run(sys.argv[1:]))
+    end_process(run(sys.argv[1:], owns_process=True))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], owns_process: bool = False) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
-    return run_app(app, arguments)
+    return run_app(app, arguments, owns_process)
 
 
 def _run_job(

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_i
 CTRL_C, UNREAD = 130, 1
 
 
-def run_app(app: typer.Typer, arguments: list[str]) -> int:
+_OWNED: list[bool] = []
+"""Not empty in a process that is there for one command alone, so that nobody else minds what becomes of it."""
+
+
+def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) -> int:
     """Run the command line; errors are printed, and the exit code is returned."""
+    if owns_process:
+        _OWNED.append(True)
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
@@ -148,6 +155,45 @@ def start_jax(cpu_devices: int | None = None) -> None:
             f"JAX does not start with JAX_PLATFORMS={platforms}: {said}. Unset it to use the devices there are, or "
             "install what JAX needs for that platform (for NVIDIA GPUs: pip install 'scanrnn_dist[cuda]')."
         ) from error
+
+
+def import_ahead() -> None:
+    """Import what computes, in a thread of its own: the plan mostly waits for the process that looks at footers.
+
+    What fails here fails again where the import is needed, and is told there.
+    """
+
+    def work() -> None:
+        with suppress(Exception):
+            import scanrnn_dist.api  # noqa: F401  # and so JAX and flax
+
+    threading.Thread(target=work, name="import ahead", daemon=True).start()
+
+
+def leave_pandas_out() -> None:
+    """Have pyarrow do without pandas in a process of the command line's own: importing it takes 0.2 s.
+
+    pyarrow imports it with the first array that is made, to know a pandas object when it sees one; and makes of times
+    in nanoseconds, as Python objects, those of pandas. So this is for commands that meet neither.
+    """
+    import pyarrow as pa
+
+    if _OWNED and "pandas" not in sys.modules:
+        finder: Any = _NoPandas()
+        sys.meta_path.insert(0, finder)
+        try:
+            pa.array([0])  # tries to import it, in Python and in C++, and never again
+        finally:
+            sys.meta_path.remove(finder)
+
+
+class _NoPandas:
+    """Among the finders of modules, one that says that there is no pandas."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """As finders have it: None where another one is to look."""
+        if name == "pandas":
+            raise ImportError("pandas is left out.")
 
 
 def use_cache(folder: Path | None) -> None:

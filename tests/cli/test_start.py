@@ -1,0 +1,94 @@
+"""What a process of the command line does before its work begins: which packages it imports, and what it compiles."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.draws import draws_as_jax
+from scanrnn_dist.encoder import Encoder
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+RUN = """
+import json, sys
+from scanrnn_dist.cli import run
+compiled = []
+if "--count" in sys.argv:
+    sys.argv.remove("--count")
+    import jax
+    jax.monitoring.register_event_duration_secs_listener(lambda name, seconds, **_: compiled.append(name))
+code = run(sys.argv[1:], owns_process=True)
+print(json.dumps({"code": code, "modules": sorted(sys.modules), "compiled": compiled}))
+"""
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    """What a process of its own says, after a command, of itself."""
+    run = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True)
+    said: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    assert said["code"] == 0, run.stderr
+    return said
+
+
+def source(folder: Path) -> Path:
+    sequences = [np.ones((steps, 2), np.float32).tolist() for steps in (3, 0, 5)]
+    pq.write_table(pa.table({"id": [1, 2, 3], "sequence": sequences}), folder / "in.parquet")
+    return folder / "in.parquet"
+
+
+def test_help_imports_neither_half() -> None:
+    assert not {"jax", "flax", "numpy", "pyarrow", "pandas"} & set(told("--help")["modules"])
+
+
+def test_status_imports_neither_jax_nor_pandas(tmp_path: Path, made_output: Path) -> None:
+    assert not {"jax", "flax", "pandas", "scipy"} & set(told("status", str(made_output))["modules"])
+
+
+@pytest.fixture
+def made_output(tmp_path: Path) -> Path:
+    """A small output of a job."""
+    from scanrnn_dist.api import featurize
+
+    featurize(Encoder.from_seed(0, 2, 3), source(tmp_path), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_weights_of_a_seed_and_a_first_carry_compile_nothing() -> None:
+    if not draws_as_jax():
+        pytest.skip("JAX draws here: other versions, processor or flags than were compared.")
+    compiled: list[str] = []
+
+    def listen(name: str, seconds: float, **_: Any) -> None:
+        if name == COMPILATION:
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for cell in ("gru", "lstm", "rnn"):
+            encoder = Encoder.from_seed(0, 5, 19, cell=cell)  # sizes that no other test has
+            encoder.initial_state()
+            assert encoder.fingerprint
+        assert not compiled
+        jax.jit(lambda x: x + 19)(np.ones(19, np.float32))
+        assert len(compiled) == 1
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.soak
+def test_a_plain_job_compiles_its_window_program_alone_and_leaves_packages_out(tmp_path: Path) -> None:
+    if not draws_as_jax():
+        pytest.skip("JAX draws here: other versions, processor or flags than were compared.")
+    options = ["--hidden", "3", "--seed", "0", "--devices", "1"]
+    said = told("--count", "featurize", str(source(tmp_path)), str(tmp_path / "out"), *options)
+    assert said["compiled"].count(COMPILATION) == 1
+    assert not {"pandas", "scipy.linalg", "orbax", "tensorstore", "torch", "ray"} & set(said["modules"])
