@@ -203,7 +203,13 @@ class UnitReader:
         # The footer's bytes are encoded and of all columns, so they may be far off in both directions.
         encoded = max(1.0, unit.nbytes / unit.rows)
         rows = int(min(_PROBE_ROWS, max(1.0, self._chunk_bytes / encoded)))
-        batch = next(self._decoded(parquet, unit, rows, paths), None)
+        try:
+            batch = next(self._decoded(parquet, unit, rows, paths), None)
+        except DataError:
+            # Of several damaged columns the first one is named: read anew, as what was seen of these pages counts.
+            with closing(self.open(unit)) as again:
+                next(self._batches(again, unit, rows), None)
+            raise
         return encoded if batch is None or not batch.num_rows else batch.nbytes / batch.num_rows
 
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
