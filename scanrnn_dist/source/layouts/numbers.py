@@ -11,6 +11,8 @@ list column per feature 75 and 30 (half of them int64: 90 and 62), lists of stru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -44,15 +46,15 @@ def float32_of(steps: Steps, in_features: int) -> tuple[np.ndarray, np.ndarray, 
         return values.reshape(-1, in_features), nulls, place
     names = steps.names or tuple(map(str, range(in_features)))
     cast = [_cast(array, name) for array, name in zip(steps.values, names, strict=True)]
-    values = _side_by_side([column for column, _, _ in cast], int(steps.offsets[-1]))
+    values = side_by_side([column for column, _, _ in cast], int(steps.offsets[-1]))
     there = [missing * in_features + nth for nth, (_, missing, _) in enumerate(cast) if len(missing)]
     nulls = np.sort(np.concatenate(there)) if there else NO_PLACES
     inexact_ones = [(found[0], nth, found[1]) for nth, (_, _, found) in enumerate(cast) if found is not None]
     return values, nulls, min(inexact_ones, default=None)
 
 
-def _side_by_side(columns: list[np.ndarray], count: int) -> np.ndarray:
-    """`D` arrays `(count,)` as one `(count, D)`."""
+def side_by_side(columns: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """`D` arrays `(count,)` as one `(count, D)` float32."""
     values = np.empty((count, len(columns)), np.float32)
     steps = max(_LEAST_BLOCK_STEPS, _BLOCK_VALUES // len(columns))
     for begin in range(0, count, steps):
