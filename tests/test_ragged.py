@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged, first_inexact
+from scanrnn_dist.ragged import Ragged, all_finite, first_inexact
 
 ROWS = st.integers(1, 4).flatmap(
     lambda D: st.lists(
@@ -202,3 +202,15 @@ def test_sequences_that_lie_the_wrong_way_round_are_told_so() -> None:
 def test_a_padded_batch_that_does_not_fit_is_refused(padded: Any, seq_lengths: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Ragged.from_padded(padded, seq_lengths)
+
+
+@given(st.integers(0, 3 * 65_536 + 5), st.sampled_from([np.nan, np.inf, -np.inf, 3e38, 0.0]), st.data())
+def test_one_value_that_is_not_finite_is_found_wherever_it_stands(
+    count: int, value: float, data: st.DataObject
+) -> None:
+    values = np.full((count, 1), -3e38, np.float32)  # whose sum is none
+    if count:
+        values[data.draw(st.integers(0, count - 1))] = value
+    assert all_finite(values) == (count == 0 or bool(np.isfinite(value)))
+    both = np.repeat(values, 2, axis=1)
+    assert all_finite(both[:, ::2]) == all_finite(values)

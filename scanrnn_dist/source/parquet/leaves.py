@@ -75,7 +75,8 @@ def decoded_bytes(footer: Footer, schema: pa.Schema, path: Path, row_groups: Ite
     nbytes = 0
     for group in (footer.row_groups[number] for number in row_groups):
         for leaf, kind in zip(leaves, kinds, strict=True):
-            if not (pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind)):
+            types = pa.types
+            if not (types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)):
                 return None
             nbytes += group.chunks[leaf].values * kind.bit_width // 8
             nbytes += 4 * group.rows * (footer.leaves[leaf].max_repetition > 0)
