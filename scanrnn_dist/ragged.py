@@ -25,6 +25,7 @@ HINTS = {
     "V": " Narrow floats that numpy does not know fit into float32: x.astype(np.float32).",
 }
 """What to do with arrays of other kinds."""
+_FINITE_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,8 @@ class Ragged:
         """The `(row, step)` of the first NaN or infinity within the rows, or within `max_steps` of each; or None."""
         begin, end = int(self.offsets[0]), int(self.offsets[-1])
         values = self.values[begin:end]
-        # One pass without a temporary: a sum is finite unless a value is not, or the sum itself overflows.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum()):
-                return None
+        if all_finite(values):
+            return None
         bad = ~np.isfinite(values).all(axis=1)
         if max_steps is not None:
             starts = np.repeat(self.offsets[:-1] - begin, self.lengths)
@@ -189,6 +188,22 @@ def inexact(numbers: np.ndarray, values: np.ndarray) -> np.ndarray | None:
     # The way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63.
     inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
     return ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether all floats are finite, looked at in blocks that stay in the cache.
+
+    32 us for 2 MB that are in it, where their sum takes 68.
+    """
+    if not values.flags.c_contiguous:
+        return bool(np.isfinite(values).all())
+    flat = values.reshape(-1)
+    is_finite = np.empty(min(len(flat), _FINITE_BLOCK), bool)
+    for begin in range(0, len(flat), _FINITE_BLOCK):
+        block = flat[begin : begin + _FINITE_BLOCK]
+        if not np.isfinite(block, out=is_finite[: len(block)]).all():
+            return False
+    return True
 
 
 class FeatureRows:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged, first_inexact
+from scanrnn_dist.ragged import Ragged, all_finite, first_inexact
 
 ROWS = st.integers(1, 4).flatmap(
     lambda D: st.lists(
@@ -202,3 +202,13 @@ def test_sequences_that_lie_the_wrong_way_round_are_told_so() -> None:
 def test_a_padded_batch_that_does_not_fit_is_refused(padded: Any, seq_lengths: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Ragged.from_padded(padded, seq_lengths)
+
+
+@pytest.mark.parametrize("place", [0, 5, 65_535, 65_536, 131_071, 131_072, 131_076])
+def test_one_value_that_is_not_finite_is_found_wherever_it_stands(place: int) -> None:
+    values = np.full((131_077, 1), -3e38, np.float32)  # whose sum is none
+    assert all_finite(values) and all_finite(values[:place])
+    for value in (np.nan, np.inf, -np.inf):
+        values[place] = value
+        assert not all_finite(values) and all_finite(values[:place]) and not all_finite(values[: place + 1])
+        assert not all_finite(np.repeat(values, 2, axis=1)[:, ::2])

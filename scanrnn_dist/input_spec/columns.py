@@ -45,9 +45,10 @@ class Scaling:
         """Numbers `(S,)` float64, scaled; a NaN or an infinity becomes a NaN, which no clipping hides."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             x = np.log1p(numbers) if self.log1p else numbers
-            x = np.where(np.isfinite(x), x, np.nan)
+            is_finite = np.isfinite(x)
+            x = x if is_finite.all() else np.where(is_finite, x, np.nan)
             x = x if self.mean is None else x - self.mean
-            x = x if self.std is None else x / self.std
+            x = x if self.std is None else np.divide(x, self.std, out=None if x is numbers else x)
             return x if self.clip is None else np.clip(x, *self.clip)
 
     def _check_scaling(self, name: str) -> None:

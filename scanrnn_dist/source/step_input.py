@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import ConfigError, LayoutError, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
 from scanrnn_dist.ragged import inexact
+from scanrnn_dist.source.layouts import side_by_side
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
@@ -91,18 +92,18 @@ def apply_input(
     """
     check_columns(spec, fields)
     steps = len(fields[spec.names[0]])
-    values = np.empty((steps, spec.in_features), np.float32)
-    refusals = []
-    for index, column in enumerate(spec.columns):
+    columns, refusals = [], []
+    for column in spec.columns:
         array = plain(fields[column.name])
         if isinstance(column, Category):
-            values[:, index], refused = _ids(column, array)
+            values, refused = _ids(column, array)
         else:
             earlier = (before or {}).get(column.name)
-            values[:, index], refused = _numbers(column, array, offsets, lossy_cast, earlier)
+            values, refused = _numbers(column, array, offsets, lossy_cast, earlier)
+        columns.append(values)
         if refused is not None:
             refusals.append(refused)
-    return StepInputs(values, tuple(refusals))
+    return StepInputs(side_by_side(columns, steps), tuple(refusals))
 
 
 def check_columns(spec: InputSpec, there: Any) -> None:
@@ -195,6 +196,8 @@ def _ids(column: Category, array: pa.Array) -> tuple[np.ndarray, Refusal | None]
     """The ids of a column of categories, float32."""
     check_type(column, array.type)
     ids = _known_ids(column, array)
+    if len(ids) and ids.min() >= 0:
+        return ids.astype(np.float32), None
     if column.unknown == "zeros":
         return np.where(ids < 0, np.float32(UNKNOWN_ID), ids.astype(np.float32)), None
     if column.unknown == "own":
@@ -220,6 +223,10 @@ def _known_ids(column: Category, array: pa.Array) -> np.ndarray:
         return np.full(len(array), -1)
     if column.values is None:
         whole = _integers(array)
+        if len(whole) and not whole.null_count and types.is_signed_integer(whole.type):
+            ids = whole.to_numpy()
+            if ids.min() >= 0 and ids.max() < column.known:
+                return ids
         ids = whole.fill_null(0).to_numpy()
         is_id = (ids >= 0) & (ids < column.known)
         if whole.null_count:

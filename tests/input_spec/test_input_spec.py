@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,3 +175,19 @@ def test_what_is_written_as_toml_is_read_back(some: list[Any]) -> None:
     if len(set(tables)) == len(tables):
         spec = InputSpec(tuple(some))
         assert InputSpec.from_dict(tomllib.loads(spec.to_toml())) == spec
+
+
+@given(
+    st.lists(st.floats(-0.5, 1e6) | st.sampled_from([float("nan"), float("inf")]), max_size=5),
+    st.booleans(),
+    st.sampled_from([None, 0.5]),
+    st.sampled_from([None, 2.0]),
+)
+def test_scaling_leaves_the_numbers_alone_that_it_is_given(
+    given_numbers: list[float], log1p: bool, mean: float | None, std: float | None
+) -> None:
+    numbers = np.array(given_numbers)
+    found = Number("x", log1p=log1p, mean=mean, std=std)(numbers)
+    np.testing.assert_array_equal(numbers, given_numbers)
+    expected = np.where(np.isfinite(numbers), np.log1p(numbers) if log1p else numbers, np.nan)
+    np.testing.assert_array_equal(found, (expected - (mean or 0.0)) / (std or 1.0))

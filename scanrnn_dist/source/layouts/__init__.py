@@ -18,6 +18,6 @@ from scanrnn_dist.source.layouts.keys import (
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.lists import positions
 from scanrnn_dist.source.layouts.long import STEPS
-from scanrnn_dist.source.layouts.numbers import float32_of
+from scanrnn_dist.source.layouts.numbers import float32_of, side_by_side
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import foreign_extensions, is_string

@@ -6,9 +6,14 @@ are dictionary- or run-end-encoded are decoded, and so are runs of numbers; a di
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+NO_PLACES = np.zeros(0, np.int64)
+NO_PLACES.flags.writeable = False
 
 
 def storage(array: pa.Array) -> pa.Array:
@@ -38,7 +43,7 @@ def is_list(type: pa.DataType) -> bool:
 def null_places(array: pa.Array) -> np.ndarray:
     """Where nulls stand, sorted; looks at nothing if there are none."""
     if not array.null_count:
-        return np.zeros(0, np.int64)
+        return NO_PLACES
     return np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
 
 
@@ -68,6 +73,36 @@ def taken_apart(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
         return offsets, storage(array.values.slice(first, int(offsets[-1])))
     return offsets, storage(array.values.take(pa.array(positions(begins, lengths))))
+
+
+def alike_taken_apart(arrays: Sequence[pa.Array]) -> list[tuple[np.ndarray, pa.Array]]:
+    """Each as `taken_apart` gives it; lists that are stored with the same offsets share the array of these.
+
+    So that columns of lists, one for each feature, need not be compared row by row.
+    """
+    first = storage(arrays[0])
+    is_plain = pa.types.is_list(first.type) or pa.types.is_large_list(first.type)
+    taken = [taken_apart(first)]
+    told, offsets = first.offsets if is_plain and not first.null_count else None, taken[0][0]
+    for array in map(storage, arrays[1:]):
+        if told is not None and array.type.id == first.type.id and not array.null_count and told.equals(array.offsets):
+            begin = told[0].as_py() if len(told) else 0
+            taken.append((offsets, storage(array.values.slice(begin, int(offsets[-1])))))
+        else:
+            taken.append(taken_apart(array))
+    return taken
+
+
+def of_width(lists: pa.Array, width: int) -> pa.Array | None:
+    """The elements of lists that all have `width` of them, as a view; None where some have not, or one is null."""
+    if not len(lists) or lists.null_count or is_view(lists.type):
+        return None
+    if pa.types.is_fixed_size_list(lists.type):
+        begin, is_even = lists.offset * lists.type.list_size, lists.type.list_size == width
+    else:
+        stored = lists.offsets.to_numpy()  # as they are: int32 takes half the time of int64
+        begin, is_even = int(stored[0]), bool((stored[1:] - stored[:-1] == width).all())
+    return storage(lists.values.slice(begin, len(lists) * width)) if is_even else None
 
 
 def _stored_offsets(array: pa.Array) -> np.ndarray:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.source.layouts.keys import is_comparable
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
-from scanrnn_dist.source.layouts.lists import taken_apart
+from scanrnn_dist.source.layouts.lists import alike_taken_apart
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, plain_type
 
@@ -107,5 +107,5 @@ class Long(Layout):
                 f"a step has {len(self.features)} features ({told}); expected {in_features}. Choose others with "
                 "--features."
             )
-        lists = [taken_apart(batch.column(STEPS + name)) for name in self.features]
+        lists = alike_taken_apart([batch.column(STEPS + name) for name in self.features])
         return Steps(np.asarray(lists[0][0]), tuple(values for _, values in lists), len(self.features))

@@ -15,7 +15,15 @@ import pyarrow as pa
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.ragged import time_first_hint
 from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
-from scanrnn_dist.source.layouts.lists import is_list, null_places, positions, storage, taken_apart, without_rows
+from scanrnn_dist.source.layouts.lists import (
+    is_list,
+    null_places,
+    of_width,
+    positions,
+    storage,
+    taken_apart,
+    without_rows,
+)
 from scanrnn_dist.source.layouts.paths import Path, array_at, columns_asked_for, field_at, path_of
 from scanrnn_dist.source.layouts.types import (
     EXPECTED,
@@ -94,6 +102,9 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     if not is_list(steps.type):
         _check_type_width(kind, expected)
         return Steps(offsets, steps, 1, tuple(faults))
+    if expected is not None and (values := of_width(steps, expected)) is not None:
+        _check_type_width(kind, expected)
+        return Steps(offsets, values, expected, tuple(faults))
     begins, values = taken_apart(steps)
     widths, nulls = np.diff(begins), null_places(steps)
     if expected is None:

@@ -11,6 +11,8 @@ list column per feature 75 and 30 (half of them int64: 90 and 62), lists of stru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -18,7 +20,7 @@ from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.ragged import first_inexact
 from scanrnn_dist.source.layouts.decimals import decimal_numbers
 from scanrnn_dist.source.layouts.layout import Steps
-from scanrnn_dist.source.layouts.lists import null_places, storage
+from scanrnn_dist.source.layouts.lists import NO_PLACES, null_places, storage
 from scanrnn_dist.source.layouts.types import is_number, is_string
 
 _BLOCK_VALUES, _LEAST_BLOCK_STEPS = 65_536, 2048
@@ -44,14 +46,15 @@ def float32_of(steps: Steps, in_features: int) -> tuple[np.ndarray, np.ndarray, 
         return values.reshape(-1, in_features), nulls, place
     names = steps.names or tuple(map(str, range(in_features)))
     cast = [_cast(array, name) for array, name in zip(steps.values, names, strict=True)]
-    values = _side_by_side([column for column, _, _ in cast], int(steps.offsets[-1]))
-    nulls = np.concatenate([missing * in_features + nth for nth, (_, missing, _) in enumerate(cast)])
+    values = side_by_side([column for column, _, _ in cast], int(steps.offsets[-1]))
+    there = [missing * in_features + nth for nth, (_, missing, _) in enumerate(cast) if len(missing)]
+    nulls = np.sort(np.concatenate(there)) if there else NO_PLACES
     inexact_ones = [(found[0], nth, found[1]) for nth, (_, _, found) in enumerate(cast) if found is not None]
-    return values, np.sort(nulls), min(inexact_ones, default=None)
+    return values, nulls, min(inexact_ones, default=None)
 
 
-def _side_by_side(columns: list[np.ndarray], count: int) -> np.ndarray:
-    """`D` arrays `(count,)` as one `(count, D)`."""
+def side_by_side(columns: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """`D` arrays `(count,)` as one `(count, D)` float32."""
     values = np.empty((count, len(columns)), np.float32)
     steps = max(_LEAST_BLOCK_STEPS, _BLOCK_VALUES // len(columns))
     for begin in range(0, count, steps):
@@ -63,6 +66,8 @@ def _side_by_side(columns: list[np.ndarray], count: int) -> np.ndarray:
 
 def _cast(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact | None]:
     """An array as float32, where nulls stand (and NaN is given), and the first number that is not held exactly."""
+    if isinstance(array, pa.FloatArray) and not array.null_count:
+        return array.to_numpy(), NO_PLACES, None  # 0.5 us instead of 10, of which there may be one for each feature
     array = _decoded(array, name)
     nulls = null_places(array)
     if len(nulls) == len(array):

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.source.layouts.layout import Fault, Steps
-from scanrnn_dist.source.layouts.lists import null_places, storage, taken_apart, without_rows
+from scanrnn_dist.source.layouts.lists import alike_taken_apart, null_places, storage, without_rows
 from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
 from scanrnn_dist.source.layouts.types import list_value, shortened
 
@@ -22,14 +22,16 @@ def parallel_steps(arrays: Sequence[pa.Array], names: Sequence[str], in_features
         names: of the features.
         in_features: the `D` that is expected, if one is.
     """
+    known = None  # of most sources all are of one type
     for name, array in zip(names, arrays, strict=True):
-        if list_value(array.type) is None:
+        if array.type != known and list_value(known := array.type) is None:
             raise LayoutError(f"{name!r} is {shortened(str(array.type))}; expected a list of numbers for each row.")
     check_feature_count(names, in_features)
-    lists = [taken_apart(array) for array in arrays]
+    stored = [storage(array) for array in arrays]
+    lists = alike_taken_apart(stored)
     offsets = lists[0][0]
-    faults = _nulls([storage(array) for array in arrays], names)
-    if any(not np.array_equal(other, offsets) for other, _ in lists[1:]):
+    faults = _nulls(stored, names) if any(array.null_count for array in stored) else []
+    if any(other is not offsets and not np.array_equal(other, offsets) for other, _ in lists[1:]):
         faults += _unequal(np.stack([np.diff(own) for own, _ in lists]), names, {fault.row for fault in faults})
     rows = np.array([fault.row for fault in faults], np.int64)
     if not len(rows):

@@ -94,7 +94,9 @@ def within(array: pa.Array, path: Path) -> pa.Array:
     """The values that a way leads to in an array of structs; null where one of the structs is."""
     for name in path:
         array = storage(array)
-        array = pc.struct_field(array, [array.type.get_field_index(name)])
+        index = array.type.get_field_index(name)
+        # 0.3 us instead of 12, of which there may be one for each feature.
+        array = pc.struct_field(array, [index]) if array.null_count else array.field(index)
     return array
 
 

@@ -21,7 +21,7 @@ from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
-from scanrnn_dist.source.parquet.leaves import Path, leaves_of, names_for, type_at
+from scanrnn_dist.source.parquet.leaves import Path, decoded_bytes, leaves_of, names_for, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
 from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable, schema_of
 from scanrnn_dist.storage import open_input_file
@@ -146,6 +146,14 @@ class CheckedFile:
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
             yield batch
+
+    def decoded_bytes(self, path: Path, row_groups: Sequence[int]) -> int | None:
+        """As `leaves.decoded_bytes`; at least what the type takes of each row, be it null."""
+        nbytes = decoded_bytes(self.footer, self.schema_arrow, path, row_groups)
+        if nbytes is None:
+            return None
+        rows = sum(self.footer.row_groups[group].rows for group in row_groups)
+        return max(nbytes, rows * least_row_bytes(type_at(self.schema_arrow, path)))
 
     def check_pages(self, row_groups: Sequence[int]) -> None:
         """Hold the pages of these row groups against the footer, those that were not read too."""

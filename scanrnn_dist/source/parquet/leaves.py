@@ -6,7 +6,7 @@ order. Only what is asked for is then read and checked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -63,12 +63,39 @@ def names_for(footer: Footer, schema: pa.Schema, paths: Sequence[Path]) -> list[
     return list(dict.fromkeys(name for names in told for name in names))
 
 
+def decoded_bytes(footer: Footer, schema: pa.Schema, path: Path, row_groups: Iterable[int]) -> int | None:
+    """About what a column, or a field within it, of these row groups takes once it is decoded.
+
+    By the footer's numbers of values and the widths of their types; None where only the values tell, as of texts. Of
+    lists within lists the offsets are left out: nobody knows how many there are.
+    """
+    leaves, kinds = leaves_of(footer, schema, path), list(_leaf_types(type_at(schema, path)))
+    if len(leaves) != len(kinds):
+        return None
+    nbytes = 0
+    for group in (footer.row_groups[number] for number in row_groups):
+        for leaf, kind in zip(leaves, kinds, strict=True):
+            types = pa.types
+            if not (types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)):
+                return None
+            nbytes += group.chunks[leaf].values * kind.bit_width // 8
+            nbytes += 4 * group.rows * (footer.leaves[leaf].max_repetition > 0)
+    return nbytes
+
+
 def _count(kind: pa.DataType) -> int:
     """The leaves that a type is stored as."""
+    return sum(1 for _ in _leaf_types(kind))
+
+
+def _leaf_types(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """The types of the leaves that a type is stored as; of texts in a dictionary the dictionary."""
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
-    if pa.types.is_dictionary(kind):
-        return _count(kind.value_type)
-    if not pa.types.is_nested(kind):
-        return 1
-    return sum(_count(kind.field(number).type) for number in range(kind.num_fields))
+    if pa.types.is_nested(kind):
+        for number in range(kind.num_fields):
+            yield from _leaf_types(kind.field(number).type)
+    elif pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type):
+        yield from _leaf_types(kind.value_type)
+    else:
+        yield kind

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,55 @@ def test_the_width_is_found_where_other_lists_of_the_column_hold_the_values(tmp_
     pq.write_table(pa.table({"a": pa.array(rows, type)}), tmp_path / "a.parquet", row_group_size=2)
     plan = plan_job(tmp_path / "a.parquet", JobOptions(column="a.seq", rows_per_part=1))
     assert len(plan.units) == 3 and plan.in_features() == 2
+
+
+ARRAYS = {
+    "small": pa.array([1] * 1000, pa.int8()),
+    "wide": pa.array([Decimal("1.25")] * 1000, pa.decimal128(9, 2)),
+    "when": pa.array([7] * 1000, pa.timestamp("us")),
+    "bytes": pa.array([b"abc"] * 1000, pa.binary(3)),
+    "lists": pa.array([[0.5] * (row % 5) for row in range(1000)], pa.list_(pa.float32())),
+    "fixed": pa.array([[0.5] * 3, None] * 500, pa.list_(pa.float64(), 3)),
+    "structs": pa.array(
+        [[{"x": 1, "y": 2.0}] * 3] * 1000, pa.list_(pa.struct([("x", pa.int16()), ("y", pa.float32())]))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_the_footer_tells_what_numbers_take_once_they_are_decoded(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({name: ARRAYS[name]}), tmp_path / "a.parquet", row_group_size=300)
+    with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as file:
+        told = file.decoded_bytes((name,), range(1, 3))
+        found = sum(batch.nbytes for batch in file.iter_batches(1000, row_groups=[1, 2], columns=[(name,)]))
+    assert told is not None and 0.9 * found <= told <= 1.25 * found  # offsets count once for each leaf
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["a", "b"]),
+        pa.array([["a"], []]),
+        pa.array([{"x": 1, "s": "a"}] * 2),
+        pa.array(["a", "a"]).dictionary_encode(),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_what_texts_take_is_for_nobody_to_know(tmp_path: Path, array: pa.Array) -> None:
+    pq.write_table(pa.table({"a": array}), tmp_path / "a.parquet")
+    with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as file:
+        assert file.decoded_bytes(("a",), [0]) is None
+
+
+def test_rows_are_cut_alike_whatever_the_first_ones_are(tmp_path: Path) -> None:
+    """A chunk is of the mean size: neither short rows at the beginning nor a page of a dictionary decide."""
+    lengths = [1] * 200 + [400] * 200
+    rows = [[float(row)] * length for row, length in enumerate(lengths)]
+    found = []
+    for name, ordered in (("short", rows), ("long", rows[::-1])):
+        pq.write_table(pa.table({"seq": pa.array(ordered, pa.list_(pa.float32()))}), tmp_path / f"{name}.parquet")
+        plan = plan_job(tmp_path / f"{name}.parquet", JobOptions(column="seq", keep=[]))
+        options = JobOptions(column="seq").settled(plan.layout, plan.keep, plan.rows_per_part)
+        chunks = list(read_chunks(plan.source, plan.units, options.reading(1, None, chunk_bytes=1 << 15)))
+        found.append([chunk.rows for chunk in chunks])
+    assert found[0] == found[1] and 30 < found[0][0] < 45
