@@ -26,7 +26,7 @@ class Disk:
         """A file to append to, without a buffer."""
         return open(path, "ab", buffering=0)
 
-    def write(self, file: IO[bytes], content: bytes) -> int:
+    def write(self, file: IO[bytes], content: bytes | memoryview) -> int:
         """Write to a new file; the number of bytes."""
         return file.write(content)
 

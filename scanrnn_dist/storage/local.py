@@ -241,7 +241,7 @@ class _AsideFile(NewFile):
         folder.make_folder_of(self._path)
         super().__init__(self._disk.open(self._aside))
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         return self._disk.write(self._file, content)
 
     def commit(self, check: Check | None = None) -> None:

@@ -72,7 +72,7 @@ class NewFile(ABC):
         self._file.close()
 
     @abstractmethod
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         """Append."""
 
     @abstractmethod
