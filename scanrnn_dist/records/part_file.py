@@ -63,7 +63,7 @@ class PartFile:
 
     def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
         self.path, self.unit, self.schema, self.rows = store.path(name), unit, schema, 0
-        self._row_group_bytes, self._group_bytes = output.row_group_bytes, 0
+        self._row_group_bytes, self._group_bytes, self._is_ended = output.row_group_bytes, 0, False
         with self._stopping():
             self._file = store.new_file(name)
         self._hashed = Hashed(self._file)
@@ -111,16 +111,24 @@ class PartFile:
         check: Check | None = None,
     ) -> PartRecord:
         """Make the part durable and give it its name, after a check; the other arguments are for the record."""
+        self.end()
+        with self._stopping():
+            told = json.dumps(dict(counts or {}), sort_keys=True)
+            record = PartRecord(
+                self.unit, self.rows, self._hashed.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
+            )
+            self._file.commit(check)
+        return record
+
+    def end(self) -> None:
+        """Write what is left to be written: after that only `commit` may follow, in whichever thread."""
+        if self._is_ended:
+            return
         self._end_group()
         with self._stopping():
             self._writer.close()
             self._hashed.flush()
-            told = json.dumps(dict(counts or {}), sort_keys=True)
-            record = PartRecord(
-                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
-            )
-            self._file.commit(check)
-        return record
+        self._is_ended = True
 
     def _end_group(self) -> None:
         self._group_bytes = 0
@@ -140,8 +148,9 @@ class PartFile:
 
     def abandon(self) -> None:
         """Remove what stands aside, of a part that will not be whole."""
-        with suppress(OSError, pa.ArrowException):
-            self._writer.abandon()
+        if not self._is_ended:
+            with suppress(OSError, pa.ArrowException):
+                self._writer.abandon()
         self._file.abandon()
 
 

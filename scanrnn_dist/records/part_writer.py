@@ -19,6 +19,8 @@ from scanrnn_dist.storage import NewFile
 
 _SMALL_BYTES = 1 << 16
 """Less than that is gathered before it is hashed and written."""
+_SYNCED_BYTES = 1 << 20
+"""So many bytes are sent on to the disk at a time."""
 
 
 def writer_of(file: Hashed, schema: pa.Schema, output: Output) -> VectorWriter | ArrowWriter:
@@ -77,7 +79,7 @@ class Hashed:
     def __init__(self, file: NewFile) -> None:
         self._file, self._digest = file, hashlib.sha256()
         self._small: list[bytes] = []
-        self._small_bytes = self._nbytes = 0
+        self._small_bytes = self._nbytes = self._not_begun = 0
 
     @property
     def closed(self) -> bool:
@@ -119,6 +121,10 @@ class Hashed:
     def _put(self, content: bytes | memoryview) -> None:
         self._digest.update(content)
         self._file.write(content)
+        self._not_begun += len(content)
+        if self._not_begun >= _SYNCED_BYTES:
+            self._file.begin_sync()
+            self._not_begun = 0
 
 
 def leaves_of(schema: pa.Schema) -> dict[str, str]:
