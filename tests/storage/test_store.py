@@ -127,12 +127,13 @@ def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is
 def test_files_in_turn_are_durable_at_once_and_named_one_after_the_other(tmp_path: Path) -> None:
     steps: list[str] = []
     store = watched(tmp_path, lambda kind, name: steps.append(f"{kind} {name}"))
-    store.write("a/first", b"")
+    folder = "__scanrnn/workers"
+    store.write(f"{folder}/first", b"")
     steps.clear()
-    store.write_in_turn({"a/x": b"1", "y": b"2"})
-    begun = [f"{kind} {name}" for name in ("a/x", "y") for kind in ("open", "write", "sync")]
+    store.write_in_turn({f"{folder}/x": b"1", "y": b"2"})
+    begun = [f"{kind} {name}" for name in (f"{folder}/x", "y") for kind in ("open", "write", "sync")]
     assert sorted(steps[:6]) == sorted(begun)
-    assert steps[6:] == ["rename a/x", "sync a", "rename y", "sync ."]
+    assert steps[6:] == [f"rename {folder}/x", f"sync {folder}", "rename y", "sync ."]
 
 
 def test_of_files_in_turn_the_one_that_is_refused_is_told_and_none_is_named_after_it(tmp_path: Path) -> None:
