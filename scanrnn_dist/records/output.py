@@ -232,7 +232,8 @@ def _rounded(vectors: np.ndarray, dtype: np.dtype, offsets: np.ndarray | None, f
         return vectors
     with np.errstate(over="ignore"):
         narrow = vectors.astype(dtype)
-    overflows = np.isinf(narrow) & ~np.isinf(vectors)
+    infinite = np.isinf(narrow)
+    overflows = infinite & ~np.isinf(vectors) if infinite.any() else infinite
     if overflows.any():
         vector, feature = (int(place[0]) for place in np.nonzero(overflows))
         row = vector if offsets is None else int(np.searchsorted(offsets, vector, side="right")) - 1
