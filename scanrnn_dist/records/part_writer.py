@@ -7,7 +7,8 @@ the columns are told of their encoding says `output.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -127,7 +128,8 @@ class Hashed:
             self._not_begun = 0
 
 
-def leaves_of(schema: pa.Schema) -> dict[str, str]:
+@lru_cache(maxsize=4)
+def leaves_of(schema: pa.Schema) -> Mapping[str, str]:
     """The Parquet columns that a schema becomes: physical types by dotted paths."""
     empty = pa.BufferOutputStream()
     pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type

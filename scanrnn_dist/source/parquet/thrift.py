@@ -245,11 +245,12 @@ def fields_bytes(fields: Fields) -> bytes:
     for name, value in sorted(fields.items()):
         kind = name & 15
         is_false = kind == TRUE and not value
-        told.append((name >> 4, FALSE if is_false else kind, b"" if kind == TRUE else _value_bytes(kind, value)))
+        told.append((name >> 4, FALSE if is_false else kind, b"" if kind == TRUE else value_bytes(kind, value)))
     return struct_bytes(*told)
 
 
-def _value_bytes(kind: int, value: Any) -> bytes:
+def value_bytes(kind: int, value: Any) -> bytes:
+    """A value of a type, as it stands in a list, or in a struct but for booleans."""
     if kind in _BITS:
         return integer_bytes(value)
     if kind == BINARY:
@@ -257,7 +258,7 @@ def _value_bytes(kind: int, value: Any) -> bytes:
     if kind == STRUCT:
         return fields_bytes(value.fields if isinstance(value, Raw) else value)
     if kind in (LIST, SET):
-        return list_bytes(value.kind, [_value_bytes(value.kind, each) for each in value])
+        return list_bytes(value.kind, [value_bytes(value.kind, each) for each in value])
     if kind == TRUE:  # within a list
         return bytes([TRUE if value else FALSE])
     if kind == I8:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +29,12 @@ from scanrnn_dist.source.parquet.thrift import (
     Raw,
     Values,
     fields_bytes,
+    integer_bytes,
     key,
+    list_bytes,
     read_struct,
+    struct_bytes,
+    value_bytes,
 )
 from scanrnn_dist.source.parquet.vector_pages import PLAIN, RLE, head_of_page
 
@@ -60,8 +65,7 @@ class VectorWriter:
 
     def __init__(self, sink: Sink, schema: pa.Schema, size: int, options: Callable[[pa.Table], dict[str, Any]]) -> None:
         self._sink, self._size, self._options = sink, size, options
-        self._footer = _footer_without_rows(schema)
-        self._type, self._path = _vector_leaf(self._footer)
+        self._footer, self._type, self._path = _told(schema.serialize().to_pybytes())
         self._schema = pa.schema(list(schema)[:-1])
         self._passing = _Passing(sink)
         self._writer: pq.ParquetWriter | None = None
@@ -112,7 +116,8 @@ class VectorWriter:
             told = [raw.fields for raw in others[key(4, LIST)]]
             groups = [_joined(*each) for each in zip(told, groups, self._shifts, strict=True)]
         rows = sum(group[key(3, I64)] for group in groups)
-        content = fields_bytes({**self._footer, key(3, I64): rows, key(4, LIST): _list(STRUCT, groups)})
+        encoded = list_bytes(STRUCT, [fields_bytes(group) for group in groups])
+        content = struct_bytes(*sorted([*self._footer, (3, I64, integer_bytes(rows)), (4, LIST, encoded)]))
         self._sink.write(content + len(content).to_bytes(4, "little") + _MAGIC)
 
     def abandon(self) -> None:
@@ -195,11 +200,23 @@ class _Passing:
         pass
 
 
-def _footer_without_rows(schema: pa.Schema) -> Fields:
+class _Told(NamedTuple):
+    """What footers of a schema tell whatever the rows, field by field, and of the numbers of the vectors."""
+
+    fields: tuple[tuple[int, int, bytes], ...]
+    type: int
+    path: list[bytes]
+
+
+@lru_cache(maxsize=4)
+def _told(schema: bytes) -> _Told:
+    """The same for all parts of a job: a fifth of the time of one of 100 rows."""
     content = io.BytesIO()
-    pq.ParquetWriter(content, schema).close()
+    pq.ParquetWriter(content, pa.ipc.read_schema(pa.py_buffer(schema))).close()
     told = content.getvalue()
-    return read_struct(told[-8 - int.from_bytes(told[-8:-4], "little") : -8])[0]
+    fields, _ = read_struct(told[-8 - int.from_bytes(told[-8:-4], "little") : -8])
+    encoded = ((name >> 4, name & 15, value_bytes(name & 15, value)) for name, value in fields.items())
+    return _Told(tuple(field for field in encoded if field[0] not in (3, 4)), *_vector_leaf(fields))
 
 
 def _vector_leaf(footer: Fields) -> tuple[int, list[bytes]]:
