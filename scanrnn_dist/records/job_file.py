@@ -117,7 +117,7 @@ class JobRecords:
                 f"{self.store.path(JOB)} is of format {job['format']!r}; expected {JOB_FORMAT!r}. Finish or verify it "
                 "with the version that began it."
             )
-        return self._checked_object(JOB, content, _JOB_FIELDS)
+        return self._with_fields(JOB, content, job, _JOB_FIELDS)
 
     def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
         """Records of the plan, all if none is named, held against their hashes."""
@@ -197,11 +197,14 @@ class JobRecords:
 
     def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
         """A JSON object with at least these fields, or a `DataError` that names the file."""
-        path = self.store.path(name)
         try:
             read = json.loads(content)
         except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+            raise DataError(f"{self.store.path(name)} is damaged: {error}") from error
+        return self._with_fields(name, content, read, fields)
+
+    def _with_fields(self, name: str, content: bytes, read: Any, fields: set[str]) -> dict[str, Any]:
         if not isinstance(read, dict) or not fields <= read.keys():
+            path = self.store.path(name)
             raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
         return read
