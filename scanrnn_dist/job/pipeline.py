@@ -1,7 +1,7 @@
 """Units through reading, engine and writer, in this process: what is done to a unit, wherever it is done.
 
-Three threads overlap: one decodes ahead, this one feeds the devices, one writes. Which units are whose to do stands
-behind `Claims`; what is computed with, behind `Computation`.
+Four threads overlap: one decodes ahead, this one feeds the devices, one writes, one names what is durable. Which units
+are whose to do stands behind `Claims`; what is computed with, behind `Computation`.
 """
 
 from __future__ import annotations

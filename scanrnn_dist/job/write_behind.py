@@ -1,6 +1,7 @@
 """The parts of some units, written one after the other in a thread of their own, and recorded when they are whole.
 
-Beside a part, the rows of its unit that were set aside. One part is `part_file.py`'s, what is set aside
+While the next part is written, another thread waits for the disk, or for the upload, then names the part and records
+it. Beside a part, the rows of its unit that were set aside. One part is `part_file.py`'s, what is set aside
 `quarantine.py`'s, the records are `attempt_log.py`'s.
 """
 
@@ -37,6 +38,14 @@ class _Begun:
     filtered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
+    def end(self) -> None:
+        """Write all of the part that is left to be written."""
+        try:
+            self.part.end()
+        except BaseException:
+            self.abandon()
+            raise
+
     def commit(self, check: Callable[[], None]) -> PartRecord:
         """Name the rows that were set aside first, so that a part never stands without them."""
         with self.part:
@@ -54,17 +63,17 @@ class _Begun:
 
 
 class WriteBehind:
-    """Writes chunks to the part of their unit, in a thread of its own, and records each part that is whole.
+    """Writes chunks to the part of their unit, in a thread of its own, and records whole parts in another.
 
     Args:
         store: the destination.
         schema: of the parts.
         units: how many the job has.
         log: where a part is recorded.
-        check: called, in the thread, before a part gets its name; raises if it must not.
+        check: called, in the second thread, before a part gets its name; raises if it must not.
         stage: names the stages "write" and "commit".
-        on_commit: called, in the thread, with each unit whose part is recorded, and the record.
-        on_fail: called, in the thread, with each unit that failed, the reason, and its rows that were put before.
+        on_commit: called, in the second thread, with each unit whose part is recorded, and the record.
+        on_fail: called, in the first one, with each unit that failed, the reason, and its rows that were put before.
         on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
     """
@@ -89,6 +98,8 @@ class WriteBehind:
         self._on_commit, self._on_fail, self._on_aside = on_commit, on_fail, on_aside
         self._is_broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
+        self._namer = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer-names")
+        self._named: Future[None] | None = None  # the part before the one that is written
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
         self._begun: _Begun | None = None
@@ -105,13 +116,17 @@ class WriteBehind:
     def finish(self) -> None:
         """Wait for all that was put."""
         self._wait(-1)
+        begin = time.perf_counter()
+        self._wait_for_name()
+        self.wait_seconds += time.perf_counter() - begin
 
     def __enter__(self) -> WriteBehind:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Let the thread end; a part that was begun and not committed leaves nothing behind."""
+        """Let the threads end; a part that was begun and not committed leaves nothing behind."""
         self._thread.shutdown(cancel_futures=True)
+        self._namer.shutdown()
         if self._begun is not None and exception[0] is not None:
             self._begun.abandon()
 
@@ -134,10 +149,18 @@ class WriteBehind:
         if self._is_broken:  # what was put before the error was seen
             return
         try:
+            if self._named is not None and self._named.done():
+                self._wait_for_name()  # no more is done if that raises
             do(*given)
         except BaseException:
             self._is_broken = True
             raise
+
+    def _wait_for_name(self) -> None:
+        """Wait until the part before is recorded, if one is on its way."""
+        named, self._named = self._named, None
+        if named is not None:
+            named.result()
 
     def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         unit = chunk.unit
@@ -160,8 +183,19 @@ class WriteBehind:
         return _Begun(PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema, self._output))
 
     def _commit(self, unit: Unit, begun: _Begun) -> None:
+        """Have a part named and recorded once it is durable; one at a time, so that no more of them wait."""
+        self._begun = None
         with self._stage("commit"):
-            self._begun = None
+            begun.end()
+        try:
+            self._wait_for_name()
+        except BaseException:
+            begun.abandon()
+            raise
+        self._named = self._namer.submit(self._name, unit, begun)
+
+    def _name(self, unit: Unit, begun: _Begun) -> None:
+        with self._stage("commit"):
             record = begun.commit(self._check)
             self._log.commit(record)
         self.parts += 1

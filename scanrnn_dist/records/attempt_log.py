@@ -96,8 +96,8 @@ class AttemptLog:
         self._drop(unit)
 
     def end(self, reason: str) -> None:
-        """Say that the attempt ended by itself."""
-        self._append({"end": reason})
+        """Say that the attempt ended by itself; with no unit in hand that need not survive a loss of power."""
+        self._append({"end": reason}, durable=bool(self.in_hand))
         self._log.close()
 
     def _drop(self, unit: int) -> None:

@@ -117,7 +117,7 @@ class JobRecords:
                 f"{self.store.path(JOB)} is of format {job['format']!r}; expected {JOB_FORMAT!r}. Finish or verify it "
                 "with the version that began it."
             )
-        return self._checked_object(JOB, content, _JOB_FIELDS)
+        return self._with_fields(JOB, content, job, _JOB_FIELDS)
 
     def read_plan(self, job: dict[str, Any], *names: str) -> dict[str, bytes]:
         """Records of the plan, all if none is named, held against their hashes."""
@@ -140,18 +140,21 @@ class JobRecords:
 
     def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:
         """Say that the job is finished; the last thing that is written."""
-        self.store.write(PARTS, parts, check=check)
-        self.write_totals({"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
+        self._finish({PARTS: parts}, {"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
 
     def write_totals(self, totals: dict[str, Any], check: Check | None = None) -> None:
-        """The last step of `write_success`; taken back if the job was another one by then.
+        """The last step of `write_success`."""
+        self._finish({}, totals, check)
+
+    def _finish(self, before: Mapping[str, bytes], totals: dict[str, Any], check: Check | None) -> None:
+        """Write these files, then the totals, which are taken back if the job was another one by then.
 
         Whoever stands still between the check and the writing may find that another job took the place: of that one
         the success would be a lie. The totals name who wrote them, so that what is taken back is its own.
         """
         job = self.find_job()
         content = json.dumps({**totals, "written_by": self.store.attempt}, indent=1).encode()
-        self.store.write(SUCCESS, content, check=check)
+        self.store.write_in_turn({**before, SUCCESS: content}, check)
         if job is None or (now := self.find_job()) is None or now["id"] != job["id"]:
             with suppress(FileNotFoundError):
                 stands, version = self.store.read_version(SUCCESS)
@@ -194,11 +197,14 @@ class JobRecords:
 
     def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
         """A JSON object with at least these fields, or a `DataError` that names the file."""
-        path = self.store.path(name)
         try:
             read = json.loads(content)
         except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+            raise DataError(f"{self.store.path(name)} is damaged: {error}") from error
+        return self._with_fields(name, content, read, fields)
+
+    def _with_fields(self, name: str, content: bytes, read: Any, fields: set[str]) -> dict[str, Any]:
         if not isinstance(read, dict) or not fields <= read.keys():
+            path = self.store.path(name)
             raise DataError(f"{path} is damaged: it holds {content[:80]!r}; expected an object with {sorted(fields)}.")
         return read

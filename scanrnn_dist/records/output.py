@@ -6,7 +6,7 @@ How a part becomes a file, whole or not at all, is `part_file.py`'s; a part's sc
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.records.encodings import encodings_of
 
 FEATURES = "features"
 """The name of the output column, in all layouts but `columns`."""
@@ -88,19 +89,33 @@ class Output:
                 "step; choose 'fixed_size_list' or 'list' with --output-layout, or another readout."
             )
 
-    def writing(self, kept: set[str], features: set[str], dtype: np.dtype) -> dict[str, Any]:
-        """What pyarrow's writer is told of these Parquet columns, by their paths; features are of this dtype."""
+    def holds_plain_vectors(self, steps: bool) -> bool:
+        """Whether features are one column of vectors, one of each row, that no codec packs."""
+        return self.layout != "columns" and self.compression in (None, "none") and not steps
+
+    def writing(self, kept: pa.Table, leaves: Mapping[str, str], features: set[str], dtype: np.dtype) -> dict[str, Any]:
+        """What pyarrow's writer is told.
+
+        Args:
+            kept: the kept columns of the first row group, which show what pays.
+            leaves: the physical types of the Parquet columns, by their paths.
+            features: those of them that hold features, of this dtype.
+            dtype: of the features.
+        """
         # Features hardly compress (zstd: 10 %) and never repeat: 100,000 rows of 64 take 0.026 s written plainly,
         # 0.064 s with pyarrow's defaults, 0.048 s with zstd. Where a codec is asked for, the first bytes of all numbers
         # are stored together, then the second ones: zstd then saves 17 %, not 9, in the same time, lz4 9, not 1. DuckDB
         # 2.0 refuses float16 that is stored so.
-        codec = self.compression
+        codec, others = self.compression, sorted(leaves.keys() - features)
         is_split = codec not in (None, "none") and dtype.itemsize > 2
+        differences, plain = encodings_of(kept, leaves)
         return {
-            "compression": dict.fromkeys(kept, codec or "zstd") | dict.fromkeys(features, codec or "none"),
+            "compression": dict.fromkeys(others, codec or "zstd") | dict.fromkeys(features, codec or "none"),
             "use_byte_stream_split": sorted(features) if is_split else False,
-            "use_dictionary": sorted(kept),
-            "write_statistics": sorted(kept),
+            "use_dictionary": [name for name in others if name not in differences and name not in plain],
+            "column_encoding": dict.fromkeys(sorted(differences), "DELTA_BINARY_PACKED"),
+            "write_statistics": others,
+            "write_page_checksum": True,
         }
 
 
@@ -177,11 +192,8 @@ def feature_columns(
         DataError: a number that the part's dtype cannot hold; says which row has it.
     """
     offsets = features.offsets if isinstance(features, Ragged) else None
-    vectors = features.values if isinstance(features, Ragged) else features
     mask = None if is_null is None or not is_null.any() else pa.array(is_null)
-    if mask is not None and not isinstance(features, Ragged):
-        vectors = np.where(is_null[:, None], 0, vectors).astype(vectors.dtype)  # type: ignore[index]
-    vectors = np.ascontiguousarray(_rounded(vectors, value_dtype(schema), offsets, first_row))
+    vectors = stored_vectors(schema, features, is_null, first_row)
     names, size = feature_names(schema), vectors.shape[1]
     if names != [FEATURES]:
         return [pa.array(column, mask=is_null) for column in np.ascontiguousarray(vectors.T)]
@@ -198,13 +210,30 @@ def feature_columns(
     return [pa.ExtensionArray.from_storage(kind, column) if isinstance(kind, pa.BaseExtensionType) else column]
 
 
+def stored_vectors(
+    schema: pa.Schema, features: np.ndarray | Ragged, is_null: np.ndarray | None = None, first_row: int = 0
+) -> np.ndarray:
+    """The numbers of some rows' features, `(n, out_features)`, contiguous, of the dtype of a part with this schema.
+
+    Arguments and errors are those of `feature_columns`. Where a row is null there are zeros.
+    """
+    if isinstance(features, Ragged):
+        vectors, offsets = features.values, features.offsets
+    else:
+        vectors, offsets = features, None
+        if is_null is not None and is_null.any():
+            vectors = np.where(is_null[:, None], 0, vectors).astype(vectors.dtype)
+    return np.ascontiguousarray(_rounded(vectors, value_dtype(schema), offsets, first_row))
+
+
 def _rounded(vectors: np.ndarray, dtype: np.dtype, offsets: np.ndarray | None, first_row: int) -> np.ndarray:
     """Numbers in another dtype, rounded once, to nearest, ties to even; none becomes infinite."""
     if vectors.dtype == dtype:
         return vectors
     with np.errstate(over="ignore"):
         narrow = vectors.astype(dtype)
-    overflows = np.isinf(narrow) & ~np.isinf(vectors)
+    infinite = np.isinf(narrow)
+    overflows = infinite & ~np.isinf(vectors) if infinite.any() else infinite
     if overflows.any():
         vector, feature = (int(place[0]) for place in np.nonzero(overflows))
         row = vector if offsets is None else int(np.searchsorted(offsets, vector, side="right")) - 1

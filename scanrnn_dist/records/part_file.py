@@ -1,8 +1,8 @@
 """Part files: rows in batches to Parquet, hashed on the way, whole under their name or not there.
 
 Which rows make a part is decided in `source/source.py`; how a file appears, in `storage/`; what is recorded of it, in
-`attempt_log.py`; how features stand in it, in `output.py`. The bytes of a part are a function of the rows, of the
-batches they come in, and of the options of the output.
+`attempt_log.py`; how features stand in it, in `output.py`; how rows become bytes, in `part_writer.py`. The bytes of a
+part are a function of the rows, of the batches they come in, and of the options of the output.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.output import (
     DEFAULT_OUTPUT,
-    STATE,
     Output,
     feature_columns,
     feature_fields,
     feature_names,
     matrix_of,
-    value_dtype,
+    stored_vectors,
     vector_of,
 )
-from scanrnn_dist.source import with_true_metadata
-from scanrnn_dist.storage import Check, NewFile, Store, stopping
+from scanrnn_dist.records.part_writer import Hashed, writer_of
+from scanrnn_dist.source import VectorWriter, with_true_metadata
+from scanrnn_dist.storage import Check, Store, stopping
 
 
 def part_schema(
@@ -63,19 +63,13 @@ class PartFile:
 
     def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
         self.path, self.unit, self.schema, self.rows = store.path(name), unit, schema, 0
-        self._row_group_bytes = output.row_group_bytes
-        self._group: list[pa.RecordBatch] = []  # what is not written yet
-        self._group_bytes = 0
-        leaves, names = _leaves(schema), {*feature_names(schema), STATE}  # states are numbers like features
-        features = {leaf for leaf in leaves if leaf in names or leaf.partition(".")[0] in names}
-        kept = leaves - features
+        self._row_group_bytes, self._group_bytes, self._is_ended = output.row_group_bytes, 0, False
         with self._stopping():
             self._file = store.new_file(name)
         self._hashed = Hashed(self._file)
-        options = {**output.writing(kept, features, value_dtype(schema)), "write_page_checksum": True}
         try:
             with self._stopping():
-                self._writer = pq.ParquetWriter(self._hashed, schema, **options)
+                self._writer = writer_of(self._hashed, schema, output)
         except BaseException:
             self._file.abandon()
             raise
@@ -87,15 +81,26 @@ class PartFile:
         that the part's dtype cannot hold.
         """
         try:
-            columns = feature_columns(self.schema, features, is_null, self.rows)
+            with self._stopping():
+                self._group_bytes += self._append(kept, features, is_null)
         except DataError as error:
             raise DataError(f"{self.path}, {error}") from error
-        batch = pa.record_batch([*kept.columns, *columns], schema=self.schema)
-        self._group.append(batch)
-        self._group_bytes += batch.nbytes
-        self.rows += batch.num_rows
+        self.rows += len(features)
         if self._group_bytes >= self._row_group_bytes:
-            self._write_group()
+            self._end_group()
+
+    def _append(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None) -> int:
+        """Write rows, or keep them until the row group ends; how many bytes they take."""
+        if isinstance(self._writer, VectorWriter):
+            assert isinstance(features, np.ndarray)
+            vectors = stored_vectors(self.schema, features, is_null, self.rows)
+            others = pa.record_batch(kept.columns, schema=pa.schema(list(self.schema)[:-1]))
+            self._writer.write(others, vectors, is_null if is_null is not None and is_null.any() else None)
+            return int(others.nbytes + vectors.nbytes)
+        columns = feature_columns(self.schema, features, is_null, self.rows)
+        batch = pa.record_batch([*kept.columns, *columns], schema=self.schema)
+        self._writer.write(batch)
+        return int(batch.nbytes)
 
     def commit(
         self,
@@ -106,22 +111,29 @@ class PartFile:
         check: Check | None = None,
     ) -> PartRecord:
         """Make the part durable and give it its name, after a check; the other arguments are for the record."""
-        self._write_group()
+        self.end()
         with self._stopping():
-            self._writer.close()
             told = json.dumps(dict(counts or {}), sort_keys=True)
             record = PartRecord(
-                self.unit, self.rows, self._file.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
+                self.unit, self.rows, self._hashed.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
             )
             self._file.commit(check)
         return record
 
-    def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._group, self.schema)
-        self._group, self._group_bytes = [], 0
-        if len(table):
-            with self._stopping():
-                self._writer.write_table(table, row_group_size=table.num_rows)
+    def end(self) -> None:
+        """Write what is left to be written: after that only `commit` may follow, in whichever thread."""
+        if self._is_ended:
+            return
+        self._end_group()
+        with self._stopping():
+            self._writer.close()
+            self._hashed.flush()
+        self._is_ended = True
+
+    def _end_group(self) -> None:
+        self._group_bytes = 0
+        with self._stopping():
+            self._writer.end_group()
 
     def _stopping(self) -> AbstractContextManager[None]:
         return stopping(self.path, but=(pa.ArrowException,))  # which are about the rows, not about the disk
@@ -136,33 +148,10 @@ class PartFile:
 
     def abandon(self) -> None:
         """Remove what stands aside, of a part that will not be whole."""
-        with suppress(OSError, pa.ArrowException):
-            self._writer.close()
-        self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+        if not self._is_ended:
+            with suppress(OSError, pa.ArrowException):
+                self._writer.abandon()
         self._file.abandon()
-
-
-class Hashed:
-    """A file to write to, which hashes what is written on the way: nothing is read again."""
-
-    def __init__(self, file: NewFile) -> None:
-        self._file, self._digest = file, hashlib.sha256()
-        self.tell, self.flush, self.close = file.tell, file.flush, file.close
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._file.closed
-
-    @property
-    def sha256(self) -> str:
-        """Of what was written so far, in hexadecimal."""
-        return self._digest.hexdigest()
-
-    def write(self, content: bytes) -> int:
-        """Append."""
-        self._digest.update(content)
-        return self._file.write(content)
 
 
 def file_sha256(store: Store, name: str) -> str:
@@ -220,11 +209,3 @@ def read_matrices(store: Store, name: str) -> Iterator[np.ndarray]:
             yield matrix_of(batch)
         except DataError as error:
             raise DataError(f"{store.path(name)}: {error}.") from error
-
-
-def _leaves(schema: pa.Schema) -> set[str]:
-    """Dotted paths of the Parquet columns that a schema becomes."""
-    empty = pa.BufferOutputStream()
-    pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type
-    parquet = pq.ParquetFile(empty.getvalue()).schema
-    return {parquet.column(index).path for index in range(len(parquet.names))}

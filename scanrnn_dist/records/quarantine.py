@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.records.names import quarantine_name
 from scanrnn_dist.records.output import ROW_GROUP_BYTES
-from scanrnn_dist.records.part_file import Hashed, file_sha256, read_part, read_part_schema
+from scanrnn_dist.records.part_file import file_sha256, read_part, read_part_schema
+from scanrnn_dist.records.part_writer import Hashed
 from scanrnn_dist.storage import Check, Store, stopping
 
 
@@ -61,6 +62,7 @@ class QuarantineFile:
         self._write_group()
         with stopping(self.path, but=(pa.ArrowException,)):
             self._writer.close()
+            self._hashed.flush()
             sha256 = self._hashed.sha256
             self._file.commit(check)
         return sha256

@@ -207,7 +207,7 @@ class _UploadedFile(NewFile):
     def close(self) -> None:
         pass  # it is read once more
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         with _on_this_machine(self._bucket.path(self._name)):
             return self._file.write(content)
 

@@ -10,7 +10,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -88,11 +89,29 @@ class LocalStore(Store):
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         with self._aside(name, content, durable) as (aside, path):
-            if check is not None:
-                check()
-            self.disk.rename(aside, path)
-            if durable:
-                self.disk.sync_folder(os.path.dirname(path))
+            self._name(aside, path, durable, check)
+
+    def write_in_turn(self, contents: Mapping[str, bytes], check: Check | None = None) -> None:
+        # The disk takes all of them at once, and is waited for once.
+        with ExitStack() as stack, ThreadPoolExecutor(len(contents)) as pool:
+            writing = [self._aside(name, content, True) for name, content in contents.items()]
+            written = [pool.submit(each.__enter__) for each in writing]
+            wait(written)
+            for each, future in zip(writing, written, strict=True):
+                if future.exception() is None:
+                    stack.push(each)
+            for future in written:
+                aside, path = future.result()
+                with stopping(path):
+                    self._name(aside, path, True, check)
+
+    def _name(self, aside: str, path: str, durable: bool, check: Check | None) -> None:
+        """Give a file its name, after a check."""
+        if check is not None:
+            check()
+        self.disk.rename(aside, path)
+        if durable:
+            self.disk.sync_folder(os.path.dirname(path))
 
     def create(self, name: str, content: bytes) -> bool:
         with self._aside(name, content, True) as (aside, path):
@@ -240,8 +259,13 @@ class _AsideFile(NewFile):
         self._disk, self._path, self._aside = folder.disk, folder.path(name), folder.aside(name)
         folder.make_folder_of(self._path)
         super().__init__(self._disk.open(self._aside))
+        self._begun = 0  # bytes that are on their way
 
-    def write(self, content: bytes) -> int:
+    def begin_sync(self) -> None:
+        begin, self._begun = self._begun, self._file.tell()
+        self._disk.begin_sync(self._file, begin, self._begun)
+
+    def write(self, content: bytes | memoryview) -> int:
         return self._disk.write(self._file, content)
 
     def commit(self, check: Check | None = None) -> None:

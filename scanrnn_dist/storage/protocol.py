@@ -67,12 +67,15 @@ class NewFile(ABC):
     def flush(self) -> None:  # noqa: B027 - it is to do nothing
         """Leave it to `commit` to make what was written durable."""
 
+    def begin_sync(self) -> None:  # noqa: B027 - where nothing can be begun
+        """Have what was written so far become durable meanwhile, so that `commit` has less to wait for."""
+
     def close(self) -> None:
         """Write no more; without `commit` nothing appears."""
         self._file.close()
 
     @abstractmethod
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         """Append."""
 
     @abstractmethod
@@ -173,6 +176,11 @@ class Store(os.PathLike[str]):
 
         In a bucket, with a check, it takes the place of nothing that came after it.
         """
+
+    def write_in_turn(self, contents: Mapping[str, bytes], check: Check | None = None) -> None:
+        """Write small files, each durable under its name before the next one has its own; `check` as for `write`."""
+        for name, content in contents.items():
+            self.write(name, content, check=check)
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:

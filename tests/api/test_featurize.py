@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
-from faults import watched
+from faults import full, watched
 from sources import (
     TOLERANCE,
     D,
@@ -537,23 +536,15 @@ def test_an_error_of_on_rows_ends_the_job_and_leaves_nothing_half(
     assert_unfinished(tmp_path / "out", whole_units={0})
 
 
-def test_a_full_disk_stops_the_job_names_the_part_and_leaves_nothing_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_stops_the_job_names_the_part_and_leaves_nothing_half(tmp_path: Path) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([9] * 20))
-    write_table = pq.ParquetWriter.write_table
-    calls = []
 
-    def full(self: Any, table: pa.Table, *arguments: Any, **options: Any) -> None:
-        # The plan's records are no parts, and a schema's leaves are looked up in an empty file.
-        calls.extend([self] * ("features" in table.column_names and table.num_rows > 0))
-        if len(calls) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write_table(self, table, *arguments, **options)
+    def told(kind: str, name: str) -> None:
+        if (kind, name) == ("write", "part-00002.parquet"):
+            full()
 
-    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(StoppedError, match=r"part-00002\.parquet.*No space left on device"):
-        featurize(path, tmp_path / "out", rows_per_part=5)
+        featurize(path, watched(tmp_path / "out", told), rows_per_part=5)
     assert_unfinished(tmp_path / "out", whole_units={0, 1})
 
 

@@ -1,7 +1,9 @@
 """Parquet files, opened on footers and read past page headers that were checked: what lies raises, in one line.
 
-Which files, columns and rows are read is for the rest of `source`.
+And written, where a column of vectors is to be faster than pyarrow's. Which files, columns and rows are read is for the
+rest of `source`.
 """
 
 from scanrnn_dist.source.parquet.checked_file import Ahead, CheckedFile, read_ahead
 from scanrnn_dist.source.parquet.footer import Footer
+from scanrnn_dist.source.parquet.vector_writer import VectorWriter

@@ -230,24 +230,60 @@ def struct_bytes(*fields: tuple[int, int, bytes]) -> bytes:
 
 def integer_bytes(value: int) -> bytes:
     """A signed integer of 64 bits at most."""
-    return _unsigned_bytes(value << 1 if value >= 0 else (-value << 1) - 1)
+    return unsigned_bytes(value << 1 if value >= 0 else (-value << 1) - 1)
 
 
 def binary_bytes(value: bytes) -> bytes:
     """A binary or string."""
-    return _unsigned_bytes(len(value)) + value
+    return unsigned_bytes(len(value)) + value
 
 
 def list_bytes(kind: int, values: Sequence[bytes]) -> bytes:
     """A list of values of one type."""
     many = len(values) > 14
-    head = bytes([0xF0 | kind]) + _unsigned_bytes(len(values)) if many else bytes([len(values) << 4 | kind])
+    head = bytes([0xF0 | kind]) + unsigned_bytes(len(values)) if many else bytes([len(values) << 4 | kind])
     return head + b"".join(values)
 
 
-def _unsigned_bytes(value: int) -> bytes:
+def unsigned_bytes(value: int) -> bytes:
+    """An unsigned integer, as lengths are written."""
     parts = []
     while value > 127:
         parts.append(value & 127 | 128)
         value >>= 7
     return bytes([*parts, value])
+
+
+def fields_bytes(fields: Fields) -> bytes:
+    """The bytes of a struct that `read_struct` read, or of one that is made up of such fields.
+
+    Example:
+        >>> content = bytes([0x15, 0x0E, 0x18, 0x01, 0x61, 0x00])
+        >>> fields_bytes(read_struct(content)[0]) == content
+        True
+    """
+    told = []
+    for name, value in sorted(fields.items()):
+        kind = name & 15
+        is_false = kind == TRUE and not value
+        told.append((name >> 4, FALSE if is_false else kind, b"" if kind == TRUE else value_bytes(kind, value)))
+    return struct_bytes(*told)
+
+
+def value_bytes(kind: int, value: Any) -> bytes:
+    """A value of a type, as it stands in a list, or in a struct but for booleans."""
+    if kind in _BITS:
+        return integer_bytes(value)
+    if kind == BINARY:
+        return binary_bytes(value)
+    if kind == STRUCT:
+        return fields_bytes(value.fields if isinstance(value, Raw) else value)
+    if kind in (LIST, SET):
+        return list_bytes(value.kind, [value_bytes(value.kind, each) for each in value])
+    if kind == TRUE:  # within a list
+        return bytes([TRUE if value else FALSE])
+    if kind == I8:
+        return bytes([value & 255])
+    if kind in (DOUBLE, UUID):
+        return bytes(value)
+    raise ValueError(f"a field has type {kind}, which Parquet does not have")

@@ -1,0 +1,138 @@
+"""Rows of a part to the bytes of a Parquet file, and these to the file, hashed on the way.
+
+Plain vectors are written page by page by `source`'s `VectorWriter`; all else by pyarrow, a row group at a time. What
+the columns are told of their encoding says `output.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scanrnn_dist.records.output import STATE, Output, are_steps, feature_names, out_features_of, value_dtype
+from scanrnn_dist.source import VectorWriter
+from scanrnn_dist.storage import NewFile
+
+_SMALL_BYTES = 1 << 16
+"""Less than that is gathered before it is hashed and written."""
+_SYNCED_BYTES = 1 << 20
+"""So many bytes are sent on to the disk at a time."""
+
+
+def writer_of(file: Hashed, schema: pa.Schema, output: Output) -> VectorWriter | ArrowWriter:
+    """What writes the rows of a part of this schema to an empty file."""
+    leaves, names = leaves_of(schema), {*feature_names(schema), STATE}  # states are numbers like features
+    features = {leaf for leaf in leaves if leaf in names or leaf.partition(".")[0] in names}
+
+    def options(kept: pa.Table) -> dict[str, Any]:
+        return output.writing(kept, leaves, features, value_dtype(schema))
+
+    if output.holds_plain_vectors(are_steps(schema)):
+        return VectorWriter(file, schema, out_features_of(schema), options)
+    return ArrowWriter(file, schema, options)
+
+
+class ArrowWriter:
+    """Row groups of whole batches by pyarrow, which is asked for its options with the first of them."""
+
+    def __init__(self, file: Hashed, schema: pa.Schema, options: Callable[[pa.Table], dict[str, Any]]) -> None:
+        self._file, self._schema, self._options = file, schema, options
+        self._group: list[pa.RecordBatch] = []  # what is not written yet
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows, which are kept until the row group ends."""
+        self._group.append(batch)
+
+    def end_group(self) -> None:
+        """Write what was appended."""
+        table, self._group = pa.Table.from_batches(self._group, self._schema), []
+        if len(table):
+            self._begun(table).write_table(table, row_group_size=table.num_rows)
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._begun(self._schema.empty_table()).close()
+
+    def abandon(self) -> None:
+        """Write nothing more that counts."""
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            finally:
+                self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+
+    def _begun(self, table: pa.Table) -> pq.ParquetWriter:
+        if self._writer is None:
+            kept = table.drop_columns(feature_names(self._schema))
+            self._writer = pq.ParquetWriter(self._file, self._schema, **self._options(kept))
+        return self._writer
+
+
+class Hashed:
+    """A file to write to, which hashes what is written on the way, small pieces together: nothing is read again."""
+
+    def __init__(self, file: NewFile) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._small: list[bytes] = []
+        self._small_bytes = self._nbytes = self._not_begun = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._file.closed
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written until it was flushed, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._nbytes
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Append."""
+        nbytes = len(content)
+        self._nbytes += nbytes
+        if nbytes < _SMALL_BYTES:
+            self._small.append(bytes(content))
+            self._small_bytes += nbytes
+            if self._small_bytes >= _SMALL_BYTES:
+                self.flush()
+        else:
+            self.flush()
+            self._put(content)
+        return nbytes
+
+    def flush(self) -> None:
+        """Hand on the small pieces."""
+        if self._small:
+            content, self._small, self._small_bytes = b"".join(self._small), [], 0
+            self._put(content)
+
+    def close(self) -> None:
+        """Leave it to the file's own to be closed."""
+
+    def _put(self, content: bytes | memoryview) -> None:
+        self._digest.update(content)
+        self._file.write(content)
+        self._not_begun += len(content)
+        if self._not_begun >= _SYNCED_BYTES:
+            self._file.begin_sync()
+            self._not_begun = 0
+
+
+@lru_cache(maxsize=4)
+def leaves_of(schema: pa.Schema) -> Mapping[str, str]:
+    """The Parquet columns that a schema becomes: physical types by dotted paths."""
+    empty = pa.BufferOutputStream()
+    pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type
+    parquet = pq.ParquetFile(empty.getvalue()).schema
+    columns = (parquet.column(index) for index in range(len(parquet.names)))
+    return {column.path: column.physical_type for column in columns}
