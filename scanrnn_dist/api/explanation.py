@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
-from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES, WAITING_BYTES, Plan
+from scanrnn_dist.engine import WINDOWS_IN_FLIGHT
+from scanrnn_dist.job import Memory, Plan
 from scanrnn_dist.observe import in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 
@@ -14,15 +14,21 @@ FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
 
 
-def explain(plan: Plan, encoder: Encoder, shape: WindowShape, filter: str | None = None) -> str:
-    """What `featurize` would do with a plan on all local devices, line by line.
+def explain(
+    plan: Plan,
+    encoder: Encoder,
+    shape: WindowShape,
+    filter: str | None = None,
+    memory: Memory = Memory(),  # noqa: B008 - frozen
+) -> str:
+    """What `featurize` would do with a plan on all local devices, line by line, within `memory`.
 
     Raises:
         DataError: the first rows cannot be read.
     """
     rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
     needed, usable = window_bytes(encoder, shape), usable_bytes()
-    memory = needed + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
+    taken = needed + memory.budget(is_static=jax.default_backend() != "cpu")
     excess = ""
     if usable is not None and needed > usable:
         excess = f"; this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
@@ -36,7 +42,7 @@ def explain(plan: Plan, encoder: Encoder, shape: WindowShape, filter: str | None
         "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
-        "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
+        "memory": f"at most about {in_mib(taken)} besides the program itself; more for a row that is larger{excess}",
     }
     lines |= _of_source(plan, filter)
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())

@@ -10,5 +10,5 @@ from scanrnn_dist.engine.fitting import fitting_shape
 from scanrnn_dist.engine.lowering import lowered_window
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.profiling import profile, stage
-from scanrnn_dist.engine.run import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+from scanrnn_dist.engine.run import WINDOWS_IN_FLIGHT
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for

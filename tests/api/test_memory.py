@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from holding import hold
 
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import run
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.job import pipeline
 from scanrnn_dist.protocols import WindowShape
 
@@ -111,7 +111,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Run, "advance", watched)
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 50_000)
-    monkeypatch.setattr(stream, "OPEN_BYTES", 100_000)
+    hold(monkeypatch, open=100_000)
     monkeypatch.setattr(run, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50)
