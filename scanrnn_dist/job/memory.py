@@ -22,7 +22,7 @@ _OF_ROOM = 4
 """Of a job on accelerators, whose windows are large: half of what the process may use, which is four eighths."""
 _SORTING_BYTES = 1_000_000_000
 _LEAST_SORTING_BYTES = 256 << 20
-"""DuckDB gives up with less."""
+"""DuckDB gives up with 64 MB for two threads and 10 columns; 128 MB do."""
 _PARTS = 32
 
 
@@ -48,15 +48,18 @@ class MemoryShares:
     working: int = 8 * USUAL_BYTES // _PARTS
 
     @classmethod
-    def of(cls, budget: int) -> MemoryShares:
+    def of(cls, budget: int, is_static: bool = False) -> MemoryShares:
         """The shares of a budget: in the same ratios, but what goes beyond the usual one is for rows that wait.
+
+        On accelerators, if `is_static`, as much for those that wait for their turn as for those that wait for others.
 
         Example:
             >>> MemoryShares.of(64 << 20).look_ahead >> 20, MemoryShares.of(1 << 30).read_ahead >> 20
             (8, 8)
         """
         small = min(budget, USUAL_BYTES)
-        parts = ((1, small), (4, budget), (8, budget), (4, small), (7, budget), (8, small))
+        ahead, opened = (6, 6) if is_static else (4, 8)
+        parts = ((1, small), (ahead, budget), (opened, budget), (4, small), (7, budget), (8, small))
         return cls(*(part * nbytes // _PARTS for part, nbytes in parts))
 
     @property
@@ -108,7 +111,7 @@ class Memory:
 
     def shares(self, is_static: bool) -> MemoryShares:
         """The shares of a job, on accelerators if `is_static`."""
-        return MemoryShares.of(self.budget(is_static))
+        return MemoryShares.of(self.budget(is_static), is_static)
 
     @property
     def sorting_bytes(self) -> int:

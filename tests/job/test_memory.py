@@ -26,10 +26,10 @@ from scanrnn_dist.source.parquet import budget as reading
 budgets = st.integers(LEAST_BYTES, 2**45)
 
 
-@given(budgets, budgets)
-def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, other: int) -> None:
+@given(budgets, budgets, st.booleans())
+def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, other: int, is_static: bool) -> None:
     less, more = sorted((one, other))
-    shares = [MemoryShares.of(less), MemoryShares.of(more)]
+    shares = [MemoryShares.of(less, is_static), MemoryShares.of(more, is_static)]
     assert shares[1].total <= more and all(share > 0 for share in astuple(shares[0]))
     assert all(a <= b for a, b in zip(*map(astuple, shares), strict=True))
     assert shares[0].total > less - len(fields(MemoryShares)) or less > USUAL_BYTES, "all of a usual one is shared"
