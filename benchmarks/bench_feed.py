@@ -39,7 +39,7 @@ from benchmarks.feed_sources import LAYOUTS, D, FeedSource, write_source
 from benchmarks.harness import finish
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
-from scanrnn_dist.job import PREFETCH_BYTES, Plan, plan_job
+from scanrnn_dist.job import MemoryShares, Plan, plan_job
 from scanrnn_dist.protocols import EngineLike, Finished
 from scanrnn_dist.source import Prefetched
 
@@ -79,7 +79,7 @@ def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
     """What a job reads."""
     options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
     reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
-    return plan.chunks(plan.units, reading, prefetch_bytes=PREFETCH_BYTES)
+    return plan.chunks(plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)
 
 
 def read(plan: Plan, source: FeedSource) -> int:

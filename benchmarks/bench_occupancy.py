@@ -37,7 +37,7 @@ from benchmarks.harness import finish
 from benchmarks.noop_engine import NoOpEngine
 from benchmarks.workloads import lognormal, pareto, short, uniform
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.job import PREFETCH_BYTES, JobOptions, Stream
+from scanrnn_dist.job import JobOptions, Memory, MemoryShares, Stream
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -78,7 +78,7 @@ def case(
     """Occupancy, seconds and bytes of one job on all local devices; `shape` is that of `kind` when None."""
     lengths = LENGTHS[distribution](rows)(np.random.default_rng(seed))
     engine = NoOpEngine(Encoder.from_seed(0, in_features, hidden), kind, shape)
-    chunks = Prefetched(chunks_of(lengths, in_features), PREFETCH_BYTES)
+    chunks = Prefetched(chunks_of(lengths, in_features), MemoryShares.read_ahead)
     seconds: defaultdict[str, float] = defaultdict(float)
     cpu_seconds: defaultdict[str, float] = defaultdict(float)
 
@@ -94,7 +94,7 @@ def case(
     with (
         mock.patch("scanrnn_dist.engine.run.stage", stage),
         closing(chunks),
-        closing(Stream(engine, chunks, JobOptions())) as stream,
+        closing(Stream(engine, chunks, JobOptions(), Memory().shares(engine.is_static))) as stream,
     ):
         for finished in stream:
             assert not isinstance(finished, FailedUnit)

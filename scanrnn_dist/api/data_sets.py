@@ -63,6 +63,7 @@ def featurize(
     allow_mixed: bool = False,
     restart: bool = False,
     accept_changes: bool = False,
+    memory_bytes: int | None = None,
     executor: Executor | None = None,
     kernel: str | None = None,
     on_start: OnStart | None = None,
@@ -117,6 +118,8 @@ def featurize(
             output stands until the new one is complete, and is then replaced.
         accept_changes: whether files of the source may have changed, come or gone since the job began: their units are
             then done again, done or dropped, all others stay as they are, and the records tell it.
+        memory_bytes: what each process may hold of rows, beyond what Python, JAX and pyarrow take: 256 MiB on CPU when
+            None. It changes no output.
         executor: who does the work, such as `ProcessExecutor(8)` or `RayExecutor()`; this process when None. Its
             workers use the devices that they find, so there is no `mesh` then.
         kernel: what computes: `"native"`, for usual cells on a CPU, or `"xla"`, for any; when None that of a job which
@@ -149,7 +152,10 @@ def featurize(
         initial_carry=initial_carry, lossy_cast=lossy_cast, truncate=truncate, min_steps=min_steps,
         bad_rows=bad_rows or BadRows(), ids=ids, keep_state=keep_state, output=output, filter=filter, limit=limit,
     )  # fmt: skip
-    handling = Handling(allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows)
+    handling = Handling(
+        allow_mixed, restart, accept_changes, sharing=sharing or Sharing(), max_bad_rows=max_bad_rows,
+        memory_bytes=memory_bytes,
+    )  # fmt: skip
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape, kernel=kernel)
     return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
 

@@ -6,8 +6,8 @@ import jax
 
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native
-from scanrnn_dist.job import OPEN_BYTES, PREFETCH_BYTES, WAITING_BYTES, Plan
+from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native
+from scanrnn_dist.job import Memory, Plan
 from scanrnn_dist.observe import in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 
@@ -15,8 +15,13 @@ FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
 
 
-def explain(plan: Plan, computation: EncoderOnDevices, filter: str | None = None) -> str:
-    """What `featurize` would do with a plan on all local devices, line by line.
+def explain(
+    plan: Plan,
+    computation: EncoderOnDevices,
+    filter: str | None = None,
+    memory: Memory = Memory(),  # noqa: B008 - frozen
+) -> str:
+    """What `featurize` would do with a plan on all local devices, line by line, within `memory`.
 
     Raises:
         DataError: the first rows cannot be read.
@@ -24,7 +29,7 @@ def explain(plan: Plan, computation: EncoderOnDevices, filter: str | None = None
     encoder, shape, kernel = computation.encoder, computation.shape, computation.kernel
     rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
     needed, usable = window_bytes(encoder, shape, kernel), usable_bytes()
-    memory = needed + PREFETCH_BYTES + 2 * LOOK_AHEAD_BYTES + OPEN_BYTES + WAITING_BYTES
+    taken = needed + memory.budget(is_static=jax.default_backend() != "cpu")
     excess = ""
     if usable is not None and needed > usable:
         excess = f"; this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
@@ -39,7 +44,7 @@ def explain(plan: Plan, computation: EncoderOnDevices, filter: str | None = None
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "kernel": kernel if kernel == "native" else f"xla. {why_no_native(encoder, computation.mesh)}".strip(),
         "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
-        "memory": f"about {in_mib(memory)} besides the program itself and one row group's pages{excess}",
+        "memory": f"at most about {in_mib(taken)} besides the program itself; more for a row that is larger{excess}",
     }
     lines |= _of_source(plan, filter)
     return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())

@@ -126,11 +126,12 @@ def plan(
     )
     start_devices(devices)
     from scanrnn_dist.api import explain
-    from scanrnn_dist.job import plan_job
+    from scanrnn_dist.job import Memory, plan_job
 
-    planned = plan_job(one_or_many(source), options, computation.input).within(bytes_told(memory))
+    told = Memory(bytes_told(memory))
+    planned = plan_job(one_or_many(source), options, computation.input).within(told)
     on_devices = computation.on_devices(planned.in_features)
-    print_result(explain(planned, on_devices, options.filter))
+    print_result(explain(planned, on_devices, options.filter, told))
 
 
 @app.command()
@@ -282,9 +283,11 @@ def bench(
     start_devices(devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
-    from scanrnn_dist.job import plan_job
+    from scanrnn_dist.job import Memory, plan_job
 
-    planned = plan_job(one_or_many(source), replace(options, keep=()), computation.input).within(bytes_told(memory))
+    planned = plan_job(one_or_many(source), replace(options, keep=()), computation.input).within(
+        Memory(bytes_told(memory))
+    )
     on_devices = computation.on_devices(planned.in_features)
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)

@@ -201,8 +201,8 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory",
-        help="Refuse pages and rows of SRC that take more than this to read, such as 4GiB (default: 1/8 of what the "
-        "process may use). No more rows wait for accelerators than it holds.",
+        help="Memory for rows that are read, computed or written, such as 64MiB, beyond what Python and JAX take "
+        "(default: 256MiB; on accelerators half of what the process may use). At least 32MiB.",
         metavar="BYTES",
     ),
 ]

@@ -19,12 +19,13 @@ from scanrnn_dist.job.damage import (
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
-from scanrnn_dist.job.in_order import OPEN_BYTES, Stream
+from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.inspection import Inspection, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
+from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing
-from scanrnn_dist.job.pipeline import PREFETCH_BYTES, OnRows
+from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing
@@ -33,4 +34,3 @@ from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.job.work import OnStart, run_job
 from scanrnn_dist.job.worker import Answer, UnitWorker
-from scanrnn_dist.job.write_behind import WAITING_BYTES

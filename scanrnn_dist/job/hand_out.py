@@ -23,6 +23,7 @@ from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.computation import Computation, InFeatures
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.options import Handling
 from scanrnn_dist.job.pipeline import Done, OnRows
@@ -59,7 +60,7 @@ class Pool(Protocol):
 
     @property
     def memory_bytes(self) -> int | None:
-        """What reading may hold at once in each, where they share a machine; None for a share of what it finds."""
+        """An eighth of what each may use, where they share a machine; None for one of what it finds."""
 
     @property
     def count(self) -> int:
@@ -204,7 +205,7 @@ class HandOut:
                 self._pool.stop(hand.worker)
 
     def _task_of(self, opened: OpenJob, handling: Handling, attempt: Attempt) -> Task:
-        memory = handling.memory_bytes if handling.memory_bytes is not None else self._pool.memory_bytes
+        memory = Memory(handling.memory_bytes, self._pool.memory_bytes)
         return Task(
             opened.destination, _found_from_anywhere(opened.records), opened.job, opened.options, attempt.share, memory,
             handling.allow_mixed, self._pool.has_own_processes,

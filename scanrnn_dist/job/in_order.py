@@ -7,6 +7,7 @@ unit that cannot be read on keeps its place among the chunks. Which chunks there
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.observe import share_of_memory
+from scanrnn_dist.observe import in_mib
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged
 from scanrnn_dist.records import STATE
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
 
-OPEN_BYTES = 64 << 20
-"""Features and kept columns that may wait for an earlier, longer row, so that parts are written in input order."""
+logger = logging.getLogger("scanrnn_dist")
+
 OPEN_WINDOWS = 16
 """Where windows are large, those of the rows of so many, as far as a share of the memory allows: four wait, two are on
 the devices, and rows of up to 2,048 steps take eight windows of 256 steps. 64 MiB are fewer rows than two windows of
@@ -41,6 +43,7 @@ class OpenChunk:
     features: FeatureRows
     rows_left: int
     nbytes: int  # asked for at every chunk that is read, of all that are open
+    values_bytes: int  # of its sequences, which the engine keeps until all of its rows are finished
 
 
 def state_apart(finished: OpenChunk, state_features: int) -> tuple[Chunk, np.ndarray | Ragged]:
@@ -59,22 +62,27 @@ class Stream:
 
     Of a failed unit, some chunks may come before the `FailedUnit`, and none after it.
 
-    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed
-    `OPEN_BYTES`, no new rows are taken: one giant row then has the devices for itself rather than filling the memory.
-    They may exceed it where windows take as long when they are not full (`OPEN_WINDOWS`), up to `memory_bytes`.
+    Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed their
+    share of the memory, no new rows are taken: one giant row then has the devices for itself rather than filling it.
+    Nor are they while the values of rows that are not finished exceed the budget: giant rows then come one by one.
+    Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough.
     """
 
     def __init__(
-        self, engine: EngineLike, chunks: Prefetched, options: JobOptions, memory_bytes: int | None = None
+        self,
+        engine: EngineLike,
+        chunks: Prefetched,
+        options: JobOptions,
+        shares: MemoryShares = MemoryShares(),  # noqa: B008 - frozen
     ) -> None:
         self.read_wait_seconds = 0.0
-        self._memory_bytes = share_of_memory() if memory_bytes is None else memory_bytes
-        self._engine, self._run = engine, engine.run(self._memory_bytes)
+        self._shares = shares
+        self._engine, self._run = engine, engine.run(shares.look_ahead)
         self._chunks, self._options = chunks, options
         self._open: deque[OpenChunk | FailedUnit] = deque()
         self._failed: Unit | None = None
-        self._open_bytes, self._taken_bytes, self._taken_blocks = OPEN_BYTES, 0, 0
-        self._is_exhausted = False
+        self._open_bytes, self._taken_bytes, self._taken_blocks = shares.open, 0, 0
+        self._is_exhausted = self._is_told = False
 
     def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
         while True:
@@ -108,7 +116,7 @@ class Stream:
         Once it has a window of rows, idle devices do not wait for more, and no chunk is waited for.
         """
         while self._run.wants_rows and not self._is_exhausted and not self._has_first:
-            if self._open and sum(chunk.nbytes for chunk in self._open) > self._open_bytes:
+            if self._is_full:
                 return False
             if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
                 return True
@@ -126,6 +134,13 @@ class Stream:
                 self._take(item)
         return self._run.has_window and not self._is_exhausted
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether what is open holds all that it may: features in their share, values of long rows in the budget."""
+        features = sum(item.nbytes for item in self._open)
+        values = sum(item.values_bytes for item in self._open if isinstance(item, OpenChunk) and item.rows_left)
+        return bool(self._open) and (features > self._open_bytes or values > self._shares.total)
+
     def _fail(self, failed: FailedUnit) -> None:
         """Take note of a unit of which no more is taken."""
         self._failed = failed.unit
@@ -142,14 +157,27 @@ class Stream:
             nbytes += 4 * engine.out_features * int(steps.sum())
         if engine.is_static:
             self._allow(chunk, nbytes)
+        self._tell_if_large(chunk)
         try:
             carries = self._carries(chunk)
         except DataError as error:
             self._fail(FailedUnit(chunk.unit, str(error)))
             return
         without = replace(chunk, sequences=Ragged.empty(engine.in_features))
-        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes))
+        values_bytes = chunk.sequences.values.nbytes
+        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes, values_bytes))
         self._run.submit(chunk.sequences, options.max_steps, carries)
+
+    def _tell_if_large(self, chunk: Chunk) -> None:
+        """Say so, once, where a row goes beyond the budget: nested lists take over three times their values to read."""
+        values = chunk.sequences.values.nbytes
+        if 3 * values > self._shares.total and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "A row of unit %d has values of %s, more than a third of the %s of --memory. It is computed all the "
+                "same, and to read it may take more than the budget.",
+                chunk.unit.index, in_mib(values), in_mib(self._shares.total),
+            )  # fmt: skip
 
     def _allow(self, chunk: Chunk, nbytes: int) -> None:
         """Have as much wait as the rows of some windows give, judged by the rows so far."""
@@ -158,7 +186,7 @@ class Stream:
         self._taken_blocks += int(np.maximum(1, -(-chunk.sequences.lengths // shape.block_steps)).sum())
         window_blocks = self._engine.devices * shape.lanes * shape.window_blocks
         of_windows = OPEN_WINDOWS * window_blocks * self._taken_bytes // max(1, self._taken_blocks)
-        self._open_bytes = max(OPEN_BYTES, min(of_windows, self._memory_bytes))
+        self._open_bytes = min(max(of_windows, MemoryShares.open), self._shares.open)
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.input_spec import Category, Column, InputSpec
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan, cut, find_sequences
 from scanrnn_dist.source import (
@@ -163,7 +164,7 @@ def inspect(
         options: what is said of the layout; of the others only `limit` and `bad_rows.unreadable_file` count.
         statistics: whether to measure what the steps hold.
         input: what to measure; None for all features. Only with `statistics`.
-        memory_bytes: what reading one of the files may hold at once.
+        memory_bytes: the budget of what is held of rows, as of a job.
         on_start, on_rows: called with the sequences that are done and all, and with those read just now, if all are.
 
     Raises:
@@ -173,7 +174,7 @@ def inspect(
     """
     options = replace(options or JobOptions(), keep=())
     opened = open_source(source, options.bad_rows.unreadable_file == "skip")
-    opened = replace(opened, memory_bytes=memory_bytes)
+    opened = Memory(memory_bytes).bounded(opened)
     told = _of_files(opened)
     try:
         layout = find_sequences(opened, options, input, takes_texts=True)

@@ -23,6 +23,7 @@ from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
@@ -65,6 +66,7 @@ class OpenJob:
     plan: Plan
     options: JobOptions
     environment: dict[str, Any] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     is_done: bool = False
 
 
@@ -99,7 +101,7 @@ class _Wanted:
 
     def opened(self, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
         """The job, to be worked on."""
-        return OpenJob(self.root, records, job, plan, self.options, self.job["environment"])
+        return OpenJob(self.root, records, job, plan, self.options, self.job["environment"], self.handling.memory)
 
 
 @contextmanager
@@ -145,7 +147,7 @@ def open_job(
             raise changed_source(changes, plan, records.store.root)
     else:
         if options.sort and not isinstance(source, Plan):
-            source = sorted_copy(source, options, destination, handling.restart, computation.input)
+            source = sorted_copy(source, options, destination, handling.restart, computation.input, handling.memory)
         plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     if options.has_own_carries and options.initial_carry not in plan.keep:
@@ -158,7 +160,7 @@ def open_job(
     else:
         check_apart(plan, destination)
         like = like or (None if handling.restart else recorded)
-    plan = plan.within(handling.memory_bytes)
+    plan = plan.within(handling.memory)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, like)
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)

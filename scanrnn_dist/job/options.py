@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, filter_text, layout_of, parsed_filter
 
@@ -202,12 +203,11 @@ class Handling:
         discard: names of parts that are not what they should be, to be removed and made again.
         sharing: which units are this process's.
         max_bad_rows: of how many rows that were set aside, by all processes, the job goes on; None for any number.
-        memory_bytes: what reading one file of the source may hold at once, which bounds what pages and rows decode to;
-            and rows that wait to fill the windows of accelerators, and features that wait for an earlier row. None for
-            a share of what the process may use. It changes no output.
+        memory_bytes: the budget of what each process holds of rows, of `memory.py`; None for the usual one. It changes
+            no output.
 
     Raises:
-        ConfigError: a restart together with what it excludes, or a number below 0.
+        ConfigError: a restart together with what it excludes, a number below 0, or a budget that is too small.
     """
 
     allow_mixed: bool = False
@@ -223,5 +223,11 @@ class Handling:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
             raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
+        _ = self.memory  # which may refuse
         if self.max_bad_rows is not None and self.max_bad_rows < 0:
             raise ConfigError(f"max_bad_rows is {self.max_bad_rows}; expected 0 or more, or None for any number.")
+
+    @property
+    def memory(self) -> Memory:
+        """The budget, in this process."""
+        return Memory(self.memory_bytes)

@@ -28,7 +28,6 @@ from scanrnn_dist.source import FailedUnit, Unit
 CHUNK_BYTES = 2 << 20
 """Decoded bytes of a chunk, the unit of reading. Small ones are decoded into memory that is still in the caches, and
 was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB."""
-PREFETCH_BYTES = 8 << 20
 
 OnRows = Callable[[int], None]
 """Called with the number of rows each time some are finished."""
@@ -98,12 +97,13 @@ def put_through(
         alone: whether it is one unit that may end the process: then how far its reading got is written down.
         on_rows: called with the number of rows each time some are finished.
     """
-    plan, options, stage = opened.plan, opened.options, computation.stage
+    options, stage = opened.options, computation.stage
     engine = computation.engine(options.has_own_carries, options.keep_state)
+    plan, shares = opened.plan.within(opened.memory, engine.is_static), opened.memory.shares(engine.is_static)
     reading = options.reading(engine.in_features, computation.input, chunk_bytes=CHUNK_BYTES)
     chunks = plan.chunks(
         claims.begun(numbers, alone), reading,
-        prefetch_bytes=PREFETCH_BYTES, stage=stage, keep_going=True,
+        prefetch_bytes=shares.read_ahead, stage=stage, keep_going=True,
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
     done = Done()
@@ -116,8 +116,9 @@ def put_through(
     writer = WriteBehind(
         opened.records.store, _schema(opened, engine), len(plan.units), claims.log, claims.check_job, stage,
         on_commit=on_commit, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
+        waiting_bytes=shares.unwritten,
     )  # fmt: skip
-    stream = Stream(engine, chunks, options, plan.source.memory_bytes)
+    stream = Stream(engine, chunks, options, shares)
     with closing(chunks), closing(stream), writer:
         for finished in stream:
             if isinstance(finished, FailedUnit):

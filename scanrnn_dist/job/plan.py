@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
@@ -161,9 +162,9 @@ class Plan:
         layout = layout_of(facts.asked)
         return cls(facts.given, source, units, layout, facts.keep, facts.rows_per_part, facts.limit, hashes_of(records))
 
-    def within(self, memory_bytes: int | None) -> Plan:
-        """The plan whose source is read within so many bytes; None leaves them as they are."""
-        return self if memory_bytes is None else replace(self, source=replace(self.source, memory_bytes=memory_bytes))
+    def within(self, memory: Memory, is_static: bool = False) -> Plan:
+        """The plan whose source is read within a budget, of a job on accelerators if `is_static`."""
+        return replace(self, source=memory.bounded(self.source, is_static))
 
     def changes(self) -> Changes:
         """What differs from the plan now in the names, sizes and times of the source's files."""

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import absolute, choose
 from scanrnn_dist.records import runs
@@ -42,8 +43,6 @@ RECORD = "_sorted.json"
 """Begins with `_`, so that it is no file of the source."""
 _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
-_MEMORY = "1GB"
-"""Of DuckDB; what is more than that goes to the disk."""
 
 
 class _Original(NamedTuple):
@@ -52,7 +51,12 @@ class _Original(NamedTuple):
 
 
 def sorted_copy(
-    source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], restart: bool, input: InputSpec | None
+    source: SourceLike,
+    options: JobOptions,
+    destination: str | os.PathLike[str],
+    restart: bool,
+    input: InputSpec | None,
+    memory: Memory = Memory(),  # noqa: B008 - frozen
 ) -> str:
     """The folder with the sorted copy of a source; it is made if it does not stand beside the destination.
 
@@ -61,6 +65,7 @@ def sorted_copy(
         options: of the job, which say what is grouped and ordered by which columns.
         destination: of the job, a folder.
         restart: whether a copy of other files, or by other columns, may be replaced.
+        memory: of the job. What DuckDB needs beyond its `sorting_bytes` goes to the disk.
 
     Raises:
         ConfigError: the destination is in a bucket, DuckDB is not there or cannot sort such columns; or as `plan_job`.
@@ -94,7 +99,7 @@ def sorted_copy(
     with _stopping(folder):
         aside = folder.with_name(f"{folder.name}.{new_attempt()}")
         try:
-            _write(opened, columns, keys, aside)
+            _write(memory.bounded(opened), columns, keys, aside, memory.sorting_bytes)
             (aside / RECORD).write_text(json.dumps(wanted))
             _take_place(aside, folder)
         finally:
@@ -136,7 +141,7 @@ def _take_place(aside: Path, folder: Path) -> None:
             raise
 
 
-def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: Path) -> None:
+def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: Path, memory_bytes: int) -> None:
     """Sort the rows into files in a folder."""
     schema = pa.schema([source.schema.field(name).with_metadata(None) for name in columns])
     for name, kind in zip(schema.names, schema.types, strict=True):
@@ -150,7 +155,7 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
     told, order = (", ".join(map(_quoted, names)) for names in (schema.names, [*keys, _NUMBER]))
     spill = folder / "spill"
     with duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{_MEMORY}'; SET TimeZone = 'UTC'")
+        connection.execute(f"SET memory_limit = '{memory_bytes}B'; SET TimeZone = 'UTC'")
         connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), 2 * chr(39))}'")
         try:
             connection.register("events", pa.RecordBatchReader.from_batches(own, _numbered(given, own)))

@@ -21,6 +21,7 @@ from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
 from scanrnn_dist.job.attempt import begun_units
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.differences import differences_of
+from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.pipeline import Done, put_through
@@ -40,7 +41,7 @@ class Task:
     job: dict[str, Any]
     options: JobOptions
     share: Share
-    memory_bytes: int | None
+    memory: Memory
     allow_mixed: bool
     has_own_process: bool
 
@@ -169,11 +170,11 @@ class UnitWorker:
             )
         engine = self._asked.engine(task.options.has_own_carries, task.options.keep_state)
         records = JobRecords(store)
-        plan = Plan.from_records(records.read_plan(task.job)).within(task.memory_bytes)
+        plan = Plan.from_records(records.read_plan(task.job)).within(task.memory)
         file = plan.source.files[0].path
         _check_finds(plan.source.filesystem.get_file_info(file).type != fs.FileType.NotFound, file)
         environment = described["environment"]
-        self._opened = OpenJob(task.destination, records, task.job, plan, task.options, environment)
+        self._opened = OpenJob(task.destination, records, task.job, plan, task.options, environment, task.memory)
         header = {"job": task.job["id"], "share": list(task.share), **oom_kills()}
         log = AttemptLog(store, {**header, "environment": environment, "devices": engine.devices})
         self._trace = CrashTrace(store) if task.has_own_process else None

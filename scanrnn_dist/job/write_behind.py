@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, PartRecord, QuarantineFile, part_name
 from scanrnn_dist.source import SKIP, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
 
-WAITING_BYTES = 32 << 20
 """Finished chunks that may wait for the writer: as many as keep the devices busy while a part is synced."""
 
 
@@ -76,6 +76,7 @@ class WriteBehind:
         on_fail: called, in the first one, with each unit that failed, the reason, and its rows that were put before.
         on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
+        waiting_bytes: of what was put and is not written.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class WriteBehind:
         on_fail: Callable[[Unit, str, int], None] | None = None,
         on_aside: Callable[[Unit, str, int], None] | None = None,
         output: Output = DEFAULT_OUTPUT,
+        waiting_bytes: int = MemoryShares.unwritten,
     ) -> None:
         self.parts = self.rows_dropped = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
         self._check, self._stage = check, stage
         self._on_commit, self._on_fail, self._on_aside = on_commit, on_fail, on_aside
-        self._is_broken = False
+        self._most_waiting_bytes, self._is_broken = waiting_bytes, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._namer = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer-names")
         self._named: Future[None] | None = None  # the part before the one that is written
@@ -105,7 +107,7 @@ class WriteBehind:
         self._begun: _Begun | None = None
 
     def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
-        """Have the next rows of a unit written; waits while more than `WAITING_BYTES` are not."""
+        """Have the next rows of a unit written; waits while more than `waiting_bytes` are not."""
         nbytes = chunk.nbytes_kept + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
         self._submit(nbytes, self._write, chunk, features)
 
@@ -132,7 +134,7 @@ class WriteBehind:
 
     def _submit(self, nbytes: int, do: Callable[..., None], *given: Any) -> None:
         """Have the thread do something, after all before; nothing more once one of them raised."""
-        self._wait(WAITING_BYTES)
+        self._wait(self._most_waiting_bytes)
         self._pending.append((self._thread.submit(self._unless_broken, do, *given), nbytes))
         self._waiting_bytes += nbytes
 

@@ -63,8 +63,9 @@ class Source:
     `extensions` are extension types that are not understood, by the columns and fields that have them in any file, as
     read from the footers. `rounding` are columns that only sequences may be read from, since no type holds the values
     of all files, each with the reason. `drift` tells how files differ from the schema, `left_out` which could not be
-    read. `memory_bytes` is what reading one of the files may hold at once; None for a share of what the process may
-    use.
+    read. `memory_bytes` is what one page or row of the files may decode to; None for a share of what the process may
+    use. `request_bytes` may be asked of a bucket at once, and pyarrow's allocator may keep `kept_bytes` of what was
+    freed while files are read.
     """
 
     filesystem: fs.FileSystem
@@ -78,6 +79,8 @@ class Source:
     drift: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     memory_bytes: int | None = None
+    request_bytes: int = 56 << 20
+    kept_bytes: int = 32 << 20
 
 
 def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:

@@ -62,9 +62,11 @@ class UnitReader:
         """The file of a unit."""
         filesystem = self._source.filesystem
         # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
-        buffer_bytes = 1 << 20 if filesystem.type_name == "local" else 8 << 20
+        of_each = self._source.request_bytes // max(1, len(self._paths))
+        buffer_bytes = 1 << 20 if filesystem.type_name == "local" else max(1 << 20, min(8 << 20, of_each))
+        bounds = (buffer_bytes, self._source.memory_bytes, self._source.kept_bytes)
         with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._paths, buffer_bytes, self._source.memory_bytes)
+            return CheckedFile(filesystem, unit.file.path, self._paths, *bounds)
 
     def nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The wanted columns without rows."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from faults import full, watched
+from holding import hold
 from sources import (
     TOLERANCE,
     D,
@@ -300,7 +301,7 @@ def test_bits_depend_neither_on_the_parts_nor_on_the_chunks_nor_on_the_devices(
         featurize(path, tmp_path / name, **options)
         assert features_of(tmp_path / name).tobytes() == reference.tobytes()
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     featurize(path, tmp_path / "chunks")
     assert features_of(tmp_path / "chunks").tobytes() == reference.tobytes()
 
@@ -323,11 +324,11 @@ def test_rows_that_wait_for_a_longer_one_stay_within_the_bound_and_keep_their_bi
     featurize(path, tmp_path / "free")
     most_without_bound, bound, most_of_a_chunk = max(open_bytes), 500, 30 * 4 * H
     open_bytes.clear()
-    monkeypatch.setattr(stream, "OPEN_BYTES", bound)
+    hold(monkeypatch, open=bound)
     featurize(path, tmp_path / "bound")
     assert max(open_bytes) <= bound + most_of_a_chunk < most_without_bound
     assert features_of(tmp_path / "bound").tobytes() == features_of(tmp_path / "free").tobytes()
-    monkeypatch.setattr(stream, "OPEN_BYTES", 0)
+    hold(monkeypatch, open=0)
     featurize(path, tmp_path / "tiny", rows_per_part=5)
     assert features_of(tmp_path / "tiny").tobytes() == features_of(tmp_path / "free").tobytes()
 
@@ -508,7 +509,7 @@ def test_a_broken_row_removes_the_part_that_was_begun(
     rows[53] = None
     path = write_source(tmp_path / "a.parquet", rows)
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     with pytest.raises(DataError, match=r"row group 10, row 3 \(row 53 of the file\)"):
         featurize(path, tmp_path / "out")
     assert begun_parts
@@ -521,7 +522,7 @@ def test_an_error_of_on_rows_ends_the_job_and_leaves_nothing_half(
 ) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([40] * 60), row_group_size=20)
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     done = 0
 
     def on_rows(rows: int) -> None:

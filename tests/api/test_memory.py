@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from holding import hold
 
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import run
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.job import pipeline
 from scanrnn_dist.protocols import WindowShape
 
@@ -95,6 +95,24 @@ def test_a_long_row_takes_itself_and_its_copies(tmp_path: Path, steps: int, in_f
     assert more_bytes(tmp_path, few, many, in_features) < 100e6 + 6 * (steps * in_features * 4)
 
 
+@pytest.mark.soak
+def test_a_giant_row_takes_what_pyarrow_needs_for_it_beyond_a_small_budget(tmp_path: Path) -> None:
+    few = write_lengths(tmp_path / "few.parquet", [97] * 64, 1, 16)
+    many = write_lengths(tmp_path / "many.parquet", [97] * 10_000 + [1_000_000] + [97] * 10_000, 1, 16)
+
+    def peak_bytes(name: str, rows: int) -> int:
+        command = [sys.executable, "-m", "scanrnn_dist", "featurize", tmp_path / name, tmp_path / f"{name}.out"]
+        told = [*map(str, command), "--hidden", "8", "--memory", "64MiB", "--json"]
+        done = subprocess.run(told, capture_output=True, text=True, check=True)
+        report = json.loads(done.stdout.splitlines()[-1])
+        assert report["rows"] == rows and ("A row of unit 0 has values of" in done.stderr) == (rows == many)
+        return int(report["peak_memory_bytes"])
+
+    # 202 MiB of pyarrow's pool, and half as much for a moment that mimalloc has not given back; 64 MiB of the windows.
+    beyond = peak_bytes("many.parquet", many) - peak_bytes("few.parquet", few)
+    assert beyond < (64 + 202 + 100 + 64) << 20
+
+
 def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     D, long, short = 4, 20_000, [50] * 50
     path = tmp_path / "a.parquet"
@@ -111,7 +129,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Run, "advance", watched)
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 50_000)
-    monkeypatch.setattr(stream, "OPEN_BYTES", 100_000)
+    hold(monkeypatch, open=100_000)
     monkeypatch.setattr(run, "LOOK_AHEAD_BYTES", 0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(

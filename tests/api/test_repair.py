@@ -15,6 +15,7 @@ import pytest
 from crashing import identities
 from faults import Died, dies_at, watched
 from flax import nnx
+from holding import hold
 from s3_server import S3Server
 from sources import D, H, encoder_of, entries, featurize, parts_of, random_rows, write_source
 
@@ -31,7 +32,7 @@ UNITS = 6
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

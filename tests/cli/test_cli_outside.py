@@ -252,18 +252,25 @@ def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path:
 
 
 def test_what_reading_may_take_of_memory_is_told_and_held(
-    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = r"in.parquet, row group 0, column .* would take about 1 MiB of memory; reading may take 1 MiB at once"
     commands = [["featurize", source, tmp_path / "out"], ["plan", source], ["bench", source]]
+    with monkeypatch.context() as with_little:
+        with_little.setattr(memory, "usable_bytes", lambda: 512)
+        for command in commands:
+            error = failed(capsys, [*command, *GRU], DataError.exit_code)
+            assert re.search(told, error) and "--memory" in error, error
+        assert cli.run([*map(str, commands[1]), *GRU, "--memory", "32MiB"]) == 0, "a larger budget lets them pass"
+        assert "memory:       at most about" in capsys.readouterr().out
     for command in commands:
-        error = failed(capsys, [*command, *GRU, "--memory", "64"], DataError.exit_code)
-        assert re.search(told, error) and "--memory" in error, error
+        error = failed(capsys, [*command, *GRU, "--memory", "31MiB"], ConfigError.exit_code)
+        assert "--memory is 32,505,856 bytes; expected at least 32MiB" in error
     for wrong in ("lots", "-1", "0", "4 Gibibytes"):
         error = failed(capsys, [*commands[0], *GRU, "--memory", wrong], ConfigError.exit_code)
         assert f"'{wrong}' is no number of bytes; expected one such as 4GiB" in error
     assert cli.run([*map(str, commands[0]), *GRU, "--memory", "0.5GB"]) == 0
-    assert cli.run([*map(str, commands[0]), *GRU, "--memory", "1 MiB"]) == 0, "it is no option of the job"
+    assert cli.run([*map(str, commands[0]), *GRU, "--memory", "32 MiB"]) == 0, "it is no option of the job"
 
 
 def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from faults import CopyingStore, Died, Told, dies_at, watched
+from holding import hold
 from s3_server import S3Server
 from sources import encoder_of, entries, featurize, leftovers, parts_of, random_rows, write_source
 
@@ -34,7 +35,7 @@ UNITS = 7
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 
 

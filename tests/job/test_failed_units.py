@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sources
+from holding import hold
 from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, random_rows, write_files, write_source
 
 from scanrnn_dist.cli import app as cli
@@ -112,7 +113,7 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     rows: list[Any] = [row.tolist() for row in random_rows([40] * 60)]
     good = write_source(tmp_path / "good.parquet", rows)
     rows[33] = None
@@ -193,8 +194,7 @@ def test_where_every_unit_fails_nothing_piles_up(
 ) -> None:
     rows: list[Any] = [NAN] * 60
     source = write_source(tmp_path / "a.parquet", rows, row_group_size=1)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 2 * FailedUnit.nbytes)
-    monkeypatch.setattr(parts, "WAITING_BYTES", 2 * FailedUnit.nbytes)
+    hold(monkeypatch, read_ahead=2 * FailedUnit.nbytes, unwritten=2 * FailedUnit.nbytes)
     most = 0
     fail = parts.WriteBehind.fail
 

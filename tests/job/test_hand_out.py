@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sources
 from faults import Died
+from holding import hold
 from sources import encoder_of, featurize, leftovers, mesh_of, parts_of, random_rows, some_lengths, write_files
 from sources import write_source as write
 
@@ -83,7 +84,7 @@ class PoolHere:
 @pytest.fixture(autouse=True)
 def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from faults import Died, full, watched
+from holding import hold
 from sources import (
     encoder_of,
     entries,
@@ -45,7 +46,7 @@ UNITS = 12
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sources
+from holding import hold
 from sources import encoder_of, entries, featurize, random_rows, write_source
 
 from scanrnn_dist.api import verify
@@ -23,7 +24,7 @@ from scanrnn_dist.storage import new_attempt
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "PREFETCH_BYTES", 1)
+    hold(monkeypatch, read_ahead=1)
 
 
 @pytest.fixture

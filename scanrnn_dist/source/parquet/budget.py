@@ -25,6 +25,8 @@ from scanrnn_dist.source.parquet.footer_schema import Leaf
 
 _SLACK_BYTES = 32 << 20
 """What reading a column takes besides: buffers of a bucket's reads, and what other threads allocate meanwhile."""
+KEPT_BYTES = 32 << 20
+"""What pyarrow's allocator may keep of what was freed, where nobody says how much."""
 _SUSPICIOUS = 64
 """A chunk whose values take more than so many times its bytes, and more than the budget, has its rows measured: 100
 numbers that are told by one byte come from no sensor."""
@@ -41,8 +43,9 @@ class FewerRows(Exception):
 class Budget:
     """The bytes that reading may take at once, and how many rows a batch has at the moment."""
 
-    def __init__(self, nbytes: int | None) -> None:
+    def __init__(self, nbytes: int | None, kept_bytes: int = KEPT_BYTES) -> None:
         self._told, self.rows, self._before = nbytes, 1, 0
+        self._kept_bytes, self._last = kept_bytes, pa.total_allocated_bytes()
         self._column: object = None  # that is being read
 
     @cached_property
@@ -76,13 +79,26 @@ class Budget:
 
         A batch is read column by column, so what others of a wide table hold is not held against one of them.
         """
-        now = pa.total_allocated_bytes()
+        now = self.give_back()
         if column is not self._column:
             self._column, self._before = column, now
         grown = now - self._before - _SLACK_BYTES
         if grown > self.nbytes and self.rows > 1:
             raise FewerRows(max(1, self.rows // 8))
         self.check(grown, where, "a single row")
+
+    def give_back(self) -> int:
+        """Have pyarrow's allocator give back what was freed, if that may be much; the bytes that are allocated.
+
+        mimalloc keeps it for a second, and some until its thread ends. Where rows of 1,000,000 steps are read from
+        nested lists, 200 MiB of buffers are freed once they are decoded, or the file is closed; with this the process
+        then holds 5 MiB more than before it was opened, without it 247.
+        """
+        now = pa.total_allocated_bytes()
+        if abs(now - self._last) >= self._kept_bytes:
+            pa.default_memory_pool().release_unused()
+            self._last = now
+        return now
 
 
 def value_bytes(leaf: Leaf) -> int:

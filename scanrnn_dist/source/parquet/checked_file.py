@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
-from scanrnn_dist.source.parquet.budget import Budget, FewerRows, least_row_bytes
+from scanrnn_dist.source.parquet.budget import KEPT_BYTES, Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.leaves import Path, decoded_bytes, leaves_of, names_for, type_at
@@ -52,6 +52,7 @@ class CheckedFile:
         columns: those to be read, or fields within them, by the way there; None for all.
         buffer_bytes: of one read of a column.
         memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
+        kept_bytes: what pyarrow's allocator may keep meanwhile of what was freed, of `budget.py`.
         ahead: what `read_ahead` read of it, if it did.
 
     Raises:
@@ -68,9 +69,10 @@ class CheckedFile:
         columns: Sequence[Path] | None = None,
         buffer_bytes: int = 1 << 20,
         memory_bytes: int | None = None,
+        kept_bytes: int = KEPT_BYTES,
         ahead: Ahead | None = None,
     ) -> None:
-        self._budget = Budget(memory_bytes)
+        self._budget = Budget(memory_bytes, kept_bytes)
         self._file, tail = (_opened(filesystem, path), None) if ahead is None else ahead
         self._path, self._buffer_bytes = path, buffer_bytes
         try:
@@ -175,6 +177,7 @@ class CheckedFile:
         """Close the file."""
         self._parquet.close(force=True)
         self._file.close()
+        self._budget.give_back()
 
     def _open(self, int96_unit: str) -> pq.ParquetFile:
         return pq.ParquetFile(

@@ -1,0 +1,165 @@
+"""One budget of memory: the shares add up, each part keeps to its own, and no budget changes a bit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import astuple, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from holding import hold
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+from sources import D, features_of, featurize, random_rows, write_source
+
+from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order, pipeline
+from scanrnn_dist.job.memory import LEAST_BYTES, USUAL_BYTES
+from scanrnn_dist.job.write_behind import WriteBehind
+from scanrnn_dist.source import open_source, unit_reader
+from scanrnn_dist.source.parquet import budget as reading
+
+budgets = st.integers(LEAST_BYTES, 2**45)
+
+
+@given(budgets, budgets, st.booleans())
+def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, other: int, is_static: bool) -> None:
+    less, more = sorted((one, other))
+    shares = [MemoryShares.of(less, is_static), MemoryShares.of(more, is_static)]
+    assert shares[1].total <= more and all(share > 0 for share in astuple(shares[0]))
+    assert all(a <= b for a, b in zip(*map(astuple, shares), strict=True))
+    assert shares[0].total > less - len(fields(MemoryShares)) or less > USUAL_BYTES, "all of a usual one is shared"
+
+
+def test_the_usual_shares_are_those_of_the_usual_budget() -> None:
+    assert MemoryShares.of(USUAL_BYTES) == MemoryShares() and MemoryShares().total == USUAL_BYTES
+    assert Memory(room=8 << 30).shares(is_static=False) == MemoryShares()
+
+
+@given(st.none() | budgets, st.integers(1, 2**45), st.booleans())
+def test_a_job_takes_what_it_is_told_and_else_no_more_than_the_process_may_use(
+    told: int | None, room: int, is_static: bool
+) -> None:
+    memory = Memory(told, room)
+    budget = memory.budget(is_static)
+    if told is not None:
+        assert budget == told
+    else:
+        assert budget <= max(LEAST_BYTES, 4 * room if is_static else min(room, USUAL_BYTES))
+    # A small budget refuses no row that fits into the memory.
+    assert memory.row_bytes == max(room, told or 0)
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_least_that_works() -> None:
+    with pytest.raises(ConfigError, match="--memory is 33,554,431 bytes; expected at least 32MiB"):
+        Handling(memory_bytes=LEAST_BYTES - 1)
+    assert Handling(memory_bytes=LEAST_BYTES).memory.shares(is_static=False).total == LEAST_BYTES
+
+
+def test_the_parts_of_a_job_are_handed_the_shares_of_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: dict[str, Any] = {}
+    chunks, writer, stream = Plan.chunks, WriteBehind.__init__, in_order.Stream.__init__
+
+    def chunks_of(plan: Any, *given: Any, **how: Any) -> Any:
+        handed.update(read_ahead=how["prefetch_bytes"], kept=plan.source.kept_bytes, requests=plan.source.request_bytes)
+        return chunks(plan, *given, **how)
+
+    def written(self: Any, *given: Any, **how: Any) -> None:
+        handed["unwritten"] = how["waiting_bytes"]
+        writer(self, *given, **how)
+
+    def streamed(self: Any, engine: Any, chunks: Any, options: Any, shares: MemoryShares) -> None:
+        stream(self, engine, chunks, options, shares)
+        handed.update(open=self._open_bytes, total=self._shares.total)
+
+    monkeypatch.setattr(Plan, "chunks", chunks_of)
+    monkeypatch.setattr(WriteBehind, "__init__", written)
+    monkeypatch.setattr(in_order.Stream, "__init__", streamed)
+    path = write_source(tmp_path / "a.parquet", random_rows([3, 5]))
+    featurize(path, tmp_path / "out", memory_bytes=64 << 20)
+    shares = MemoryShares.of(64 << 20)
+    assert handed == {name: getattr(shares, name) for name in handed} and len(handed) == 6
+
+
+def test_giant_rows_come_one_by_one_within_a_small_budget_and_keep_their_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = np.tile([400, 5, 7], 8)
+    path = write_source(tmp_path / "a.parquet", random_rows(lengths))
+    row_bytes = 400 * 4 * D
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    values: list[int] = []
+    place = in_order.Stream._place
+
+    def watched(self: Any, finished: Any) -> None:
+        values.append(sum(chunk.values_bytes for chunk in self._open if chunk.rows_left))
+        place(self, finished)
+
+    monkeypatch.setattr(in_order.Stream, "_place", watched)
+    hold(monkeypatch, read_ahead=1)
+    with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
+        featurize(path, tmp_path / "free")
+    assert max(values) > 2 * row_bytes and not caplog.records
+    values.clear()
+    small = dict.fromkeys(("read_ahead", "look_ahead", "open", "unwritten", "requests"), 0)
+    hold(monkeypatch, **{**small, "open": row_bytes // 2, "read_ahead": 1, "working": 0})
+    with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
+        featurize(path, tmp_path / "small")
+    assert max(values) <= row_bytes // 2 + row_bytes
+    assert features_of(tmp_path / "small").tobytes() == features_of(tmp_path / "free").tobytes()
+    assert len(caplog.records) == 1 and "A row of unit 0 has values of" in caplog.text and "--memory" in caplog.text
+
+
+def test_the_least_budget_gives_the_same_parts(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "a.parquet", random_rows([*np.tile([40, 3], 30), 900, *np.tile([9], 40)]))
+    featurize(path, tmp_path / "usual", rows_per_part=40)
+    featurize(path, tmp_path / "least", rows_per_part=40, memory_bytes=LEAST_BYTES)
+    parts = {name: sorted((tmp_path / name).glob("part-*")) for name in ("usual", "least")}
+    assert [it.read_bytes() for it in parts["usual"]] == [it.read_bytes() for it in parts["least"]]
+
+
+@pytest.mark.parametrize(("request_bytes", "buffer_bytes"), [(56 << 20, 8 << 20), (6 << 20, 3 << 20), (1, 1 << 20)])
+def test_columns_of_a_bucket_share_what_may_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_bytes: int, buffer_bytes: int
+) -> None:
+    path = write_source(tmp_path / "a.parquet", random_rows([3]))
+    source = replace(open_source(path), request_bytes=request_bytes, kept_bytes=123)
+    opened: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(unit_reader, "CheckedFile", lambda *given: opened.append(given))
+    reader = unit_reader.UnitReader(
+        source, ["id", "sequence"], [("id",), ("sequence",)], ["sequence"], frozenset(), None, 1  # type: ignore[arg-type]
+    )  # fmt: skip
+    unit: Any = type("Unit", (), {"file": source.files[0]})
+    reader.open(unit)
+    away = replace(source, filesystem=fs.SubTreeFileSystem("/", fs.LocalFileSystem()))
+    monkeypatch.setattr(reader, "_source", away)
+    reader.open(unit)
+    assert [given[3] for given in opened] == [1 << 20, buffer_bytes] and opened[0][-1] == 123
+
+
+def test_freed_memory_is_given_back_once_it_may_be_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+
+    class Pool:
+        def release_unused(self) -> None:
+            given_back.append(pa.total_allocated_bytes())
+
+    pool = pa.default_memory_pool()
+    held = reading.Budget(None, kept_bytes=1 << 20)
+    monkeypatch.setattr(pa, "default_memory_pool", Pool)
+    few = pa.allocate_buffer((1 << 20) - 4096, pool)
+    held.give_back()
+    assert not given_back
+    many = pa.allocate_buffer(1 << 20, pool)
+    held.give_back()
+    held.give_back()
+    assert len(given_back) == 1, "as buffers that grow leave others behind"
+    del few, many
+    held.give_back()
+    assert len(given_back) == 2
