@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, weights_file
-from benchmarks.opponents import common
+from benchmarks.opponents import common, reading
 from benchmarks.opponents.common import Settings
 from benchmarks.workloads import FOLDER, WORKLOADS
 
@@ -44,7 +44,7 @@ def cases(contender: str, workload: str, folder: Path, out: Path, options: list[
     opponent = importlib.import_module(f"benchmarks.opponents.{CONTENDERS[contender].module}")
     sizes = WORKLOADS[workload]
     source, weights = sizes.file(folder), common.Weights.load(weights_file(sizes, folder))
-    rows, _ = common.joined(list(common.read_spans(source, 1 << 20)))
+    rows, _ = reading.joined(list(reading.read_spans(source, 1 << 20)))
 
     def works(settings: Settings) -> tuple[Callable[[], Any], Callable[[], Any]]:
         model = opponent.build(weights, settings)
@@ -76,7 +76,7 @@ def main() -> None:
         environment = CONTENDERS[arguments.contender].process_environment(arguments.folder) | {INSIDE: "1"}
         sys.exit(subprocess.run([sys.executable, "-m", "benchmarks.tune", *sys.argv[1:]], env=environment).returncode)
     sizes = WORKLOADS[arguments.workload]
-    gflop = 6 * sizes.hidden * (sizes.in_features + sizes.hidden) * int(sizes.rows().lengths.sum()) / 1e9
+    gflop = sizes.gflop
     with tempfile.TemporaryDirectory(dir=arguments.folder) as out:
         tried = cases(arguments.contender, arguments.workload, arguments.folder, Path(out) / "out", arguments.options)
         warmed = {settings: [seconds_of(work) for work in works] for settings, works in tried.items()}

@@ -16,6 +16,10 @@ BUCKETS = {
     "W3": Settings(32, growth=1.06, fill=0.8, once_growth=1.5),
     "W4": Settings(128, look_ahead_mb=16),
     "W5": Settings(1024, look_ahead_mb=16, once_growth=1.5),
+    "W6": Settings(48, look_ahead_mb=32, growth=1.06, once_growth=1.5),
+    "W1L": Settings(48, look_ahead_mb=16),
+    "W3L": Settings(32, growth=1.06, fill=0.8, once_growth=1.5),
+    "W5L": Settings(1024, look_ahead_mb=16, once_growth=1.5),
 }
 
 TUNED: dict[str, dict[str, Settings]] = {
@@ -25,6 +29,10 @@ TUNED: dict[str, dict[str, Settings]] = {
         "W3": Settings(512),
         "W4": Settings(500, look_ahead_mb=16),
         "W5": Settings(512, look_ahead_mb=16),
+        "W6": Settings(512),
+        "W1L": Settings(512, look_ahead_mb=32),
+        "W3L": Settings(512),
+        "W5L": Settings(512, look_ahead_mb=16),
     },
     "onnx": {
         "W1": Settings(16),
@@ -32,6 +40,10 @@ TUNED: dict[str, dict[str, Settings]] = {
         "W3": Settings(16),
         "W4": Settings(32, look_ahead_mb=16),
         "W5": Settings(512),
+        "W6": Settings(16),
+        "W1L": Settings(16),
+        "W3L": Settings(16),
+        "W5L": Settings(512),
     },
     "vmap": BUCKETS,
     "nnx": BUCKETS,
@@ -41,5 +53,9 @@ TUNED: dict[str, dict[str, Settings]] = {
         "W3": Settings(256, blocks=4),
         "W4": Settings(250, blocks=4),
         "W5": Settings(1024, blocks=4),
+        "W6": Settings(256, blocks=4),
+        "W1L": Settings(256, blocks=8),
+        "W3L": Settings(256, blocks=8),
+        "W5L": Settings(1024, blocks=8),
     },
 }
