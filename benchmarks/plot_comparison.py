@@ -130,7 +130,7 @@ def draw(quantity: Quantity, results: Figures, on: Figures) -> Figure:
         chosen = workloads[row * in_a_row : (row + 1) * in_a_row]
         _draw_row(axes, quantity, {w: results[w] for w in chosen}, names, in_a_row)
         if row == 0:
-            titled(axes, quantity.title, "; ".join(filter(None, [quantity.note, _machine(on)])))
+            titled(axes, quantity.title, "\n".join(filter(None, [quantity.note, _machine(on)])))
             handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=1)
     return figure
@@ -161,7 +161,7 @@ def _draw_row(axes: Axes, quantity: Quantity, results: Figures, names: list[str]
     if quantity.full:
         axes.axhline(quantity.full, color=INK, lw=1, ls=DASHES)
     axes.set_xticks(range(len(results)), [_workload_label(*named, quantity.has_ratio) for named in results.items()])
-    axes.tick_params(axis="x", length=0, pad=5, labelsize=9)
+    axes.tick_params(axis="x", length=0, pad=5, labelsize=8.5)
     axes.set_xlim(-0.5, groups - 0.5)
     axes.set_ylim(0, 1.12 * top or 1)
     axes.set_ylabel(quantity.axis)

@@ -33,8 +33,8 @@ STYLE: Any = {
 
 
 def titled(axes: Axes, title: str, note: str) -> None:
-    """A title, and a note in small print below it."""
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=11, pad=20)
+    """A title, and a note in small print below it, of one line or more."""
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=11, pad=20 + 11 * note.count("\n"))
     axes.annotate(
         note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=MUTED, va="bottom"
     )
