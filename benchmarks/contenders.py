@@ -145,7 +145,7 @@ class Child:
             raise Failed(f"ended with {self.process.wait()}; why stands in {self.log}") from None
         if not select.select([self.process.stdout], [], [], limit)[0]:
             self.process.kill()
-            raise Failed(f"took more than {limit:.0f} s")
+            raise Failed(f"took more than {limit:g} s")
         answer = self.process.stdout.readline()
         if not answer:
             raise Failed(f"ended with {self.process.wait()}; why stands in {self.log}")
@@ -153,7 +153,7 @@ class Child:
 
     def stop(self) -> None:
         """End it by closing its pipe, or else by force."""
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
@@ -161,3 +161,4 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
