@@ -146,7 +146,7 @@ def main() -> None:
     with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         for name, (results, on) in read_results(arguments.results).items():
-            if any("contenders" in result for result in results.values()):
+            if any(isinstance(result, dict) and "contenders" in result for result in results.values()):
                 figures |= pictures(name, results, on)
             for part in LAWS.keys() & results.keys():
                 figures[f"growth-{part}"] = draw_growth(part, results[part])
