@@ -6,7 +6,7 @@ Parquet to Parquet on W1: onnx with batches of 16 was 11 % faster than with 32 a
 
 The long ones and W6 were tuned on a busy machine, by processor seconds, one or two rounds (`--end-to-end --rounds 1`):
 
-- W1L: vmap 10.4 with 48 rows, 10.9 with 64, 10.8 with 96; onnx 12.9 with 16 rows, 13.1 with 32, 13.5 with 64, 14.2 with 8;
+- W1L: vmap 10.4 with 48 rows, 10.9 with 64, 10.8 with 96; onnx 12.9 with 16 rows, 13.1 with 32, 14.2 with 8;
   torch 13.4 to 14.2 with 256 to 1,024.
 - W3L: vmap 3.8 with 64 rows and 256 MB, 4.4 with 32 and 256, 4.7 with 64 MB; onnx 7.5 with 32 rows
   and 256 MB, else 7.9 to 8.2; torch 6.7 with 256 MB, 7.3 with 64.
