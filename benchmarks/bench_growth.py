@@ -158,11 +158,11 @@ def grow_devices(folder: Path, quick: bool) -> Part:
     rows = 1_000 if quick else 10_000
     source = Workload("devices", "", lognormal(rows), D, H).file(folder)
     numbers = [2**i for i in range((os.cpu_count() or 1).bit_length())]
-    children: dict[int, DevicesChild] = {}
+    children: dict[int, Child] = {}
     series = {}
     try:
         for n in numbers:
-            children[n] = DevicesChild(n, source, folder)
+            children[n] = devices_child(n, source, folder)
         for command, title in COMMANDS.items():
             busy: dict[float, list[float]] = {n: [] for n in numbers}
             cases: dict[float, Callable[[], float]] = {
@@ -177,20 +177,10 @@ def grow_devices(folder: Path, quick: bool) -> Part:
     return {"law": LAWS["devices"].formula, "series": series}
 
 
-class DevicesChild(Child):
+def devices_child(devices: int, source: Path, folder: Path) -> Child:
     """A process with so many CPU devices that goes over the rows of `source` when told."""
-
-    def __init__(self, devices: int, source: Path, folder: Path) -> None:
-        self.log = folder / f"{devices}-devices.log"
-        with open(self.log, "w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.growth_child", str(source)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
-                text=True,
-            )
+    command = [sys.executable, "-m", "benchmarks.growth_child", str(source)]
+    return Child(command, os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}, folder / f"{devices}-devices.log")
 
 
 def _child_timed(child: Child, command: str, folder: Path, busy: list[float]) -> Callable[[], float]:

@@ -1,8 +1,12 @@
-"""The process of one contender on one workload: commands come on standard input, seconds go to standard output.
+"""The process of one contender on one workload: commands come on standard input, what they took goes to output.
 
     python -m benchmarks.child vmap_buckets W2 W2.parquet weights.npz
+    python -m benchmarks.child ours W2 W2.parquet '{}'
+    python -m benchmarks.child product
 
-`["run", DESTINATION]` is Parquet to Parquet, `["compute", ""]` rows in memory to features in memory.
+`["run", DESTINATION]` is Parquet to Parquet, `["compute", ""]` rows in memory to features in memory; of `product` it is
+a plain matrix product. The answer is seconds, and processor seconds of the process and all that it started; null to a
+command that the contender does not know.
 """
 
 from __future__ import annotations
@@ -10,17 +14,23 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import busy_seconds, family
+
+PRODUCTS = 5
+"""Matrix products of a `product`: together about 0.2 seconds, so that it is no short burst that is measured."""
+
 Commands = dict[str, Callable[[Path], Any]]
 
 
-def ours(workload: str, source: Path) -> Commands:
-    """scanrnn_dist, with the settings of its command line."""
+def ours(workload: str, source: Path, choices: dict[str, Any]) -> Commands:
+    """scanrnn_dist, with the settings of its command line, and choices between its own programs."""
     from scanrnn_dist.cli import start_devices
 
     start_devices(None)
@@ -34,24 +44,24 @@ def ours(workload: str, source: Path) -> Commands:
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)
 
     def prepare() -> Callable[[], Any]:
-        return engine_case(Engine(encoder, shape=shape), sizes.rows())
+        return engine_case(Engine(encoder, shape=shape, **choices), sizes.rows())
 
     def run(destination: Path) -> None:
-        featurize(encoder, source, destination, window_shape=shape)
+        featurize(encoder, source, destination, window_shape=shape, **sizes.options, **choices)
 
     return {"run": run, "compute": lazily(prepare)}
 
 
 def opponent(module: str, workload: str, source: Path, weights_file: Path) -> Commands:
     """One of `benchmarks.opponents`, with its tuned settings."""
-    from benchmarks.opponents import common
+    from benchmarks.opponents import common, reading
 
     found = importlib.import_module(f"benchmarks.opponents.{module}")
     settings, weights = found.SETTINGS[workload], common.Weights.load(weights_file)
     job = found.job(weights_file, settings)
 
     def prepare() -> Callable[[], Any]:
-        rows, _ = common.joined(list(common.read_spans(source, settings.look_ahead_mb)))
+        rows, _ = reading.joined(list(reading.read_spans(source, settings.look_ahead_mb)))
         model = found.build(weights, settings)
         return lambda: common.compute(rows, model, weights.hidden, settings)
 
@@ -59,6 +69,25 @@ def opponent(module: str, workload: str, source: Path, weights_file: Path) -> Co
     if hasattr(found, "build"):  # not Ray, which reads and writes by itself
         commands["compute"] = lazily(prepare)
     return commands
+
+
+def product() -> Commands:
+    """The rate that this machine can reach: a matrix product on all devices, over and over for about 0.2 seconds."""
+    from scanrnn_dist.cli import start_devices
+
+    start_devices(None)
+    import jax
+
+    from benchmarks.harness import gemm_case
+    from scanrnn_dist.engine import default_mesh
+
+    multiply, _ = gemm_case(default_mesh())
+
+    def run(destination: Path) -> None:
+        for _ in range(PRODUCTS):
+            jax.block_until_ready(multiply())
+
+    return {"run": run}
 
 
 def lazily(prepare: Callable[[], Callable[[], Any]]) -> Callable[[Path], Any]:
@@ -73,23 +102,32 @@ def lazily(prepare: Callable[[], Callable[[], Any]]) -> Callable[[Path], Any]:
     return command
 
 
+def processor_seconds() -> float:
+    """User and system time of this process, of those that it started and that ended, and of those that still run."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used) + busy_seconds(family(os.getpid())[1:])
+
+
 def main() -> None:
     """Answer commands until standard input ends."""
-    module, workload, source, weights_file = sys.argv[1:]
+    module, *given = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print must not end up among the answers
-    if module == "ours":
-        commands = ours(workload, Path(source))
+    if module == "product":
+        commands = product()
+    elif module == "ours":
+        commands = ours(given[0], Path(given[1]), json.loads(given[2]))
     else:
-        commands = opponent(module, workload, Path(source), Path(weights_file))
+        commands = opponent(module, given[0], Path(given[1]), Path(given[2]))
     for line in sys.stdin:
         command, destination = json.loads(line)
         if command not in commands:
             print(json.dumps(None), file=answers, flush=True)
             continue
-        begin = time.perf_counter()
+        begin_processor, begin = processor_seconds(), time.perf_counter()
         commands[command](Path(destination))
-        print(json.dumps(time.perf_counter() - begin), file=answers, flush=True)
+        taken = time.perf_counter() - begin, processor_seconds() - begin_processor
+        print(json.dumps(taken), file=answers, flush=True)
 
 
 if __name__ == "__main__":

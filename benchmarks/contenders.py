@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ import numpy as np
 from benchmarks.workloads import OUR_SHAPES, Workload
 from scanrnn_dist.encoder import Encoder
 
+LONGEST_SECONDS = 300.0
+"""For an answer, imports and compilations included: some 20 times as long as the slowest that was measured."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 KEEP_FREED = {
     # One arena: glibc's other arenas cannot hold a block above 64 MB, and map it anew at every call.
@@ -36,12 +41,22 @@ take the best there is: 98 against 230 GFLOP/s a core on Zen 5."""
 
 @dataclass(frozen=True)
 class Contender:
-    """A name, the opponent's module (None: scanrnn_dist itself), and what its environment adds."""
+    """A name, the opponent's module (None: scanrnn_dist itself), and what its environment adds.
+
+    `choices` are options of ours that a job and an engine both have: a contender beside `ours` with another choice.
+    """
 
     name: str
     module: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     mkl_as_intel: bool = False
+    choices: dict[str, str] = field(default_factory=dict)
+
+    def warm_command(self, workload: Workload, folder: Path) -> list[str]:
+        """The command line of a process that answers commands about the workload."""
+        last = json.dumps(self.choices) if self.module is None else str(weights_file(workload, folder))
+        given = [self.module or "ours", workload.name, str(workload.file(folder)), last]
+        return [sys.executable, "-m", "benchmarks.child", *given]
 
     def process_environment(self, folder: Path) -> dict[str, str]:
         """The environment of its process; what the caller's own says about threads, flags and memory is left out."""
@@ -56,11 +71,16 @@ class Contender:
         if self.module is None:
             given = [str(source), str(destination), "--hidden", str(workload.hidden), "--seed", "0"]
             if workload.name in OUR_SHAPES:
-                for name, number in asdict(OUR_SHAPES[workload.name]).items():
-                    given += [f"--{name.replace('_', '-')}", str(number)]
+                given += flags(asdict(OUR_SHAPES[workload.name]))
+            given += flags({name: ",".join(columns) for name, columns in workload.options.items()} | self.choices)
             return [sys.executable, "-m", "scanrnn_dist", "featurize", *given]
         given = [str(source), str(destination), "--weights", str(weights_file(workload, source.parent)), "--once"]
         return [sys.executable, "-m", f"benchmarks.opponents.{self.module}", *given, "--workload", workload.name]
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """Options as a command line has them."""
+    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
 CONTENDERS = {
@@ -102,36 +122,44 @@ def weights_file(workload: Workload, folder: Path) -> Path:
     return path
 
 
-class Child:
-    """A running contender on one workload."""
+class Failed(Exception):
+    """A contender ended, answered wrongly or not in time; the message says which."""
 
-    def __init__(self, contender: Contender, workload: Workload, folder: Path) -> None:
-        given = [contender.module or "ours", workload.name, str(workload.file(folder))]
-        given.append(str(weights_file(workload, folder)))
-        log = folder / f"{contender.name.replace(' ', '-')}.log"
+
+class Child:
+    """A running process that answers commands, one line each."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         with open(log, "w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.child", *given],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=contender.process_environment(folder),
-                text=True,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
             )
         self.log = log
 
-    def ask(self, command: str, destination: Path | None = None) -> Any:
-        """Send a command, wait for its answer."""
+    def ask(self, command: str, destination: Path | None = None, limit: float = LONGEST_SECONDS) -> Any:
+        """Send a command, wait for its answer; raises `Failed` where none comes."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([command, str(destination or "")]) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps([command, str(destination or "")]) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"ended with {self.process.wait()}; why stands in {self.log}") from None
+        if not select.select([self.process.stdout], [], [], limit)[0]:
+            self.process.kill()
+            raise Failed(f"took more than {limit:g} s")
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"The child ended; why stands in {self.log}.")
+            raise Failed(f"ended with {self.process.wait()}; why stands in {self.log}")
         return json.loads(answer)
 
     def stop(self) -> None:
-        """End it by closing its pipe."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
+        """End it by closing its pipe, or else by force."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()

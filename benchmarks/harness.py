@@ -12,7 +12,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from scanrnn_dist.engine import AXIS, replicated, sharded
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pyarrow", "torch", "onnxruntime", "ray")
 
 
 def alternate(cases: dict[str, Callable[[], Any]], rounds: int = 7, warmup: int = 1) -> dict[str, list[float]]:
@@ -58,26 +61,40 @@ def gemm_case(mesh: Mesh, size: int = 2048) -> tuple[Callable[[], Any], float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures are measured on, and how busy it is now: the load average of the last minute."""
+    told = _processor()
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processor": _processor(),
+        "processor": told.get("model name") or platform.processor() or platform.machine(),
+        "family_and_model": [told.get("cpu family"), told.get("model")],
+        "avx512": "avx512f" in told.get("flags", "").split(),
         "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **{package: version(package) for package in ("jax", "jaxlib", "flax", "numpy", "pyarrow")},
+        **{package: found for package in PACKAGES if (found := _version(package))},
     }
 
 
-def finish(name: str, results: dict[str, Any]) -> None:
-    """Print the results as the last line, as JSON."""
-    print(json.dumps({"benchmark": name, "machine": machine(), "results": results}))
+def finish(name: str, results: dict[str, Any], on: dict[str, Any] | None = None) -> None:
+    """Print the results as the last line, as JSON, with what they were measured on (by default this machine now)."""
+    print(json.dumps({"benchmark": name, "machine": on or machine(), "results": results}))
 
 
-def _processor() -> str:
-    """The processor's name, as Linux tells it."""
+def _version(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
     try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> dict[str, str]:
+    """What Linux tells of the first core, by its names; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}

@@ -49,17 +49,18 @@ def peak_memory(pid: int, work: Callable[[], Any]) -> float:
     return round(peak, 1)
 
 
+def busy_seconds(processes: list[psutil.Process]) -> float:
+    """User and system time of processes that run, to 10 ms."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 def idle_cores(pid: int, seconds: float = 0.5) -> float:
     """Cores that a process and its descendants keep busy while nothing is asked of them."""
-
-    def used() -> float:
-        total = 0.0
-        for process in family(pid):
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
-
-    before = used()
+    before = busy_seconds(family(pid))
     time.sleep(seconds)
-    return round((used() - before) / seconds, 3)
+    return round((busy_seconds(family(pid)) - before) / seconds, 3)

@@ -6,9 +6,10 @@
     python -m benchmarks.bench_growth --json benchmarks/results/growth.json
     python -m benchmarks.plots                       # benchmarks/results/*.json -> benchmarks/plots/*.png
 
-A comparison is drawn as `comparison-<name>.png`, each part of the growth as `growth-<part>.png`. What was measured in
-several runs may stand in several files: those named alike up to the first hyphen (`warm-W1.json`, `warm-W2.json`) are
-drawn as one. A file holds the results alone, as `--json` writes them, or the benchmark's whole last line.
+A comparison is drawn as `comparison-<name>.png`; the warm one also as `comparison-memory.png` and, as a share of the
+machine's matrix product, as `comparison.png`, which README shows. Each part of the growth is `growth-<part>.png`. What
+was measured in several runs may stand in several files: those named alike up to the first hyphen (`warm-W1.json`,
+`warm-W2.json`) are drawn as one. A file is what `--json` writes, or the benchmark's whole last line.
 """
 
 # matplotlib is of the extra [bench], which the checks do without
@@ -16,7 +17,6 @@ drawn as one. A file holds the results alone, as `--json` writes them, or the be
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from PIL import Image
 
-from benchmarks.contenders import CONTENDERS
 from benchmarks.laws import LAWS
-from benchmarks.workloads import WORKLOADS
+from benchmarks.plot_comparison import pictures
+from benchmarks.plot_style import COLOURS, DASHES, GRID, MUTED, STYLE, save, titled
 
 HERE = Path(__file__).parent
-TITLES = {
-    "warm": "Parquet to Parquet, warm processes",
-    "compute": "Rows in memory, compute alone",
-    "cold": "Parquet to Parquet, whole processes: start, imports and compilation included",
-}
-"""Of comparisons, by the name of their file; another name is its own title."""
 GROWTH_TITLES = {
     "rows": "Time against rows",
     "T": "Time against the length of the rows",
@@ -46,85 +39,21 @@ GROWTH_TITLES = {
     "devices": "Time against devices",
     "memory": "Peak memory against rows",
 }
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-COLOURS = ("#c2410c", "#1d4ed8", "#0e9f6e", "#8b5cf6", "#eab308", "#a16207", "#9aa5b1")
-"""Ours first, then the opponents in order; the first ones also of series."""
-DASHES = (0, (5, 3))
 TOLD = 0.1
 """From this on, relative, a point's distance from its law is written beside it."""
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "savefig.dpi": 130,
-}
 
 
-def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results of each run, by file name up to the first hyphen; raises `SystemExit` where there are none."""
-    merged: dict[str, dict[str, Any]] = {}
+def read_results(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The results of each run and its machine, by file name up to the first hyphen; `SystemExit` if there are none."""
+    merged: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text())
-        merged.setdefault(path.stem.split("-")[0], {}).update(document.get("results", document))
+        results, on = merged.setdefault(path.stem.split("-")[0], ({}, {}))
+        results.update(document.get("results", document))
+        on.update(document.get("machine", {}))
     if not merged:
         raise SystemExit(f"No *.json in {folder}; the benchmarks write them there with --json.")
     return merged
-
-
-def draw_comparison(title: str, results: dict[str, Any]) -> Figure:
-    """Bars per workload, one for each contender: median useful GFLOP/s, whiskers from the worst to the best round."""
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    axes = figure.add_subplot()
-    workloads = [name for name in WORKLOADS if name in results]
-    names = [name for name in CONTENDERS if any(name in results[w]["contenders"] for w in workloads)]
-    width = 0.84 / len(names)
-    top = 0.0
-    for place, name in enumerate(names):
-        colour = COLOURS[list(CONTENDERS).index(name) % len(COLOURS)]
-        rates = {w: results[w]["contenders"][name]["gflops"] for w in workloads if name in results[w]["contenders"]}
-        x = np.array([workloads.index(w) for w in rates]) + (place - (len(names) - 1) / 2) * width
-        medians, worst, best = (np.array([rate[key] for rate in rates.values()]) for key in ("median", "min", "max"))
-        axes.bar(x, medians, 0.9 * width, color=colour, label=name)
-        whiskers = [medians - worst, best - medians]
-        axes.errorbar(x, medians, whiskers, fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.8, capthick=0.8)
-        top = max(top, *best)
-        for at, median, high in zip(x, medians, best, strict=True):
-            _bar_label(axes, at, high, f"{median:.0f}" if median >= 10 else f"{median:.1f}", is_bold=name == "ours")
-    axes.set_xticks(range(len(workloads)), [_workload_label(name, results[name]) for name in workloads])
-    axes.tick_params(axis="x", length=0, pad=6, labelsize=8.5)
-    axes.set_xlim(-0.5, len(workloads) - 0.5)
-    axes.set_ylim(0, 1.08 * top)
-    axes.set_ylabel("useful GFLOP/s: 6 H (D + H) per real step")
-    axes.grid(axis="y", color=GRID)
-    _title(axes, title, "bars: medians; whiskers: worst and best round; higher is better")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(names), handlelength=1)
-    return figure
-
-
-def _bar_label(axes: Axes, x: float, y: float, text: str, is_bold: bool) -> None:
-    """The figure above a bar's whisker."""
-    axes.annotate(
-        text, (x, y), (0, 2), textcoords="offset points", ha="center", va="bottom",
-        fontsize=7, color=INK if is_bold else MUTED, fontweight="bold" if is_bold else "normal",
-    )  # fmt: skip
-
-
-def _workload_label(name: str, result: dict[str, Any]) -> str:
-    """A workload's name, what its rows are, its sizes, and how ours compares."""
-    workload = WORKLOADS[name]
-    kind, rows = workload.title.split(": ", 1)
-    lines = [f"{name} {kind}", *rows.split(", "), f"D {workload.in_features}, H {workload.hidden}"]
-    if "ratio" in result:
-        lines.append(f"ours: {result['ratio']:.2f} x the fastest")
-    return "\n".join(lines)
 
 
 def draw_growth(name: str, part: dict[str, Any]) -> Figure:
@@ -156,7 +85,7 @@ def draw_growth(name: str, part: dict[str, Any]) -> Figure:
     axes.grid(color=GRID, lw=0.8)
     axes.legend(loc="best", fontsize=8.5)
     note = f"points: medians; whiskers: best and worst round; figures: times the law, from {TOLD:.0%} off on"
-    _title(axes, GROWTH_TITLES[name], note)
+    titled(axes, GROWTH_TITLES[name], note)
     return figure
 
 
@@ -207,21 +136,6 @@ def _count(x: float) -> str:
     return f"{x:,g}"
 
 
-def _title(axes: Axes, title: str, note: str) -> None:
-    """A title, and a note in small print below it."""
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=11, pad=20)
-    axes.annotate(
-        note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=MUTED, va="bottom"
-    )
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG of 128 colours, a third as large as one of all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
 def main() -> None:
     """Parse, read, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,10 +144,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.plots.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        figures = {}
-        for name, results in read_results(arguments.results).items():
-            if any("contenders" in result for result in results.values()):
-                figures[f"comparison-{name}"] = draw_comparison(TITLES.get(name, name), results)
+        figures: dict[str, Figure] = {}
+        for name, (results, on) in read_results(arguments.results).items():
+            if any(isinstance(result, dict) and "contenders" in result for result in results.values()):
+                figures |= pictures(name, results, on)
             for part in LAWS.keys() & results.keys():
                 figures[f"growth-{part}"] = draw_growth(part, results[part])
         for name, figure in sorted(figures.items()):

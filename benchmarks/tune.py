@@ -1,6 +1,9 @@
 """Tune an opponent on a workload: settings in turns, Parquet to Parquet and compute alone, fastest first.
 
     python -m benchmarks.tune torch W2 batch=64,128,256,512 look_ahead_mb=32,64,512
+    python -m benchmarks.tune onnx W1L batch=16,32 --end-to-end --rounds 2
+
+Processor seconds stand beside: of two settings that take turns on a busy machine they tell more than the clock.
 
 Tried is every combination of what is given, over the settings of `opponents/tuned.py`. What wins by more than the
 rounds spread is copied into that table by hand.
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, weights_file
-from benchmarks.opponents import common
+from benchmarks.opponents import common, reading
 from benchmarks.opponents.common import Settings
 from benchmarks.workloads import FOLDER, WORKLOADS
 
@@ -39,14 +42,16 @@ def grid(settings: Settings, options: list[str]) -> list[Settings]:
     return [replace(settings, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
 
 
-def cases(contender: str, workload: str, folder: Path, out: Path, options: list[str]) -> dict[Settings, Any]:
+def cases(
+    contender: str, workload: str, folder: Path, out: Path, options: list[str]
+) -> dict[Settings, tuple[Callable[[], Any], ...]]:
     """Of each setting: Parquet to Parquet, and compute alone."""
     opponent = importlib.import_module(f"benchmarks.opponents.{CONTENDERS[contender].module}")
     sizes = WORKLOADS[workload]
     source, weights = sizes.file(folder), common.Weights.load(weights_file(sizes, folder))
-    rows, _ = common.joined(list(common.read_spans(source, 1 << 20)))
+    rows, _ = reading.joined(list(reading.read_spans(source, 1 << 20)))
 
-    def works(settings: Settings) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def works(settings: Settings) -> tuple[Callable[[], Any], ...]:
         model = opponent.build(weights, settings)
         return (
             lambda: common.featurize(source, out, model, weights.hidden, settings),
@@ -56,11 +61,11 @@ def cases(contender: str, workload: str, folder: Path, out: Path, options: list[
     return {settings: works(settings) for settings in grid(opponent.SETTINGS[workload], options)}
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    """How long it takes."""
-    begin = time.perf_counter()
+def seconds_of(work: Callable[[], Any]) -> tuple[float, float]:
+    """How long it takes, by the clock and of the processors."""
+    begin, begin_processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, time.process_time() - begin_processor
 
 
 def main() -> None:
@@ -70,27 +75,35 @@ def main() -> None:
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE,VALUE")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--end-to-end", action="store_true", help="leave compute alone out")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
         environment = CONTENDERS[arguments.contender].process_environment(arguments.folder) | {INSIDE: "1"}
         sys.exit(subprocess.run([sys.executable, "-m", "benchmarks.tune", *sys.argv[1:]], env=environment).returncode)
-    sizes = WORKLOADS[arguments.workload]
-    gflop = 6 * sizes.hidden * (sizes.in_features + sizes.hidden) * int(sizes.rows().lengths.sum()) / 1e9
+    gflop = WORKLOADS[arguments.workload].gflop
     with tempfile.TemporaryDirectory(dir=arguments.folder) as out:
         tried = cases(arguments.contender, arguments.workload, arguments.folder, Path(out) / "out", arguments.options)
+        if arguments.end_to_end:
+            tried = {settings: works[:1] for settings, works in tried.items()}
         warmed = {settings: [seconds_of(work) for work in works] for settings, works in tried.items()}
         rounds = [
             {settings: [seconds_of(work) for work in works] for settings, works in tried.items()}
             for _ in range(arguments.rounds)
         ]
-    rates = {
-        settings: [gflop / statistics.median(taken[settings][i] for taken in rounds) for i in (0, 1)]
-        for settings in tried
+    medians = {
+        settings: [
+            [statistics.median(taken[settings][i][kind] for taken in rounds) for kind in (0, 1)]
+            for i in range(len(works))
+        ]
+        for settings, works in tried.items()
     }
-    for settings in sorted(rates, key=lambda s: -rates[s][0]):
-        end_to_end, compute = rates[settings]
-        print(f"{end_to_end:7.1f} end to end {compute:7.1f} compute  first {warmed[settings][0]:6.2f} s  {settings}")
+    for settings in sorted(medians, key=lambda s: medians[s][0][0]):
+        texts = [
+            f"{gflop / clock:7.1f} {what} ({processor:.2f} s CPU)"
+            for (clock, processor), what in zip(medians[settings], ("end to end", "compute"), strict=False)
+        ]
+        print(" ".join(texts), f" first {warmed[settings][0][0]:6.2f} s  {settings}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,24 @@
-"""The five workloads: what their rows look like, and their Parquet files, made once and kept.
+"""The workloads: what their rows look like, and their Parquet files, made once and kept.
 
-    python -m benchmarks.workloads workloads          # makes all five, about 430 MB
+    python -m benchmarks.workloads workloads          # makes all of them, about 3 GB
+
+W1L, W3L and W5L are W1, W3 and W5 with ten times the rows, so that start and end of a job do not decide.
 
 A file has the columns `id: int64`, `label: int64` and `sequence: list<list<float>>`, as pyarrow writes nested Python
-lists, with pyarrow's own defaults besides row groups of about 16 MB.
+lists, with pyarrow's own defaults besides row groups of about 16 MB of values. A workload in long format has a row for
+each step instead, `id: int64`, `t: int64` and a float for each feature, the steps of a sequence one after the other;
+its row groups end anywhere, within a sequence too.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +52,16 @@ def short(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
     return lambda rng: rng.integers(2, 21, rows)
 
 
+def events(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """50 to 150 steps, for each row of 100 - n another one of 100 + n: 100 on average, exactly."""
+
+    def lengths(rng: np.random.Generator) -> np.ndarray:
+        half = rng.integers(50, 151, rows // 2)
+        return rng.permutation(np.concatenate([half, 200 - half]))
+
+    return lengths
+
+
 def made_up_rows(lengths: np.ndarray, in_features: int, rng: np.random.Generator) -> Ragged:
     """Rows of those lengths, of standard normal values."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -62,6 +78,21 @@ class Workload:
     in_features: int
     hidden: int
     seed: int = 0
+    is_long: bool = False
+
+    def row_lengths(self) -> np.ndarray:
+        """Steps of each row."""
+        return self.lengths(np.random.default_rng(self.seed))
+
+    @property
+    def gflop(self) -> float:
+        """Useful work: 6 H (D + H) per real step."""
+        return 6 * self.hidden * (self.in_features + self.hidden) * int(self.row_lengths().sum()) / 1e9
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What our own job has to be told of the file."""
+        return {"group_by": ["id"], "order_by": ["t"]} if self.is_long else {}
 
     def rows(self) -> Ragged:
         """The rows in memory, the same at every call."""
@@ -74,7 +105,7 @@ class Workload:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(".tmp")
-            write_rows(self.rows(), aside)
+            (write_steps if self.is_long else write_rows)(self.rows(), aside)
             aside.rename(path)
         return path
 
@@ -89,6 +120,16 @@ def write_rows(rows: Ragged, path: Path) -> None:
     pq.write_table(pa.table({"id": ids, "label": ids % 10, "sequence": sequence}), path, row_group_size=group_rows)
 
 
+def write_steps(rows: Ragged, path: Path) -> None:
+    """Write rows as a Parquet file in long format: the columns `id`, `t`, `x0`, `x1`, ..."""
+    steps, features = rows.values.shape
+    columns = {"id": np.repeat(np.arange(len(rows)), rows.lengths)}
+    columns["t"] = np.arange(steps) - np.repeat(rows.offsets[:-1], rows.lengths)
+    columns |= {f"x{n}": np.ascontiguousarray(rows.values[:, n]) for n in range(features)}
+    group_steps = ROW_GROUP_BYTES // rows.values[:1].nbytes
+    pq.write_table(pa.table(columns), path, row_group_size=group_steps)
+
+
 WORKLOADS = {
     workload.name: workload
     for workload in (
@@ -97,6 +138,10 @@ WORKLOADS = {
         Workload("W3", "heavy tail: 20,000 rows, Pareto lengths", pareto(20_000), 8, 64),
         Workload("W4", "wide: 1,000 rows of 256 steps", uniform(1_000, 256), 64, 512),
         Workload("W5", "short: 300,000 rows of 2 to 20 steps", short(300_000), 4, 32),
+        Workload("W6", "long format: 10,000,000 events, 100,000 keys", events(100_000), 8, 64, is_long=True),
+        Workload("W1L", "uniform: 80,000 rows of 128 steps", uniform(80_000, 128), 32, 128),
+        Workload("W3L", "heavy tail: 200,000 rows, Pareto lengths", pareto(200_000), 8, 64),
+        Workload("W5L", "short: 3,000,000 rows of 2 to 20 steps", short(3_000_000), 4, 32),
     )
 }
 
@@ -115,11 +160,14 @@ W1 and W4: lanes that share equal rows evenly, 0.52 -> 0.49 s and 1.20 -> 1.07 s
 def main() -> None:
     """Make the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
+    folder = parser.parse_args().folder
     for workload in WORKLOADS.values():
-        path = workload.file(parser.parse_args().folder)
-        rows = pq.read_metadata(path)
-        print(f"{path}: {rows.num_rows:,} rows in {rows.num_row_groups} row groups, {path.stat().st_size / 1e6:.0f} MB")
+        begin = time.perf_counter()
+        path = workload.file(folder)
+        seconds, rows = time.perf_counter() - begin, pq.read_metadata(path)
+        size = f"{rows.num_rows:,} rows in {rows.num_row_groups} row groups, {path.stat().st_size / 1e6:.0f} MB"
+        print(f"{path}: {size}, {workload.row_lengths().sum():,} steps; made in {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

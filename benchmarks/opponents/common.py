@@ -1,4 +1,4 @@
-"""What the opponents share: reading ahead, sorting by length, two workers, writing in input order.
+"""What the opponents share: sorting by length, two workers, writing in input order; `reading.py` has the reading.
 
 An opponent is a `Model`: a thread-safe function from some rows to their features. Here stands everything around it,
 in the way that was fastest for them: row groups are decoded by threads of their own some way ahead; the rows of a large
@@ -20,22 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.opponents.reading import KEY, SEQUENCE, Rows, is_long, read_spans
+
 WORKERS = 2
-READERS = 2
 SPANS_IN_FLIGHT = 3
 """Spans read and not written: one is computed, one is ready, one is written."""
-
-
-class Rows(NamedTuple):
-    """Rows in memory: row `i` is `values[offsets[i]:offsets[i + 1]]`, of `values (S, D)` float32."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Steps of every row."""
-        return np.diff(self.offsets)
 
 
 class Weights(NamedTuple):
@@ -98,49 +87,6 @@ class Span:
     pending: list[Future[None]]
 
 
-def rows_of(column: pa.ChunkedArray) -> Rows:
-    """The sequences of a `list<list<float>>` column, without a copy where it is one chunk."""
-    outer = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    offsets = outer.offsets.to_numpy().astype(np.int64)
-    inner = outer.values.slice(offsets[0], offsets[-1] - offsets[0])
-    values = inner.flatten().to_numpy()
-    return Rows(values.reshape(len(inner), -1), offsets - offsets[0])
-
-
-def decode(source: Path, group: int) -> tuple[Rows, pa.Table]:
-    """A row group's sequences and its other columns."""
-    table = pq.ParquetFile(source).read_row_group(group, use_threads=False)
-    return rows_of(table["sequence"]), table.drop(["sequence"])
-
-
-def joined(parts: list[tuple[Rows, pa.Table]]) -> tuple[Rows, pa.Table]:
-    """Several row groups as one."""
-    if len(parts) == 1:
-        return parts[0]
-    begins = np.cumsum([0, *(len(rows.values) for rows, _ in parts)])
-    offsets = [rows.offsets[1:] + begin for (rows, _), begin in zip(parts, begins, strict=False)]
-    values = np.concatenate([rows.values for rows, _ in parts])
-    return Rows(values, np.concatenate([[0], *offsets])), pa.concat_tables([table for _, table in parts])
-
-
-def read_spans(source: Path, look_ahead_mb: int) -> Iterator[tuple[Rows, pa.Table]]:
-    """The file's rows in order, as many row groups at once as fill the look-ahead, decoded ahead by threads."""
-    groups = pq.ParquetFile(source).num_row_groups
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque[Future[tuple[Rows, pa.Table]]] = deque()
-        parts: list[tuple[Rows, pa.Table]] = []
-        following = iter(range(groups))
-        for _ in range(groups):
-            while len(ahead) < 2 * READERS and (group := next(following, None)) is not None:
-                ahead.append(pool.submit(decode, source, group))
-            parts.append(ahead.popleft().result())
-            if sum(rows.values.nbytes for rows, _ in parts) >= 0.9 * look_ahead_mb * 2**20:
-                yield joined(parts)
-                parts = []
-        if parts:
-            yield joined(parts)
-
-
 def cut_batches(rows: Rows, settings: Settings) -> Iterator[np.ndarray]:
     """The indices of the rows, longest first, cut into batches."""
     lengths = rows.lengths
@@ -193,9 +139,9 @@ def write_span(writer: pq.ParquetWriter, span: Span) -> None:
 
 
 def output_writer(source: Path, destination: Path, hidden: int) -> pq.ParquetWriter:
-    """A writer of `id`, `label` and `features`, with what costs time and saves no space left out."""
-    kept = pq.read_schema(source).remove_metadata()
-    kept = kept.remove(kept.get_field_index("sequence"))
+    """A writer of `id`, `label` (of lists) and `features`, with what costs time and saves no space left out."""
+    read = pq.read_schema(source).remove_metadata()
+    kept = pa.schema([field for field in read if (field.name == KEY if is_long(read) else field.name != SEQUENCE)])
     schema = kept.append(pa.field("features", pa.list_(pa.float32(), hidden)))
     return pq.ParquetWriter(destination, schema, compression="none", use_dictionary=False, write_statistics=False)
 

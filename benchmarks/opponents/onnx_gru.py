@@ -8,7 +8,8 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, main, padded_index, start
+from benchmarks.opponents.common import Model, Settings, Weights, main, padded_index, start
+from benchmarks.opponents.reading import Rows
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["onnx"]

@@ -20,7 +20,8 @@ import pyarrow as pa
 import ray
 
 from benchmarks.contenders import KEEP_FREED, ONE_THREAD, mkl_preload
-from benchmarks.opponents.common import Settings, Weights, cut_batches, rows_of
+from benchmarks.opponents.common import Settings, Weights, cut_batches
+from benchmarks.opponents.reading import rows_of
 
 ACTORS = 2
 BATCH_ROWS = 8192

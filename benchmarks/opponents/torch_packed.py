@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, main, start
+from benchmarks.opponents.common import Model, Settings, Weights, main, start
+from benchmarks.opponents.reading import Rows
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["torch"]

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.opponents.common import Model, Rows, Settings, Weights, bucket, main, padded_index, start
+from benchmarks.opponents.common import Model, Settings, Weights, bucket, main, padded_index, start
+from benchmarks.opponents.reading import Rows
 from benchmarks.opponents.tuned import TUNED
 
 SETTINGS = TUNED["vmap"]
