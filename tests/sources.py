@@ -24,6 +24,7 @@ from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli import computation
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.kernels import loaded
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.job import JobReport
 from scanrnn_dist.protocols import WindowShape
@@ -35,6 +36,8 @@ SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=8)  # 32 steps a lane:
 SEQUENCE = pa.list_(pa.list_(pa.float32()))
 FILE_ROWS = 4
 NAN = [[1.0] * D, [1.0, float("nan"), 1.0], [1.0] * D, [1.0] * D]
+_WHY = loaded()
+needs_native = pytest.mark.skipif(isinstance(_WHY, str), reason=f"There is no native kernel. {_WHY}")
 
 
 def mesh_of(devices: int) -> Mesh:

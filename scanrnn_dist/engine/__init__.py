@@ -13,4 +13,4 @@ from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicate
 from scanrnn_dist.engine.native import native_window_bytes
 from scanrnn_dist.engine.profiling import profile, stage
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for
-from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_IN_FLIGHT
+from scanrnn_dist.engine.submitting import WINDOWS_IN_FLIGHT

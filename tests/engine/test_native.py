@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import encoder_of, mesh_of, random_rows, some_lengths, write_source
+from sources import encoder_of, mesh_of, needs_native, random_rows, some_lengths, write_source
 
 from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
@@ -26,8 +26,6 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
-WHY_NOT = loaded() if isinstance(loaded(), str) else ""
-needs_native = pytest.mark.skipif(bool(WHY_NOT), reason=f"There is no native kernel. {WHY_NOT}")
 D = 5
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
 BIASED = with_recurrent_bias(nnx.GRUCell(D, 9, rngs=nnx.Rngs(3)))
