@@ -290,7 +290,7 @@ class _Computation:
         }  # fmt: skip
 
     def engine(self, own_carries: bool, keep_state: bool) -> Any:
-        return SimpleNamespace(devices=1, flops_per_step=1, gives_steps=False, in_features=2)
+        return SimpleNamespace(devices=1, flops_per_step=1, gives_steps=False, in_features=2, kernel="none")
 
     def encoder_content(self) -> bytes:
         return f"the encoder {self.encoder}".encode()

@@ -238,8 +238,10 @@ class _Compiled:
         self._inputs = inputs
         return self
 
-    def compile(self, options: Any) -> Any:
-        """The program."""
+    def compile(self, options: Any = None) -> Any:
+        """The program; that of the native kernel, which takes no options, is compiled at once."""
+        if options is None:
+            return self._jitted.lower(*self._inputs).compile()
         tree, leaves = jax.tree.structure((self._inputs, {})), jax.tree.leaves(self._inputs)
         what = f"{tree} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
         path = Path(sys.argv[1]) / hashlib.sha256(what.encode()).hexdigest()

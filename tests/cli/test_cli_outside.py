@@ -76,11 +76,12 @@ def test_a_platform_that_is_not_there_is_told(command: str, platform: str, sourc
 def test_windows_that_never_fit_are_refused_before_they_are_made_and_plan_says_so(
     flag: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU, flag, "1000000000"], 2)
+    large = [flag, "1000000000", "--kernel", "xla"]
+    said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU, *large], 2)
     assert "Windows of this shape would take" in said and "Choose fewer --lanes" in said
     assert not (tmp_path / "out").exists()
-    assert "Choose fewer --lanes" in failed(capsys, ["bench", source, *GRU, flag, "1000000000"], 2)
-    assert cli.run(["plan", source, *GRU, flag, "1000000000"]) == 0
+    assert "Choose fewer --lanes" in failed(capsys, ["bench", source, *GRU, *large], 2)
+    assert cli.run(["plan", source, *GRU, *large]) == 0
     assert "so featurize would refuse" in capsys.readouterr().out
     assert cli.run(["plan", source, *GRU]) == 0
     assert "would refuse" not in capsys.readouterr().out
