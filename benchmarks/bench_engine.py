@@ -26,16 +26,17 @@ from benchmarks.harness import alternate, finish, gemm_case, rate
 from benchmarks.workloads import lognormal, made_up_rows, pareto, uniform
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import AXIS, Engine, default_mesh, replicated, sharded
+from scanrnn_dist.protocols import EngineLike
 from scanrnn_dist.ragged import Ragged
 
 CEILING_LANES = (16, 32, 48, 64, 96, 128)
 
 
-def engine_case(engine: Engine, rows: Ragged) -> Callable[[], Any]:
+def engine_case(engine: EngineLike, rows: Ragged) -> Callable[[], Any]:
     """Featurize rows that stand in memory: schedule, copy, send, compute, fetch."""
 
     def run() -> np.ndarray:
-        features = np.empty((len(rows), engine.encoder.out_features), np.float32)
+        features = np.empty((len(rows), engine.out_features), np.float32)
         with closing(engine.run()) as run:
             run.submit(rows)
             while run.is_busy:

@@ -48,7 +48,8 @@ from benchmarks.workloads import Workload, lognormal, short, write_rows
 from scanrnn_dist.api import featurize
 from scanrnn_dist.cli import start_devices
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine import build_engine
+from scanrnn_dist.protocols import EngineLike
 from scanrnn_dist.ragged import Ragged
 
 Part = dict[str, Any]
@@ -103,10 +104,10 @@ def grow_rows(folder: Path, quick: bool) -> Part:
 def grow_steps(folder: Path, quick: bool) -> Part:
     """Nanoseconds per step against the steps of a row, at a constant total of steps."""
     encoder = Encoder.from_seed(0, 8, 64)
-    engine = Engine(encoder)
+    engine = build_engine(encoder)
     full = 1024 if quick else 16_384
     lengths = [16, full, 4 * full] if quick else [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
-    total = engine.lanes * full
+    total = (engine.devices * engine.shape.lanes) * full
     values = normal(total, 8)
     cases: dict[float, Callable[[], float]] = {}
     occupancy: dict[float, float] = {}
@@ -116,8 +117,12 @@ def grow_steps(folder: Path, quick: bool) -> Part:
         occupancy[steps] = _occupancy(engine, rows)
     part = compared("T", in_turns(cases, 2 if quick else 5), {"full": full})
     for point in part["points"]:
-        point |= {"rows": total // point["x"], "lanes": engine.lanes, "occupancy": occupancy[point["x"]]}
-    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {engine.lanes} lanes": part}}
+        point |= {
+            "rows": total // point["x"],
+            "lanes": (engine.devices * engine.shape.lanes),
+            "occupancy": occupancy[point["x"]],
+        }
+    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {(engine.devices * engine.shape.lanes)} lanes": part}}
 
 
 def grow_hidden(folder: Path, quick: bool) -> Part:
@@ -127,8 +132,10 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
     gflop: dict[float, float] = {}
     for hidden in (32, 64, 128) if quick else (32, 64, 128, 256, 512, 1024, 2048):
         encoder = Encoder.from_seed(0, 16, hidden)
-        engine = Engine(encoder)
-        rows = engine.lanes * max(1, round(work / (encoder.flops_per_step * engine.lanes * steps)))
+        engine = build_engine(encoder)
+        rows = (engine.devices * engine.shape.lanes) * max(
+            1, round(work / (encoder.flops_per_step * (engine.devices * engine.shape.lanes) * steps))
+        )
         values = normal(rows * steps, 16)
         cases[hidden] = _engine_timed(engine, equal_rows(values, rows, steps), 1e6 / (rows * steps))
         gflop[hidden] = encoder.flops_per_step / 1e9
@@ -138,13 +145,13 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
     return {"law": LAWS["H"].formula, "series": {"D 16, rows of 64 steps": part}}
 
 
-def _engine_timed(engine: Engine, rows: Ragged, scale: float) -> Callable[[], float]:
+def _engine_timed(engine: EngineLike, rows: Ragged, scale: float) -> Callable[[], float]:
     """The engine's seconds on rows in memory, times `scale`."""
     case = engine_case(engine, rows)
     return lambda: scale * timed(case)
 
 
-def _occupancy(engine: Engine, rows: Ragged) -> float:
+def _occupancy(engine: EngineLike, rows: Ragged) -> float:
     """The share of the program's positions that hold steps of these rows."""
     run = engine.run()
     run.submit(rows)

@@ -38,13 +38,14 @@ def ours(workload: str, source: Path, choices: dict[str, Any]) -> Commands:
     from benchmarks.workloads import OUR_SHAPES, WORKLOADS
     from scanrnn_dist.api import featurize
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.engine import Engine
+    from scanrnn_dist.engine import build_engine
 
-    sizes, shape = WORKLOADS[workload], OUR_SHAPES.get(workload)
+    sizes = WORKLOADS[workload]
+    shape = OUR_SHAPES.get(workload) if choices.get("kernel") == "xla" else None
     encoder = Encoder.from_seed(0, sizes.in_features, sizes.hidden)
 
     def prepare() -> Callable[[], Any]:
-        return engine_case(Engine(encoder, shape=shape, **choices), sizes.rows())
+        return engine_case(build_engine(encoder, None, shape, **choices), sizes.rows())
 
     def run(destination: Path) -> None:
         featurize(encoder, source, destination, window_shape=shape, **sizes.options, **choices)

@@ -70,7 +70,7 @@ class Contender:
         """The command line of a whole process that featurizes the workload once."""
         if self.module is None:
             given = [str(source), str(destination), "--hidden", str(workload.hidden), "--seed", "0"]
-            if workload.name in OUR_SHAPES:
+            if self.choices.get("kernel") == "xla" and workload.name in OUR_SHAPES:
                 given += flags(asdict(OUR_SHAPES[workload.name]))
             given += flags({name: ",".join(columns) for name, columns in workload.options.items()} | self.choices)
             return [sys.executable, "-m", "scanrnn_dist", "featurize", *given]
@@ -87,6 +87,8 @@ CONTENDERS = {
     contender.name: contender
     for contender in (
         Contender("ours"),
+        Contender("ours-xla", choices={"kernel": "xla"}),
+        Contender("ours-xla", choices={"kernel": "xla"}),
         Contender("vmap", "vmap_buckets", ONE_THREAD | KEEP_FREED | XLA),
         Contender("nnx", "nnx_rnn", ONE_THREAD | KEEP_FREED | XLA),
         Contender("onnx", "onnx_gru", ONE_THREAD | KEEP_FREED),

@@ -29,15 +29,17 @@ def commands(source: Path) -> dict[str, Callable[[Path], Any]]:
     from benchmarks.bench_engine import dense_case, engine_case
     from scanrnn_dist.api import featurize
     from scanrnn_dist.encoder import Encoder
-    from scanrnn_dist.engine import Engine, default_mesh
+    from scanrnn_dist.engine import build_engine, default_mesh
     from scanrnn_dist.ragged import Ragged
 
     encoder, mesh = Encoder.from_seed(0, D, H), default_mesh()
-    engine = Engine(encoder, mesh)
+    engine = build_engine(encoder, mesh)
     sequences = pq.read_table(source)["sequence"].combine_chunks()
     values = sequences.flatten().flatten().to_numpy().reshape(-1, D)
     rows = Ragged(values, sequences.offsets.to_numpy().astype(np.int64))
-    scan, _ = dense_case(encoder, mesh, engine.shape.lanes, steps=max(1, len(values) // engine.lanes))
+    scan, _ = dense_case(
+        encoder, mesh, engine.shape.lanes, steps=max(1, len(values) // (engine.devices * engine.shape.lanes))
+    )
     in_memory = engine_case(engine, rows)
     return {
         "scan": lambda _: jax.block_until_ready(scan()),
