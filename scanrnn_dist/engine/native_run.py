@@ -23,6 +23,8 @@ from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WIND
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged
 
+MORE, NEXT_IS_HERE = 4, 2
+"""Where it stands in a queue, and what it says: `Queue.more` in `kernels/native/task.h`."""
 COUNT_BASE = 4096
 """A count of steps within a state is two numbers, the first of which counts so many."""
 
@@ -119,7 +121,7 @@ class NativeRun:
         finished = []
         if self.has_window if more else self._has_work:
             with stage("schedule"):
-                rows = self._queue.take(self._window_steps, self.engine.most_rows, more)
+                rows = self._queue.take(self._window_steps, self.engine.most_rows, more, least_rows=self.engine.lanes)
             self._send(rows, more or self._queue.rows > 0)
         while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._has_work):
             with stage("fetch"):
@@ -144,8 +146,10 @@ class NativeRun:
         return self._queue.rows > 0 or (self._unfinished > 0 and (not self._sent or self._is_draining))
 
     def _send(self, rows: np.ndarray, more: bool) -> None:
-        """Hand the devices a window of rows; with `more`, others follow, for which free lanes end it."""
+        """Hand the devices a window of rows; with `more`, others follow."""
         engine = self.engine
+        if self._sent:  # whose lanes may end it, once they run dry
+            self._sent[-1].queue[MORE] = NEXT_IS_HERE
         address = rows.ctypes.data if len(rows) else 0
         queue = np.array([address, len(rows), 0, engine.devices, more, engine.shape.window_steps], np.int64)
         output = self._dispatcher.submit(self._dispatch, queue)

@@ -54,20 +54,20 @@ class RowQueue:
         if len(rows):
             self._groups.append(rows)
 
-    def take(self, most_steps: int, most_rows: int, more: bool) -> np.ndarray:
+    def take(self, most_steps: int, most_rows: int, more: bool, least_rows: int = 0) -> np.ndarray:
         """The next rows: at most so many, and no more than it takes to have so many steps.
 
-        With `more`, rows are still to come.
+        But `least_rows`, if there are, however many steps they have. With `more`, rows are still to come.
         """
         if not more:
             self._sort()
         taken = [np.empty(0, ROW)]
-        while self._groups and most_steps > 0 and most_rows > 0:
+        while self._groups and (most_steps > 0 or least_rows > 0) and most_rows > 0:
             group = self._groups.popleft()
             ends = np.cumsum(np.maximum(group["left"][:most_rows], 1))
-            n = min(int(np.searchsorted(ends, most_steps)) + 1, len(ends))
+            n = min(max(int(np.searchsorted(ends, most_steps)) + 1, least_rows), len(ends))
             taken.append(group[:n])
-            most_rows, most_steps = most_rows - n, most_steps - int(ends[n - 1])
+            most_rows, most_steps, least_rows = most_rows - n, most_steps - int(ends[n - 1]), least_rows - n
             self.rows, self.steps = self.rows - n, self.steps - int(ends[n - 1])
             if n < len(group):
                 self._groups.appendleft(group[n:])

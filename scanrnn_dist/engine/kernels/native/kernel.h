@@ -51,6 +51,8 @@ struct Kept {
   static int64_t floats_of(const Layer& layer) { return stride_of(layer) * (layer.cell == LSTM ? 3 : 2); }
 };
 
+const int64_t GLANCE = 16;  // steps after which lanes that are free look for rows again
+
 static int64_t floats_of_all(const Network& net) {
   int64_t floats = 0;
   for (int64_t i = 0; i < net.n_layers; i++) floats += Kept::floats_of(net.layers[i]);
@@ -82,21 +84,22 @@ class Lanes {
     }
   }
 
-  // Work until no row is left; or the queue is empty, and either a lane is free that rows to come could have, or the
-  // lanes did `most_steps` since.
+  // Work until no row is left; or the queue is empty, and the next one is there for lanes that are free, or the lanes did
+  // `most_steps` since.
   void run() {
     Queue& queue = *task.queue;
-    fill((queue.size + queue.devices - 1) / queue.devices);  // no more than a share, before the other devices ask
     int64_t left = queue.most_steps;
-    for (;;) {
-      if (n_busy < task.lanes) fill(INT64_MAX);
+    fill((queue.size + queue.devices - 1) / queue.devices);  // a share: the other devices may not have begun yet
+    for (bool is_first = true;; is_first = false) {
+      if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
-      const bool is_dry = is_empty && queue.more && n_busy < task.lanes;
-      if (n_busy == 0 || is_dry || left <= 0) break;
+      if (is_empty && (n_busy == 0 || left <= 0)) break;
+      if (is_empty && n_busy < task.lanes && __atomic_load_n(&queue.more, __ATOMIC_RELAXED) == IS_HERE) break;
       int64_t span = is_empty ? left : INT64_MAX;
+      if (n_busy < task.lanes && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
-      advance(span);
+      if (n_busy) advance(span);
       if (is_empty) left -= span;
       end_rows();
     }

@@ -36,12 +36,14 @@ struct Item {         // a row, or what is left of one
   int64_t number, left, done;
 };
 
+enum More : int64_t { NONE = 0, FOLLOWS = 1, IS_HERE = 2 };
+
 struct Queue {
   uint64_t items;  // address of the first
   int64_t size;
   int64_t next;        // the first that nobody took: all devices take from one queue
   int64_t devices;
-  int64_t more;        // whether rows follow in another queue: then a lane that runs dry ends the call
+  int64_t more;        // whether rows follow in another queue; who made this one writes here that the next is there
   int64_t most_steps;  // once the queue is empty, no lane does more
 };
 
