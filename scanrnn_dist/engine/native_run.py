@@ -25,6 +25,8 @@ from scanrnn_dist.ragged import Ragged
 
 MORE, NEXT_IS_HERE = 4, 2
 """Where it stands in a queue, and what it says: `Queue.more` in `kernels/native/task.h`."""
+MOST_WINDOWS_DRY = 8
+"""As so many windows may lanes do without the next one, before what is finished is told."""
 COUNT_BASE = 4096
 """A count of steps within a state is two numbers, the first of which counts so many."""
 
@@ -151,7 +153,9 @@ class NativeRun:
         if self._sent:  # whose lanes may end it, once they run dry
             self._sent[-1].queue[MORE] = NEXT_IS_HERE
         address = rows.ctypes.data if len(rows) else 0
-        queue = np.array([address, len(rows), 0, engine.devices, more, engine.shape.window_steps], np.int64)
+        # Until the next rows are there, lanes that run dry go on with what they have.
+        most_steps = engine.shape.window_steps * (MOST_WINDOWS_DRY if more else 1)
+        queue = np.array([address, len(rows), 0, engine.devices, more, most_steps], np.int64)
         output = self._dispatcher.submit(self._dispatch, queue)
         self._sent.append(Sent(queue, rows, output))
         self._unfinished += len(rows)

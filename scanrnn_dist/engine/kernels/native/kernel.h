@@ -51,7 +51,7 @@ struct Kept {
   static int64_t floats_of(const Layer& layer) { return stride_of(layer) * (layer.cell == LSTM ? 3 : 2); }
 };
 
-const int64_t GLANCE = 16;  // steps after which lanes that are free look for rows again
+const int64_t GLANCE = 16;  // steps after which is looked for rows, and for the next queue, again
 
 static int64_t floats_of_all(const Network& net) {
   int64_t floats = 0;
@@ -84,8 +84,7 @@ class Lanes {
     }
   }
 
-  // Work until no row is left; or the queue is empty, and the next one is there for lanes that are free, or the lanes did
-  // `most_steps` since.
+  // Work until no row is left; or the queue is empty, and the next one is there, or the lanes did `most_steps` since.
   void run() {
     Queue& queue = *task.queue;
     int64_t left = queue.most_steps;
@@ -93,10 +92,10 @@ class Lanes {
     for (bool is_first = true;; is_first = false) {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
-      if (is_empty && (n_busy == 0 || left <= 0)) break;
-      if (is_empty && n_busy < task.lanes && __atomic_load_n(&queue.more, __ATOMIC_RELAXED) == IS_HERE) break;
+      const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
+      if (is_empty && (n_busy == 0 || more == IS_HERE || left <= 0)) break;
       int64_t span = is_empty ? left : INT64_MAX;
-      if (n_busy < task.lanes && span > GLANCE) span = GLANCE;
+      if ((n_busy < task.lanes || (is_empty && more == FOLLOWS)) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
       if (n_busy) advance(span);
