@@ -25,6 +25,8 @@ from scanrnn_dist.ragged import Ragged
 
 MORE, NEXT_IS_HERE = 4, 2
 """Where it stands in a queue, and what it says: `Queue.more` in `kernels/native/task.h`."""
+LAST_SHARE = 8
+"""The last window of a job may be so much smaller than others."""
 MOST_WINDOWS_DRY = 8
 """As so many windows may lanes do without the next one, before what is finished is told."""
 COUNT_BASE = 4096
@@ -123,7 +125,10 @@ class NativeRun:
         finished = []
         if self.has_window if more else self._has_work:
             with stage("schedule"):
-                rows = self._queue.take(self._window_steps, self.engine.most_rows, more, least_rows=self.engine.lanes)
+                steps = self._window_steps
+                if not more:  # ever smaller ones, so that what follows can begin while the last ones are at work
+                    steps = min(steps, max(steps // LAST_SHARE, self._queue.steps // 3))
+                rows = self._queue.take(steps, self.engine.most_rows, more, least_rows=self.engine.lanes)
             self._send(rows, more or self._queue.rows > 0)
         while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._has_work):
             with stage("fetch"):
