@@ -33,7 +33,7 @@ NATIVE_LANES = ((256, 16), (2**62, 32))
 few are left idle at the end: jobs with H = 32 to 128 take 0 to 4 % longer with 32. At H = 512 they take 8 % less."""
 NATIVE_WINDOW_FLOP = 8 << 30
 """On each device: 40 ms. Then it tells of what is finished, and all devices wait for the next call: with windows of 10
-ms a job of 1.3 TFLOP takes 4.6 s instead of 4.1. Only the product of a window's blocks and their steps means something."""
+ms a job of 1.3 TFLOP takes 4.6 s, not 4.1. Only the product of a window's blocks and their steps means something."""
 LEAST_NATIVE_BLOCKS, MOST_NATIVE_BLOCKS = 16, 2048
 MEMORY_SHARE = 16
 """On accelerators each may take this part of the device's memory: two of both are in flight, and what the program takes

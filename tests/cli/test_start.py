@@ -19,7 +19,7 @@ from scanrnn_dist.encoder import Encoder
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 RUN = """
-import json, sys
+import json, os, sys
 from scanrnn_dist.cli import run
 compiled = []
 if "--count" in sys.argv:
@@ -27,7 +27,8 @@ if "--count" in sys.argv:
     import jax
     jax.monitoring.register_event_duration_secs_listener(lambda name, seconds, **_: compiled.append(name))
 code = run(sys.argv[1:], owns_process=True)
-print(json.dumps({"code": code, "modules": sorted(sys.modules), "compiled": compiled}))
+print(json.dumps({"code": code, "modules": sorted(sys.modules), "compiled": compiled}), flush=True)
+os._exit(0)  # as the command does: pyarrow may abort a process whose threads are not done
 """
 
 

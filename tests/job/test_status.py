@@ -96,14 +96,18 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
     assert "is_alive" in json.loads(json.dumps(known[-1].to_json()))["workers"][0]
 
 
-def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(tmp_path: Path, source: Path) -> None:
+def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 300)  # about two rows
     seen = []
 
     def on_rows(_: int) -> None:
         time.sleep(0.05)
         seen.append(read_status(tmp_path / "out"))
 
-    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
+    featurize(
+        source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0)X    )
     known = [status for status in seen if status.units_committed == 0 and status.seconds_left is not None]
     assert known
     for status in known:
