@@ -106,8 +106,7 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
         time.sleep(0.05)
         seen.append(read_status(tmp_path / "out"))
 
-    featurize(
-        source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0)X    )
+    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
     known = [status for status in seen if status.units_committed == 0 and status.seconds_left is not None]
     assert known
     for status in known:
