@@ -144,7 +144,7 @@ class NativeRun:
     def close(self) -> None:
         self._dispatcher.shutdown(cancel_futures=True)
         for sent in self._sent:  # the kernel reads what they point to
-            if not sent.output.cancelled():
+            if not sent.output.cancelled() and sent.output.exception() is None:
                 jax.block_until_ready(sent.output.result())
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -146,7 +147,8 @@ def test_a_destination_that_vanishes_stops_the_job(
     away.rename(out)
     for lease in (out / "__scanrnn/workers").iterdir():
         lease.unlink()  # of one who could not give it back; this process lives
-    assert "1,000 of 4,000 rows were there before" in scanrnn(source, out, 0)
+    # The part before is named while the next one is opened, so its rows may be there or not.
+    assert re.search("(1,000|500) of 4,000 rows were there before", scanrnn(source, out, 0))
     assert_good(out)
 
 
