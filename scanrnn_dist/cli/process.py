@@ -140,6 +140,7 @@ def start_jax(cpu_devices: int | None = None) -> None:
     Raises:
         ConfigError: JAX does not start: there is no such platform, or a variable of its own says what it cannot read.
     """
+    wait_for_imports()
     try:
         import jax
 
@@ -157,17 +158,30 @@ def start_jax(cpu_devices: int | None = None) -> None:
         ) from error
 
 
-def import_ahead() -> None:
-    """Import what computes, in a thread of its own: the plan mostly waits for the process that looks at footers.
+_AHEAD: list[threading.Thread] = []
+"""The thread that imports JAX, if there is one."""
 
-    What fails here fails again where the import is needed, and is told there.
+
+def import_ahead() -> None:
+    """Import JAX and flax in a thread of its own: the plan mostly waits for the process that looks at footers.
+
+    What fails here fails again where the import is needed, and is told there. Nobody else may import them meanwhile
+    (`wait_for_imports`): two threads in one package can meet it half made.
     """
 
     def work() -> None:
         with suppress(Exception):
-            import scanrnn_dist.api  # noqa: F401  # and so JAX and flax
+            import flax.nnx  # noqa: F401
+            import jax  # noqa: F401
 
-    threading.Thread(target=work, name="import ahead", daemon=True).start()
+    _AHEAD.append(threading.Thread(target=work, name="import ahead", daemon=True))
+    _AHEAD[-1].start()
+
+
+def wait_for_imports() -> None:
+    """Come before whatever imports JAX."""
+    while _AHEAD:
+        _AHEAD.pop().join()
 
 
 def leave_pandas_out() -> None:
@@ -198,6 +212,7 @@ class _NoPandas:
 
 def use_cache(folder: Path | None) -> None:
     """Keep compiled programs in a folder, if one is given; before the first use of JAX."""
+    wait_for_imports()
     if folder is not None:
         from scanrnn_dist.engine import use_compilation_cache
 

@@ -182,7 +182,9 @@ def test_the_same_command_on_a_finished_job_starts_no_jax(
     featurize = ["featurize", source, str(tmp_path / "out"), *GRU]
     done(capsys, featurize)
     featurize += ["--compilation-cache", str(tmp_path / "cache")]
-    code = f"import sys, scanrnn_dist.cli as cli; print(cli.run({featurize}), 'jax' in sys.modules)"
+    # It ends as the command does: pyarrow may abort a process whose threads are not done.
+    code = f"import os, sys, scanrnn_dist.cli as cli; print(cli.run({featurize}), 'jax' in sys.modules, flush=True)"
+    code += "; os._exit(0)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "0 False"
 

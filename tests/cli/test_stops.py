@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -136,6 +137,8 @@ def test_a_destination_that_vanishes_stops_the_job(
 
     def opened_late(disk: Disk, path: str) -> IO[bytes]:
         if "part-00002.parquet" in path:
+            while not (out / "part-00001.parquet").exists():  # which is named while this one is opened
+                time.sleep(0.01)
             out.rename(away)
         return opens(disk, path)
 
@@ -147,7 +150,7 @@ def test_a_destination_that_vanishes_stops_the_job(
     away.rename(out)
     for lease in (out / "__scanrnn/workers").iterdir():
         lease.unlink()  # of one who could not give it back; this process lives
-    # The part before is named while the next one is opened, so its rows may be there or not.
+    # The part before was named, and is recorded a little later.
     assert re.search("(1,000|500) of 4,000 rows were there before", scanrnn(source, out, 0))
     assert_good(out)
 

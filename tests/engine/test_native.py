@@ -61,8 +61,13 @@ def padded(encoder: Encoder, rows: list[np.ndarray], carries: np.ndarray | None 
     return np.asarray(encoder(x, lengths, carries))
 
 
+SOAKED = ("LSTMCell", "recurrent bias", "stack", "steps", "both directions")
+"""Encoders that differ little from another one of the table, or take long."""
+NAMES = [pytest.param(name, marks=pytest.mark.soak) if name in SOAKED else name for name in ENCODERS]
+
+
 @needs_native
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("hidden", [16, *(pytest.param(hidden, marks=pytest.mark.soak) for hidden in (1, 33))])
 def test_features_are_those_of_the_encoder(name: str, hidden: int) -> None:
     encoder = ENCODERS[name](hidden)
@@ -74,7 +79,7 @@ def test_features_are_those_of_the_encoder(name: str, hidden: int) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("name", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("name", ["gru", *(pytest.param(name, marks=pytest.mark.soak) for name in ("lstm", "rnn"))])
 def test_features_of_unscaled_data_are_as_near_to_float64_as_the_specification(name: str) -> None:
     """Closed gates have no absolute accuracy to spare; the judge holds each row against float64."""
     encoder = ENCODERS[name](32)
@@ -87,7 +92,7 @@ def test_features_of_unscaled_data_are_as_near_to_float64_as_the_specification(n
 
 
 @needs_native
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_the_bits_of_a_row_depend_on_that_row_alone(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([name for name in ENCODERS if name != "steps"]))
@@ -133,7 +138,9 @@ def test_narrower_vectors_give_the_same_bits() -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("name", ["gru", "stack", "pools", "both directions"])
+@pytest.mark.parametrize(
+    "name", ["pools", *(pytest.param(name, marks=pytest.mark.soak) for name in ("stack", *SOAKED[-1:]))]
+)
 def test_rows_begin_from_carries_of_their_own(name: str) -> None:
     encoder = ENCODERS[name](8)
     rows = random_rows([4, 0, 30, 2, 9], in_features=D)
@@ -143,7 +150,7 @@ def test_rows_begin_from_carries_of_their_own(name: str) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("name", ["gru", "stack", "pools"])
+@pytest.mark.parametrize("name", ["gru", "pools", pytest.param("stack", marks=pytest.mark.soak)])
 def test_a_row_in_two_halves_has_the_bits_of_the_whole(name: str) -> None:
     encoder = ENCODERS[name](16)
     rows = random_rows([50, 3, 5000], in_features=D)
