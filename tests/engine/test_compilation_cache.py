@@ -38,7 +38,18 @@ def _jax_as_before() -> Iterator[None]:
 
 def run(*arguments: Any) -> dict[str, Any]:
     """Featurize in a process of its own; the report."""
-    command = [sys.executable, "-m", "scanrnn_dist", "featurize", *map(str, arguments), "--hidden", "5", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "scanrnn_dist",
+        "featurize",
+        *map(str, arguments),
+        "--hidden",
+        "5",
+        "--kernel",
+        "xla",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "SIGILL" not in done.stderr
@@ -52,7 +63,7 @@ def test_a_second_process_compiles_nothing_and_gives_the_same_bits(tmp_path: Pat
     assert run(source, tmp_path / "other", *cache, "--lanes", "7")["compilations"] == 1
     assert run(source, tmp_path / "first", *cache)["compilations"] == 1
     assert run(source, tmp_path / "second", *cache)["compilations"] == 0
-    featurize(encoder_of(seed=0), source, tmp_path / "plain", mesh=mesh_of(1))
+    featurize(encoder_of(seed=0), source, tmp_path / "plain", mesh=mesh_of(1), kernel="xla")
     bits = features_of(tmp_path / "plain").tobytes()
     assert bits == features_of(tmp_path / "first").tobytes() == features_of(tmp_path / "second").tobytes()
     for folder in (tmp_path / "cache/of/mine", *(tmp_path / "cache/of/mine").iterdir()):
