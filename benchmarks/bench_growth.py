@@ -105,9 +105,10 @@ def grow_steps(folder: Path, quick: bool) -> Part:
     """Nanoseconds per step against the steps of a row, at a constant total of steps."""
     encoder = Encoder.from_seed(0, 8, 64)
     engine = build_engine(encoder)
+    lanes = engine.devices * engine.shape.lanes
     full = 1024 if quick else 16_384
     lengths = [16, full, 4 * full] if quick else [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
-    total = (engine.devices * engine.shape.lanes) * full
+    total = lanes * full
     values = normal(total, 8)
     cases: dict[float, Callable[[], float]] = {}
     occupancy: dict[float, float] = {}
@@ -119,10 +120,10 @@ def grow_steps(folder: Path, quick: bool) -> Part:
     for point in part["points"]:
         point |= {
             "rows": total // point["x"],
-            "lanes": (engine.devices * engine.shape.lanes),
+            "lanes": lanes,
             "occupancy": occupancy[point["x"]],
         }
-    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {(engine.devices * engine.shape.lanes)} lanes": part}}
+    return {"law": LAWS["T"].formula, "series": {f"D 8, H 64, {lanes} lanes": part}}
 
 
 def grow_hidden(folder: Path, quick: bool) -> Part:
@@ -133,9 +134,8 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
     for hidden in (32, 64, 128) if quick else (32, 64, 128, 256, 512, 1024, 2048):
         encoder = Encoder.from_seed(0, 16, hidden)
         engine = build_engine(encoder)
-        rows = (engine.devices * engine.shape.lanes) * max(
-            1, round(work / (encoder.flops_per_step * (engine.devices * engine.shape.lanes) * steps))
-        )
+        lanes = engine.devices * engine.shape.lanes
+        rows = lanes * max(1, round(work / (encoder.flops_per_step * lanes * steps)))
         values = normal(rows * steps, 16)
         cases[hidden] = _engine_timed(engine, equal_rows(values, rows, steps), 1e6 / (rows * steps))
         gflop[hidden] = encoder.flops_per_step / 1e9

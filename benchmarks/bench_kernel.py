@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from benchmarks.harness import alternate, finish, gemm_case
 from benchmarks.workloads import made_up_rows, uniform
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine, NativeEngine, default_mesh, sharded
+from scanrnn_dist.engine import Engine, NativeEngine, address_of, default_mesh, queue_of, sharded
 from scanrnn_dist.protocols import WindowShape
 
 IN_FEATURES = 16
@@ -44,9 +44,8 @@ def native_case(encoder: Encoder, mesh: Mesh) -> tuple[Callable[[], Any], float]
     buffers, keep = [engine.new_output()], ragged
 
     def call() -> Any:
-        queue = np.array([items.ctypes.data, len(items), 0, engine.devices, 0, 2**62], np.int64)
-        address = np.array([queue.ctypes.data], np.uint64).view(np.uint32)
-        *_, features, told = engine.program(*engine.weights, *engine.free_lanes(), *buffers.pop(), address)
+        queue = queue_of(items, engine.devices, False, 2**62)
+        *_, features, told = engine.program(*engine.weights, *engine.free_lanes(), *buffers.pop(), address_of(queue))
         jax.block_until_ready((features, told))
         buffers.append((features, told))
         return keep and queue

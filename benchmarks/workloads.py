@@ -151,7 +151,7 @@ OUR_SHAPES = {
     "W4": WindowShape(50, 4, 64),
     "W5": WindowShape(160, 4, 160),
 }
-"""Our own window shapes where the defaults were not the fastest of a few that were tried, Parquet to Parquet, 9 rounds.
+"""For XLA's program, where the defaults were not the fastest of a few that were tried, Parquet to Parquet, 9 rounds.
 
 W1 and W4: lanes that share equal rows evenly, 0.52 -> 0.49 s and 1.20 -> 1.07 s. W3: 0.23 -> 0.22 s. W5: 0.36 -> 0.32.
 """

@@ -18,7 +18,7 @@ from scanrnn_dist.encoder.encoder import Encoder
 from scanrnn_dist.encoder.scan import State
 from scanrnn_dist.errors import ConfigError
 
-_COUNT_BASE = 4096
+COUNT_BASE = 4096
 """The count of steps, up to 2**31, is kept as two whole numbers below 2**24, which float32 holds exactly."""
 
 
@@ -88,7 +88,7 @@ class StatefulEncoder(Encoder):
                 pools[name], begin = given[begin : begin + self.step_features], begin + self.step_features
         if state.pools:
             high, low = given[begin:].astype(jnp.int32)
-            pools["count"] = high * _COUNT_BASE + low
+            pools["count"] = high * COUNT_BASE + low
         ordered = {name: pools[name] for name in state.pools}
         return State(restore(given[: flat.size].astype(flat.dtype)), None, ordered)
 
@@ -101,7 +101,7 @@ class StatefulEncoder(Encoder):
             parts = [ravel_pytree(state.carries)[0].astype(self.pool_dtype)]
         parts += [state.pools[name] for name in ("mean", "max") if name in state.pools]
         if state.pools:
-            parts.append(jnp.stack(jnp.divmod(state.pools["count"], _COUNT_BASE)).astype(self.pool_dtype))
+            parts.append(jnp.stack(jnp.divmod(state.pools["count"], COUNT_BASE)).astype(self.pool_dtype))
         return jnp.concatenate(parts)
 
 

@@ -12,5 +12,6 @@ from scanrnn_dist.engine.lowering import lowered_window
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.native import native_window_bytes
 from scanrnn_dist.engine.profiling import profile, stage
+from scanrnn_dist.engine.row_queue import address_of, queue_of
 from scanrnn_dist.engine.shapes import known_kind, window_shape_for
 from scanrnn_dist.engine.submitting import WINDOWS_IN_FLIGHT

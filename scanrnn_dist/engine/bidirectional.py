@@ -16,7 +16,7 @@ from scanrnn_dist.encoder import Encoder, join_directions
 from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.shapes import window_shape_for
-from scanrnn_dist.engine.submitting import check_carries
+from scanrnn_dist.engine.submitting import Emptied, check_carries
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
@@ -57,7 +57,7 @@ class BidirectionalEngine:
         return BidirectionalRun(self, memory_bytes=memory_bytes)
 
 
-class BidirectionalRun:
+class BidirectionalRun(Emptied):
     """One stream of rows through all layers; `look_ahead_bytes` are those of each layer and direction."""
 
     def __init__(
@@ -123,12 +123,6 @@ class BidirectionalRun:
                 done = arrived
             more = more or any(run.is_busy for run in layer)
         return [self._result(done)] if done else []
-
-    def results(self) -> list[Finished]:
-        finished = []
-        while self.is_busy:
-            finished.extend(self.advance())
-        return finished
 
     def close(self) -> None:
         for run in (run for layer in self._runs for run in layer):

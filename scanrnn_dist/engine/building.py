@@ -8,7 +8,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.fitting import fitting_shape
-from scanrnn_dist.engine.kernels import loaded, why_not
+from scanrnn_dist.engine.kernels import loaded, not_to_be_had, why_not
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.errors import ConfigError
@@ -29,7 +29,7 @@ def chosen_kernel(encoder: Encoder, mesh: Mesh, kernel: str | None = None) -> st
         return kernel
     why = why_no_native(encoder, mesh)
     if why and kernel is not None:
-        raise ConfigError(f"The native kernel is not to be had. {why} Leave out the kernel, or choose 'xla'.")
+        raise not_to_be_had(why)
     return "xla" if why else "native"
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, StatefulEncoder, checked_encoder
+from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine.host_buffers import HostBuffers, aligned_zeros
-from scanrnn_dist.engine.mesh import AXIS, checked_mesh, device_kind, replicated, sharded
+from scanrnn_dist.engine.mesh import checked_mesh, device_kind, replicated, sharded
+from scanrnn_dist.engine.on_mesh import OnMesh
 from scanrnn_dist.engine.program import compiled_pick, compiled_window_program
 from scanrnn_dist.engine.schedule import Window
 from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
@@ -32,7 +33,7 @@ MOST_PICKS = 8
 """Of windows in which more than half of the blocks end a row, all that is emitted is fetched."""
 
 
-class CompiledWindow:
+class CompiledWindow(OnMesh):
     """One encoder compiled for one window shape on one mesh; for the arguments see `Engine`.
 
     `is_static` tells whether the devices are accelerators: trip counts are constants, and what is fetched is copied.
@@ -55,19 +56,12 @@ class CompiledWindow:
 
     def _describe(self, encoder: Encoder, mesh: Mesh, own_carries: bool, is_static: bool | None) -> None:
         """All that is known before there is a shape and anything is put on a device."""
-        self.encoder, self.mesh = encoder, mesh
+        super().__init__(encoder, mesh, own_carries)
         # Computed and traced once: each time takes JAX 2 to 4 ms.
         self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
-        self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
-        self.out_features, self.dtype = encoder.out_features, np.dtype(encoder.pool_dtype)
-        self.gives_steps, self.own_carries = encoder.gives_steps, own_carries
         if self.gives_steps and self.dtype == np.float64:
             raise ConfigError("The outputs of all steps are kept as float32, and the encoder computes in float64.")
-        self.carry_features = encoder.carry_features if own_carries else 0
-        self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
-        self.state_features = len(self.first_state)
         self.is_static = device_kind(self.mesh) != "cpu" if is_static is None else is_static
-        self.devices = self.mesh.shape[AXIS]
 
     def with_shape(self, shape: WindowShape) -> Self:
         """The same encoder, compiled for windows of another shape."""

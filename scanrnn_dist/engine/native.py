@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder, StatefulEncoder
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.host_buffers import aligned_zeros
 from scanrnn_dist.engine.kernels import TARGET, native_library, network_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, replicated, sharded
+from scanrnn_dist.engine.on_mesh import OnMesh
 from scanrnn_dist.engine.row_queue import ROW
 from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
 from scanrnn_dist.protocols import WindowShape
@@ -26,18 +27,18 @@ MOST_ROWS = 16384
 """Of one window."""
 FEATURE_BYTES = 4 << 20
 """Of one window on each device, unless that are fewer rows than lanes."""
-TOLD_BYTES = 32
-"""What a device tells of a window, before the numbers of the rows; `Told` in `kernels/native/task.h`."""
+TOLD = 3
+"""Numbers that a device tells of a window, before those of the rows; `Told` in `kernels/native/task.h`."""
 
 
-class OnDevices(NamedTuple):
-    """What the program takes and gives back."""
+class LanesOnDevices(NamedTuple):
+    """What the program takes of the lanes, and gives back."""
 
     states: jax.Array
     in_lanes: jax.Array
 
 
-class NativeProgram:
+class NativeProgram(OnMesh):
     """One encoder for the native kernel; for the arguments see `Engine`.
 
     `shape` says how many lanes a device has, and how many steps it does, lane by lane, before it tells of what is
@@ -51,15 +52,8 @@ class NativeProgram:
         self, encoder: Encoder, mesh: Mesh | None = None, shape: WindowShape | None = None, own_carries: bool = False
     ) -> None:
         library = native_library()
-        self.encoder, self.mesh, self.own_carries = encoder, checked_mesh(mesh), own_carries
+        super().__init__(encoder, checked_mesh(mesh), own_carries)
         self.shape = checked_shape(shape or window_shape_for(encoder, self.mesh, kernel=self.kernel))
-        self.in_features, self.out_features = encoder.in_features, encoder.out_features
-        self.flops_per_step, self.gives_steps = encoder.flops_per_step, encoder.gives_steps
-        self.dtype = np.dtype(np.float32)
-        self.carry_features = encoder.carry_features if own_carries else 0
-        self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)
-        self.state_features = len(self.first_state)
-        self.devices = self.mesh.shape[AXIS]
         self.lanes = self.devices * self.shape.lanes
         features = _features(encoder)
         self.most_rows = _most_rows(features, self.lanes)
@@ -70,21 +64,21 @@ class NativeProgram:
         self.program = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
         self.compilations = _compiled.cache_info().misses - before
 
-    def free_lanes(self) -> OnDevices:
+    def free_lanes(self) -> LanesOnDevices:
         """States and rows of lanes that have none."""
         lanes, state, _, _ = self._sizes
         rows = np.zeros((self.devices, lanes), ROW)
         rows["number"] = -1
         words = rows.view(np.uint32).reshape(self.devices, lanes, -1)
         states = aligned_zeros((self.devices, lanes, state), np.dtype(np.float32))
-        return OnDevices(*jax.device_put((states, words), sharded(self.mesh)))
+        return LanesOnDevices(*jax.device_put((states, words), sharded(self.mesh)))
 
     def new_output(self) -> tuple[jax.Array, jax.Array]:
         """Buffers on the devices for the features of a window's rows, and for what is told of them."""
         _, _, most, features = self._sizes
         zeros = (
             aligned_zeros((self.devices, most, features), np.dtype(np.float32)),
-            aligned_zeros((self.devices, TOLD_BYTES // 4 + 2 * most), np.dtype(np.uint32)),
+            aligned_zeros((self.devices, 2 * (TOLD + most)), np.dtype(np.uint32)),
         )
         of_rows, told = jax.device_put(zeros, sharded(self.mesh))
         return of_rows, told
@@ -141,7 +135,7 @@ def _compiled(
         spec((weight_floats,), np.float32, all_of), spec((state,), np.float32, all_of),
         spec((devices, lanes, state), np.float32, per), spec((devices, lanes, ROW.itemsize // 4), np.uint32, per),
         spec((devices, most, features), np.float32, per),
-        spec((devices, TOLD_BYTES // 4 + 2 * most), np.uint32, per), spec((2,), np.uint32, all_of),
+        spec((devices, 2 * (TOLD + most)), np.uint32, per), spec((2,), np.uint32, all_of),
     )  # fmt: skip
     with jax.set_mesh(mesh):
         return jax.jit(program, donate_argnums=(2, 3, 4, 5)).lower(*inputs).compile()

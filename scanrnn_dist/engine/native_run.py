@@ -14,23 +14,20 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from scanrnn_dist.encoder import COUNT_BASE
 from scanrnn_dist.engine.in_flight import host_shards
-from scanrnn_dist.engine.native import NativeProgram
+from scanrnn_dist.engine.native import TOLD, NativeProgram
 from scanrnn_dist.engine.profiling import stage
-from scanrnn_dist.engine.row_queue import ROW, RowQueue
+from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, queue_of
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
-from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, checked_rows
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged
 
-MORE, NEXT_IS_HERE = 4, 2
-"""Where it stands in a queue, and what it says: `Queue.more` in `kernels/native/task.h`."""
 LAST_SHARE = 8
 """The last window of a job may be so much smaller than others."""
 MOST_WINDOWS_DRY = 8
 """As so many windows may lanes do without the next one, before what is finished is told."""
-COUNT_BASE = 4096
-"""A count of steps within a state is two numbers, the first of which counts so many."""
 
 
 class Sent(NamedTuple):
@@ -46,7 +43,7 @@ class Sent(NamedTuple):
         return self.output.done() and all(array.is_ready() for array in self.output.result())  # type: ignore[attr-defined]
 
 
-class NativeRun:
+class NativeRun(Emptied):
     """One stream of rows through an engine.
 
     Args:
@@ -135,12 +132,6 @@ class NativeRun:
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
 
-    def results(self) -> list[Finished]:
-        finished = []
-        while self.is_busy:
-            finished.extend(self.advance())
-        return finished
-
     def close(self) -> None:
         self._dispatcher.shutdown(cancel_futures=True)
         for sent in self._sent:  # the kernel reads what they point to
@@ -157,10 +148,9 @@ class NativeRun:
         engine = self.engine
         if self._sent:  # whose lanes may end it, once they run dry
             self._sent[-1].queue[MORE] = NEXT_IS_HERE
-        address = rows.ctypes.data if len(rows) else 0
         # Until the next rows are there, lanes that run dry go on with what they have.
         most_steps = engine.shape.window_steps * (MOST_WINDOWS_DRY if more else 1)
-        queue = np.array([address, len(rows), 0, engine.devices, more, most_steps], np.int64)
+        queue = queue_of(rows, engine.devices, more, most_steps)
         output = self._dispatcher.submit(self._dispatch, queue)
         self._sent.append(Sent(queue, rows, output))
         self._unfinished += len(rows)
@@ -171,8 +161,8 @@ class NativeRun:
         engine = self.engine
         with stage("dispatch"):
             buffers = self._spare.pop() if self._spare else engine.new_output()
-            address = np.array([queue.ctypes.data], np.uint64).view(np.uint32)
-            states, in_lanes, features, told = engine.program(*engine.weights, *self._on_devices, *buffers, address)
+            given = *engine.weights, *self._on_devices, *buffers, address_of(queue)
+            states, in_lanes, features, told = engine.program(*given)
             self._on_devices = type(self._on_devices)(states, in_lanes)
         return features, told
 
@@ -184,8 +174,8 @@ class NativeRun:
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         numbers, values = [], []
         for of_device, words in zip(features, told, strict=True):
-            n, rounds, *_ = words[0].view(np.int64)[:4].tolist()
-            numbers.append(words[0].view(np.int64)[4 : 4 + n])
+            n, rounds, _ = words[0].view(np.int64)[:TOLD].tolist()
+            numbers.append(words[0].view(np.int64)[TOLD : TOLD + n])
             values.append(of_device[0, :n])
             self.statistics.positions += rounds * self.engine.shape.lanes
         rows, found = np.concatenate(numbers), np.concatenate(values)

@@ -10,14 +10,26 @@ from collections import deque
 
 import numpy as np
 
+from scanrnn_dist.engine.schedule import LONG_SHARE
+
 ROW = np.dtype(
     [("x", "<u8"), ("carry", "<u8"), ("steps_to", "<u8"), ("number", "<i8"), ("left", "<i8"), ("done", "<i8")]
 )
 """A row as the kernel takes it: addresses of its steps, of what it begins with, and of where the outputs of its steps
 go (0 for none); its number; steps that are left, and that were done before. `Item` in `kernels/native/task.h`."""
-LONG_SHARE = 64
-"""At the end of a job a row is long if it takes more than this part of what is left for a lane; the lanes then end
-together within about as much."""
+MORE, NEXT_IS_HERE = 4, 2
+"""Where it stands in a queue, and what is written there once the next one is on its way."""
+
+
+def queue_of(rows: np.ndarray, devices: int, more: bool, most_steps: int) -> np.ndarray:
+    """Rows as the kernel takes them, `Queue` in `kernels/native/task.h`; whoever holds it holds the rows too."""
+    address = rows.ctypes.data if len(rows) else 0
+    return np.array([address, len(rows), 0, devices, more, most_steps], np.int64)
+
+
+def address_of(queue: np.ndarray) -> np.ndarray:
+    """Where a queue stands, as the program takes it: `(2,)` uint32, since JAX has no wider numbers by default."""
+    return np.array([queue.ctypes.data], np.uint64).view(np.uint32)
 
 
 class RowQueue:

@@ -25,7 +25,7 @@ from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
-from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, checked_rows
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -37,7 +37,7 @@ SHORT_WINDOW = 8
 """While the devices are idle, a window of an eighth of the blocks is sent rather than waiting for rows to fill it."""
 
 
-class Run:
+class Run(Emptied):
     """One stream of rows through an engine, as `RunLike` has it: `submit`, `advance` until nothing is left, `close`.
 
     Args:
@@ -119,12 +119,6 @@ class Run:
 
     def close(self) -> None:
         self._dispatcher.shutdown(cancel_futures=True)
-
-    def results(self) -> list[Finished]:
-        finished = []
-        while self.is_busy:
-            finished.extend(self.advance())
-        return finished
 
     def advance(self, more: bool = False) -> list[Finished]:
         finished = self._drained(more) if self._smaller is None else self._smaller_or_not(more)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.protocols import Finished, RunLike
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
@@ -14,6 +15,17 @@ WINDOWS_IN_FLIGHT = 2
 LOOK_AHEAD_BYTES = 32 << 20
 """Values of rows that wait, so that the last rows of a job can go longest first; some windows at least."""
 WINDOWS_AHEAD = 2
+
+
+class Emptied:
+    """A run that is emptied by advancing; see `RunLike`."""
+
+    def results(self: RunLike) -> list[Finished]:
+        """Advance until nothing is left; all results."""
+        finished = []
+        while self.is_busy:
+            finished.extend(self.advance())
+        return finished
 
 
 class Taking(Protocol):

@@ -25,8 +25,6 @@ from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, P
 from scanrnn_dist.source import SKIP, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
 
-"""Finished chunks that may wait for the writer: as many as keep the devices busy while a part is synced."""
-
 
 @dataclass
 class _Begun:
@@ -76,7 +74,7 @@ class WriteBehind:
         on_fail: called, in the first one, with each unit that failed, the reason, and its rows that were put before.
         on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
-        waiting_bytes: of what was put and is not written.
+        waiting_bytes: of what was put and is not written; enough keeps the devices busy while a part is synced.
     """
 
     def __init__(

@@ -13,7 +13,7 @@
 
 struct Kernel {
   const char* name;
-  int (*run)(const Task&);
+  void (*run)(const Task&);
   int64_t (*packed_floats)(const Layer&);
   void (*pack)(const Layer&, const float*, const float*, const float*, const float*, float*);
 };

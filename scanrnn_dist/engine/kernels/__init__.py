@@ -5,6 +5,6 @@ native kernel is for usual cells on a CPU: `library.py` loads it, `network.py` s
 their weights, and its source stands in `native/`.
 """
 
-from scanrnn_dist.engine.kernels.library import TARGET, loaded, native_library
+from scanrnn_dist.engine.kernels.library import TARGET, loaded, native_library, not_to_be_had
 from scanrnn_dist.engine.kernels.network import network_of, why_not
 from scanrnn_dist.engine.kernels.scan import device_scan

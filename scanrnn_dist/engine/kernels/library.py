@@ -74,8 +74,13 @@ def native_library() -> Library:
     """The library, which must be there."""
     library = loaded()
     if isinstance(library, str):
-        raise ConfigError(f"The native kernel is not to be had. {library} Leave out the kernel, or choose 'xla'.")
+        raise not_to_be_had(library)
     return library
+
+
+def not_to_be_had(why: str) -> ConfigError:
+    """What to say to whoever asks for the native kernel where it cannot be used; `why` is a sentence."""
+    return ConfigError(f"The native kernel is not to be had. {why} Leave out the kernel, or choose 'xla'.")
 
 
 @cache

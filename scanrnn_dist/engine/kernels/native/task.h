@@ -48,7 +48,7 @@ struct Queue {
 };
 
 struct Told {
-  int64_t finished, rounds, steps, unused;
+  int64_t finished, rounds, steps;
 };
 
 struct Task {
@@ -63,11 +63,11 @@ struct Task {
   Told* told;
 };
 
-// One for each instruction set. `width` is how many floats a vector holds; `pack` lays out the weights of one layer, `wi
+// One for each instruction set. `pack` lays out the weights of one layer, `wi
 // (in_features, gates, hidden)`, `bi (gates, hidden)` or null, `wh (hidden, gates, hidden)`, `bh` or null.
 #define KERNEL(NAMESPACE)                                                                                          \
   namespace NAMESPACE {                                                                                            \
-  int run(const Task& task);                                                                                       \
+  void run(const Task& task);                                                                                      \
   int64_t packed_floats(const Layer& layer);                                                                       \
   void pack(const Layer& layer, const float* wi, const float* bi, const float* wh, const float* bh, float* out);   \
   }
