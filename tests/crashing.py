@@ -25,7 +25,7 @@ from faults import sort_of
 from sources import entries, features_of
 
 from scanrnn_dist.api import verify
-from scanrnn_dist.records import SUCCESS
+from scanrnn_dist.records import COMMITS, SUCCESS
 
 LIMIT_SECONDS = 60
 """A run takes a tenth of a second. One that takes so long hangs."""
@@ -338,6 +338,16 @@ def identities(destination: Path) -> dict[str, tuple[int, int]]:
     """Which file each part is, and when it was written: another one has another."""
     stats = {path.name: path.stat() for path in destination.glob("*.parquet")}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def recorded(destination: Path) -> dict[str, tuple[int, int]]:
+    """The identities of the parts that the attempts' logs tell of: whoever goes on keeps them.
+
+    Each process that is killed between the name of a part and its record leaves one more part that is written again.
+    """
+    lines = [line for log in destination.glob(f"{COMMITS}/*.jsonl") for line in log.read_text().splitlines(True)]
+    units = {json.loads(line).get("unit") for line in lines if line.endswith("\n")}
+    return {name: identity for name, identity in identities(destination).items() if int(name[5:10]) in units}
 
 
 def _parts(destination: Path) -> dict[str, str]:
