@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -147,6 +148,8 @@ def start_jax(cpu_devices: int | None = None) -> None:
         if cpu_devices is not None:
             jax.config.update("jax_num_cpu_devices", cpu_devices)
         jax.local_devices()
+        gc.freeze()  # what is imported stays: no collection looks at it again
+        gc.set_threshold(USUAL_OBJECTS)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # the last: a plugin is missing
         platforms = os.environ.get("JAX_PLATFORMS")
         said = " ".join(str(error).split()).rstrip(". ") or "it finds no device"
@@ -158,6 +161,8 @@ def start_jax(cpu_devices: int | None = None) -> None:
         ) from error
 
 
+USUAL_OBJECTS = 700
+"""Made and not freed, after so many Python looks for garbage; see `__main__.py`."""
 _AHEAD: list[threading.Thread] = []
 """The thread that imports JAX, if there is one."""
 

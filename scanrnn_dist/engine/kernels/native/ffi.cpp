@@ -66,14 +66,14 @@ PUBLIC XLA_FFI_Error* scanrnn_rows(XLA_FFI_CallFrame* frame) {
   task.network = {plan[0], plan[1], reinterpret_cast<const Layer*>(plan + 7), nullptr, plan[2], plan[3], plan[4], plan[5],
                   plan[6], static_cast<const float*>(weights->data), static_cast<const float*>(first_state->data)};
   task.network.parts = reinterpret_cast<const Part*>(plan + 7 + 3 * plan[0]);
-  task.lanes = states->dims[0];
+  task.lanes = states->dims[1];  // the first axis is the device's, of 1
   task.states = static_cast<float*>(new_states->data);
   task.in_lanes = static_cast<Item*>(now_in_lanes->data);
   task.queue = reinterpret_cast<Queue*>(address);
   task.features = static_cast<float*>(new_features->data);
   task.told = static_cast<Told*>(new_told->data);
   task.numbers = reinterpret_cast<int64_t*>(task.told + 1);
-  task.most = features->dims[0];
+  task.most = features->dims[1];
   if (task.most < task.lanes + task.queue->size)
     return refusal(frame, "the queue has more rows than there is room for features");
   if (!chosen) return refusal(frame, "no kernel");
