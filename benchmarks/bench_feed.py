@@ -8,8 +8,9 @@ Four things are measured of each layout, and take turns in every round:
 - raw: `pq.ParquetFile.iter_batches` to the end, without threads, in batches of as many rows as a job decodes at once;
 - raw, threads: the same with `use_threads`, by which pyarrow decodes several columns at once, on all cores;
 - read: the job's reader to the end: decoding, every check of files and values, sequences of float32;
-- feed: that, and all that a run does on the host: the copy into the look-ahead, which rows go to which lane, and their
-  values placed in the buffers that the devices take. The compiled program is not run: windows come back at once.
+- feed: that, and all that a run does on the host: for the native kernel, which reads values where they stand, the queues
+  of rows; with `--kernel xla` the copy into the look-ahead, which rows go to which lane, and their values placed in the
+  buffers that the devices take. The program is not run: windows come back at once.
 
 MB are of the float32 values that travel to the devices. Processor time is that of all threads of the process; a reader
 thread runs beside, so the wall time of read and feed is less where two cores are free. Covered: a local file in the
@@ -25,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,27 @@ def _not_fetched(run: Any, sent: Any) -> Finished:
     return Finished(sent.window.rows, np.empty((len(sent.window.rows), 0), np.float32))
 
 
+def _not_taken(run: Any, sent: Any) -> Finished:
+    """Of the rows of a queue that no device took, no features; their values are let go, as once they are finished."""
+    numbers = sent.rows["number"].astype(np.int64)
+    run._unfinished -= len(numbers)
+    run._submissions.count_read(numbers)
+    return Finished(numbers, np.empty((len(numbers), 0), np.float32))
+
+
+NOT_RUN: dict[str, dict[str, Any]] = {
+    "xla": {
+        "scanrnn_dist.engine.run.Run._dispatch": _not_dispatched,
+        "scanrnn_dist.engine.run.Run._fetch": _not_fetched,
+    },
+    "native": {
+        "scanrnn_dist.engine.native_run.NativeRun._dispatch": lambda run, queue: (_Nowhere(), _Nowhere()),
+        "scanrnn_dist.engine.native_run.NativeRun._fetch": _not_taken,
+    },
+}
+"""By kernel, what stands in for the two steps of a run at which the devices work."""
+
+
 def raw(source: FeedSource, rows: int, *, use_threads: bool = False) -> int:
     """Decode by pyarrow, in batches of `rows` rows."""
     with pq.ParquetFile(source.path) as parquet:
@@ -94,12 +116,11 @@ def read(plan: Plan, source: FeedSource) -> int:
 
 def feed(plan: Plan, source: FeedSource, engine: EngineLike) -> int:
     """Read, schedule and place, as a job does; its windows are not computed."""
-    with (
-        mock.patch("scanrnn_dist.engine.run.Run._dispatch", _not_dispatched),
-        mock.patch("scanrnn_dist.engine.run.Run._fetch", _not_fetched),
-        closing(chunks_of(plan, source)) as chunks,
-        closing(engine.run()) as run,
-    ):
+    with ExitStack() as stack:
+        for step, stand_in in NOT_RUN[engine.kernel].items():
+            stack.enter_context(mock.patch(step, stand_in))
+        chunks = stack.enter_context(closing(chunks_of(plan, source)))
+        run = stack.enter_context(closing(engine.run()))
         rows = 0
         for chunk in chunks:
             run.submit(chunk.sequences)
@@ -187,10 +208,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layouts", help=f"separated by semicolons, of: {'; '.join(LAYOUTS)}")
+    parser.add_argument("--kernel", choices=sorted(NOT_RUN), help="as a job chooses it, when not given")
     parser.add_argument("--json", type=Path, help="where to write the results too")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
-    engine = build_engine(Encoder.from_seed(0, D, H))
+    engine = build_engine(Encoder.from_seed(0, D, H), kernel=arguments.kernel)
     names = arguments.layouts.split(";") if arguments.layouts else LAYOUTS
     with tempfile.TemporaryDirectory(prefix="scanrnn-feed-") as folder:
         sources = {name: write_source(name, Path(folder), arguments.rows) for name in names}
