@@ -8,8 +8,8 @@ Four things are measured of each layout, and take turns in every round:
 - raw: `pq.ParquetFile.iter_batches` to the end, without threads, in batches of as many rows as a job decodes at once;
 - raw, threads: the same with `use_threads`, by which pyarrow decodes several columns at once, on all cores;
 - read: the job's reader to the end: decoding, every check of files and values, sequences of float32;
-- feed: that, and all that a run does on the host: for the native kernel, which reads values where they stand, the queues
-  of rows; with `--kernel xla` the copy into the look-ahead, which rows go to which lane, and their values placed in the
+- feed: that, and all that a run does on the host: for the native kernel, which reads values where they stand, the
+  queues of rows; with `--kernel xla` the copy into the look-ahead, which rows go to which lane, and their values placed in the
   buffers that the devices take. The program is not run: windows come back at once.
 
 MB are of the float32 values that travel to the devices. Processor time is that of all threads of the process; a reader
@@ -118,7 +118,7 @@ def feed(plan: Plan, source: FeedSource, engine: EngineLike) -> int:
     """Read, schedule and place, as a job does; its windows are not computed."""
     with ExitStack() as stack:
         for step, stand_in in NOT_RUN[engine.kernel].items():
-            stack.enter_context(mock.patch(step, stand_in))
+            stack.enter_context(mock.patch(f"scanrnn_dist.engine.{step}", stand_in))
         chunks = stack.enter_context(closing(chunks_of(plan, source)))
         run = stack.enter_context(closing(engine.run()))
         rows = 0
