@@ -9,8 +9,8 @@ Four things are measured of each layout, and take turns in every round:
 - raw, threads: the same with `use_threads`, by which pyarrow decodes several columns at once, on all cores;
 - read: the job's reader to the end: decoding, every check of files and values, sequences of float32;
 - feed: that, and all that a run does on the host: for the native kernel, which reads values where they stand, the
-  queues of rows; with `--kernel xla` the copy into the look-ahead, which rows go to which lane, and their values placed in the
-  buffers that the devices take. The program is not run: windows come back at once.
+  queues of rows; with `--kernel xla` the copy into the look-ahead, which rows go to which lane, and their values placed
+  in the buffers that the devices take. The program is not run: windows come back at once.
 
 MB are of the float32 values that travel to the devices. Processor time is that of all threads of the process; a reader
 thread runs beside, so the wall time of read and feed is less where two cores are free. Covered: a local file in the
@@ -78,12 +78,12 @@ def _not_taken(run: Any, sent: Any) -> Finished:
 
 NOT_RUN: dict[str, dict[str, Any]] = {
     "xla": {
-        "scanrnn_dist.engine.run.Run._dispatch": _not_dispatched,
-        "scanrnn_dist.engine.run.Run._fetch": _not_fetched,
+        "run.Run._dispatch": _not_dispatched,
+        "run.Run._fetch": _not_fetched,
     },
     "native": {
-        "scanrnn_dist.engine.native_run.NativeRun._dispatch": lambda run, queue: (_Nowhere(), _Nowhere()),
-        "scanrnn_dist.engine.native_run.NativeRun._fetch": _not_taken,
+        "native_run.NativeRun._dispatch": lambda run, queue: (_Nowhere(), _Nowhere()),
+        "native_run.NativeRun._fetch": _not_taken,
     },
 }
 """By kernel, what stands in for the two steps of a run at which the devices work."""
