@@ -1,25 +1,47 @@
-"""The README's Python examples run as printed, and its commands are those that `.ci/run` takes from it."""
+"""README's commands and Python examples work in the order in which they stand; `.ci/run` takes its commands from it."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+EXAMPLES = [block for kind, block in BLOCKS if kind == "python"]
 
 
-def test_the_readme_has_examples():
-    assert len(BLOCKS) >= 3
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_examples_run_as_printed(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_python_examples_run_as_printed(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "import torch" in block:
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
 
 
-def test_the_two_commands_stand_alone_on_their_lines():
+@pytest.mark.soak
+def test_all_blocks_work_in_the_order_in_which_they_stand(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+    run("scanrnn", "demo")  # the first block does it, once it has installed the package
+    for kind, block in BLOCKS:
+        if "import torch" in block:
+            pytest.importorskip("torch")
+        if kind == "python":
+            run(sys.executable, "-c", block)
+        elif not block.startswith(("python3 -m venv", "source ")):
+            run("bash", "-euc", block)
+    assert (tmp_path / "torch-features" / "_SUCCESS").exists()
+
+
+def test_the_two_commands_stand_alone_on_their_lines() -> None:
     commands = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[0].endswith("scanrnn demo")
