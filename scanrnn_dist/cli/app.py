@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import scanrnn_dist.cli.options as flags
+from scanrnn_dist.cli.command import Group, use_commands
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.encoder import encoder_app
 from scanrnn_dist.cli.executor import executor_of
@@ -45,9 +46,10 @@ EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data;
 app = typer.Typer(
     name="scanrnn",
     help=f"One feature vector per sequence, from Parquet to Parquet, on all devices. {EXIT_CODES}",
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(encoder_app, name="encoder")
 app.command("inspect")(inspect_source)
@@ -357,6 +359,9 @@ def clean(
     from scanrnn_dist.job import clean as clean_output
 
     print_result(clean_output(destination, dry_run=dry_run), as_json)
+
+
+use_commands(app, encoder_app)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import STOPPED, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
 
@@ -36,7 +37,7 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     try:
         for argument in arguments:
             check_is_text(argument)
-        app(arguments, prog_name="scanrnn")
+        raise SystemExit(call(app, arguments))
     except ScanRNNError as error:
         return print_error(error)
     except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect

@@ -207,8 +207,9 @@ def test_shares_then_status_clean_and_the_same_command_again(
     assert "2 files" in done(capsys, ["clean", out, "--dry-run"])
     assert json.loads(done(capsys, ["clean", out, "--json"]))["is_done"]
     assert "nothing to remove" in done(capsys, ["clean", out])
-    assert "differs: the encoder's weights are others" in failed(capsys, [*featurize, "--seed", "9"], 2)
-    assert "12 rows" in done(capsys, [*featurize, "--seed", "9", "--restart"])
+    featurize = ["featurize", source, out, "--hidden", str(H), "--seed", "9", "--rows-per-part", "5"]
+    assert "differs: the encoder's weights are others" in failed(capsys, featurize, 2)
+    assert "12 rows" in done(capsys, [*featurize, "--restart"])
     done(capsys, ["verify", out])
 
 
@@ -227,7 +228,7 @@ def test_shares_then_status_clean_and_the_same_command_again(
         (["featurize", "SRC", "HELD", *GRU], "nothing is ever overwritten"),
         (["featurize", "SRC", "OUT", "--hidden", "0"], "--hidden"),
         (["featurize", "SRC", "OUT", *GRU, "--max-steps", "-1"], "--max-steps"),
-        (["featurize", "SRC"], "Missing argument"),
+        (["featurize", "SRC"], "DST is missing: a folder or URI"),
         (["bench", "--tune", "SRC", *GRU[:2], "--encoder", "FILE"], "either --hidden or --encoder FILE; not both"),
         (["bench", "--tune", "nowhere"], "Nothing found at 'nowhere'"),
         (["featurize", "SRC", "OUT", *GRU, "--block-steps", "0"], "--block-steps"),
