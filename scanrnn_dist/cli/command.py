@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 
 from scanrnn_dist.cli.config import config_text, read_config
 from scanrnn_dist.cli.examples import EXAMPLES
+from scanrnn_dist.cli.options import GROUPS
 from scanrnn_dist.errors import ConfigError, did_you_mean
 
 CTRL_C, WRONG_USAGE = 130, 2
@@ -26,6 +27,10 @@ _WORDS = {"source": "SRC", "destination": "DST"}
 class Command(TyperCommand):
     """A command whose flags may stand in a file, each at most once on the command line, and whose help has examples."""
 
+    def __init__(self, *given: Any, **told: Any) -> None:
+        super().__init__(*given, **told)
+        self.help = plain(self.help or "")
+
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters, `--help` in a group at the end."""
         params: list[Any] = super().get_params(ctx)
@@ -33,7 +38,7 @@ class Command(TyperCommand):
             _tidy(param)
             if param.name == "help":
                 param.rich_help_panel = HELP
-        return params
+        return sorted(params, key=_group)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words, after the file of `--config`, and refuse what only this class can tell."""
@@ -138,6 +143,11 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def plain(text: str) -> str:
+    """A help text without the line breaks of its source; paragraphs stay."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 def words_of(ctx: Any) -> str:
     """The words that call a command, without the program's own: `encoder make`."""
     return ctx.command_path.partition(" ")[2]
@@ -162,8 +172,15 @@ def told_of(params: Sequence[Any], args: Sequence[str]) -> tuple[dict[str, list[
     return told, words, unknown
 
 
+def _group(param: Any) -> int:
+    """The place of a parameter's group in the help."""
+    name = getattr(param, "rich_help_panel", None) or "Options"
+    return len(GROUPS) if name not in GROUPS else -1 if isinstance(param, TyperArgument) else GROUPS.index(name)
+
+
 def _tidy(param: Any) -> None:
-    """Have the help show no type where it says nothing: of a flag without a value, and of an argument."""
+    """Have the help show no bounds, and no type of a flag without a value and of an argument."""
+    param._get_number_range_help_str = lambda: None
     if isinstance(param, TyperArgument):
         param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
     elif param.is_flag:

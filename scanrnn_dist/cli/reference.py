@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from scanrnn_dist.cli.app import app
+from scanrnn_dist.cli.command import plain
 from scanrnn_dist.cli.examples import EXAMPLES
 
 
@@ -56,7 +57,7 @@ def _of_command(words: str, context: Any) -> list[str]:
     command = context.command
     usage = " ".join([f"scanrnn {words}".strip(), *command.collect_usage_pieces(context)])
     lines = [f"## `scanrnn {words}`", ""] if words else []
-    lines += [_plain(command.help or ""), "", "```text", usage, "```", ""]
+    lines += [plain(command.help or ""), "", "```text", usage, "```", ""]
     if examples := EXAMPLES.get(words):
         shown = [line for about, example in examples for line in (f"# {about}", example)]
         lines += ["```sh", *shown, "```", ""]
@@ -64,7 +65,7 @@ def _of_command(words: str, context: Any) -> list[str]:
         lines += ["| command | what it does |", "|---|---|"]
         lines += [
             f"| [`{name}`](#scanrnn-{f'{words} {name}'.strip().replace(' ', '-')}) "
-            f"| {_cell(_plain(each.help or '').split(chr(10))[0])} |"
+            f"| {_cell(plain(each.help or '').split(chr(10))[0])} |"
             for name, each in command.commands.items()
         ]
         lines.append("")
@@ -84,11 +85,6 @@ def value_of(param: Any) -> str:
     if isinstance(param, TyperArgument) or param.is_flag:
         return ""
     return str(param.metavar or param.bare_type().replace("str", "text").upper())
-
-
-def _plain(text: str) -> str:
-    """A help text without the line breaks of its source; paragraphs stay."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _cell(text: str) -> str:

@@ -36,6 +36,7 @@ from sources import (
 from scanrnn_dist.api import computation
 from scanrnn_dist.api.tuning import ROUNDS
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.engine.profiling import PROFILE_SECONDS
 from scanrnn_dist.errors import ScanRNNError, StoppedError
@@ -275,9 +276,9 @@ def test_the_help_tells_the_defaults_of_the_profile_and_the_bench(capsys: pytest
     def words(command: str) -> str:
         return " ".join(done(capsys, [command, "--help"]).replace("│", " ").split())
 
-    assert f"after compilation (default {PROFILE_SECONDS:g})" in words("featurize")
-    assert f"measured (default {ROUNDS})" in words("bench")
-    assert f"counts as dead (default {EXPIRY_SECONDS:g})" in words("featurize")
+    assert f"after compilation (default: {PROFILE_SECONDS:g})" in words("featurize")
+    assert f"measured (default: {ROUNDS})" in words("bench")
+    assert f"counts as dead (default: {EXPIRY_SECONDS:g})" in words("featurize")
 
 
 def test_a_seed_that_is_too_large_is_wrong_usage(
@@ -325,7 +326,7 @@ def test_stopped_ends_with_4(
     def stopped(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_run_job", stopped)
+    monkeypatch.setattr(running, "run_shown", stopped)
     err = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert "the disk is full" in err or "Stopped." in err
 
@@ -417,7 +418,7 @@ def test_too_little_memory_ends_with_4(
     def fails(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_run_job", fails)
+    monkeypatch.setattr(running, "run_shown", fails)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert said.startswith("Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
 
@@ -469,4 +470,4 @@ def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
 
 
 def test_the_help_tells_the_default_that_the_library_has(capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"(default {ROWS_PER_PART})" in " ".join(done(capsys, ["featurize", "--help"]).replace("│", " ").split())
+    assert f"(default: {ROWS_PER_PART:,})" in " ".join(done(capsys, ["featurize", "--help"]).replace("│", " ").split())

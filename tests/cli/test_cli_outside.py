@@ -17,6 +17,7 @@ import pytest
 from sources import command_line_in_this_process, random_rows, write_source
 
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
@@ -174,7 +175,7 @@ def test_what_the_machine_refuses_ends_with_4_in_words(
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(cli, "_run_job", denied)
+    monkeypatch.setattr(running, "run_shown", denied)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert said.startswith("StoppedError: Permission denied (/somewhere). Stopped.")
 
