@@ -175,7 +175,7 @@ OutputDtype = Annotated[
 Compression = Annotated[
     str | None,
     choice("Codec of all output columns", "zstd", "snappy", "gzip", "lz4", "none", group=OUTPUT,
-           default="zstd, but none for features"),
+           default="zstd, but none for features", name="--compression"),
 ]  # fmt: skip
 RowGroupBytes = Annotated[
     int | None,

@@ -137,7 +137,7 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     before = entries(tmp_path)
     out = done(capsys, ["plan", source, "--hidden", "7", "--rows-per-part", "5"])
     assert entries(tmp_path) == before
-    assert "1 files, 12 rows" in out
+    assert "1 file, 12 rows" in out
     assert "column 'sequence', 3 features per step" in out
     assert "3 parts, features: fixed_size_list<float32>[7]" in out
     assert re.search(r"about \d+ steps", out)

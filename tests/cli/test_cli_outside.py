@@ -82,7 +82,7 @@ def test_windows_that_never_fit_are_refused_before_they_are_made_and_plan_says_s
     assert "Windows of this shape would take" in said and "Choose fewer --lanes" in said
     assert not (tmp_path / "out").exists()
     assert "Choose fewer --lanes" in failed(capsys, ["bench", source, *GRU, *large], 2)
-    assert cli.run(["plan", source, *GRU, *large]) == 0
+    assert cli.run(["plan", source, *GRU, *large]) == 2
     assert "so featurize would refuse" in capsys.readouterr().out
     assert cli.run(["plan", source, *GRU]) == 0
     assert "would refuse" not in capsys.readouterr().out
