@@ -12,9 +12,9 @@ import jax
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native
+from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
 from scanrnn_dist.job import Foreseen, Memory, Plan
-from scanrnn_dist.observe import in_mib, usable_bytes
+from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
@@ -30,6 +30,9 @@ _START_SECONDS = 1.0
 
 _PART_SECONDS = 0.004
 """Of opening a file and naming a part: `scanrnn featurize` of 1,000 files of 50 rows each took 5.8 s on two cores."""
+
+_LANES_OF_USUAL, _OF_USABLE = 16, 4
+"""What is warned of: so many times the usual lanes, and windows that take such a part of the memory."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,28 @@ def explain(
         "seconds": seconds, "memory_bytes": taken, "kernel": kernel,
     }  # fmt: skip
     return Explanation(lines, numbers, refusal)
+
+
+def doubts(computation: EncoderOnDevices, sizes: Mapping[str, int], devices: int | None) -> list[str]:
+    """What to warn of before a job begins: sizes that were chosen, and fit, but make no sense on these devices."""
+    encoder, mesh, shape, kernel = computation.encoder, computation.mesh, computation.shape, computation.kernel
+    told = []
+    usual = window_shape_for(encoder, mesh, kernel=kernel).lanes
+    needed, usable, count = window_bytes(encoder, shape, kernel), usable_bytes(), jax.local_device_count()
+    if "lanes" in sizes and shape.lanes > _LANES_OF_USUAL * usual:
+        told.append(
+            f"--lanes {shape.lanes:,} has each device compute so many rows side by side, where {usual:,} suit it. With "
+            f"fewer than {shape.lanes * count:,} rows most of its work is for nothing."
+        )
+    if sizes and usable is not None and needed > usable // _OF_USABLE:
+        told.append(f"Windows of this shape take {in_mib(needed)} of the {in_mib(usable)} that this process may use.")
+    cores = available_cores()
+    if devices is not None and jax.default_backend() == "cpu" and devices > cores:
+        told.append(
+            f"--devices {devices:,} on {cores:,} cores: each device has threads and memory of its own, and more of them "
+            "than cores make nothing faster."
+        )
+    return told
 
 
 def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> float | None:

@@ -39,15 +39,16 @@ def plan(
     computation, handling = run.computation(may_choose=True, check_fits=False), run.handling()
     run.executor()  # which may refuse
     start_devices(run.devices)
-    from scanrnn_dist.api import explain, measured_gflops
+    from scanrnn_dist.api import doubts, explain, measured_gflops
     from scanrnn_dist.job import check_destination, plan_job
 
     planned = plan_job(one_or_many(source), options, computation.input).within(handling.memory)
     on_devices = computation.on_devices(planned.in_features)
     foreseen = _foreseen(planned, on_devices, options, scan)
-    is_fine = not explain(planned, on_devices, memory=handling.memory, foreseen=foreseen).refusal
-    gflops = measured_gflops(on_devices, foreseen.sample) if is_fine else None
-    told = explain(planned, on_devices, options.filter, handling.memory, foreseen, gflops)
+    told = explain(planned, on_devices, options.filter, handling.memory, foreseen)
+    if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long
+        gflops = measured_gflops(on_devices, foreseen.sample)
+        told = explain(planned, on_devices, options.filter, handling.memory, foreseen, gflops)
     lines = {**told.lines, "checked": _checked(foreseen, planned)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
     if destination is not None and not refusals:
