@@ -135,8 +135,8 @@ def doubts(computation: EncoderOnDevices, sizes: Mapping[str, int], devices: int
     cores = available_cores()
     if devices is not None and jax.default_backend() == "cpu" and devices > cores:
         told.append(
-            f"--devices {devices:,} on {cores:,} cores: each device has threads and memory of its own, and more of them "
-            "than cores make nothing faster."
+            f"--devices {devices:,} on {cores:,} cores: each device has threads and memory of its own, and more "
+            "devices than cores make nothing faster."
         )
     return told
 

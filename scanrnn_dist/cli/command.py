@@ -154,7 +154,7 @@ def words_of(ctx: Any) -> str:
 
 
 def told_of(params: Sequence[Any], args: Sequence[str]) -> tuple[dict[str, list[str]], list[str], list[str]]:
-    """What is said of each option, by its name; the words that belong to none; and flags that are not known."""
+    """What is said of each option, by its name; words that belong to none; flags that are not known or lack a value."""
     options = [param for param in params if isinstance(param, TyperOption)]
     by_flag = {flag: param for param in options for flag in (*param.opts, *param.secondary_opts)}
     told, words, unknown, rest = dict[str, list[str]](), list[str](), list[str](), list(args)
@@ -169,6 +169,8 @@ def told_of(params: Sequence[Any], args: Sequence[str]) -> tuple[dict[str, list[
         elif option.is_flag or has_value or rest:
             value = "" if option.is_flag else value if has_value else rest.pop(0)
             told.setdefault(option.name, []).append(value)
+        else:
+            unknown.append(word)
     return told, words, unknown
 
 

@@ -55,7 +55,7 @@ def config_text(ctx: typer.Context, params: Sequence[Any]) -> str:
             continue
         source = ctx.get_parameter_source(param.name)
         value = ctx.params.get(param.name)
-        if source is None or source.name not in ("COMMANDLINE", "DEFAULT_MAP") or value in (None, (), False):
+        if source is None or source.name not in ("COMMANDLINE", "DEFAULT_MAP") or value is None or value is False:
             left.append(key_of(param))
         else:
             lines.append(f"{key_of(param)} = {_toml(value)}")
