@@ -4,7 +4,7 @@ A message says what arrived, what was expected, where, and what to do. Every kin
 wrong argument or wrong data caused it, so that callers who do not know this package can catch it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 
@@ -86,3 +86,17 @@ def some_of(names: Sequence[str], most: int) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more if names else "nothing"
+
+
+def did_you_mean(told: str, known: Iterable[str]) -> str:
+    """A question that names the nearest known name, to be put after a sentence; nothing if none is near.
+
+    Example:
+        >>> did_you_mean("sequense", ["id", "sequence"]), did_you_mean("x", ["id", "sequence"])
+        (" Did you mean 'sequence'?", '')
+    """
+    from difflib import get_close_matches  # only where something is wrong
+
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(told.lower(), names, n=1, cutoff=0.6)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from jax.sharding import AxisType, Mesh
 
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.cli import computation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.kernels import loaded
 from scanrnn_dist.errors import StoppedError
@@ -182,8 +182,10 @@ def stop_once_committed(out: Path, rows: int) -> Callable[[int], None]:
 
 def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands run in this process, whose devices cannot be changed any more."""
-    for module in (cli, computation):
-        monkeypatch.setattr(module, "start_devices", lambda devices: None)
+    assert cli.run  # so that its modules are imported
+    for name, module in list(sys.modules.items()):
+        if name.startswith("scanrnn_dist.cli.") and not name.endswith(".process") and hasattr(module, "start_devices"):
+            monkeypatch.setattr(module, "start_devices", lambda devices: None)
 
 
 @contextmanager

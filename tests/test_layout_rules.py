@@ -160,7 +160,7 @@ def test_the_choices_that_flags_name_are_those_there_are() -> None:
     from scanrnn_dist.cli.options import JOB_FLAGS
     from scanrnn_dist.source.bad_rows import CHOICES
 
-    told = {name: JOB_FLAGS[f"bad_rows.{name}"].__metadata__[0].metavar.split("|") for name in CHOICES}
+    told = {name: JOB_FLAGS[f"bad_rows.{name}"].__metadata__[0].autocompletion() for name in CHOICES}
     assert told == {name: list(choices) for name, choices in CHOICES.items()}
 
 

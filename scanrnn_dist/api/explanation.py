@@ -1,18 +1,60 @@
-"""What a job would do and take, before it does it: rows, steps, work, shapes, memory. Writes nothing."""
+"""What a job would do and take, before it does it: rows, steps, work, time, shapes, memory. Writes nothing."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from scanrnn_dist.api.computation import EncoderOnDevices
+from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native
-from scanrnn_dist.job import Memory, Plan
-from scanrnn_dist.observe import in_mib, usable_bytes
+from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
+from scanrnn_dist.job import Foreseen, Memory, Plan
+from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
 
 FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
+_MEASURED_FLOPS = 4e9
+"""What a measurement computes: a tenth of a second on two cores, and less than the compilation on anything faster."""
+_MOST_CHUNKS = 2_000
+_READ_BYTES_A_SECOND = 0.8e9
+"""Of decoding, which runs beside the computation: `source/decode.py`."""
+_START_SECONDS = 1.0
+"""Of a process before its first row: imports, plan, compilation. `tests/cli/test_start.py` has what it consists of."""
+
+_PART_SECONDS = 0.004
+"""Of opening a file and naming a part: `scanrnn featurize` of 1,000 files of 50 rows each took 5.8 s on two cores."""
+
+_LANES_OF_USUAL, _OF_USABLE = 16, 4
+"""What is warned of: so many times the usual lanes, and windows that take such a part of the memory."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a job would do: as lines that people read, and as numbers.
+
+    Args:
+        lines: a text for each name.
+        numbers: `rows`, `steps`, `seconds` and so on; None where one is not known.
+        refusal: why featurize would refuse to begin; empty if it would not.
+    """
+
+    lines: Mapping[str, str]
+    numbers: Mapping[str, Any]
+    refusal: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name + ':':14}{text}" for name, text in self.lines.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and lines, as JSON has them."""
+        return {**self.numbers, "told": dict(self.lines)}
 
 
 def explain(
@@ -20,8 +62,18 @@ def explain(
     computation: EncoderOnDevices,
     filter: str | None = None,
     memory: Memory = Memory(),  # noqa: B008 - frozen
-) -> str:
-    """What `featurize` would do with a plan on all local devices, line by line, within `memory`.
+    foreseen: Foreseen | None = None,
+    gflops: float | None = None,
+) -> Explanation:
+    """What `featurize` would do with a plan on all local devices, within `memory`.
+
+    Args:
+        plan: of the job.
+        computation: its encoder and devices.
+        filter: which rows are read, as text.
+        memory: the budget.
+        foreseen: what was read of its rows; else the first ones are read, to tell how long sequences are.
+        gflops: what was measured by `measured_gflops`; None tells no time.
 
     Raises:
         DataError: the first rows cannot be read.
@@ -30,24 +82,106 @@ def explain(
     rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
     needed, usable = window_bytes(encoder, shape, kernel), usable_bytes()
     taken = needed + memory.budget(is_static=jax.default_backend() != "cpu")
-    excess = ""
+    refusal = ""
     if usable is not None and needed > usable:
-        excess = f"; this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = plan.mean_steps(in_features, encoder.input) * rows
+        refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
+    steps = _steps(plan, encoder, foreseen)
+    gflop = encoder.flops_per_step * steps / 1e9
     vector = f"fixed_size_list<float32>[{out_features}]"
+    features = f"list<{vector}>" if encoder.gives_steps else vector
+    about = "" if foreseen is not None and foreseen.whole else "about "
     lines = {
-        "source": f"{len(plan.source.files):,} files, {rows:,} rows, about {steps:,.0f} steps",
+        "source": f"{_count(len(plan.source.files), 'file')}, {_count(rows, 'row')}, {about}{steps:,.0f} steps",
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
-        "output": f"{len(plan.units):,} parts, features: {f'list<{vector}>' if encoder.gives_steps else vector}",
-        "work": f"about {encoder.flops_per_step * steps / 1e9:,.1f} GFLOP",
+        "output": f"{_count(len(plan.units), 'part')}, features: {features}",
+        "work": f"{about}{gflop:,.1f} GFLOP",
+    }
+    seconds = None if gflops is None else _seconds(plan, gflop, gflops)
+    if seconds is not None:
+        lines["time"] = (
+            f"about {_duration(seconds)}, if one process does all: {gflops:,.1f} GFLOP/s, measured here on its first "
+            "rows; reading and writing run at the same time"
+        )
+    lines |= {
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "kernel": kernel if kernel == "native" else f"xla. {why_no_native(encoder, computation.mesh)}".strip(),
-        "window": f"{shape.lanes} lanes a device, {shape.window_steps} steps in blocks of {shape.block_steps}",
-        "memory": f"at most about {in_mib(taken)} besides the program itself; more for a row that is larger{excess}",
+        "window": f"{shape.lanes:,} lanes a device, {shape.window_steps:,} steps in blocks of {shape.block_steps:,}",
+        "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "
+        f"larger{f'; {refusal}' if refusal else ''}",
     }
     lines |= _of_source(plan, filter)
-    return "\n".join(f"{name + ':':14}{text}" for name, text in lines.items())
+    numbers = {
+        "files": len(plan.source.files), "rows": rows, "steps": round(steps), "parts": len(plan.units),
+        "in_features": in_features, "out_features": out_features, "gflop": gflop, "gflops": gflops,
+        "seconds": seconds, "memory_bytes": taken, "kernel": kernel,
+    }  # fmt: skip
+    return Explanation(lines, numbers, refusal)
+
+
+def doubts(computation: EncoderOnDevices, sizes: Mapping[str, int], devices: int | None) -> list[str]:
+    """What to warn of before a job begins: sizes that were chosen, and fit, but make no sense on these devices."""
+    encoder, mesh, shape, kernel = computation.encoder, computation.mesh, computation.shape, computation.kernel
+    told = []
+    usual = window_shape_for(encoder, mesh, kernel=kernel).lanes
+    needed, usable, count = window_bytes(encoder, shape, kernel), usable_bytes(), jax.local_device_count()
+    if "lanes" in sizes and shape.lanes > _LANES_OF_USUAL * usual:
+        told.append(
+            f"--lanes {shape.lanes:,} has each device compute so many rows side by side, where {usual:,} suit it. With "
+            f"fewer than {shape.lanes * count:,} rows most of its work is for nothing."
+        )
+    if sizes and usable is not None and needed > usable // _OF_USABLE:
+        told.append(f"Windows of this shape take {in_mib(needed)} of the {in_mib(usable)} that this process may use.")
+    cores = available_cores()
+    if devices is not None and jax.default_backend() == "cpu" and devices > cores:
+        told.append(
+            f"--devices {devices:,} on {cores:,} cores: each device has threads and memory of its own, and more "
+            "devices than cores make nothing faster."
+        )
+    return told
+
+
+def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> float | None:
+    """Useful GFLOP/s on these rows, repeated until they are work enough; compiles. None without a step."""
+    steps = sum(int(chunk.lengths.sum()) for chunk in sample)
+    if not steps:
+        return None
+    rounds = math.ceil(_MEASURED_FLOPS / (computation.encoder.flops_per_step * steps))
+    repeated = (sample * min(rounds, max(1, _MOST_CHUNKS // len(sample))))[: max(len(sample), _MOST_CHUNKS)]
+    shape, kernel = computation.shape, computation.kernel
+    return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
+
+
+def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None) -> float:
+    """Steps of all rows, as far as those that were read tell."""
+    if foreseen is None:
+        return plan.mean_steps(encoder.in_features, encoder.input) * plan.source.rows
+    scale = 1.0 if foreseen.whole else plan.source.rows / max(1, foreseen.rows)
+    return foreseen.steps * scale
+
+
+def _seconds(plan: Plan, gflop: float, gflops: float) -> float:
+    """How long one process takes: the slowest of computing, reading and naming parts, and its start."""
+    reading = float(plan.units.nbytes.sum()) / _READ_BYTES_A_SECOND
+    return _START_SECONDS + max(gflop / gflops, reading, _PART_SECONDS * len(plan.units))
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> _duration(7.2), _duration(250), _duration(9000), _duration(4e5)
+        ('7 s', '4 min', '2.5 h', '4.6 days')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:

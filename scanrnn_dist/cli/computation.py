@@ -11,6 +11,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
+from scanrnn_dist.cli.printing import to_stderr
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits as check_memory
@@ -68,7 +69,7 @@ class AskedComputation:
             raise ConfigError("--input is for random weights; that of --encoder is in the file. Leave one out.")
         self.input = input if file is None else _input_of(file)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
-        self._sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
+        self.sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
         self._kernel = kernel
         self._content: bytes | None = None  # of the file, in a worker
         self._on_devices: EncoderOnDevices | None = None
@@ -95,7 +96,7 @@ class AskedComputation:
         if self._on_devices is None:
             use_cache(self._cache)
             start_devices(self._devices)
-            from scanrnn_dist.api import FEWER, EncoderOnDevices, window_bytes
+            from scanrnn_dist.api import FEWER, EncoderOnDevices, doubts, window_bytes
             from scanrnn_dist.encoder import Encoder
 
             if self._content is not None:
@@ -108,9 +109,11 @@ class AskedComputation:
             else:
                 width = in_features() if self.input is None else None
                 encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
-            on_devices = EncoderOnDevices(encoder, sizes=self._sizes, kernel=self._kernel)
+            on_devices = EncoderOnDevices(encoder, sizes=self.sizes, kernel=self._kernel)
             if self._check_fits:
                 check_memory(window_bytes(encoder, on_devices.shape, on_devices.kernel), "Windows of this shape", FEWER)
+            for doubt in doubts(on_devices, self.sizes, self._devices):
+                to_stderr(f"Warning: {doubt}")
             self._on_devices = on_devices
         return self._on_devices
 
@@ -123,7 +126,7 @@ class AskedComputation:
         return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
-        is_shape = all(job["window"].get(name) == number for name, number in self._sizes.items())
+        is_shape = all(job["window"].get(name) == number for name, number in self.sizes.items())
         is_recipe = bool(self.recipe) and job.get("recipe") == self.recipe
         return (is_recipe or None) if is_shape else False
 

@@ -1,14 +1,14 @@
-"""Arguments and options of the command line: their names, bounds and help. What they do is the commands' affair.
+"""Arguments and options of the command line: their names, groups, bounds and help. Commands say what they do.
 
 The flags of `JobOptions` stand in `JOB_FLAGS`, one for each field, and for each field of a field that is a dataclass
-itself; `takes_job_options` gives them to a command.
+itself; those of how a job is run in `run_options.py`. `takes_flags` gives both to a command.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
@@ -22,191 +22,216 @@ MOST = 2**31 - 1
 MOST_DEVICES = 1024
 """CPU devices, each of which has threads of its own: 100,000 of them end the process from within JAX."""
 
+ENCODER = "Encoder: what computes the features"
+LAYOUT = "Source: where the sequences stand"
+ROWS = "Rows: which ones, and how many steps"
+BAD_ROWS = "Rows that are not as they should be"
+OUTPUT = "Output"
+GOING_ON = "Going on with a job"
+SHARING = "Sharing the work"
+SPEED = "Devices, speed and memory"
+RAY = "Ray"
+GENERAL = "Result and file of flags"
+GROUPS = (ENCODER, LAYOUT, ROWS, BAD_ROWS, OUTPUT, GOING_ON, SHARING, SPEED, RAY, "Options", GENERAL)
+"""In the order in which a help shows them; then come those of completion and of the help itself."""
 
-def count(text: str, most: int = MOST) -> Any:
+
+def option(text: str, *names: str, group: str | None = None, metavar: str | None = None, **more: Any) -> Any:
+    """An option in a group of the help."""
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=group, **more)
+
+
+def count(text: str, most: int = MOST, *, group: str | None = None, metavar: str = "N") -> Any:
     """An option that takes a number from 1 on."""
-    return typer.Option(help=text, min=1, max=most)
+    return option(text, group=group, metavar=metavar, min=1, max=most)
 
 
-def columns(text: str) -> Any:
+def columns(text: str, group: str | None = None) -> Any:
     """An option that takes names of columns."""
-    return typer.Option(
-        help=text, callback=lambda told: None if told is None else [name for name in told.split(",") if name]
-    )
+
+    def split(told: str | None) -> list[str] | None:
+        return None if told is None else [name for name in told.split(",") if name]
+
+    return option(text, group=group, metavar="A,B,...", callback=split)
 
 
-def choice(text: str, *choices: str) -> Any:
-    """An option that takes one of some words, the first of which is the default."""
-    return typer.Option(help=f"{text} (default {choices[0]}).", metavar="|".join(choices))
+def choice(text: str, *choices: str, group: str | None = None, default: str | None = None, name: str = "") -> Any:
+    """An option that takes one of some words, which the shell can complete; the first is the default."""
+    told = f"{text}: {', '.join(choices)} (default: {default or choices[0]})."
+    names = (name,) if name else ()
+    return option(told, *names, group=group, metavar="CHOICE", autocompletion=lambda: list(choices))
 
 
-Source = Annotated[list[str], typer.Argument(help="Parquet file(s), a folder, or a glob in quotes.", metavar="SRC...")]
+def flag(text: str, name: str, group: str | None = None) -> Any:
+    """An option that takes no value."""
+    return option(text, name, group=group)
+
+
+Source = Annotated[list[str], typer.Argument(help="Parquet files, a folder, or a glob in quotes.", metavar="SRC...")]
 NewSteps = Annotated[
     list[str], typer.Argument(help="New steps, in the layout of the source that DST was made of.", metavar="NEW...")
 ]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
+MaybeDestination = Annotated[
+    str | None,
+    typer.Argument(help="Where featurize would write; of several words the last one. Also checked.", metavar="DST"),
+]
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
-Column = Annotated[str | None, typer.Option(help="The column that holds the sequences, or a field of structs, a.b.c.")]
+
+Column = Annotated[
+    str | None,
+    option("The column that holds the sequences, or a field of structs, a.b.c.", group=LAYOUT, metavar="NAME"),
+]
 LayoutName = Annotated[
-    str | None, typer.Option(help="How the sequences stand in the columns; needed only if several layouts fit.")
+    str | None,
+    option(
+        "How the sequences stand in the columns; needed only if several layouts fit: list-columns, nested-lists, "
+        "flat-lists, list-of-structs, struct-of-lists, tensors, long.",
+        group=LAYOUT,
+        metavar="NAME",
+    ),
 ]
 Features = Annotated[
-    str | None, columns("Features of a step: columns of lists, or fields of structs in --column, separated by commas.")
+    str | None,
+    columns("Which features of a step to read: columns of lists, or fields of the structs in --column.", LAYOUT),
 ]
 InFeatures = Annotated[
-    int | None, count("Features per step, where the lists of a column hold them one after the other.")
+    int | None,
+    count("Numbers per step, where a list holds the numbers of all steps one after the other.", group=LAYOUT),
 ]
-GroupBy = Annotated[str | None, columns("One step per row: columns that say which sequence it belongs to.")]
-OrderBy = Annotated[str | None, columns("One step per row: columns that order the steps of a sequence.")]
+GroupBy = Annotated[
+    str | None, columns("For one step per row: the columns that say which sequence a row belongs to.", LAYOUT)
+]
+OrderBy = Annotated[str | None, columns("For one step per row: the columns that order the steps.", LAYOUT)]
 Sort = Annotated[
-    bool,
-    typer.Option("--sort", help="One step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB)."),
+    bool, flag("For one step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB).", "--sort", LAYOUT)
 ]
-Keep = Annotated[str | None, columns("Columns to copy to the output, separated by commas (default: all others).")]
-EncoderFile = Annotated[Path | None, typer.Option("--encoder", help="An encoder file (.safetensors).")]
-Hidden = Annotated[int | None, count("Hidden features of a GRU with random weights.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the random weights (default 0).")]
 InputFile = Annotated[
     Path | None,
-    typer.Option("--input", help="A TOML file that says what a step holds: docs/encoders.md.", metavar="FILE"),
+    option(
+        "A TOML file that says what a step holds, such as categories or times; inspect --statistics writes one.",
+        "--input",
+        group=LAYOUT,
+        metavar="FILE",
+    ),
 ]
-InitialCarry = Annotated[str | None, typer.Option(help="Column with each row's own initial carry.", metavar="COLUMN")]
-MaxSteps = Annotated[int | None, typer.Option(help="Use only N steps of each sequence; see --truncate.", min=0)]
-Truncate = Annotated[str | None, choice("With --max-steps, use the first or the last N steps", "head", "tail")]
-MinSteps = Annotated[int | None, count("Sequences of fewer steps are too short; see --too-short.")]
+
+RowFilter = Annotated[
+    str | None,
+    option(
+        "Read only rows that match, such as \"label == 'walk' and n > 10\".", "--filter", group=ROWS, metavar="TEXT"
+    ),
+]
+Limit = Annotated[
+    int | None, count("Read only the first N rows of SRC, before any filter, to try something out.", group=ROWS)
+]
+MaxSteps = Annotated[
+    int | None,
+    option("Use only N steps of each sequence (default: all); see --truncate.", group=ROWS, metavar="N", min=0),
+]
+Truncate = Annotated[str | None, choice("With --max-steps, which N steps to use", "head", "tail", group=ROWS)]
+MinSteps = Annotated[int | None, count("Sequences of fewer than N steps are too short; see --too-short.", group=ROWS)]
+InitialCarry = Annotated[
+    str | None,
+    option("The column with the state from which each row begins (default: zeros).", group=ROWS, metavar="NAME"),
+]
+LossyCast = Annotated[
+    bool, flag("Round numbers that float32 cannot hold exactly, instead of refusing them.", "--lossy-cast", ROWS)
+]
+
 BadValue = Annotated[
     str | None,
     choice(
-        "What to do about a null, a NaN or an infinity within a sequence",
+        "A null, a NaN or an infinity within a sequence",
         "error", "drop-step", "zero", "forward-fill", "propagate", "skip",
+        group=BAD_ROWS,
     ),
 ]  # fmt: skip
-NullSequence = Annotated[str | None, choice("What to do about a null sequence", "error", "null", "skip")]
-WrongWidth = Annotated[str | None, choice("What to do about steps of another number of features", "error", "skip")]
-UnequalLengths = Annotated[str | None, choice("What to do about features of unequal lengths", "error", "skip")]
+NullSequence = Annotated[str | None, choice("A null instead of a sequence", "error", "null", "skip", group=BAD_ROWS)]
+WrongWidth = Annotated[str | None, choice("Steps with another number of features", "error", "skip", group=BAD_ROWS)]
+UnequalLengths = Annotated[str | None, choice("Features of unequal lengths", "error", "skip", group=BAD_ROWS)]
 EmptySequence = Annotated[
-    str | None, choice("What to do about a sequence without steps", "initial-carry", "null", "error", "skip")
+    str | None, choice("A sequence without steps", "initial-carry", "null", "error", "skip", group=BAD_ROWS)
 ]
-TooShort = Annotated[str | None, choice("What to do about fewer steps than --min-steps", "skip", "error", "null")]
-TooLong = Annotated[str | None, choice("What to do about more steps than --max-steps", "truncate", "error", "skip")]
-UnreadableFile = Annotated[str | None, choice("What to do about a file that cannot be read", "error", "skip")]
-MaxBadRows = Annotated[
-    int | None, typer.Option(help="Stop once more than N rows were set aside, by skip.", min=0, max=MOST)
-]
-RowsPerPart = Annotated[int | None, count("About how many rows an output file gets (default 65536).")]
-LossyCast = Annotated[
-    bool, typer.Option("--lossy-cast", help="Round numbers that float32 cannot hold exactly, instead of refusing them.")
-]
-Ids = Annotated[str | None, columns("Kept columns that tell whose sequence a row is, for `scanrnn update`.")]
-KeepState = Annotated[
-    bool, typer.Option("--keep-state", help="Also write each row's final state, for `scanrnn update` to continue.")
+TooShort = Annotated[str | None, choice("Fewer steps than --min-steps", "skip", "error", "null", group=BAD_ROWS)]
+TooLong = Annotated[str | None, choice("More steps than --max-steps", "truncate", "error", "skip", group=BAD_ROWS)]
+UnreadableFile = Annotated[str | None, choice("A file that cannot be read", "error", "skip", group=BAD_ROWS)]
+
+Keep = Annotated[str | None, columns("Columns of SRC to copy to the output (default: all others).", OUTPUT)]
+RowsPerPart = Annotated[
+    int | None, count("About how many rows an output file gets (default: 65,536).", group=OUTPUT, metavar="ROWS")
 ]
 OutputLayout = Annotated[
     str | None,
-    typer.Option(help="How features are stored: fixed_size_list (default), list, columns (one per feature), tensor."),
-]
+    choice("How features are stored; columns is one per feature", "fixed_size_list", "list", "columns", "tensor",
+           group=OUTPUT),
+]  # fmt: skip
 OutputDtype = Annotated[
-    str | None, typer.Option(help="Round features to float16 or float32 (default: as the encoder computes them).")
+    str | None,
+    choice("Round features to", "float16", "float32", group=OUTPUT, default="as the encoder computes them"),
 ]
 Compression = Annotated[
     str | None,
-    typer.Option(
-        "--compression",
-        help="Codec of all output columns: zstd, snappy, gzip, lz4, none (default: zstd, but none for features).",
-    ),
-]
+    choice("Codec of all output columns", "zstd", "snappy", "gzip", "lz4", "none", group=OUTPUT,
+           default="zstd, but none for features", name="--compression"),
+]  # fmt: skip
 RowGroupBytes = Annotated[
-    int | None, typer.Option("--row-group-bytes", help="Least bytes of an output row group (default 4 MiB).")
-]
-RowFilter = Annotated[
-    str | None,
-    typer.Option("--filter", help="Read only rows that match, such as \"label == 'walk' and n > 10\".", metavar="TEXT"),
-]
-Limit = Annotated[int | None, count("Read only the first N rows of SRC, before any filter, to try something out.")]
-Processes = Annotated[
     int | None,
-    count("Work in N processes of this machine, each with one GPU or a share of the cores (default: one per GPU)."),
+    option("Least bytes of an output row group (default: 4 MiB).", "--row-group-bytes", group=OUTPUT, metavar="BYTES"),
 ]
-Engine = Annotated[
-    str | None, choice("Who does the units: this machine, or the workers of a Ray cluster", "local", "ray")
+Ids = Annotated[str | None, columns("Kept columns that tell whose sequence a row is, for `scanrnn update`.", OUTPUT)]
+KeepState = Annotated[
+    bool, flag("Also write each row's final state, from which `scanrnn update` goes on.", "--keep-state", OUTPUT)
 ]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="With --engine ray: HOST:PORT of the cluster's head, auto for that of this machine, or local to begin one "
-        "(default: as RAY_ADDRESS says, else that of this machine, else begin one).",
-    ),
-]
-Workers = Annotated[
-    int | None, count("With --engine ray: number of workers (default: as many as the cluster has room for).")
-]
-CpusPerWorker = Annotated[int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default 1).")]
-GpusPerWorker = Annotated[int | None, count("With --engine ray: GPUs of each worker; 1 is best (default: none).")]
-Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES)]
-Kernel = Annotated[
-    str | None,
-    typer.Option(
-        help="What computes: native, for usual cells on a CPU, or xla, for any "
-        "(default: the job's; of a new one native, where it can be had).",
-        metavar="native|xla",
-    ),
-]
-Lanes = Annotated[int | None, count("Rows computed side by side on each device (default: by the device).")]
-BlockSteps = Annotated[int | None, count("Steps per block. A lane takes its next row only where a block begins.")]
-WindowBlocks = Annotated[int | None, count("Blocks per lane in one call of the compiled program.")]
-CacheFolder = Annotated[
-    Path | None,
-    typer.Option(help="Keep compiled programs in this folder, so that later runs start sooner.", metavar="DIR"),
-]
-ProfileFolder = Annotated[
-    Path | None, typer.Option(help="Write a trace for TensorBoard and Perfetto to this folder.", metavar="DIR")
-]
-ProfileSeconds = Annotated[
-    float | None, typer.Option(help="Seconds that --profile traces, after compilation (default 2).", min=0, max=MOST)
-]
-Rounds = Annotated[int | None, count("How often every shape is measured (default 7).")]
-ShareText = Annotated[
-    str | None,
-    typer.Option(
-        help="Do only the K-th of N shares. With auto, whatever started this process says which: Slurm, MPI, torchrun, "
-        "a TPU pod, a cloud's batch service, or Kubernetes (as auto/N).",
-        metavar="K/N",
-    ),
-]
-Steal = Annotated[
-    bool, typer.Option("--steal", help="When this share is done, take over shares of processes that stopped.")
-]
+
 AllowMixed = Annotated[
-    bool, typer.Option("--allow-mixed", help="Continue a job begun with another kind of device, XLA flags or versions.")
-]
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Start from nothing. The new output replaces the old one when it is complete.")
-]
-AcceptChanges = Annotated[
     bool,
-    typer.Option(
-        "--accept-changes", help="Accept that files of SRC were changed, added or removed: redo only their rows."
+    flag(
+        "Continue a job that was begun with another kind of device, XLA flags or versions. Features may then differ "
+        "in their last digits.",
+        "--allow-mixed",
+        GOING_ON,
     ),
 ]
-Repair = Annotated[
-    bool, typer.Option("--repair", help="First rewrite parts that are missing or changed, and remove surplus ones.")
-]
-Retry = Annotated[bool, typer.Option("--retry", help="Retry units that crashed the process twice.")]
-LockSeconds = Annotated[
-    float | None, typer.Option(help="Seconds of silence after which a process counts as dead (default 60).", min=0.1)
-]
+Repair = Annotated[bool, flag("First rewrite parts that are missing or changed, and remove surplus ones.", "--repair")]
 Memory = Annotated[
     str | None,
-    typer.Option(
-        "--memory",
-        help="Memory for rows that are read, computed or written, such as 64MiB, beyond what Python and JAX take "
+    option(
+        "Memory for rows that are read, computed or written, such as 64MiB, beyond what Python and JAX take "
         "(default: 256MiB; on accelerators half of what the process may use). At least 32MiB.",
+        "--memory",
+        group=SPEED,
         metavar="BYTES",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CacheFolder = Annotated[
+    Path | None,
+    option("Keep compiled programs in this folder, so that later runs start sooner.", group=SPEED, metavar="DIR"),
+]
+Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES, group=SPEED)]
+Json = Annotated[bool, flag("Print the result as JSON, and an error as JSON too.", "--json", GENERAL)]
+Config = Annotated[
+    Path | None,
+    option(
+        "Read flags from this TOML file. A key is a flag without dashes, such as hidden = 64; also source and "
+        "destination. The command line wins.",
+        "--config",
+        group=GENERAL,
+        metavar="FILE",
+        expose_value=False,
+    ),
+]
+PrintConfig = Annotated[
+    bool,
+    option(
+        "Print the flags that are given, here and by --config, as such a file. Nothing else is done.",
+        "--print-config",
+        group=GENERAL,
+        expose_value=False,
+    ),
+]
 
 JOB_FLAGS: dict[str, Any] = {
     "layout": LayoutName,
@@ -249,24 +274,44 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of `JobOptions`, or those of some of its fields, in place of its argument `options`."""
+    """`takes_flags`, of a command that has no argument `run`."""
+    return takes_flags(names)
+
+
+def takes_flags(
+    names: Sequence[str] = (), run: type | None = None, run_names: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags, in place of its arguments `options` and `run`, and those of a file of flags.
+
+    Args:
+        names: fields of `JobOptions` whose flags are taken; all when empty.
+        run: a dataclass whose fields are annotated by flags, for `run`.
+        run_names: its fields that are taken; all when empty.
+    """
     flags = {name: flag for name, flag in JOB_FLAGS.items() if not names or {name, name.partition(".")[0]} & set(names)}
+    of_run = {} if run is None else get_type_hints(run, include_extras=True)
+    of_run = {name: flag for name, flag in of_run.items() if not run_names or name in run_names}
+    of_options = {_python_name(name): flag for name, flag in flags.items()}
+    tables = {"options": of_options, "run": of_run}
+    of_file = {"config": Config, "print_config": PrintConfig}
 
     def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         parameters = []
         for parameter in inspect.signature(command).parameters.values():
-            if parameter.name == "options":
-                for name, flag in flags.items():
-                    default = False if get_args(flag)[0] is bool else None
-                    parameters.append(parameter.replace(name=_python_name(name), annotation=flag, default=default))
-            else:
+            for name, flag in tables.get(parameter.name, {}).items():
+                parameters.append(parameter.replace(name=name, annotation=flag, default=_default(flag)))
+            if parameter.name not in tables:
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))
+        parameters += [_keyword(name, flag) for name, flag in of_file.items()]
 
         @functools.wraps(command)
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
+            told = {name: it for name, it in told.items() if name not in of_file}  # `Command` has dealt with these
+            if run is not None:
+                told["run"] = run(**{name: told.pop(name) for name in of_run})
             options = {name: told.pop(_python_name(name)) for name in flags}
             nested: dict[str, Any] = {}
             for name, it in options.items():
@@ -275,11 +320,21 @@ def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[.
                     (nested.setdefault(outer, {}) if outer else nested)[inner] = it
             command(**told, options=JobOptions.from_json(nested))
 
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        signature = inspect.Signature([parameter.replace(kind=kind) for parameter in parameters])
+        called.__signature__ = signature  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
     return with_flags
+
+
+def _default(flag: Any) -> Any:
+    return False if get_args(flag)[0] is bool else None
+
+
+def _keyword(name: str, flag: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(flag), annotation=flag)
 
 
 def _python_name(name: str) -> str:

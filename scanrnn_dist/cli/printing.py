@@ -24,9 +24,13 @@ def print_result(result: Any, as_json: bool = False) -> None:
         ) from error
 
 
-def print_error(error: ScanRNNError) -> int:
-    """Print an error, as one line unless it names many places; its exit code."""
+def print_error(error: ScanRNNError, as_json: bool = False) -> int:
+    """Print an error, as one line unless it names many places, or as JSON; its exit code."""
     message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
+    if as_json:
+        told = {"error": message, "kind": type(error).__name__, "exit_code": error.exit_code}
+        to_stderr(json.dumps(told))
+        return error.exit_code
     to_stderr(f"{type(error).__name__}: {message}")
     return error.exit_code
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import typer
 
+from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import STOPPED, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
+from scanrnn_dist.observe import available_cores
 
 CTRL_C, UNREAD = 130, 1
 
@@ -34,26 +36,26 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
         signal.signal(number, SIGNALS.handle)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
+    as_json = "--json" in arguments
     try:
         for argument in arguments:
             check_is_text(argument)
-        app(arguments, prog_name="scanrnn")
+        raise SystemExit(call(app, arguments))
     except ScanRNNError as error:
-        return print_error(error)
+        return print_error(error, as_json)
     except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
         name = f" ({error.filename})" if error.filename else ""
-        return print_error(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"))
+        return print_error(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"), as_json)
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":
             raise
-        return print_error(not_text(error.object))
+        return print_error(not_text(error.object), as_json)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
             raise
         what = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
-        print(f"Out of memory: {what}. {remedy} {STOPPED}", file=sys.stderr)
-        return StoppedError.exit_code
+        return print_error(StoppedError(f"Out of memory: {what}. {remedy} {STOPPED}"), as_json)
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD:
             return 0
@@ -131,8 +133,7 @@ def start_devices(devices: int | None) -> None:
             raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
         start_jax()
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    start_jax(devices or cores)
+    start_jax(devices or available_cores())
 
 
 def start_jax(cpu_devices: int | None = None) -> None:

@@ -18,12 +18,14 @@ from scanrnn_dist.job.damage import (
 )
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
+from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.inspection import Inspection, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
+from scanrnn_dist.job.open_job import check_destination
 from scanrnn_dist.job.options import ROWS_PER_PART, Handling, JobOptions, Sharing
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job

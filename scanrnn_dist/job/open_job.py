@@ -150,11 +150,7 @@ def open_job(
             source = sorted_copy(source, options, destination, handling.restart, computation.input, handling.memory)
         plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
-    if options.has_own_carries and options.initial_carry not in plan.keep:
-        raise ConfigError(
-            f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
-        )
-    options.output.check_keeps(plan.keep)
+    _check_keeps(options, plan)
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:
@@ -177,6 +173,45 @@ def open_job(
         opened = _open(records, recorded, wanted)
         set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
         yield opened
+
+
+def check_destination(
+    destination: str | os.PathLike[str], plan: Plan, options: JobOptions, handling: Handling, computation: Computation
+) -> str:
+    """What a job would find at its destination, in words; writes nothing.
+
+    Raises:
+        ConfigError, DataError: the destination holds what `open_job` would refuse.
+    """
+    records = JobRecords(open_store(destination))
+    options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
+    _check_keeps(options, plan)
+    check_apart(plan, destination)
+    recorded = records.find_job()
+    if recorded is None:
+        records.check_is_free()
+        return "nothing stands there"
+    if handling.restart:
+        return "a job stands there; the new output replaces it once it is complete"
+    before = Plan.from_records(records.read_plan(recorded))
+    if _was_begun(records) and not handling.accept_changes and (changes := before.changes()):
+        raise changed_source(changes, before, records.store.root)
+    wanted = _Wanted(records.store.root, plan, options, handling, computation, recorded)
+    differences = _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
+    if differences and _was_begun(records):
+        raise _refusal(records, recorded, wanted, differences)
+    if records.is_complete:
+        return "this same job stands there, finished; there would be nothing to do"
+    return "this same job stands there, unfinished; featurize would continue it"
+
+
+def _check_keeps(options: JobOptions, plan: Plan) -> None:
+    """Refuse kept columns that do not go with the other options."""
+    if options.has_own_carries and options.initial_carry not in plan.keep:
+        raise ConfigError(
+            f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
+        )
+    options.output.check_keeps(plan.keep)
 
 
 def _check_goes_on(recorded: dict[str, Any], wanted: _Wanted) -> None:

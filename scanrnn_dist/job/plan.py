@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, did_you_mean
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
@@ -266,7 +266,8 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
                 "Write one of the files anew with the other's type, or choose others with --keep."
             )
         if name not in opened.schema.names:
-            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.")
+            near = did_you_mean(name, opened.schema.names)
+            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.{near}")
         if name == FEATURES or (name == STATE and options.keep_state):
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
@@ -284,7 +285,7 @@ def find_sequences(
     _check_readable(opened, options)
     schema, where, extensions = _for_sequences(opened, options), opened.files[0].path, opened.extensions
     if input is not None and options.features is None:
-        with suppress(LayoutError):  # then they may have no names
+        with suppress(LayoutError, ConfigError):  # then they may have no names
             asked = replace(options.asked, features=input.names)
             return find_layout(schema, asked, where=where, extensions=extensions, takes_texts=True)
     takes_texts = takes_texts or input is not None

@@ -1,4 +1,12 @@
 """What a person sees of a job while it runs, and what it takes of the machine's memory."""
 
-from scanrnn_dist.observe.memory import bytes_of, check_fits, in_mib, peak_memory_bytes, share_of_memory, usable_bytes
+from scanrnn_dist.observe.memory import (
+    available_cores,
+    bytes_of,
+    check_fits,
+    in_mib,
+    peak_memory_bytes,
+    share_of_memory,
+    usable_bytes,
+)
 from scanrnn_dist.observe.progress import rows_progress, seconds_left

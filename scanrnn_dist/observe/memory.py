@@ -5,6 +5,7 @@ Reads what Linux tells; what a job needs is known to those who ask.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -22,6 +23,11 @@ def usable_bytes(root: Path = Path("/")) -> int | None:
     """The memory of the machine, or the lowest limit of this process or of its control groups; None where untold."""
     machine = [line for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
     return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root), *_of_process()], default=None)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_of_memory() -> int:

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, UnreadableError
+from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, did_you_mean
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
@@ -176,7 +176,8 @@ class Decoder:
         wanted = [*read, *options.keep]
         for name in wanted:
             if name not in names:
-                raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.")
+                near = did_you_mean(name, names)
+                raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.{near}")
         asked = options.filter.of(source.schema) if options.filter else ()
         wanted += asked
         columns = [name for name in dict.fromkeys(wanted) if name not in partitions]

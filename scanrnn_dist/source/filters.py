@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import ConfigError, DataError, one_line
+from scanrnn_dist.errors import ConfigError, DataError, did_you_mean, one_line
 
 _Leaf = Callable[[str], Any]
 """Gives what stands for a column: an Arrow array or scalar, or an expression."""
@@ -58,7 +58,8 @@ class Filter:
             if column is None:
                 raise ConfigError(
                     f"The filter {self.text!r} names {name!r}, which is no column of the source; expected one of "
-                    f"{schema.names}. A name that is none of Python's stands in field('...')."
+                    f"{schema.names}.{did_you_mean(name, schema.names)} "
+                    "A name that is none of Python's stands in field('...')."
                 )
         columns = tuple(dict.fromkeys(name for name in found.values() if name is not None))
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, did_you_mean
 from scanrnn_dist.source.file_table import FileTable
 from scanrnn_dist.source.glob_patterns import Pattern, is_marker
 from scanrnn_dist.source.table_formats import check_no_tables, tables_among
@@ -82,7 +82,8 @@ def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | No
     path = path.rstrip("/")
     if info.type == fs.FileType.NotFound:
         if not glob.has_magic(path):
-            raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.")
+            near = "" if is_uri(name) else _near(path)
+            raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{near}")
         pattern = Pattern.of_glob(path)
         if is_uri(name) and not pattern.base and not path.startswith("/"):
             raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
@@ -91,6 +92,17 @@ def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | No
     may_be_marker = info.is_file and filesystem.type_name != "local" and not info.size
     is_folder = may_be_marker and _info(filesystem, fs.FileSelector(info.path, allow_not_found=True), name)
     return None if info.is_file and not is_folder else Pattern.everything_below(path)
+
+
+def _near(path: str) -> str:
+    """A question that names what stands in the same folder under a name like that of a path that is not there."""
+    while not os.path.isdir(folder := os.path.dirname(path)) and folder != path:
+        path = folder
+    try:
+        near = did_you_mean(os.path.basename(path), os.listdir(folder or "."))
+    except OSError:
+        return ""
+    return near and f"{near} It stands in {folder or '.'}."
 
 
 def _walk(filesystem: fs.FileSystem, pattern: Pattern, name: str) -> _Found:

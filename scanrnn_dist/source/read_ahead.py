@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -73,9 +74,17 @@ def read_chunks(
     return Prefetched(_decoded(Decoder(source, options, stage), units, keep_going, on_chunk), prefetch_bytes)
 
 
+def read_first(source: Source, units: Iterable[Unit], options: ReadOptions) -> Iterator[Chunk | FailedUnit]:
+    """The first chunk of each unit, or why it cannot be read, in this thread."""
+    decoder = Decoder(source, options)
+    for unit in units:
+        with closing(_decoded(decoder, [unit], True, None)) as chunks:
+            yield from islice(chunks, 1)
+
+
 def _decoded(
     decoder: Decoder, units: Iterable[Unit], keep_going: bool, on_chunk: Callable[[], None] | None
-) -> Iterator[Chunk | FailedUnit]:
+) -> Generator[Chunk | FailedUnit, None, None]:
     """The chunks of all units; the file stays open from one unit of it to the next, unless it could not be read."""
     parquet: CheckedFile | None = None
     path = None

@@ -46,7 +46,8 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
         folder = Path(path if is_uri(os.fspath(destination)) else os.path.expanduser(destination))
         for above in (folder, *folder.parents):
             if os.path.lexists(above) and not os.path.isdir(above):
-                raise ConfigError(f"The destination {folder} is or lies below {above}, which is no folder.")
+                below = "" if above == folder else f" {folder} lies below it."
+                raise ConfigError(f"{above} is a file; the destination must be a folder.{below}")
         return LocalStore(str(folder), new_attempt())
     scheme = uri.partition("://")[0]
     # Named without what else a URI may hold: an access key, a secret, an endpoint.

@@ -17,6 +17,7 @@ import pytest
 from sources import command_line_in_this_process, random_rows, write_source
 
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
@@ -81,7 +82,7 @@ def test_windows_that_never_fit_are_refused_before_they_are_made_and_plan_says_s
     assert "Windows of this shape would take" in said and "Choose fewer --lanes" in said
     assert not (tmp_path / "out").exists()
     assert "Choose fewer --lanes" in failed(capsys, ["bench", source, *GRU, *large], 2)
-    assert cli.run(["plan", source, *GRU, *large]) == 0
+    assert cli.run(["plan", source, *GRU, *large]) == 2
     assert "so featurize would refuse" in capsys.readouterr().out
     assert cli.run(["plan", source, *GRU]) == 0
     assert "would refuse" not in capsys.readouterr().out
@@ -174,7 +175,7 @@ def test_what_the_machine_refuses_ends_with_4_in_words(
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(cli, "_run_job", denied)
+    monkeypatch.setattr(running, "run_shown", denied)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
     assert said.startswith("StoppedError: Permission denied (/somewhere). Stopped.")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.source.layouts.find import find_layout
 from scanrnn_dist.source.layouts.layout import Asked
 from scanrnn_dist.source.layouts.types import fixed_in_features
@@ -264,7 +264,7 @@ def test_the_sequence_column_is_never_guessed() -> None:
         "column 'id' of a.parquet is int64; expected a list of float. One step per row? Say so with --group-by and "
         "--order-by (docs/data.md, 'Recipes'). Or choose another: --column seq (a list for each row)."
     )
-    with pytest.raises(LayoutError, match="no column 'nope'"):
+    with pytest.raises(ConfigError, match="no column 'nope'"):
         find_column(one, "nope")
     with pytest.raises(LayoutError, match=r"in 2 ways.* --column seq .* or --column 'my list' \("):
         find_column(one.append(pa.field("my list", pa.list_(pa.int8()))), None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean
 from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout
 from scanrnn_dist.source.layouts.list_columns import ListColumns
@@ -70,12 +70,15 @@ def find_layout(
         takes_texts: whether something makes numbers of texts.
 
     Raises:
-        ConfigError: no layout has that name.
-        LayoutError: no such column, two of that name, one that holds no sequences, one of an extension type that is
+        ConfigError: no layout has that name, or no column, or no feature.
+        LayoutError: two columns of that name, one that holds no sequences, one of an extension type that is
             not understood, one of texts, or several layouts to choose from.
     """
     if asked.layout is not None and asked.layout not in LAYOUTS:
-        raise ConfigError(f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}.")
+        raise ConfigError(
+            f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}."
+            f"{did_you_mean(asked.layout, LAYOUTS)}"
+        )
     foreign_ones = {path: name for field in schema for path, name in foreign_extensions(field)} | dict(extensions or {})
     if asked.column is not None:
         _check_is_there(schema, asked.column, where)
@@ -165,10 +168,14 @@ def _check_is_there(schema: pa.Schema, column: str, where: str) -> None:
         many = f"{count} columns" if count else "no column"
         found = _candidates(schema, Asked())
         others = _listed(found, Asked()) or "none"
-        raise LayoutError(f"{where} has {many} {column!r}; expected one. Choose another (sequences found: {others}).")
+        near = "" if count else did_you_mean(column, schema.names)
+        kind = LayoutError if count else ConfigError
+        raise kind(f"{where} has {many} {column!r}; expected one.{near} Choose another (sequences found: {others}).")
 
 
-def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, str], where: str) -> LayoutError:
+def _nothing_found(
+    schema: pa.Schema, asked: Asked, extensions: Mapping[Path, str], where: str
+) -> LayoutError | ConfigError:
     """What to say where no layout is what is asked for."""
     others = _candidates(schema, Asked())
     choices = f" Or choose another: {_listed(others, Asked())}." if others else ""
@@ -182,8 +189,10 @@ def _nothing_found(schema: pa.Schema, asked: Asked, extensions: Mapping[Path, st
     if asked.features is not None:
         types = {name: _type_told(schema, name) for name in asked.features}
         told = ", ".join(f"{name!r} is {type}" for name, type in types.items())
-        return LayoutError(
-            f"{where} has no sequences of the features that are asked for: {told}. Expected columns of lists of "
+        gone = next((name for name in types if resolved(schema, name) is None), None)
+        near = "" if gone is None else did_you_mean(gone, schema.names)
+        return (LayoutError if gone is None else ConfigError)(
+            f"{where} has no sequences of the features that are asked for: {told}.{near} Expected columns of lists of "
             f"numbers, or with --column fields within a column of structs (columns: {described(schema)}).{choices}"
         )
     return LayoutError(

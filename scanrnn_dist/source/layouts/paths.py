@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean
 from scanrnn_dist.source.layouts.lists import storage
 
 Path = tuple[str, ...]
@@ -43,7 +43,10 @@ def path_of(fields: pa.Schema | pa.StructType, name: str) -> Path:
     """As `resolved`; `ConfigError` where there is no such way."""
     path = resolved(fields, name)
     if path is None:
-        raise ConfigError(f"{name!r} is no column of the source; expected one of {[field.name for field in fields]}.")
+        raise ConfigError(
+            f"{name!r} is no column of the source; expected one of {[field.name for field in fields]}."
+            f"{did_you_mean(name, [field.name for field in fields])}"
+        )
     return path
 
 

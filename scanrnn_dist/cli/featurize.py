@@ -1,0 +1,98 @@
+"""The commands that compute features: `scanrnn featurize` and `scanrnn update`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import scanrnn_dist.cli.options as flags
+from scanrnn_dist.cli import running
+from scanrnn_dist.cli.options import given, one_or_many, takes_flags
+from scanrnn_dist.cli.printing import print_result, to_stderr
+from scanrnn_dist.cli.process import import_ahead, leave_pandas_out, start_devices, use_cache
+from scanrnn_dist.cli.run_options import RunFlags
+from scanrnn_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scanrnn_dist.job import Executor, JobOptions
+
+
+@takes_flags(run=RunFlags)
+def featurize(
+    source: flags.Source, destination: flags.Destination, options: Any, run: Any, as_json: flags.Json = False
+) -> None:
+    """Compute features of every row of SRC, and write them to DST, a Parquet data set in the same order.
+
+    Give either --hidden (and --seed) for a GRU with random weights, or --encoder. If the command was stopped, run the
+    same one again: it continues.
+    """
+    check_profile(run, destination)
+    computation, handling = run.computation(), run.handling()
+    executor = run.executor()
+    traced = _traced(run, executor)
+    if executor is None:
+        _prepare(options, computation.input is not None, destination)
+    with traced:
+        report = running.run_shown(destination, one_or_many(source), options, handling, computation, executor)
+    if run.profile is not None:
+        to_stderr(f"The trace is in {run.profile}: TensorBoard opens the folder, ui.perfetto.dev *.trace.json.gz.")
+    print_result(report, as_json)
+
+
+def update(
+    destination: flags.Output,
+    source: flags.NewSteps,
+    ids: flags.Ids = None,
+    devices: flags.Devices = None,
+    allow_mixed: flags.AllowMixed = False,
+    compilation_cache: flags.CacheFolder = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Continue the rows of DST, which was made with --keep-state, by the new steps of NEW.
+
+    Afterwards DST holds the features of all steps so far, one row for each id. If the command was stopped, run the same
+    one again.
+    """
+    use_cache(compilation_cache)
+    start_devices(devices)
+    from scanrnn_dist.api import update as update_output
+
+    with running.progress("update") as (on_start, on_rows):
+        report = update_output(
+            destination, one_or_many(source), ids=ids, allow_mixed=allow_mixed, on_start=on_start, on_rows=on_rows
+        )
+    print_result(report, as_json)
+
+
+def check_profile(run: RunFlags, destination: str | None) -> None:
+    """Refuse a trace that cannot be made as it is asked for."""
+    if run.profile is None and run.profile_seconds is not None:
+        raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
+    if run.profile is None or destination is None:
+        return
+    if run.profile.resolve().is_relative_to(Path(destination).resolve()):
+        raise ConfigError(
+            f"The trace's folder {run.profile} lies within the destination {destination}; choose another."
+        )
+
+
+def _traced(run: RunFlags, executor: Executor | None) -> Any:
+    """What writes the trace of --profile, which begins in here."""
+    if run.profile is None:
+        return nullcontext()
+    if executor is not None:
+        raise ConfigError("--profile traces this process, and other processes compute; leave one of them out.")
+    start_devices(run.devices)
+    from scanrnn_dist.engine import profile
+
+    return profile(run.profile, **given(seconds=run.profile_seconds))
+
+
+def _prepare(options: JobOptions, has_input: bool, destination: str) -> None:
+    """Save time of the start, where this process does the work."""
+    if options.group_by is None and not has_input:  # else times may be ids or inputs
+        leave_pandas_out()
+    if not os.path.exists(destination):  # else there may be nothing to compute
+        import_ahead()

@@ -1,0 +1,64 @@
+"""The command `scanrnn demo`: everything once, on made-up data, and what to try next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import scanrnn_dist.cli.options as flags
+from scanrnn_dist.cli import running
+from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
+from scanrnn_dist.cli.options import count, option
+from scanrnn_dist.cli.printing import indented
+from scanrnn_dist.cli.process import start_devices, use_cache
+from scanrnn_dist.errors import ConfigError
+
+
+def demo(
+    folder: Annotated[
+        Path, option("Where to put everything; new or empty (default: scanrnn-demo).", metavar="DIR")
+    ] = Path("scanrnn-demo"),
+    rows: Annotated[int, option("Recordings to make (default: 3,000).", metavar="N", min=12)] = 3000,
+    hidden: Annotated[int, count("Number of features (default: 64).")] = DEFAULT_HIDDEN,
+    seed: Annotated[int, option("Seed of the data and of the weights (default: 0).", metavar="N", min=0)] = 0,
+    devices: flags.Devices = None,
+    compilation_cache: flags.CacheFolder = None,
+) -> None:
+    """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
+    use_cache(compilation_cache)
+    start_devices(devices)
+    import pyarrow.parquet as pq
+
+    from scanrnn_dist.api import verify as verify_output
+    from scanrnn_dist.cli.demo import CLASSES, SENSORS, make_source, nearest_mean_accuracy
+    from scanrnn_dist.job import Handling, JobOptions
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already and not empty; choose another with --folder, or remove it.")
+    source, destination = folder / "recordings", folder / "features"
+    print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
+    make_source(source, rows, seed)
+    print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
+    computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
+    print(indented(running.run_shown(str(destination), str(source), JobOptions(), Handling(), computation)))
+    print("3. verify: a sample of rows, each scanned alone as the specification says")
+    print(indented(verify_output(destination)))
+    table = pq.read_table(destination)
+    features = table["features"].combine_chunks().flatten().to_numpy().reshape(rows, hidden)
+    accuracy = nearest_mean_accuracy(features, table["kind"].to_numpy(zero_copy_only=False))
+    print(f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})")
+    python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
+    print("\nTry next:")
+    print(f"   {python} -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
+    print(f"   {scanrnn} plan {source}")
+    print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
+
+
+def _as_called(name: str, path: str) -> str:
+    """How the reader can call a program: by its name if that finds this very one, else by its path."""
+    found = shutil.which(name)
+    is_it = found is not None and os.path.exists(path) and os.path.samefile(found, path)
+    return name if is_it else os.path.relpath(path)

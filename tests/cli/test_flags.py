@@ -1,0 +1,312 @@
+"""The flags of all commands: each said once, in a group; how they are read from words and from a file; completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sources import command_line_in_this_process
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli.command import COMPLETION, HELP
+from scanrnn_dist.cli.config import config_text, key_of, read_config
+from scanrnn_dist.cli.examples import EXAMPLES
+from scanrnn_dist.cli.options import GROUPS
+from scanrnn_dist.cli.reference import contexts, groups_of, reference
+from scanrnn_dist.errors import ConfigError, did_you_mean
+
+CONTEXTS = dict(contexts())
+COMMANDS = [words for words, context in CONTEXTS.items() if not isinstance(context.command, TyperGroup)]
+ROOT = Path(cli.__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with command_line_in_this_process(monkeypatch, columns=80):
+        yield
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 2) -> str:
+    """What stands on standard error after a command that ends with `code`."""
+    assert cli.run([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert not out and "Traceback" not in err and len(err.splitlines()) == 1, err
+    return err
+
+
+# Documented once -----------------------------------------------------------------------------------------------------
+
+
+def test_the_walk_finds_all_commands() -> None:
+    assert {"featurize", "plan", "inspect", "encoder make", "encoder"} <= set(CONTEXTS)
+    assert len(COMMANDS) >= 13 and set(EXAMPLES) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", CONTEXTS)
+def test_each_flag_is_said_once_in_one_group(words: str) -> None:
+    context: Any = CONTEXTS[words]
+    assert context.command.help and context.help_option_names == ["-h", "--help"]
+    seen = list[str]()
+    for group, params in groups_of(context).items():
+        assert group in (*GROUPS, "Arguments", HELP, COMPLETION), group
+        for param in params:
+            assert (param.help or "").strip().endswith("."), (words, param.name)
+            seen += param.opts if isinstance(param, TyperOption) else []
+    assert len(seen) == len(set(seen)) and {"-h", "--help"} <= set(seen)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("words", ["featurize", "status"])
+def test_the_help_fits_and_shows_each_flag_in_one_panel(
+    words: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.run([words, "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    starts = [line.split()[1] for line in shown.splitlines() if line.startswith("│ -")]
+    flags = [param.opts for param in CONTEXTS[words].command.get_params(CONTEXTS[words]) if is_option(param)]  # type: ignore[arg-type]
+    assert sorted(starts) == sorted(max(opts, key=len) for opts in flags)
+    assert "..." not in shown.replace("SRC...", "").replace("A,B,...", "")
+
+
+def is_option(param: Any) -> bool:
+    return isinstance(param, TyperOption)
+
+
+def test_the_reference_names_every_command_and_flag() -> None:
+    text = reference()
+    for words, context in CONTEXTS.items():
+        assert not words or f"## `scanrnn {words}`\n" in text
+        for param in context.command.get_params(context):  # type: ignore[arg-type]
+            assert not is_option(param) or f"| `{', '.join(param.opts)}` |" in text
+
+
+def test_plan_takes_every_flag_of_featurize() -> None:
+    names = {words: {param.name for param in CONTEXTS[words].command.params} for words in ("plan", "featurize")}
+    assert names["plan"] == names["featurize"] | {"scan"}
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words in EXAMPLES])
+def test_each_command_has_two_examples_that_it_takes(words: str, tmp_path: Path) -> None:
+    assert len(EXAMPLES[words]) >= 2
+    config = tmp_path / "job.toml"
+    config.write_text("seed = 3\n")
+    for about, example in EXAMPLES[words]:
+        assert max(map(len, [about, *example.splitlines()])) < 60
+        arguments = shlex.split(example.replace("\\\n", " "))
+        assert arguments[: 1 + len(words.split())] == ["scanrnn", *words.split()]
+        if "--config" in arguments:  # the example shows a file and weights: the seed is for others
+            config.write_text("max-steps = 3\n")
+        arguments = [str(config) if each == "job.toml" else each for each in arguments]
+        context: Any = CONTEXTS[words]
+        context.command.make_context(words, arguments[1 + len(words.split()) :], parent=context.parent)
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["featurize", "a", "b", "--column", "a", "--column", "b"],
+            "--column was given 2 times: 'a', 'b'. It takes one",
+        ),
+        (["plan", "a", "--keep", "a", "--keep=b"], "or give all at once: --keep a,b."),
+        (["verify", "a", "--seed", "1", "--seed", "2"], "--seed was given 2 times"),
+        (["featurize"], "SRC is missing"),
+        (["featurize", "a", "--hidden", "3"], "DST is missing: a folder or URI"),
+        (["export", "a"], "FILE.npy is missing"),
+        (["encoder", "make"], "OUT is missing"),
+        (["featurize", "a", "b", "--hiden", "3"], "There is no flag --hiden. Did you mean '--hidden'?"),
+        (["featurize", "a", "--hidden"], "'--hidden' requires an argument"),
+        (["featuriz", "a"], "No such command 'featuriz'. Did you mean 'featurize'? See scanrnn -h."),
+        (["plan", "a", "--hidden", "x"], "See scanrnn plan -h."),
+    ],
+)
+def test_wrong_words_are_told_in_a_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in said(capsys, *arguments)
+
+
+def test_the_same_value_twice_and_a_flag_twice_are_no_mistake() -> None:
+    context: Any = CONTEXTS["plan"]
+    read = context.command.make_context("plan", ["a", "--json", "--json", "--column", "b", "--column", "b"])
+    assert read.params["column"] == "b" and read.params["as_json"]
+
+
+def test_of_several_words_the_last_is_dst_and_one_alone_is_src() -> None:
+    command: Any = CONTEXTS["plan"].command
+    read = [command.make_context("plan", words).params for words in (["a"], ["a", "b"], ["a", "b", "c"])]
+    assert [each["source"] for each in read] == [["a"], ["a"], ["a", "b"]]
+    assert [each["destination"] for each in read] == [None, "b", "c"]
+
+
+def test_an_error_is_json_where_the_result_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["plan", tmp_path / "nope"], ["plan"], ["plan", "a", "--nope"], ["status", tmp_path]):
+        told = json.loads(said(capsys, *arguments, "--json"))
+        assert told["exit_code"] == 2 and told["error"] and told["kind"] == "ConfigError"
+
+
+def test_a_near_name_is_near() -> None:
+    assert did_you_mean("Sequence", ["x", "sequence"]) == " Did you mean 'sequence'?"
+    assert did_you_mean("sequence", []) == did_you_mean("abc", ["xyz"]) == ""
+
+
+# A file of flags -----------------------------------------------------------------------------------------------------
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), min_size=1, max_size=8)
+FLAGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "--hidden": st.integers(1, 2**31 - 1),
+        "--seed": st.integers(-(2**62), 2**62),
+        "--column": NAMES,
+        "--filter": NAMES,
+        "--keep": st.lists(NAMES, max_size=3),
+        "--ids": st.lists(NAMES, min_size=1, max_size=2),
+        "--lock-seconds": st.floats(0.1, 1e9),
+        "--encoder": NAMES.filter(lambda name: "\0" not in name),
+        "--lossy-cast": st.just(True),
+        "--json": st.just(True),
+    },
+)
+
+
+def words_of(flags: dict[str, Any]) -> list[str]:
+    words = []
+    for flag, value in flags.items():
+        text = ",".join(value) if isinstance(value, list) else str(value)
+        words.append(flag if value is True else f"{flag}={text}")
+    return words
+
+
+@settings(max_examples=40, deadline=None)
+@given(FLAGS, st.lists(NAMES.filter(lambda name: not name.startswith("-")), max_size=3))
+def test_what_is_printed_as_a_file_gives_the_same_when_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory, flags: dict[str, Any], words: list[str]
+) -> None:
+    command: Any = CONTEXTS["plan"].command
+    first = command.make_context("plan", [*words_of(flags), *words], resilient_parsing=not words)
+    text = config_text(first, command.get_params(first))
+    path = tmp_path_factory.getbasetemp() / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    again = command.make_context("plan", ["--config", str(path)], resilient_parsing=not words)
+    assert again.params == first.params
+    assert config_text(again, command.get_params(again)) == text
+    told = tomllib.loads(text).keys() - {"source", "destination"}
+    assert told == {flag[2:] for flag in flags}
+
+
+def test_the_command_line_wins_and_print_config_says_what_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text('hidden = 8\nmax_steps = 7\nkeep = ["a", "b"]\nsource = "in"\nlossy-cast = true\n')
+    assert cli.run(["featurize", "--config", str(path), "--hidden", "9", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert tomllib.loads(printed) == {
+        "hidden": 9, "max-steps": 7, "keep": ["a", "b"], "source": ["in"], "lossy-cast": True,
+    }  # fmt: skip
+    assert "# The defaults hold for: destination, encoder, seed," in printed
+    assert "DST is missing" in said(capsys, "featurize", "--config", path)
+    context: Any = CONTEXTS["featurize"]
+    read = context.command.make_context("featurize", ["--config", str(path), "x", "y"]).params
+    assert (read["source"], read["destination"], read["max_steps"]) == (["x"], "y", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hiden = 3", "'hiden' that `scanrnn plan` does not take. Did you mean 'hidden'?"),
+        ("tune = true", "'tune' that `scanrnn plan` does not take"),
+        ("config = 'a'", "'config' that `scanrnn plan` does not take"),
+        ("hidden = 'x'", "'--hidden'"),
+        ("hidden = 0", "'--hidden'"),
+        ("hidden = [1, 2]", "expected one value"),
+        ("hidden = true", "expected a text, a number"),
+        ("[hidden]\nx = 1", "expected a text, a number"),
+        ("keep = [[1]]", "expected a text or a number"),
+        ("lossy-cast = 'yes'", "expected true or false"),
+        ("hidden = ", "is no TOML"),
+    ],
+)
+def test_a_file_that_says_what_no_flag_takes_is_refused(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.toml").write_text(text)
+    assert says in said(capsys, "plan", "a", "--config", tmp_path / "job.toml")
+    assert "there is no file" in said(capsys, "plan", "a", "--config", tmp_path / "none.toml")
+
+
+def test_every_flag_can_stand_in_a_file(tmp_path: Path) -> None:
+    context: Any = CONTEXTS["featurize"]
+    params = context.command.get_params(context)
+    for param in params:
+        if param.name in ("help", "config", "print_config"):
+            with pytest.raises(ConfigError):
+                read_config(write(tmp_path, f"{key_of(param)} = true"), "featurize", params)
+        else:
+            value = "true" if isinstance(param, TyperOption) and param.is_flag else "'1'"
+            assert read_config(write(tmp_path, f"{key_of(param)} = {value}"), "featurize", params).keys() == {
+                param.name
+            }
+    assert any(isinstance(param, TyperArgument) for param in params)
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "job.toml").write_text(text)
+    return str(folder / "job.toml")
+
+
+# Completion ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [("bash", "complete -o default -F _scanrnn_completion scanrnn"), ("zsh", "#compdef scanrnn"),
+     ("fish", "complete --command scanrnn")],
+)  # fmt: skip
+def test_each_shell_is_told_how_and_what_to_complete(
+    shell: str, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def completed(words: str) -> str:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words)
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        monkeypatch.setenv("_SCANRNN_COMPLETE", f"complete_{shell}")
+        assert cli.run([]) == 0
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("_SCANRNN_COMPLETE", f"source_{shell}")
+    assert cli.run([]) == 0
+    assert script in capsys.readouterr().out
+    assert "featurize" in completed("scanrnn fea")
+    assert "--hidden" in completed("scanrnn featurize --hid") and "--seed" not in completed("scanrnn featurize --hid")
+    assert "forward-fill" in completed("scanrnn plan --bad-value ")
+
+
+@pytest.mark.soak
+def test_completion_works_in_bash(tmp_path: Path) -> None:
+    program = tmp_path / "scanrnn"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m scanrnn_dist "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(_SCANRNN_COMPLETE=source_bash scanrnn)"; COMP_WORDS=(scanrnn featurize --hid); COMP_CWORD=2; '
+        '_scanrnn_completion scanrnn; echo "${COMPREPLY[@]}"'
+    )
+    paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(["bash", "-c", script], env=os.environ | paths, capture_output=True, text=True)
+    assert run.stdout.split() == ["--hidden"], run.stderr
