@@ -23,7 +23,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # A program that a test compiled is taken from this folder by the next test that traces the same one: a tenth of the CPU
-# time of tests/encoder, tests/engine and tests/api. Each process has its own folder, since JAX does not write files whole.
+# time of tests/encoder, tests/engine and tests/api. Each process has its own folder: JAX does not write files whole.
 PROGRAMS = tempfile.mkdtemp(prefix="scanrnn-programs-")
 atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
