@@ -559,6 +559,7 @@ def test_an_encoder_of_other_features_is_refused(tmp_path: Path) -> None:
 # What is reported ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_compilation_cache")
 def test_the_report_is_consistent_and_on_rows_hears_of_every_row(tmp_path: Path) -> None:
     rows = random_rows(some_lengths(50))
     path = write_source(tmp_path / "a.parquet", rows)

@@ -251,6 +251,7 @@ def test_shares_then_status_clean_and_the_same_command_again(
         (["--nonsense"], "--nonsense"),
     ],
 )
+@pytest.mark.usefixtures("no_compilation_cache")
 def test_wrong_usage_ends_with_2(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,10 @@ def made(name: str) -> Encoder:
     return ENCODERS[name]()
 
 
-def table_with(*names: str) -> list[Any]:
-    """All names of the table, all but these behind `-m soak`, or `-m sweep` if they differ little from others."""
-    assert set(names) <= set(ENCODERS)
-    return [name if name in names else pytest.param(name, marks=SWEEP if name in SWEPT else SOAK) for name in ENCODERS]
+def table_with(*names: str, soaked: Collection[str] = ENCODERS.keys() - SWEPT) -> list[Any]:
+    """All names of the table: these in the default run, others behind `-m soak`, the rest behind `-m sweep`."""
+    assert {*names, *soaked} <= set(ENCODERS)
+    return [name if name in names else pytest.param(name, marks=SOAK if name in soaked else SWEEP) for name in ENCODERS]
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -172,7 +172,7 @@ def test_the_bits_of_a_row_depend_on_that_row_alone(name: str) -> None:
     assert_same_bits([beside_nan[i] for i in kept], [plain[i] for i in kept])
 
 
-@pytest.mark.parametrize("name", table_with("stack"))
+@pytest.mark.parametrize("name", table_with("stack", soaked=["steps", "own variables", "bidirectional"]))
 def test_a_padded_batch_gives_what_its_rows_give_alone(name: str) -> None:
     encoder = made(name)
     lengths = np.array([0, 1, 9], np.int32)
@@ -190,7 +190,7 @@ def test_a_padded_batch_gives_what_its_rows_give_alone(name: str) -> None:
         np.testing.assert_allclose(ours, alone, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", table_with("stack", "bfloat16"))
+@pytest.mark.parametrize("name", table_with("stack", "bfloat16", soaked=["lstm", "bidirectional"]))
 def test_its_file_gives_the_same_encoder(name: str, tmp_path: Path) -> None:
     if name in ("own variables", "tree"):
         pytest.skip("a cell of the user's own has no file")
@@ -201,6 +201,7 @@ def test_its_file_gives_the_same_encoder(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(ROWS[3]), encoder(ROWS[3]))
 
 
+@SOAK
 def test_all_fingerprints_differ() -> None:
     fingerprints = [made(name).fingerprint for name in ENCODERS]
     assert len(set(fingerprints)) == len(fingerprints)
@@ -336,6 +337,7 @@ def test_a_carry_column_that_does_not_fit_is_named(tmp_path: Path) -> None:
         featurize(made("gru"), tmp_path / "in.parquet", tmp_path / "b", column="sequence", initial_carry="h1")
 
 
+@SOAK
 def test_the_table_covers_every_readout_and_kind_of_cell() -> None:
     encoders = [made(name) for name in ENCODERS]
     kinds = {type(cell) for encoder in encoders for cell in encoder.cells}

@@ -24,9 +24,8 @@ from scanrnn_dist.protocols import WindowShape
 
 
 @pytest.fixture(autouse=True)
-def _jax_as_before() -> Iterator[None]:
+def _jax_as_before(no_compilation_cache: None) -> Iterator[None]:
     names = [
-        "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",
         "jax_persistent_cache_min_entry_size_bytes",
     ]

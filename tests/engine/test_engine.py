@@ -393,6 +393,7 @@ def counted_compilations() -> Iterator[list[str]]:
         is_on = False
 
 
+@pytest.mark.usefixtures("no_compilation_cache")
 def test_an_engine_compiles_once_and_its_runs_never() -> None:
     features_of(engine_of(2), ROWS)  # whatever jax.numpy compiles for itself the first time
     with counted_compilations() as events:

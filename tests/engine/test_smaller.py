@@ -225,7 +225,7 @@ def test_devices_order_and_batches_change_no_bit_in_windows_as_of_accelerators(d
     assert_same_bits(shuffled, wanted[order])
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few", "no_compilation_cache")
 def test_each_smaller_window_is_compiled_once() -> None:
     shape = WindowShape(lanes=32, block_steps=3, window_blocks=34)  # of no other test
     rows = random_rows(LENGTHS)

@@ -103,6 +103,7 @@ def test_requests_smaller_than_the_text_of_an_error_are_retried(uri: str, s3: S3
         assert file.read_at(4, len(content) - 4) == b"PAR1" and s3.injected(number) == 1
 
 
+@pytest.mark.soak
 def test_an_answer_that_takes_longer_than_three_seconds_is_waited_for(uri: str, s3: S3Server) -> None:
     filesystem, _, path = resolve(uri)
     s3.inject("delay", seconds=3.3, methods=("GET",))  # pyarrow's own filesystem would ask again, and again
