@@ -50,7 +50,7 @@ KNOW_NO_ARROW = [
     "weights",
     "faithfulness",
 ]
-SEE_BOTH_HALVES = {"api", "launch", "cli", "ray", "__main__"}
+SEE_BOTH_HALVES = {"api", "launch", "cli", "ray", "sklearn", "__main__"}
 FACES = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
 USERS = [*files(), *sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "pipelines").rglob("*.py"))]
 

@@ -25,12 +25,15 @@ TAKEN = (
 def as_ragged(
     sequences: Any,
     seq_lengths: Any,
-    in_features: int,
+    in_features: int | None,
     nonfinite: Literal["error", "propagate"],
     lossy_cast: bool,
     column: str | None = None,
 ) -> Ragged:
-    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`."""
+    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`.
+
+    Where `in_features` is None, the sequences say it.
+    """
     sequences = _column_of(sequences, column)
     if _is_of(sequences, "torch"):
         sequences = _of_torch(sequences)
@@ -51,7 +54,7 @@ def as_ragged(
     else:
         hint = " Collect it first: frame.collect()." if type(sequences).__name__ == "LazyFrame" else ""
         raise ConfigError(f"The sequences are a {type(sequences).__name__}; expected {TAKEN}.{hint}")
-    if ragged.in_features != in_features:
+    if in_features is not None and ragged.in_features != in_features:
         shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
         raise DataError(
             f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
@@ -100,7 +103,9 @@ def _arrow_table(sequences: Any) -> tuple[Any, list[str], list[str]]:
     return table, table.column_names, sequence_columns(table.schema)
 
 
-def _from_arrow(sequences: Any, in_features: int, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> Ragged:
+def _from_arrow(
+    sequences: Any, in_features: int | None, nonfinite: Literal["error", "propagate"], lossy_cast: bool
+) -> Ragged:
     """The sequences of one column of Arrow, or of what gives one."""
     import pyarrow as pa
 
@@ -115,7 +120,7 @@ def _from_arrow(sequences: Any, in_features: int, nonfinite: Literal["error", "p
     )
 
 
-def _from_array(array: np.ndarray, seq_lengths: Any, in_features: int, lossy_cast: bool) -> Ragged:
+def _from_array(array: np.ndarray, seq_lengths: Any, in_features: int | None, lossy_cast: bool) -> Ragged:
     """A padded batch; an array of another number of axes is refused with what was probably meant."""
     if array.ndim == 2:
         raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
