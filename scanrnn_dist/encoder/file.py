@@ -58,7 +58,18 @@ def encoder_content(kind: type, encoder: Any) -> bytes:
         )
         remedy = "Number the values of its input's columns, and give their size."
         raise ConfigError(f"The encoder cannot be written to a file: {has}. {remedy}")
-    return safetensors.numpy.save(variables_of(encoder), metadata)
+    return _in_order(safetensors.numpy.save(variables_of(encoder), metadata))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its header sorted, whose metadata safetensors writes in an order that changes.
+
+    Equal encoders are equal bytes then, by which Hugging Face `datasets` finds what it has computed before.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]])
 
 
 def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
