@@ -108,17 +108,24 @@ class Ragged:
         return row, step - int(self.offsets[row])
 
     @staticmethod
-    def from_sequences(sequences: Sequence[Any], *, lossy_cast: bool = False) -> Ragged:
+    def from_sequences(sequences: Sequence[Any], in_features: int | None = None, *, lossy_cast: bool = False) -> Ragged:
         """A list of `(T_i, D)` arrays of numbers, all of the same `D`, as float32.
+
+        `[]` is a sequence without steps; where all sequences are, `in_features` says their `D`.
 
         Raises:
             DataError: a sequence that has not two axes, another `D` than the first, no numbers, a masked value, or,
                 without `lossy_cast`, a number that float32 does not hold exactly.
-            ConfigError: an empty list, whose `D` nobody knows.
+            ConfigError: no sequences or steps, and no `in_features`.
         """
-        if len(sequences) == 0:
-            raise ConfigError("No sequences were given, so their number of features is unknown; pass Ragged.empty(D).")
         arrays = [_as_array(sequence, index) for index, sequence in enumerate(sequences)]
+        told = next((array.shape[1] for array in arrays if array.ndim == 2), in_features)
+        if told is None:
+            few = "No sequences were given" if not arrays else "No sequence has a step"
+            raise ConfigError(f"{few}, so their number of features is unknown; pass Ragged.empty(D).")
+        arrays = [array if array.ndim == 2 else np.empty((0, told), np.float32) for array in arrays]
+        if not arrays:
+            return Ragged.empty(told)
         first = arrays[0]
         for index, array in enumerate(arrays):
             if array.shape[1] != first.shape[1]:
@@ -251,16 +258,20 @@ def checked_max_steps(max_steps: float | None) -> int | None:
 
 
 def _as_array(sequence: Any, index: int) -> np.ndarray:
-    """Sequence `index` as a `(T, D)` array of numbers, or a `DataError`."""
+    """Sequence `index` as a `(T, D)` array of numbers, or one of shape `(0,)` for `[]`; else a `DataError`."""
     steps = sequence if isinstance(sequence, list | tuple) else ()
     if any(isinstance(step, np.ma.MaskedArray) for step in steps):  # of which np.asarray forgets the masks
         sequence = np.ma.stack(steps) if len({np.shape(step) for step in steps}) == 1 else sequence
     try:
         array = np.asarray(sequence)
+        if array.dtype == object and array.ndim == 1:  # an array of arrays, as pandas reads nested lists
+            array = np.asarray(array.tolist())
     except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
         raise DataError(
             f"Sequence {index}, a {type(sequence).__name__}, is no array of numbers: {error} Expected (T, D)."
         ) from error
+    if array.shape == (0,):
+        return array
     if array.ndim != 2:
         wanted = "(T, D), time first. A single feature per step is (T, 1): x[:, None]"
         raise DataError(f"Sequence {index} has shape {array.shape}; expected {wanted}.")

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "scanrnn_dist"
 
 FLOORS = [
     ("__main__",),
-    ("cli", "ray"),
+    ("cli", "ray", "sklearn"),
     ("launch",),
     ("api",),
     ("job",),

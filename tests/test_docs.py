@@ -15,7 +15,7 @@ from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
-OPTIONAL = ("duckdb", "polars", "pyspark", "ray")
+OPTIONAL = ("datasets", "duckdb", "grain", "pandas", "polars", "pyspark", "ray", "sklearn", "torch")
 CLUSTERS = re.compile(r"^import (pyspark|ray)\b", re.MULTILINE)
 """Examples that start processes of their own, which takes some seconds, and warns where JAX runs already."""
 BLOCKS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from typing import Any, Literal
 
@@ -11,20 +11,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.api.row_shards import shards_of
+from scanrnn_dist.api.sequences import as_ragged
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps, time_first_hint
+from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps
 
 
 def encode(
     encoder: Encoder,
-    sequences: Ragged | Sequence[Any] | np.ndarray | Any,
+    sequences: Ragged | Iterable[Any] | np.ndarray | Any,
     seq_lengths: Any = None,
     *,
+    column: str | None = None,
     mesh: Mesh | None = None,
     window_shape: WindowShape | None = None,
     max_steps: float | None = None,
@@ -38,13 +40,16 @@ def encode(
 
     Args:
         encoder: the cell and its readout.
-        sequences: a list of `(T_i, D)` arrays; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; or a pyarrow
-            array (any layout of sequences that is one Parquet column). Numbers of other types pass where float32 holds
-            them exactly, as in `featurize`. Where the encoder has an `input`, what travels: one number per column. A
-            padded `jax.Array` whose rows are sharded over a mesh is a global array: each process encodes the rows that
-            it holds, and nothing is gathered.
+        sequences: a list, generator or other iterable of `(T_i, D)` arrays, tensors or nested lists, `[]` being a
+            sequence without steps; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; a nested tensor of
+            PyTorch; a column of pandas, polars, pyarrow or of another library that gives Arrow data (any layout of
+            sequences that is one Parquet column); or a table of theirs, or a dict of columns, with `column`. Numbers
+            of other types, float64 among them, pass where float32 holds them exactly, as in `featurize`. Where the
+            encoder has an `input`, what travels: one number per column. A padded `jax.Array` whose rows are sharded
+            over a mesh is a global array: each process encodes the rows that it holds, and nothing is gathered.
         seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real. Of a global
             array's it may be one too, sharded alike.
+        column: the column of a table that holds the sequences; may be left out where only one column can.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None, or those that
             hold rows of a global array. Further axes repeat the work.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
@@ -74,7 +79,7 @@ def encode(
     if shards is None:
         return _encode(
             encoder, sequences, seq_lengths, mesh, window_shape, max_steps, initial_carry, lossy_cast, nonfinite,
-            show_progress, kernel,
+            show_progress, kernel, column,
         )  # fmt: skip
     if checked_encoder(encoder).gives_steps:
         raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
@@ -102,12 +107,13 @@ def _encode(
     nonfinite: Literal["error", "propagate"],
     show_progress: bool,
     kernel: str | None,
+    column: str | None = None,
 ) -> np.ndarray | Ragged:
     """`encode`, of sequences that are here."""
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     if nonfinite not in ("error", "propagate"):
         raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
-    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite, lossy_cast)
+    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite, lossy_cast, column)
     if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
         raise DataError(
             f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "
@@ -136,52 +142,6 @@ def _check_ids(input: InputSpec, ragged: Ragged) -> None:
         step = begin + wrong[0]
         row = int(np.searchsorted(ragged.offsets, step, side="right")) - 1
         raise DataError(f"Sequence {row}, step {step - ragged.offsets[row]}: {wrong[1]}.")
-
-
-def as_ragged(
-    sequences: Any, seq_lengths: Any, in_features: int, nonfinite: Literal["error", "propagate"], lossy_cast: bool
-) -> Ragged:
-    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`."""
-    if isinstance(sequences, np.ndarray) or (hasattr(sequences, "ndim") and hasattr(sequences, "__array__")):
-        array = sequences if isinstance(sequences, np.ma.MaskedArray) else np.asarray(sequences)
-        ragged = _from_array(array, seq_lengths, lossy_cast)
-    elif seq_lengths is not None:
-        raise ConfigError(
-            f"seq_lengths goes with a padded (N, T, D) array; the sequences are a {type(sequences).__name__}."
-        )
-    elif isinstance(sequences, Ragged):
-        ragged = sequences
-    elif type(sequences).__module__.startswith("pyarrow"):
-        from scanrnn_dist.source import to_ragged  # only who passes one has pyarrow loaded already
-
-        ragged = to_ragged(
-            sequences, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where="sequence {}".format
-        )
-    elif isinstance(sequences, Sequence):
-        has_rows = len(sequences) > 0
-        ragged = Ragged.from_sequences(sequences, lossy_cast=lossy_cast) if has_rows else Ragged.empty(in_features)
-    else:
-        raise ConfigError(
-            f"The sequences are a {type(sequences).__name__}; expected a list of (T, D) arrays, a padded (N, T, D) "
-            "array, a Ragged or a pyarrow list array."
-        )
-    if ragged.in_features != in_features:
-        shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
-        raise DataError(
-            f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
-            f"and the encoder takes {in_features}.{time_first_hint(shape[0] == in_features)}"
-        )
-    return ragged
-
-
-def _from_array(array: np.ndarray, seq_lengths: Any, lossy_cast: bool) -> Ragged:
-    """A padded batch; an array of another number of axes is refused with what was probably meant."""
-    if array.ndim == 2:
-        raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
-    if array.dtype == object and seq_lengths is None:
-        return Ragged.from_sequences(list(array), lossy_cast=lossy_cast)
-    lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
-    return Ragged.from_padded(array, lengths, lossy_cast=lossy_cast)
 
 
 def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> np.ndarray:

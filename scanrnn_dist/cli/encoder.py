@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -227,13 +228,23 @@ def _check_out(out: Path, force: bool) -> None:
 
 
 def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
-    """Save an encoder and say what was saved."""
+    """Save an encoder and say what was saved, where, and what to do with it."""
+    from scanrnn_dist.encoder import in_words
+
     encoder.save(out)
-    _print(encoder, as_json)
+    if as_json:
+        _print(encoder, as_json)
+        return
+    print(f"Wrote {out}: {in_words(encoder)}.")
+    file = shlex.quote(str(out))
+    print(f"Details: scanrnn encoder inspect {file}. Use it: scanrnn featurize SRC DST --encoder {file}")
 
 
 def _print(encoder: Encoder, as_json: bool) -> None:
+    from scanrnn_dist.encoder import in_words
+
     description = {
+        "summary": in_words(encoder),
         "architecture": encoder.architecture,
         "in_features": encoder.in_features,
         "out_features": encoder.out_features,
@@ -266,7 +277,8 @@ def _table(description: dict[str, Any]) -> str:
     """What a person reads of a description."""
     from scanrnn_dist.weights import flat
 
-    lines = [f"{description['in_features']} features per step -> {description['out_features']} features"]
+    summary = description["summary"]
+    lines = [summary[:1].upper() + summary[1:]]
     architecture = dict(description["architecture"])
     columns = architecture.pop("input", {"column": []})["column"]
     sections = [

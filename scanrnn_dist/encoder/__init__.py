@@ -6,3 +6,4 @@ from scanrnn_dist.encoder.encoder import PRECISIONS, Encoder, checked_encoder
 from scanrnn_dist.encoder.file import encoder_content, encoder_of_content, read_safetensors
 from scanrnn_dist.encoder.kept_state import COUNT_BASE, StatefulEncoder, is_plain
 from scanrnn_dist.encoder.scan import State
+from scanrnn_dist.encoder.words import in_words

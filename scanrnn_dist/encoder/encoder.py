@@ -23,6 +23,7 @@ from scanrnn_dist.encoder.file import encoder_content, encoder_of_content, finge
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
 from scanrnn_dist.encoder.step_input import StepInput, step_input_of
+from scanrnn_dist.encoder.words import in_words
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.spec import MATMUL_PRECISION
@@ -271,6 +272,14 @@ class Encoder(nnx.Module):
             DataError: it is none, is damaged, or its weights are not those of its architecture.
         """
         return load_encoder(Encoder, path)
+
+    def __repr__(self) -> str:
+        """What it is, in one line; `nnx.display(encoder)` shows every array."""
+        return f"{type(self).__name__}({in_words(self)})"
+
+    def __str__(self) -> str:
+        """The same line."""
+        return repr(self)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Encoder], tuple[bytes]]:
         """Travel as the content of a file, so that a pickled encoder keeps its fingerprint and the bits of features.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -38,6 +39,8 @@ ORIGIN_OF_SUFFIX = {
     ".onnx": "onnx",
 }
 """What `scanrnn encoder convert --from` reads, by the ends of their names."""
+PRODUCTS = {"torch": "PyTorch", "keras": "Keras", "onnx": "ONNX", "orbax": "Orbax", "safetensors": "a flax NNX state"}
+"""What each of them is called."""
 ORIGIN_OF_NAME = {"weight_hh_l0": "torch", "recurrent_kernel": "keras", "kernel": "safetensors --like FILE"}
 """The same, by what stands in the names of weights."""
 
@@ -55,7 +58,18 @@ def encoder_content(kind: type, encoder: Any) -> bytes:
         )
         remedy = "Number the values of its input's columns, and give their size."
         raise ConfigError(f"The encoder cannot be written to a file: {has}. {remedy}")
-    return safetensors.numpy.save(variables_of(encoder), metadata)
+    return _in_order(safetensors.numpy.save(variables_of(encoder), metadata))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its header sorted, whose metadata safetensors writes in an order that changes.
+
+    Equal encoders are equal bytes then, by which Hugging Face `datasets` finds what it has computed before.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]])
 
 
 def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None:
@@ -84,11 +98,13 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError as error:
         raise ConfigError(f"There is no encoder file {path}.") from error
     except DataError as error:
-        raise DataError(f"{error}.{_origin_hint(path, [])}") from error
+        raise DataError(_told_as_foreign(path, []) or f"{error}.") from error
     if metadata.get("format") not in (FORMAT, FORMAT_WITH_INPUT):
         other = f"is of format {metadata['format']!r}" if "format" in metadata else ""
         found = other or f"holds {some_of(sorted(weights), 4)} alone"
-        raise DataError(f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.{_origin_hint(path, weights)}")
+        is_ours = metadata.get("format", "").startswith(FORMAT.rpartition("/")[0])  # of another version
+        foreign = "" if is_ours else _told_as_foreign(path, weights)
+        raise DataError(foreign or f"{path} {found}; expected {FORMAT!r}, written by Encoder.save.")
     return _encoder_of(kind, weights, metadata.get("architecture"), str(path))
 
 
@@ -123,12 +139,20 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
         raise DataError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def _origin_hint(path: str | os.PathLike[str], names: Iterable[str]) -> str:
-    """How to convert what is no encoder file, where its name or the names of its weights say whose it is."""
-    by_suffix = ORIGIN_OF_SUFFIX.get(Path(path).suffix, "orbax --like FILE" if Path(path).is_dir() else "")
+def _told_as_foreign(path: str | os.PathLike[str], names: Iterable[str]) -> str:
+    """Whose weights these are, where the file's name or the names of its weights say so, and what converts them."""
+    path = Path(path)
+    by_suffix = ORIGIN_OF_SUFFIX.get(path.suffix, "orbax --like FILE" if path.is_dir() else "")
     by_name = (origin for mark, origin in ORIGIN_OF_NAME.items() if any(mark in name for name in names))
-    origin = next(by_name, by_suffix)
-    return f" To convert weights: scanrnn encoder convert {path} OUT.safetensors --from {origin}" if origin else ""
+    if not (origin := next(by_name, by_suffix)):
+        return ""
+    made = path.with_suffix(".encoder.safetensors" if path.suffix == ".safetensors" else ".safetensors")
+    like = ", FILE being an encoder file of that architecture (scanrnn encoder make)" if "--like" in origin else ""
+    found = "is a folder, such as one of" if path.is_dir() else "holds weights of"
+    return (
+        f"{path} {found} {PRODUCTS[origin.partition(' ')[0]]}; expected an encoder file. Convert them first: "
+        f"scanrnn encoder convert {shlex.quote(str(path))} {shlex.quote(str(made))} --from {origin}{like}"
+    )
 
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.records.arrow_bytes import reader_of
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
 from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
 from scanrnn_dist.records.suspects import Death, Suspect, suspects_of
@@ -119,7 +120,7 @@ def counts_of(records: pa.Table) -> dict[str, int]:
 def read_parts(content: bytes, where: str) -> pa.Table:
     """The list of parts of a finished job, one row for each `PartRecord`."""
     try:
-        return pq.read_table(io.BytesIO(content)).cast(_RECORD)
+        return pq.read_table(reader_of(content)).cast(_RECORD)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DataError(f"{where} is damaged: {error}") from error
 
@@ -274,7 +275,7 @@ def _read_log(where: str, job: str, attempt: str, content: bytes) -> _AttemptRea
     reading = pyarrow.json.ReadOptions(use_threads=len(content) > _SMALL_LOG_BYTES)
     try:
         # There is a whole line at least, the header.
-        whole = pa.BufferReader(pa.py_buffer(content).slice(0, content.rfind(b"\n") + 1))
+        whole = reader_of(memoryview(content)[: content.rfind(b"\n") + 1])
         lines = pyarrow.json.read_json(whole, reading, parsing).select(_LINE.names).cast(_LINE)
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{where} is damaged: {error}") from error

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.records.arrow_bytes import reader_of
 from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units, running_sums
 
@@ -194,7 +195,7 @@ def _encoded(table: pa.Table, said: dict[str, Any]) -> bytes:
 
 def _decoded(name: str, content: bytes) -> tuple[pa.Table, dict[str, Any]]:
     """The table, and what its metadata says; a `DataError` if that is of another format."""
-    parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    parquet = pq.ParquetFile(reader_of(content), page_checksum_verification=True)
     said = json.loads(parquet.metadata.metadata[_KEY])
     if said["format"] != FORMAT:
         raise DataError(f"{name} is of the format {said['format']!r}; expected {FORMAT!r}: another version wrote it.")

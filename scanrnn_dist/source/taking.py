@@ -31,7 +31,7 @@ from scanrnn_dist.source.bad_rows import (
     Lengths,
 )
 from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
-from scanrnn_dist.source.layouts import Steps, float32_of, layout_of_column, positions
+from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, positions
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
 from scanrnn_dist.source.set_aside import SetAside
 
@@ -141,6 +141,24 @@ def to_ragged(
     if steps.in_features is None and in_features is None:
         raise unknown_width(where(0), f"{column.type}", len(column))
     return take(steps, steps.in_features or in_features or 0, BadRows(nonfinite), lossy_cast, where).sequences
+
+
+def sequence_columns(schema: pa.Schema) -> list[str]:
+    """The names of the columns that could each be the sequences.
+
+    Example:
+        >>> sequence_columns(pa.schema({"id": pa.int64(), "seq": pa.list_(pa.list_(pa.float32()))}))
+        ['seq']
+    """
+    return [field.name for field in schema if _is_sequence(field)]
+
+
+def _is_sequence(field: pa.Field) -> bool:
+    try:
+        layout = layout_of_column(field.type, field.name)
+    except LayoutError:
+        return False
+    return not any(map(is_string, layout.types(pa.schema([field]))))
 
 
 def placed(do: Callable[..., _Given], *given: object, where: Where) -> _Given:

@@ -1,4 +1,4 @@
-"""PyTorch: layers from the state dict of an `nn.GRU`, `nn.LSTM` or `nn.RNN`, wherever in a model it stands.
+"""PyTorch: layers from an `nn.GRU`, `nn.LSTM` or `nn.RNN`, wherever in a model it stands: a module, or its state dict.
 
 PyTorch multiplies from the left (`W x`), so kernels are transposed; its gates are in flax's order already:
 GRU r z n, LSTM i f g o. `batch_first` and `dropout` leave no trace in a state dict and do not matter here. Weights that
@@ -37,11 +37,11 @@ BACKWARD = "_reverse"
 
 
 def from_torch(
-    source: Source,
+    source: Source | Any,
     *,
     prefix: str | None = None,
     kind: str | None = None,
-    nonlinearity: str = "tanh",
+    nonlinearity: str | None = None,
     lossy_cast: bool = False,
     input: InputSpec | None = None,
     embeddings: Mapping[str, str] | None = None,
@@ -71,32 +71,34 @@ def from_torch(
             "embeddings (--embedding) were given without an input (--input) whose columns they belong to."
         )
     rest = {name: array for name, array in named.items() if name not in chosen.values()}
-    layers = _layers(rest, uncertain, where, prefix, kind, nonlinearity, lossy_cast)
+    layers = _layers(rest, uncertain, where, prefix, kind, nonlinearity, lossy_cast, _nonlinearities(source))
     if input is None:
         return Encoder(layers, **options)
     return Encoder(layers, input=input, tables=tables_of(named, chosen, input, where, lossy_cast), **options)
 
 
 def torch_layers(
-    source: Source,
+    source: Source | Any,
     *,
     prefix: str | None = None,
     kind: str | None = None,
-    nonlinearity: str = "tanh",
+    nonlinearity: str | None = None,
     lossy_cast: bool = False,
 ) -> list[Layer]:
     """The layers of an `nn.GRU`, `nn.LSTM` or `nn.RNN`, first layer first; pairs if it is bidirectional.
 
     Args:
-        source: arrays by name (a state dict as numpy arrays), a `.safetensors` file, or a `.pt`, `.pth`, `.ckpt` or
-            `.bin` file, for which torch has to be installed; it is read with `weights_only=True`.
+        source: a module of PyTorch, be it the RNN or a model that holds it; its state dict, as tensors or numpy arrays;
+            a `.safetensors` file; or a `.pt`, `.pth`, `.ckpt` or `.bin` file, for which torch has to be installed; it
+            is read with `weights_only=True`.
         prefix: what stands before `weight_ih_l0`, such as `encoder.rnn`; may be left out if there is one RNN only.
         kind: `gru`, `lstm` or `rnn`; told by the shapes if left out.
-        nonlinearity: of an `nn.RNN`, `tanh` or `relu`; a state dict does not say.
+        nonlinearity: of an `nn.RNN`, `tanh` (if left out) or `relu`; a state dict does not say, a module does.
         lossy_cast: round weights that float32 cannot hold.
 
     Raises:
-        ConfigError: no such file or prefix, several RNNs to choose from, or torch is needed and missing.
+        ConfigError: no such file or prefix, several RNNs to choose from, another nonlinearity than the module's, or
+            torch is needed and missing.
         DataError: lists every weight that is missing, surplus or misshapen; a projection (`proj_size`) is refused, and
             so are weights in parts (`_raw`, parametrizations) but for weight norm and pruning, which are computed.
 
@@ -106,13 +108,41 @@ def torch_layers(
         >>> torch_layers(state)[0].hidden_features
         4
     """
-    return _layers(*_read(source), prefix, kind, nonlinearity, lossy_cast)
+    return _layers(*_read(source), prefix, kind, nonlinearity, lossy_cast, _nonlinearities(source))
 
 
-def _read(source: Source) -> tuple[Named, dict[str, list[str]], str]:
+def _read(source: Any) -> tuple[Named, dict[str, list[str]], str]:
     """All weights by name, those that stand in parts that are not understood, and what to call the source."""
-    nested, where = read_named(source, READERS)
-    return *whole_weights(flat(nested)), where  # a checkpoint may keep its state dict within others
+    is_module = _is_module(source)
+    nested, where = read_named(source.state_dict() if is_module else source, READERS)
+    named = {name: _numpy(array) if _is_tensor(array) else array for name, array in flat(nested).items()}
+    where = f"The module {type(source).__name__}" if is_module else where
+    return *whole_weights(named), where  # a checkpoint may keep its state dict within others
+
+
+def _is_module(source: Any) -> bool:
+    """Whether it is an `nn.Module`, told without importing torch."""
+    return callable(getattr(source, "state_dict", None)) and callable(getattr(source, "named_modules", None))
+
+
+def _is_tensor(array: Any) -> bool:
+    return hasattr(array, "detach") and hasattr(array, "layout")
+
+
+def _nonlinearities(source: Any) -> dict[str, str]:
+    """The nonlinearity of each `nn.RNN` of a module, by its prefix; nothing of other sources, which do not tell."""
+    modules = source.named_modules() if _is_module(source) else ()
+    modes = {f"{name}." if name else "": str(getattr(module, "mode", "")) for name, module in modules}
+    return {name: mode.removeprefix("RNN_").lower() for name, mode in modes.items() if mode.startswith("RNN_")}
+
+
+def _nonlinearity(told: str | None, own: str | None, where: str) -> str:
+    """The nonlinearity that the user told, that of the module, or tanh."""
+    if told is not None and told not in NONLINEARITIES:
+        raise ConfigError(f"The nonlinearity is {told!r}; expected one of {sorted(NONLINEARITIES)}.")
+    if None not in (told, own) and told != own:
+        raise ConfigError(f"The nonlinearity is {told!r}, and that of {where} is {own!r}. Leave it out.")
+    return told or own or "tanh"
 
 
 def _names_of_rnns(named: Named) -> set[str]:
@@ -126,13 +156,13 @@ def _layers(
     where: str,
     prefix: str | None,
     kind: str | None,
-    nonlinearity: str,
+    told_nonlinearity: str | None,
     lossy_cast: bool,
+    nonlinearities: Mapping[str, str],
 ) -> list[Layer]:
     """The layers among all weights; see `torch_layers`."""
-    if nonlinearity not in NONLINEARITIES:
-        raise ConfigError(f"The nonlinearity is {nonlinearity!r}; expected one of {sorted(NONLINEARITIES)}.")
     prefix = _chosen_prefix(named, prefix, where, uncertain)
+    nonlinearity = _nonlinearity(told_nonlinearity, nonlinearities.get(prefix), where)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
     own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
@@ -224,15 +254,16 @@ def _read_torch_file(path: Path) -> Named:
         ) from error
     if not isinstance(loaded, Mapping):
         raise DataError(f"{path} holds a {type(loaded).__name__}; expected a state dict. Save model.state_dict().")
-    return {name: _numpy(tensor, torch) for name, tensor in flat(loaded).items() if isinstance(tensor, torch.Tensor)}
+    return {name: _numpy(tensor) for name, tensor in flat(loaded).items() if isinstance(tensor, torch.Tensor)}
 
 
-def _numpy(tensor: Any, torch: Any) -> np.ndarray:
+def _numpy(tensor: Any) -> np.ndarray:
     """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
-    tensor = tensor.detach()
     try:
-        return (tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    except TypeError as error:
+        tensor = tensor.detach().cpu()
+        array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+        return array
+    except (TypeError, RuntimeError) as error:
         raise DataError(f"A tensor is {tensor.dtype}, {tensor.layout}; expected dense floats. {error}") from error
 
 

@@ -266,7 +266,6 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
         (ROWS, {"nonfinite": "drop"}, ConfigError, "nonfinite is 'drop'; expected 'error' or 'propagate'"),
         (ROWS, {"seq_lengths": LENGTHS}, ConfigError, r"seq_lengths goes with a padded .*; the sequences are a list"),
         (Ragged.empty(D), {"seq_lengths": []}, ConfigError, "the sequences are a Ragged"),
-        (iter(ROWS), {}, ConfigError, "expected a list of .* arrays, a padded"),
         (3, {}, ConfigError, "The sequences are a int"),
         (ROWS[0], {}, DataError, r"one array of shape \(3, 2\); for a single sequence \(T, D\), pass \[x\]"),
         (np.zeros(3), {}, DataError, r"A padded batch is float64\[3\]; expected numbers \(N, T, D\)"),

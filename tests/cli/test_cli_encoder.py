@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from flax import nnx
 from scanrnn_dist.api import encode
 from scanrnn_dist.cli.app import run
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import DataError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.weights import torch_layers
 
@@ -103,7 +105,7 @@ def test_make_takes_an_input_and_inspect_shows_it(tmp_path: Path, capsys: pytest
     succeeds("inspect", out)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
-        "2 features per step -> 5 features",
+        "GRU of 1 layer, 5 hidden features, 2 features per step -> 5 features, 151 weights",
         "input:",
         "1. item_id category, values 7, 3 to 6, encode embedding, dimension 2, unknown own",
         "2. dwell number, log1p True",
@@ -138,9 +140,11 @@ def test_what_is_converted_featurizes(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(features, wanted, rtol=0, atol=2e-6)
 
 
-def test_convert_from_torch(tmp_path: Path) -> None:
+def test_convert_from_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = weights_file(tmp_path), tmp_path / "e.safetensors"
     succeeds("convert", source, out, "--from", "torch", "--kind", "gru", "--prefix", "encoder.rnn")
+    told = capsys.readouterr().out
+    assert told.startswith(f"Wrote {out}: GRU of 1 layer, ") and f"scanrnn encoder inspect {out}" in told
     assert Encoder.load(out).fingerprint == Encoder(torch_layers(source)[0]).fingerprint
 
 
@@ -192,6 +196,7 @@ def test_inspect_says_what_is_in_the_file(tmp_path: Path, capsys: pytest.Capture
     assert (printed["in_features"], printed["out_features"]) == (3, 5)
     succeeds("inspect", path)
     text = capsys.readouterr().out
+    assert text.startswith("GRU of 1 layer, 5 hidden features, 3 features per step -> 5 features, 135 weights\n")
     assert "dense_h.kernel" in text and f"fingerprint: {encoder.fingerprint}" in text
 
 
@@ -221,3 +226,12 @@ def test_help_loads_no_jax() -> None:
         "sys.exit(bool({'jax', 'flax', 'numpy', 'orbax'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+
+
+def test_the_command_that_a_refusal_names_makes_the_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = weights_file(tmp_path)
+    with pytest.raises(DataError) as raised:
+        Encoder.load(source)
+    command = shlex.split(str(raised.value).partition("Convert them first: ")[2])
+    assert command[0] == "scanrnn" and run(command[1:]) == 0
+    assert Encoder.load(command[4]).fingerprint == Encoder(torch_layers(source)[0]).fingerprint

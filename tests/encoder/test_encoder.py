@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,14 +264,41 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
         Encoder.load(path)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "scanrnn_dist.encoder/99"}])
 def test_a_foreign_safetensors_file_is_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     weights, _ = saved_parts(path)
     safetensors.numpy.save_file(weights, path, metadata)
-    found = r"is of format 'pt'" if metadata else r"holds 0\.dense_h\.kernel, .* alone"
-    with pytest.raises(DataError, match=rf"model\.safetensors {found}; expected 'scanrnn_dist\.encoder/2'"):
+    told = "holds weights of a flax NNX state; expected an encoder file"
+    if metadata and "scanrnn" in metadata["format"]:
+        told = r"is of format 'scanrnn_dist\.encoder/99'; expected 'scanrnn_dist\.encoder/2'"
+    with pytest.raises(DataError, match=rf"model\.safetensors {told}"):
         Encoder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.pt", "holds weights of PyTorch"),
+        ("a b.ckpt", "holds weights of PyTorch"),
+        ("a.onnx", "holds weights of ONNX"),
+        ("a.h5", "holds weights of Keras"),
+        ("a.keras", "holds weights of Keras"),
+        ("folder", "is a folder, such as one of Orbax"),
+    ],
+)
+def test_a_file_of_another_framework_is_named_with_the_command_that_converts_it(
+    name: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK") if path.suffix else path.mkdir()
+    with pytest.raises(DataError) as raised:
+        Encoder.load(path)
+    what, _, command = str(raised.value).partition("; expected an encoder file. Convert them first: ")
+    assert what == f"{path} {told}"
+    words = shlex.split(command)[:7]
+    assert words[:5] == ["scanrnn", "encoder", "convert", str(path), str(path.with_suffix(".safetensors"))]
+    assert words[5] == "--from" and words[6] in told.lower().replace("pytorch", "torch")
 
 
 @pytest.mark.parametrize(

@@ -455,3 +455,16 @@ def test_weights_of_float64_are_not_rounded_where_the_encoder_is_made() -> None:
         cell = nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     with pytest.raises(ConfigError, match="param_dtype is float64, which JAX would round"):
         Encoder(cell)
+
+
+def test_an_encoder_is_told_in_one_line() -> None:
+    two = Encoder([nnx.LSTMCell(12, 64, rngs=nnx.Rngs(0)), nnx.LSTMCell(64, 32, rngs=nnx.Rngs(0))], readout="mean+max")
+    assert repr(two) == (
+        "Encoder(LSTM of 2 layers, 64 and 32 hidden features, readout mean+max, "
+        "12 features per step -> 64 features, 32,128 weights)"
+    )
+    both = Encoder.from_seed(0, 12, 64, num_layers=2, bidirectional=True, readout="steps")
+    assert str(both).startswith("Encoder(bidirectional GRU of 2 layers, 64 hidden features each way, readout steps")
+    assert "-> 128 features per step" in repr(both)
+    relu = Encoder(nnx.SimpleCell(1, 1000, activation_fn=jax.nn.relu, rngs=nnx.Rngs(0)))
+    assert "RNN (relu) of 1 layer, 1,000 hidden features, 1 feature per step -> 1,000 features" in repr(relu)

@@ -119,3 +119,7 @@ def test_the_optimizer_of_a_copy_trains_the_copy() -> None:
     gradients = nnx.grad(lambda encoder: encoder(x).sum())(encoder)
     nnx.update(encoder, jax.tree.map(lambda value, slope: value - slope, nnx.state(encoder), gradients))
     assert encoder.fingerprint != Encoder.from_seed(0, D, H).fingerprint
+
+
+def test_equal_encoders_are_equal_bytes() -> None:
+    assert len({pickle.dumps(Encoder.from_seed(0, 2, 3)) for _ in range(16)}) == 1

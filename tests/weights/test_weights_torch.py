@@ -354,3 +354,29 @@ def test_without_torch_its_files_are_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "model.pt").touch()
     with pytest.raises(ConfigError, match="needs the package 'torch', which is not installed"):
         torch_layers(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN tanh", "RNN relu"])
+def test_a_module_says_all_that_it_is(kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    name, _, nonlinearity = kind.partition(" ")
+    options = {"nonlinearity": nonlinearity} if nonlinearity else {}
+    module = getattr(torch.nn, name)(3, 4, num_layers=2, bidirectional=True, batch_first=True, **options)
+    model = torch.nn.ModuleDict({"embed": torch.nn.Linear(3, 3), "rnn": module})
+    rows = ragged_rows([5], 3)
+    output = module(torch.from_numpy(rows[0])[None])[0][0].detach().numpy()
+    wanted = np.concatenate([output[-1, :4], output[0, 4:]])  # the last state of each direction
+    for source in (module, model, module.to(torch.float64).float()):
+        np.testing.assert_allclose(encode(from_torch(source), rows)[0], wanted, rtol=0, atol=TOLERANCE)
+    by_dict = torch_layers(module.state_dict(), nonlinearity=nonlinearity or None)
+    np.testing.assert_array_equal(features_of(by_dict, rows), features_of(torch_layers(module), rows))
+
+
+def test_what_a_module_says_is_not_overruled() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match=r"'tanh', and that of The module RNN is 'relu'\. Leave"):
+        from_torch(torch.nn.RNN(3, 4, nonlinearity="relu"), nonlinearity="tanh")
+    with pytest.raises(DataError, match=r"The module Linear holds no weights of an nn\.GRU"):
+        from_torch(torch.nn.Linear(3, 4))
+    with pytest.raises(ConfigError, match="several RNNs; choose one with prefix"):
+        from_torch(torch.nn.ModuleList([torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)]))

@@ -1,0 +1,166 @@
+"""What `encode` takes: sequences in whatever holds them become a `Ragged`.
+
+Libraries that the sequences come from are not imported. Arrow's PyCapsule protocol (`__arrow_c_stream__`,
+`__arrow_c_array__`) reads those of polars, pandas, pyarrow, DuckDB and others; tensors of PyTorch are told by the
+module of their class, and whatever else can be iterated over counts as a list of sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError, DataError, some_of
+from scanrnn_dist.ragged import Ragged, time_first_hint
+
+TAKEN = (
+    "a list of (T, D) arrays, a padded (N, T, D) array, a Ragged, an Arrow, pandas or polars column or table, or a "
+    "PyTorch tensor"
+)
+"""What is expected, for messages."""
+
+
+def as_ragged(
+    sequences: Any,
+    seq_lengths: Any,
+    in_features: int | None,
+    nonfinite: Literal["error", "propagate"],
+    lossy_cast: bool,
+    column: str | None = None,
+) -> Ragged:
+    """Whatever `encode` takes as a `Ragged` of `in_features` features; raises `DataError` or `ConfigError`.
+
+    Where `in_features` is None, the sequences say it.
+    """
+    sequences = _column_of(sequences, column)
+    if _is_of(sequences, "torch"):
+        sequences = _of_torch(sequences)
+    if _is_array(sequences):
+        array = sequences if isinstance(sequences, np.ma.MaskedArray) else np.asarray(sequences)
+        ragged = _from_array(array, seq_lengths, in_features, lossy_cast)
+    elif seq_lengths is not None:
+        raise ConfigError(
+            f"seq_lengths goes with a padded (N, T, D) array; the sequences are a {type(sequences).__name__}."
+        )
+    elif isinstance(sequences, Ragged):
+        ragged = sequences
+    elif _is_arrow(sequences):
+        ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
+    elif isinstance(sequences, Iterable) and not isinstance(sequences, str | bytes | Mapping | set | frozenset):
+        rows = [_of_torch(row) if _is_of(row, "torch") else row for row in sequences]
+        ragged = Ragged.from_sequences(rows, in_features, lossy_cast=lossy_cast)
+    else:
+        hint = " Collect it first: frame.collect()." if type(sequences).__name__ == "LazyFrame" else ""
+        raise ConfigError(f"The sequences are a {type(sequences).__name__}; expected {TAKEN}.{hint}")
+    if in_features is not None and ragged.in_features != in_features:
+        shape = ragged.row(0).shape if len(ragged) else (0, ragged.in_features)
+        raise DataError(
+            f"Sequence 0 has shape {shape}: {ragged.in_features} features per step, "
+            f"and the encoder takes {in_features}.{time_first_hint(shape[0] == in_features)}"
+        )
+    return ragged
+
+
+def _column_of(sequences: Any, column: str | None) -> Any:
+    """The column that holds the sequences, where they are a table or a mapping of columns; else they as they are."""
+    if isinstance(sequences, Mapping):
+        names: list[Any] = list(sequences)
+        possible = [name for name in names if isinstance(sequences[name], Sequence | np.ndarray)]
+    elif _is_of(sequences, "pandas") and getattr(sequences, "ndim", 1) == 2:
+        names = list(sequences.columns)
+        possible = [name for name in names if _holds_lists(sequences[name])]
+    elif _is_arrow(sequences) and any(hasattr(sequences, name) for name in ("column_names", "columns", "schema")):
+        sequences, names, possible = _arrow_table(sequences)
+    elif column is not None:
+        raise ConfigError(
+            f"column={column!r} was given, and the sequences are a {type(sequences).__name__}; expected a table. "
+            "Leave column out."
+        )
+    else:
+        return sequences
+    if column is None and len(possible) != 1:
+        kind, shown = type(sequences).__name__, some_of([repr(name) for name in possible or names], 8)
+        if not possible:
+            raise ConfigError(f"The {kind} has no column of sequences; expected lists of (T, D). Its columns: {shown}.")
+        raise ConfigError(f"{len(possible)} columns of the {kind} may be the sequences: {shown}. Choose one: column=.")
+    name = possible[0] if column is None else column
+    if name not in names or names.count(name) > 1:
+        many = f"{names.count(name)} columns" if name in names else "no column"
+        shown = some_of([repr(each) for each in possible or names], 8)
+        raise ConfigError(f"There is {many} {name!r} in the {type(sequences).__name__}; expected one of {shown}.")
+    return sequences[name]
+
+
+def _arrow_table(sequences: Any) -> tuple[Any, list[str], list[str]]:
+    """A table of Arrow from whoever gives one, the names of its columns, and those that may hold sequences."""
+    import pyarrow as pa  # 0.1 s, which callers with arrays do not wait for
+
+    from scanrnn_dist.source import sequence_columns
+
+    table = sequences if isinstance(sequences, pa.Table) else pa.table(sequences)
+    return table, table.column_names, sequence_columns(table.schema)
+
+
+def _from_arrow(
+    sequences: Any, in_features: int | None, nonfinite: Literal["error", "propagate"], lossy_cast: bool
+) -> Ragged:
+    """The sequences of one column of Arrow, or of what gives one."""
+    import pyarrow as pa
+
+    from scanrnn_dist.source import to_ragged
+
+    array = sequences
+    if not isinstance(sequences, pa.Array | pa.ChunkedArray):
+        streams = hasattr(sequences, "__arrow_c_stream__")
+        array = pa.chunked_array(sequences) if streams else pa.array(sequences)
+    return to_ragged(
+        array, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where="sequence {}".format
+    )
+
+
+def _from_array(array: np.ndarray, seq_lengths: Any, in_features: int | None, lossy_cast: bool) -> Ragged:
+    """A padded batch; an array of another number of axes is refused with what was probably meant."""
+    if array.ndim == 2:
+        raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
+    if array.dtype == object and array.ndim == 1 and seq_lengths is None:
+        rows = [_of_torch(row) if _is_of(row, "torch") else row for row in array]
+        return Ragged.from_sequences(rows, in_features, lossy_cast=lossy_cast)
+    lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
+    return Ragged.from_padded(array, lengths, lossy_cast=lossy_cast)
+
+
+def _of_torch(tensor: Any) -> Any:
+    """A tensor as a numpy array, one that is nested as a list of them; what else torch has, as it is."""
+    if getattr(tensor, "is_nested", False):
+        return [_of_torch(each) for each in tensor.unbind()]
+    if not hasattr(tensor, "detach"):
+        return tensor
+    plain = tensor.detach().cpu()
+    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()  # numpy has no bfloat16
+
+
+def _is_of(given: Any, package: str) -> bool:
+    """Whether the class of an object is a package's own."""
+    return type(given).__module__.partition(".")[0] == package
+
+
+def _is_array(given: Any) -> bool:
+    """Whether it is an array of numpy, of JAX, or of whoever has as much of one."""
+    is_array = isinstance(given, np.ndarray) or (hasattr(given, "ndim") and hasattr(given, "__array__"))
+    return is_array and not _is_of(given, "pandas")
+
+
+def _is_arrow(given: Any) -> bool:
+    """Whether Arrow reads it; objects of Python in a column of pandas it does not."""
+    if _is_of(given, "pandas") and str(getattr(given, "dtype", "")) == "object":
+        return False
+    return hasattr(given, "__arrow_c_stream__") or hasattr(given, "__arrow_c_array__")
+
+
+def _holds_lists(series: Any) -> bool:
+    """Whether a column of pandas may hold sequences: lists of Arrow, or the objects of Python that they can be."""
+    if series.ndim != 1 or series.dtype != object:
+        return "list" in str(getattr(series, "dtype", ""))
+    return any(isinstance(row, list | tuple | np.ndarray) for row in series.iloc[:100])

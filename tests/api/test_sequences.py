@@ -1,0 +1,177 @@
+"""Sequences in whatever holds them: columns, tables and tensors of each library become the same rows, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanrnn_dist.api import encode
+from scanrnn_dist.api.sequences import as_ragged
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
+
+LISTS: list[Any] = [[[0.5, 1.0], [2.0, 0.25]], [], [[1.0, -3.0]]]
+ARRAYS = [np.array(row, np.float32).reshape(-1, 2) for row in LISTS]
+NESTED = pa.list_(pa.list_(pa.float32()))
+
+
+def arrow() -> pa.Array:
+    return pa.array(LISTS, NESTED)
+
+
+def table(**others: Any) -> pa.Table:
+    return pa.table({"id": [7, 8, 9], "seq": arrow(), **others})
+
+
+def objects(rows: list[Any]) -> np.ndarray:
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
+
+
+def pandas() -> Any:
+    return pytest.importorskip("pandas")
+
+
+def polars() -> Any:
+    return pytest.importorskip("polars")
+
+
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+def tensors(**options: Any) -> list[Any]:
+    return [torch().tensor(row, **options) for row in ARRAYS]
+
+
+FORMS: dict[str, Callable[[], Any]] = {
+    "nested lists": lambda: LISTS,
+    "tuple": lambda: tuple(ARRAYS),
+    "generator": lambda: (row for row in ARRAYS),
+    "iterator of lists": lambda: iter(LISTS),
+    "numpy objects": lambda: objects(ARRAYS),
+    "numpy objects of lists": lambda: objects(LISTS),
+    "numpy objects of objects, as pandas reads Parquet": lambda: objects(
+        [objects([np.array(step) for step in row]) if row else np.empty(0, object) for row in LISTS]
+    ),
+    "float64 that float32 holds": lambda: [row.astype(np.float64) for row in ARRAYS],
+    "arrow array": arrow,
+    "arrow chunks": lambda: pa.chunked_array([arrow()[:1], arrow()[1:]]),
+    "arrow table": table,
+    "arrow batch": lambda: table().to_batches()[0],
+    "arrow reader": lambda: table().to_reader(),
+    "dict of columns": lambda: {"id": 3, "seq": LISTS},
+    "pandas lists": lambda: pandas().Series(LISTS, index=[5, 6, 7]),
+    "pandas arrays": lambda: pandas().Series(ARRAYS),
+    "pandas arrow": lambda: pandas().Series(arrow(), dtype=pandas().ArrowDtype(NESTED)),
+    "pandas table": lambda: pandas().DataFrame({"id": [7, 8, 9], "seq": LISTS}),
+    "pandas arrow table": lambda: table().to_pandas(types_mapper=pandas().ArrowDtype),
+    "pandas read from arrow": lambda: table().to_pandas(),
+    "polars": lambda: polars().Series(LISTS, dtype=polars().List(polars().List(polars().Float32))),
+    "polars float64": lambda: polars().Series(LISTS),
+    "polars table": lambda: polars().from_arrow(table()),
+    "tensors": tensors,
+    "tensors with gradients": lambda: tensors(requires_grad=True),
+    "tensors of half precision": lambda: tensors(dtype=torch().bfloat16),
+    "nested tensor, jagged": lambda: torch().nested.nested_tensor(tensors(), layout=torch().jagged),
+    "nested tensor, strided": lambda: torch().nested.nested_tensor(tensors()),
+    "ragged": lambda: Ragged.from_sequences(ARRAYS),
+}
+
+
+def ragged(sequences: Any, column: str | None = None, lossy_cast: bool = False) -> Ragged:
+    return as_ragged(sequences, None, 2, "error", lossy_cast, column)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_every_form_is_the_same_rows(form: str) -> None:
+    rows = ragged(FORMS[form]())
+    assert rows.lengths.tolist() == [2, 0, 1]
+    np.testing.assert_array_equal(rows.values[rows.offsets[0] : rows.offsets[-1]], np.concatenate(ARRAYS))
+    assert rows.values.dtype == np.float32
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2), max_size=4
+        )
+    )
+)
+def test_lists_are_what_arrow_reads_of_them(lists: list[Any]) -> None:
+    one, other = ragged(lists), ragged(pa.array(lists, NESTED))
+    np.testing.assert_array_equal(one.lengths, other.lengths)
+    np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_only_empty_rows_have_the_features_of_the_encoder() -> None:
+    assert encode(Encoder.from_seed(0, 2, 3), [[], np.empty(0)]).tolist() == [[0.0] * 3] * 2
+
+
+def test_padded_tensors_take_lengths_as_tensors() -> None:
+    padded = torch().ones(3, 4, 2, requires_grad=True)
+    rows = as_ragged(padded, torch().tensor([4, 0, 1]), 2, "error", False)
+    assert rows.lengths.tolist() == [4, 0, 1]
+
+
+TABLES: dict[str, Callable[[], Any]] = {
+    "Table": lambda: table(more=arrow()),
+    "dict": lambda: {"id": [1, 2, 3], "seq": LISTS, "more": LISTS},
+    "DataFrame": lambda: pandas().DataFrame({"id": [1, 2, 3], "seq": LISTS, "more": LISTS}),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_of_several_candidates_wants_a_column(kind: str) -> None:
+    given = TABLES[kind]()
+    with pytest.raises(ConfigError, match=rf"columns of the {kind} may be the sequences: .*'seq', 'more'\. Choose one"):
+        ragged(given)
+    assert ragged(given, "more").lengths.tolist() == [2, 0, 1]
+    with pytest.raises(ConfigError, match=rf"There is no column 'nope' in the {kind}; expected one of .*'seq', 'more'"):
+        ragged(given, "nope")
+
+
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "text": ("abc", ConfigError, "The sequences are a str; expected a list of"),
+    "number": (3, ConfigError, "The sequences are a int; expected a list of"),
+    "set": ({1}, ConfigError, "The sequences are a set; expected"),
+    "no lists": (pa.table({"a": [1.0], "b": ["x"]}), ConfigError, "Table has no column of sequences; .* 'a', 'b'"),
+    "column of a list": (LISTS, ConfigError, "column='seq' was given, and the sequences are a list; expected a table"),
+    "null": (pa.array([[[1.0, 2.0]], None], NESTED), DataError, "sequence 1"),
+    "one sequence": (np.ones((3, 2)), DataError, r"for a single sequence \(T, D\), pass \[x\]"),
+    "flat": ([[1.0, 2.0]], DataError, r"Sequence 0 has shape \(2,\); expected \(T, D\)"),
+    "texts": ([[["a", "b"]]], DataError, "Sequence 0 is of dtype <U1; expected numbers"),
+    "rough": ([[[1.0, 2.0], [3.0]]], DataError, "Sequence 0, a list, is no array of numbers"),
+    "rough objects": (objects([objects([np.ones(2), np.ones(3)])]), DataError, "Sequence 0, a ndarray, is no array"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_sequences_is_refused_in_words(case: str) -> None:
+    sequences, kind, message = REFUSED[case]
+    with pytest.raises(kind, match=message):
+        ragged(sequences, "seq" if case == "column of a list" else None)
+
+
+def test_a_lazy_frame_is_to_be_collected() -> None:
+    with pytest.raises(ConfigError, match=r"are a LazyFrame; .* Collect it first: frame.collect\(\)"):
+        ragged(polars().LazyFrame({"seq": LISTS}))
+
+
+INEXACT = [[[0.1, 1.0]]]
+
+
+@pytest.mark.parametrize("form", [lambda: INEXACT, lambda: np.array(INEXACT), lambda: pa.array(INEXACT)])
+def test_float64_that_float32_cannot_hold_is_refused_in_every_form(form: Callable[[], Any]) -> None:
+    with pytest.raises(DataError, match="lossy"):
+        ragged(form())
+    assert ragged(form(), lossy_cast=True).values.tolist() == [[np.float32(0.1), 1.0]]
