@@ -1,0 +1,38 @@
+"""Every class of error has its exit code, and its place in the index of errors."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import scanrnn_dist
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
+
+PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
+
+
+def classes() -> set[type[ScanRNNError]]:
+    """All classes of errors that any module has."""
+    for module in pkgutil.walk_packages(scanrnn_dist.__path__, "scanrnn_dist."):
+        if not module.name.endswith(("__main__", "sklearn")):
+            importlib.import_module(module.name)
+    found, left = set(), [ScanRNNError]
+    while left:
+        one = left.pop()
+        found.add(one)
+        left += [each for each in one.__subclasses__() if each.__module__.startswith("scanrnn_dist.")]
+    return found
+
+
+def test_every_class_that_users_see_stands_in_the_index() -> None:
+    missing = {kind.__name__ for kind in classes() if kind.__name__[0] != "_" and f"`{kind.__name__}`" not in PAGE}
+    assert not missing
+
+
+@pytest.mark.parametrize(("kind", "code"), [(ConfigError, 2), (DataError, 3), (StoppedError, 4)])
+def test_every_class_ends_with_a_code_that_the_index_explains(kind: type[ScanRNNError], code: int) -> None:
+    assert all(each.exit_code == code for each in classes() if issubclass(each, kind))
+    assert f"| {code} | `{kind.__name__}`" in PAGE
