@@ -21,6 +21,7 @@ from scanrnn_dist.cli.inspect import inspect_source
 from scanrnn_dist.cli.outputs import clean, export, status, verify
 from scanrnn_dist.cli.plan import plan
 from scanrnn_dist.cli.process import end_process, run_app
+from scanrnn_dist.cli.resume import resume
 from scanrnn_dist.errors import ConfigError
 
 EXIT_CODES = "Exit codes: 0 done; 1 a defect of ours; 2 wrong usage; 3 bad data; 4 stopped early."
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("inspect")(inspect_source)
-for command in (demo, plan, featurize, update, bench, verify, status, export, clean):
+for command in (demo, plan, featurize, resume, update, bench, verify, status, export, clean):
     app.command()(command)
 app.add_typer(encoder_app, name="encoder")
 use_commands(app, encoder_app)

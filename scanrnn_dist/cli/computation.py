@@ -74,6 +74,24 @@ class AskedComputation:
         self._content: bytes | None = None  # of the file, in a worker
         self._on_devices: EncoderOnDevices | None = None
 
+    @classmethod
+    def of_recipe(cls, recipe: Mapping[str, Any], **given: Any) -> AskedComputation:
+        """Random weights, as a job's record says how they were asked for; `given` are the other arguments."""
+        from scanrnn_dist.input_spec import InputSpec
+
+        input = None if "input" not in recipe else InputSpec.from_dict(recipe["input"])
+        return cls(None, recipe["hidden_features"], recipe["seed"], input=input, **given)
+
+    @classmethod
+    def of_content(cls, content: bytes, **given: Any) -> AskedComputation:
+        """The encoder of the content of a file; `given` are the other arguments."""
+        with NamedTemporaryFile(suffix=".safetensors") as copy:
+            copy.write(content)
+            copy.flush()
+            asked = cls(Path(copy.name), None, None, **given)
+        asked._content = content
+        return asked
+
     @property
     def recipe(self) -> dict[str, Any]:
         """How the encoder was asked for: the same recipe gives the same encoder."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from scanrnn_dist.errors import ScanRNNError, StoppedError, UndoneError, one_line
 
-STOPPED = "Stopped. What was committed is whole; the same command goes on from there."
+SAVED = "What is done is saved; run the same command to continue."
+STOPPED = f"Stopped. {SAVED}"
 
 
 def print_result(result: Any, as_json: bool = False) -> None:
@@ -19,9 +20,7 @@ def print_result(result: Any, as_json: bool = False) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StoppedError(
-            f"The result could not be printed: {error.strerror}. What was committed is whole."
-        ) from error
+        raise StoppedError(f"The result could not be printed: {error.strerror}. What is done is saved.") from error
 
 
 def print_error(error: ScanRNNError, as_json: bool = False) -> int:

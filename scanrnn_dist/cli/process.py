@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import STOPPED, print_error
+from scanrnn_dist.cli.printing import SAVED, STOPPED, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
 from scanrnn_dist.observe import available_cores
 
@@ -90,6 +90,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.job_runs = False
+        self.stopped_by = ""
         self._stopped: StoppedError | None = None
 
     def handle(self, number: int, frame: Any) -> None:
@@ -97,8 +98,10 @@ class Signals:
         if self._stopped is not None or not self.job_runs:
             os.write(2, f"{STOPPED}\n".encode())
             os._exit(StoppedError.exit_code)
-        os.write(2, f"{signal.Signals(number).name}: stopping...\n".encode())
-        self._stopped = StoppedError(f"{signal.Signals(number).name}. {STOPPED}")
+        name = signal.Signals(number).name
+        self.stopped_by = "Ctrl-C" if number == signal.SIGINT else name
+        os.write(2, f"{name}: stopping...\n".encode())
+        self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {SAVED}")
         raise self._stopped
 
     def check(self) -> None:
@@ -110,7 +113,7 @@ class Signals:
     def raising(self) -> Iterator[None]:
         """In here a job runs."""
         before, sys.unraisablehook = sys.unraisablehook, self._unraisable
-        self.job_runs, self._stopped = True, None
+        self.job_runs, self._stopped, self.stopped_by = True, None, ""
         try:
             yield
             self.check()

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from scanrnn_dist.cli.printing import to_stderr
 from scanrnn_dist.cli.process import SIGNALS
+from scanrnn_dist.errors import StoppedError
 
 if TYPE_CHECKING:
     from scanrnn_dist.cli.computation import AskedComputation
@@ -15,17 +17,31 @@ if TYPE_CHECKING:
 
 def run_shown(
     destination: str,
-    source: str | list[str],
+    source: str | list[str] | None,
     options: JobOptions,
     handling: Handling,
     computation: AskedComputation,
     executor: Executor | None = None,
 ) -> JobReport:
-    """Do a job with a progress display."""
-    from scanrnn_dist.job import run_job
+    """Do a job with a progress display; `source` is None to go on with the one that stands there.
 
-    with progress("featurize") as (on_start, on_rows):
-        return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
+    What was done before is told at once, long before JAX is there; what was saved, when the job is stopped.
+    """
+    from scanrnn_dist.job import command_that_continues, run_job, saved_rows
+
+    if not handling.restart and (saved := saved_rows(destination)):
+        to_stderr(f"{saved}; continuing with the rest.")
+    try:
+        with progress("featurize") as (on_start, on_rows):
+            return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
+    except StoppedError as error:
+        saved = "" if handling.restart else saved_rows(destination)
+        if not (saved and SIGNALS.stopped_by):
+            raise
+        raise StoppedError(
+            f"Stopped by {SIGNALS.stopped_by}. {saved}. To continue, run the same command, or "
+            f"{command_that_continues(destination)}."
+        ) from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream
+from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.inspection import Inspection, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.memory import Memory, MemoryShares
@@ -33,6 +34,6 @@ from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing
 from scanrnn_dist.job.set_aside import read_quarantined
 from scanrnn_dist.job.shares import share_of_units
-from scanrnn_dist.job.status import read_status
+from scanrnn_dist.job.status import read_status, saved_rows
 from scanrnn_dist.job.work import OnStart, run_job
 from scanrnn_dist.job.worker import Answer, UnitWorker

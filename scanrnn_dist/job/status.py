@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.damage import damaged_parts
+from scanrnn_dist.job.in_words import command_that_continues, job_in_words
 from scanrnn_dist.job.restart import restart_of
 from scanrnn_dist.observe import seconds_left
 from scanrnn_dist.records import (
@@ -62,6 +64,7 @@ class Status:
         accepted: which changes of its source were accepted, in words.
         set_aside: rows of the committed units that were set aside.
         counts: how often each choice for rows that are not what they should be was applied in these units.
+        job: what the job is, in words: its source, sequences, encoder, options, what it was made with, when it began.
     """
 
     destination: str
@@ -83,6 +86,7 @@ class Status:
     accepted: tuple[str, ...] = ()
     set_aside: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    job: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -107,6 +111,7 @@ class Status:
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.destination}: {self.state}{self._damage()}"
+        yield from (f"{name:<10} {text}" for name, text in self.job.items())
         yield (
             f"units    {self.units_committed:,} of {self.units:,} committed, {self.share_done:.1%} of the steps, in "
             f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
@@ -136,6 +141,8 @@ class Status:
             yield f"fatal    units {list(self.fatal_units[:8])} end their process; see --retry"
         for change in self.accepted[:8]:
             yield f"source   a change was accepted: {change}"
+        if self.state == "stopped":
+            yield f"continue   {command_that_continues(self.destination)}, or the command that began it"
         if self.restart is not None:
             yield "restart  a new output is made; it will take the place of this one:"
             yield from (f"    {line}" for line in self.restart._lines())
@@ -150,6 +157,17 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
     """
     records = JobRecords(open_store(destination))
     return _status_of(records, records.read_job())
+
+
+def saved_rows(destination: str | os.PathLike[str]) -> str:
+    """How many rows of an unfinished job are saved, in words; empty where there is none, or none that can be read."""
+    try:
+        status = read_status(destination)
+    except (ConfigError, DataError):
+        return ""
+    if status.state == "complete" or not status.rows_committed:
+        return ""
+    return f"{status.rows_committed:,} of {status.rows:,} rows are saved"
 
 
 def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
@@ -177,7 +195,7 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
         fatal_units=tuple(commits.fatal),
         restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
-        set_aside=commits.aside, counts=commits.counts,
+        set_aside=commits.aside, counts=commits.counts, job=job_in_words(job, commits.headers),
     )  # fmt: skip
 
 

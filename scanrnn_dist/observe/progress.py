@@ -10,14 +10,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
-"""Seconds between two plain lines."""
+"""Seconds between two plain lines, at first."""
+LINES_A_DECADE = 10
+"""Later, a line each time that a tenth more time has passed: an hour's log has some 60 lines, a week's some 110."""
+NARROW = 80
+"""Columns of a terminal below which the bar is left out, so that no number is cut."""
 MOST_SECONDS = 10 * 365 * 86_400.0
 """A time left beyond ten years only says that the rate is not known yet."""
 
@@ -53,6 +57,18 @@ class Progress:
         return (self.done - self.before) / max(time.monotonic() - self.begin, 1e-9)
 
     @property
+    def in_words(self) -> str:
+        """`3,500 of 4,000 rows (88%), 120 rows/s, 0:00:04 left`."""
+        share = self.done / max(self.total, 1)
+        return f"{self.done:,} of {self.total:,} rows ({share:.0%}), {self.rate:,.0f} rows/s, {self.left_in_words}"
+
+    @property
+    def left_in_words(self) -> str:
+        """`0:00:04 left`."""
+        seconds = self.left_seconds
+        return "unknown time left" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+
+    @property
     def left_seconds(self) -> float | None:
         """How long the rows that are left take, if that can be told."""
         return seconds_left(max(0, self.total - self.done), self.rate)
@@ -62,10 +78,8 @@ class Progress:
 def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Yields what is to hear of rows as they are finished; of how many, `start` tells where it is not known yet."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
-    )  # fmt: skip
+    bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
+    columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
     is_seen = console.is_interactive  # else no terminal, or a dumb one, where a bar would appear only at the end
     with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
         progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
@@ -78,39 +92,40 @@ class _Bar(Progress):
     def __init__(self, what: str, bar: RichProgress) -> None:
         super().__init__(what)
         self._bar = bar
+        self._is_narrow = bar.console.width < NARROW
         self._task: TaskID | None = None
 
     def start(self, done: int, total: int) -> None:
         super().start(done, total)
         if self._task is None:
-            self._task = self._bar.add_task(self.what, rate="", left="")
-        self._bar.update(self._task, completed=done, total=total)
+            self._task = self._bar.add_task(self.what, told="")
+        self._bar.update(self._task, completed=done, total=total, told=f"{done:,} of {total:,} rows")
 
     def advance(self, rows: int) -> None:
         assert self._task is not None, "start comes first"
         super().advance(rows)
-        seconds = self.left_seconds
-        left = "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
-        self._bar.update(self._task, completed=self.done, rate=f"{self.rate:,.0f} rows/s", left=left)
+        short = f"{self.done:,} of {self.total:,} rows, {self.left_in_words}"
+        self._bar.update(self._task, completed=self.done, told=short if self._is_narrow else self.in_words)
 
 
 class _Lines(Progress):
-    """Prints a line when `LINE_SECONDS` have passed since the last one."""
+    """Prints a line now and then, with the time of day."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
-        self._last = self.begin
+        self._begun = self._last = self.begin
 
     def start(self, done: int, total: int) -> None:
         super().start(done, total)
         if done:
-            print(f"{self.what}: {done:,} of {total:,} rows were there before", file=sys.stderr, flush=True)
+            self._print(f"{done:,} of {total:,} rows were there before")
 
     def advance(self, rows: int) -> None:
         super().advance(rows)
-        now, seconds = time.monotonic(), self.left_seconds
-        if now - self._last >= LINE_SECONDS:
+        now = time.monotonic()
+        if now - self._last >= max(LINE_SECONDS, (now - self._begun) / LINES_A_DECADE):
             self._last = now
-            share, left = self.done / max(self.total, 1), "unknown time" if seconds is None else f"{seconds:,.0f} s"
-            line = f"{self.what}: {self.done:,} of {self.total:,} rows ({share:.0%}), {self.rate:,.0f} rows/s"
-            print(f"{line}, {left} left", file=sys.stderr, flush=True)
+            self._print(self.in_words)
+
+    def _print(self, line: str) -> None:
+        print(f"{datetime.now():%H:%M:%S} {self.what}: {line}", file=sys.stderr, flush=True)

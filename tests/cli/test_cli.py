@@ -352,7 +352,7 @@ def test_a_signal_whose_exception_was_lost_stops_the_job_all_the_same(
 
     monkeypatch.setattr(attempt.Attempt, "work", swallowing)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
-    assert "SIGTERM. Stopped. What was committed is whole; the same command goes on from there." in said
+    assert "Stopped by SIGTERM. 12 of 12 rows are saved. To continue, run the same command, or scanrnn resume " in said
     assert not (tmp_path / "out/_SUCCESS").exists()
 
 

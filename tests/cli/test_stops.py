@@ -156,7 +156,9 @@ def test_a_destination_that_vanishes_stops_the_job(
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.soak)])
-def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, scanrnn: Run, signal: str) -> None:
+def test_a_signal_stops_the_job_and_it_goes_on(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal: str
+) -> None:
     """In a process of its own, which gets it as it begins its third part."""
     out = tmp_path / "out"
     script = (
@@ -172,10 +174,17 @@ def test_a_signal_stops_the_job_and_it_goes_on(source: Path, tmp_path: Path, sca
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 4, run.stderr
     assert f"{signal}: stopping..." in run.stderr
-    assert run.stderr.strip().endswith("Stopped. What was committed is whole; the same command goes on from there.")
+    by = "Ctrl-C" if signal == "SIGINT" else signal
+    saved = "(500|1,000|1,500) of 4,000 rows are saved"
+    told = rf"Stopped by {by}\. {saved}\. To continue, run the same command, or scanrnn resume "
+    assert re.search(told, run.stderr), run.stderr
     assert "Traceback" not in run.stderr
     assert not (out / "_SUCCESS").exists() and not leftovers(out)
     (log,) = (out / "__scanrnn/commits").iterdir()
     assert '{"end": ' in log.read_text().splitlines()[-1]
-    assert "of 4,000 rows were there before" in scanrnn(source, out, 0)
+    code, said = cli.run(["resume", str(out)]), capsys.readouterr()
+    assert code == 0, said.err
+    assert re.search(f"^{saved}; continuing with the rest", said.err)
+    assert "of 4,000 rows were there before" in said.err
     assert_good(out)
+    assert cli.run(["resume", str(out)]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from scanrnn_dist.observe import progress
@@ -22,13 +24,14 @@ def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert [line[: line.index("%")] for line in lines] == [
+    assert all(re.match("[0-9]{2}:[0-9]{2}:[0-9]{2} featurize: ", line) for line in lines)
+    assert [line[9 : line.index("%")] for line in lines] == [
         "featurize: 1,000 of 4,000 rows (25",
         "featurize: 3,500 of 4,000 rows (88",
         "featurize: 4,000 of 4,000 rows (100",
     ]
-    assert all(line.endswith("s left") for line in lines)
-    assert lines[-1].endswith(" 0 s left")
+    assert all(line.endswith(" left") for line in lines)
+    assert lines[-1].endswith(" 0:00:00 left")
 
 
 @pytest.mark.usefixtures("every_line")
@@ -36,7 +39,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes standard error for a terminal
     with rows_progress("featurize", 4000) as rows:
         rows.advance(1000)
-    assert capsys.readouterr().err.startswith("featurize: 1,000 of 4,000 rows (25%")
+    assert " featurize: 1,000 of 4,000 rows (25%" in capsys.readouterr().err
 
 
 def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +71,30 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     out, err = capsys.readouterr()
     assert out == ""
     assert "featurize" in err
-    assert f"{total}/{total}" in err
+    assert f"{total} of {total} rows" in err
+
+
+def test_at_60_columns_no_number_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    with rows_progress("featurize", 10**9) as rows:
+        rows.advance(999_999_999)
+    assert "999,999,999 of 1,000,000,000 rows" in capsys.readouterr().err
+
+
+def test_a_log_gets_ever_fewer_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with rows_progress("featurize", 7 * 86_400) as rows:
+        for hour in range(7 * 24):
+            for _ in range(60):
+                now[0] += 60
+                rows.advance(60)
+            if hour == 0:
+                assert 20 < len(capsys.readouterr().err.splitlines()) <= 60
+    assert 20 < len(capsys.readouterr().err.splitlines()) < 100
 
 
 def test_errors_pass_through() -> None:
@@ -86,9 +112,10 @@ def test_rows_that_were_there_before_count_for_no_rate(
         rows.start(3000, 4000)
         rows.advance(500)
     before, line = capsys.readouterr().err.splitlines()
-    assert before == "featurize: 3,000 of 4,000 rows were there before"
-    assert line.startswith("featurize: 3,500 of 4,000 rows (88%)")
-    rate, left = (float(word) for word in line.replace(" rows/s", "").replace(" s left", "").split(", ")[-2:])
+    assert before.endswith(" featurize: 3,000 of 4,000 rows were there before")
+    found = re.search("3,500 of 4,000 rows .88%., ([0-9]+) rows/s, 0:00:([0-9]+) left$", line)
+    assert found is not None
+    rate, left = map(int, found.groups())
     assert rate < 30 and 15 < left < 60  # 500 rows in a few tens of seconds; with the rows before, 7 times as many
 
 

@@ -1,0 +1,88 @@
+"""What a job is, in words, from its records alone: for `status`, and for whoever continues somebody else's job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from scanrnn_dist.errors import some_of
+from scanrnn_dist.job.options import JobOptions
+
+CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
+"""What people call the cells, by their names in records."""
+_WHERE = ("layout", "column", "features", "in_features", "group_by", "order_by", "keep")
+"""Options that say where the sequences stand, which have a line of their own."""
+
+
+def job_in_words(job: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What a job is, each thing under its name: source, sequences, encoder, options, who began it and when.
+
+    Args:
+        job: its record, `job.json`.
+        headers: of the attempts at it, as their logs have them.
+    """
+    options = job["options"]
+    told = {
+        "source": some_of([options["source"]] if isinstance(options["source"], str) else list(options["source"]), 3),
+        "sequences": sequences_in_words(options),
+        "encoder": encoder_in_words(job),
+    }
+    if changed := ", ".join(_changed(JobOptions(), JobOptions.from_json(options))):
+        told["options"] = changed
+    versions, environment = job["environment"].get("versions", {}), job["environment"]
+    told["made with"] = (
+        f"{environment.get('kernel', 'xla')} kernel on {environment.get('device_kind', 'unknown')}, "
+        f"scanrnn_dist {versions.get('scanrnn_dist', '?')}, jax {versions.get('jax', '?')}"
+    )
+    if began := min((header["started"] for header in headers if "started" in header), default=None):
+        told["begun"] = f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M:%S}"
+    return told
+
+
+def sequences_in_words(options: Mapping[str, Any]) -> str:
+    """Where the sequences stand: `column 'sequence' (nested-lists)`."""
+    if options.get("group_by"):
+        by = f"one step a row, grouped by {', '.join(options['group_by'])}"
+        return by + (f", in the order of {', '.join(options['order_by'])}" if options.get("order_by") else "")
+    if options.get("column"):
+        return f"column {options['column']!r} ({options['layout']})"
+    if options.get("features"):
+        return f"columns {some_of(list(options['features']), 5)} ({options['layout']})"
+    return str(options["layout"])
+
+
+def encoder_in_words(job: Mapping[str, Any]) -> str:
+    """What the encoder is: `GRU, 64 hidden features, random weights of seed 0`."""
+    layers = job["encoder"]["architecture"]["layers"]
+    is_bidirectional = any("forward" in layer for layer in layers)
+    cells = [layer.get("forward", layer) for layer in layers]
+    names = [CELLS.get(cell["cell"], cell["cell"]) for cell in cells]
+    kinds = [f"{len(list(same))} layers of {name}" for name, same in groupby(names)] if len(names) > 1 else names
+    hidden = ", ".join(dict.fromkeys(str(cell.get("hidden_features", "?")) for cell in cells))
+    recipe = job.get("recipe", {})
+    weights = f"random weights of seed {recipe['seed']}" if "seed" in recipe else "weights of a file or of Python"
+    readout = job["encoder"]["architecture"].get("readout", "last")
+    what = ("bidirectional " if is_bidirectional else "") + ", ".join(kinds)
+    return f"{what}, {hidden} hidden features" + (f", readout {readout}" if readout != "last" else "") + f", {weights}"
+
+
+def command_that_continues(destination: str) -> str:
+    """The command that goes on with a job, whatever began it."""
+    return f"scanrnn resume {shlex.quote(destination)}"
+
+
+def _changed(default: Any, told: Any) -> Iterator[str]:
+    """The options that differ from what they are when nothing is said: `max_steps 7`."""
+    for field in fields(default):
+        usual, value = getattr(default, field.name), getattr(told, field.name)
+        if field.name in _WHERE or value == usual:
+            continue
+        if is_dataclass(value):
+            yield from _changed(usual, value)
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            yield f"{field.name} {shown}"
