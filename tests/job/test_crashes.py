@@ -178,7 +178,7 @@ def killed_at(zygote: Zygote, known: Known, destination: Path, step: int) -> Sce
 def test_a_job_that_is_killed_at_any_step_and_called_again_is_as_undisturbed(
     zygote: Zygote, small: Known, tmp_path: Path, is_each: bool
 ) -> None:
-    steps = range(1, len(small.steps) + 1) if is_each else not_each_of_many(small.steps)
+    steps = range(1, len(small.steps) + 1) if is_each else not_each_of_many(small.steps)[::2]
     zygote.play({f"killed at {n}": killed_at(zygote, small, tmp_path / f"step-{n}", n) for n in steps})
     assert zygote.kills >= len(steps)
 
@@ -242,13 +242,13 @@ def test_a_restart_that_is_killed_once_at_each_sort_of_step_of_its_own_leaves_th
     zygote.play({f"{n} of 2": killed(own[n::2]) for n in range(2)})
 
 
-@soak
+@pytest.mark.parametrize("every", [pytest.param(4, marks=soak), pytest.param(2, marks=sweep)])
 def test_a_restart_that_is_killed_at_any_step_leaves_the_old_output_or_the_new_one(
-    zygote: Zygote, small: Known, restarted_output: tuple[Path, Output, list[str]], tmp_path: Path
+    zygote: Zygote, small: Known, restarted_output: tuple[Path, Output, list[str]], tmp_path: Path, every: int
 ) -> None:
     _, expected, steps = restarted_output
     first = next(n for n, step in enumerate(steps) if step.startswith("delete _SUCCESS"))
-    chosen = [*range(2, first, 9), *range(first, len(steps) + 1, 2)]  # publishing most of all
+    chosen = [*range(2, first, 9), *range(first, len(steps) + 1, every)]  # publishing most of all
     names = {n: tmp_path / f"restart-{n}" for n in chosen}
     zygote.play({f"restart killed at {n}": restarted(zygote, small, expected, out, n) for n, out in names.items()})
 
@@ -267,7 +267,9 @@ def killed_until_done(zygote: Zygote, known: Known, destination: Path, seed: int
     yield from finished(zygote, known, destination, sample=5 if seed == 0 else 0)
 
 
-@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 4), marks=soak)])
+@pytest.mark.parametrize(
+    "seeds", [range(1), pytest.param(range(1, 2), marks=soak), pytest.param(range(2, 4), marks=sweep)]
+)
 def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturbed(
     zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
 ) -> None:
@@ -276,7 +278,7 @@ def test_a_job_that_is_killed_at_random_moments_until_it_is_done_is_as_undisturb
 
 @pytest.mark.parametrize(
     "seeds",
-    [pytest.param(range(1000, 1005), marks=soak), pytest.param(range(1005, 1150), marks=sweep)],
+    [pytest.param(range(1000, 1002), marks=soak), pytest.param(range(1002, 1150), marks=sweep)],
 )
 def test_many_jobs_that_are_killed_and_shared_are_as_undisturbed(
     zygote: Zygote, larger: Known, tmp_path: Path, seeds: range
@@ -326,11 +328,11 @@ def not_each_of_many(steps: list[str]) -> list[int]:
     return [n for n in range(1, len(steps) + 1) if n == 1 or steps[n - 1] != steps[n - 2]]
 
 
-@soak
+@pytest.mark.parametrize("every", [pytest.param(4, marks=soak), pytest.param(2, marks=sweep)])
 def test_a_job_that_is_refused_a_step_stops_and_called_again_is_as_undisturbed(
-    zygote: Zygote, small: Known, tmp_path: Path
+    zygote: Zygote, small: Known, tmp_path: Path, every: int
 ) -> None:
-    steps = not_each_of_many(small.steps)[::2]
+    steps = not_each_of_many(small.steps)[::every]
     zygote.play({f"fail at {n}": refused_at(zygote, small, tmp_path / f"{n}", n, "fail") for n in steps})
 
 
@@ -494,7 +496,7 @@ def test_a_job_on_machines_that_are_taken_away_is_done_by_the_same_command(
     zygote.play({"8 times": spot(zygote, larger, tmp_path / "out", 0, 8)})
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(range(2), marks=soak), pytest.param(range(2, 10), marks=sweep)])
+@pytest.mark.parametrize("seeds", [pytest.param(range(1), marks=soak), pytest.param(range(1, 10), marks=sweep)])
 def test_jobs_of_36_units_under_25_kills_are_done_by_the_same_command(
     zygote: Zygote, tmp_path: Path, seeds: range
 ) -> None:
