@@ -163,7 +163,7 @@ def test_a_demo_of_few_rows_ends_well(tmp_path: Path, capsys: pytest.CaptureFixt
     done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "12", "--hidden", "4"])
 
 
-@pytest.mark.parametrize("command", ["", "demo", "plan", "featurize", "bench", "verify"])
+@pytest.mark.parametrize("command", ["", "bench"])
 def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = done(capsys, [*command.split(), "--help"])
     assert "Usage: scanrnn" in out
