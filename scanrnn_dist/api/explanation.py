@@ -95,7 +95,7 @@ def explain(
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
         "output": f"{_count(len(plan.units), 'part')}, features: {features}",
-        "work": f"{about}{gflop:,.1f} GFLOP",
+        "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
     seconds = None if gflops is None else _seconds(plan, gflop, gflops)
     if seconds is not None:
