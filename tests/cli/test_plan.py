@@ -15,7 +15,7 @@ import pytest
 import sources
 from sources import command_line_in_this_process, entries
 
-from scanrnn_dist.api import computation, explanation
+from scanrnn_dist.api import computation
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.job import foresight, plan_job
 from scanrnn_dist.source import ReadOptions
@@ -27,7 +27,6 @@ FLOATS = pa.list_(pa.list_(pa.float32()))
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
-    monkeypatch.setattr(explanation, "_MEASURED_FLOPS", 1)
     with command_line_in_this_process(monkeypatch, columns=120):
         yield
 
