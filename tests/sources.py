@@ -22,6 +22,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 from scanrnn_dist.api import data_sets as job
+from scanrnn_dist.api import explanation
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.kernels import loaded
@@ -192,6 +193,7 @@ def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[None]:
     """For tests of `cli.run`: JAX has its devices already; the handlers of signals are put back."""
     keep_devices(monkeypatch)
+    monkeypatch.setattr(explanation, "_MEASURED_FLOPS", 1)  # of `plan`, which would take a second with small windows
     monkeypatch.setenv("COLUMNS", str(columns))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield

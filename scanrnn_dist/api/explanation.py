@@ -22,7 +22,7 @@ FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
 _MEASURED_FLOPS = 4e9
 """What a measurement computes: a tenth of a second on two cores, and less than the compilation on anything faster."""
-_MOST_CHUNKS = 2_000
+_MEASURED_STEPS, _MOST_CHUNKS = 300_000, 2_000
 _READ_BYTES_A_SECOND = 0.8e9
 """Of decoding, which runs beside the computation: `source/decode.py`."""
 _START_SECONDS = 1.0
@@ -95,7 +95,7 @@ def explain(
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
         "output": f"{_count(len(plan.units), 'part')}, features: {features}",
-        "work": f"{about}{gflop:,.1f} GFLOP",
+        "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
     seconds = None if gflops is None else _seconds(plan, gflop, gflops)
     if seconds is not None:
@@ -146,7 +146,8 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     steps = sum(int(chunk.lengths.sum()) for chunk in sample)
     if not steps:
         return None
-    rounds = math.ceil(_MEASURED_FLOPS / (computation.encoder.flops_per_step * steps))
+    wanted = min(_MEASURED_STEPS, _MEASURED_FLOPS / computation.encoder.flops_per_step)
+    rounds = math.ceil(wanted / steps)
     repeated = (sample * min(rounds, max(1, _MOST_CHUNKS // len(sample))))[: max(len(sample), _MOST_CHUNKS)]
     shape, kernel = computation.shape, computation.kernel
     return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops

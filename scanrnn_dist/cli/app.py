@@ -37,7 +37,7 @@ app = typer.Typer(
 app.command("inspect")(inspect_source)
 for command in (demo, plan, featurize, resume, update, bench, verify, status, export, clean):
     app.command()(command)
-app.add_typer(encoder_app, name="encoder")
+app.add_typer(encoder_app, name="encoder", cls=Group)
 use_commands(app, encoder_app)
 
 

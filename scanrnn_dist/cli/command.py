@@ -97,7 +97,7 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
         if examples := EXAMPLES.get(words_of(ctx)):
             lines = [line for about, command in examples for line in (f" # {about}", f" {command}", "")]
-            typer.echo("\n".join([" Examples:", "", *lines]))
+            typer.echo("\n".join([" Examples:", "", *lines[:-1]]))
 
 
 class Group(TyperGroup):
@@ -117,6 +117,32 @@ class Group(TyperGroup):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`COMMAND ...`."""
         return ["COMMAND ..."]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help: first the commands, then the flags of the group itself."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
+        try:
+            for param in options:
+                param.hidden = True
+            super().format_help(ctx, formatter)
+        finally:
+            for param in options:
+                param.hidden = False
+        _print_options(options)
+
+
+def _print_options(options: Sequence[TyperOption]) -> None:
+    """Panels of options, as typer draws them."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+
+    for group in dict.fromkeys(option.rich_help_panel for option in options):
+        table = Table.grid(padding=(0, 2))
+        for option in options:
+            if option.rich_help_panel == group:
+                table.add_row(", ".join(option.opts), option.help or "")
+        Console(highlight=False).print(Panel(table, title=group, title_align="left", border_style="dim"))
 
 
 def use_commands(*apps: typer.Typer) -> None:

@@ -31,14 +31,15 @@ GOING_ON = "Going on with a job"
 SHARING = "Sharing the work"
 SPEED = "Devices, speed and memory"
 RAY = "Ray"
-GENERAL = "Result and file of flags"
+GENERAL = "Result, and flags in a file"
 GROUPS = (ENCODER, LAYOUT, ROWS, BAD_ROWS, OUTPUT, GOING_ON, SHARING, SPEED, RAY, "Options", GENERAL)
 """In the order in which a help shows them; then come those of completion and of the help itself."""
 
 
 def option(text: str, *names: str, group: str | None = None, metavar: str | None = None, **more: Any) -> Any:
     """An option in a group of the help."""
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=group, **more)
+    told: dict[str, Any] = {"show_default": False, **more}  # the text says it, with its unit
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=group, **told)
 
 
 def count(text: str, most: int = MOST, *, group: str | None = None, metavar: str = "N") -> Any:

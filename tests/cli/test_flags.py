@@ -81,6 +81,14 @@ def test_the_help_fits_and_shows_each_flag_in_one_panel(
     assert "..." not in shown.replace("SRC...", "").replace("A,B,...", "")
 
 
+def test_the_commands_stand_before_what_a_group_itself_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, first in (([], "featurize"), (["encoder"], "convert")):
+        assert cli.run([*words, "-h"]) == 0
+        shown = capsys.readouterr().out
+        assert 0 < shown.index(f"│ {first} ") < shown.index("--help") and shown.count("--help") == 1
+        assert words or shown.index("--help") < shown.index("--install-completion")
+
+
 def is_option(param: Any) -> bool:
     return isinstance(param, TyperOption)
 

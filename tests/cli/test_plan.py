@@ -1,0 +1,192 @@
+"""`scanrnn plan` foresees what `featurize` does with the same flags, code and places, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sources
+from sources import command_line_in_this_process, entries
+
+from scanrnn_dist.api import computation
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.job import foresight, plan_job
+from scanrnn_dist.source import ReadOptions
+
+GRU = ["--hidden", "4"]
+FLOATS = pa.list_(pa.list_(pa.float32()))
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
+    with command_line_in_this_process(monkeypatch, columns=120):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files of 40 rows, in row groups of 10."""
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write(tmp_path / f"in/{number}.parquet", rows())
+    return tmp_path
+
+
+def rows() -> list[Any]:
+    return [np.ones((1 + number % 5, 2)).tolist() for number in range(40)]
+
+
+def write(path: Path, sequences: list[Any], type: pa.DataType = FLOATS) -> None:
+    table = pa.table({"id": range(len(sequences)), "sequence": pa.array(sequences, type)})
+    pq.write_table(table, path, row_group_size=10)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    code = cli.run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
+
+
+def broken(case: str, folder: Path) -> list[str]:
+    """Make something that featurize refuses, or not; the flags to try it with."""
+    last, first_bad, last_bad = folder / "in/2.parquet", rows(), rows()
+    first_bad[0][0][1] = last_bad[39][0][1] = float("nan")
+    if case in ("nan in the first row", "nan, skipped", "nan, skipped too often"):
+        write(last, first_bad)
+    elif case == "nan in the last row":
+        write(last, last_bad)
+    elif case == "a null":
+        write(last, [None, *rows()[1:]])
+    elif case in ("inexact", "inexact, allowed"):
+        for path in sorted((folder / "in").iterdir()):
+            write(path, [[[0.1, 0.2]]] * 40, pa.list_(pa.list_(pa.float64())))
+    elif case == "damaged":
+        content = bytearray(last.read_bytes())
+        content[4:400] = bytes(396)
+        last.write_bytes(content)
+    elif case == "a file at DST":
+        (folder / "out").write_text("")
+    elif case == "others' files at DST":
+        (folder / "out").mkdir()
+        (folder / "out/a.txt").write_text("")
+    elif case in ("another job", "this job", "another job, restarted"):
+        hidden = "4" if case == "this job" else "5"
+        assert cli.run(["featurize", str(folder / "in"), str(folder / "out"), "--hidden", hidden]) == 0
+    return {
+        "nan, skipped": ["--bad-value", "skip"],
+        "nan, skipped too often": ["--bad-value", "skip", "--max-bad-rows", "0"],
+        "inexact, allowed": ["--lossy-cast"],
+        "another job, restarted": ["--restart"],
+        "a column that is not there": ["--column", "sequense"],
+        "flags that exclude one another": ["--restart", "--accept-changes"],
+        "an initial state that is not kept": ["--initial-carry", "nope"],
+        "DST within SRC": [],
+    }.get(case, [])
+
+
+CASES = {
+    "good": 0,
+    "nan in the first row": 3,
+    "nan in the last row": 3,
+    "nan, skipped": 0,
+    "nan, skipped too often": 3,
+    "a null": 3,
+    "inexact": 3,
+    "inexact, allowed": 0,
+    "damaged": 3,
+    "a file at DST": 2,
+    "others' files at DST": 2,
+    "another job": 2,
+    "another job, restarted": 0,
+    "this job": 0,
+    "a column that is not there": 2,
+    "flags that exclude one another": 2,
+    "an initial state that is not kept": 2,
+}
+
+
+OFTEN = ("nan in the last row", "inexact, allowed", "a file at DST", "another job", "this job")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in OFTEN else pytest.mark.soak) for case in CASES]
+)
+def test_plan_ends_as_featurize_does(case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [folder / "in", folder / "out", *GRU, *broken(case, folder)]
+    capsys.readouterr()
+    before = entries(folder)
+    code, out, told = run(capsys, "plan", *words, "--scan")
+    assert entries(folder) == before, "plan writes nothing"
+    code_then, _, told_then = run(capsys, "featurize", *words)
+    assert case == "nan, skipped too often" or code == code_then, (told, told_then)
+    assert code == CASES[case]
+    if code == 3 and "--max-bad-rows" not in words:
+        places = re.findall(r"^  (\S+parquet.*)$", told, re.MULTILINE)
+        assert len(places) == 1 + 2 * (case == "inexact") and all(place in told_then for place in places)
+        assert "would fail" in out
+    elif code == 0:
+        assert "checked:      all 120 rows: nothing would fail" in out and not told
+
+
+def test_without_scan_the_first_rows_of_each_file_are_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "FIRST_BYTES", 1)
+    monkeypatch.setattr(foresight, "LEAST_BYTES", 1)
+    words = ["plan", folder / "in", *GRU]
+    broken("nan in the last row", folder)
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "the first rows of each of the 3 files" in out and "--scan checks all rows" in out
+    broken("nan in the first row", folder)
+    assert run(capsys, *words)[0] == 3
+    monkeypatch.setattr(foresight, "MOST_FILES", 2)  # the first and the third
+    code, out, _ = run(capsys, *words)
+    assert code == 3 and "2 of 3 files" in out
+    plan = plan_job(folder / "in")
+    found = foresight.foresee(plan, lambda size: ReadOptions(plan.layout, chunk_bytes=size))
+    assert (found.files, found.failed, found.whole) == (2, 1, False) and found.rows < 40
+
+
+def test_all_places_are_counted_and_the_first_ones_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [[[float("nan"), 0.0]]] * 30
+    for number in range(3):
+        write(folder / f"in/{number}.parquet", bad)
+    code, out, err = run(capsys, "plan", folder / "in", *GRU, "--rows-per-part", "1", "--scan")
+    assert code == 3 and "9 places would fail" in out and err.count("feature 0 is nan") == 9
+
+
+def test_the_plan_as_json_says_steps_time_and_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "plan", folder / "in", *GRU, "--json", "--scan")
+    told = json.loads(out)
+    assert code == 0 and not err
+    assert (told["files"], told["rows"], told["steps"], told["failures"]) == (3, 120, 3 * 8 * 15, [])
+    assert told["seconds"] > 1 and told["gflops"] > 0 and told["memory_bytes"] > 1 << 20
+    assert told["told"]["time"].startswith("about ")
+
+
+def test_a_source_without_steps_has_a_plan_without_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(
+        pa.table({"sequence": pa.array([[], []], pa.list_(pa.list_(pa.float32(), 2)))}), tmp_path / "a.parquet"
+    )
+    code, out, _ = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
+    assert code == 0 and "0 steps" in out and "time:" not in out
+
+
+def test_sizes_that_make_no_sense_are_warned_of_before(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [folder / "in", folder / "out", *GRU]
+    code, out, err = run(capsys, "plan", *words, "--lanes", "3000", "--devices", "500")
+    assert code == 0 and "time:" not in out, "nor is it measured what would take long"
+    assert "Warning: --lanes 3,000 has each device compute so many rows" in err
+    assert re.search(r"Warning: --devices 500 on \d+ cores", err)
+    assert "Warning" not in run(capsys, "plan", *words)[2]
