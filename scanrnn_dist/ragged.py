@@ -273,8 +273,10 @@ def _as_array(sequence: Any, index: int) -> np.ndarray:
     if array.shape == (0,):
         return array
     if array.ndim != 2:
-        wanted = "(T, D), time first. A single feature per step is (T, 1): x[:, None]"
-        raise DataError(f"Sequence {index} has shape {array.shape}; expected {wanted}.")
+        what, hint = "", ". A single feature per step is (T, 1): x[:, None]"
+        if array.ndim == 0:  # None, a dict, a number
+            what, hint = f", a {type(sequence).__name__}", "; [] is a sequence without steps"
+        raise DataError(f"Sequence {index} has shape {array.shape}{what}; expected (T, D), time first{hint}.")
     if array.dtype.kind not in NUMBERS:
         hint = HINTS.get(array.dtype.kind, "")
         raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{hint}")

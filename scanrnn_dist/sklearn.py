@@ -17,7 +17,7 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import Ragged
 
 
-class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A transformer whose `transform` gives one row of features for each sequence, the same as `encode` gives.
 
     `fit` only learns how many features a step has, and draws the random weights; nothing is trained, and `y` is not

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -132,3 +135,36 @@ def test_the_kernel_itself_needs_the_c_library_alone_and_shares_no_code_between_
         ).stdout
         shared = [line for line in symbols.splitlines() if line.split()[1] in "WVu" and f"{name}::" not in line]
         assert not shared, "The linker keeps one of each, for all processors."
+
+
+def built(kind: str, tmp_path: Path) -> Path:
+    """An sdist or a wheel of this tree, made without a compiler."""
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env={**os.environ, "SCANRNN_NO_NATIVE": "1"})
+    (made,) = tmp_path.iterdir()
+    return made
+
+
+def package_files() -> set[str]:
+    """What stands in the package, but for what was made by Python or a compiler."""
+    made = {".pyc", ".so", ".txt"}
+    return {str(p.relative_to(ROOT)) for p in (ROOT / "scanrnn_dist").rglob("*.*") if p.suffix not in made}
+
+
+@pytest.mark.soak  # 1 s; .ci/run has hatchling by then
+def test_an_sdist_holds_what_a_wheel_is_made_of_and_nothing_else(tmp_path: Path) -> None:
+    with tarfile.open(built("sdist", tmp_path)) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    others = {"PKG-INFO", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "hatch_build.py", ".gitignore"}
+    assert names - others == package_files()
+    assert {"hatch_build.py", "pyproject.toml", "README.md", "LICENSE"} <= names
+
+
+@pytest.mark.soak
+def test_a_wheel_holds_the_package_and_says_that_it_is_typed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(built("wheel", tmp_path)) as file:
+        names = {name for name in file.namelist() if ".dist-info/" not in name}
+    sources = {name for name in package_files() if name.endswith((".cpp", ".h"))}
+    assert names == package_files() - sources | {"scanrnn_dist/engine/kernels/native/build.txt"}
+    assert "scanrnn_dist/py.typed" in names

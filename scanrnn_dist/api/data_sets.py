@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ from scanrnn_dist.job import (
     Sharing,
     run_job,
 )
+from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import DEFAULT_OUTPUT, Output
 from scanrnn_dist.source import BadRows, SourceLike
@@ -68,6 +70,7 @@ def featurize(
     kernel: str | None = None,
     on_start: OnStart | None = None,
     on_rows: OnRows | None = None,
+    show_progress: bool = False,
 ) -> JobReport:
     """Write a Parquet data set with the features of every row of another one, in input order.
 
@@ -126,6 +129,8 @@ def featurize(
             goes on, else the native one where it can be had. The bits of the two differ.
         on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
         on_rows: called with the number of rows each time some are finished.
+        show_progress: draw a progress bar on the terminal; elsewhere, as in a log or a notebook, print a line every ten
+            seconds.
 
     Returns:
         What was done and how fast.
@@ -157,7 +162,31 @@ def featurize(
         memory_bytes=memory_bytes,
     )  # fmt: skip
     computation = EncoderOnDevices(checked_encoder(encoder), mesh, window_shape, kernel=kernel)
-    return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
+    with _shown(show_progress, on_start, on_rows) as (tell_start, tell_rows):
+        return run_job(destination, source, options, handling, computation, tell_start, tell_rows, executor)
+
+
+@contextmanager
+def _shown(
+    show_progress: bool, on_start: OnStart | None, on_rows: OnRows | None
+) -> Iterator[tuple[OnStart | None, OnRows | None]]:
+    """What is to hear of rows: a progress bar, if wanted, and whoever else was given."""
+    if not show_progress:
+        yield on_start, on_rows
+        return
+    with rows_progress("featurize") as progress:
+
+        def start(done: int, total: int) -> None:
+            progress.start(done, total)
+            if on_start is not None:
+                on_start(done, total)
+
+        def advance(rows: int) -> None:
+            progress.advance(rows)
+            if on_rows is not None:
+                on_rows(rows)
+
+        yield start, advance
 
 
 def resume(

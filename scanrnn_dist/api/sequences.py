@@ -65,6 +65,8 @@ def as_ragged(
 
 def _column_of(sequences: Any, column: str | None) -> Any:
     """The column that holds the sequences, where they are a table or a mapping of columns; else they as they are."""
+    if type(sequences).__name__ == "Dataset" and _is_of(sequences, "datasets"):  # of Hugging Face
+        sequences = sequences.with_format("arrow")[:]
     if isinstance(sequences, Mapping):
         names: list[Any] = list(sequences)
         possible = [name for name in names if isinstance(sequences[name], Sequence | np.ndarray)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,12 @@ from sources import (
     write_source,
 )
 
+from scanrnn_dist.api import data_sets
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, Plan, pipeline
 from scanrnn_dist.job import in_order as stream
+from scanrnn_dist.observe.progress import Progress
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
 from scanrnn_dist.storage import ASIDE, open_store
@@ -584,3 +588,22 @@ def test_the_report_is_consistent_and_on_rows_hears_of_every_row(tmp_path: Path)
     assert "50 rows" in printed
     assert f"{report.steps:,} steps -> 10 parts in {tmp_path / 'out'}" in printed
     assert f"occupancy {report.occupancy:.1%}" in printed
+
+
+def test_progress_is_shown_where_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, Progress]] = []
+
+    @contextmanager
+    def watched_progress(what: str) -> Iterator[Progress]:
+        shown.append((what, Progress(what)))
+        yield shown[-1][1]
+
+    monkeypatch.setattr(data_sets, "rows_progress", watched_progress)
+    path, heard = write_source(tmp_path / "in.parquet", random_rows([3, 0, 2])), list[Any]()
+    options: dict[str, Any] = {"on_rows": heard.append, "on_start": lambda done, total: heard.append((done, total))}
+    featurize(path, tmp_path / "out", show_progress=True, **options)
+    ((what, progress),) = shown
+    assert (what, progress.done, progress.total) == ("featurize", 3, 3)
+    assert heard[0] == (0, 3) and sum(heard[1:]) == 3
+    featurize(path, tmp_path / "other")
+    assert len(shown) == 1
