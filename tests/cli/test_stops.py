@@ -155,6 +155,7 @@ def test_a_destination_that_vanishes_stops_the_job(
     assert_good(out)
 
 
+@pytest.mark.usefixtures("scanrnn")
 @pytest.mark.parametrize("signal", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.soak)])
 def test_a_signal_stops_the_job_and_it_goes_on(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal: str
