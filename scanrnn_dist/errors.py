@@ -88,6 +88,16 @@ def some_of(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more if names else "nothing"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, with its thousands set apart.
+
+    Example:
+        >>> counted(1, "row"), counted(2000, "row")
+        ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def did_you_mean(told: str, known: Iterable[str]) -> str:
     """A question that names the nearest known name, to be put after a sentence; nothing if none is near.
 

@@ -120,7 +120,8 @@ def recording() -> str:
         console = Console(record=True, width=92, file=open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
         for asked, seconds in ((command, 60), ("scanrnn status features", None), (command, None)):
             console.print(Text("$ ", "bold green") + Text(asked, "bold"))
-            console.print(Text(run(asked, folder, interrupt_after=seconds).rstrip()))
+            said = run(asked, folder, interrupt_after=seconds).replace(str(folder), "/data")
+            console.print(Text(said.rstrip()))
         return console.export_svg(title="a job that is stopped, and goes on")
 
 

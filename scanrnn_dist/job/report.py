@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scanrnn_dist.errors import counted
 from scanrnn_dist.records import QUARANTINE
 from scanrnn_dist.source import told_counts
 
@@ -58,24 +59,28 @@ class JobReport:
     @property
     def _left(self) -> str:
         failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
-        return f"{self.units_left:,} units are left to other processes{failed}"
+        return f"{counted(self.units_left, 'unit')} left to other processes{failed}"
 
     def __str__(self) -> str:
         if not self.rows and not self.parts and self.is_complete and self.rows_before:
-            return f"Nothing to do: {self.destination} is finished, with {self.rows_before:,} rows."
+            return f"Nothing to do: {self.destination} is finished, with {counted(self.rows_before, 'row')}."
         if not self.rows and self.parts == 0:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
-        before = f" ({self.rows_before:,} rows were there before)" if self.rows_before else ""
+        before = f" ({counted(self.rows_before, 'row')} were there before)" if self.rows_before else ""
         told = told_counts(self.counts)
         more = f"\nbad rows: {told}" if told else ""
-        more += f"\n{self.set_aside:,} rows set aside, in {self.destination}/{QUARANTINE}" if self.set_aside else ""
+        more += (
+            f"\n{counted(self.set_aside, 'row')} set aside, in {self.destination}/{QUARANTINE}"
+            if self.set_aside
+            else ""
+        )
         if self.files_left_out:
-            more += f"\n{self.files_left_out:,} files of the source cannot be read and are left out"
+            more += f"\n{counted(self.files_left_out, 'file')} of the source left out, as they cannot be read"
         more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
-            f"{self.rows:,} rows, {self.steps:,} steps -> {self.parts} parts in {self.destination}{before}\n"
+            f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
-            f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {self.compilations} compilations\n"
+            f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {counted(self.compilations, 'compilation')}\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
             f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.in_words import command_that_continues, job_in_words
@@ -113,38 +113,38 @@ class Status:
         yield f"{self.destination}: {self.state}{self._damage()}"
         yield from (f"{name:<10} {text}" for name, text in self.job.items())
         yield (
-            f"units    {self.units_committed:,} of {self.units:,} committed, {self.share_done:.1%} of the steps, in "
-            f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
+            f"parts      {self.units_committed:,} of {self.units:,} written, {self.share_done:.1%} of the steps, in "
+            f"{counted(self.attempts, 'attempt')}"
         )
-        yield f"rows     {self.rows_committed:,} of {self.rows:,}"
+        yield f"rows       {self.rows_committed:,} of {self.rows:,}"
         if self.set_aside:
-            yield f"aside    {self.set_aside:,} of these rows were set aside, in {self.destination}/{QUARANTINE}"
+            yield f"aside      {self.set_aside:,} of these rows were set aside, in {self.destination}/{QUARANTINE}"
         if told := told_counts(self.counts):
-            yield f"choices  {told}"
+            yield f"choices    {told}"
         if self.seconds_left is not None:
             end = datetime.now() + timedelta(seconds=self.seconds_left)
             left = timedelta(seconds=round(self.seconds_left))
-            yield f"rate     {self.rows_per_second:,.0f} rows/s; {left} left, until {end:%Y-%m-%d %H:%M}"
+            yield f"rate       {self.rows_per_second:,.0f} rows/s; {left} left, until {end:%Y-%m-%d %H:%M}"
         for worker in self.workers:
-            yield f"share    {worker.share[0]}/{worker.share[1]}: {_doing(worker)}"
+            yield f"share      {worker.share[0]}/{worker.share[1]}: {_doing(worker)}"
         if self.state != "complete":
-            yield from (f"share    {index}/{count}: nobody has begun it" for index, count in self._not_begun()[:8])
+            yield from (f"share      {index}/{count}: nobody has begun it" for index, count in self._not_begun()[:8])
         if self.environments > 1:
-            yield f"mixed    computed in {self.environments} environments, which may have given other bits"
+            yield f"mixed      computed in {self.environments} environments, which may have given other bits"
         if self.failed_units:
             count = len(self.failed_units)
-            yield f"failed   {count:,} unit{'s' * (count != 1)}, which the same command tries again:"
+            yield f"failed     {counted(count, 'unit')}, which the same command tries again:"
             yield from (f"    unit {unit}: {why}" for unit, why in islice(self.failed_units.items(), FAILED_SHOWN))
             if count > FAILED_SHOWN:
                 yield f"    and {count - FAILED_SHOWN:,} more; --json gives all"
         if self.fatal_units:
-            yield f"fatal    units {list(self.fatal_units[:8])} end their process; see --retry"
+            yield f"fatal      units {list(self.fatal_units[:8])} end their process; see --retry"
         for change in self.accepted[:8]:
-            yield f"source   a change was accepted: {change}"
+            yield f"source     a change was accepted: {change}"
         if self.state == "stopped":
             yield f"continue   {command_that_continues(self.destination)}, or the command that began it"
         if self.restart is not None:
-            yield "restart  a new output is made; it will take the place of this one:"
+            yield "restart    a new output is made; it will take the place of this one:"
             yield from (f"    {line}" for line in self.restart._lines())
 
 

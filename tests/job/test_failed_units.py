@@ -84,7 +84,7 @@ def test_status_tells_what_failed_until_it_is_done(tmp_path: Path) -> None:
     status = read_status(out)
     assert list(status.failed_units) == [1, 2, 3, 4, 5, 6, 7] and status.units_committed == 2
     text = str(status)
-    assert "failed   7 units" in text and "unit 5: " in text and "and 2 more" in text and "unit 6: " not in text
+    assert "failed     7 units" in text and "unit 5: " in text and "and 2 more" in text and "unit 6: " not in text
     assert all(f"0{unit}.parquet, row group 0, row 2" in why for unit, why in status.failed_units.items())
     assert json.loads(json.dumps(status.to_json()))["failed_units"]["7"] == status.failed_units[7]
 

@@ -68,7 +68,7 @@ def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source:
         5 * parts,
     )
     assert (status.seconds_left, status.rows_per_second) == (None, 0.0)
-    assert f"share    1/1: stopped: process {os.getpid()} on" in str(status)
+    assert f"share      1/1: stopped: process {os.getpid()} on" in str(status)
     assert "\n         StoppedError: SIGTERM\n" in str(status)
     assert str(status).endswith(f"\ncontinue   scanrnn resume {out}, or the command that began it")
     featurize(source, out, rows_per_part=5)
@@ -77,7 +77,7 @@ def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source:
     assert str(status).startswith(f"{out}: complete\nsource     {source}\n")
     assert status.job["sequences"] == "column 'sequence' (nested-lists)"
     assert status.job["encoder"].startswith(f"GRU, {sources.H} hidden features, ")
-    assert "\nunits    12 of 12 committed, 100.0% of the steps, in 2 attempts\n" in str(status)
+    assert "\nparts      12 of 12 written, 100.0% of the steps, in 2 attempts\n" in str(status)
 
 
 def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_path: Path, source: Path) -> None:
