@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -273,6 +274,21 @@ def _column_line(column: dict[str, Any]) -> str:
     return ", ".join([column["kind"], *told])
 
 
+def _cells(layers: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The descriptions of all cells, by the names that begin those of their parameters."""
+    for number, layer in enumerate(layers):
+        if "forward" not in layer:
+            yield f"layers.{number}", layer
+        else:
+            yield from ((f"layers.{number}.{way}", layer[way]) for way in ("forward", "backward"))
+
+
+def _cell_line(cell: dict[str, Any]) -> str:
+    """What a person reads of a cell: `GRUCell, activation_fn tanh, ...`; what is not set is left out."""
+    told = [f"{key} {value}" for key, value in cell.items() if key != "cell" and value not in (None, False)]
+    return ", ".join([cell["cell"], *told])
+
+
 def _table(description: dict[str, Any]) -> str:
     """What a person reads of a description."""
     from scanrnn_dist.weights import flat
@@ -282,7 +298,8 @@ def _table(description: dict[str, Any]) -> str:
     architecture = dict(description["architecture"])
     columns = architecture.pop("input", {"column": []})["column"]
     sections = [
-        ("architecture:", flat(architecture, (dict, list))),
+        ("cells:", {name: _cell_line(cell) for name, cell in _cells(architecture.pop("layers"))}),
+        ("options:", flat(architecture, (dict, list))),
         ("parameters:", description["parameters"]),
     ]
     if columns:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
-from scanrnn_dist.errors import ConfigError, DataError, some_of
+from scanrnn_dist.errors import ConfigError, DataError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.weights.cells import NONLINEARITIES, Direction, cell_of, kind_of, layers_of
 from scanrnn_dist.weights.embeddings import table_names, tables_of
@@ -248,9 +248,11 @@ def _read_torch_file(path: Path) -> Named:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no such file make it raise anything, KeyError and IndexError too
+        holds = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        why = f"It holds an object of {holds[1]}." if holds else f"torch says: {one_line(str(error))[:300]}"
         raise DataError(
             f"{path} is not a file of plain tensors that torch.load(weights_only=True) reads. Save "
-            f"model.state_dict(), not the model. torch says: {error}"
+            f"model.state_dict(), not the model; from Python, from_torch(model) takes the model itself. {why}"
         ) from error
     if not isinstance(loaded, Mapping):
         raise DataError(f"{path} holds a {type(loaded).__name__}; expected a state dict. Save model.state_dict().")

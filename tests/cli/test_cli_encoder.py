@@ -197,6 +197,8 @@ def test_inspect_says_what_is_in_the_file(tmp_path: Path, capsys: pytest.Capture
     succeeds("inspect", path)
     text = capsys.readouterr().out
     assert text.startswith("GRU of 1 layer, 5 hidden features, 3 features per step -> 5 features, 135 weights\n")
+    cell = "layers.0  GRUCell, activation_fn tanh, gate_fn sigmoid, hidden_features 5, in_features 3"
+    assert cell in text and len(text.splitlines()) < 15
     assert "dense_h.kernel" in text and f"fingerprint: {encoder.fingerprint}" in text
 
 

@@ -380,3 +380,10 @@ def test_what_a_module_says_is_not_overruled() -> None:
         from_torch(torch.nn.Linear(3, 4))
     with pytest.raises(ConfigError, match="several RNNs; choose one with prefix"):
         from_torch(torch.nn.ModuleList([torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)]))
+
+
+def test_a_file_of_a_whole_model_is_refused_in_a_few_words(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.GRU(2, 3), tmp_path / "model.pt")
+    with pytest.raises(DataError, match=r"not the model; .* It holds an object of torch\.nn\.modules\.rnn\.GRU\.$"):
+        from_torch(tmp_path / "model.pt")
