@@ -78,7 +78,8 @@ class JobReport:
             more += f"\n{counted(self.files_left_out, 'file')} of the source left out, as they cannot be read"
         more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
-            f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} in {self.destination}{before}\n"
+            f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} "
+            f"in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
             f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {counted(self.compilations, 'compilation')}\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "

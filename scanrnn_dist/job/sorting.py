@@ -253,7 +253,7 @@ def _duckdb() -> Any:
     try:
         import duckdb
     except ImportError as error:
-        raise ConfigError("--sort needs DuckDB: pip install 'scanrnn_dist[duckdb]'.") from error
+        raise ConfigError("--sort needs DuckDB: pip install '.[duckdb]'.") from error
     return duckdb
 
 

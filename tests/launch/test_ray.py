@@ -76,7 +76,7 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
     nodes = TwoNodes()
     yield nodes
     nodes.cluster.shutdown()
@@ -257,7 +257,7 @@ def test_a_gpu_that_jax_does_not_find_is_told(tmp_path: Path, source: Path, node
 
 @pytest.mark.sweep
 def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, source: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
     nodes = TwoNodes()
     address = nodes.address
     try:
@@ -273,7 +273,7 @@ def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, 
 
 @pytest.mark.sweep
 def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Path, source: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'scanrnn_dist[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
     words = command(source, tmp_path / "out", "--engine", "ray", "--address", "local", "--workers", "2")
     process = subprocess.Popen(words, cwd=tmp_path, text=True, stderr=-1, stdout=-1, start_new_session=True)
     while not list((tmp_path / "out").glob("part-*")):
