@@ -89,7 +89,7 @@ def explain(
     gflop = encoder.flops_per_step * steps / 1e9
     vector = f"fixed_size_list<float32>[{out_features}]"
     features = f"list<{vector}>" if encoder.gives_steps else vector
-    about = "" if foreseen is not None and foreseen.whole else "about "
+    about = "" if foreseen is not None and foreseen.whole and not foreseen.failed else "about "
     lines = {
         "source": f"{_count(len(plan.source.files), 'file')}, {_count(rows, 'row')}, {about}{steps:,.0f} steps",
         "sequences": f"{plan.layout.described}, {in_features} features per step",
@@ -155,9 +155,9 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
 
 def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None) -> float:
     """Steps of all rows, as far as those that were read tell."""
-    if foreseen is None:
+    if foreseen is None or not foreseen.rows:  # or all that was read is refused
         return plan.mean_steps(encoder.in_features, encoder.input) * plan.source.rows
-    scale = 1.0 if foreseen.whole else plan.source.rows / max(1, foreseen.rows)
+    scale = 1.0 if foreseen.whole and not foreseen.failed else plan.source.rows / max(1, foreseen.rows)
     return foreseen.steps * scale
 
 
@@ -189,7 +189,7 @@ def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:
     """What is to be said of the source where files differ or are left out, or where not all of its rows are read."""
     told = {"differences": "; ".join(plan.source.drift)} if plan.source.drift else {}
     if filter is not None:
-        told["filter"] = f"only rows with {filter}; how many these are is not looked at here"
+        told["filter"] = f"only rows with {filter}; how many rows and steps these are is known once all were read"
     if plan.limit is not None:
         told["limit"] = f"the first {plan.limit:,} rows of the source"
     if plan.source.left_out:

@@ -12,7 +12,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "demo": (
         ("Try everything on made-up sensor data", "scanrnn demo"),
-        ("The same, smaller and elsewhere", "scanrnn demo --folder /tmp/demo --rows 300"),
+        ("The same, smaller and elsewhere", "scanrnn demo --folder trial --rows 300"),
     ),
     "plan": (
         ("Would this work, and how long would it take?", "scanrnn plan recordings/ features/ --hidden 64"),

@@ -79,14 +79,14 @@ def foresee(
         on_rows: called with the number of rows each time some were read.
     """
     found = Foreseen(whole)
-    files = set[int | str]()
+    files, most = set[str](), reading(MOST_BYTES).lengths.max_steps
     with closing(_read(plan, reading, whole)) as read:
         for chunk in read:
             files.add(chunk.unit.file.path)
             if isinstance(chunk, FailedUnit):
                 _add_failed(found, chunk)
                 continue
-            lengths = chunk.sequences.lengths
+            lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
             found.rows, found.steps = found.rows + chunk.rows, found.steps + int(lengths.sum())
             found.set_aside += 0 if chunk.aside is None else len(chunk.aside)
             if sum(sequences.values.nbytes for sequences in found.sample) < _SAMPLE_BYTES and lengths.sum():

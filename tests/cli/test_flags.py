@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import command_line_in_this_process
+from sources import command_line_in_this_process, random_rows, write_source
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from scanrnn_dist.cli import app as cli
@@ -165,6 +165,28 @@ def test_an_error_is_json_where_the_result_would_be(tmp_path: Path, capsys: pyte
     for arguments in (["plan", tmp_path / "nope"], ["plan"], ["plan", "a", "--nope"], ["status", tmp_path]):
         told = json.loads(said(capsys, *arguments, "--json"))
         assert told["exit_code"] == 2 and told["error"] and told["kind"] == "ConfigError"
+
+
+@pytest.mark.parametrize(
+    ("flags", "near"),
+    [
+        ("--column sequense", "sequence"),
+        ("--keep sequense", "sequence"),
+        ("--features sequense", "sequence"),
+        ("--group-by idd --order-by id --features id", "id"),
+        ("--filter idd>3", "id"),
+        ("--layout nested-list", "nested-lists"),
+    ],
+)
+def test_names_of_the_source_that_are_not_there_end_with_2_and_a_near_one(
+    flags: str, near: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_source(tmp_path / "events.parquet", random_rows([2, 1]))
+    assert f"Did you mean '{near}'?" in said(capsys, "plan", path, *flags.split())
+    assert "Did you mean 'events.parquet'? It stands in" in said(capsys, "plan", tmp_path / "event.parquet")
+    assert f"{path} is a file; the destination must be a folder." in said(
+        capsys, "featurize", path, path, "--hidden", 2
+    )
 
 
 def test_a_near_name_is_near() -> None:

@@ -161,7 +161,7 @@ def test_all_places_are_counted_and_the_first_ones_told(folder: Path, capsys: py
     for number in range(3):
         write(folder / f"in/{number}.parquet", bad)
     code, out, err = run(capsys, "plan", folder / "in", *GRU, "--rows-per-part", "1", "--scan")
-    assert code == 3 and "9 places would fail" in out and err.count("feature 0 is nan") == 9
+    assert code == 3 and "9 places would fail" in out and "about 90 steps" in out and err.count("feature 0 is nan") == 9
 
 
 def test_the_plan_as_json_says_steps_time_and_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +171,8 @@ def test_the_plan_as_json_says_steps_time_and_memory(folder: Path, capsys: pytes
     assert (told["files"], told["rows"], told["steps"], told["failures"]) == (3, 120, 3 * 8 * 15, [])
     assert told["seconds"] > 1 and told["gflops"] > 0 and told["memory_bytes"] > 1 << 20
     assert told["told"]["time"].startswith("about ")
+    cut = json.loads(run(capsys, "plan", folder / "in", *GRU, "--json", "--max-steps", "2")[1])
+    assert cut["steps"] == 3 * 8 * 9
 
 
 def test_a_source_without_steps_has_a_plan_without_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

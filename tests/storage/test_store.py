@@ -354,7 +354,7 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
 def test_a_file_is_no_destination(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
-        with pytest.raises(ConfigError, match="is or lies below"):
+        with pytest.raises(ConfigError, match="file is a file; the destination must be a folder"):
             open_store(tmp_path / name)
 
 

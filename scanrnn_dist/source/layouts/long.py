@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean
 from scanrnn_dist.source.layouts.keys import is_comparable
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.lists import alike_taken_apart
@@ -71,7 +71,10 @@ class Long(Layout):
         ):
             for name in names:
                 if len(schema.get_all_field_indices(name)) != 1:
-                    raise ConfigError(f"--{flag}: there is no column {name!r}; the source has {described(schema)}.")
+                    near = did_you_mean(name, schema.names)
+                    raise ConfigError(
+                        f"--{flag}: there is no column {name!r}; the source has {described(schema)}.{near}"
+                    )
                 if not is_such(schema.field(name).type):
                     kind = schema.field(name).type
                     raise ConfigError(f"--{flag}: column {name!r} is {kind}; expected a column of {expected}.")
