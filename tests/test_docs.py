@@ -22,6 +22,7 @@ BLOCKS = [
     pytest.param(page, block, id=f"{page.stem}-{nth}", marks=[pytest.mark.soak] if CLUSTERS.search(block) else [])
     for page in PAGES
     for nth, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    if page.stem != "tutorial"  # a story: its blocks go on from one another, see below
 ]
 
 
@@ -41,6 +42,21 @@ def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeyp
         assert run.returncode == 0, run.stderr
         return
     exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.soak
+def test_the_tutorial_works_from_its_begin_to_its_end(tmp_path: Path) -> None:
+    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    said = ""
+    for kind, block in re.findall(
+        r"```(python|sh)\n(.*?)```", (PAGES[0].parent / "tutorial.md").read_text(), re.DOTALL
+    ):
+        command = [sys.executable, "-c", block] if kind == "python" else ["bash", "-euc", block]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, env=own)
+        assert run.returncode == 0, (block, run.stderr)
+        said += run.stdout
+    found = re.search("([0-9]+)% right, 33% by chance", said)
+    assert found is not None and int(found.group(1)) > 60
 
 
 RECIPES: list[str] = re.findall(r"`(COPY .*)` \|$", (PAGES[0].parent / "data.md").read_text(), re.MULTILINE)

@@ -75,7 +75,7 @@ class JobReport:
             else ""
         )
         if self.files_left_out:
-            more += f"\n{counted(self.files_left_out, 'file')} of the source left out, as they cannot be read"
+            more += f"\n{counted(self.files_left_out, 'file')} of the source left out: unreadable"
         more += "" if self.is_complete else f"\nNot complete: {self._left}"
         return (
             f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} "

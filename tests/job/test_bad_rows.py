@@ -157,7 +157,7 @@ def test_features_are_the_specifications_of_the_rows_as_the_policies_made_them(
     found = verify(tmp_path / "out", sample=100 if case == "null" else 0)
     assert (found.rows, found.set_aside) == (report.rows, aside)
     assert found.sampled == found.rows_compared == (report.rows if case == "null" else 0)
-    assert (f"{aside:,} rows set aside" in str(report)) == (aside > 0)
+    assert ("set aside, in" in str(report)) == (aside > 0)
     again = featurize(source, tmp_path / "out", rows_per_part=5, bad_rows=bad_rows, **options)
     assert again.rows_before == report.rows and not again.parts and "Nothing to do" in str(again)
 

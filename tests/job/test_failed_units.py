@@ -246,7 +246,7 @@ def test_a_share_in_which_nothing_failed_is_done_and_tells_of_the_others(tmp_pat
     failing(source, out, sharing=Sharing((2, 2)))
     report = featurize(source, out, sharing=Sharing((1, 2)))
     assert (report.units_left, report.failed_units, report.is_complete) == (1, 1, False)
-    assert "1 units are left to other processes, of which 1 failed there" in str(report)
+    assert "1 unit left to other processes, of which 1 failed there" in str(report)
 
 
 def test_a_part_that_failed_after_its_last_row_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

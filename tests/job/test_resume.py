@@ -29,7 +29,7 @@ from sources import (
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
 from scanrnn_dist.job import pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
@@ -568,7 +568,7 @@ def test_shares_make_the_whole_and_the_last_declares_it(
         reports.append(featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing((share, count))))
         if reports[-1].is_complete:
             break
-        assert f"{reports[-1].units_left:,} units are left to other processes" in str(reports[-1])
+        assert f"{counted(reports[-1].units_left, 'unit')} left to other processes" in str(reports[-1])
     assert sum(report.rows for report in reports) == ROWS
     assert [report.is_complete for report in reports].index(True) == len(reports) - 1
     assert_whole(tmp_path / "out", undisturbed)

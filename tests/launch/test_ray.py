@@ -287,7 +287,7 @@ def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Pat
 
 def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install 'scanrnn_dist\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install '\.\[ray\]'"):
         executor_of("ray", None, None, {})
 
 

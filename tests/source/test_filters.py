@@ -331,7 +331,9 @@ def test_a_job_leaves_unreadable_files_out_and_takes_them_in_once_they_are_mende
         return run_job(out, folder / "in", options, Handling(**handling), EncoderOnDevices(encoder, None))
 
     report = go_on()
-    assert report.rows == 90 and report.files_left_out == 1 and "1 files of the source cannot be read" in str(report)
+    assert (
+        report.rows == 90 and report.files_left_out == 1 and "1 file of the source left out: unreadable" in str(report)
+    )
     assert go_on().parts == 0 and verify(out).rows == 90
     write(bad, 100, 3)
     with pytest.raises(DataError, match=r"bad\.parquet is new"):
