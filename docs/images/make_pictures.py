@@ -75,14 +75,14 @@ def picture() -> str:
             x += LENGTHS[row] * STEP
     parts.append('<text class="small" x="250" y="190">A lane that is free takes the next row:</text>')
     parts.append('<text class="small" x="250" y="206">no padding, whatever the lengths.</text>')
-    parts.append('<path class="arrow" d="M460,120 H530"/>')
-    parts.append('<text x="545" y="22">One vector for each, in the same order</text>')
+    parts.append('<path class="arrow" d="M460,120 H518"/>')
+    parts.append('<text x="530" y="22">One vector for each, in the same order</text>')
     for row in range(len(LENGTHS)):
         y = 36 + row * GAP
-        parts.append(f'<text class="small" x="545" y="{y + 11}">{row}</text>')
+        parts.append(f'<text class="small" x="530" y="{y + 11}">{row}</text>')
         for nth in range(8):
             strength = 0.25 + 0.75 * ((row * 37 + nth * 53) % 11) / 10
-            at = f'x="{563 + nth * 18}" y="{y}" width="17" height="{STEP + 1}"'
+            at = f'x="{548 + nth * 18}" y="{y}" width="17" height="{STEP + 1}"'
             parts.append(f'<rect {at} fill="{COLOURS[row]}" fill-opacity="{strength:.2f}"/>')
     size = 'width="800" height="220" viewBox="0 0 800 220"'
     title = "Rows of unequal length are computed side by side in lanes; each gives one feature vector."
