@@ -20,6 +20,7 @@ from scanrnn_dist.cli.first_steps import demo
 from scanrnn_dist.cli.inspect import inspect_source
 from scanrnn_dist.cli.outputs import clean, export, status, verify
 from scanrnn_dist.cli.plan import plan
+from scanrnn_dist.cli.printing import show_log
 from scanrnn_dist.cli.process import end_process, run_app
 from scanrnn_dist.cli.resume import resume
 from scanrnn_dist.errors import ConfigError
@@ -43,8 +44,18 @@ use_commands(app, encoder_app)
 
 @app.callback(invoke_without_command=True)
 def _root(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print versions.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print versions.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print what is decided on the way.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(help="Print progress and messages as text, or as one JSON object a line.", metavar="text|json"),
+    ] = "text",
 ) -> None:
+    if log_format not in ("text", "json"):
+        raise ConfigError(f"--log-format is {log_format!r}; expected text or json.")
+    show_log(quiet, verbose, log_format == "json")
     if version:
         packages = ("scanrnn_dist", "jax", "flax", "numpy", "pyarrow")
         print(", ".join(f"{package} {package_version(package)}" for package in packages))

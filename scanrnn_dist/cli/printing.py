@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
+from datetime import datetime
 from typing import Any
 
-from scanrnn_dist.errors import ScanRNNError, StoppedError, UndoneError, one_line
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
+from scanrnn_dist.observe import show_progress_as
 
 SAVED = "What is done is saved; run the same command to continue."
 STOPPED = f"Stopped. {SAVED}"
@@ -28,15 +31,57 @@ def print_error(error: ScanRNNError, as_json: bool = False) -> int:
     message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
     if as_json:
         told = {"error": message, "kind": type(error).__name__, "exit_code": error.exit_code}
-        to_stderr(json.dumps(told))
+        print(json.dumps(told), file=sys.stderr)
         return error.exit_code
-    to_stderr(f"{type(error).__name__}: {message}")
+    to_stderr(f"{type(error).__name__}: {message}", logging.ERROR)
     return error.exit_code
 
 
-def to_stderr(line: str) -> None:
-    """Print a line that is no result."""
-    print(line, file=sys.stderr)
+@dataclasses.dataclass
+class Log:
+    """How lines that are no results are printed; set by `scanrnn --quiet`, `--verbose` and `--log-format`."""
+
+    level: int = logging.INFO
+    as_json: bool = False
+
+
+LOG = Log()
+
+
+def to_stderr(line: str, level: int = logging.INFO) -> None:
+    """Print a line that is no result, unless it matters less than what is to be shown."""
+    if level < LOG.level:
+        return
+    if LOG.as_json:
+        told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
+        line = json.dumps({**told, "message": line})
+    print(line, file=sys.stderr, flush=True)
+
+
+class _ToStderr(logging.Handler):
+    """Prints what the package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        to_stderr(record.getMessage(), record.levelno)
+
+
+def log_to_stderr() -> None:
+    """Have what the package logs printed."""
+    logger = logging.getLogger("scanrnn_dist")
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
+        logger.addHandler(_ToStderr())
+    show_log(quiet=False, verbose=False, as_json=False)
+
+
+def show_log(quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Choose what is printed beside results: errors alone, or also what the package decides; as text or as JSON."""
+    if quiet and verbose:
+        raise ConfigError("--quiet and --verbose exclude one another; leave one out.")
+    LOG.level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    LOG.as_json = as_json
+    logging.getLogger("scanrnn_dist").setLevel(LOG.level)
+    show_progress_as("nothing" if quiet else "json" if as_json else "text")
 
 
 def indented(value: Any) -> str:

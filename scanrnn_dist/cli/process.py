@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import SAVED, STOPPED, print_error
+from scanrnn_dist.cli.printing import SAVED, STOPPED, log_to_stderr, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
 from scanrnn_dist.observe import available_cores
 
@@ -34,28 +33,15 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("scanrnn_dist").setLevel(logging.INFO)
+    log_to_stderr()
     as_json = "--json" in arguments
     try:
-        for argument in arguments:
-            check_is_text(argument)
-        raise SystemExit(call(app, arguments))
+        return _called(app, arguments)
     except ScanRNNError as error:
         return print_error(error, as_json)
     except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
         name = f" ({error.filename})" if error.filename else ""
         return print_error(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"), as_json)
-    except UnicodeEncodeError as error:
-        if error.reason != "surrogates not allowed":
-            raise
-        return print_error(not_text(error.object), as_json)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
-            raise
-        what = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
-        return print_error(StoppedError(f"Out of memory: {what}. {remedy} {STOPPED}"), as_json)
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD:
             return 0
@@ -63,7 +49,30 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
             return end.code if isinstance(end.code, int) else 0
         print(STOPPED, file=sys.stderr)
         return StoppedError.exit_code
-    return 0
+    except Exception as error:
+        if not owns_process:
+            raise
+        from scanrnn_dist.cli.defects import tell_defect
+
+        return tell_defect(error, next((word for word in arguments if word[:1] != "-"), ""), as_json)
+
+
+def _called(app: typer.Typer, arguments: list[str]) -> int:
+    """Run the command line; what is raised where memory runs out, or a name is no text, is put into words."""
+    try:
+        for argument in arguments:
+            check_is_text(argument)
+        raise SystemExit(call(app, arguments))
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        raise not_text(error.object) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
+            raise
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
+        raise StoppedError(f"Out of memory: {what}. {remedy} {STOPPED}") from error
 
 
 def end_process(code: int) -> None:

@@ -9,4 +9,4 @@ from scanrnn_dist.observe.memory import (
     share_of_memory,
     usable_bytes,
 )
-from scanrnn_dist.observe.progress import rows_progress, seconds_left
+from scanrnn_dist.observe.progress import rows_progress, seconds_left, show_progress_as

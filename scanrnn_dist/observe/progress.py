@@ -5,12 +5,14 @@ Goes to standard error, so that standard output holds results alone.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -24,6 +26,14 @@ NARROW = 80
 """Columns of a terminal below which the bar is left out, so that no number is cut."""
 MOST_SECONDS = 10 * 365 * 86_400.0
 """A time left beyond ten years only says that the rate is not known yet."""
+
+
+_SHOWN: list[str] = ["text"]
+
+
+def show_progress_as(how: Literal["text", "json", "nothing"]) -> None:
+    """Choose for this process how progress is shown: as a bar or lines, as lines of JSON, or not at all."""
+    _SHOWN[:] = [how]
 
 
 def seconds_left(left: float, rate: float) -> float | None:
@@ -77,10 +87,15 @@ class Progress:
 @contextmanager
 def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Yields what is to hear of rows as they are finished; of how many, `start` tells where it is not known yet."""
+    if _SHOWN[-1] == "nothing":
+        yield Progress(what)
+        return
     console = Console(stderr=True)
     bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
-    is_seen = console.is_interactive  # else no terminal, or a dumb one, where a bar would appear only at the end
+    is_seen = (
+        console.is_interactive and _SHOWN[-1] == "text"
+    )  # else no terminal, or a dumb one, where a bar would appear only at the end
     with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
         progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
         if total is not None:
@@ -128,4 +143,9 @@ class _Lines(Progress):
             self._print(self.in_words)
 
     def _print(self, line: str) -> None:
-        print(f"{datetime.now():%H:%M:%S} {self.what}: {line}", file=sys.stderr, flush=True)
+        text = f"{datetime.now():%H:%M:%S} {self.what}: {line}"
+        if _SHOWN[-1] == "json":
+            told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": "info", "event": "progress"}
+            numbers = {"rows": self.done, "total": self.total, "rows_per_second": round(self.rate, 1)}
+            text = json.dumps({**told, "what": self.what, **numbers, "seconds_left": self.left_seconds})
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""What commands print beside their results: how much of it, in which form, and what they say of a defect."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sources import command_line_in_this_process
+
+from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli.defects import report_of
+from scanrnn_dist.observe import progress
+
+GRU = ["--column", "x", "--hidden", "4"]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pq.write_table(pa.table({"x": pa.array([[[1.0]]] * 5, pa.list_(pa.list_(pa.float32())))}), tmp_path / "a.parquet")
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "dumb")
+    with command_line_in_this_process(monkeypatch, columns=200):
+        yield str(tmp_path / "a.parquet")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.run(list(words))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_quiet_prints_results_alone(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--quiet", "featurize", source, str(tmp_path / "out"), *GRU)
+    assert (code, err) == (0, "") and "5 rows" in out
+    code, _, err = run(capsys, "--quiet", "featurize", source, str(tmp_path / "out"), "--column", "y", "--hidden", "4")
+    assert code == 2 and err.startswith("ConfigError: ")
+
+
+def test_as_json_each_line_is_an_object(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--log-format", "json", "featurize", source, str(tmp_path / "out"), *GRU)
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert code == 0 and lines and all({"time", "level"} <= line.keys() for line in lines)
+    assert lines[-1]["event"] == "progress" and lines[-1]["rows"] == lines[-1]["total"] == 5
+    code, _, err = run(capsys, "--log-format", "json", "status", str(tmp_path / "nothing"))
+    assert code == 2 and json.loads(err)["level"] == "error"
+
+
+def test_the_next_command_prints_as_usual_again(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "--quiet", "status", str(tmp_path / "out"))
+    assert " featurize: 5 of 5 rows" in run(capsys, "featurize", source, str(tmp_path / "out"), *GRU)[2]
+
+
+@pytest.mark.parametrize("words", [["--quiet", "--verbose", "demo"], ["--log-format", "xml", "demo"]])
+def test_what_makes_no_sense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *words)[0] == 2
+
+
+def test_a_defect_is_told_in_one_paragraph_and_kept_in_a_file(tmp_path: Path) -> None:
+    script = (
+        "import sys; import scanrnn_dist.cli.outputs as outputs; from scanrnn_dist import job\n"
+        "def read_status(destination): raise KeyError('lost')\n"
+        "job.read_status = read_status\n"
+        "from scanrnn_dist.cli.app import run; sys.exit(run(['status', 'secret'], owns_process=True))"
+    )
+    own = {"TMPDIR": str(tmp_path), "PATH": "/usr/bin", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=own)
+    (file,) = tmp_path.glob("scanrnn-defect-*.txt")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "a defect of scanrnn_dist, not of your data or your command: KeyError: 'lost'. The traceback" in done.stderr
+    assert str(file) in done.stderr
+    kept = file.read_text()
+    assert "KeyError: 'lost'" in kept and "pyarrow " in kept and "scanrnn status\n" in kept and "secret" not in kept
+
+
+def test_a_report_names_the_devices_once_jax_has_them() -> None:
+    assert "\ndevices 8\n" in report_of(ValueError("x"), "plan")
