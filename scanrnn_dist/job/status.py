@@ -160,14 +160,16 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
 
 
 def saved_rows(destination: str | os.PathLike[str]) -> str:
-    """How many rows of an unfinished job are saved, in words; empty where there is none, or none that can be read."""
+    """How many rows of an unfinished job are saved, in words; empty where no such job can be read."""
     try:
         status = read_status(destination)
     except (ConfigError, DataError):
         return ""
-    if status.state == "complete" or not status.rows_committed:
+    if status.state == "complete":
         return ""
-    return f"{status.rows_committed:,} of {status.rows:,} rows are saved"
+    if not status.rows_committed:
+        return f"None of {counted(status.rows, 'row')} is saved yet: no part of the output was finished"
+    return f"{status.rows_committed:,} of {counted(status.rows, 'row')} are saved"
 
 
 def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
