@@ -181,7 +181,7 @@ def test_what_ray_began_one_process_finishes_and_the_other_way_round(
 ) -> None:
     out = tmp_path / "out"
     code, said = disturbed(source, out, on(nodes, 2), lambda process: process.terminate())
-    assert code == 4 and "the same command goes on from there" in said, said
+    assert code == 4 and "To continue, run the same command" in said, said
     status = read_status(out)
     assert status.state == "stopped" and 5 <= status.units_committed < UNITS
     assert_nobody_is_left(nodes)
