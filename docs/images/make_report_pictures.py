@@ -1,4 +1,4 @@
-"""Makes `report-light.png` and `report-dark.png`, the pictures of docs/report.md, of a page that stands.
+"""Makes `report-light.png` and `report-dark.png`, the pictures of docs/report.md: features and map of a page.
 
     python docs/images/make_report_pictures.py PAGE.html [FOLDER]
 
@@ -13,7 +13,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 800, 1300
+WIDTH, HEIGHT = 680, 1000
+SECTIONS = ("features-title", "map-title")
+"""The first and the last that are seen; what stands above them names folders."""
 
 
 def main(page: Path, folder: Path) -> None:
@@ -25,7 +27,10 @@ def main(page: Path, folder: Path) -> None:
             tab = browser.new_page(color_scheme=scheme, viewport={"width": WIDTH, "height": HEIGHT})
             tab.goto(page.resolve().as_uri())
             tab.wait_for_selector("#map .scatterlayer .point")
-            tab.screenshot(path=folder / f"report-{scheme}.png")
+            top, bottom = (tab.locator(f"section[aria-labelledby={name}]").bounding_box() for name in SECTIONS)
+            assert top is not None and bottom is not None
+            clip = {"x": 0, "y": top["y"], "width": WIDTH, "height": bottom["y"] + bottom["height"] - top["y"] + 16}
+            tab.screenshot(path=folder / f"report-{scheme}.png", full_page=True, clip=clip)
         browser.close()
 
 

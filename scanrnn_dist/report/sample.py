@@ -91,7 +91,7 @@ def read_sample(
             repeated = [value for value, times in zip(column, counts, strict=True) for _ in range(times)]
             values[each] += repeated[:quota]
     found = np.concatenate(features)[:most]
-    is_finite: np.ndarray = np.isfinite(found).all(1)
+    is_finite = np.isfinite(found).all(axis=1).reshape(-1)
     chosen = colour or next((each for each in candidates if len(set(values[each][:most])) <= MOST_VALUES), "")
     told = [value for value, is_kept in zip(values.get(chosen, ()), is_finite.tolist(), strict=False) if is_kept]
     return Sample(found[is_finite], parts, chosen, tuple(told), int((~is_finite).sum()), steps, tuple(problems))

@@ -86,7 +86,7 @@ def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
     The rows of a part are spread evenly over the time that its computation took.
     """
     attempts = tuple(attempts)
-    working = [attempt for attempt in attempts if len(attempt.commits)]
+    working = [attempt for attempt in attempts if attempt.rows]
     spans = _united([(attempt.started, attempt.started + attempt.seconds) for attempt in working])
     total = sum(end - begin for begin, end in spans)
     if not total:
