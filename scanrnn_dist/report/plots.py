@@ -30,13 +30,21 @@ def plot_text(value: object) -> str:
 
 def groups_of(sample: Sample) -> tuple[list[str], np.ndarray]:
     """The values that colour the rows of a sample, most frequent first, and which of them each row has."""
-    if not sample.colour:
+    if not sample.colour or scale_of(sample) is not None:
         return [], np.zeros(len(sample.features), int)
     told = [("(null)" if value is None else str(value)) for value in sample.values]
     frequent = [name for name, _ in sorted(Counter(told).items(), key=lambda it: (-it[1], it[0]))]
     names = frequent if len(frequent) <= MOST_VALUES else [*frequent[: MOST_VALUES - 1], OTHERS]
     place = {name: min(number, len(names) - 1) for number, name in enumerate(frequent)}
     return names, np.array([place[name] for name in told], int)
+
+
+def scale_of(sample: Sample) -> np.ndarray | None:
+    """The numbers that colour the rows along a scale, where the column holds more than 20 different ones; else None."""
+    there = [value for value in sample.values if value is not None]
+    if len(set(there)) <= MOST_VALUES or not all(type(value) in (int, float) for value in there):
+        return None
+    return np.array([np.nan if value is None else value for value in sample.values], np.float64)
 
 
 def throughput_plot(throughput: Throughput) -> dict[str, Any] | None:
@@ -81,7 +89,7 @@ def map_plot(sample: Sample, found: Map | None) -> dict[str, Any] | None:
     """A point for each row of the sample; None where there is nothing to be seen."""
     if found is None:
         return None
-    data = []
+    data: list[dict[str, Any]] = []
     names, which = groups_of(sample)
     for number, name in enumerate(names or ["rows"]):
         places = found.places[which == number]
@@ -91,6 +99,12 @@ def map_plot(sample: Sample, found: Map | None) -> dict[str, Any] | None:
             "y": _numbers(places[:, 1]), "marker": {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.7},
             "hovertemplate": "%{fullData.name}<extra></extra>",
         })  # fmt: skip
+    scale = scale_of(sample)
+    if scale is not None:
+        bar = {"title": {"text": plot_text(sample.colour)}, "thickness": 12}
+        colours = {"color": [number if np.isfinite(number) else None for number in scale.tolist()]}
+        data[0]["marker"] |= {**colours, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
+        data[0]["hovertemplate"] = "%{marker.color}<extra></extra>"
     first, second = (
         f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(found.shares, 1)
     )

@@ -68,6 +68,16 @@ def test_of_many_values_the_rare_ones_share_a_colour() -> None:
     assert np.bincount(which).tolist() == [*range(30, 11, -1), sum(range(1, 12))]
 
 
+def test_many_numbers_colour_along_a_scale() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    plot = map_plot(Sample(rows, colour="<b>", values=(None, float("nan"), *range(28))), Map(rows[:, :2], (0.6, 0.4)))
+    assert plot is not None and len(plot["data"]) == 1 and not plot["layout"]["showlegend"]
+    marker = plot["data"][0]["marker"]
+    assert marker["color"] == [None, None, *range(28)] and marker["colorbar"]["title"]["text"] == "&lt;b&gt;"
+    few = map_plot(Sample(rows, colour="c", values=tuple(range(10)) * 3), Map(rows[:, :2], (0.6, 0.4)))
+    assert few is not None and len(few["data"]) == 10
+
+
 def test_plots_of_no_rows_are_left_out() -> None:
     assert feature_plot(numbers_of(np.zeros((0, 3)))) is None and map_plot(Sample(np.zeros((0, 3))), None) is None
 
