@@ -17,7 +17,7 @@ PACKAGE = ROOT / "scanrnn_dist"
 FLOORS = [
     ("__main__",),
     ("cli", "ray", "sklearn"),
-    ("launch",),
+    ("launch", "report"),
     ("api",),
     ("job",),
     ("records", "engine", "weights", "faithfulness"),

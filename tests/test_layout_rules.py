@@ -36,6 +36,7 @@ KNOW_NO_JAX = [
     "records",
     "job",
     "launch",
+    "report",
 ]
 KNOW_NO_ARROW = [
     "errors",

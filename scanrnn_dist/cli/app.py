@@ -22,6 +22,7 @@ from scanrnn_dist.cli.outputs import clean, export, status, verify
 from scanrnn_dist.cli.plan import plan
 from scanrnn_dist.cli.printing import show_log
 from scanrnn_dist.cli.process import end_process, run_app
+from scanrnn_dist.cli.report import report
 from scanrnn_dist.cli.resume import resume
 from scanrnn_dist.errors import ConfigError
 
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("inspect")(inspect_source)
-for command in (demo, plan, featurize, resume, update, bench, verify, status, export, clean):
+for command in (demo, plan, featurize, resume, update, bench, verify, status, report, export, clean):
     app.command()(command)
 app.add_typer(encoder_app, name="encoder", cls=Group)
 use_commands(app, encoder_app)

@@ -44,6 +44,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("How far is the job?", "scanrnn status features/"),
         ("The same for a program", "scanrnn status features/ --json"),
     ),
+    "report": (
+        ("A page about a job, to look at and to send", "scanrnn report features/"),
+        (
+            "Colour the rows by a column that was kept",
+            "scanrnn report features/ --colour label \\\n   --output page.html",
+        ),
+    ),
     "export": (
         ("All features as one array for numpy", "scanrnn export features/ features.npy"),
         ("The same, and the result as JSON", "scanrnn export features/ features.npy --json"),

@@ -1,0 +1,156 @@
+"""A bounded sample of the output of a job: features, and one kept column to colour them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pat
+
+from scanrnn_dist.errors import ConfigError, DataError, some_of
+from scanrnn_dist.records import (
+    JobRecords,
+    are_steps,
+    out_features_of,
+    part_names,
+    read_features,
+    read_matrices,
+    read_part,
+    read_part_schema,
+)
+
+MOST_ROWS = 5000
+MOST_PARTS = 64
+MOST_PARTS_OF_STEPS = 8
+"""Parts whose rows hold a vector for each step are read whole."""
+MOST_VALUES = 20
+"""A column of more different texts is not chosen by itself."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of the output.
+
+    Args:
+        features: `(n, out_features)`, all finite.
+        parts: that they are of.
+        colour: the kept column whose values colour the rows; "" for none.
+        values: of that column, one for each row.
+        without_features: rows that were looked at and have no features, or not finite ones.
+        are_steps: whether each row of `features` is one step.
+        problems: parts that could not be read, each with the reason.
+    """
+
+    features: np.ndarray
+    parts: int = 0
+    colour: str = ""
+    values: tuple[object, ...] = ()
+    without_features: int = 0
+    are_steps: bool = False
+    problems: tuple[str, ...] = ()
+
+
+def read_sample(
+    records: JobRecords, units: np.ndarray, count: int, colour: str | None, most: int = MOST_ROWS
+) -> Sample:
+    """The first rows of parts that are spread evenly over those that stand.
+
+    Args:
+        records: of the job.
+        units: the numbers of units whose parts hold rows.
+        count: units of the job.
+        colour: the kept column to colour by; None for the first column of at most 20 different texts.
+        most: rows at most.
+
+    Raises:
+        ConfigError: there is no such column, or it is one of lists or structs.
+    """
+    there = {name for name, _ in records.store.entries()} if len(units) else set()
+    names = [name for name in part_names(units.tolist(), count) if name in there]
+    problems: list[str] = []
+    schema = _first_schema(records, names, problems)
+    if schema is None:
+        return Sample(np.zeros((0, 0)), problems=tuple(problems))
+    steps = are_steps(schema)
+    names = _spread(names, MOST_PARTS_OF_STEPS if steps else MOST_PARTS)
+    quota = -(-most // len(names))
+    candidates = _candidates(schema, colour)
+    features, values, parts = [np.zeros((0, out_features_of(schema)))], {name: list[object]() for name in candidates}, 0
+    for name in names:
+        try:
+            matrix, counts = _features_of(records, name, quota, steps)
+            columns = {each: _column_of(records, name, each, len(counts)) for each in candidates}
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        parts += 1
+        features.append(matrix[:quota])
+        for each, column in columns.items():
+            repeated = [value for value, times in zip(column, counts, strict=True) for _ in range(times)]
+            values[each] += repeated[:quota]
+    found = np.concatenate(features)[:most]
+    is_finite = np.isfinite(found).all(axis=1).reshape(-1)
+    chosen = colour or next((each for each in candidates if len(set(values[each][:most])) <= MOST_VALUES), "")
+    told = [value for value, is_kept in zip(values.get(chosen, ()), is_finite.tolist(), strict=False) if is_kept]
+    return Sample(found[is_finite], parts, chosen, tuple(told), int((~is_finite).sum()), steps, tuple(problems))
+
+
+def _first_schema(records: JobRecords, names: Sequence[str], problems: list[str]) -> pa.Schema | None:
+    """The schema of the first part that can be read, of few that are tried."""
+    for name in names[:5]:
+        try:
+            return read_part_schema(records.store, name)
+        except DataError as error:
+            problems.append(str(error))
+    return None
+
+
+def _candidates(schema: pa.Schema, colour: str | None) -> list[str]:
+    """The columns that may colour rows, best first."""
+    if colour is None:
+        return [field.name for field in schema if _is_text(field.type)][:10]
+    kept = [field.name for field in schema if not pat.is_nested(field.type)]
+    if colour not in kept:
+        told = f"expected one of {some_of(kept, 8)}" if kept else "it has no column that could be"
+        raise ConfigError(f"--colour is {colour!r}, which is no column of single values of the output; {told}.")
+    return [colour]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pat.is_dictionary(kind) else kind
+    return bool(pat.is_string(inner) or pat.is_large_string(inner) or pat.is_string_view(inner))
+
+
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """At most so many of some names, from the first to the last."""
+    places = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).astype(int))
+    return [names[place] for place in places]
+
+
+def _features_of(records: JobRecords, name: str, most: int, steps: bool) -> tuple[np.ndarray, list[int]]:
+    """The first features of a part, and how many vectors each of its first rows has."""
+    found: list[np.ndarray] = []
+    if steps:
+        rows = sum(batch.num_rows for batch in read_part(records.store, name, None))
+        told = read_features(records.store, name, np.arange(min(rows, most)))
+        nothing = np.zeros((0, out_features_of(read_part_schema(records.store, name))))
+        each = [nothing if value is None else value for value in told]
+        return np.concatenate([nothing, *each]), [len(value) for value in each]
+    for matrix in read_matrices(records.store, name):
+        found.append(matrix)
+        if sum(map(len, found)) >= most:
+            break
+    matrix = np.concatenate(found)[:most]
+    return matrix, [1] * len(matrix)
+
+
+def _column_of(records: JobRecords, name: str, column: str, rows: int) -> list[object]:
+    """The values of a column of the first rows of a part."""
+    values: list[object] = []
+    for batch in read_part(records.store, name, [column]):
+        values += batch.column(column).slice(0, rows - len(values)).to_pylist()
+        if len(values) >= rows:
+            break
+    return values

@@ -1,0 +1,150 @@
+"""Rows per second over the time of a job, from the logs of its attempts. What else a log holds is for `records`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scanrnn_dist.records import COMMITS
+from scanrnn_dist.storage import Store
+
+BINS = 60
+"""Bars over the whole time."""
+MOST_SHOWN = 7
+"""Attempts that have a colour of their own; the others share one."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one process did.
+
+    Args:
+        name: of it, `HOST.PID.RANDOM`.
+        started: in seconds since 1970.
+        commits: `(n, 3)`, for each part: its rows, when its computation began, and when it was saved.
+    """
+
+    name: str
+    started: float
+    commits: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """Rows that it saved."""
+        return int(self.commits[:, 0].sum())
+
+    @property
+    def seconds(self) -> float:
+        """From its start to its last part."""
+        return float(max(self.commits[:, 2].max(initial=self.started) - self.started, 0.0))
+
+    @property
+    def rows_per_second(self) -> float:
+        """Over that time; 0 if it saved nothing."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rows per second over time, pauses between attempts left out.
+
+    Args:
+        attempts: all of them, by their start.
+        edges: `(bins + 1,)`, seconds of work.
+        names: of those that are shown, the last one maybe of several.
+        rates: `(names, bins)`, rows per second.
+    """
+
+    attempts: tuple[Attempt, ...]
+    edges: np.ndarray
+    names: tuple[str, ...]
+    rates: np.ndarray
+
+
+def read_attempts(store: Store, job: str) -> list[Attempt]:
+    """The attempts at a job, by their start."""
+    found: list[Attempt] = []
+    for header, lines in _logs(store):
+        if header.get("job") != job or "started" not in header:
+            continue
+        commits = [
+            (line["rows"], max(line["finished"] - line.get("seconds", 0.0), header["started"]), line["finished"])
+            for line in lines
+            if "unit" in line and "finished" in line
+        ]
+        found.append(Attempt(header["attempt"], header["started"], np.array(commits, np.float64).reshape(-1, 3)))
+    return sorted(found, key=lambda attempt: (attempt.started, attempt.name))
+
+
+def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
+    """Rows per second in equal spans of the time in which somebody worked.
+
+    The rows of a part are spread evenly over the time that its computation took.
+    """
+    attempts = tuple(attempts)
+    working = [attempt for attempt in attempts if attempt.rows]
+    spans = _united([(attempt.started, attempt.started + attempt.seconds) for attempt in working])
+    total = sum(end - begin for begin, end in spans)
+    if not total:
+        return Throughput(attempts, np.zeros(1), (), np.zeros((0, 0)))
+    edges = np.linspace(0.0, total, bins + 1)
+    shown = working if len(working) <= MOST_SHOWN + 1 else working[:MOST_SHOWN]
+    groups = [[attempt] for attempt in shown] + ([working[MOST_SHOWN:]] if len(shown) < len(working) else [])
+    names = [group[0].name if len(group) == 1 else f"{len(group):,} other attempts" for group in groups]
+    rates = [_rows_by(edges, np.concatenate([each.commits for each in group]), spans) for group in groups]
+    return Throughput(attempts, edges, tuple(names), np.array([np.diff(rows) * bins / total for rows in rates]))
+
+
+def _rows_by(edges: np.ndarray, commits: np.ndarray, spans: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Rows that were done by each moment of work."""
+    rows, begins, ends = commits[:, 0], _work_time(commits[:, 1], spans), _work_time(commits[:, 2], spans)
+    lasting = np.maximum(ends - begins, 1e-9)
+    begins = ends - lasting
+    return np.array([(rows * np.clip((edge - begins) / lasting, 0.0, 1.0)).sum() for edge in edges])
+
+
+def _work_time(times: np.ndarray, spans: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Seconds of work before each time of the clock."""
+    return np.sum([np.clip(times - begin, 0.0, end - begin) for begin, end in spans], axis=0)
+
+
+def _united(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans of time, those that overlap as one."""
+    united: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        if united and begin <= united[-1][1]:
+            united[-1] = (united[-1][0], max(end, united[-1][1]))
+        else:
+            united.append((begin, end))
+    return united
+
+
+def _logs(store: Store) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The log of each attempt: its header, and the lines after it, which in a bucket may stand in several files."""
+    header: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
+    for name in sorted(name for name, _ in store.entries(COMMITS) if name.endswith(".jsonl") and name[0] != "."):
+        for line in _whole_lines(store.read(f"{COMMITS}/{name}")):
+            if "attempt" in line:
+                if header:
+                    yield header, lines
+                header, lines = line, []
+            elif name.startswith(f"{header.get('attempt')}."):
+                lines.append(line)
+    if header:
+        yield header, lines
+
+
+def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
+    """The lines of a log but one that a crash has cut, or that is still being written."""
+    for line in content[: content.rfind(b"\n") + 1].splitlines():
+        try:
+            read = json.loads(line)
+        except ValueError:
+            continue  # `status` and `verify` tell of a damaged log
+        if isinstance(read, dict):
+            yield read

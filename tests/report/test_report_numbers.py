@@ -1,0 +1,164 @@
+"""What a report counts: rows per second, features that say nothing, the map, and the sample that all this is of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sources import H, entries, features_of, featurize, random_rows, stop_once_committed, write_source
+
+from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.report import read_numbers
+from scanrnn_dist.report.features import map_of, numbers_of
+from scanrnn_dist.report.throughput import Attempt, read_attempts, throughput_of
+from scanrnn_dist.storage import open_store
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of 8 parts, in two attempts."""
+    folder = tmp_path_factory.mktemp("report")
+    kinds = {"name": [f"row {row}" for row in range(ROWS)], "kind": [("a", "b", None)[row % 3] for row in range(ROWS)]}
+    columns = {name: pa.array(values) for name, values in kinds.items()}
+    source = write_source(folder / "a.parquet", random_rows([4] * ROWS), **columns, number=pa.array(range(ROWS)))
+    with pytest.raises(StoppedError):
+        featurize(source, folder / "out", rows_per_part=5, on_rows=stop_once_committed(folder / "out", 10))
+    featurize(source, folder / "out", rows_per_part=5)
+    return folder / "out"
+
+
+def attempt(name: str, started: float, *commits: tuple[float, float, float]) -> Attempt:
+    return Attempt(name, started, np.array(commits, np.float64).reshape(-1, 3))
+
+
+def test_a_report_counts_what_the_parts_hold_and_changes_nothing(out: Path) -> None:
+    before = entries(out)
+    numbers = read_numbers(out)
+    assert entries(out) == before
+    assert (numbers.status.state, numbers.status.rows_committed, numbers.sample.parts) == ("complete", ROWS, 8)
+    np.testing.assert_array_equal(numbers.sample.features, features_of(out))
+    np.testing.assert_allclose(numbers.features.mean, features_of(out).mean(0, dtype=np.float64))
+    assert numbers.map is not None and numbers.map.places.shape == (ROWS, 2)
+    first, second = numbers.throughput.attempts
+    assert first.rows + second.rows == ROWS and first.rows >= 5 and first.started < second.started
+    work = numbers.throughput.edges[1]
+    np.testing.assert_allclose(numbers.throughput.rates.sum(1) * work, [first.rows, second.rows], rtol=1e-3)
+
+
+def test_rows_are_coloured_by_the_first_column_of_few_texts_or_by_the_one_that_is_named(out: Path) -> None:
+    sample = read_numbers(out).sample
+    assert (sample.colour, sample.values[:4]) == ("kind", ("a", "b", None, "a")), "'name' has too many"
+    assert read_numbers(out, "number").sample.values == tuple(range(ROWS))
+    with pytest.raises(ConfigError, match=r"'nope', which is no column .* expected one of .*kind"):
+        read_numbers(out, "nope")
+    with pytest.raises(ConfigError, match="'features'"):
+        read_numbers(out, "features")
+
+
+def test_a_sample_is_bounded_and_of_the_whole_output(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanrnn_dist.report.sample.MOST_PARTS", 3)
+    monkeypatch.setattr("scanrnn_dist.report.sample.read_sample.__defaults__", (4,), raising=False)
+    sample = read_numbers(out, "number").sample
+    assert sample.parts == 3 and sample.values == (0, 1, 15, 16), "of the parts 0, 3 and 7, two rows of each"
+
+
+def test_of_a_part_that_cannot_be_read_the_reason_is_told(out: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for name, content in entries(out).items():
+        path = copy / name
+        path.mkdir(parents=True) if content is None else path.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            path.write_bytes(b"damaged" if name == "part-00002.parquet" else content)
+    (copy / "part-00005.parquet").unlink()
+    numbers = read_numbers(copy)
+    assert numbers.status.state == "damaged" and numbers.sample.parts == 6
+    assert len(numbers.sample.problems) == 1 and "part-00002.parquet cannot be read" in numbers.sample.problems[0]
+
+
+def test_a_job_without_any_part_has_a_report(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "a.parquet", random_rows([]))
+    featurize(source, tmp_path / "out")
+    numbers = read_numbers(tmp_path / "out")
+    assert (numbers.features.rows, numbers.map, numbers.throughput.names) == (0, None, ())
+
+
+def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:
+    from scanrnn_dist.encoder import Encoder
+
+    kinds = pa.array(["a", "b", "c"])
+    source = write_source(tmp_path / "a.parquet", random_rows([4, 0, 9]), kind=kinds)
+    encoder = Encoder.from_seed(0, random_rows([1])[0].shape[1], H, readout="steps")
+    featurize(source, tmp_path / "out", encoder)
+    sample = read_numbers(tmp_path / "out").sample
+    assert sample.are_steps and sample.features.shape == (13, H)
+    assert sample.values == ("a",) * 4 + ("c",) * 9
+
+
+def test_saturated_and_dead_features() -> None:
+    features = np.zeros((10, 4), np.float32)
+    features[:6, 0] = -0.995  # more than half of the rows
+    features[:5, 1] = 1.0  # just half
+    features[:, 2] = 1.0  # always
+    numbers = numbers_of(features)
+    assert numbers.saturated_features == [0, 2] and numbers.dead_features == [2, 3]
+    assert numbers_of(features[:1]).dead_features == [], "one row does not tell"
+    assert numbers_of(features[:0]).saturated_features == []
+
+
+def test_the_map_finds_the_directions_of_most_variance() -> None:
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(12, 12)))[0][:2]
+    places = rng.normal(size=(3000, 2)) * [5, 2]
+    found = map_of(places @ directions + rng.normal(size=(3000, 12)) * 0.01 + 7)
+    assert found is not None and found.shares == pytest.approx((25 / 29, 4 / 29), abs=0.03)
+    for axis in range(2):
+        assert abs(np.corrcoef(found.places[:, axis], places[:, axis])[0, 1]) > 0.99
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 3), (5, 1), (5, 3)])
+def test_there_is_no_map_of_rows_that_do_not_differ(shape: tuple[int, int]) -> None:
+    assert map_of(np.full(shape, 0.3, np.float32)) is None
+
+
+def test_a_pause_between_attempts_takes_no_time() -> None:
+    told = throughput_of([attempt("a", 100, (10, 100, 102)), attempt("b", 5000, (30, 5000, 5002))], bins=4)
+    assert told.names == ("a", "b") and told.edges.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(told.rates, [[5, 5, 0, 0], [0, 0, 15, 15]])
+
+
+def test_many_attempts_share_the_last_colour() -> None:
+    told = throughput_of([attempt(str(number), number, (1, number, number + 1)) for number in range(12)])
+    assert told.names == (*map(str, range(7)), "5 other attempts")
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.lists(st.tuples(st.integers(1, 99), st.integers(0, 9)))), max_size=5))
+def test_every_row_is_in_some_bar(told: list[tuple[int, list[tuple[int, int]]]]) -> None:
+    attempts = []
+    for number, (started, commits) in enumerate(told):
+        times = started + np.arange(1, len(commits) + 1)
+        lines = [(rows, max(started, end - took), end) for (rows, took), end in zip(commits, times, strict=True)]
+        attempts.append(attempt(str(number), started, *lines))
+    found = throughput_of(attempts)
+    seconds = np.diff(found.edges)
+    assert (found.rates * seconds).sum() == pytest.approx(sum(each.rows for each in attempts))
+
+
+def test_logs_are_read_though_cut_in_segments_and_of_another_job(tmp_path: Path) -> None:
+    folder = tmp_path / "__scanrnn/commits"
+    folder.mkdir(parents=True)
+    header = {"attempt": "h.1.ab", "job": "mine", "started": 10.0}
+    line = {"unit": 0, "rows": 3, "seconds": 99.0, "finished": 12.0}
+    (folder / "h.1.ab.000000.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n" + '{"begin": 1}\n')
+    (folder / "h.1.ab.000001.jsonl").write_text(json.dumps({**line, "rows": 4}) + '\n{"unit": 2, "ro')
+    other = {**header, "attempt": "h.2.cd", "job": "other"}
+    (folder / "h.2.cd.jsonl").write_text(f"{json.dumps(other)}\n{json.dumps(line)}\n")
+    (found,) = read_attempts(open_store(tmp_path), "mine")
+    assert (found.name, found.rows, found.rows_per_second) == ("h.1.ab", 7, 3.5)
+    assert found.commits[:, 1].tolist() == [10, 10], "nothing began before the attempt did"
