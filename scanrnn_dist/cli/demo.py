@@ -1,6 +1,7 @@
 """A made-up data set to try everything on: ragged recordings of three kinds of machine, with six sensors each.
 
-Not for judging accuracy: the classes are made to differ. Made by `scanrnn demo`, and by the tests.
+Not for judging accuracy: the classes are made to differ. Made by `scanrnn demo`, and by the tests. The recordings can
+stand in Parquet in three ways (`KINDS`), for trying the flags that choose a layout.
 """
 
 from __future__ import annotations
@@ -11,8 +12,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scanrnn_dist.job import JobOptions
+
 SENSORS = 6
 CLASSES = ("fan", "pump", "valve")
+NAMES = tuple(f"sensor_{nth}" for nth in range(SENSORS))
+KINDS = ("sensors", "columns", "long")
+"""One column of lists of six numbers; one list column for each sensor; one step a row, with its recording and time."""
+
+
+FLAGS = {
+    "sensors": "",
+    "columns": f" --features {','.join(NAMES)}",
+    "long": " --group-by id --order-by time",
+}
+"""What a command says to read each of `KINDS`."""
+
+
+def options_of(kind: str) -> JobOptions:
+    """The options that say the same."""
+    if kind == "columns":
+        return JobOptions(features=NAMES)
+    if kind == "long":
+        return JobOptions(group_by=["id"], order_by=["time"], features=NAMES, keep=["kind"])
+    return JobOptions()
 
 
 def recording(kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
@@ -28,25 +51,39 @@ def recording(kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
     return (signal + rng.normal(0, 0.3, (steps, SENSORS))).astype(np.float32)
 
 
-def make_source(folder: Path, rows: int, seed: int) -> None:
-    """Write `rows` recordings as two Parquet files, hive-partitioned by site: `id`, `kind` and `sequence`."""
+def make_source(folder: Path, rows: int, seed: int, kind: str = "sensors") -> None:
+    """Write `rows` recordings as two Parquet files, hive-partitioned by site: `id`, `kind`, and their steps.
+
+    The numbers are the same for each of `KINDS`; only how they stand in the files differs.
+    """
     rng = np.random.default_rng(seed)
     steps = np.clip(rng.lognormal(4.2, 0.7, rows), 4, 1024).astype(int)
-    kinds = np.array(CLASSES)[np.arange(rows) // 2 % len(CLASSES)]
-    table = pa.table(
-        {
-            "id": pa.array([f"recording-{row:06}" for row in range(rows)]),
-            "kind": pa.array(kinds),
-            "sequence": pa.array(
-                [recording(kind, length, rng).tolist() for kind, length in zip(kinds, steps, strict=True)],
-                pa.list_(pa.list_(pa.float32(), SENSORS)),
-            ),
-        }
-    )
-    for site, begin in (("a", 0), ("b", rows // 2)):
+    machines = np.array(CLASSES)[np.arange(rows) // 2 % len(CLASSES)]
+    made = [recording(machine, length, rng) for machine, length in zip(machines, steps, strict=True)]
+    for site, begin, end in (("a", 0, rows // 2), ("b", rows // 2, rows)):
         path = folder / f"site={site}" / "recordings.parquet"
         path.parent.mkdir(parents=True)
-        pq.write_table(table.slice(begin, rows // 2 if begin == 0 else None), path, row_group_size=512)
+        names = [f"recording-{row:06}" for row in range(begin, end)]
+        pq.write_table(_table(kind, names, machines[begin:end], made[begin:end]), path, row_group_size=512)
+
+
+def _table(kind: str, names: list[str], machines: np.ndarray, made: list[np.ndarray]) -> pa.Table:
+    """The recordings of one file, as one of `KINDS`."""
+    values = np.concatenate(made)
+    lengths = [len(one) for one in made]
+    if kind == "long":
+        times = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        sensors = {name: values[:, nth] for nth, name in enumerate(NAMES)}
+        return pa.table(
+            {"id": np.repeat(names, lengths), "kind": np.repeat(machines, lengths), "time": times, **sensors}
+        )
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    columns = {"id": pa.array(names), "kind": pa.array(machines)}
+    if kind == "columns":
+        lists = {name: pa.ListArray.from_arrays(offsets, values[:, nth]) for nth, name in enumerate(NAMES)}
+        return pa.table({**columns, **lists})
+    steps_of_six = pa.FixedSizeListArray.from_arrays(values.ravel(), SENSORS)
+    return pa.table({**columns, "sequence": pa.ListArray.from_arrays(offsets, steps_of_six)})
 
 
 def nearest_mean_accuracy(features: np.ndarray, labels: np.ndarray) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import scanrnn_dist.cli.options as flags
-from scanrnn_dist.cli.options import option
+from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import leave_pandas_out
+
+LIVE_SECONDS = 10
+"""Between two pages of a job that runs: reading the sample anew takes about 1 s of a core."""
 
 
 def report(
@@ -21,6 +25,10 @@ def report(
         str | None,
         option("The kept column that colours the map (default: the first with at most 20 texts).", metavar="NAME"),
     ] = None,
+    live: Annotated[
+        bool,
+        flag("Write the page anew every 10 s while the job runs; the browser follows. Ends with the job.", "--live"),
+    ] = False,
     as_json: flags.Json = False,
 ) -> None:
     """Write one HTML page about the job in DST: what it is, its speed, its features. The page opens offline."""
@@ -30,4 +38,9 @@ def report(
     check_can_draw()
     numbers = read_numbers(destination, colour)
     name = numbers.status.destination.rstrip("/").rpartition("/")[2] or "job"
-    print_result(write_report(numbers, output or Path(f"{name}-report.html")), as_json)
+    path = output or Path(f"{name}-report.html")
+    while live and numbers.status.state == "running":
+        write_report(numbers, path, refresh_seconds=LIVE_SECONDS)
+        time.sleep(LIVE_SECONDS)
+        numbers = read_numbers(destination, colour)
+    print_result(write_report(numbers, path), as_json)

@@ -13,6 +13,7 @@ from scanrnn_dist.report.sample import MOST_VALUES, Sample
 from scanrnn_dist.report.throughput import Throughput
 
 COLOURS = ("#2f86cc", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#999999")
+GREY = COLOURS[-1]
 """Nearly those of Okabe and Ito, told apart by the colour-blind, on white and on black."""
 SYMBOLS = ("circle", "diamond", "square")
 OTHERS = "all others"
@@ -93,7 +94,8 @@ def map_plot(sample: Sample, found: Map | None) -> dict[str, Any] | None:
     names, which = groups_of(sample)
     for number, name in enumerate(names or ["rows"]):
         places = found.places[which == number]
-        colour, symbol = COLOURS[number % len(COLOURS)], SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
+        colour = GREY if name == OTHERS else COLOURS[number % len(COLOURS)]
+        symbol = SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
         data.append({
             "type": "scatter", "mode": "markers", "name": plot_text(name), "x": _numbers(places[:, 0]),
             "y": _numbers(places[:, 1]), "marker": {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.7},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sources import featurize, random_rows, stop_once_committed, write_source
 
 from scanrnn_dist import cli
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.job import Sharing
 from scanrnn_dist.report import page, read_numbers, write_report
 from scanrnn_dist.report.features import Map, numbers_of
 from scanrnn_dist.report.page import as_script
@@ -108,6 +110,31 @@ def test_the_command_writes_the_page_and_says_where(
     assert told["path"] == "<i>out & more-report.html" and told["rows"] == 60 and told["state"] == "complete"
     assert [path.name for path in tmp_path.iterdir()] == [told["path"]]
     assert cli.run(["report", str(tmp_path)]) == 2 and "no output of a job" in capsys.readouterr().err
+
+
+def test_while_the_job_runs_the_page_is_written_anew(
+    tmp_path: Path, needs_extra: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_source(tmp_path / "a.parquet", random_rows([4] * 30))
+    featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing((2, 3)))
+    (lease,) = (tmp_path / "out/__scanrnn/workers").glob("2-of-3.*")
+    ended = lease.read_text()
+    at_work = {"state": "working", "beat": time.time(), "machine": "another"}
+    lease.write_text(json.dumps({**json.loads(ended), **at_work}))
+    seen = []
+
+    def sleep(seconds: float) -> None:
+        seen.append((tmp_path / "page.html").read_text())
+        assert len(seen) < 3
+        if len(seen) == 2:
+            lease.write_text(ended)
+
+    monkeypatch.setattr("scanrnn_dist.cli.report.time.sleep", sleep)
+    assert cli.run(["report", str(tmp_path / "out"), "--output", str(tmp_path / "page.html"), "--live"]) == 0
+    refresh = '<meta http-equiv="refresh" content="10">'
+    assert [refresh in page and ">running<" in page for page in seen] == [True, True]
+    last = (tmp_path / "page.html").read_text()
+    assert refresh not in last and ">stopped<" in last
 
 
 @pytest.mark.parametrize("name", ["", "no/page.html"])

@@ -1,0 +1,34 @@
+"""The demo's recordings are the same numbers in each way in which they can stand in Parquet."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.cli.demo import KINDS, make_source, options_of
+from scanrnn_dist.job import plan_job
+from scanrnn_dist.source import ReadOptions, read_chunks
+
+
+def recordings(folder: Path, kind: str) -> dict[str, np.ndarray]:
+    """What a job would compute, by the recording's name."""
+    make_source(folder, 13, 3, kind)
+    plan = plan_job(str(folder), options_of(kind))
+    kept = ["id", "kind"]
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, kept, plan.in_features()))
+    return {
+        name: np.asarray(chunk.sequences.row(row))
+        for chunk in chunks
+        for row, name in enumerate(chunk.kept["id"].to_pylist())
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_each_kind_holds_the_same_recordings(kind: str, tmp_path: Path) -> None:
+    expected, found = recordings(tmp_path / "sensors", "sensors"), recordings(tmp_path / kind, kind)
+    assert list(found) == list(expected) and len(found) == 13
+    for name, steps in expected.items():
+        np.testing.assert_array_equal(found[name], steps)
+    table = pq.read_table(tmp_path / kind)
+    assert set(table["kind"].to_pylist()) == {"fan", "pump", "valve"}
