@@ -127,6 +127,10 @@ def test_there_is_no_map_of_rows_that_do_not_differ(shape: tuple[int, int]) -> N
     assert map_of(np.full(shape, 0.3, np.float32)) is None
 
 
+def test_there_is_no_map_of_one_feature_or_one_row() -> None:
+    assert map_of(np.arange(5.0)[:, None]) is None and map_of(np.arange(5.0)[None]) is None
+
+
 def test_a_pause_between_attempts_takes_no_time() -> None:
     told = throughput_of([attempt("a", 100, (10, 100, 102)), attempt("b", 5000, (30, 5000, 5002))], bins=4)
     assert told.names == ("a", "b") and told.edges.tolist() == [0, 1, 2, 3, 4]
