@@ -25,7 +25,8 @@ class Attempt:
     Args:
         name: of it, `HOST.PID.RANDOM`.
         started: in seconds since 1970.
-        commits: `(n, 3)`, for each part: its rows, when its computation began, and when it was saved.
+        commits: `(n, 3)`, for each part: its rows, when the one before was saved, or the attempt began, and
+            when it was saved itself.
     """
 
     name: str
@@ -71,19 +72,20 @@ def read_attempts(store: Store, job: str) -> list[Attempt]:
     for header, lines in _logs(store):
         if header.get("job") != job or "started" not in header:
             continue
-        commits = [
-            (line["rows"], max(line["finished"] - line.get("seconds", 0.0), header["started"]), line["finished"])
-            for line in lines
-            if "unit" in line and "finished" in line
-        ]
-        found.append(Attempt(header["attempt"], header["started"], np.array(commits, np.float64).reshape(-1, 3)))
+        saved = sorted((line["finished"], line["rows"]) for line in lines if "unit" in line and "finished" in line)
+        ends = np.array([end for end, _ in saved], np.float64)
+        # Units are begun many at a time, so a part tells of the time since the one before it, not since its beginning.
+        times = np.unique(np.append(ends, header["started"]))
+        begins = times[np.maximum(np.searchsorted(times, ends) - 1, 0)]
+        commits = np.column_stack([[rows for _, rows in saved], begins, ends]).reshape(-1, 3)
+        found.append(Attempt(header["attempt"], header["started"], commits.astype(np.float64)))
     return sorted(found, key=lambda attempt: (attempt.started, attempt.name))
 
 
 def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
     """Rows per second in equal spans of the time in which somebody worked.
 
-    The rows of a part are spread evenly over the time that its computation took.
+    The rows of a part are spread evenly over the time since the same attempt saved the part before.
     """
     attempts = tuple(attempts)
     working = [attempt for attempt in attempts if attempt.rows]

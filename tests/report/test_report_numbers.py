@@ -127,6 +127,10 @@ def test_there_is_no_map_of_rows_that_do_not_differ(shape: tuple[int, int]) -> N
     assert map_of(np.full(shape, 0.3, np.float32)) is None
 
 
+def test_there_is_no_map_of_one_feature_or_one_row() -> None:
+    assert map_of(np.arange(5.0)[:, None]) is None and map_of(np.arange(5.0)[None]) is None
+
+
 def test_a_pause_between_attempts_takes_no_time() -> None:
     told = throughput_of([attempt("a", 100, (10, 100, 102)), attempt("b", 5000, (30, 5000, 5002))], bins=4)
     assert told.names == ("a", "b") and told.edges.tolist() == [0, 1, 2, 3, 4]
@@ -156,9 +160,9 @@ def test_logs_are_read_though_cut_in_segments_and_of_another_job(tmp_path: Path)
     header = {"attempt": "h.1.ab", "job": "mine", "started": 10.0}
     line = {"unit": 0, "rows": 3, "seconds": 99.0, "finished": 12.0}
     (folder / "h.1.ab.000000.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n" + '{"begin": 1}\n')
-    (folder / "h.1.ab.000001.jsonl").write_text(json.dumps({**line, "rows": 4}) + '\n{"unit": 2, "ro')
+    (folder / "h.1.ab.000001.jsonl").write_text(json.dumps({**line, "rows": 4, "finished": 13.0}) + '\n{"unit": 2, "ro')
     other = {**header, "attempt": "h.2.cd", "job": "other"}
     (folder / "h.2.cd.jsonl").write_text(f"{json.dumps(other)}\n{json.dumps(line)}\n")
     (found,) = read_attempts(open_store(tmp_path), "mine")
-    assert (found.name, found.rows, found.rows_per_second) == ("h.1.ab", 7, 3.5)
-    assert found.commits[:, 1].tolist() == [10, 10], "nothing began before the attempt did"
+    assert (found.name, found.rows, found.rows_per_second) == ("h.1.ab", 7, 7 / 3)
+    assert found.commits[:, 1].tolist() == [10, 12], "since its start, and since the part before"
