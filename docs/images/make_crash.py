@@ -51,7 +51,7 @@ def drawing() -> str:
             parts.append(f'<text class="small" x="{x + BOX / 2}" y="{y + 21}" text-anchor="middle">{state}</text>')
         parts.append(f'<text class="small" x="{LEFT}" y="{y + 51}">{NOTES[nth]}</text>')
     parts.append(
-        f'<text class="small" x="{LEFT}" y="22">Each box is a unit: some rows of one file, which become one part of the output.</text>'
+        f'<text class="small" x="{LEFT}" y="22">A box is a unit: some rows of one file, which become one part.</text>'
     )
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     label = "A crash loses only the units being worked on; the same command computes what is not saved."
