@@ -47,10 +47,16 @@ def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
     """What to say of a source that changed."""
     text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
     if not changes.is_listed:
-        return DataError(f"{text} Bring it back as it was, then start the command again.")
-    new = f", and {changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
+        return DataError(f"{text} See that all its files can be reached and read, then start the command again.")
+    new = f"{changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
+    if new and not changes.units:  # a file without rows can be gone, which concerns no unit either
+        return DataError(
+            f"{text} All {len(plan.units):,} units of the job are as they were; beside them the source has {new}. "
+            "Start the command that made it with --accept-changes to add what is new and keep all the rest, or move "
+            "what is new out of the source and start the same command again."
+        )
     return DataError(
-        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new}. Start the command that made "
-        "it with --accept-changes: it does exactly these again and keeps all others. A file that was only touched may "
-        "get its time back by `touch -d` instead; --restart begins anew."
+        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new and f', and {new}'}. Start the "
+        "command that made it with --accept-changes: it does exactly these again and keeps all others. A file that was "
+        "only touched may get its time back by `touch -d` instead; --restart begins anew."
     )

@@ -141,6 +141,18 @@ def test_the_refusal_says_what_changed_how_much_that_is_and_what_to_do(tmp_path:
     assert "ring it back" not in said and "\n" not in said
 
 
+def test_of_files_that_are_only_new_nothing_is_said_to_be_done_again(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["new, sorts last"][0](source)
+    with pytest.raises(DataError) as caught:
+        run(source, out)
+    said = str(caught.value)
+    assert "g.parquet is new. All 7 units of the job are as they were; beside them the source has 1 new file." in said
+    assert "--accept-changes to add what is new" in said and "move what is new out of the source" in said
+    assert "That concerns" not in said and "touch" not in said and "ring it back" not in said
+
+
 def test_what_was_accepted_is_recorded_and_told(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     run(source, out)
