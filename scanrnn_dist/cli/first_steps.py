@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
@@ -22,6 +22,10 @@ def demo(
         Path, option("Where to put everything; new or empty (default: scanrnn-demo).", metavar="DIR")
     ] = Path("scanrnn-demo"),
     rows: Annotated[int, option("Recordings to make (default: 3,000).", metavar="N", min=12)] = 3000,
+    kind: Annotated[
+        Literal["sensors", "columns", "long"],
+        option("Lists of six numbers, a list column for each sensor, or one step a row (default: sensors)."),
+    ] = "sensors",
     hidden: Annotated[int, count("Number of features (default: 64).")] = DEFAULT_HIDDEN,
     seed: Annotated[int, option("Seed of the data and of the weights (default: 0).", metavar="N", min=0)] = 0,
     devices: flags.Devices = None,
@@ -33,17 +37,17 @@ def demo(
     import pyarrow.parquet as pq
 
     from scanrnn_dist.api import verify as verify_output
-    from scanrnn_dist.cli.demo import CLASSES, SENSORS, make_source, nearest_mean_accuracy
-    from scanrnn_dist.job import Handling, JobOptions
+    from scanrnn_dist.cli.demo import CLASSES, FLAGS, SENSORS, make_source, nearest_mean_accuracy, options_of
+    from scanrnn_dist.job import Handling
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; choose another with --folder, or remove it.")
     source, destination = folder / "recordings", folder / "features"
     print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
-    make_source(source, rows, seed)
+    make_source(source, rows, seed, kind)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
     computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
-    print(indented(running.run_shown(str(destination), str(source), JobOptions(), Handling(), computation)))
+    print(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation)))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
     print(indented(verify_output(destination)))
     table = pq.read_table(destination)
@@ -53,7 +57,7 @@ def demo(
     python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
     print("\nTry next:")
     print(f"   {python} -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
-    print(f"   {scanrnn} plan {source}")
+    print(f"   {scanrnn} plan {source}{FLAGS[kind]}")
     print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
 
 

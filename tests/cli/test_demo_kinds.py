@@ -1,12 +1,14 @@
 """The demo's recordings are the same numbers in each way in which they can stand in Parquet."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.cli.demo import KINDS, make_source, options_of
+from scanrnn_dist.cli.demo import FLAGS, KINDS, make_source, options_of
 from scanrnn_dist.job import plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
 
@@ -32,3 +34,17 @@ def test_each_kind_holds_the_same_recordings(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], steps)
     table = pq.read_table(tmp_path / kind)
     assert set(table["kind"].to_pylist()) == {"fan", "pump", "valve"}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_demo_runs_on_each_kind_and_names_flags_that_read_it(kind: str, tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "scanrnn_dist", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = run("demo", "--kind", kind, "--rows", "60")
+    assert f"plan scanrnn-demo/recordings{FLAGS[kind]}\n" in said
+    assert "60" in run("plan", "scanrnn-demo/recordings", *FLAGS[kind].split())
