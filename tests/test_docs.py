@@ -34,7 +34,7 @@ def test_there_are_examples() -> None:
 def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in OPTIONAL:
-        if f"import {name}" in block:
+        if re.search(rf"^\s*(import|from) {name}\b", block, re.MULTILINE):
             pytest.importorskip(name)
     if CLUSTERS.search(block):
         own = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # Spark would take whatever is called python3

@@ -74,7 +74,7 @@ FORMS: dict[str, Callable[[], Any]] = {
     "pandas arrow": lambda: pandas().Series(arrow(), dtype=pandas().ArrowDtype(NESTED)),
     "pandas table": lambda: pandas().DataFrame({"id": [7, 8, 9], "seq": LISTS}),
     "pandas arrow table": lambda: table().to_pandas(types_mapper=pandas().ArrowDtype),
-    "pandas read from arrow": lambda: table().to_pandas(),
+    "pandas read from arrow": lambda: pandas() and table().to_pandas(),
     "polars": lambda: polars().Series(LISTS, dtype=polars().List(polars().List(polars().Float32))),
     "polars float64": lambda: polars().Series(LISTS),
     "polars table": lambda: polars().from_arrow(table()),
