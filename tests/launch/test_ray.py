@@ -164,8 +164,8 @@ def test_a_driver_that_is_killed_is_gone_on_with_on_ray_whose_node_is_removed_an
     out = tmp_path / "out"
     assert disturbed(source, out, on(nodes, 2), lambda process: process.kill())[0] == -signal.SIGKILL
     assert_nobody_is_left(nodes)
-    first = read_status(out).units_committed
-    assert 5 <= first < UNITS
+    # Five parts were named; of each of the two workers, the last one may not have been recorded yet.
+    assert 5 - 2 <= read_status(out).units_committed < UNITS
     try:
         code, said = disturbed(source, out, on(nodes, 4), lambda _: nodes.remove_second())
     finally:
