@@ -139,7 +139,7 @@ int main() {
     uint64_t together = 0;
     seed = 1;
     for (int64_t cell : {GRU, LSTM, TANH})
-      for (std::vector<int64_t> sizes : {std::vector<int64_t>{1, 1}, {3, 5}, {7, 16, 4}, {2, 33}, {12, 8, 40}}) {
+      for (std::vector<int64_t> sizes : {std::vector<int64_t>{1, 1}, {3, 5}, {7, 16, 4}, {2, 33}, {12, 8, 40}, {3, 150}}) {
         std::vector<Layer> layers;
         for (size_t i = 1; i < sizes.size(); i++) layers.push_back({cell, sizes[i - 1], sizes[i]});
         const Net net = drawn_net(kernel, layers);

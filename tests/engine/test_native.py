@@ -99,6 +99,17 @@ def test_features_of_unscaled_data_are_as_near_to_float64_as_the_specification(n
 
 
 @needs_native
+@pytest.mark.parametrize("name", ["gru", *(pytest.param(name, marks=pytest.mark.soak) for name in ("lstm", "rnn"))])
+def test_a_large_hidden_state_is_summed_up_in_parts(name: str) -> None:
+    encoder = made(name, 300)  # two whole parts and one that is not
+    rows = [scale * row for scale in (1, 100) for row in random_rows([3, 17], in_features=D)]
+    judge = Judge(encoder)
+    for row, found in zip(rows, encoded(encoder, rows), strict=True):
+        judgement = judge(found, row)
+        assert judgement.distance <= judgement.bound, (judgement, row[:2])
+
+
+@needs_native
 @pytest.mark.parametrize(
     "names", [[n for n in ENCODERS if n not in SOAKED], pytest.param([*ENCODERS], marks=pytest.mark.soak)]
 )

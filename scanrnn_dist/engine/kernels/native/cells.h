@@ -2,7 +2,9 @@
 //
 // All lanes that have a row take a step together, layer by layer, WIDTH hidden units (a panel) at a time: the products
 // of a panel for some lanes at once, in registers (`Tile`), then the gates. A number is summed up in one order, bias,
-// inputs, hidden state, whatever lanes stand beside it: so a row's bits depend on that row alone.
+// inputs, hidden state, whatever lanes stand beside it: so a row's bits depend on that row alone. Of a large hidden state
+// parts are summed up, and then these: in one sum of 512 products each rounding is of the whole, and 4 of 369 rows of real
+// data were farther from float64 than 1.5 times the specification's own float32.
 #pragma once
 
 #include <cstring>
@@ -13,6 +15,7 @@
 namespace NAMESPACE {
 
 const int GATES[] = {3, 4, 1};  // by `Cell`
+const int64_t SUMMED = 128;     // products of the hidden state that are summed up before they are added to the sum so far
 const int BIASES = 4;           // vectors of them in a panel: of a GRU r, z, n of the hidden state, n of the input
 
 static int64_t panels_of(const Layer& layer) { return (layer.hidden + WIDTH - 1) / WIDTH; }
@@ -70,11 +73,28 @@ static void tile(const float* w, const Layer& layer, const Lane* lanes, float* o
 #pragma GCC unroll 16
     for (int m = 0; m < LANES; m++) store(out + (m * BIASES + 3) * WIDTH, products[m][G - 1]), products[m][G - 1] = bias;
   }
-  multiply<LANES, G>(w, h, layer.hidden, products);
+  const int64_t size = layer.hidden;
+  if (size <= SUMMED) multiply<LANES, G>(w, h, size, products);
 #pragma GCC unroll 16
   for (int m = 0; m < LANES; m++)
 #pragma GCC unroll 4
     for (int g = 0; g < G; g++) store(out + (m * BIASES + g) * WIDTH, products[m][g]);
+  for (int64_t k = 0; size > SUMMED && k < size; k += SUMMED) {
+    const float* part[LANES];
+    for (int m = 0; m < LANES; m++) part[m] = h[m] + k;
+#pragma GCC unroll 16
+    for (int m = 0; m < LANES; m++)
+#pragma GCC unroll 4
+      for (int g = 0; g < G; g++) products[m][g] = all(0.f);
+    multiply<LANES, G>(w, part, size - k < SUMMED ? size - k : SUMMED, products);
+#pragma GCC unroll 16
+    for (int m = 0; m < LANES; m++)
+#pragma GCC unroll 4
+      for (int g = 0; g < G; g++) {
+        float* sum = out + (m * BIASES + g) * WIDTH;
+        store(sum, load(sum) + products[m][g]);
+      }
+  }
 }
 
 // h' = (1 - z) n + z h, z = 1 / (1 + e^-a), n = tanh(b) = (1 - e^-2b) / (1 + e^-2b), with one division for both.
