@@ -13,6 +13,7 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
+from scanrnn_dist.errors import counted
 from scanrnn_dist.job import Foreseen, Memory, Plan
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
@@ -91,10 +92,10 @@ def explain(
     features = f"list<{vector}>" if encoder.gives_steps else vector
     about = "" if foreseen is not None and foreseen.whole and not foreseen.failed else "about "
     lines = {
-        "source": f"{_count(len(plan.source.files), 'file')}, {_count(rows, 'row')}, {about}{steps:,.0f} steps",
+        "source": f"{counted(len(plan.source.files), 'file')}, {counted(rows, 'row')}, {about}{steps:,.0f} steps",
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
-        "output": f"{_count(len(plan.units), 'part')}, features: {features}",
+        "output": f"{counted(len(plan.units), 'part')}, features: {features}",
         "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
     seconds = None if gflops is None else _seconds(plan, gflop, gflops)
@@ -179,10 +180,6 @@ def _duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from scanrnn_dist.errors import counted
+
 KINDS = {"GRUCell": "GRU", "LSTMCell": "LSTM", "OptimizedLSTMCell": "LSTM", "SimpleCell": "RNN"}
 """What people call the cells of flax."""
 
@@ -22,7 +24,7 @@ def in_words(encoder: Any) -> str:
     cells, layers = encoder.cells, len(encoder.layers)
     kinds = " and ".join(dict.fromkeys(map(_kind, cells)))
     ways, each = ("bidirectional ", " each way") if encoder.is_bidirectional else ("", "")
-    told = [f"{ways}{kinds} of {layers} layer{'s' * (layers > 1)}"]
+    told = [f"{ways}{kinds} of {counted(layers, 'layer')}"]
     if all(hasattr(cell, "hidden_features") for cell in cells):
         sizes = dict.fromkeys(f"{int(cell.hidden_features):,}" for cell in cells)
         told += [f"{' and '.join(sizes)} hidden feature{'s' * (list(sizes) != ['1'])}{each}"]
@@ -30,12 +32,8 @@ def in_words(encoder: Any) -> str:
         told += [f"readout {'+'.join(encoder.readout_names)}"]
     per = " per step" if encoder.gives_steps else ""
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(encoder, nnx.Param)))
-    told += [f"{_features(encoder.in_features)} per step -> {_features(encoder.out_features)}{per}"]
+    told += [f"{counted(encoder.in_features, 'feature')} per step -> {counted(encoder.out_features, 'feature')}{per}"]
     return ", ".join([*told, f"{weights:,} weights"])
-
-
-def _features(count: int) -> str:
-    return f"{count:,} feature{'s' * (count != 1)}"
 
 
 def _kind(cell: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, counted
 from scanrnn_dist.job.plan import Changes, Plan
 from scanrnn_dist.records import ENCODER
 
@@ -48,7 +48,7 @@ def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
     text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
     if not changes.is_listed:
         return DataError(f"{text} See that all its files can be reached and read, then start the command again.")
-    new = f"{changes.new_files:,} new file{'s' * (changes.new_files != 1)}" if changes.new_files else ""
+    new = counted(changes.new_files, "new file") if changes.new_files else ""
     if new and not changes.units:  # a file without rows can be gone, which concerns no unit either
         return DataError(
             f"{text} All {len(plan.units):,} units of the job are as they were; beside them the source has {new}. "

@@ -93,9 +93,8 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     console = Console(stderr=True)
     bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
-    is_seen = (
-        console.is_interactive and _SHOWN[-1] == "text"
-    )  # else no terminal, or a dumb one, where a bar would appear only at the end
+    # Else there is no terminal, or a dumb one, where a bar would appear only at the end.
+    is_seen = console.is_interactive and _SHOWN[-1] == "text"
     with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
         progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
         if total is not None:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.errors import ConfigError, StoppedError, counted
 from scanrnn_dist.job import command_that_continues
 from scanrnn_dist.report.numbers import ReportNumbers
 from scanrnn_dist.report.plots import feature_plot, groups_of, map_plot, throughput_plot
@@ -44,8 +44,8 @@ class Report:
     rows: int
 
     def __str__(self) -> str:
-        rows = f"{self.rows:,} row{'s' * (self.rows != 1)}"
-        return f"report   {self.path}: {self.destination} is {self.state}; {rows} looked at. Open it in a browser."
+        looked_at = f"{counted(self.rows, 'row')} looked at"
+        return f"report   {self.path}: {self.destination} is {self.state}; {looked_at}. Open it in a browser."
 
 
 def check_can_draw() -> None:
@@ -99,7 +99,7 @@ def page_of(numbers: ReportNumbers, refresh_seconds: int | None = None) -> str:
     environment.filters["percent"] = "{:.1%}".format
     environment.filters["time"] = lambda seconds: f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
     environment.filters["duration"] = duration
-    environment.filters["rows"] = lambda count: f"{count:,} row{'s' * (count != 1)}"
+    environment.filters["rows"] = lambda count: counted(count, "row")
     plots = [throughput_plot(numbers.throughput), feature_plot(numbers.features), map_plot(numbers.sample, numbers.map)]
     return environment.from_string(_TEMPLATE.read_text()).render(
         numbers=numbers, status=numbers.status, features=numbers.features, sample=numbers.sample,

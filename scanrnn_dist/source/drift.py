@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, counted
 from scanrnn_dist.source.schemas import agreed
 from scanrnn_dist.source.united import lacking, united
 
@@ -71,9 +71,9 @@ class Drift:
                 for field in self.schema
                 if field.name in has and has[field.name] != field.type
             })  # fmt: skip
-        lines = [f"{_files(count)} without column {name!r}: nulls there" for name, count in missing.items()]
+        lines = [f"{counted(count, 'file')} without column {name!r}: nulls there" for name, count in missing.items()]
         lines += [
-            f"{_files(count)} with {name!r} as {_short(kind)}: read as {_short(self.schema.field(name).type)}"
+            f"{counted(count, 'file')} with {name!r} as {_short(kind)}: read as {_short(self.schema.field(name).type)}"
             for (name, kind), count in others.items()
         ]
         return tuple(lines)
@@ -115,10 +115,6 @@ class Drift:
             if name in kind.schema.names and united(kind.schema.field(name).type, its) is None:
                 return kind.path, kind.schema.field(name).type
         return None
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _short(kind: pa.DataType) -> str:
