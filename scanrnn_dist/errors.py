@@ -44,7 +44,7 @@ class LayoutError(DataError):
 
 
 class UndoneError(DataError):
-    """Some units of a job failed, all others are done. The message has several lines: one place a line."""
+    """Some parts of a job failed, all others are done. The message has several lines: one place a line."""
 
 
 class StoppedError(ScanRNNError):
@@ -75,6 +75,17 @@ def check_is_text(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise not_text(name) from error
+
+
+def option_name(field: str) -> str:
+    """What Python calls the option of a field of `JobOptions`, or of a field of one of its fields.
+
+    Example:
+        >>> option_name("output.dtype"), option_name("bad_rows.too_long"), option_name("limit")
+        ('output_dtype', 'too_long', 'limit')
+    """
+    is_of_two = field in ("output.layout", "output.dtype")  # sources have these, too
+    return field.replace(".", "_") if is_of_two else field.rpartition(".")[2]
 
 
 def some_of(names: Sequence[str], most: int) -> str:

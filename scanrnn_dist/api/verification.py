@@ -8,18 +8,16 @@ The sample goes around the engine: each of its rows is read from the source anew
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.api.data_sets import resume
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, encoder_of_content
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.job import (
@@ -88,7 +86,7 @@ class Verification:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} units are committed)"
+        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} parts are written)"
         yield f"verified      {self.destination}{committed}"
         if self.repaired:
             more = f" and {len(self.repaired) - PROBLEMS_TOLD} more" * (len(self.repaired) > PROBLEMS_TOLD)
@@ -207,10 +205,7 @@ def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) 
         raise ConfigError(f"There is no {missing}; pass the encoder, or sample=0 to check the parts alone.")
     encoder = given
     if encoder is None:
-        with tempfile.TemporaryDirectory(prefix="scanrnn-") as folder:
-            path = Path(folder) / "encoder.safetensors"
-            path.write_bytes(records.store.read(ENCODER))
-            encoder = Encoder.load(path)
+        encoder = encoder_of_content(Encoder, records.store.read(ENCODER), records.store.path(ENCODER))
     if encoder.fingerprint != job["encoder"]["fingerprint"]:
         raise ConfigError(
             f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
@@ -30,7 +29,7 @@ class AskedComputation:
     """A `Computation` of `job/`, as the flags of a command ask for it.
 
     Args:
-        file: of an encoder; None for random weights.
+        file: of an encoder, or what it holds; None for random weights.
         hidden: features of a GRU with random weights.
         seed: of these.
         sizes: numbers of the window shape that were chosen.
@@ -47,7 +46,7 @@ class AskedComputation:
 
     def __init__(
         self,
-        file: Path | None,
+        file: Path | bytes | None,
         hidden: int | None,
         seed: int | None,
         sizes: dict[str, int],
@@ -71,7 +70,6 @@ class AskedComputation:
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self.sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
         self._kernel = kernel
-        self._content: bytes | None = None  # of the file, in a worker
         self._on_devices: EncoderOnDevices | None = None
 
     @classmethod
@@ -82,16 +80,6 @@ class AskedComputation:
         input = None if "input" not in recipe else InputSpec.from_dict(recipe["input"])
         return cls(None, recipe["hidden_features"], recipe["seed"], input=input, **given)
 
-    @classmethod
-    def of_content(cls, content: bytes, **given: Any) -> AskedComputation:
-        """The encoder of the content of a file; `given` are the other arguments."""
-        with NamedTemporaryFile(suffix=".safetensors") as copy:
-            copy.write(content)
-            copy.flush()
-            asked = cls(Path(copy.name), None, None, **given)
-        asked._content = content
-        return asked
-
     @property
     def recipe(self) -> dict[str, Any]:
         """How the encoder was asked for: the same recipe gives the same encoder."""
@@ -99,8 +87,7 @@ class AskedComputation:
             told = {"hidden_features": self._hidden, "seed": self._seed}
             return told if self.input is None else {**told, "input": self.input.to_dict()}
         try:
-            content = self._file.read_bytes() if self._content is None else self._content
-            return {"file_sha256": hashlib.sha256(content).hexdigest()}
+            return {"file_sha256": hashlib.sha256(_content_of(self._file)).hexdigest()}
         except OSError:
             return {}  # told when the file is read for its weights
 
@@ -115,13 +102,10 @@ class AskedComputation:
             use_cache(self._cache)
             start_devices(self._devices)
             from scanrnn_dist.api import FEWER, EncoderOnDevices, doubts, window_bytes
-            from scanrnn_dist.encoder import Encoder
+            from scanrnn_dist.encoder import Encoder, encoder_of_content
 
-            if self._content is not None:
-                with NamedTemporaryFile(suffix=".safetensors") as copy:
-                    copy.write(self._content)
-                    copy.flush()
-                    encoder = Encoder.load(copy.name)
+            if isinstance(self._file, bytes):
+                encoder = encoder_of_content(Encoder, self._file, "The job's encoder")
             elif self._file is not None:
                 encoder = Encoder.load(self._file)
             else:
@@ -138,10 +122,10 @@ class AskedComputation:
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which may not find the file, and have devices of their own."""
         try:
-            content = None if self._file is None else self._file.read_bytes()
+            file: Path | bytes | None = None if self._file is None else _content_of(self._file)
         except OSError:
-            content = None  # the worker tells it, as this process would
-        return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
+            file = self._file  # the worker tells it, as this process would
+        return {**self.__dict__, "_file": file, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
         is_shape = all(job["window"].get(name) == number for name, number in self.sizes.items())
@@ -164,18 +148,21 @@ class AskedComputation:
         return self._on_devices.encoder_content()
 
 
-def _input_of(file: Path) -> InputSpec | None:
+def _content_of(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def _input_of(file: Path | bytes) -> InputSpec | None:
     """What a step holds, as the header of an encoder's file says; JAX is not started for it.
 
     None of a file without one, and of one that cannot be read, which is told when its weights are.
     """
-    from safetensors import SafetensorError, safe_open
-
     from scanrnn_dist.input_spec import InputSpec
 
     try:
-        with safe_open(file, framework="numpy") as opened:
-            told = json.loads((opened.metadata() or {}).get("architecture", "{}")).get("input")
+        content = _content_of(file)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        told = json.loads(header["__metadata__"]["architecture"]).get("input")
         return None if told is None else InputSpec.from_dict(told)
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None

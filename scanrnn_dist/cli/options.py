@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from scanrnn_dist.errors import option_name
+
 if TYPE_CHECKING:
     from scanrnn_dist.input_spec import InputSpec
 
@@ -292,7 +294,7 @@ def takes_flags(
     flags = {name: flag for name, flag in JOB_FLAGS.items() if not names or {name, name.partition(".")[0]} & set(names)}
     of_run = {} if run is None else get_type_hints(run, include_extras=True)
     of_run = {name: flag for name, flag in of_run.items() if not run_names or name in run_names}
-    of_options = {_python_name(name): flag for name, flag in flags.items()}
+    of_options = {option_name(name): flag for name, flag in flags.items()}
     tables = {"options": of_options, "run": of_run}
     of_file = {"config": Config, "print_config": PrintConfig}
 
@@ -313,7 +315,7 @@ def takes_flags(
             told = {name: it for name, it in told.items() if name not in of_file}  # `Command` has dealt with these
             if run is not None:
                 told["run"] = run(**{name: told.pop(name) for name in of_run})
-            options = {name: told.pop(_python_name(name)) for name in flags}
+            options = {name: told.pop(option_name(name)) for name in flags}
             nested: dict[str, Any] = {}
             for name, it in options.items():
                 if it is not None:  # to keep no column is not to keep all
@@ -336,11 +338,6 @@ def _default(flag: Any) -> Any:
 
 def _keyword(name: str, flag: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(flag), annotation=flag)
-
-
-def _python_name(name: str) -> str:
-    """What Python calls the argument of a flag; typer makes the flag's name of it: --output-dtype, but --bad-value."""
-    return name.removeprefix("bad_rows.").replace(".", "_")
 
 
 def read_input(path: Path | None) -> InputSpec | None:

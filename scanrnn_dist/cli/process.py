@@ -107,9 +107,9 @@ class Signals:
         if self._stopped is not None or not self.job_runs:
             os.write(2, f"{STOPPED}\n".encode())
             os._exit(StoppedError.exit_code)
-        name = signal.Signals(number).name
-        self.stopped_by = "Ctrl-C" if number == signal.SIGINT else name
-        os.write(2, f"{name}: stopping...\n".encode())
+        self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
+        os.write(2, f"{of_bar}{self.stopped_by}: stopping...\n".encode())
         self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {SAVED}")
         raise self._stopped
 

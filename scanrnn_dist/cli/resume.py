@@ -40,7 +40,7 @@ def resume(
     if "seed" in recipe:
         computation = AskedComputation.of_recipe(recipe, **given)
     elif records.has_encoder:
-        computation = AskedComputation.of_content(records.store.read(ENCODER), **given)
+        computation = AskedComputation(records.store.read(ENCODER), None, None, **given)
     else:
         raise ConfigError(
             f"{records.store.root} holds no encoder file: the encoder is of Python code, or the job was stopped before "

@@ -30,7 +30,7 @@ def run_shown(
     from scanrnn_dist.job import command_that_continues, run_job, saved_rows
 
     if not handling.restart and (saved := saved_rows(destination)):
-        to_stderr(f"{saved}; continuing with the rest.")
+        to_stderr(f"{destination} holds a job that is not finished. {saved}.")
     try:
         with progress("featurize") as (on_start, on_rows):
             return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)

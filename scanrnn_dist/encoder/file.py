@@ -108,10 +108,15 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
     return _encoder_of(kind, weights, metadata.get("architecture"), str(path))
 
 
-def encoder_of_content(kind: type, content: bytes) -> Any:
-    """The encoder, of the class `kind`, of what `encoder_content` gave."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return _encoder_of(kind, safetensors.numpy.load(content), header["__metadata__"]["architecture"], "The content")
+def encoder_of_content(kind: type, content: bytes, where: str = "The content") -> Any:
+    """The encoder, of the class `kind`, of what `encoder_content` gave, or what a file of it holds."""
+    try:
+        weights = safetensors.numpy.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        architecture = header["__metadata__"]["architecture"]
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{where} is no encoder file, or a damaged one: {error}.") from error
+    return _encoder_of(kind, weights, architecture, where)
 
 
 def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | None, where: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError, counted
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.restart import Coming, publish, restart_of, spans_of, write_coming
 from scanrnn_dist.records import (
@@ -78,8 +78,8 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     kept = np.array(sorted(numbers.values()), np.int64)
     write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
     publish(records, lease)
-    told_units = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
-    logger.info(told_units, store.root, len(numbers), units, units - len(numbers))
+    kept_parts, parts = f"{len(numbers):,}", counted(units, "part")
+    logger.info("%s: changes of the source are accepted; %s of %s are kept.", store.root, kept_parts, parts)
 
 
 def _is_restart(new: JobRecords) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scanrnn_dist.errors import DataError, counted
+from scanrnn_dist.errors import DataError, counted, option_name
 from scanrnn_dist.job.plan import Changes, Plan
 from scanrnn_dist.records import ENCODER
 
@@ -19,7 +19,10 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
     before, now = recorded.get("encoder", {}), job["encoder"]
     sections = ["options"] if allow_mixed else ["options", "environment"]
     if before.get("fingerprint") != now["fingerprint"]:
-        told += _fields(before.get("architecture", {}), now["architecture"], "encoder.")
+        recipes = [it.get("recipe", {}) for it in (recorded, job)]
+        if all("seed" in recipe for recipe in recipes):
+            told += _fields(*recipes)
+        told = told or list(_fields(before.get("architecture", {}), now["architecture"], "encoder."))
         prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
         weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
         told = told or [f"{weights} (the job keeps its own as {ENCODER})"]
@@ -40,7 +43,13 @@ def _fields(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "")
             for nth, layers in enumerate(zip(old, new, strict=True)):
                 yield from _fields(*layers, f"{name}[{nth}].")
         elif old != new:
-            yield f"{name} was {old!r} and is {new!r}"
+            yield f"{option_name(name)} was {_shown(old)} and is {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
@@ -51,12 +60,12 @@ def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
     new = counted(changes.new_files, "new file") if changes.new_files else ""
     if new and not changes.units:  # a file without rows can be gone, which concerns no unit either
         return DataError(
-            f"{text} All {len(plan.units):,} units of the job are as they were; beside them the source has {new}. "
-            "Start the command that made it with --accept-changes to add what is new and keep all the rest, or move "
-            "what is new out of the source and start the same command again."
+            f"{text} All {counted(len(plan.units), 'part')} of the output stay as they are; beside them the source has "
+            f"{new}. Start the command that made it with --accept-changes to add what is new and keep all the rest, or "
+            "move what is new out of the source and start the same command again."
         )
     return DataError(
-        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new and f', and {new}'}. Start the "
-        "command that made it with --accept-changes: it does exactly these again and keeps all others. A file that was "
-        "only touched may get its time back by `touch -d` instead; --restart begins anew."
+        f"{text} That concerns {changes.units:,} of {counted(len(plan.units), 'part')}{new and f', and {new}'}. Start "
+        "the command that made it with --accept-changes: it does exactly these again and keeps all others. A file that "
+        "was only touched may get its time back by `touch -d` instead; --restart begins anew."
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from scanrnn_dist.errors import some_of
+from scanrnn_dist.errors import option_name, some_of
 from scanrnn_dist.job.options import JobOptions
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
@@ -75,14 +75,14 @@ def command_that_continues(destination: str) -> str:
     return f"scanrnn resume {shlex.quote(destination)}"
 
 
-def _changed(default: Any, told: Any) -> Iterator[str]:
+def _changed(default: Any, told: Any, prefix: str = "") -> Iterator[str]:
     """The options that differ from what they are when nothing is said: `max_steps 7`."""
     for field in fields(default):
-        usual, value = getattr(default, field.name), getattr(told, field.name)
-        if field.name in _WHERE or value == usual:
+        usual, value, name = getattr(default, field.name), getattr(told, field.name), prefix + field.name
+        if name in _WHERE or value == usual:
             continue
         if is_dataclass(value):
-            yield from _changed(usual, value)
+            yield from _changed(usual, value, f"{name}.")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            yield f"{field.name} {shown}"
+            yield f"{option_name(name)} {shown}"

@@ -23,6 +23,7 @@ from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
+from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
@@ -384,6 +385,6 @@ def _refusal(records: JobRecords, recorded: dict[str, Any], wanted: _Wanted, dif
         hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
     return ConfigError(
         f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
-        "began it, or choose another destination; --restart begins anew, and replaces the old output once the new "
-        f"one is complete.{hint}"
+        f"began it, or {command_that_continues(records.store.root)}; or choose another destination. --restart begins "
+        f"anew, and replaces the old output once the new one is complete.{hint}"
     )

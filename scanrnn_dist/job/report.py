@@ -59,7 +59,7 @@ class JobReport:
     @property
     def _left(self) -> str:
         failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
-        return f"{counted(self.units_left, 'unit')} left to other processes{failed}"
+        return f"{counted(self.units_left, 'part')} left to other processes{failed}"
 
     def __str__(self) -> str:
         if not self.rows and not self.parts and self.is_complete and self.rows_before:
@@ -80,8 +80,8 @@ class JobReport:
         return (
             f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} "
             f"in {self.destination}{before}\n"
-            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
-            f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {counted(self.compilations, 'compilation')}\n"
+            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s by the {self.kernel} "
+            f"kernel; {self.occupancy:.1%} of the computed steps were steps of a row\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
             f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )

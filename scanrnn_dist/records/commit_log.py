@@ -144,15 +144,15 @@ def read_commits(
     done_at = np.full(len(rows), -np.inf)
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
-        raise DataError(f"{store.path(COMMITS)} is damaged: unit {committed[-1]} of {len(rows)} is committed.")
+        raise DataError(f"{store.path(COMMITS)} is damaged: part {committed[-1]} of {len(rows)} is recorded.")
     accounted = sum(records[name].to_numpy() for name in _ROWS)
     wrong = np.flatnonzero(accounted != rows[committed])
     if len(wrong):
         unit = committed[wrong[0]]
-        raise DataError(f"{store.path(COMMITS)} is damaged: unit {unit} was committed with other rows than it has.")
+        raise DataError(f"{store.path(COMMITS)} is damaged: part {unit} is recorded with other rows than it has.")
     failures = _last_of_each(pa.concat_tables([_FAILED.empty_table(), *(log.failures for log in logs)]), "failed")
     if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
-        raise DataError(f"{store.path(COMMITS)} is damaged: a unit beyond the {len(rows)} that there are has failed.")
+        raise DataError(f"{store.path(COMMITS)} is damaged: a part beyond the {len(rows)} that there are has failed.")
     done_at[committed] = records["finished"].to_numpy()
     records = records.select(_RECORD.names)
     if only_standing:

@@ -476,7 +476,7 @@ def test_broken_rows_are_named_and_no_part_of_their_unit_or_success_appears(tmp_
     path = write_source(tmp_path / "a.parquet", rows, type=type)
     with pytest.raises(DataError, match=says) as caught:
         featurize(path, tmp_path / "out", rows_per_part=5, lossy_cast=name != "float64")
-    assert str(caught.value).startswith(f"1 of 4 units failed; all others of this share are done.\n  {path}")
+    assert str(caught.value).startswith(f"1 of 4 parts failed; all others of this share are done.\n  {path}")
     assert_unfinished(tmp_path / "out", whole_units={0, 1, 3})
 
 
@@ -587,7 +587,7 @@ def test_the_report_is_consistent_and_on_rows_hears_of_every_row(tmp_path: Path)
     printed = str(report)
     assert "50 rows" in printed
     assert f"{report.steps:,} steps -> 10 parts in {tmp_path / 'out'}" in printed
-    assert f"occupancy {report.occupancy:.1%}" in printed
+    assert f"{report.occupancy:.1%} of the computed steps" in printed
 
 
 def test_progress_is_shown_where_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_a_job_goes_on_and_takes_changes_in_its_layout_and_in_no_other(tmp_path:
     write_source(tmp_path / "in/a.parquet", random_rows([3] * 4))
     featurize(tmp_path / "in", out, output=output)
     with pytest.raises(
-        ConfigError, match=r"output\.dtype was 'float16' and is None; output\.layout was 'columns' and is 'list'"
+        ConfigError, match="output_dtype was float16 and is not given; output_layout was columns and is list"
     ):
         featurize(tmp_path / "in", out, output=Output("list", compression="lz4"))
     write_source(tmp_path / "in/b.parquet", random_rows([3] * 4, 1))

@@ -46,7 +46,7 @@ def test_the_flags_of_the_output_act_and_are_part_of_the_job(
     capsys.readouterr()
     assert cli.run(command) == 2
     told = capsys.readouterr().err
-    assert "output.compression was 'snappy' and is None; output.row_group_bytes was 1 and is 4194304" in told
+    assert "compression was snappy and is not given; row_group_bytes was 1 and is 4194304" in told
 
 
 def test_a_layout_that_there_is_none_of_is_wrong_usage(
