@@ -105,7 +105,7 @@ def featurize(
         max_bad_rows: once more rows than so many are set aside, the job ends with a `DataError`; None for any number.
         initial_carry: a kept column with each row's own initial carry, a list of `encoder.carry_features` numbers;
             None for the encoder's.
-        rows_per_part: rows of a part, about.
+        rows_per_part: rows of a part, about; fewer where they take more than 512 MiB of the source.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.

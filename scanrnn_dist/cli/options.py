@@ -164,7 +164,12 @@ UnreadableFile = Annotated[str | None, choice("A file that cannot be read", "err
 
 Keep = Annotated[str | None, columns("Columns of SRC to copy to the output (default: all others).", OUTPUT)]
 RowsPerPart = Annotated[
-    int | None, count("About how many rows an output file gets (default: 65,536).", group=OUTPUT, metavar="ROWS")
+    int | None,
+    count(
+        "About how many rows an output file gets (default: 65,536); fewer where they take more than 512 MiB of SRC.",
+        group=OUTPUT,
+        metavar="ROWS",
+    ),
 ]
 OutputLayout = Annotated[
     str | None,

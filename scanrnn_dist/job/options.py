@@ -29,7 +29,7 @@ class JobOptions:
             None where the source allows only one.
         sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
         keep: the columns to carry along, each once; None keeps all but those of the sequences.
-        rows_per_part: rows of a part, about.
+        rows_per_part: rows of a part, about; fewer where they take more than 512 MiB of the source.
         max_steps: of a longer sequence only so many steps count; None for all.
         truncate: which ones, the first of its "head" or the last of its "tail".
         min_steps: a sequence of fewer steps is too short, and set aside unless `bad_rows` says otherwise.

@@ -180,8 +180,15 @@ def limited(source: Source, rows: int | None) -> Source:
     return replace(source, rows=rows, row_groups=cut)
 
 
+BYTES_PER_PART = 512 * 2**20
+"""A unit ends also once its row groups hold so many uncompressed bytes: a crash costs the units that are worked on, and
+units are what processes share. A GRU of 256 hidden features takes half a minute for so much input of 16 float32 a step
+(W2 of `benchmarks.run`: 32 million numbers, 2.5 s); 65,536 rows of 10,000 such steps would be 40 minutes."""
+
+
 def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = (), starts: Starts | None = None) -> Units:
-    """Cut a source into units of whole row groups with at least `rows_per_part` rows, where a file has as many left.
+    """Cut a source into units of whole row groups, of at least `rows_per_part` rows or `BYTES_PER_PART` bytes, where a
+    file has as much left.
 
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
     file. Units are weighed by the values in the lists of `columns` together; by rows where none of them holds lists.
@@ -231,18 +238,18 @@ def _spans(rows: np.ndarray, starts: Starts, begins: np.ndarray, ends: np.ndarra
 
 def _cut(groups: RowGroups, rows_per_part: int) -> tuple[np.ndarray, np.ndarray]:
     """First row group of every unit and the one after its last, counted over all files, `(U,)` int64 each."""
-    all_rows, offsets = groups.rows.tolist(), groups.offsets.tolist()
+    all_rows, all_bytes, offsets = groups.rows.tolist(), groups.nbytes.tolist(), groups.offsets.tolist()
     begins, ends = array("q"), array("q")
     for file_begin, file_end in pairwise(offsets):
-        begin, rows, left = file_begin, 0, sum(all_rows[file_begin:file_end])
+        begin, rows, nbytes, left = file_begin, 0, 0, sum(all_rows[file_begin:file_end])
         for index in range(file_begin, file_end):
-            rows += all_rows[index]
-            left -= all_rows[index]
+            rows, nbytes, left = rows + all_rows[index], nbytes + all_bytes[index], left - all_rows[index]
+            is_full = rows >= rows_per_part or (rows and nbytes >= BYTES_PER_PART)
             # Row groups without rows at the end of a file go with the unit before them.
-            if (left and rows >= rows_per_part) or (rows and index == file_end - 1):
+            if (left and is_full) or (rows and index == file_end - 1):
                 begins.append(begin)
                 ends.append(index + 1)
-                begin, rows = index + 1, 0
+                begin, rows, nbytes = index + 1, 0, 0
     return np.array(begins, np.int64), np.array(ends, np.int64)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source import footers
+from scanrnn_dist.source import source as source_module
 from scanrnn_dist.source.file_table import FileTable
 from scanrnn_dist.source.schemas import plain
 from scanrnn_dist.source.source import RowGroups, Source, open_source, plan_units
@@ -213,10 +215,15 @@ def described(row_groups: list[list[int]], values: list[int] | None = None) -> S
     return Source(fs.LocalFileSystem(), files, pa.schema([]), int(rows.sum()), groups)
 
 
-@given(st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=4), st.integers(1, 12))
-def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_per_part: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=4),
+    st.integers(1, 12),
+    st.sampled_from([30, 80, 1000]),
+)
+def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_per_part: int, most: int) -> None:
     source = described(row_groups)
-    units = plan_units(source, rows_per_part)
+    with patch.object(source_module, "BYTES_PER_PART", most):
+        units = plan_units(source, rows_per_part)
     assert [unit.index for unit in units] == list(range(len(units)))
     if not sum(map(sum, row_groups)):  # one unit without rows, for the part that carries the schema
         (unit,) = units
@@ -231,7 +238,9 @@ def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_p
             assert (unit.nbytes, unit.values) == (10 * unit.rows, unit.rows)
             at, group = at + unit.rows, unit.row_group_end
         assert at == sum(groups) and group == (len(groups) if at else 0)
-        assert all(unit.rows >= rows_per_part for unit in own[:-1])
+        assert all(unit.rows >= rows_per_part or unit.nbytes >= most for unit in own[:-1])
+        before_last = [unit.rows - unit.group_rows[-1] for unit in own if unit.group_rows[-1]]
+        assert all(rows < rows_per_part and 10 * rows < most for rows in before_last)
     with pytest.raises(ConfigError):
         plan_units(source, 0)
 
