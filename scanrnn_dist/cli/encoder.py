@@ -5,18 +5,29 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanrnn_dist.cli.options import InputFile, Json, count, given, read_input
-from scanrnn_dist.cli.printing import indented
+from scanrnn_dist.cli.encoder_printing import print_encoder
+from scanrnn_dist.cli.options import (
+    ENCODER,
+    GENERAL,
+    LAYOUT,
+    SPEED,
+    WEIGHTS,
+    InputFile,
+    Json,
+    count,
+    flag,
+    given,
+    option,
+    read_input,
+)
 from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits
@@ -55,45 +66,62 @@ TAKES = {
 }
 """The options that `convert` takes, by origin."""
 
-MOST_VALUES = 6
-"""Of a vocabulary that are printed."""
 MOST_LAYERS = 1024
 """That are built one by one."""
 
 Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetensors).", metavar="OUT")]
-Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
+Force = Annotated[bool, flag("Replace OUT if it is there.", "--force", GENERAL)]
 Readout = Annotated[
     str | None,
-    typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
+    option(
+        "Which outputs become the features: last, mean, max, steps, last+mean (default: last).",
+        group=ENCODER,
+        metavar="CHOICE",
+    ),
 ]
 
 
 @encoder_app.command()
 def make(
     out: Out,
-    hidden: Annotated[int, count("Hidden features of every layer.")],
-    in_features: Annotated[int | None, count("Features per step; needed unless --input says them.")] = None,
-    input: InputFile = None,
-    cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    num_layers: Annotated[
-        int | None, count("Number of layers, each reading the outputs of the one before (default 1).", MOST_LAYERS)
+    hidden: Annotated[int, count("Hidden features of every layer.", group=ENCODER)],
+    in_features: Annotated[
+        int | None, count("Features per step; needed unless --input says them.", group=ENCODER)
     ] = None,
-    bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="Read every sequence in both directions.")
-    ] = False,
+    input: InputFile = None,
+    cell: Annotated[Kind | None, option("The kind of cell (default: gru).", group=ENCODER)] = None,
+    seed: Annotated[int, option("Seed of the random weights (default: 0).", group=ENCODER, metavar="N")] = 0,
+    num_layers: Annotated[
+        int | None,
+        count("Number of layers, each reading the outputs of the one before (default: 1).", MOST_LAYERS, group=ENCODER),
+    ] = None,
+    bidirectional: Annotated[bool, flag("Read every sequence in both directions.", "--bidirectional", ENCODER)] = False,
     readout: Readout = None,
     initial_carry: Annotated[
-        float | None, typer.Option(help="Value of every carry before the first step (default 0).")
+        float | None,
+        option("Value of every state before the first step (default: 0).", group=ENCODER, metavar="NUMBER"),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Data type of the computation, such as float32 or bfloat16 (default float32).")
+        str | None,
+        option(
+            "Data type of the computation, such as float32 or bfloat16 (default: float32).",
+            group=SPEED,
+            metavar="DTYPE",
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Precision of matrix products: highest, high or default (default highest).")
+        str | None,
+        option(
+            "Precision of matrix products: highest, high or default (default: highest).", group=SPEED, metavar="CHOICE"
+        ),
     ] = None,
     scan: Annotated[
-        str | None, typer.Option(help="Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default lax).")
+        str | None,
+        option(
+            "Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default: lax).",
+            group=SPEED,
+            metavar="CHOICE",
+        ),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -114,32 +142,48 @@ def make(
 def convert(
     source: Annotated[Path, typer.Argument(help="A file of weights, or an Orbax checkpoint's folder.", metavar="SRC")],
     out: Out,
-    origin: Annotated[Origin, typer.Option("--from", help="What wrote SRC; safetensors is a state of flax nnx.")],
+    origin: Annotated[
+        Origin,
+        option(
+            "What wrote SRC: torch, keras, onnx, orbax, or safetensors, a state of flax nnx.",
+            "--from",
+            group=WEIGHTS,
+            metavar="FORMAT",
+        ),
+    ],
     kind: Annotated[
-        Kind | None, typer.Option(help="The kind of cell that you expect; another one is an error.")
+        Kind | None, option("The kind of cell that you expect; another one is an error.", group=WEIGHTS)
     ] = None,
     prefix: Annotated[
-        list[str] | None, typer.Option(help="Start of the names of the weights to read. For Keras, once per layer.")
+        list[str] | None,
+        option("Start of the names of the weights to read. For Keras, once per layer.", group=WEIGHTS, metavar="NAME"),
     ] = None,
     node: Annotated[
-        list[str] | None, typer.Option(help="Name of an ONNX node; once per layer, first layer first.")
+        list[str] | None,
+        option("Name of an ONNX node; once per layer, first layer first.", group=WEIGHTS, metavar="NAME"),
     ] = None,
+    like: Annotated[
+        Path | None,
+        option(
+            "An encoder file that has the architecture of SRC; needed for a state of nnx.",
+            group=WEIGHTS,
+            metavar="FILE",
+        ),
+    ] = None,
+    lossy_cast: Annotated[bool, flag("Round weights that float32 cannot hold.", "--lossy-cast", WEIGHTS)] = False,
     nonlinearity: Annotated[
-        str | None, typer.Option(help="Nonlinearity of a PyTorch RNN: tanh or relu (default tanh).")
+        str | None,
+        option("Nonlinearity of a PyTorch RNN: tanh or relu (default: tanh).", group=ENCODER, metavar="CHOICE"),
     ] = None,
     reset_after: Annotated[
-        bool, typer.Option("--reset-after", help="Say that a Keras GRU without biases was made with reset_after=True.")
+        bool, flag("Say that a Keras GRU without biases was made with reset_after=True.", "--reset-after", ENCODER)
     ] = False,
-    like: Annotated[
-        Path | None, typer.Option(help="An encoder file that has the architecture of SRC; needed for a state of nnx.")
-    ] = None,
+    readout: Readout = None,
     input: InputFile = None,
     embedding: Annotated[
         list[str] | None,
-        typer.Option(help="Which PyTorch weight is the table of a column of --input.", metavar="COLUMN=NAME"),
+        option("Which PyTorch weight is the table of a column of --input.", group=LAYOUT, metavar="COLUMN=NAME"),
     ] = None,
-    lossy_cast: Annotated[bool, typer.Option("--lossy-cast", help="Round weights that float32 cannot hold.")] = False,
-    readout: Readout = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -165,7 +209,7 @@ def inspect(
     start_jax()
     from scanrnn_dist.encoder import Encoder
 
-    _print(Encoder.load(file), as_json)
+    print_encoder(Encoder.load(file), as_json)
 
 
 def random_encoder(seed: int, in_features: int | None, hidden_features: int, **options: Any) -> Encoder:
@@ -234,79 +278,8 @@ def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
 
     encoder.save(out)
     if as_json:
-        _print(encoder, as_json)
+        print_encoder(encoder, as_json)
         return
     print(f"Wrote {out}: {in_words(encoder)}.")
     file = shlex.quote(str(out))
     print(f"Details: scanrnn encoder inspect {file}. Use it: scanrnn featurize SRC DST --encoder {file}")
-
-
-def _print(encoder: Encoder, as_json: bool) -> None:
-    from scanrnn_dist.encoder import in_words
-
-    description = {
-        "summary": in_words(encoder),
-        "architecture": encoder.architecture,
-        "in_features": encoder.in_features,
-        "out_features": encoder.out_features,
-        "parameters": _shapes(encoder),
-        "fingerprint": encoder.fingerprint,
-    }
-    print(json.dumps(description) if as_json else _table(description))
-
-
-def _shapes(encoder: Encoder) -> dict[str, list[int]]:
-    """The shapes of all parameters by name."""
-    from flax import nnx
-
-    leaves = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
-    shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves if path[0] == "layers"}
-    return shapes | {
-        f"input.{name}": list(shape) for name, shape in (encoder.input.tables if encoder.input else {}).items()
-    }
-
-
-def _column_line(column: dict[str, Any]) -> str:
-    """What a person reads of a column of an input: `category, size 100000, encode embedding, dimension 32`."""
-    values = column.get("values", [])
-    long = {"values": f"{len(values):,}, {values[0]!r} to {values[-1]!r}"} if len(values) > MOST_VALUES else {}
-    told = [f"{key} {value}" for key, value in (column | long).items() if key not in ("name", "kind")]
-    return ", ".join([column["kind"], *told])
-
-
-def _cells(layers: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The descriptions of all cells, by the names that begin those of their parameters."""
-    for number, layer in enumerate(layers):
-        if "forward" not in layer:
-            yield f"layers.{number}", layer
-        else:
-            yield from ((f"layers.{number}.{way}", layer[way]) for way in ("forward", "backward"))
-
-
-def _cell_line(cell: dict[str, Any]) -> str:
-    """What a person reads of a cell: `GRUCell, activation_fn tanh, ...`; what is not set is left out."""
-    told = [f"{key} {value}" for key, value in cell.items() if key != "cell" and value not in (None, False)]
-    return ", ".join([cell["cell"], *told])
-
-
-def _table(description: dict[str, Any]) -> str:
-    """What a person reads of a description."""
-    from scanrnn_dist.weights import flat
-
-    summary = description["summary"]
-    lines = [summary[:1].upper() + summary[1:]]
-    architecture = dict(description["architecture"])
-    columns = architecture.pop("input", {"column": []})["column"]
-    sections = [
-        ("cells:", {name: _cell_line(cell) for name, cell in _cells(architecture.pop("layers"))}),
-        ("options:", flat(architecture, (dict, list))),
-        ("parameters:", description["parameters"]),
-    ]
-    if columns:
-        sections.insert(
-            0, ("input:", {f"{n}. {each['name']}": _column_line(each) for n, each in enumerate(columns, 1)})
-        )
-    for title, values in sections:
-        width = max(map(len, values), default=0)
-        lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
-    return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])

@@ -24,6 +24,7 @@ MOST = 2**31 - 1
 MOST_DEVICES = 1024
 """CPU devices, each of which has threads of its own: 100,000 of them end the process from within JAX."""
 
+WEIGHTS = "Weights: what SRC holds"
 ENCODER = "Encoder: what computes the features"
 LAYOUT = "Source: where the sequences stand"
 ROWS = "Rows: which ones, and how many steps"
@@ -34,7 +35,7 @@ SHARING = "Sharing the work"
 SPEED = "Devices, speed and memory"
 RAY = "Ray"
 GENERAL = "Result, and flags in a file"
-GROUPS = (ENCODER, LAYOUT, ROWS, BAD_ROWS, OUTPUT, GOING_ON, SHARING, SPEED, RAY, "Options", GENERAL)
+GROUPS = (WEIGHTS, ENCODER, LAYOUT, ROWS, BAD_ROWS, OUTPUT, GOING_ON, SHARING, SPEED, RAY, "Options", GENERAL)
 """In the order in which a help shows them; then come those of completion and of the help itself."""
 
 

@@ -89,5 +89,8 @@ def _checked(foreseen: Foreseen, plan: Plan) -> str:
     what = f"all {foreseen.rows:,} rows" if foreseen.whole else f"the first rows of {of_files}, {foreseen.rows:,} rows"
     places = "1 place" if foreseen.failed == 1 else f"{foreseen.failed:,} places"
     found = f"{places} would fail" if foreseen.failed else "nothing would fail"
+    if foreseen.whole and foreseen.failed:
+        what = f"{foreseen.rows:,} of {plan.source.rows:,} rows"
+        found += "; each part was read up to the first one"
     aside = f", {foreseen.set_aside:,} rows would be set aside" if foreseen.set_aside else ""
     return f"{what}: {found}{aside}{'' if foreseen.whole else '; --scan checks all rows'}"

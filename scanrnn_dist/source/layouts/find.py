@@ -197,7 +197,21 @@ def _nothing_found(
         )
     return LayoutError(
         f"{where} has no column of sequences{f' for {_rest(asked)}' if _rest(asked) else ''}; {EXPECTED} per row "
-        f"(columns: {described(schema)}). One step per row? Say so with --group-by and --order-by ({RECIPES}).{choices}"
+        f"(columns: {described(schema)}). {_as_steps(schema)} ({RECIPES}).{choices}"
+    )
+
+
+def _as_steps(schema: pa.Schema) -> str:
+    """The flags of one step per row, with the first columns that could be named by them."""
+    types = pa.types
+    ids = [field.name for field in schema if types.is_integer(field.type) or types.is_string(field.type)]
+    orders = [field.name for field in schema if types.is_integer(field.type) or types.is_temporal(field.type)]
+    orders = [name for name in orders if name not in ids[:1]]
+    if not (ids and orders):
+        return "One step per row? Say so with --group-by and --order-by"
+    return (
+        "One step per row? Then name the column that tells sequences apart, and the one that orders their steps, such "
+        f"as --group-by {shlex.quote(ids[0])} --order-by {shlex.quote(orders[0])}"
     )
 
 
