@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from typing import Literal
 
 from rich.console import Console
@@ -93,13 +94,21 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     console = Console(stderr=True)
     bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
-    # Else there is no terminal, or a dumb one, where a bar would appear only at the end.
-    is_seen = console.is_interactive and _SHOWN[-1] == "text"
+    # Else there is no terminal, or a dumb one, where a bar would appear only at the end; nor a notebook with widgets.
+    is_seen = (console.is_interactive or _has_widgets(console)) and _SHOWN[-1] == "text"
     with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
         progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
         if total is not None:
             progress.start(0, total)
-        yield progress
+        try:
+            yield progress
+        finally:
+            if bar is not None:
+                bar.refresh()  # in a notebook nobody else shows the last state
+
+
+def _has_widgets(console: Console) -> bool:
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 class _Bar(Progress):
