@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import SPEED, bytes_told, count, flag, given, one_or_many, takes_flags
-from scanrnn_dist.cli.printing import print_result, to_stderr
+from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.cli.run_options import RunFlags
+from scanrnn_dist.observe import to_stderr
 
 _TAKEN = (
     "encoder", "hidden", "input", "devices", "kernel", "lanes", "block_steps", "window_blocks", "memory",

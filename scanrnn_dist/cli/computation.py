@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
-from scanrnn_dist.cli.printing import to_stderr
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits as check_memory
+from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices

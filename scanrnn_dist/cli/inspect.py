@@ -14,8 +14,9 @@ import typer
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import bytes_told, one_or_many, read_input, takes_job_options
-from scanrnn_dist.cli.printing import print_result, to_stderr
+from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.errors import ConfigError, one_line
+from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Inspection

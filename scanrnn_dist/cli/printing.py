@@ -6,11 +6,10 @@ import dataclasses
 import json
 import logging
 import sys
-from datetime import datetime
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
-from scanrnn_dist.observe import show_progress_as
+from scanrnn_dist.observe import SHOWN, to_stderr
 
 SAVED = "What is done is saved; run the same command to continue."
 STOPPED = f"Stopped. {SAVED}"
@@ -37,27 +36,6 @@ def print_error(error: ScanRNNError, as_json: bool = False) -> int:
     return error.exit_code
 
 
-@dataclasses.dataclass
-class Log:
-    """How lines that are no results are printed; set by `scanrnn --quiet`, `--verbose` and `--log-format`."""
-
-    level: int = logging.INFO
-    as_json: bool = False
-
-
-LOG = Log()
-
-
-def to_stderr(line: str, level: int = logging.INFO) -> None:
-    """Print a line that is no result, unless it matters less than what is to be shown."""
-    if level < LOG.level:
-        return
-    if LOG.as_json:
-        told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
-        line = json.dumps({**told, "message": line})
-    print(line, file=sys.stderr, flush=True)
-
-
 class _ToStderr(logging.Handler):
     """Prints what the package logs."""
 
@@ -78,10 +56,9 @@ def show_log(quiet: bool, verbose: bool, as_json: bool) -> None:
     """Choose what is printed beside results: errors alone, or also what the package decides; as text or as JSON."""
     if quiet and verbose:
         raise ConfigError("--quiet and --verbose exclude one another; leave one out.")
-    LOG.level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    LOG.as_json = as_json
-    logging.getLogger("scanrnn_dist").setLevel(LOG.level)
-    show_progress_as("nothing" if quiet else "json" if as_json else "text")
+    SHOWN.level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    SHOWN.as_json = as_json
+    logging.getLogger("scanrnn_dist").setLevel(SHOWN.level)
 
 
 def indented(value: Any) -> str:

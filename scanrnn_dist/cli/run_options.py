@@ -31,7 +31,7 @@ from scanrnn_dist.cli.options import (
     option,
     read_input,
 )
-from scanrnn_dist.cli.printing import to_stderr
+from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Executor, Handling

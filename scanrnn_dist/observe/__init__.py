@@ -9,4 +9,5 @@ from scanrnn_dist.observe.memory import (
     share_of_memory,
     usable_bytes,
 )
-from scanrnn_dist.observe.progress import rows_progress, seconds_left, show_progress_as
+from scanrnn_dist.observe.messages import SHOWN, to_stderr
+from scanrnn_dist.observe.progress import rows_progress, seconds_left

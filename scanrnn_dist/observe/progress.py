@@ -5,36 +5,28 @@ Goes to standard error, so that standard output holds results alone.
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from scanrnn_dist.observe.messages import SHOWN, to_stderr
+
 LINE_SECONDS = 10.0
 """Seconds between two plain lines, at first."""
-LINES_A_DECADE = 10
-"""Later, a line each time that a tenth more time has passed: an hour's log has some 60 lines, a week's some 110."""
+LINE_SHARE = 0.1
+"""Later, a line each time that so much more of the time has passed: an hour's log has some 60 lines, a week's 110."""
 NARROW = 80
 """Columns of a terminal below which the bar is left out, so that no number is cut."""
 MOST_SECONDS = 10 * 365 * 86_400.0
 """A time left beyond ten years only says that the rate is not known yet."""
-
-
-_SHOWN: list[str] = ["text"]
-
-
-def show_progress_as(how: Literal["text", "json", "nothing"]) -> None:
-    """Choose for this process how progress is shown: as a bar or lines, as lines of JSON, or not at all."""
-    _SHOWN[:] = [how]
 
 
 def seconds_left(left: float, rate: float) -> float | None:
@@ -88,14 +80,14 @@ class Progress:
 @contextmanager
 def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Yields what is to hear of rows as they are finished; of how many, `start` tells where it is not known yet."""
-    if _SHOWN[-1] == "nothing":
+    if SHOWN.level > logging.INFO:
         yield Progress(what)
         return
     console = Console(stderr=True)
     bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
     # Else there is no terminal, or a dumb one, where a bar would appear only at the end; nor a notebook with widgets.
-    is_seen = (console.is_interactive or _has_widgets(console)) and _SHOWN[-1] == "text"
+    is_seen = (console.is_interactive or _has_widgets(console)) and not SHOWN.as_json
     with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
         progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
         if total is not None:
@@ -146,14 +138,11 @@ class _Lines(Progress):
     def advance(self, rows: int) -> None:
         super().advance(rows)
         now = time.monotonic()
-        if now - self._last >= max(LINE_SECONDS, (now - self._begun) / LINES_A_DECADE):
+        if now - self._last >= max(LINE_SECONDS, (now - self._begun) * LINE_SHARE):
             self._last = now
             self._print(self.in_words)
 
     def _print(self, line: str) -> None:
-        text = f"{datetime.now():%H:%M:%S} {self.what}: {line}"
-        if _SHOWN[-1] == "json":
-            told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": "info", "event": "progress"}
-            numbers = {"rows": self.done, "total": self.total, "rows_per_second": round(self.rate, 1)}
-            text = json.dumps({**told, "what": self.what, **numbers, "seconds_left": self.left_seconds})
-        print(text, file=sys.stderr, flush=True)
+        numbers = {"rows": self.done, "total": self.total, "rows_per_second": round(self.rate, 1)}
+        event = {"event": "progress", "what": self.what, **numbers, "seconds_left": self.left_seconds}
+        to_stderr(f"{datetime.now():%H:%M:%S} {self.what}: {line}", event=event)
