@@ -1,7 +1,7 @@
 """The commands that the documentation shows: the real command line reads each, and those that can run here do.
 
-A page is a story: its blocks of `sh`, and the `python` and `toml` that make their files, work in their order in one folder.
-A block that wants a bucket, a cluster or a package index is read only. `text` below a block is what the block prints.
+A page is a story: its blocks of `sh`, and the `python` and `toml` that make their files, work in their order in one
+folder. A block that wants a bucket, a cluster or a package index is only read. `text` below a block is what it prints.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -32,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), ROOT / "pipelines/README.md"]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 ELSEWHERE = re.compile(
-    r"[a-z0-9]+://|\b(srun|sbatch|kubectl|mpirun|torchrun|ray|duckdb|pip|pytest|benchmarks|pipelines|nohup|mkdocs)\b"
+    r"[a-z0-9]+://|\b(srun|sbatch|kubectl|mpirun|torchrun|ray|duckdb|pip|pytest|benchmarks|pipelines|mkdocs)\b|\.onnx|\.h5"
 )
 """A block that holds one of these is not run here: it wants what is not here, or has a test of its own."""
 TOLD_ELSEWHERE = {"README", "tutorial", "CONTRIBUTING"}
@@ -48,12 +47,15 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return [found.groups(default="") for found in BLOCK.finditer(page.read_text())]  # type: ignore[misc]
 
 
+def runs_here(kind: str, text: str) -> bool:
+    """Whether a block is a shell's, and wants nothing that is not here."""
+    return kind == "sh" and not ELSEWHERE.search(text)
+
+
 def stories() -> list[Path]:
     """The pages with a block that runs here."""
     pages = [page for page in PAGES if page.stem not in TOLD_ELSEWHERE]
-    return [
-        page for page in pages if any(kind == "sh" and not ELSEWHERE.search(text) for kind, _, text in blocks(page))
-    ]
+    return [page for page in pages if any(runs_here(kind, text) for kind, _, text in blocks(page))]
 
 
 def lines_of(text: str) -> Iterator[list[str]]:
@@ -161,7 +163,7 @@ def test_a_flag_that_is_none_is_found() -> None:
 
 
 def run_block(text: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the lines of a block, `scanrnn` in this process, and give what they print; a comment may name the exit code."""
+    """Run the lines of a block, `scanrnn` in this process; what they print. A comment may name the exit code."""
     said = ""
     for line in text.replace("\\\n", " ").splitlines():
         words = next(lines_of(line), [])
@@ -205,7 +207,7 @@ def test_the_blocks_of_a_page_work_in_their_order(
                     pytest.importorskip(name)
                 exec(compile(text, str(page), "exec", dont_inherit=True), {})
             elif kind == "sh":
-                said = "" if ELSEWHERE.search(text) else run_block(text, capsys)
+                said = run_block(text, capsys) if runs_here(kind, text) else ""
             elif kind == "text" and said:
                 shown = [line.strip() for line in text.splitlines() if line.strip() not in ("", "...")]
                 assert not [line for line in shown if line not in said], (page.name, said)
