@@ -6,9 +6,11 @@ folder. A block that wants a bucket, a cluster or a package index is only read. 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -170,7 +172,9 @@ def run_block(text: str, capsys: pytest.CaptureFixture[str]) -> str:
         if not words:
             continue
         if words[0] != "scanrnn":
-            run = subprocess.run(["bash", "-euc", line], capture_output=True, text=True, timeout=100)
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            own = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+            run = subprocess.run(["bash", "-euc", line], capture_output=True, text=True, timeout=100, env=own)
             assert run.returncode == 0, (line, run.stderr)
             said += run.stdout
             continue
