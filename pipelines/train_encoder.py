@@ -13,7 +13,7 @@ takes raw values:  W ((x - mean) / scale) + b  =  (W / scale) x + (b - W (mean /
 
     python train_encoder.py SESSIONS encoder.safetensors --label bought --input spec.toml
 
-With --input, steps hold what a TOML file says: numbers, categories, times (docs/encoders.md). Embedding tables are
+With --input, steps hold what a TOML file says: numbers, categories, times (docs/inputs.md). Embedding tables are
 trained along with the GRU; ids are not standardised.
 """
 

@@ -18,11 +18,13 @@ PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 OPTIONAL = ("datasets", "duckdb", "grain", "pandas", "polars", "pyspark", "ray", "sklearn", "torch")
 CLUSTERS = re.compile(r"^import (pyspark|ray)\b", re.MULTILINE)
 """Examples that start processes of their own, which takes some seconds, and warns where JAX runs already."""
+STORIES = ("layouts", "tutorial")
+"""Pages whose blocks go on from one another: see below, and `test_docs_commands.py`."""
 BLOCKS = [
     pytest.param(page, block, id=f"{page.stem}-{nth}", marks=[pytest.mark.soak] if CLUSTERS.search(block) else [])
     for page in PAGES
     for nth, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
-    if page.stem != "tutorial"  # a story: its blocks go on from one another, see below
+    if page.stem not in STORIES
 ]
 
 

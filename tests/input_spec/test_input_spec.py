@@ -163,8 +163,8 @@ def test_a_missing_file_and_other_json_are_wrong_arguments(tmp_path: Path) -> No
 
 
 def test_the_file_in_the_docs_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/encoders.md").read_text()
-    (tmp_path / "spec.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    page = (Path(__file__).parents[2] / "docs/inputs.md").read_text()
+    (tmp_path / "spec.toml").write_text(page.split('```toml title="spec.toml"\n')[1].split("```")[0])
     spec = InputSpec.load(tmp_path / "spec.toml")
     assert (spec.in_features, spec.width, spec.tables) == (4, 37, {"item_id": (100_001, 32)})
 
