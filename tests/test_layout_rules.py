@@ -26,6 +26,7 @@ from house import (
 
 KNOW_NO_JAX = [
     "errors",
+    "disk",
     "ragged",
     "input_spec",
     "draws",
@@ -40,6 +41,7 @@ KNOW_NO_JAX = [
 ]
 KNOW_NO_ARROW = [
     "errors",
+    "disk",
     "ragged",
     "input_spec",
     "draws",

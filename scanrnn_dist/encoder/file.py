@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import safetensors.numpy
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 
+from scanrnn_dist.disk import whole_file
 from scanrnn_dist.encoder.architecture import build
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 from scanrnn_dist.input_spec import InputSpec
@@ -77,18 +77,11 @@ def save_encoder(kind: type, encoder: Any, path: str | os.PathLike[str]) -> None
     content, path = encoder_content(kind, encoder), Path(path)
     if not path.parent.is_dir():
         raise ConfigError(f"There is no folder {path.parent} to write {path.name} to.")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with whole_file(path) as write:
+            write(content)
     except OSError as error:
         raise StoppedError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:

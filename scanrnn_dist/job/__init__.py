@@ -34,6 +34,6 @@ from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing
 from scanrnn_dist.job.set_aside import read_quarantined
 from scanrnn_dist.job.shares import share_of_units
-from scanrnn_dist.job.status import Status, read_status, saved_rows
+from scanrnn_dist.job.status import Status, look_at, read_status, saved_rows
 from scanrnn_dist.job.work import OnStart, run_job
 from scanrnn_dist.job.worker import Answer, UnitWorker

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.damage import recorded_parts
 from scanrnn_dist.job.plan import Plan
@@ -27,10 +27,9 @@ from scanrnn_dist.records import (
     read_part_schema,
     value_dtype,
 )
-from scanrnn_dist.storage import Disk, is_uri, new_attempt, open_store
+from scanrnn_dist.storage import is_uri, open_store
 
 _ENDING = ".npy"
-_DISK = Disk()
 
 
 @dataclass(frozen=True)
@@ -100,16 +99,29 @@ def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) ->
             "per row. Read the parts with any reader of Parquet, or featurize with another readout."
         )
     shape, dtype = (int(rows.sum()), out_features_of(schema)), value_dtype(schema)
-    with _new_file(path, lambda: records.check_is(job)) as write:
-        write(_header(shape, dtype))
-        for name, expected in zip(names, rows.tolist(), strict=True):
-            found = 0
-            for matrix in read_matrices(records.store, name):
-                write(matrix.astype(dtype.newbyteorder("<"), copy=False).tobytes())
-                found += len(matrix)
-            if found != expected:
-                raise DataError(f"{records.store.path(name)} holds {found:,} rows; expected {expected:,}, as recorded.")
+    try:
+        with whole_file(path, lambda: records.check_is(job)) as write:
+            write(_header(shape, dtype))
+            _write_matrices(records, names, rows, dtype, write)
+    except OSError as error:
+        raise StoppedError(
+            f"{path} could not be written: {error.strerror or error}. What stood there before still does. See to it, "
+            "then export again."
+        ) from error
     return Export(root, path, *shape, str(dtype))
+
+
+def _write_matrices(
+    records: JobRecords, names: list[str], rows: np.ndarray, dtype: np.dtype, write: Callable[[bytes], int]
+) -> None:
+    """Write the features of parts, which hold so many rows, one after the other."""
+    for name, expected in zip(names, rows.tolist(), strict=True):
+        found = 0
+        for matrix in read_matrices(records.store, name):
+            write(matrix.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+            found += len(matrix)
+        if found != expected:
+            raise DataError(f"{records.store.path(name)} holds {found:,} rows; expected {expected:,}, as recorded.")
 
 
 def _checked_path(path: str | os.PathLike[str]) -> str:
@@ -160,26 +172,3 @@ def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
     told = {"descr": np.lib.format.dtype_to_descr(dtype.newbyteorder("<")), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, told)
     return header.getvalue()
-
-
-@contextmanager
-def _new_file(path: str, check: Callable[[], None], disk: Disk = _DISK) -> Iterator[Callable[[bytes], int]]:
-    """Write a file beside its name, and name it at the end, if `check` raises nothing; else nothing is left."""
-    folder, name = os.path.split(os.path.abspath(path))
-    aside = os.path.join(folder, f".{name}.{new_attempt()}.tmp")
-    try:
-        with disk.open(aside) as file:
-            yield lambda content: disk.write(file, content)
-            disk.sync(file)
-        check()
-        disk.rename(aside, path)
-        disk.sync_folder(folder)
-    except BaseException as error:
-        with suppress(OSError):
-            disk.delete(aside)
-        if isinstance(error, OSError):
-            raise StoppedError(
-                f"{path} could not be written: {error.strerror or error}. What stood there before still does. See to "
-                "it, then export again."
-            ) from error
-        raise

@@ -156,7 +156,7 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
         DataError: its records are damaged.
     """
     records = JobRecords(open_store(destination))
-    return _status_of(records, records.read_job())
+    return look_at(records, records.read_job())[0]
 
 
 def saved_rows(destination: str | os.PathLike[str]) -> str:
@@ -172,7 +172,8 @@ def saved_rows(destination: str | os.PathLike[str]) -> str:
     return f"{status.rows_committed:,} of {counted(status.rows, 'row')} are saved"
 
 
-def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
+def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
+    """How far a job is, and what its attempts committed, from one reading of their logs."""
     store, new = records.store, restart_of(records)
     rows, values = read_weights(records.read_plan(job, UNITS))
     workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
@@ -186,7 +187,7 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
     known = rate > 0 and not commits.is_complete
     damaged = damaged_parts(records) if records.is_complete else []
     state = "damaged" if damaged else "complete" if records.is_complete else "running" if alive else "stopped"
-    return Status(
+    status = Status(
         store.root, state, units=commits.units, units_committed=len(commits.committed),
         rows=int(rows.sum()), rows_committed=int(rows[commits.committed].sum()),
         share_done=done / total if total else float(commits.is_complete),
@@ -195,10 +196,11 @@ def _status_of(records: JobRecords, job: dict[str, Any]) -> Status:
         workers=tuple(workers), attempts=len(commits.headers), environments=len(environments),
         failed_units=dict(zip(commits.failed.tolist(), commits.failures["reason"].to_pylist(), strict=True)),
         fatal_units=tuple(commits.fatal),
-        restart=None if new_job is None or ACCEPTED in new_job else _status_of(new, new_job),
+        restart=None if new_job is None or ACCEPTED in new_job else look_at(new, new_job)[0],
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
         set_aside=commits.aside, counts=commits.counts, job=job_in_words(job, commits.headers),
     )  # fmt: skip
+    return status, commits
 
 
 def _as_recorded(worker: Worker, commits: Commits) -> Worker:

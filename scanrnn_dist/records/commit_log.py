@@ -42,15 +42,46 @@ _SMALL_LOG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class AttemptHistory:
+    """What one attempt did, as its log tells.
+
+    Args:
+        name: of it, `HOST.PID.RANDOM`.
+        header: the first line of its log.
+        rows: `(n,)`, of each part that it committed, in the order of the log.
+        finished: `(n,)`, when each was committed, in seconds since 1970.
+    """
+
+    name: str
+    header: dict[str, Any]
+    rows: np.ndarray
+    finished: np.ndarray
+
+    @property
+    def started(self) -> float:
+        """When it began, in seconds since 1970; 0 where that is not recorded."""
+        return float(self.header.get("started", 0.0))
+
+
+@dataclass(frozen=True)
 class Commits:
     """What all attempts have come to."""
 
     records: pa.Table  # one row per committed unit, by unit, with the fields of `PartRecord`
     units: int  # how many units the job has
-    headers: tuple[dict[str, Any], ...]  # the first line of the log of every attempt there was
+    history: tuple[AttemptHistory, ...]  # of every attempt there was, by name
     failures: pa.Table  # one row per unit that failed when it was last tried, by unit: `failed`, `reason`, `attempt`
     suspects: dict[int, Suspect]  # units that are not committed and were in hand when an attempt died
-    by_attempt: dict[str, tuple[int, int]]  # units and rows that each attempt committed
+
+    @property
+    def headers(self) -> tuple[dict[str, Any], ...]:
+        """The first line of the log of every attempt there was."""
+        return tuple(attempt.header for attempt in self.history)
+
+    @property
+    def by_attempt(self) -> dict[str, tuple[int, int]]:
+        """Units and rows that each attempt committed."""
+        return {attempt.name: (len(attempt.rows), int(attempt.rows.sum())) for attempt in self.history}
 
     @property
     def committed(self) -> np.ndarray:
@@ -163,9 +194,7 @@ def read_commits(
     failures = _without(failures.filter(pa.array(is_last)), "failed", committed)
     failures = failures.drop_columns("finished").combine_chunks()
     suspects = suspects_of(_deaths(store, logs, alive, committed))
-    headers = tuple(log.header for log in logs)
-    by_attempt = {log.attempt: (len(log.records), pc.sum(log.records["rows"]).as_py() or 0) for log in logs}
-    return Commits(records, len(rows), headers, failures, suspects, by_attempt)
+    return Commits(records, len(rows), tuple(log.history for log in logs), failures, suspects)
 
 
 def _standing(store: Store, records: pa.Table, units: int) -> pa.Table:
@@ -241,6 +270,12 @@ class _AttemptRead(NamedTuple):
     failures: pa.Table
     begins: pa.Table
     is_ended: bool
+
+    @property
+    def history(self) -> AttemptHistory:
+        """What it did, for whoever looks back."""
+        rows, finished = (self.records[name].to_numpy() for name in ("rows", "finished"))
+        return AttemptHistory(self.attempt, self.header, rows, finished)
 
     def death(self, committed: np.ndarray, evidence: str) -> Death:
         """How it died, if it did."""

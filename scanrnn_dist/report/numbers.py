@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.job import Status, read_status
-from scanrnn_dist.records import UNITS, JobRecords, read_commits, read_weights
+from scanrnn_dist.job import Status, look_at
+from scanrnn_dist.records import JobRecords
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
 from scanrnn_dist.report.sample import Sample, read_sample
-from scanrnn_dist.report.throughput import Throughput, read_attempts, throughput_of
+from scanrnn_dist.report.throughput import Throughput, attempts_of, throughput_of
 from scanrnn_dist.storage import open_store
 
 
@@ -60,11 +60,10 @@ def read_numbers(destination: str | os.PathLike[str], colour: str | None = None)
     """
     records = JobRecords(open_store(destination))
     job = records.read_job()
-    rows, _ = read_weights(records.read_plan(job, UNITS))
-    commits = read_commits(records.store, job["id"], rows)
+    status, commits = look_at(records, job)
     units = commits.committed[commits.records["rows"].to_numpy() > 0]
     sample = read_sample(records, np.asarray(units), commits.units, colour)
     return ReportNumbers(
-        read_status(destination), throughput_of(read_attempts(records.store, job["id"])), sample,
+        status, throughput_of(attempts_of(commits.history)), sample,
         numbers_of(sample.features), map_of(sample.features),
     )  # fmt: skip

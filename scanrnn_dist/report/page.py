@@ -10,14 +10,13 @@ import importlib.util
 import json
 import os
 import shlex
-import tempfile
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, counted
 from scanrnn_dist.job import command_that_continues
 from scanrnn_dist.report.numbers import ReportNumbers
@@ -79,7 +78,8 @@ def write_report(numbers: ReportNumbers, path: str | os.PathLike[str], refresh_s
         raise ConfigError(f"{path} {what}; expected a file to write. Choose another with --output.")
     content = page_of(numbers, refresh_seconds).encode()
     try:
-        _replace(path, content)
+        with whole_file(path) as write:
+            write(content)
     except OSError as error:
         raise StoppedError(f"{path} could not be written: {error.strerror}. Choose another with --output.") from error
     return Report(numbers.status.destination, str(path), numbers.status.state, numbers.features.rows)
@@ -136,19 +136,3 @@ def _groups(numbers: ReportNumbers) -> list[dict[str, Any]]:
         {"name": name, "rows": counts[number], "place": numbers.map.places[which == number].mean(0).tolist()}
         for number, name in enumerate(names)
     ]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its name, then give it its name."""
-    number, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(aside, 0o666 & ~mask)
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(aside)
-        raise

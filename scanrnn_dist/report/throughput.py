@@ -1,16 +1,13 @@
-"""Rows per second over the time of a job, from the logs of its attempts. What else a log holds is for `records`."""
+"""Rows per second over the time of a job, from what `records` reads of its attempts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.records import COMMITS
-from scanrnn_dist.storage import Store
+from scanrnn_dist.records import AttemptHistory
 
 BINS = 60
 """Bars over the whole time."""
@@ -66,20 +63,20 @@ class Throughput:
     rates: np.ndarray
 
 
-def read_attempts(store: Store, job: str) -> list[Attempt]:
-    """The attempts at a job, by their start."""
-    found: list[Attempt] = []
-    for header, lines in _logs(store):
-        if header.get("job") != job or "started" not in header:
-            continue
-        saved = sorted((line["finished"], line["rows"]) for line in lines if "unit" in line and "finished" in line)
-        ends = np.array([end for end, _ in saved], np.float64)
-        # Units are begun many at a time, so a part tells of the time since the one before it, not since its beginning.
-        times = np.unique(np.append(ends, header["started"]))
-        begins = times[np.maximum(np.searchsorted(times, ends) - 1, 0)]
-        commits = np.column_stack([[rows for _, rows in saved], begins, ends]).reshape(-1, 3)
-        found.append(Attempt(header["attempt"], header["started"], commits.astype(np.float64)))
-    return sorted(found, key=lambda attempt: (attempt.started, attempt.name))
+def attempts_of(history: Iterable[AttemptHistory]) -> list[Attempt]:
+    """The attempts at a job, by their start; of those whose start is not recorded nothing can be said."""
+    return sorted(map(_attempt, (each for each in history if each.started)), key=lambda it: (it.started, it.name))
+
+
+def _attempt(told: AttemptHistory) -> Attempt:
+    """What one process did: each part tells of the time since the one before it."""
+    order = np.lexsort((told.rows, told.finished))
+    ends = told.finished[order]
+    # Units are begun many at a time, so a part tells of the time since the one before it, not since its beginning.
+    times = np.unique(np.append(ends, told.started))
+    begins = times[np.maximum(np.searchsorted(times, ends) - 1, 0)]
+    commits = np.column_stack([told.rows[order], begins, ends]).reshape(-1, 3)
+    return Attempt(told.name, told.started, commits.astype(np.float64))
 
 
 def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
@@ -123,30 +120,3 @@ def _united(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         else:
             united.append((begin, end))
     return united
-
-
-def _logs(store: Store) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The log of each attempt: its header, and the lines after it, which in a bucket may stand in several files."""
-    header: dict[str, Any] = {}
-    lines: list[dict[str, Any]] = []
-    for name in sorted(name for name, _ in store.entries(COMMITS) if name.endswith(".jsonl") and name[0] != "."):
-        for line in _whole_lines(store.read(f"{COMMITS}/{name}")):
-            if "attempt" in line:
-                if header:
-                    yield header, lines
-                header, lines = line, []
-            elif name.startswith(f"{header.get('attempt')}."):
-                lines.append(line)
-    if header:
-        yield header, lines
-
-
-def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
-    """The lines of a log but one that a crash has cut, or that is still being written."""
-    for line in content[: content.rfind(b"\n") + 1].splitlines():
-        try:
-            read = json.loads(line)
-        except ValueError:
-            continue  # `status` and `verify` tell of a damaged log
-        if isinstance(read, dict):
-            yield read

@@ -1,6 +1,6 @@
 """A destination that is a folder: synced files, atomic renames, exclusive links, appended logs.
 
-What a store promises stands in `protocol.py`; the calls that change a folder in `disk.py`.
+What a store promises stands in `protocol.py`; the calls that change a folder in the room `disk`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from scanrnn_dist.storage.disk import Disk
+from scanrnn_dist.disk import Disk
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
 ASIDE = "__scanrnn/aside"

@@ -20,7 +20,7 @@ from sources import command_line_in_this_process, leftovers
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.storage import Disk
+from scanrnn_dist.disk import Disk
 
 ROWS, WIDTH = 4000, 64
 
@@ -163,7 +163,7 @@ def test_a_signal_stops_the_job_and_it_goes_on(
     """In a process of its own, which gets it as it begins its third part."""
     out = tmp_path / "out"
     script = (
-        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.storage import Disk\n"
+        "import os, signal, sys; from scanrnn_dist import cli; from scanrnn_dist.disk import Disk\n"
         "opens = Disk.open\n"
         "def opened(disk, path):\n"
         f"    if 'part-00002.parquet' in path: os.kill(os.getpid(), signal.{signal})\n"

@@ -14,11 +14,11 @@ import pytest
 import sources
 from sources import D, H, entries, features_of, featurize, random_rows, write_source
 
+from scanrnn_dist.disk import Disk
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import export
 from scanrnn_dist.records import Output
-from scanrnn_dist.storage import Disk
 
 ROWS = 12
 OUTPUTS = [Output(), Output("list", "float16"), Output("columns"), Output("tensor", "float16")]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from sources import H, entries, features_of, featurize, random_rows, stop_once_committed, write_source
 
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.records import read_commits
 from scanrnn_dist.report import read_numbers
 from scanrnn_dist.report.features import map_of, numbers_of
-from scanrnn_dist.report.throughput import Attempt, read_attempts, throughput_of
+from scanrnn_dist.report.throughput import Attempt, attempts_of, throughput_of
 from scanrnn_dist.storage import open_store
 
 ROWS = 40
@@ -158,11 +159,14 @@ def test_logs_are_read_though_cut_in_segments_and_of_another_job(tmp_path: Path)
     folder = tmp_path / "__scanrnn/commits"
     folder.mkdir(parents=True)
     header = {"attempt": "h.1.ab", "job": "mine", "started": 10.0}
-    line = {"unit": 0, "rows": 3, "seconds": 99.0, "finished": 12.0}
+    line = {"unit": 0, "rows": 3, "aside": 0, "filtered": 0, "counts": "{}", "seconds": 99.0, "finished": 12.0}
     (folder / "h.1.ab.000000.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n" + '{"begin": 1}\n')
-    (folder / "h.1.ab.000001.jsonl").write_text(json.dumps({**line, "rows": 4, "finished": 13.0}) + '\n{"unit": 2, "ro')
+    (folder / "h.1.ab.000001.jsonl").write_text(
+        json.dumps({**line, "unit": 1, "rows": 4, "finished": 13.0}) + '\n{"unit": 2, "ro'
+    )
     other = {**header, "attempt": "h.2.cd", "job": "other"}
     (folder / "h.2.cd.jsonl").write_text(f"{json.dumps(other)}\n{json.dumps(line)}\n")
-    (found,) = read_attempts(open_store(tmp_path), "mine")
+    rows = np.array([3, 4, 9])
+    (found,) = attempts_of(read_commits(open_store(tmp_path), "mine", rows).history)
     assert (found.name, found.rows, found.rows_per_second) == ("h.1.ab", 7, 7 / 3)
     assert found.commits[:, 1].tolist() == [10, 12], "since its start, and since the part before"

@@ -17,10 +17,10 @@ from conformance import StoreConformance
 from faults import WITHOUT_OBSTORE, CopyingStore, Died, full, watched
 from s3_server import S3Server
 
+from scanrnn_dist.disk import Disk
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.storage import (
     ArrowObjects,
-    Disk,
     LocalStore,
     ObjectStore,
     Store,

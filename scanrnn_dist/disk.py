@@ -1,6 +1,8 @@
 """The calls by which a folder is changed, one method each, so that something else may stand in their place.
 
-`local.py` decides which of them make a write, and in which order; it changes a folder by these alone.
+`storage/local.py` decides which of them make a write to a destination, and in which order. `whole_file` writes a single
+file of this machine, such as an encoder's or a report's. This is a room of its own, since `encoder` writes a file and
+must not meet the Parquet that `storage` knows.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -79,3 +83,46 @@ class Disk:
     def delete_folder(self, path: str) -> None:
         """Remove a folder with all that is in it."""
         shutil.rmtree(path)
+
+
+DISK = Disk()
+
+
+@contextmanager
+def whole_file(
+    path: str | os.PathLike[str], check: Callable[[], None] = lambda: None, disk: Disk = DISK
+) -> Iterator[Callable[[bytes | memoryview], int]]:
+    """Write a file beside its name, sync it, and name it at the end, so that it stands there whole or not at all.
+
+    Args:
+        path: the file; one that stands there is replaced.
+        check: called before the file gets its name; where it raises, or anything else does, nothing is left.
+        disk: the calls that change the folder.
+
+    Returns:
+        A context that gives the function that writes.
+
+    Raises:
+        OSError: the disk refuses; whoever calls says what to do about it.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/a.txt"
+        >>> with whole_file(path) as write:
+        ...     _ = write(b"all of it")
+        >>> open(path).read()
+        'all of it'
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    aside = os.path.join(folder, f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with disk.open(aside) as file:
+            yield lambda content: disk.write(file, content)
+            disk.sync(file)
+        check()
+        disk.rename(aside, os.path.join(folder, name))
+        disk.sync_folder(folder)
+    except BaseException:
+        with suppress(OSError):
+            disk.delete(aside)
+        raise
