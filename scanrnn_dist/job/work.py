@@ -6,11 +6,13 @@ and how a job goes on after a crash, is `attempt.py`'s.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from scanrnn_dist.errors import counted
 from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.executor import Executor, InThisProcess
@@ -22,6 +24,8 @@ from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.records import ENCODER
 from scanrnn_dist.source import SourceLike
+
+logger = logging.getLogger("scanrnn_dist")
 
 OnStart = Callable[[int, int], None]
 """Called when a share is begun, with its rows that are committed already, and all of its rows."""
@@ -77,6 +81,10 @@ class _Work:
         options, handling = self.opened.options, self.handling
         engine = self.computation.engine(options.has_own_carries, options.keep_state)
         header = {"environment": self.opened.environment, "devices": engine.devices}
+        logger.info(
+            "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
+            engine.devices, self.opened.environment["device_kind"],
+        )  # fmt: skip
         with Attempt(records, job, plan.units, handling.sharing, header, handling.max_bad_rows) as attempt:
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None
