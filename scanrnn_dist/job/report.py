@@ -80,8 +80,8 @@ class JobReport:
         return (
             f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} "
             f"in {self.destination}{before}\n"
-            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:,.3g} GFLOP/s by the {self.kernel} "
-            f"kernel; {self.occupancy:.1%} of the computed steps were steps of a row\n"
+            f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:,.3g} GFLOP/s by the "
+            f"{self.kernel} kernel; {self.occupancy:.1%} of the computed steps were steps of a row\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
             f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )
