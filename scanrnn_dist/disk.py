@@ -110,7 +110,7 @@ def whole_file(
         >>> path = tempfile.mkdtemp() + "/a.txt"
         >>> with whole_file(path) as write:
         ...     _ = write(b"all of it")
-        >>> open(path).read()
+        >>> Path(path).read_text()
         'all of it'
     """
     folder, name = os.path.split(os.path.abspath(path))

@@ -1,27 +1,24 @@
 """The command `scanrnn inspect`: what a source holds, as text, as JSON, and as a file for `--input`.
 
-What is found and measured is `job/inspection.py`'s. JAX is not started.
+What is found and measured is `job/inspection.py`'s, how it is printed `inspected.py`'s. JAX is not started.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 import scanrnn_dist.cli.options as flags
-from scanrnn_dist.cli.options import bytes_told, one_or_many, read_input, takes_job_options
+from scanrnn_dist.cli.drawing import terminal_width
+from scanrnn_dist.cli.inspected import told_of
+from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_job_options
 from scanrnn_dist.cli.printing import print_result
+from scanrnn_dist.cli.process import leave_pandas_out
 from scanrnn_dist.errors import ConfigError, one_line
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Inspection
-
-_COLUMNS_TOLD, _FEATURES_TOLD, _VALUES_TOLD, _LETTERS = 60, 20, 8, 80
 
 
 @takes_job_options(
@@ -30,95 +27,44 @@ _COLUMNS_TOLD, _FEATURES_TOLD, _VALUES_TOLD, _LETTERS = 60, 20, 8, 80
 def inspect_source(
     source: flags.Source,
     options: Any,
+    scan: Annotated[
+        bool, flag("Read all rows; without it, the first ones of 16 row groups, 10,000 in all.", "--scan", GENERAL)
+    ] = False,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Read all steps once, measure them, and print what --input takes.")
+        bool, flag("Read all rows, and print a file for --input that standardises features.", "--statistics", GENERAL)
     ] = False,
     input: flags.InputFile = None,
     output: Annotated[
-        Path | None, typer.Option(help="With --statistics, write what --input takes to this file.", metavar="FILE")
+        Path | None, option("With --statistics, write that file there.", group=GENERAL, metavar="FILE")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --output.")] = False,
+    force: Annotated[bool, flag("Overwrite the file of --output.", "--force", GENERAL)] = False,
     memory: flags.Memory = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Show what SRC holds: files, columns, how sequences stand in them, how long they are.
+    """Show what SRC holds: columns, how sequences stand in them, how long they are, what their steps hold.
 
-    With --statistics also the mean, spread and range of every feature, and a file for --input that says them.
+    Reads a sample and says which; --scan reads all rows. Memory stays bounded either way.
     """
-    for name, told in {"--input": input, "--output": output}.items():
-        if told is not None and not statistics:
-            raise ConfigError(f"{name} is for --statistics, which was not given.")
+    if output is not None and not statistics:
+        raise ConfigError("--output is for --statistics, which was not given.")
     if output is not None:
         _check_may_write(output, force)
+    leave_pandas_out()
     from scanrnn_dist.job import inspect
     from scanrnn_dist.observe import rows_progress
 
     with rows_progress("inspect") as progress:
         found = inspect(
-            one_or_many(source), options, statistics=statistics, input=read_input(input),
+            one_or_many(source), options, scan=scan, statistics=statistics, input=read_input(input),
             memory_bytes=bytes_told(memory), on_start=progress.start, on_rows=progress.advance,
         )  # fmt: skip
-    toml = _toml(found)
+    toml = _toml(found) if statistics else ""
     if output is not None:
         _write(output, toml)
     if as_json:
         print_result(found, as_json=True)
     else:
-        print_result(told_of(found) + (f"\n\n{toml}".rstrip() if statistics and output is None else ""))
-
-
-def told_of(found: Inspection) -> str:
-    """What was found, line by line."""
-    left_out = [f"left out: {path}: {one_line(reason)}" for path, reason in found.left_out.items()]
-    lines = [
-        f"files:      {found.files:,} of {found.nbytes:,} bytes, the first {found.first}",
-        f"rows:       {found.rows:,} in {found.row_groups:,} row groups",
-        *(f"            {line}" for line in _some(left_out, _VALUES_TOLD)),
-        "columns:",
-        *_some([f"  {name}: {_short(type)}" for name, type in found.columns], _COLUMNS_TOLD),
-        *(f"  {name}: cannot be read: {one_line(reason)}" for name, reason in found.unreadable.items()),
-    ]
-    if found.drift:
-        lines += ["differences:", *(f"  {line}" for line in found.drift)]
-    if found.no_layout is not None:
-        text = found.no_layout.replace("; or --", ";\n  or --").replace("Choose it with --", "Choose it with\n     --")
-        lines += ["sequences:  not known yet", f"  {text}"]
-    return "\n".join([*lines, *_of_sequences(found), *_of_statistics(found)])
-
-
-def _of_sequences(found: Inspection) -> list[str]:
-    """The lines about the layout."""
-    told = found.sequences
-    if told is None:
-        return []
-    width = "an unknown number of" if told.in_features is None else f"{told.in_features:,}"
-    lines = [
-        f"sequences:  {told.count:,}, in {_short(told.described, 200)} ({told.words}), {width} features per step",
-        f"            as with {_short(told.flags, 400)}",
-    ]
-    if told.lengths is not None:
-        least, median, most = told.lengths
-        of = "all" if told.rows == told.count else f"the first {told.rows:,}"
-        lines.append(f"steps:      {least:,} to {most:,}, median {median:,g}, of {of} sequences")
-    for kind, count in told.faults.items():
-        lines.append(f"            {count:,} rows with {kind.replace('_', ' ')} among those looked at")
-    features = [f"  {name}: {_short(type)}" for name, type in told.features]
-    return [*lines, *(["features:", *_some(features, _FEATURES_TOLD)] if features and found.measured is None else [])]
-
-
-def _of_statistics(found: Inspection) -> list[str]:
-    """The lines about what steps hold, a table."""
-    told = found.measured
-    if told is None:
-        return []
-    rows = [["feature", "kind", "count", "unusable", "min", "max", "mean", "std", "values"]]
-    for column in told.to_json()["columns"]:
-        numbers = [_number(column.get(name)) for name in ("min", "max", "mean", "std")]
-        counts = [f"{column['count']:,}", f"{column['unusable']:,}"]
-        rows.append([_short(column["name"]), column["kind"], *counts, *numbers, _values(column["values"])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [f"all steps:  {told.steps:,} (unusable: null, NaN or infinite)", "", *lines]
+        print_result(told_of(found, terminal_width()) + (f"\n\n{toml}".rstrip() if toml and output is None else ""))
 
 
 def _toml(found: Inspection) -> str:
@@ -145,24 +91,3 @@ def _write(path: Path, toml: str) -> None:
     except OSError as error:
         raise ConfigError(f"--output {path} cannot be written: {error.strerror or error}.") from error
     to_stderr(f"{path} is written; use it with --input {path}.")
-
-
-def _some(lines: Sequence[str], most: int) -> list[str]:
-    return list(lines) if len(lines) <= most else [*lines[:most], f"  ... ({len(lines) - most:,} more)"]
-
-
-def _number(number: float | None) -> str:
-    return "-" if number is None or not math.isfinite(number) else f"{number:.6g}"
-
-
-def _values(values: list[Any] | None) -> str:
-    """Distinct values, if they are few; else how many, if that is known."""
-    if values is None:
-        return "many"
-    told = ", ".join(_short(repr(value), 20) for value in values)
-    return told if len(values) <= _VALUES_TOLD else f"{len(values):,} different"
-
-
-def _short(text: str, letters: int = _LETTERS) -> str:
-    text = one_line(text)
-    return text if len(text) <= letters else f"{text[: letters - 3]}..."

@@ -22,7 +22,7 @@ from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.in_words import command_that_continues
-from scanrnn_dist.job.inspection import Inspection, inspect
+from scanrnn_dist.job.inspection import Inspection, Measured, Sequences, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps

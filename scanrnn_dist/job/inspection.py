@@ -1,44 +1,26 @@
 """What a source holds, for somebody who meets it for the first time. Writes nothing.
 
-Files are listed and layouts found as for a job, so what is told here is what a job would read. How it is printed is the
-command line's affair.
+Files are listed and layouts found as for a job, so what is told here is what a job would read. Of a large source some
+rows are read, evenly from the whole of it, so that time and memory stay bounded; or all, where that is asked for. How
+it is printed is the command line's affair, what is read of the rows `sampling.py`'s.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.input_spec import Category, Column, InputSpec
+from scanrnn_dist.job.lengths import Bar
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan, cut, find_sequences
-from scanrnn_dist.source import (
-    MOST_DISTINCT,
-    ColumnStatistics,
-    Source,
-    SourceLike,
-    StepStatistics,
-    as_flags,
-    open_source,
-    read_steps,
-    unmeasured,
-)
-
-SAMPLE_ROWS = 10_000
-"""First rows whose lengths are told."""
-_SAMPLE_STEPS = 10_000_000
-"""Steps after which no more rows are looked at for that."""
-_WHOLE_FILES = 2**62
-"""Rows of a unit, so that each file is read in one go."""
-_MOST_KEPT = 200_000
-"""Distinct values that are kept of all features together: some 20 MB."""
+from scanrnn_dist.job.sampling import WHOLE_FILES, Plain, StepsRead, read_plain, read_sequences
+from scanrnn_dist.source import ColumnStatistics, Source, SourceLike, as_flags, layouts_found, open_source
 
 OnStart = Callable[[int, int], None]
 OnRows = Callable[[int], None]
@@ -55,9 +37,12 @@ class Sequences:
         count: sequences of the source.
         in_features: features of a step; None if that is not known.
         features: names and types, of all features; one type where all have the same.
-        rows: first sequences that were looked at.
+        rows: sequences that were read; all of them, or the first ones of some row groups.
         lengths: least, median and greatest number of steps of these; None without any.
-        faults: how many of the rows that were looked at cannot be taken apart, by what is wrong.
+        mean: number of steps of these; None without any.
+        histogram: of these, how many have from `first` to `last` steps.
+        faults: how many of the rows that were read cannot be taken apart, by what is wrong.
+        row_groups: that these rows are of.
     """
 
     flags: str
@@ -68,17 +53,25 @@ class Sequences:
     features: tuple[tuple[str, str], ...]
     rows: int
     lengths: tuple[int, float, int] | None
+    mean: float | None
+    histogram: tuple[Bar, ...]
     faults: Mapping[str, int]
+    row_groups: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all sequences were read."""
+        return self.rows == self.count
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the steps of a source hold.
+    """What steps of a source hold.
 
     Args:
-        steps: there are.
+        steps: that were read.
         columns: what was measured, column by column.
-        input: what to say with `--input`; None if nothing can be said.
+        input: what to say with `--input`; None if nothing can be said, or not all steps were read.
         notes: what it leaves out, and why.
     """
 
@@ -92,6 +85,8 @@ class Measured:
         told = []
         for column, of_it in self.columns:
             told.append({"name": column.name, "kind": column.kind, "count": of_it.count, "unusable": of_it.unusable})
+            told[-1] |= {"nulls": of_it.nulls, "nans": of_it.nans}
+            told[-1]["infinite"] = of_it.unusable - of_it.nulls - of_it.nans
             if not isinstance(column, Category):
                 numbers = {"min": of_it.least, "max": of_it.most, "mean": of_it.mean, "std": of_it.std}
                 told[-1] |= {name: value if of_it.count else None for name, value in numbers.items()}
@@ -108,12 +103,15 @@ class Inspection:
         files, row_groups, rows, nbytes: of the source, its files as they are stored.
         first: path of the first file.
         columns: names and types, also of columns that folders spell.
+        spelled: the columns that folders spell, as in `site=a/`.
+        plain: what was read of the columns that hold one value a row.
         unreadable: columns that cannot be read, and why.
         drift: how files differ from these columns.
         left_out: files that cannot be read and were left out, and why.
-        sequences: how sequences stand in it; None if none or several layouts fit.
+        layouts: the ways in which sequences may stand in the columns, each with the flags that choose it.
+        sequences: how they stand in it; None if no layout fits, or several do.
         no_layout: what there is to choose from then.
-        measured: what the steps hold, if that was asked for.
+        measured: what the steps hold; None where there is no layout.
     """
 
     files: int
@@ -122,48 +120,44 @@ class Inspection:
     nbytes: int
     first: str
     columns: tuple[tuple[str, str], ...]
+    spelled: tuple[str, ...]
+    plain: Plain
     unreadable: Mapping[str, str]
     drift: tuple[str, ...]
     left_out: Mapping[str, str]
+    layouts: tuple[tuple[str, str], ...] = ()
     sequences: Sequences | None = None
     no_layout: str | None = None
     measured: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        measured = None if self.measured is None else self.measured.to_json()
-        return asdict(replace(self, measured=None)) | {"measured": measured}
-
-
-@dataclass
-class _Read:
-    """What was read of the steps so far."""
-
-    statistics: StepStatistics | None = None
-    in_features: int | None = None
-    rows: int = 0
-    steps: int = 0
-    first: list[np.ndarray] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
+        told = asdict(replace(self, measured=None)) | {"measured": self.measured and self.measured.to_json()}
+        told["layouts"] = [{"flags": flags, "words": words} for flags, words in self.layouts]
+        if self.sequences is not None:
+            told["sequences"]["is_whole"] = self.sequences.is_whole
+        return told
 
 
 def inspect(
     source: SourceLike,
     options: JobOptions | None = None,
     *,
+    scan: bool = False,
     statistics: bool = False,
     input: InputSpec | None = None,
     memory_bytes: int | None = None,
     on_start: OnStart = lambda done, total: None,
     on_rows: OnRows = lambda rows: None,
 ) -> Inspection:
-    """Look at a source: footers and some first rows, or with `statistics` all steps, once and in bounded memory.
+    """Look at a source: footers and the first rows of some row groups, or all rows, once and in bounded memory.
 
     Args:
         source: as of `plan_job`.
         options: what is said of the layout; of the others only `limit` and `bad_rows.unreadable_file` count.
-        statistics: whether to measure what the steps hold.
-        input: what to measure; None for all features. Only with `statistics`.
+        scan: whether to read all rows.
+        statistics: the same, where one layout is needed; also makes what to say with `--input`.
+        input: what to measure; None for all features.
         memory_bytes: the budget of what is held of rows, as of a job.
         on_start, on_rows: called with the sequences that are done and all, and with those read just now, if all are.
 
@@ -172,99 +166,67 @@ def inspect(
         DataError: a file that cannot be read.
         LayoutError: no layout is what is asked for; or several fit, and one is needed for statistics.
     """
-    options = replace(options or JobOptions(), keep=())
+    options, whole = replace(options or JobOptions(), keep=()), scan or statistics
     opened = open_source(source, options.bad_rows.unreadable_file == "skip")
     opened = Memory(memory_bytes).bounded(opened)
-    told = _of_files(opened)
     try:
         layout = find_sequences(opened, options, input, takes_texts=True)
     except LayoutError as error:
         if statistics or any(value is not None for value in asdict(options.asked).values()):
             raise
-        return replace(told, no_layout=str(error))
-    plan = cut(source, opened, layout, (), _WHOLE_FILES, options.limit)
-    if statistics:
+        layouts = tuple(layouts_found(opened.schema, options.asked))
+        return replace(_of_files(opened, read_plain(opened, whole)), no_layout=str(error), layouts=layouts)
+    plan = cut(source, opened, layout, (), WHOLE_FILES if whole else 1, options.limit)
+    if whole:
         on_start(0, plan.source.rows)
-    read = _read(plan, statistics, input, on_rows)
-    measured = _measured(read, input) if statistics else None
-    return replace(told, sequences=_sequences(plan, read), measured=measured)
+    read = read_sequences(plan, whole, input, statistics, on_rows)
+    told = _of_files(opened, read_plain(opened, whole, options.limit))
+    read.row_groups = told.row_groups if whole else read.row_groups
+    layouts = tuple(layouts_found(opened.schema, options.asked))
+    measured = _measured(read, input, whole)
+    return replace(told, sequences=_sequences(plan, read), measured=measured, layouts=layouts)
 
 
-def _of_files(source: Source) -> Inspection:
-    """What the footers say."""
+def _of_files(source: Source, plain: Plain) -> Inspection:
+    """What the footers say, and what columns of one value a row hold."""
     assert source.row_groups is not None, "a source whose footers were read"
     columns = tuple((column.name, str(column.type)) for column in source.schema)
     left_out = {file.path: file.reason for file in source.left_out}
     files, groups = source.files, len(source.row_groups.rows)
-    nbytes = int(np.sum(files.sizes_bytes))
     return Inspection(
-        len(files), groups, source.rows, nbytes, files[0].path, columns, source.unreadable, source.drift, left_out
-    )
+        len(files), groups, source.rows, int(np.sum(files.sizes_bytes)), files[0].path, columns,
+        tuple(files.partition_schema.names), plain, source.unreadable, source.drift, left_out,
+    )  # fmt: skip
 
 
-def _read(plan: Plan, whole: bool, input: InputSpec | None, on_rows: OnRows) -> _Read:
-    """Read the first rows, or the whole of a source and measure it."""
-    read, schema, layout = _Read(), plan.source.schema, plan.layout
-    read.in_features = layout.width(schema)
-    if whole and (input is not None or read.in_features is not None):
-        read.statistics = _begun(plan, read.in_features or 0, input)
-    with closing(read_steps(plan.source, plan.units, layout)) as batches:
-        for steps in batches:
-            read.in_features = read.in_features or steps.in_features
-            lengths = np.delete(np.diff(steps.offsets), [fault.row for fault in steps.faults])
-            if (left := SAMPLE_ROWS - sum(map(len, read.first))) > 0:
-                read.first.append(lengths[:left])
-            read.faults.update(fault.kind for fault in steps.faults)
-            read.rows, read.steps = read.rows + len(steps), read.steps + int(lengths.sum())
-            if not whole:
-                if read.rows >= SAMPLE_ROWS or read.steps >= _SAMPLE_STEPS:
-                    break
-                continue
-            if read.in_features is not None and steps.in_features is not None:
-                names = layout.feature_names(schema, read.in_features)
-                read.statistics = read.statistics or _begun(plan, read.in_features, input)
-                read.statistics.add(dict(zip(names, steps.by_feature(), strict=True)), steps.offsets)
-            on_rows(len(steps))
-            del steps  # or it would stay alive while the next one is decoded
-    return read
-
-
-def _begun(plan: Plan, in_features: int, input: InputSpec | None) -> StepStatistics:
-    """Statistics of what an input names, or of all features."""
-    if input is None:
-        names, schema = plan.layout.feature_names(plan.source.schema, in_features), plan.source.schema
-        types = plan.layout.types(schema)
-        input = unmeasured(names, types if len(types) == in_features else types * in_features)
-    most = max(16, min(MOST_DISTINCT, _MOST_KEPT // max(1, len(input.columns))))
-    return StepStatistics(input, most)
-
-
-def _sequences(plan: Plan, read: _Read) -> Sequences:
-    layout, schema = plan.layout, plan.source.schema
+def _sequences(plan: Plan, read: StepsRead) -> Sequences:
+    layout, schema, lengths = plan.layout, plan.source.schema, read.lengths
     features: tuple[tuple[str, str], ...] = ()
     if read.in_features is not None:
         types = [str(type) for type in layout.types(schema)]
         types = types if len(types) == read.in_features else types * read.in_features
         features = tuple(zip(layout.feature_names(schema, read.in_features), types, strict=True))
-    first = np.concatenate(read.first) if read.first else np.zeros(0, np.int64)
-    lengths = (int(first.min()), float(np.median(first)), int(first.max())) if len(first) else None
     flags = as_flags({name: value for name, value in asdict(layout.asked).items() if value is not None})
+    span = (int(lengths.lengths[0]), lengths.median, int(lengths.lengths[-1])) if lengths.sequences else None
+    mean = lengths.steps / lengths.sequences if lengths.sequences else None
     return Sequences(
-        flags, layout.words, layout.described, plan.source.rows, read.in_features, features, len(first), lengths,
-        dict(sorted(read.faults.items())),
+        flags, layout.words, layout.described, plan.source.rows, read.in_features, features, read.rows, span, mean,
+        lengths.bars(), dict(sorted(read.faults.items())), read.row_groups,
     )  # fmt: skip
 
 
-def _measured(read: _Read, input: InputSpec | None) -> Measured:
+def _measured(read: StepsRead, input: InputSpec | None, whole: bool) -> Measured:
     """The statistics, and the input that they make: that which is given, or all features."""
     if read.statistics is None:
         return Measured(0, (), None, ("no step was found, so there is nothing to say of its features",))
     measured = read.statistics.measured()
     pairs = tuple(zip(measured.columns, read.statistics.columns, strict=True))
+    if not whole:
+        return Measured(read.lengths.steps, pairs, None)
     if input is not None:
-        return Measured(read.steps, pairs, measured)
+        return Measured(read.lengths.steps, pairs, measured)
     columns, notes = _said(pairs)
-    return Measured(read.steps, pairs, InputSpec(tuple(columns)) if columns else None, tuple(notes))
+    return Measured(read.lengths.steps, pairs, InputSpec(tuple(columns)) if columns else None, tuple(notes))
 
 
 def _said(pairs: Sequence[tuple[Column, ColumnStatistics]]) -> tuple[list[Column], list[str]]:

@@ -19,6 +19,7 @@ from scanrnn_dist.source.layouts import (
     hashes,
     is_comparable,
     layout_of,
+    layouts_found,
     register_layout,
 )
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of

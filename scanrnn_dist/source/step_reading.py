@@ -20,8 +20,10 @@ from scanrnn_dist.source.taking import placed
 from scanrnn_dist.source.units import Unit
 
 
-def read_steps(source: Source, units: Iterable[Unit], layout: Layout) -> Generator[Steps, None, None]:
-    """The steps of units batch by batch, in order, each batch of about 16 MiB and at least one row.
+def read_steps(
+    source: Source, units: Iterable[Unit], layout: Layout, chunk_bytes: int = 16 << 20
+) -> Generator[Steps, None, None]:
+    """The steps of units batch by batch, in order, each batch of about so many bytes and at least one row.
 
     All have as many features as the first step that there is; before it, `in_features` may be None.
 
@@ -29,7 +31,7 @@ def read_steps(source: Source, units: Iterable[Unit], layout: Layout) -> Generat
         DataError: as `read_chunks`, but for what only features ask for.
         LayoutError: columns that the layout does not take.
     """
-    decoder = Decoder(source, ReadOptions(layout))
+    decoder = Decoder(source, ReadOptions(layout, chunk_bytes=chunk_bytes))
     width = layout.width(source.schema)
     for unit in units:
         with (

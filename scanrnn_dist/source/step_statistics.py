@@ -28,6 +28,8 @@ class ColumnStatistics:
     Args:
         count: values that count: finite numbers, or categories that are not null.
         unusable: nulls, NaNs and infinities.
+        nulls, nans: how many of these are nulls, and how many NaNs; the others are infinite, as a number may be made by
+            log1p.
         mean: of numbers, after log1p where the column asks for it, before any other scaling.
         m2: sum of the squared distances from the mean.
         least: the least number; infinity without any.
@@ -42,6 +44,8 @@ class ColumnStatistics:
     least: float = np.inf
     most: float = -np.inf
     distinct: frozenset[Any] | None = frozenset()
+    nulls: int = 0
+    nans: int = 0
 
     @property
     def std(self) -> float:
@@ -65,11 +69,17 @@ class ColumnStatistics:
             min(self.least, other.least),
             max(self.most, other.most),
             distinct if distinct is None or len(distinct) <= most_distinct else None,
+            self.nulls + other.nulls,
+            self.nans + other.nans,
         )
 
 
 class StepStatistics:
     """The statistics of every column of an `InputSpec`, batch by batch.
+
+    Args:
+        spec: the columns.
+        most_distinct: distinct values that are kept of each; 0 for none.
 
     Example:
         >>> statistics = StepStatistics(InputSpec((Number("x"),)))
@@ -94,7 +104,8 @@ class StepStatistics:
                 numbers = unscaled(column, array, offsets)
                 with np.errstate(invalid="ignore", divide="ignore"):
                     new = _of_numbers(np.log1p(numbers) if column.log1p else numbers)
-            wants = before.distinct is not None and not isinstance(column, Time)
+            new = replace(new, nulls=array.null_count, nans=max(0, new.nans - array.null_count))
+            wants = self._most_distinct > 0 and before.distinct is not None and not isinstance(column, Time)
             new = replace(new, distinct=self._distinct(array) if wants else None)
             self.columns[index] = before.merged(new, self._most_distinct)
 
@@ -135,10 +146,11 @@ def measure(spec: InputSpec, batches: Iterable[tuple[Mapping[str, pa.Array], np.
 def _of_numbers(numbers: np.ndarray) -> ColumnStatistics:
     """Of one batch of numbers."""
     finite = numbers[np.isfinite(numbers)]
+    nans = int(np.isnan(numbers).sum()) if len(finite) < len(numbers) else 0
     if not len(finite):
-        return ColumnStatistics(unusable=len(numbers))
+        return ColumnStatistics(unusable=len(numbers), nans=nans)
     mean = float(finite.mean())
     m2 = float(np.square(finite - mean).sum())
     return ColumnStatistics(
-        len(finite), len(numbers) - len(finite), mean, m2, float(finite.min()), float(finite.max()), None
+        len(finite), len(numbers) - len(finite), mean, m2, float(finite.min()), float(finite.max()), None, nans=nans
     )

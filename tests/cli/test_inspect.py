@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def written(path: Path, columns: dict[str, Any], **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, **how)
     return path
 
@@ -136,12 +138,15 @@ def test_several_layouts_are_shown_with_the_flags_that_choose_each(tmp_path: Pat
     source = written(tmp_path / "in.parquet", {"x": [[1.0, 2.0]], "y": [[3.0, 4.0]], "label": ["a"]})
     assert cli.run(["inspect", str(source)]) == 0
     out = capsys.readouterr().out
-    assert all(text in out for text in ("label: string", "--layout list-columns", "--column x", "--column y"))
+    assert all(text in out for text in ("label   string", "--layout list-columns", "--column x", "--column y"))
     assert cli.run(["inspect", str(source), "--statistics"]) == 3
     assert "3 ways" in capsys.readouterr().err
     told = looked_at(capsys, source, "--layout", "list-columns")
     assert told["sequences"]["features"] == [["x", "double"], ["y", "double"]]
-    assert told["sequences"]["flags"] == "--layout list-columns --features x,y" and told["measured"] is None
+    assert told["sequences"]["flags"] == "--layout list-columns --features x,y"
+    assert [one["mean"] for one in told["measured"]["columns"]] == [1.5, 3.5] and told["measured"]["input"] is None
+    told = looked_at(capsys, source)
+    assert told["layouts"][0]["flags"] == "--layout list-columns" and told["sequences"] is told["measured"] is None
 
 
 def test_no_layout_an_empty_source_and_bad_files(tmp_path: Path, capsys: Capsys) -> None:
@@ -167,19 +172,60 @@ def test_no_layout_an_empty_source_and_bad_files(tmp_path: Path, capsys: Capsys)
     assert told["files"] == 1 and list(told["left_out"]) == [str(bad)]
 
 
-def test_only_the_first_rows_are_read_unless_statistics_are_asked_for(tmp_path: Path, capsys: Capsys) -> None:
+def test_a_sample_is_of_the_whole_source_and_a_scan_reads_all(tmp_path: Path, capsys: Capsys) -> None:
     lengths = [1] * 60_000 + [9] * 40_000
     numbers = np.random.default_rng(0).normal(size=sum(lengths))
     values = pa.ListArray.from_arrays(np.append(0, np.cumsum(lengths)).astype(np.int32), numbers)
-    how: Any = {"row_group_size": 20_000, "write_page_checksum": True, "use_dictionary": False}
+    how: Any = {"row_group_size": 2000, "write_page_checksum": True, "use_dictionary": False}
     source = written(tmp_path / "in.parquet", {"seq": values}, **how)
     damaged = bytearray(source.read_bytes())
-    chunk = pq.ParquetFile(source).metadata.row_group(4).column(0)
+    chunk = pq.ParquetFile(source).metadata.row_group(1).column(0)  # of 50, of which 16 are looked at
     damaged[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 255
     source.write_bytes(bytes(damaged))
     told = looked_at(capsys, source)
-    assert told["sequences"]["rows"] == 10_000 and told["sequences"]["lengths"] == [1, 1.0, 1]
-    assert cli.run(["inspect", str(source), "--statistics"]) == 3
+    sequences = told["sequences"]
+    assert (sequences["rows"], sequences["row_groups"], sequences["is_whole"]) == (10_000, 16, False)
+    assert sequences["lengths"] == [1, 1.0, 9] and sum(bar["count"] for bar in sequences["histogram"]) == 10_000
+    assert 3000 < sequences["histogram"][1]["count"] < 5000 and told["measured"]["input"] is None
+    assert cli.run(["inspect", str(source)]) == 0
+    assert "of 10,000 sequences, the first ones of 16 row groups" in " ".join(capsys.readouterr().out.split())
+    for scans in ("--statistics", "--scan"):
+        assert cli.run(["inspect", str(source), scans]) == 3
+
+
+def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
+    nan, inf = float("nan"), float("inf")
+    columns = {
+        "name": pa.array(["a", None, None] * 10), "size": pa.array([1.0, nan, None] * 10), "blob": [b"x"] * 30,
+        "seq": pa.array([[[1.0, nan], [None, inf], [2.0, nan]], None, []] * 10, pa.list_(pa.list_(pa.float32()))),
+    }  # fmt: skip
+    written(tmp_path / "in/site=a/x.parquet", columns, row_group_size=7)
+    told = looked_at(capsys, tmp_path / "in")
+    assert told["plain"] == {"rows": 30, "nulls": {"name": 20, "size": 10}, "nans": {"size": 10}}
+    assert told["spelled"] == ["site"] and told["sequences"]["faults"] == {"null_sequence": 10}
+    numbers = [[one[name] for name in ("count", "nulls", "nans", "infinite")] for one in told["measured"]["columns"]]
+    assert numbers == [[20, 10, 0, 0], [0, 0, 20, 10]]
+    assert looked_at(capsys, tmp_path / "in", "--scan")["plain"] == told["plain"]
+    assert looked_at(capsys, tmp_path / "in", "--limit", "7")["plain"]["rows"] == 7
+
+
+@pytest.mark.parametrize(("columns", "encoding"), [(60, "utf-8"), (80, "utf-8"), (60, "ascii")])
+def test_what_is_printed_fits_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, encoding: str
+) -> None:
+    long = "a_column_whose_name_is_longer_than_anybody_would_want_it"
+    lengths = pa.array([[[0.5] * 6] * length for length in [*range(1, 60), 900]], pa.list_(pa.list_(pa.float64())))
+    source = written(tmp_path / "in.parquet", {long: ["x"] * 60, "sequence": lengths})
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", said := io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert cli.run(["inspect", str(source)]) == 0
+    said.seek(0)
+    lines = said.read().splitlines()
+    assert not [line for line in lines if len(line) > columns and str(source) not in line]
+    full, less = ("#", "#") if encoding == "ascii" else ("█", {60: "▉", 80: "█▋"}[columns])
+    (longest,) = (line for line in lines if line.lstrip().startswith("32 - 63 "))
+    (shortest,) = (line for line in lines if "512 - 1,023" in line)
+    assert longest.endswith(full) and len(longest) >= columns - 3 and shortest.endswith(f"1.7%  {less}")
 
 
 def test_texts_too_many_to_list_are_left_out_with_a_comment(tmp_path: Path, capsys: Capsys) -> None:

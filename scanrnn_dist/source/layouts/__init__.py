@@ -3,7 +3,14 @@
 A layout is one file, written against `layout.py`. `find.py` says which layout a source has, `numbers.py` makes float32.
 """
 
-from scanrnn_dist.source.layouts.find import as_flags, find_layout, layout_of, layout_of_column, register_layout
+from scanrnn_dist.source.layouts.find import (
+    as_flags,
+    find_layout,
+    layout_of,
+    layout_of_column,
+    layouts_found,
+    register_layout,
+)
 from scanrnn_dist.source.layouts.keys import (
     changes,
     comparable,

@@ -100,6 +100,11 @@ def find_layout(
     return layout
 
 
+def layouts_found(schema: pa.Schema, asked: Asked) -> list[tuple[str, str]]:
+    """All layouts that are what is asked for: of each the flags that choose it besides, and its words."""
+    return [(_flags(layout, asked), layout.words) for layout in _candidates(schema, asked)]
+
+
 def layout_of(asked: Asked) -> Layout:
     """The layout that is asked for in full, as `Layout.asked` does."""
     told = {name: value for name, value in asdict(asked).items() if name != "layout" and value is not None}
