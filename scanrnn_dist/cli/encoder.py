@@ -64,7 +64,10 @@ Out = Annotated[Path, typer.Argument(help="The encoder file to write (.safetenso
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
 Readout = Annotated[
     str | None,
-    typer.Option(help="Which outputs become the features: last, mean, max, steps, last+mean (default last)."),
+    typer.Option(
+        help="Which outputs become the features: last, mean, max, steps, or several as last+mean (default last).",
+        metavar="NAME",
+    ),
 ]
 
 
@@ -75,7 +78,7 @@ def make(
     in_features: Annotated[int | None, count("Features per step; needed unless --input says them.")] = None,
     input: InputFile = None,
     cell: Annotated[Kind | None, typer.Option(help="The kind of cell (default gru).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.", metavar="N")] = 0,
     num_layers: Annotated[
         int | None, count("Number of layers, each reading the outputs of the one before (default 1).", MOST_LAYERS)
     ] = None,
@@ -84,16 +87,24 @@ def make(
     ] = False,
     readout: Readout = None,
     initial_carry: Annotated[
-        float | None, typer.Option(help="Value of every carry before the first step (default 0).")
+        float | None, typer.Option(help="Value of the state before the first step (default 0).", metavar="X")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Data type of the computation, such as float32 or bfloat16 (default float32).")
+        str | None,
+        typer.Option(
+            help="Data type of the computation, such as float32 or bfloat16 (default float32).", metavar="TYPE"
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Precision of matrix products: highest, high or default (default highest).")
+        str | None,
+        typer.Option(help="Precision of matrix products: highest, high or default (default highest).", metavar="NAME"),
     ] = None,
     scan: Annotated[
-        str | None, typer.Option(help="Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default lax).")
+        str | None,
+        typer.Option(
+            help="What runs the cell over the steps: lax, or nnx for cells that change their own variables (default lax).",
+            metavar="lax|nnx",
+        ),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -114,24 +125,26 @@ def make(
 def convert(
     source: Annotated[Path, typer.Argument(help="A file of weights, or an Orbax checkpoint's folder.", metavar="SRC")],
     out: Out,
-    origin: Annotated[Origin, typer.Option("--from", help="What wrote SRC; safetensors is a state of flax nnx.")],
+    origin: Annotated[Origin, typer.Option("--from", help="What wrote SRC; safetensors means a state of flax nnx.")],
     kind: Annotated[
         Kind | None, typer.Option(help="The kind of cell that you expect; another one is an error.")
     ] = None,
     prefix: Annotated[
-        list[str] | None, typer.Option(help="Start of the names of the weights to read. For Keras, once per layer.")
+        list[str] | None,
+        typer.Option(help="Start of the names of the weights to read. For Keras, once per layer.", metavar="NAME"),
     ] = None,
     node: Annotated[
-        list[str] | None, typer.Option(help="Name of an ONNX node; once per layer, first layer first.")
+        list[str] | None, typer.Option(help="Name of an ONNX node; once per layer, first layer first.", metavar="NAME")
     ] = None,
     nonlinearity: Annotated[
-        str | None, typer.Option(help="Nonlinearity of a PyTorch RNN: tanh or relu (default tanh).")
+        str | None, typer.Option(help="Nonlinearity of a PyTorch RNN: tanh or relu (default tanh).", metavar="NAME")
     ] = None,
     reset_after: Annotated[
         bool, typer.Option("--reset-after", help="Say that a Keras GRU without biases was made with reset_after=True.")
     ] = False,
     like: Annotated[
-        Path | None, typer.Option(help="An encoder file that has the architecture of SRC; needed for a state of nnx.")
+        Path | None,
+        typer.Option(help="An encoder file with the architecture of SRC; needed for a state of nnx.", metavar="FILE"),
     ] = None,
     input: InputFile = None,
     embedding: Annotated[

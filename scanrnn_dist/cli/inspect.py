@@ -30,17 +30,17 @@ def inspect_source(
     source: flags.Source,
     options: Any,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Read all steps once, measure them, and print what --input takes.")
+        bool, typer.Option("--statistics", help="Read all steps once, and print statistics of each feature.")
     ] = False,
     input: flags.InputFile = None,
     output: Annotated[
-        Path | None, typer.Option(help="With --statistics, write what --input takes to this file.", metavar="FILE")
+        Path | None, typer.Option(help="With --statistics, write them as a file for --input.", metavar="FILE")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --output.")] = False,
     memory: flags.Memory = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Show what SRC holds: files, columns, how sequences stand in them, how long they are.
+    """Show what SRC holds: files, columns, the layout of the sequences, and how long they are.
 
     With --statistics also the mean, spread and range of every feature, and a file for --input that says them.
     """

@@ -81,7 +81,8 @@ class JobReport:
             f"{counted(self.rows, 'row')}, {counted(self.steps, 'step')} -> {counted(self.parts, 'part')} "
             f"in {self.destination}{before}\n"
             f"{self.seconds:.2f} s: {self.rows_per_second:,.0f} rows/s, {self.gflops:.1f} GFLOP/s useful, "
-            f"{self.kernel} kernel, occupancy {self.occupancy:.1%}, {counted(self.compilations, 'compilation')}\n"
+            f"{self.kernel} kernel, {self.occupancy:.1%} of its work real steps, "
+            f"{counted(self.compilations, 'compilation')}\n"
             f"waited {self.read_wait_seconds:.2f} s for reading, {self.device_wait_seconds:.2f} s for devices, "
             f"{self.write_wait_seconds:.2f} s for writing; peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB{more}"
         )

@@ -587,7 +587,7 @@ def test_the_report_is_consistent_and_on_rows_hears_of_every_row(tmp_path: Path)
     printed = str(report)
     assert "50 rows" in printed
     assert f"{report.steps:,} steps -> 10 parts in {tmp_path / 'out'}" in printed
-    assert f"occupancy {report.occupancy:.1%}" in printed
+    assert f"{report.occupancy:.1%} of its work real steps" in printed
 
 
 def test_progress_is_shown_where_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
