@@ -84,7 +84,7 @@ class Tuning:
 
     def __str__(self) -> str:
         lines = [f"{self.rows:,} rows of the source, {self.steps:,} steps; GFLOP/s useful: median (range)"]
-        lines.append("  lanes  block steps  window blocks  GFLOP/s  (range)  occupancy")
+        lines.append("  lanes  block steps  window blocks  GFLOP/s  (range)  real steps")
         lines += [f"{'*' if measured.shape == self.best else ' '} {measured}" for measured in self.measured]
         if len({measured.shape for measured in self.measured}) > 1:
             worth = f"{self.gain:.0%} faster than" if self.gain else "no other was clearly faster than"

@@ -26,7 +26,7 @@ def bench(
     tune: Annotated[
         bool, flag("Look for the fastest --lanes, --block-steps and --window-blocks.", "--tune", SPEED)
     ] = False,
-    rounds: Annotated[int | None, count("How often each is measured (default: 7).", group=SPEED)] = None,
+    rounds: Annotated[int | None, count("How often each choice is measured (default: 7).", group=SPEED)] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Measure the engine on a sample of SRC, in memory; with --tune, say which flags make it fastest here.

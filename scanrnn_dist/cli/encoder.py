@@ -118,7 +118,7 @@ def make(
     scan: Annotated[
         str | None,
         option(
-            "Which scan runs the cell: lax (jax.lax.scan) or nnx (nnx.scan) (default: lax).",
+            "What runs the cell over the steps: lax, or nnx for cells that change their own variables (default: lax).",
             group=SPEED,
             metavar="CHOICE",
         ),

@@ -51,7 +51,7 @@ def update(
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Continue the rows of DST, which was made with --keep-state, by the new steps of NEW.
+    """Add the new steps in NEW to the rows of DST, which was made with --keep-state.
 
     Afterwards DST holds the features of all steps so far, one row for each id. If the command was stopped, run the same
     one again.

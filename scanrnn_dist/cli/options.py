@@ -26,11 +26,11 @@ MOST_DEVICES = 1024
 
 WEIGHTS = "Weights: what SRC holds"
 ENCODER = "Encoder: what computes the features"
-LAYOUT = "Source: where the sequences stand"
+LAYOUT = "Source: how the sequences are stored"
 ROWS = "Rows: which ones, and how many steps"
-BAD_ROWS = "Rows that are not as they should be"
+BAD_ROWS = "Bad rows: what to do with them"
 OUTPUT = "Output"
-GOING_ON = "Going on with a job"
+GOING_ON = "Continuing a job"
 SHARING = "Sharing the work"
 SPEED = "Devices, speed and memory"
 RAY = "Ray"
@@ -73,26 +73,28 @@ def flag(text: str, name: str, group: str | None = None) -> Any:
 
 Source = Annotated[list[str], typer.Argument(help="Parquet files, a folder, or a glob in quotes.", metavar="SRC...")]
 NewSteps = Annotated[
-    list[str], typer.Argument(help="New steps, in the layout of the source that DST was made of.", metavar="NEW...")
+    list[str], typer.Argument(help="Files of new steps, in the same layout as the source of DST.", metavar="NEW...")
 ]
 Destination = Annotated[
     str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
 ]
 MaybeDestination = Annotated[
     str | None,
-    typer.Argument(help="Where featurize would write; of several words the last one. Also checked.", metavar="DST"),
+    typer.Argument(
+        help="Where featurize would write: the last word, if there are several. Checked too.", metavar="DST"
+    ),
 ]
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
 
 Column = Annotated[
     str | None,
-    option("The column that holds the sequences, or a field of structs, a.b.c.", group=LAYOUT, metavar="NAME"),
+    option("The column of the sequences; a.b.c names a field within structs.", group=LAYOUT, metavar="NAME"),
 ]
 LayoutName = Annotated[
     str | None,
     option(
-        "How the sequences stand in the columns; needed only if several layouts fit: list-columns, nested-lists, "
-        "flat-lists, list-of-structs, struct-of-lists, tensors, long.",
+        "The layout of the sequences; needed only if several fit: list-columns, nested-lists, flat-lists, "
+        "list-of-structs, struct-of-lists, tensors, long.",
         group=LAYOUT,
         metavar="NAME",
     ),
@@ -103,7 +105,7 @@ Features = Annotated[
 ]
 InFeatures = Annotated[
     int | None,
-    count("Numbers per step, where a list holds the numbers of all steps one after the other.", group=LAYOUT),
+    count("Numbers per step, if one flat list holds the numbers of all steps, step after step.", group=LAYOUT),
 ]
 GroupBy = Annotated[
     str | None, columns("For one step per row: the columns that say which sequence a row belongs to.", LAYOUT)
@@ -139,7 +141,9 @@ Truncate = Annotated[str | None, choice("With --max-steps, which N steps to use"
 MinSteps = Annotated[int | None, count("Sequences of fewer than N steps are too short; see --too-short.", group=ROWS)]
 InitialCarry = Annotated[
     str | None,
-    option("The column with the state from which each row begins (default: zeros).", group=ROWS, metavar="NAME"),
+    option(
+        "The column with the state of the network before the first step (default: zeros).", group=ROWS, metavar="NAME"
+    ),
 ]
 LossyCast = Annotated[
     bool, flag("Round numbers that float32 cannot hold exactly, instead of refusing them.", "--lossy-cast", ROWS)
@@ -153,9 +157,13 @@ BadValue = Annotated[
         group=BAD_ROWS,
     ),
 ]  # fmt: skip
-NullSequence = Annotated[str | None, choice("A null instead of a sequence", "error", "null", "skip", group=BAD_ROWS)]
-WrongWidth = Annotated[str | None, choice("Steps with another number of features", "error", "skip", group=BAD_ROWS)]
-UnequalLengths = Annotated[str | None, choice("Features of unequal lengths", "error", "skip", group=BAD_ROWS)]
+NullSequence = Annotated[str | None, choice("A null in place of a sequence", "error", "null", "skip", group=BAD_ROWS)]
+WrongWidth = Annotated[
+    str | None, choice("A step with another number of features than the others", "error", "skip", group=BAD_ROWS)
+]
+UnequalLengths = Annotated[
+    str | None, choice("Features of one row with different numbers of steps", "error", "skip", group=BAD_ROWS)
+]
 EmptySequence = Annotated[
     str | None, choice("A sequence without steps", "initial-carry", "null", "error", "skip", group=BAD_ROWS)
 ]
@@ -174,12 +182,12 @@ RowsPerPart = Annotated[
 ]
 OutputLayout = Annotated[
     str | None,
-    choice("How features are stored; columns is one per feature", "fixed_size_list", "list", "columns", "tensor",
+    choice("How features are stored; columns is one column per feature", "fixed_size_list", "list", "columns", "tensor",
            group=OUTPUT),
 ]  # fmt: skip
 OutputDtype = Annotated[
     str | None,
-    choice("Round features to", "float16", "float32", group=OUTPUT, default="as the encoder computes them"),
+    choice("Type of the features", "float16", "float32", group=OUTPUT, default="that of the encoder; float16 rounds"),
 ]
 Compression = Annotated[
     str | None,
@@ -188,11 +196,17 @@ Compression = Annotated[
 ]  # fmt: skip
 RowGroupBytes = Annotated[
     int | None,
-    option("Least bytes of an output row group (default: 4 MiB).", "--row-group-bytes", group=OUTPUT, metavar="BYTES"),
+    option(
+        "Smallest size of a row group of the output (default: 4 MiB).",
+        "--row-group-bytes",
+        group=OUTPUT,
+        metavar="BYTES",
+    ),
 ]
-Ids = Annotated[str | None, columns("Kept columns that tell whose sequence a row is, for `scanrnn update`.", OUTPUT)]
+Ids = Annotated[str | None, columns("Kept columns that identify a sequence, for `scanrnn update`.", OUTPUT)]
 KeepState = Annotated[
-    bool, flag("Also write each row's final state, from which `scanrnn update` goes on.", "--keep-state", OUTPUT)
+    bool,
+    flag("Also write each row's final state, so that `scanrnn update` can continue from it.", "--keep-state", OUTPUT),
 ]
 
 AllowMixed = Annotated[
@@ -204,7 +218,9 @@ AllowMixed = Annotated[
         GOING_ON,
     ),
 ]
-Repair = Annotated[bool, flag("First rewrite parts that are missing or changed, and remove surplus ones.", "--repair")]
+Repair = Annotated[
+    bool, flag("First make output files again that are missing or changed, and remove surplus ones.", "--repair")
+]
 Memory = Annotated[
     str | None,
     option(

@@ -17,14 +17,15 @@ from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_devices, s
 def verify(
     destination: flags.Output,
     sample: Annotated[
-        int, option("Rows to recompute from the source (default: 32); 0 compares hashes only.", metavar="ROWS", min=0)
+        int,
+        option("Rows to compute again from the source (default: 32); 0 compares hashes only.", metavar="ROWS", min=0),
     ] = 32,
     seed: Annotated[int, option("Seed that chooses these rows (default: 0).", metavar="N", min=0)] = 0,
     repair: flags.Repair = False,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Check DST: hashes of all parts, kept columns against the source, and a sample of rows recomputed.
+    """Check DST: all files against their hashes, kept columns against the source, a sample of rows computed again.
 
     If the job is unfinished, the parts that are committed are checked.
     """
@@ -53,7 +54,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="The file to write, which numpy maps into memory.", metavar="FILE.npy")],
     as_json: flags.Json = False,
 ) -> None:
-    """Write all features of DST, a finished output, to one .npy file of a row per input row, in input order."""
+    """Write all features of a finished job to one .npy file: one row for each row of the source, in its order."""
     from scanrnn_dist.job import export as export_output
 
     with SIGNALS.raising():
@@ -66,7 +67,7 @@ def clean(
     dry_run: Annotated[bool, flag("Only say what would be removed.", "--dry-run")] = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Remove what crashed attempts left in DST, nothing else."""
+    """Remove what crashed processes left in DST, and nothing else."""
     from scanrnn_dist.job import clean as clean_output
 
     print_result(clean_output(destination, dry_run=dry_run), as_json)

@@ -55,7 +55,7 @@ AcceptChanges = Annotated[
 ]
 MaxBadRows = Annotated[
     int | None,
-    option("Stop once more than N rows were set aside, by skip.", group=GOING_ON, metavar="N", min=0, max=MOST),
+    option("Stop once more than N bad rows were left out by a skip.", group=GOING_ON, metavar="N", min=0, max=MOST),
 ]
 Retry = Annotated[bool, flag("Retry rows that crashed the process twice.", "--retry", GOING_ON)]
 
@@ -69,8 +69,8 @@ Processes = Annotated[
 ShareText = Annotated[
     str | None,
     option(
-        "Do only the K-th of N shares. With auto, whatever started this process says which: Slurm, MPI, torchrun, "
-        "a TPU pod, a cloud's batch service, or Kubernetes (as auto/N).",
+        "Do only the K-th of N shares of the job. auto takes the share from whatever started this process: Slurm, MPI, "
+        "torchrun, a TPU pod, a cloud's batch service, or Kubernetes (auto/N).",
         group=SHARING,
         metavar="K/N",
     ),
@@ -91,21 +91,21 @@ LockSeconds = Annotated[
 Kernel = Annotated[
     str | None,
     choice(
-        "The program that computes; native is for usual cells on a CPU, xla for any",
+        "The program that computes; native is C++ for the usual cells on a CPU, xla is for everything",
         "native",
         "xla",
         group=SPEED,
-        default="the job's; of a new one native, where it can be had",
+        default="native if possible; a job keeps the one it began with",
     ),
 ]
 Lanes = Annotated[
     int | None,
-    count("Rows computed side by side on each device (default: by the device).", group=SPEED, metavar="ROWS"),
+    count("Rows computed side by side on each device (default: depends on the device).", group=SPEED, metavar="ROWS"),
 ]
 BlockSteps = Annotated[
     int | None,
     count(
-        "Steps per block (default: by the device). Where a row ends, the next one takes its place with the next block.",
+        "With kernel xla, a row starts only at every STEPS-th step of a lane (default: depends on the device).",
         group=SPEED,
         metavar="STEPS",
     ),
@@ -113,7 +113,9 @@ BlockSteps = Annotated[
 WindowBlocks = Annotated[
     int | None,
     count(
-        "Blocks of steps in one call of the compiled program (default: by the device).", group=SPEED, metavar="BLOCKS"
+        "Blocks of --block-steps in one call of the compiled program (default: depends on the device).",
+        group=SPEED,
+        metavar="BLOCKS",
     ),
 ]
 ProfileFolder = Annotated[
@@ -122,7 +124,7 @@ ProfileFolder = Annotated[
 ProfileSeconds = Annotated[
     float | None,
     option(
-        "Seconds that --profile traces, after compilation (default: 2).",
+        "How many seconds --profile traces, after compilation (default: 2).",
         group=SPEED,
         metavar="SECONDS",
         min=0,
@@ -136,8 +138,8 @@ Engine = Annotated[
 Address = Annotated[
     str | None,
     option(
-        "With --engine ray: HOST:PORT of the cluster's head, auto for that of this machine, or local to begin one "
-        "(default: as RAY_ADDRESS says, else that of this machine, else begin one).",
+        "With --engine ray: HOST:PORT of the cluster's head, auto for the cluster of this machine, or local to start "
+        "one (default: RAY_ADDRESS, else auto, else local).",
         group=RAY,
         metavar="HOST:PORT",
     ),

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
+from scanrnn_dist.errors import counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing, restart_of
 from scanrnn_dist.records import (
@@ -62,7 +63,7 @@ class Cleaning:
     def __str__(self) -> str:
         if not self.names:
             return f"{self.destination}: nothing to remove"
-        what = f"{len(self.names)} files, {self.nbytes:,} bytes {'removed' if self.is_done else 'to remove'}"
+        what = f"{counted(len(self.names), 'file')}, {self.nbytes:,} bytes {'removed' if self.is_done else 'to remove'}"
         return "\n".join([f"{self.destination}: {what}", *(f"  {name}" for name in self.names)])
 
 

@@ -162,7 +162,7 @@ def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> Non
     before = entries(tmp_path / "out")
     read_status(tmp_path / "out")
     result = clean(tmp_path / "out", dry_run=True)
-    assert result.nbytes == 4 and "1 files, 4 bytes to remove" in str(result)
+    assert result.nbytes == 4 and "1 file, 4 bytes to remove" in str(result)
     assert entries(tmp_path / "out") == before
 
 
