@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.job import (
-    ROWS_PER_PART,
     Executor,
     Handling,
     JobOptions,
@@ -54,7 +53,7 @@ def featurize(
     bad_rows: BadRows | None = None,
     max_bad_rows: int | None = None,
     initial_carry: str | None = None,
-    rows_per_part: int = ROWS_PER_PART,
+    rows_per_part: int | None = None,
     lossy_cast: bool = False,
     ids: Sequence[str] | None = None,
     keep_state: bool = False,
@@ -105,7 +104,7 @@ def featurize(
         max_bad_rows: once more rows than so many are set aside, the job ends with a `DataError`; None for any number.
         initial_carry: a kept column with each row's own initial carry, a list of `encoder.carry_features` numbers;
             None for the encoder's.
-        rows_per_part: rows of a part, about; fewer where they take more than 512 MiB of the source.
+        rows_per_part: rows of a part, about; None for 65,536, or fewer that take 512 MiB of the source.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
         ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
         keep_state: whether each row's final state is written beside its features, for `update` to go on from.

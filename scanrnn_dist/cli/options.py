@@ -175,7 +175,7 @@ Keep = Annotated[str | None, columns("Columns of SRC to copy to the output (defa
 RowsPerPart = Annotated[
     int | None,
     count(
-        "About how many rows an output file gets (default: 65,536); fewer where they take more than 512 MiB of SRC.",
+        "About how many rows an output file gets (default: 65,536, or fewer that take 512 MiB of SRC).",
         group=OUTPUT,
         metavar="ROWS",
     ),

@@ -21,7 +21,18 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.records import STATE, read_part
-from scanrnn_dist.source import Chunk, FailedUnit, FileTable, Prefetched, ReadOptions, Source, Unit, Units, running_sums
+from scanrnn_dist.source import (
+    ROWS_PER_PART,
+    Chunk,
+    FailedUnit,
+    FileTable,
+    Prefetched,
+    ReadOptions,
+    Source,
+    Unit,
+    Units,
+    running_sums,
+)
 from scanrnn_dist.storage import Store
 
 APPLIED = "applied"
@@ -144,7 +155,7 @@ def continued_plan(
                 raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
             is_begun[rows] = False
             steps[index] += int(new.sequences.lengths[rows].sum())
-    begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part
+    begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part or ROWS_PER_PART
     joined = min(len(begun), max(0, most - parts[names[-1]])) if names else 0
     units = _units(store, new_plan, [parts[name] for name in names], names, steps, new.sequences.lengths[begun], joined)
     source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
@@ -168,7 +179,7 @@ def _units(
 
     The parts stand in for files, and what they have of rows that begin for a row group more.
     """
-    most, alone = new_plan.rows_per_part, len(lengths) - joined
+    most, alone = new_plan.rows_per_part or ROWS_PER_PART, len(lengths) - joined
     begun = [min(most, alone - at) for at in range(0, alone, most)]
     bounds = running_sums(np.array([joined, *begun], np.int64))
     weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)]

@@ -16,7 +16,6 @@ from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, filter_text, layout_of, parsed_filter
 
-ROWS_PER_PART = 65_536
 _MOST_SECONDS = 1e6
 
 
@@ -29,7 +28,7 @@ class JobOptions:
             None where the source allows only one.
         sort: whether to read a copy of the source that is sorted by `group_by` and `order_by`, made first.
         keep: the columns to carry along, each once; None keeps all but those of the sequences.
-        rows_per_part: rows of a part, about; fewer where they take more than 512 MiB of the source.
+        rows_per_part: rows of a part, about; None for 65,536, or fewer that take 512 MiB of the source.
         max_steps: of a longer sequence only so many steps count; None for all.
         truncate: which ones, the first of its "head" or the last of its "tail".
         min_steps: a sequence of fewer steps is too short, and set aside unless `bad_rows` says otherwise.
@@ -59,7 +58,7 @@ class JobOptions:
     order_by: Sequence[str] | None = None
     sort: bool = False
     keep: Sequence[str] | None = None
-    rows_per_part: int = ROWS_PER_PART
+    rows_per_part: int | None = None
     max_steps: float | None = None
     truncate: Literal["head", "tail"] = "head"
     min_steps: int = 0
@@ -81,7 +80,7 @@ class JobOptions:
             raise ConfigError("--sort needs --group-by: the columns that say which sequence a row belongs to.")
         if self.keep_state:
             self._check_can_go_on()
-        if self.rows_per_part < 1:
+        if self.rows_per_part is not None and self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
         if self.filter is not None:
             object.__setattr__(self, "filter", filter_text(self.filter))
@@ -129,7 +128,7 @@ class JobOptions:
         own = layout.asked
         return all(told in (None, getattr(own, name)) for name, told in vars(self.asked).items())
 
-    def settled(self, layout: Layout, keep: Sequence[str], rows_per_part: int) -> JobOptions:
+    def settled(self, layout: Layout, keep: Sequence[str], rows_per_part: int | None) -> JobOptions:
         """The options of a job that was planned: nothing is left to be found."""
         return replace(self, **vars(layout.asked), keep=keep, rows_per_part=rows_per_part)
 

@@ -85,7 +85,7 @@ class Plan:
         units: which rows make which part.
         layout: how its sequences stand in its columns.
         keep: the columns to carry along.
-        rows_per_part: what the units were cut by.
+        rows_per_part: what the units were cut by, if it was said.
         limit: of the source the first so many rows are there; None for all.
         recorded: SHA-256 of the records that it was read from, by their names; None of one that was made anew.
     """
@@ -95,7 +95,7 @@ class Plan:
     units: Units
     layout: Layout
     keep: tuple[str, ...]
-    rows_per_part: int
+    rows_per_part: int | None
     limit: int | None = None
     recorded: Mapping[str, str] | None = None
 
@@ -323,7 +323,12 @@ def with_columns(source: Source, before: Plan) -> Source:
 
 
 def cut(
-    source: SourceLike, opened: Source, layout: Layout, keep: tuple[str, ...], rows_per_part: int, limit: int | None
+    source: SourceLike,
+    opened: Source,
+    layout: Layout,
+    keep: tuple[str, ...],
+    rows_per_part: int | None,
+    limit: int | None,
 ) -> Plan:
     """An opened source, cut into units."""
     opened = limited(opened, limit)

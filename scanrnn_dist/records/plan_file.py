@@ -53,7 +53,7 @@ class Facts:
     given: str | list[str]
     asked: Asked
     keep: tuple[str, ...]
-    rows_per_part: int
+    rows_per_part: int | None
     schema: pa.Schema
     limit: int | None = None
     left_out: tuple[tuple[str, int, int | None, str], ...] = ()

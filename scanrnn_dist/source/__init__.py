@@ -27,7 +27,7 @@ from scanrnn_dist.source.parquet import VectorWriter
 from scanrnn_dist.source.read_ahead import FailedUnit, Prefetched, read_chunks, read_first
 from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.set_aside import aside_schema, rows_of
-from scanrnn_dist.source.source import LeftOut, Source, limited, open_source, plan_units
+from scanrnn_dist.source.source import ROWS_PER_PART, LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured
 from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics, measure

@@ -180,15 +180,20 @@ def limited(source: Source, rows: int | None) -> Source:
     return replace(source, rows=rows, row_groups=cut)
 
 
+ROWS_PER_PART = 65_536
+"""Of a unit, about, unless another number is said."""
 BYTES_PER_PART = 512 * 2**20
-"""A unit ends also once its row groups hold so many uncompressed bytes: a crash costs the units that are worked on, and
-units are what processes share. A GRU of 256 hidden features takes half a minute for so much input of 16 float32 a step
-(W2 of `benchmarks.run`: 32 million numbers, 2.5 s); 65,536 rows of 10,000 such steps would be 40 minutes."""
+"""Then a unit also ends once its row groups hold so many uncompressed bytes: a crash costs the units that are worked
+on, and units are what processes share. A GRU of 256 hidden features takes half a minute for so much input of 16 float32
+a step (W2 of `benchmarks.run`: 32 million numbers, 2.5 s); 65,536 rows of 10,000 such steps would take 40 minutes."""
 
 
-def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = (), starts: Starts | None = None) -> Units:
-    """Cut a source into units of whole row groups, of at least `rows_per_part` rows or `BYTES_PER_PART` bytes, where a
-    file has as much left.
+def plan_units(
+    source: Source, rows_per_part: int | None, columns: Sequence[str] = (), starts: Starts | None = None
+) -> Units:
+    """Cut a source into units of whole row groups, of at least `rows_per_part` rows, where a file has as many left.
+
+    None is `ROWS_PER_PART` rows, or fewer that take `BYTES_PER_PART`.
 
     A unit never spans files, and files without rows give none; only a source without any rows is one unit, of its first
     file. Units are weighed by the values in the lists of `columns` together; by rows where none of them holds lists.
@@ -198,7 +203,7 @@ def plan_units(source: Source, rows_per_part: int, columns: Sequence[str] = (), 
     Raises:
         ConfigError: `rows_per_part` below 1.
     """
-    if rows_per_part < 1:
+    if rows_per_part is not None and rows_per_part < 1:
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
     assert source.row_groups is not None, "a source whose footers were read"
     groups = source.row_groups
@@ -236,15 +241,16 @@ def _spans(rows: np.ndarray, starts: Starts, begins: np.ndarray, ends: np.ndarra
     return Spans(_sums_between(starts.rows, begins, ends), first - before[begins], tail)
 
 
-def _cut(groups: RowGroups, rows_per_part: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(groups: RowGroups, rows_per_part: int | None) -> tuple[np.ndarray, np.ndarray]:
     """First row group of every unit and the one after its last, counted over all files, `(U,)` int64 each."""
+    most_rows, most_bytes = (ROWS_PER_PART, BYTES_PER_PART) if rows_per_part is None else (rows_per_part, np.inf)
     all_rows, all_bytes, offsets = groups.rows.tolist(), groups.nbytes.tolist(), groups.offsets.tolist()
     begins, ends = array("q"), array("q")
     for file_begin, file_end in pairwise(offsets):
         begin, rows, nbytes, left = file_begin, 0, 0, sum(all_rows[file_begin:file_end])
         for index in range(file_begin, file_end):
             rows, nbytes, left = rows + all_rows[index], nbytes + all_bytes[index], left - all_rows[index]
-            is_full = rows >= rows_per_part or (rows and nbytes >= BYTES_PER_PART)
+            is_full = rows >= most_rows or (rows and nbytes >= most_bytes)
             # Row groups without rows at the end of a file go with the unit before them.
             if (left and is_full) or (rows and index == file_end - 1):
                 begins.append(begin)

@@ -219,11 +219,15 @@ def described(row_groups: list[list[int]], values: list[int] | None = None) -> S
     st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=4),
     st.integers(1, 12),
     st.sampled_from([30, 80, 1000]),
+    st.booleans(),
 )
-def test_units_cover_every_row_once_in_order(row_groups: list[list[int]], rows_per_part: int, most: int) -> None:
+def test_units_cover_every_row_once_in_order(
+    row_groups: list[list[int]], rows_per_part: int, most: int, is_said: bool
+) -> None:
     source = described(row_groups)
-    with patch.object(source_module, "BYTES_PER_PART", most):
-        units = plan_units(source, rows_per_part)
+    with patch.multiple(source_module, ROWS_PER_PART=rows_per_part, BYTES_PER_PART=most):
+        units = plan_units(source, rows_per_part if is_said else None)
+    most = 10**9 if is_said else most
     assert [unit.index for unit in units] == list(range(len(units)))
     if not sum(map(sum, row_groups)):  # one unit without rows, for the part that carries the schema
         (unit,) = units
