@@ -1,18 +1,22 @@
-"""`scanrnn report DST`: one HTML page about a job, finished or not."""
+"""`scanrnn report DST`: one HTML page about a job, finished or not, as a file, or served while the job runs."""
 
 from __future__ import annotations
 
-import time
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
-from scanrnn_dist.cli.printing import print_result
+from scanrnn_dist.cli.printing import print_result, to_stderr
 from scanrnn_dist.cli.process import leave_pandas_out
+from scanrnn_dist.errors import ConfigError
 
-LIVE_SECONDS = 10
-"""Between two pages of a job that runs: reading the sample anew takes about 1 s of a core."""
+if TYPE_CHECKING:
+    from scanrnn_dist.report import ReportNumbers
 
 
 def report(
@@ -26,21 +30,71 @@ def report(
         option("The kept column that colours the map (default: the first with at most 20 texts).", metavar="NAME"),
     ] = None,
     live: Annotated[
-        bool,
-        flag("Write the page anew every 10 s while the job runs; the browser follows. Ends with the job.", "--live"),
+        bool, flag("Write no file: serve the page to this machine, where it follows the job, until Ctrl-C.", "--live")
     ] = False,
+    port: Annotated[
+        int | None, option("With --live, the port of 127.0.0.1 (default: any free one).", metavar="N", min=0, max=65535)
+    ] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Write one HTML page about the job in DST: what it is, its speed, its features. The page opens offline."""
+    if port is not None and not live:
+        raise ConfigError("--port is for --live, which was not given.")
+    if live and output is not None:
+        raise ConfigError("--live serves the page and writes no file: leave out --output.")
     leave_pandas_out()
     from scanrnn_dist.report import check_can_draw, read_numbers, write_report
 
     check_can_draw()
+    if live:
+        _serve(destination, colour, port or 0, as_json)
+        return
     numbers = read_numbers(destination, colour)
     name = numbers.status.destination.rstrip("/").rpartition("/")[2] or "job"
-    path = output or Path(f"{name}-report.html")
-    while live and numbers.status.state == "running":
-        write_report(numbers, path, refresh_seconds=LIVE_SECONDS)
-        time.sleep(LIVE_SECONDS)
-        numbers = read_numbers(destination, colour)
-    print_result(write_report(numbers, path), as_json)
+    print_result(write_report(numbers, output or Path(f"{name}-report.html")), as_json)
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a page is served."""
+
+    destination: str
+    url: str
+
+    def __str__(self) -> str:
+        return f"The page about {self.destination} is at {self.url} until Ctrl-C."
+
+
+def _serve(destination: str, colour: str | None, port: int, as_json: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    from scanrnn_dist.job import read_status
+    from scanrnn_dist.report import LiveServer, read_numbers
+
+    def look(before: ReportNumbers | None) -> ReportNumbers:
+        return read_numbers(destination, colour)
+
+    if colour is None:
+        read_status(destination)  # what is wrong with the destination is told here
+    else:
+        look(None)
+    with LiveServer(look, port) as server, _ended_by_signal():
+        print_result(Served(destination, server.url), as_json)
+        server.serve_forever(poll_interval=0.2)
+    to_stderr("The page is not served any more.")
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Leave what is inside when Ctrl-C is pressed, or the process is asked to end; that is how serving ends."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
