@@ -5,18 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import print_result, to_stderr
-from scanrnn_dist.cli.process import leave_pandas_out
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.cli.process import leave_pandas_out, start_jax
+from scanrnn_dist.cli.reproducing import command_that_makes
+from scanrnn_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from scanrnn_dist.report import ReportNumbers
+    from scanrnn_dist.report import Check, ReportNumbers
 
 
 def report(
@@ -29,6 +30,10 @@ def report(
         str | None,
         option("The kept column that colours the map (default: the first with at most 20 texts).", metavar="NAME"),
     ] = None,
+    verify: Annotated[
+        bool,
+        flag("Also check the output as `scanrnn verify` does, and show what came of it; reads the source.", "--verify"),
+    ] = False,
     live: Annotated[
         bool, flag("Write no file: serve the page to this machine, where it follows the job, until Ctrl-C.", "--live")
     ] = False,
@@ -40,8 +45,9 @@ def report(
     """Write one HTML page about the job in DST: what it is, its speed, its features. The page opens offline."""
     if port is not None and not live:
         raise ConfigError("--port is for --live, which was not given.")
-    if live and output is not None:
-        raise ConfigError("--live serves the page and writes no file: leave out --output.")
+    for name, is_given in {"--output": output is not None, "--verify": verify}.items():
+        if live and is_given:
+            raise ConfigError(f"--live serves the page while the job runs, and writes no file: leave out {name}.")
     leave_pandas_out()
     from scanrnn_dist.report import check_can_draw, read_numbers, write_report
 
@@ -49,9 +55,26 @@ def report(
     if live:
         _serve(destination, colour, port or 0, as_json)
         return
-    numbers = read_numbers(destination, colour)
+    numbers, wrong = read_numbers(destination, colour, command_of=command_that_makes), None
+    if verify:
+        check, wrong = _check(destination)
+        numbers = replace(numbers, check=check)
     name = numbers.status.destination.rstrip("/").rpartition("/")[2] or "job"
     print_result(write_report(numbers, output or Path(f"{name}-report.html")), as_json)
+    if wrong is not None:
+        raise wrong
+
+
+def _check(destination: str) -> tuple[Check, DataError | None]:
+    """What the check of the output found, or what is not right, which is raised once it is written."""
+    start_jax()
+    from scanrnn_dist.api import verify
+    from scanrnn_dist.report import Check
+
+    try:
+        return Check(verify(destination)), None
+    except DataError as error:
+        return Check(None, str(error)), error
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ def _serve(destination: str, colour: str | None, port: int, as_json: bool) -> No
     from scanrnn_dist.report import LiveServer, read_numbers
 
     def look(before: ReportNumbers | None) -> ReportNumbers:
-        return read_numbers(destination, colour)
+        return read_numbers(destination, colour, None if before is None else before.lengths, command_that_makes)
 
     if colour is None:
         read_status(destination)  # what is wrong with the destination is told here

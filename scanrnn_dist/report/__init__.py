@@ -4,5 +4,5 @@
 """
 
 from scanrnn_dist.report.live import LiveServer
-from scanrnn_dist.report.numbers import ReportNumbers, read_numbers
+from scanrnn_dist.report.numbers import Check, ReportNumbers, read_numbers
 from scanrnn_dist.report.page import Report, check_can_draw, write_report

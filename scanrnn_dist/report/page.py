@@ -23,7 +23,7 @@ from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, counted
 from scanrnn_dist.job import command_that_continues
 from scanrnn_dist.report.numbers import ReportNumbers
-from scanrnn_dist.report.plots import feature_plot, groups_of, map_plot, throughput_plot
+from scanrnn_dist.report.plots import feature_plot, groups_of, in_words, lengths_plot, map_plot, throughput_plot
 
 NEEDED = ("plotly", "jinja2")
 NEWS_SECONDS = 5.0
@@ -125,14 +125,20 @@ def _told(numbers: ReportNumbers) -> dict[str, Any]:
     destination = numbers.status.destination
     return {
         "numbers": numbers, "status": numbers.status, "features": numbers.features, "sample": numbers.sample,
-        "groups": _groups(numbers), "made": datetime.now(), "choices": numbers.status.counts,
+        "groups": _groups(numbers), "made": datetime.now(), "choices": numbers.status.counts, "work": numbers.work,
+        "lengths": numbers.lengths, "bars": numbers.lengths.counts.bars(), "check": numbers.check,
         "continues": command_that_continues(destination), "verifies": f"scanrnn verify {shlex.quote(destination)}",
     }  # fmt: skip
 
 
 def _plots(numbers: ReportNumbers) -> dict[str, Any]:
     """The plots, by the places where they are drawn."""
-    plots = [throughput_plot(numbers.throughput), feature_plot(numbers.features), map_plot(numbers.sample, numbers.map)]
+    plots = [
+        throughput_plot(numbers.throughput),
+        lengths_plot(numbers.lengths),
+        feature_plot(numbers.features),
+        map_plot(numbers.sample, numbers.map),
+    ]
     return {plot["id"]: plot for plot in plots if plot}
 
 
@@ -148,7 +154,7 @@ def _environment() -> Any:
     environment.filters |= {
         "thousands": "{:,}".format, "short": "{:.4g}".format, "percent": "{:.1%}".format, "duration": duration,
         "time": lambda seconds: f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}", "counted": counted,
-        "rows": lambda count: counted(count, "row"),
+        "rows": lambda count: counted(count, "row"), "bar": in_words,
     }  # fmt: skip
     return environment
 
