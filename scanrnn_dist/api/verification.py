@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,27 @@ COMPARED_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
+class SampledRow:
+    """A row that was recomputed, and found right.
+
+    Args:
+        part: the file that it is in.
+        row: of that file.
+        steps: of its sequence.
+        distance, specification, bound, between: see `faithfulness.Judgement`; 0 where its features are null, as they
+            have to be.
+    """
+
+    part: str
+    row: int
+    steps: int
+    distance: float = 0.0
+    specification: float = 0.0
+    bound: float = 0.0
+    between: float = 0.0
+
+
+@dataclass(frozen=True)
 class Verification:
     """What was found right.
 
@@ -59,10 +80,11 @@ class Verification:
         set_aside: rows of the source that are in the lists of those set aside, whose hashes match.
         filtered: rows of the source that a filter left out.
         rows_compared: whose kept columns are those of the source.
-        sampled: rows that were recomputed alone by the specification.
+        sample: rows that were recomputed alone by the specification.
         is_complete: whether the job is finished.
         units: of the job.
         repaired: names of parts that were not as they should be, and are again, or were removed as surplus.
+        sampled: how many these are.
         greatest_distance: of the features of sampled rows from float64; see `faithfulness.Judgement` for all three.
         specification_distance: the greatest of the specification, in the encoder's own dtype, from float64.
         greatest_difference: of the features from the specification in the encoder's own dtype.
@@ -72,15 +94,23 @@ class Verification:
     parts: int
     rows: int
     rows_compared: int
-    sampled: int
+    sample: tuple[SampledRow, ...]
     is_complete: bool
     units: int
     repaired: tuple[str, ...]
     set_aside: int = 0
     filtered: int = 0
-    greatest_distance: float = 0.0
-    specification_distance: float = 0.0
-    greatest_difference: float = 0.0
+    sampled: int = field(init=False)
+    greatest_distance: float = field(init=False)
+    specification_distance: float = field(init=False)
+    greatest_difference: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = [(row.distance, row.specification, row.between) for row in self.sample]
+        greatest = np.max([(0.0, 0.0, 0.0), *told], axis=0).tolist()
+        names = ("greatest_distance", "specification_distance", "greatest_difference")
+        for name, value in {"sampled": len(self.sample), **dict(zip(names, greatest, strict=True))}.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -134,7 +164,7 @@ def verify(
 
     Example:
         >>> verify("features")  # doctest: +SKIP
-        Verification(destination='features', parts=2, rows=640, rows_compared=640, sampled=32, ...)
+        Verification(destination='features', parts=2, rows=640, rows_compared=640, sample=(SampledRow(...), ...), ...)
     """
     records = JobRecords(open_store(destination))
     repaired = _repair(records, encoder) if repair else ()
@@ -150,7 +180,7 @@ def verify(
     root, units = records.store.root, len(plan.units)
     rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
     if sample < 1 or rows == 0 or job["options"].get(APPLIED):
-        return Verification(root, len(parts), rows, 0, 0, is_complete, units, repaired, aside, filtered)
+        return Verification(root, len(parts), rows, 0, (), is_complete, units, repaired, aside, filtered)
     encoder = encoder_of(records, job, encoder)
     if changes := plan.source_changes():
         raise DataError(
@@ -168,10 +198,8 @@ def verify(
             continue
         is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
         compared += compare_kept(records.store, plan, index, None if is_all else reading)
-    sampled, distances = _recompute(records, plan, rows_of, encoder, options, sample, rng)
-    return Verification(
-        root, len(parts), rows, compared, sampled, is_complete, units, repaired, aside, filtered, *distances
-    )
+    rows_of_sample = tuple(_recompute(records, plan, rows_of, encoder, options, sample, rng))
+    return Verification(root, len(parts), rows, compared, rows_of_sample, is_complete, units, repaired, aside, filtered)
 
 
 def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
@@ -222,10 +250,10 @@ def _recompute(
     options: JobOptions,
     sample: int,
     rng: np.random.Generator,
-) -> tuple[int, list[float]]:
-    """Judge what stands in the parts for a sample of rows; how many, and the greatest of each distance."""
+) -> Iterator[SampledRow]:
+    """Judge what stands in the parts for a sample of rows."""
     units = rng.permutation([unit for unit, rows in rows_of.items() if rows])[:SAMPLE_UNITS]
-    judge, sampled, greatest = Judge(encoder), 0, np.zeros(3)
+    judge = Judge(encoder)
     dtype = np.dtype(options.output.dtype or encoder.pool_dtype)
     for index in units:
         unit, name = plan.units[index], part_name(int(index), len(plan.units))
@@ -239,24 +267,23 @@ def _recompute(
                 if is_null != (of_row is None):
                     wrong = "there; expected null, by what is done with such rows" if is_null else "null; expected some"
                     raise DataError(f"{where}: the features are {wrong}.")
+                steps = chunk.sequences.row(row)[: options.max_steps]
                 if of_row is None:
-                    sampled += 1
+                    yield SampledRow(name, int(rows[nth]), len(steps))
                     continue
                 carry = _carry_of(chunk.kept.slice(row, 1), encoder, options, where)
                 if of_row.dtype != dtype:  # a narrower one would be judged as rounded
                     raise DataError(
                         f"{where}: the features are {of_row.dtype}; expected {dtype}, by the job's options."
                     )
-                found = judge(of_row, chunk.sequences.row(row)[: options.max_steps], carry)
+                found = judge(of_row, steps, carry)
                 if not found.is_faithful:
                     raise DataError(
                         f"{where}: the features are {found.distance:.1e} from the row scanned alone in float64; the "
                         f"specification's own distance is {found.specification:.1e}, and at most {found.bound:.1e} was "
                         "expected."
                     )
-                distances = found.distance, found.specification, found.between
-                greatest, sampled = np.maximum(greatest, distances), sampled + 1
-    return sampled, greatest.tolist()
+                yield SampledRow(name, int(rows[nth]), len(steps), *map(float, found))
 
 
 def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: JobOptions, where: str) -> np.ndarray | None:

@@ -24,6 +24,7 @@ from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.inspection import Inspection, Measured, Sequences, inspect
 from scanrnn_dist.job.kept_columns import compare_kept
+from scanrnn_dist.job.lengths import Bar, LengthCounts
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.open_job import check_destination
@@ -32,6 +33,7 @@ from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing
+from scanrnn_dist.job.sampling import read_lengths
 from scanrnn_dist.job.set_aside import read_quarantined
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.status import Status, look_at, read_status, saved_rows

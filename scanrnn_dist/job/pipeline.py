@@ -7,6 +7,7 @@ are whose to do stands behind `Claims`; what is computed with, behind `Computati
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -22,7 +23,7 @@ from scanrnn_dist.job.open_job import RECIPE, OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
-from scanrnn_dist.records import STATE, AttemptLog, PartRecord, part_schema
+from scanrnn_dist.records import STATE, AttemptLog, PartRecord, Took, part_schema
 from scanrnn_dist.source import FailedUnit, Unit
 
 CHUNK_BYTES = 2 << 20
@@ -119,6 +120,7 @@ def put_through(
         waiting_bytes=shares.unwritten,
     )  # fmt: skip
     stream = Stream(engine, chunks, options, shares)
+    before, begin = claims.log.took, time.perf_counter()
     with closing(chunks), closing(stream), writer:
         for finished in stream:
             if isinstance(finished, FailedUnit):
@@ -127,13 +129,22 @@ def put_through(
             rows = finished.chunk.rows
             claims.finished(finished.chunk.unit, rows)
             writer.put(*state_apart(finished, engine.state_features))
+            claims.log.took = before + _took(begin, stream, writer)
             if on_rows is not None:
                 on_rows(rows)
         writer.finish()
+        claims.log.took = before + _took(begin, stream, writer)
     done.statistics, done.read_wait_seconds = stream.statistics, stream.read_wait_seconds
     done.parts, done.rows_dropped, done.write_wait_seconds = writer.parts, writer.rows_dropped, writer.wait_seconds
     done.peak_memory_bytes = peak_memory_bytes()
     return done
+
+
+def _took(begin: float, stream: Stream, writer: WriteBehind) -> Took:
+    """Where the time went since `begin`."""
+    did = stream.statistics
+    waits = stream.read_wait_seconds, did.device_wait_seconds, writer.wait_seconds
+    return Took(time.perf_counter() - begin, *waits, did.steps, did.positions)
 
 
 def _schema(opened: OpenJob, engine: EngineLike) -> pa.Schema:

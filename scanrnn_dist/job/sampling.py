@@ -101,6 +101,15 @@ def read_sequences(
     return read
 
 
+def read_lengths(plan: Plan) -> StepsRead:
+    """Read the lengths of some sequences, the first ones of some of a plan's units, and nothing else of them."""
+    read = StepsRead()
+    for steps in _firsts(plan, read):
+        read.lengths.add(np.diff(steps.offsets))
+        read.rows += len(steps)
+    return read
+
+
 def read_plain(source: Source, whole: bool, limit: int | None = None) -> Plain:
     """Read the columns that hold one value a row, and count what is missing in them."""
     source = limited(source, limit)

@@ -3,9 +3,10 @@
 Files and their formats only; the order in which a job writes them, and what follows from them, is for `job`.
 """
 
-from scanrnn_dist.records.attempt_log import AttemptLog, PartRecord
-from scanrnn_dist.records.commit_log import AttemptHistory, Commits, read_commits, read_parts, renumbered_logs
+from scanrnn_dist.records.attempt_log import AttemptLog, PartRecord, Took
+from scanrnn_dist.records.commit_log import Commits, read_commits, read_parts, renumbered_logs
 from scanrnn_dist.records.evidence import CrashTrace, collect_traces, oom_kills
+from scanrnn_dist.records.history import AttemptHistory
 from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords
 from scanrnn_dist.records.lease import Lease
 from scanrnn_dist.records.names import (

@@ -10,6 +10,9 @@ Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON line
     {"failed": 17, "reason": ..., "finished": ...}                            its data is not what it should be
     {"end": "done"}                                                           last, unless the process was killed
 
+A line of a part and the last one may hold `"took": {...}`, where the time of the attempt went so far: at most every ten
+seconds, so that a log of many small parts stays short.
+
 A process that crashed may have left a trace beside it, `ATTEMPT.crash`.
 """
 
@@ -19,13 +22,15 @@ import dataclasses
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from scanrnn_dist.errors import one_line
 from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.storage import Store
 
+TOOK_SECONDS = 10.0
+"""Of work, between two lines that tell where the time went."""
 REASON_CHARACTERS = 1000
 """Of the reason of a failed unit, which is a line of a message, the first so many are kept."""
 
@@ -55,13 +60,42 @@ class PartRecord:
     aside_sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Took:
+    """Where the time of an attempt went, as the thread saw it that feeds the devices; and how full they were.
+
+    Args:
+        seconds: in which units were put through.
+        read_wait_seconds: of these, waiting for rows to be read.
+        device_wait_seconds: of these, waiting for the devices, which compute.
+        write_wait_seconds: of these, waiting for the writer.
+        steps: that were computed.
+        positions: of all lanes, which could have held a step.
+    """
+
+    seconds: float = 0.0
+    read_wait_seconds: float = 0.0
+    device_wait_seconds: float = 0.0
+    write_wait_seconds: float = 0.0
+    steps: int = 0
+    positions: int = 0
+
+    def __add__(self, other: Took) -> Took:
+        """Of both, one after the other or side by side."""
+        return Took(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
 class AttemptLog:
-    """What this attempt writes down, first its name, the time and a header; safe to use from several threads."""
+    """What this attempt writes down, first its name, the time and a header; safe to use from several threads.
+
+    `took` is set by whoever works: it goes out with the lines of parts, and costs no write of its own.
+    """
 
     def __init__(self, store: Store, header: dict[str, Any]) -> None:
         self._log = store.log(f"{COMMITS}/{store.attempt}")
         self._begun: dict[int, float] = {}
         self._chunks = 0
+        self.took, self._told = Took(), Took()
         self._lock = threading.Lock()
         self._append({"attempt": store.attempt, "started": time.time(), **header})
 
@@ -86,7 +120,10 @@ class AttemptLog:
         """Say that the part of a unit stands."""
         now = time.time()
         seconds = round(now - self._begun.get(record.unit, now), 3)
-        self._append({**dataclasses.asdict(record), "seconds": seconds, "finished": round(now, 3)})
+        took = self.took
+        is_due = took.seconds - self._told.seconds >= TOOK_SECONDS
+        line = {**dataclasses.asdict(record), "seconds": seconds, "finished": round(now, 3)}
+        self._append({**line, **(self._take(took) if is_due else {})})
         self._drop(record.unit)
 
     def fail(self, unit: int, reason: str) -> None:
@@ -97,8 +134,14 @@ class AttemptLog:
 
     def end(self, reason: str) -> None:
         """Say that the attempt ended by itself; with no unit in hand that need not survive a loss of power."""
-        self._append({"end": reason}, durable=bool(self.in_hand))
+        self._append({"end": reason, **self._take(self.took)}, durable=bool(self.in_hand))
         self._log.close()
+
+    def _take(self, took: Took) -> dict[str, Any]:
+        """What a line has besides, where it tells of the time; nothing if nothing was worked on."""
+        self._told = took
+        told = {name: round(value, 3) for name, value in dataclasses.asdict(took).items()}
+        return {"took": told} if took.seconds else {}
 
     def _drop(self, unit: int) -> None:
         with self._lock:

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.arrow_bytes import reader_of
+from scanrnn_dist.records.attempt_log import Took
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
+from scanrnn_dist.records.history import TOOK, AttemptHistory, last_of
 from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
 from scanrnn_dist.records.suspects import Death, Suspect, suspects_of
 from scanrnn_dist.storage import Store
@@ -37,30 +39,8 @@ _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
 _BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.int64())])
 _FAILED = _FAILURE.append(pa.field("attempt", pa.string()))
-_LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string())])
+_LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string()), ("took", TOOK)])
 _SMALL_LOG_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class AttemptHistory:
-    """What one attempt did, as its log tells.
-
-    Args:
-        name: of it, `HOST.PID.RANDOM`.
-        header: the first line of its log.
-        rows: `(n,)`, of each part that it committed, in the order of the log.
-        finished: `(n,)`, when each was committed, in seconds since 1970.
-    """
-
-    name: str
-    header: dict[str, Any]
-    rows: np.ndarray
-    finished: np.ndarray
-
-    @property
-    def started(self) -> float:
-        """When it began, in seconds since 1970; 0 where that is not recorded."""
-        return float(self.header.get("started", 0.0))
 
 
 @dataclass(frozen=True)
@@ -235,7 +215,9 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
             lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
             kept = [{**line, "unit": numbers[line["unit"]]} for line in lines if line.get("unit") in numbers]
             first = [{**header, "job": new_job}] if name == names[0] else []
-            last = [{"end": "amended"}] if name == names[-1] else []
+            took = next((line["took"] for line in reversed(lines) if "took" in line), None)
+            end = {"end": "amended"} if took is None else {"end": "amended", "took": took}
+            last = [end] if name == names[-1] else []
             yield name, "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode()
 
 
@@ -270,12 +252,13 @@ class _AttemptRead(NamedTuple):
     failures: pa.Table
     begins: pa.Table
     is_ended: bool
+    took: Took | None
 
     @property
     def history(self) -> AttemptHistory:
         """What it did, for whoever looks back."""
         rows, finished = (self.records[name].to_numpy() for name in ("rows", "finished"))
-        return AttemptHistory(self.attempt, self.header, rows, finished)
+        return AttemptHistory(self.attempt, self.header, rows, finished, self.took, self.is_ended)
 
     def death(self, committed: np.ndarray, evidence: str) -> Death:
         """How it died, if it did."""
@@ -321,7 +304,7 @@ def _read_log(where: str, job: str, attempt: str, content: bytes) -> _AttemptRea
     failures = failures.append_column(_FAILED.field("attempt"), pa.array([attempt] * len(failures), pa.string()))
     begins = lines.select(_BEGIN.names).filter(pc.or_(lines["begin"].is_valid(), lines["chunks"].is_valid()))
     is_ended = lines["end"].null_count < len(lines)
-    return _AttemptRead(attempt, header, records, failures, begins, is_ended)
+    return _AttemptRead(attempt, header, records, failures, begins, is_ended, last_of(lines["took"]))
 
 
 def _deaths(

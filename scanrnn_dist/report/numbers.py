@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from scanrnn_dist.job import Status, look_at
 from scanrnn_dist.records import JobRecords
+from scanrnn_dist.report.aside import AsideRow, first_aside
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
+from scanrnn_dist.report.lengths import Lengths, read_lengths_of
 from scanrnn_dist.report.sample import Sample, read_sample
 from scanrnn_dist.report.throughput import Throughput, attempts_of, throughput_of
+from scanrnn_dist.report.work import Work, work_of
 from scanrnn_dist.storage import open_store
+
+CommandOf = Callable[[Mapping[str, Any], str, bool], str]
+"""Gives the command that makes an output again, of the record of a job, its destination, and whether that holds the
+encoder; nothing where there is none."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of the check of the output against the specification.
+
+    Args:
+        found: what `verify` gave; None where the output is not right.
+        problem: what is not right.
+    """
+
+    found: Any
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,24 +44,43 @@ class ReportNumbers:
     Args:
         status: what the job is and how far it is.
         throughput: rows per second over time.
+        work: where the time of its attempts went.
+        lengths: of sequences of its source.
+        aside: the first rows that were set aside.
         sample: some rows of the output.
         features: numbers of each feature of these.
         map: where these rows stand; None if there is nothing to be seen.
+        environment: what the job was computed with: names, and what they say.
+        command: that makes the output again; empty where there is none.
+        check: against the specification; None where it was not asked for.
     """
 
     status: Status
     throughput: Throughput
+    work: Work
+    lengths: Lengths
+    aside: tuple[AsideRow, ...]
     sample: Sample
     features: FeatureNumbers
     map: Map | None
+    environment: Mapping[str, str]
+    command: str = ""
+    check: Check | None = None
 
 
-def read_numbers(destination: str | os.PathLike[str], colour: str | None = None) -> ReportNumbers:
+def read_numbers(
+    destination: str | os.PathLike[str],
+    colour: str | None = None,
+    lengths: Lengths | None = None,
+    command_of: CommandOf = lambda job, destination, has_encoder: "",
+) -> ReportNumbers:
     """Read what a report shows; nothing is changed.
 
     Args:
         destination: the folder or URI that a job writes to.
         colour: the kept column that colours the map; None for the first one of at most 20 different texts.
+        lengths: of the source, where they were read before; None reads them.
+        command_of: gives the command that makes the output again.
 
     Returns:
         The numbers.
@@ -64,6 +105,15 @@ def read_numbers(destination: str | os.PathLike[str], colour: str | None = None)
     units = commits.committed[commits.records["rows"].to_numpy() > 0]
     sample = read_sample(records, np.asarray(units), commits.units, colour)
     return ReportNumbers(
-        status, throughput_of(attempts_of(commits.history)), sample,
-        numbers_of(sample.features), map_of(sample.features),
+        status, throughput_of(attempts_of(commits.history)), work_of(commits.history),
+        lengths or read_lengths_of(records, job), first_aside(records.store, commits), sample,
+        numbers_of(sample.features), map_of(sample.features), _environment(job["environment"]),
+        command_of(job, records.store.root, records.has_encoder),
     )  # fmt: skip
+
+
+def _environment(told: Mapping[str, Any]) -> dict[str, str]:
+    """What features may depend on besides the job: versions, the kind of device, what computes."""
+    versions = {name: str(version) for name, version in told.get("versions", {}).items()}
+    named = {"device_kind": "device", "kernel": "kernel", "xla_flags": "XLA_FLAGS"}
+    return {**versions, **{name: str(told[key]) for key, name in named.items() if told.get(key)}}

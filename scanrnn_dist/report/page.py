@@ -1,4 +1,4 @@
-"""The page of a report: `page.html` filled with numbers, and a script library in it, so that it needs no network.
+"""The page of a report: `template/` filled with numbers, and a script library in it, so that it needs no network.
 
 Whatever is of the data, names of columns and files too, is text there, never markup: jinja2 escapes what stands in the
 page, `as_script` what a script reads, and `plot_text` what Plotly would take for markup.
@@ -6,6 +6,8 @@ page, `as_script` what a script reads, and `plot_text` what Plotly would take fo
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
 import json
 import os
@@ -13,6 +15,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, counted
 from scanrnn_dist.job import command_that_continues
 from scanrnn_dist.report.numbers import ReportNumbers
-from scanrnn_dist.report.plots import feature_plot, groups_of, map_plot, throughput_plot
+from scanrnn_dist.report.plots import feature_plot, groups_of, in_words, lengths_plot, map_plot, throughput_plot
 
 NEEDED = ("plotly", "jinja2")
-_TEMPLATE = Path(__file__).with_name("page.html")
+NEWS_SECONDS = 5.0
+"""A live page asks for news so often: reading the sample anew takes about 1 s of a core."""
+_TEMPLATES = Path(__file__).with_name("template")
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,12 @@ def check_can_draw() -> None:
         )
 
 
-def write_report(numbers: ReportNumbers, path: str | os.PathLike[str], refresh_seconds: int | None = None) -> Report:
+def write_report(numbers: ReportNumbers, path: str | os.PathLike[str]) -> Report:
     """Write the page about a job to one file, which replaces one that stands there.
 
     Args:
         numbers: of the job, from `read_numbers`.
         path: the file.
-        refresh_seconds: after which the browser reads the file again; None for never.
 
     Returns:
         Where it is.
@@ -76,7 +80,7 @@ def write_report(numbers: ReportNumbers, path: str | os.PathLike[str], refresh_s
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"is in no folder: there is no {path.parent}"
         raise ConfigError(f"{path} {what}; expected a file to write. Choose another with --output.")
-    content = page_of(numbers, refresh_seconds).encode()
+    content = page_of(numbers).encode()
     try:
         with whole_file(path) as write:
             write(content)
@@ -85,30 +89,97 @@ def write_report(numbers: ReportNumbers, path: str | os.PathLike[str], refresh_s
     return Report(numbers.status.destination, str(path), numbers.status.state, numbers.features.rows)
 
 
-def page_of(numbers: ReportNumbers, refresh_seconds: int | None = None) -> str:
-    """The page as text."""
+def page_of(numbers: ReportNumbers, live: bool = False) -> str:
+    """The page as text; a live one asks the server that it comes from for news."""
     check_can_draw()
+    library, script = _library(), _own("page.js")
+    hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (library, script))
+    connect = "'self'" if live else "'none'"
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+    scripts = {
+        "library": _markup(library),
+        "script": _markup(script),
+        "plots": _markup(as_script(_plots(numbers))),
+    }
+    page: str = _environment().get_template("page.html").render(
+        **_told(numbers), **scripts, policy=policy, live=live, news_seconds=NEWS_SECONDS,
+        style=_markup(_own("page.css")),
+    )  # fmt: skip
+    return page
+
+
+def news_of(numbers: ReportNumbers) -> dict[str, Any]:
+    """What a live page shows anew: its text as HTML, its plots, its title."""
+    told = _told(numbers)
+    status = numbers.status
+    body = _environment().get_template("body.html").render(**told)
+    title = f"Job {status.destination}: {status.state}"
+    return {"body": body, "plots": _plots(numbers), "title": title, "state": status.state}
+
+
+def _told(numbers: ReportNumbers) -> dict[str, Any]:
+    """What the templates name."""
+    destination = numbers.status.destination
+    return {
+        "numbers": numbers, "status": numbers.status, "features": numbers.features, "sample": numbers.sample,
+        "groups": _groups(numbers), "made": datetime.now(), "choices": numbers.status.counts, "work": numbers.work,
+        "lengths": numbers.lengths, "bars": numbers.lengths.counts.bars(), "check": numbers.check,
+        "continues": command_that_continues(destination), "verifies": f"scanrnn verify {shlex.quote(destination)}",
+    }  # fmt: skip
+
+
+def _plots(numbers: ReportNumbers) -> dict[str, Any]:
+    """The plots, by the places where they are drawn."""
+    plots = [
+        throughput_plot(numbers.throughput),
+        lengths_plot(numbers.lengths),
+        feature_plot(numbers.features),
+        map_plot(numbers.sample, numbers.map),
+    ]
+    return {plot["id"]: plot for plot in plots if plot}
+
+
+@cache
+def _environment() -> Any:
+    """Fills the templates; whatever is no template's own text is escaped."""
     import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "thousands": "{:,}".format, "short": "{:.4g}".format, "percent": "{:.1%}".format, "duration": duration,
+        "time": lambda seconds: f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}", "counted": counted,
+        "rows": lambda count: counted(count, "row"), "bar": in_words,
+    }  # fmt: skip
+    return environment
+
+
+@cache
+def _library() -> str:
+    """Plotly's script, as it may stand in a page: nothing in it ends the script, lines end as a browser reads them."""
     import plotly.offline
+
+    script: str = plotly.offline.get_plotlyjs()
+    return script.replace("</script", "<\\/script").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _own(name: str) -> str:
+    return (_TEMPLATES / name).read_text("utf-8")
+
+
+def _markup(text: str) -> Any:
     from markupsafe import Markup
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)  # fmt: skip
-    environment.filters["thousands"] = "{:,}".format
-    environment.filters["short"] = "{:.4g}".format
-    environment.filters["percent"] = "{:.1%}".format
-    environment.filters["time"] = lambda seconds: f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
-    environment.filters["duration"] = duration
-    environment.filters["rows"] = lambda count: counted(count, "row")
-    plots = [throughput_plot(numbers.throughput), feature_plot(numbers.features), map_plot(numbers.sample, numbers.map)]
-    return environment.from_string(_TEMPLATE.read_text()).render(
-        numbers=numbers, status=numbers.status, features=numbers.features, sample=numbers.sample,
-        groups=_groups(numbers), made=datetime.now(), refresh=refresh_seconds,
-        continues=command_that_continues(numbers.status.destination), choices=numbers.status.counts,
-        verifies=f"scanrnn verify {shlex.quote(numbers.status.destination)}",
-        library=Markup(plotly.offline.get_plotlyjs()),
-        plots=Markup(as_script({plot["id"]: plot for plot in plots if plot})),
-    )  # fmt: skip
+    return Markup(text)
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def as_script(value: Any) -> str:

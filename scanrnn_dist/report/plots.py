@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from scanrnn_dist.job import Bar
 from scanrnn_dist.report.features import FeatureNumbers, Map
+from scanrnn_dist.report.lengths import Lengths
 from scanrnn_dist.report.sample import MOST_VALUES, Sample
 from scanrnn_dist.report.throughput import Throughput
 
@@ -65,6 +67,25 @@ def throughput_plot(throughput: Throughput) -> dict[str, Any] | None:
     layout = {"barmode": "stack", "showlegend": len(data) > 1, **_axes("seconds of work", "rows per second")}
     layout["yaxis"]["tickformat"] = ",~s"
     return {"id": "throughput", "data": data, "layout": layout}
+
+
+def lengths_plot(lengths: Lengths) -> dict[str, Any] | None:
+    """A bar for each range of lengths; None where nothing could be read, or all are alike."""
+    bars = lengths.counts.bars()
+    if len(bars) < 2:
+        return None
+    data = {
+        "type": "bar", "x": [in_words(bar) for bar in bars], "y": [bar.count for bar in bars],
+        "marker": {"color": COLOURS[0]}, "hovertemplate": "%{y:,} sequences of %{x} steps<extra></extra>",
+    }  # fmt: skip
+    axes = _axes("steps", "sequences")
+    axes["xaxis"]["type"] = "category"
+    return {"id": "lengths", "data": [data], "layout": {"bargap": 0.08, **axes}}
+
+
+def in_words(bar: Bar) -> str:
+    """The lengths of a bar: `100-149`."""
+    return f"{bar.first:,}" if bar.first == bar.last else f"{bar.first:,}\u2013{bar.last:,}"
 
 
 def feature_plot(features: FeatureNumbers) -> dict[str, Any] | None:

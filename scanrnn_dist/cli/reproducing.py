@@ -1,0 +1,83 @@
+"""The command that makes an output again, from the records of its job: flags for all that the output depends on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scanrnn_dist.cli.options import JOB_FLAGS
+
+_SIZES = ("lanes", "block_steps", "window_blocks")
+_MOST_FILES = 4
+
+
+def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bool) -> str:
+    """The command, a flag a line; nothing where no command makes it.
+
+    Args:
+        job: its record.
+        destination: where the output stands, with a copy of the encoder in its records if `has_encoder`.
+        has_encoder: whether it has.
+
+    Example:
+        >>> job = {"options": {"source": "in", "max_steps": 7}, "recipe": {"hidden_features": 64, "seed": 0}}
+        >>> print(command_that_makes({**job, "window": {}, "environment": {}}, "out", True))
+        scanrnn featurize in out-again \\
+           --hidden 64 --seed 0 \\
+           --max-steps 7
+    """
+    from scanrnn_dist.job import APPLIED
+
+    encoder = _encoder_of(job, destination, has_encoder)
+    source = job["options"]["source"]
+    if not encoder or job["options"].get(APPLIED) or not isinstance(source, str | list):
+        return ""
+    sources = [source] if isinstance(source, str) else source
+    if len(sources) > _MOST_FILES:
+        return ""
+    first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/')}-again"]
+    sizes = [word for name in _SIZES if name in job["window"] for word in (_named(name), str(job["window"][name]))]
+    kernel = ["--kernel", job["environment"]["kernel"]] if job["environment"].get("kernel") else []
+    lines = [first, encoder, *_options_of(job["options"]), sizes + kernel]
+    return " \\\n   ".join(shlex.join(words) for words in lines if words)
+
+
+def _encoder_of(job: Mapping[str, Any], destination: str, has_encoder: bool) -> list[str]:
+    """The flags of the encoder: how it was drawn, or the file in the records of the job."""
+    recipe = job.get("recipe", {})
+    if "seed" in recipe and "input" not in recipe:
+        return ["--hidden", str(recipe["hidden_features"]), "--seed", str(recipe["seed"])]
+    from scanrnn_dist.records import ENCODER
+    from scanrnn_dist.storage import is_uri
+
+    if not has_encoder or is_uri(destination):
+        return []
+    return ["--encoder", f"{destination.rstrip('/')}/{ENCODER}"]
+
+
+def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The flags of options that are not what they are when nothing is said."""
+    from scanrnn_dist.job import JobOptions
+
+    options, usual = JobOptions.from_json(told), JobOptions()
+    for name, flag in JOB_FLAGS.items():
+        value, default = _value(options, name), _value(usual, name)
+        if value == default:
+            continue
+        decls = flag.__metadata__[0].param_decls
+        named = decls[0] if decls else _named(name.removeprefix("bad_rows.").replace(".", "-"))
+        if value is True:
+            yield [named]
+        else:
+            yield [named, ",".join(value) if isinstance(value, tuple | list) else str(value)]
+
+
+def _value(options: Any, name: str) -> Any:
+    for part in name.split("."):
+        options = getattr(options, part)
+    return options
+
+
+def _named(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
