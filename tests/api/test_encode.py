@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pyarrow as pa
 import pytest
+from cells import drawn
 from flax import nnx
 from jax.sharding import AxisType
 
@@ -304,4 +305,4 @@ def test_max_steps_may_be_a_float_and_hides_a_nan_beyond_it() -> None:
 
 def test_a_bare_cell_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"Encoder\(nnx.GRUCell\(...\)\)"):
-        encode(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), [np.ones((5, 2))])
+        encode(drawn(nnx.GRUCell, 2, 3), [np.ones((5, 2))])

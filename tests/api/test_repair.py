@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pytest
+from cells import drawn
 from crashing import identities
 from faults import Died, dies_at, watched
 from flax import nnx
@@ -198,7 +199,7 @@ def test_repair_runs_the_job_as_it_was_run(tmp_path: Path) -> None:
 
 def test_repair_needs_the_source_as_it_was_and_an_encoder(finished: Path, tmp_path: Path) -> None:
     def encoder(seed: int = 0) -> Encoder:
-        return Encoder(nnx.GRUCell(D, H, activation_fn=jax.nn.soft_sign, rngs=nnx.Rngs(seed)))
+        return Encoder(drawn(nnx.GRUCell, D, H, seed, activation_fn=jax.nn.soft_sign))
 
     shutil.copytree(finished / "in", tmp_path / "in")
     featurize(tmp_path / "in", tmp_path / "out", encoder(), rows_per_part=5)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from cells import drawn
 from flax import nnx
 from sources import TOLERANCE, D, H, encoder_of, featurize, random_rows, some_lengths, threads, write_source
 
@@ -287,7 +288,7 @@ def test_another_encoder_is_refused(finished: Path, output: Path) -> None:
 
 def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
     def encoder(seed: int = 0) -> Encoder:
-        return Encoder(nnx.GRUCell(D, H, activation_fn=jax.nn.soft_sign, rngs=nnx.Rngs(seed)))
+        return Encoder(drawn(nnx.GRUCell, D, H, seed, activation_fn=jax.nn.soft_sign))
 
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())

@@ -15,6 +15,7 @@ import numpy as np
 import oracle
 import pytest
 import safetensors.numpy
+from cells import drawn
 from flax import nnx
 
 from scanrnn_dist.encoder.encoder import Encoder, State
@@ -39,7 +40,7 @@ def parameters(module: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def hard_encoder(seed: int = 0) -> Encoder:
-    return Encoder(nnx.GRUCell(3, 5, gate_fn=jax.nn.hard_sigmoid, rngs=nnx.Rngs(seed)))
+    return Encoder(drawn(nnx.GRUCell, 3, 5, seed, gate_fn=jax.nn.hard_sigmoid))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_one_sequence_equals_the_specification(T: int) -> None:
 
 
 def test_a_cell_with_recurrent_biases_has_the_equations_of_other_frameworks() -> None:
-    cell = nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+    cell = drawn(nnx.GRUCell, 3, 5)
     cell.dense_h = nnx.Linear(5, 15, use_bias=True, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(1))
     x = normal(20, 3)
     np.testing.assert_allclose(Encoder(cell)(x), oracle.gru(oracle.weights_of(cell), x), rtol=0, atol=TOLERANCE)
@@ -199,9 +200,9 @@ def changed_weight() -> Encoder:
     [
         changed_weight,
         lambda: Encoder.from_seed(1, 3, 5),
-        lambda: Encoder(nnx.GRUCell(3, 5, gate_fn=jax.nn.hard_sigmoid, rngs=nnx.Rngs(0))),
-        lambda: Encoder(nnx.GRUCell(3, 5, activation_fn=jax.nn.relu, rngs=nnx.Rngs(0))),
-        lambda: Encoder(nnx.GRUCell(3, 5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))),
+        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, gate_fn=jax.nn.hard_sigmoid)),
+        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, activation_fn=jax.nn.relu)),
+        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, dtype=jnp.bfloat16)),
         lambda: Encoder.from_seed(0, 4, 5),
         lambda: Encoder.from_seed(0, 3, 6),
     ],
@@ -329,13 +330,13 @@ class OtherCell(nnx.GRUCell):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (lambda: OtherCell(3, 5, rngs=nnx.Rngs(0)), r"the cell is '.*OtherCell'; a file holds only \['GRUCell', "),
+        (lambda: drawn(OtherCell, 3, 5), r"the cell is '.*OtherCell'; a file holds only \['GRUCell', "),
         (
-            lambda: nnx.GRUCell(3, 5, gate_fn=jax.nn.softplus, rngs=nnx.Rngs(0)),
+            lambda: drawn(nnx.GRUCell, 3, 5, gate_fn=jax.nn.softplus),
             "gate_fn is '.*softplus'; a file holds",
         ),
-        (lambda: nnx.GRUCell(3, 5, activation_fn=jnp.sin, rngs=nnx.Rngs(0)), "activation_fn is '"),
-        (lambda: nnx.GRUCell(3, 5, carry_init=nnx.initializers.ones_init(), rngs=nnx.Rngs(0)), "carry_init"),
+        (lambda: drawn(nnx.GRUCell, 3, 5, activation_fn=jnp.sin), "activation_fn is '"),
+        (lambda: drawn(nnx.GRUCell, 3, 5, carry_init=nnx.initializers.ones_init()), "carry_init"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:carry_init is provided")
@@ -356,10 +357,10 @@ def test_a_changed_function_layer_dtype_variable_or_readout_changes_the_fingerpr
             return jnp.concatenate([super().readout(state)] * 2)
 
     def gated(factor: float) -> nnx.GRUCell:
-        return nnx.GRUCell(3, 5, gate_fn=lambda a: jax.nn.sigmoid(factor * a), rngs=nnx.Rngs(0))
+        return drawn(nnx.GRUCell, 3, 5, gate_fn=lambda a: jax.nn.sigmoid(factor * a))
 
     def plain() -> nnx.GRUCell:
-        return nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+        return drawn(nnx.GRUCell, 3, 5)
 
     bf16 = plain()
     bf16.dense_i.dtype = jnp.bfloat16
@@ -375,7 +376,7 @@ def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -
         def readout(self, state: State) -> jax.Array:
             return jnp.concatenate([super().readout(state)] * 2)
 
-    odd = nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))
+    odd = drawn(nnx.GRUCell, 3, 5)
     odd.dense_i = nnx.Linear(3, 15, use_bias=False, rngs=nnx.Rngs(0))
     assert type(Doubled.from_seed(0, 3, 5)) is Doubled
     for encoder, message in ((Doubled.from_seed(0, 3, 5), "class of its own"), (Encoder(odd), "were changed")):
@@ -393,7 +394,7 @@ def test_a_readout_of_a_subclass_may_need_what_is_set_after_the_encoder_is_made(
         def readout(self, state: State) -> jax.Array:
             return jnp.concatenate([super().readout(state)] * self.times)
 
-    encoder = Repeated(nnx.GRUCell(3, 5, rngs=nnx.Rngs(0)), times=3)
+    encoder = Repeated(drawn(nnx.GRUCell, 3, 5), times=3)
     assert encoder.out_features == encoder(jnp.ones((4, 3))).size == 15
 
 

@@ -18,6 +18,7 @@ import oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cells import drawn
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
@@ -58,7 +59,7 @@ class TreeCell(nnx.RNNCellBase):
 
     def __init__(self, in_features: int, rngs: nnx.Rngs) -> None:
         self.in_features = in_features
-        self.inner = nnx.GRUCell(in_features, 4, rngs=rngs)
+        self.inner = drawn(nnx.GRUCell, in_features, 4)
         self.out = nnx.Linear(4, 2, rngs=rngs)
 
     def __call__(self, carry: Any, inputs: Any) -> Any:
@@ -77,7 +78,7 @@ def stacked(kinds: str) -> list[nnx.RNNCellBase]:
     """One cell per letter: g, l, o, s; each takes the outputs of the one before."""
     cells = {"g": nnx.GRUCell, "l": nnx.LSTMCell, "o": nnx.OptimizedLSTMCell, "s": nnx.SimpleCell}
     sizes = [D, 5, 4, 6]
-    return [cells[k](sizes[i], sizes[i + 1], rngs=nnx.Rngs(i)) for i, k in enumerate(kinds)]
+    return [drawn(cells[k], sizes[i], sizes[i + 1], seed=i) for i, k in enumerate(kinds)]
 
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
@@ -85,11 +86,11 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "lstm": lambda: Encoder(stacked("l"), readout="last+max"),
     "optimized lstm": lambda: Encoder(stacked("o"), readout="mean"),
     "simple": lambda: Encoder(stacked("s"), readout="max+mean+last"),
-    "recurrent biases": lambda: Encoder(with_recurrent_bias(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), nnx.Rngs(1))),
+    "recurrent biases": lambda: Encoder(with_recurrent_bias(drawn(nnx.GRUCell, D, H), nnx.Rngs(1))),
     "stack": lambda: Encoder(stacked("gos"), readout="last+mean"),
     "filled carry": lambda: Encoder(stacked("lg"), initial_carry=0.25),
     "steps": lambda: Encoder(stacked("gl"), readout="steps"),
-    "own variables": lambda: Encoder(Counting(D, H, rngs=nnx.Rngs(0)), scan="nnx", readout="last+mean"),
+    "own variables": lambda: Encoder(drawn(Counting, D, H), scan="nnx", readout="last+mean"),
     "tree": lambda: Encoder(TreeCell(D, nnx.Rngs(0)), readout="last+mean"),
     "bidirectional": lambda: Encoder.from_seed(0, D, H, bidirectional=True, num_layers=2, readout="last+mean"),
     "bidirectional lstm": lambda: Encoder.from_seed(0, D, H, cell="lstm", bidirectional=True, readout="last+max"),
@@ -264,14 +265,14 @@ def test_nnx_scan_equals_lax_scan_for_cells_that_change_nothing(bidirectional: b
 def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None:
     encoder = made("own variables")
     grown = ROWS[4] * (1 + 0.5 * np.arange(len(ROWS[4]), dtype=np.float32))[:, None]
-    plain = Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), readout="last+mean")
+    plain = Encoder(drawn(nnx.GRUCell, D, H), readout="last+mean")
     np.testing.assert_allclose(encoder(ROWS[4]), plain(grown), rtol=0, atol=TOLERANCE)
     assert float(encoder.cell.steps[...]) == 1.0
 
 
 def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"change variables of their own in a step: 0\.steps.*scan='nnx'"):
-        Encoder(Counting(D, H, rngs=nnx.Rngs(0)))
+        Encoder(drawn(Counting, D, H))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
     [
         (lambda: [], {}, "expected a cell, a list of cells"),
         (lambda: [*stacked("g"), tuple(stacked("gg"))], {}, "expected a cell, a list of cells"),
-        (lambda: [nnx.GRUCell(3, 5, rngs=nnx.Rngs(0)), nnx.GRUCell(3, 5, rngs=nnx.Rngs(0))], {}, "do not fit together"),
+        (lambda: [drawn(nnx.GRUCell, 3, 5), drawn(nnx.GRUCell, 3, 5)], {}, "do not fit together"),
         (lambda: nnx.Linear(3, 5, rngs=nnx.Rngs(0)), {}, "is Linear; expected a flax"),
         (lambda: stacked("g"), {"readout": "first"}, "readout is 'first'; expected one or several of last, mean, max"),
         (lambda: stacked("g"), {"readout": "steps+last"}, "'steps' alone"),
@@ -404,8 +405,8 @@ def test_a_cell_with_dropout_has_a_fingerprint_and_features(tmp_path: Path) -> N
 def test_float64_is_not_rounded_in_silence() -> None:
     with jax.enable_x64(True):
         encoders = [
-            Encoder([nnx.GRUCell(D, H, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))], readout="steps"),
-            Encoder([tuple(nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(i)) for i in range(2))]),
+            Encoder([drawn(nnx.GRUCell, D, H, dtype=jnp.float64, param_dtype=jnp.float64)], readout="steps"),
+            Encoder([tuple(drawn(nnx.GRUCell, D, H, seed=i, param_dtype=jnp.float64) for i in range(2))]),
         ]
         for encoder in encoders:
             with pytest.raises(ConfigError, match="float64"):
@@ -452,13 +453,13 @@ def test_a_job_writes_float64_where_the_encoder_computes_in_it(tmp_path: Path) -
 
 def test_weights_of_float64_are_not_rounded_where_the_encoder_is_made() -> None:
     with jax.enable_x64(True):
-        cell = nnx.GRUCell(D, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        cell = drawn(nnx.GRUCell, D, H, param_dtype=jnp.float64)
     with pytest.raises(ConfigError, match="param_dtype is float64, which JAX would round"):
         Encoder(cell)
 
 
 def test_an_encoder_is_told_in_one_line() -> None:
-    two = Encoder([nnx.LSTMCell(12, 64, rngs=nnx.Rngs(0)), nnx.LSTMCell(64, 32, rngs=nnx.Rngs(0))], readout="mean+max")
+    two = Encoder([drawn(nnx.LSTMCell, 12, 64), drawn(nnx.LSTMCell, 64, 32)], readout="mean+max")
     assert repr(two) == (
         "Encoder(LSTM of 2 layers, 64 and 32 hidden features, readout mean+max, "
         "12 features per step -> 64 features, 32,128 weights)"
@@ -466,5 +467,5 @@ def test_an_encoder_is_told_in_one_line() -> None:
     both = Encoder.from_seed(0, 12, 64, num_layers=2, bidirectional=True, readout="steps")
     assert str(both).startswith("Encoder(bidirectional GRU of 2 layers, 64 hidden features each way, readout steps")
     assert "-> 128 features per step" in repr(both)
-    relu = Encoder(nnx.SimpleCell(1, 1000, activation_fn=jax.nn.relu, rngs=nnx.Rngs(0)))
+    relu = Encoder(drawn(nnx.SimpleCell, 1, 1000, activation_fn=jax.nn.relu))
     assert "RNN (relu) of 1 layer, 1,000 hidden features, 1 feature per step -> 1,000 features" in repr(relu)

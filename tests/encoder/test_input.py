@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from cells import drawn
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 from sources import mesh_of
@@ -130,7 +131,7 @@ def test_an_id_that_a_column_has_not_is_refused_and_on_a_device_a_nan() -> None:
 
 def test_the_gradient_of_tables_is_that_of_finite_differences() -> None:
     with jax.enable_x64(True):
-        cell = nnx.GRUCell(WIDTH, 3, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        cell = drawn(nnx.GRUCell, WIDTH, 3, dtype=jnp.float64, param_dtype=jnp.float64)
         encoder = Encoder(cell, input=SPEC, readout="last+mean")
         graphdef, tables, rest = nnx.split(encoder, lambda path, _: "tables" in path, ...)
         x = jnp.asarray(rows_of()[3], jnp.float64)
@@ -294,9 +295,9 @@ def test_a_vocabulary_too_large_for_a_files_header_is_refused(tmp_path: Path, mo
     [
         (lambda: Encoder.from_seed(0, 4, H, input=SPEC), "in_features is 4, and input has 5 columns"),
         (lambda: Encoder.from_seed(0, None, H), "in_features is None; expected"),
-        (lambda: Encoder(nnx.GRUCell(4, H, rngs=nnx.Rngs(0)), input=SPEC), "takes 4 numbers per step, .* give 10: dw"),
-        (lambda: Encoder(nnx.GRUCell(10, H, rngs=nnx.Rngs(0)), input="a.toml"), "The input is a str; expected an Inp"),
-        (lambda: Encoder(nnx.GRUCell(10, H, rngs=nnx.Rngs(0)), input=SPEC, tables={"item": np.zeros((7, 3))}),
+        (lambda: Encoder(drawn(nnx.GRUCell, 4, H), input=SPEC), "takes 4 numbers per step, .* give 10: dw"),
+        (lambda: Encoder(drawn(nnx.GRUCell, 10, H), input="a.toml"), "The input is a str; expected an Inp"),
+        (lambda: Encoder(drawn(nnx.GRUCell, 10, H), input=SPEC, tables={"item": np.zeros((7, 3))}),
          r"'page\.kind': missing, expected \(4, 2\)"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import drawn
 from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
@@ -83,8 +84,7 @@ def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
     engines = [
-        CompiledWindow(Encoder(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))), default_mesh(), shape)
-        for shape in (wide, drain_shape(wide))
+        CompiledWindow(Encoder(drawn(nnx.GRUCell, D, H)), default_mesh(), shape) for shape in (wide, drain_shape(wide))
     ]
     assert gives_same_bits(*engines)
     weights = engines[1].encoder.cell.dense_h.kernel

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from cells import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ class Doubled(Encoder):
 
 
 def with_recurrent_biases() -> Encoder:
-    cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
+    cell = drawn(nnx.GRUCell, D, H)
     cell.dense_h = nnx.Linear(H, 3 * H, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(1))
     return Encoder(cell)
 
@@ -241,9 +242,9 @@ def with_recurrent_biases() -> Encoder:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Encoder(Initial(D, H, rngs=nnx.Rngs(0))),
-        lambda: Doubled(nnx.GRUCell(D, H, rngs=nnx.Rngs(0))),
-        lambda: Encoder(nnx.SimpleCell(D, H, rngs=nnx.Rngs(0))),
+        lambda: Encoder(drawn(Initial, D, H)),
+        lambda: Doubled(drawn(nnx.GRUCell, D, H)),
+        lambda: Encoder(drawn(nnx.SimpleCell, D, H)),
         with_recurrent_biases,
     ],
     ids=["learned initial carry", "longer readout", "other cell", "recurrent biases"],
@@ -409,7 +410,7 @@ def test_an_engine_compiles_once_and_its_runs_never() -> None:
         twin = Engine(Encoder.from_seed(SEED + 1, D, H), mesh_of(2), WindowShape(5, 4, 7))
     assert len(events) == twin.compilations == 0
     assert np.abs(features_of(twin, ROWS) - features_of(engine, ROWS)).max() > 0.1, "the weights are the other one's"
-    swish = Encoder(nnx.GRUCell(D, H, activation_fn=nnx.swish, rngs=nnx.Rngs(SEED)))
+    swish = Encoder(drawn(nnx.GRUCell, D, H, SEED, activation_fn=nnx.swish))
     assert Engine(swish, mesh_of(2), WindowShape(5, 4, 7)).compilations == 1
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from cells import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,10 +34,10 @@ SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "gru": lambda H: Encoder.from_seed(0, D, H),
     "lstm": lambda H: Encoder.from_seed(0, D, H, cell="lstm"),
-    "LSTMCell": lambda H: Encoder(nnx.LSTMCell(D, H, rngs=nnx.Rngs(0))),
+    "LSTMCell": lambda H: Encoder(drawn(nnx.LSTMCell, D, H)),
     "rnn": lambda H: Encoder.from_seed(0, D, H, cell="rnn"),
-    "recurrent bias": lambda H: Encoder(with_recurrent_bias(nnx.GRUCell(D, 9, rngs=nnx.Rngs(3)))),
-    "stack": lambda H: Encoder([nnx.LSTMCell(D, H, rngs=nnx.Rngs(0)), nnx.GRUCell(H, 7, rngs=nnx.Rngs(1))]),
+    "recurrent bias": lambda H: Encoder(with_recurrent_bias(drawn(nnx.GRUCell, D, 9, seed=3))),
+    "stack": lambda H: Encoder([drawn(nnx.LSTMCell, D, H), drawn(nnx.GRUCell, H, 7, seed=1)]),
     "pools": lambda H: Encoder.from_seed(0, D, H, readout="mean+last+max", initial_carry=0.5),
     "steps": lambda H: Encoder.from_seed(0, D, H, cell="lstm", readout="steps"),
     "both directions": lambda H: Encoder.from_seed(0, D, H, num_layers=2, bidirectional=True),
@@ -153,8 +154,8 @@ def test_narrower_vectors_give_the_same_bits() -> None:
     try:
         for instructions in ("avx2", "avx512", "neon"):
             if widest.functions.scanrnn_choose(instructions.encode()):
-                for name, make in ENCODERS.items():
-                    found = encoded(make(16), rows)
+                for name in ENCODERS:
+                    found = encoded(ENCODERS[name](16), rows)
                     np.testing.assert_array_equal(found.view(np.uint32), wanted[name], err_msg=instructions)
     finally:
         widest.functions.scanrnn_choose(b"")
@@ -247,8 +248,8 @@ def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
 @pytest.mark.parametrize(
     ("encoder", "why"),
     [
-        (lambda: Encoder(nnx.SimpleCell(2, 3, residual=True, rngs=nnx.Rngs(0))), "residual"),
-        (lambda: Encoder(nnx.GRUCell(2, 3, activation_fn=nnx.relu, rngs=nnx.Rngs(0))), "other activations"),
+        (lambda: Encoder(drawn(nnx.SimpleCell, 2, 3, residual=True)), "residual"),
+        (lambda: Encoder(drawn(nnx.GRUCell, 2, 3, activation_fn=nnx.relu)), "other activations"),
         (lambda: Encoder.from_seed(0, 2, 3, dtype="bfloat16"), "does not compute in float32"),
         (
             lambda: Encoder.from_seed(
@@ -256,7 +257,7 @@ def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
             ),
             "input",
         ),
-        (lambda: Encoder(type("Own", (nnx.GRUCell,), {})(2, 3, rngs=nnx.Rngs(0))), "it has a Own"),
+        (lambda: Encoder(drawn(type("Own", (nnx.GRUCell,), {}), 2, 3)), "it has a Own"),
     ],
 )
 def test_other_encoders_are_left_to_xla(encoder: Any, why: str) -> None:

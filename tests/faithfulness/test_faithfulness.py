@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from cells import drawn
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +137,7 @@ def by_tanh(x: jax.Array) -> jax.Array:
 
 
 def test_a_gate_that_is_less_accurate_than_the_specification_s_would_be_seen() -> None:
-    encoder = Encoder(nnx.GRUCell(D, H, gate_fn=by_tanh, rngs=nnx.Rngs(SEED)))
+    encoder = Encoder(drawn(nnx.GRUCell, D, H, SEED, gate_fn=by_tanh))
     found = [judge()(scanned(x, encoder), x) for x in rows_like("random walks", [500] * 10, seed=1)]
     assert any(one.distance > max(FLOOR, OF_SPECIFICATION * one.specification) for one in found)
 

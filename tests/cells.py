@@ -1,0 +1,29 @@
+"""Cells with random weights that numpy draws.
+
+To draw those of one cell, flax has JAX compile 14 programs for each size: a quarter of the CPU time of tests/encoder.
+Tests that need flax's own weights, such as those of a seed, make their cells by flax or by `Encoder.from_seed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+Cell = TypeVar("Cell", bound=nnx.RNNCellBase)
+
+
+def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 0, **options: Any) -> Cell:
+    """A cell of the kind with normal weights of this seed, scaled as flax scales them; the biases are zero."""
+    rng = np.random.default_rng(seed)
+
+    def normal(key: Any, shape: tuple[int, ...], dtype: Any, **_: Any) -> jax.Array:
+        return jax.device_put((rng.standard_normal(shape) / np.sqrt(shape[0])).astype(dtype))
+
+    def zeros(key: Any, shape: tuple[int, ...], dtype: Any, **_: Any) -> jax.Array:
+        return jax.device_put(np.zeros(shape, dtype))
+
+    inits = {"kernel_init": normal, "recurrent_kernel_init": normal, "bias_init": zeros}
+    return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
