@@ -83,7 +83,7 @@ class _Work:
         header = {"environment": self.opened.environment, "devices": engine.devices}
         logger.info(
             "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
-            engine.devices, self.opened.environment["device_kind"],
+            engine.devices, self.opened.environment.get("device_kind", "device"),
         )  # fmt: skip
         with Attempt(records, job, plan.units, handling.sharing, header, handling.max_bad_rows) as attempt:
             self._save_encoder(attempt)

@@ -280,7 +280,7 @@ def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest
     def begun(name: str, **more: Any) -> Path:
         out = tmp_path / name
         report = featurize(encoder_of(), source, out, **options, **more)
-        assert f"{more.get('kernel', 'native')} kernel, " in str(report)
+        assert f"by the {more.get('kernel', 'native')} kernel; " in str(report)
         for part in ("part-00001.parquet", "_SUCCESS"):
             (out / part).unlink()
         return out
