@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 COMMANDS: list[str] = re.findall(r"\| `scanrnn (featurize .*)` \|$", PAGE.read_text(), re.MULTILINE)
 HIDDEN = 64
 MOST_JUDGED = 60
-"""Of the rows of a data set, each of which takes 3 ms; where there are more, every second one, or every third."""
+"""Of the rows of a data set about; where there are many more, every second one is, or every third."""
 
 
 def rebuilt(row: dict[str, Any], options: dict[str, str]) -> np.ndarray:
