@@ -27,6 +27,8 @@ from scanrnn_dist.source import read_chunks
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 COMMANDS: list[str] = re.findall(r"\| `scanrnn (featurize .*)` \|$", PAGE.read_text(), re.MULTILINE)
 HIDDEN = 64
+MOST_JUDGED = 60
+"""Of the rows of a data set about; where there are many more, every second one is, or every third."""
 
 
 def rebuilt(row: dict[str, Any], options: dict[str, str]) -> np.ndarray:
@@ -90,8 +92,8 @@ def test_a_command_of_the_docs_gives_the_features_of_its_rows(command: str, shar
     assert len(features) == len(sequences) > 0
     width = max(sequence.shape[1] for sequence in sequences)
     judge = Judge(Encoder.from_seed(0, width, HIDDEN))
-    for index, sequence in enumerate(sequences):
-        judgement = judge(features[index], sequence.reshape(-1, width))
+    for index in range(0, len(sequences), 1 + len(sequences) // MOST_JUDGED):
+        judgement = judge(features[index], sequences[index].reshape(-1, width))
         assert judgement.is_faithful, (command, index, judgement)
 
 

@@ -55,7 +55,7 @@ def test_the_seed_alone_fixes_the_weights(seed: int, D: int, H: int) -> None:
         np.testing.assert_array_equal(ours[name].view(np.uint32), theirs[name].view(np.uint32))
 
 
-@pytest.mark.parametrize("T", [0, 1, 50])
+@pytest.mark.parametrize("T", [0, pytest.param(1, marks=pytest.mark.soak), 50])
 def test_one_sequence_equals_the_specification(T: int) -> None:
     x = normal(T, 3)
     encoder = Encoder.from_seed(4, 3, 7)

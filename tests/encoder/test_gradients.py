@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import drawn
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
@@ -40,7 +41,7 @@ CELLS = [nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell]
 
 def cells(kinds: str, D: int, H: int, **dtypes: Any) -> list[nnx.RNNCellBase]:
     """One cell per digit of `kinds`, an index of `CELLS`, each on the outputs of the one before."""
-    return [CELLS[int(k)](H if i else D, H, **dtypes, rngs=nnx.Rngs(i)) for i, k in enumerate(kinds)]
+    return [drawn(CELLS[int(k)], H if i else D, H, seed=i, **dtypes) for i, k in enumerate(kinds)]
 
 
 MODULES: dict[str, Callable[..., Any]] = {

@@ -244,8 +244,10 @@ def with_recurrent_biases() -> Encoder:
     [
         lambda: Encoder(drawn(Initial, D, H)),
         lambda: Doubled(drawn(nnx.GRUCell, D, H)),
-        lambda: Encoder(drawn(nnx.SimpleCell, D, H)),
-        with_recurrent_biases,
+        *(
+            pytest.param(make, marks=pytest.mark.soak)  # by default in test_native.py and test_encoders.py
+            for make in (lambda: Encoder(drawn(nnx.SimpleCell, D, H)), with_recurrent_biases)
+        ),
     ],
     ids=["learned initial carry", "longer readout", "other cell", "recurrent biases"],
 )

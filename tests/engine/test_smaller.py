@@ -348,8 +348,7 @@ def test_windows_of_accelerators_are_filled(devices: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("hidden", [128, 512])
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(("devices", "hidden"), [(1, 512), (8, 128)])
 def test_windows_of_accelerators_are_filled_at_full_size(
     devices: int, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

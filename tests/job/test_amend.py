@@ -296,8 +296,10 @@ def forget_locks(out: Path) -> None:
     [
         pytest.param(True, LocalStore, 6, id="finished-folder"),
         pytest.param(False, CopyingStore, 6, id="unfinished-as in a bucket"),
-        pytest.param(False, LocalStore, 1, id="unfinished-folder-every step", marks=pytest.mark.soak),
-        pytest.param(True, CopyingStore, 1, id="finished-as in a bucket-every step", marks=pytest.mark.soak),
+        pytest.param(False, LocalStore, 3, id="unfinished-folder-every third step", marks=pytest.mark.soak),
+        pytest.param(True, CopyingStore, 3, id="finished-as in a bucket-every third step", marks=pytest.mark.soak),
+        pytest.param(False, LocalStore, 1, id="unfinished-folder-every step", marks=pytest.mark.sweep),
+        pytest.param(True, CopyingStore, 1, id="finished-as in a bucket-every step", marks=pytest.mark.sweep),
     ],
 )
 def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(

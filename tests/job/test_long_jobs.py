@@ -91,8 +91,15 @@ CUTS = [[], [7], [6, 12, 30], [1, 2, 3, 60, 61]]
 """Where files begin: also in the middle of sequences, and such that one goes through a whole file."""
 
 
-@pytest.mark.parametrize("cuts", CUTS)
-@pytest.mark.parametrize("rows_per_part", [1, 3, 100])
+def each_and_all(cuts: list[list[int]], rows_per_part: list[int]) -> list[Any]:
+    """Each of both by default, with the first of the other; all pairs behind `-m soak`."""
+    pairs = itertools.product(cuts, rows_per_part)
+    few = [(one, number) for one, number in pairs if one is cuts[-1] or number == rows_per_part[0]]
+    rest = [pair for pair in itertools.product(cuts, rows_per_part) if pair not in few]
+    return [*few, *(pytest.param(*pair, marks=pytest.mark.soak) for pair in rest)]
+
+
+@pytest.mark.parametrize(("cuts", "rows_per_part"), each_and_all(CUTS, [3, 1, 100]))
 def test_features_are_those_of_the_sequences_wherever_files_and_parts_end(
     tmp_path: Path, cuts: list[int], rows_per_part: int
 ) -> None:

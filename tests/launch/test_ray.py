@@ -133,6 +133,14 @@ def disturbed(
     return process.returncode, told + said
 
 
+def wait_until_up(nodes: TwoNodes, workers: int, process: subprocess.Popen[str]) -> None:
+    """The first parts may all be of one worker, while others still start: on a busy machine that takes seconds."""
+    until = time.monotonic() + LIMIT_SECONDS
+    while len(nodes.actors()) < workers:
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.01)
+
+
 def assert_nobody_is_left(nodes: TwoNodes) -> None:
     until = time.monotonic() + LIMIT_SECONDS
     while nodes.actors():
@@ -147,6 +155,7 @@ def test_four_actors_one_of_which_is_killed_make_the_parts_of_one_device(
     out, before = tmp_path / "out", list[int]()
 
     def kill_one(process: subprocess.Popen[str]) -> None:
+        wait_until_up(nodes, 4, process)
         before.extend(nodes.actors())
         os.kill(before[0], signal.SIGKILL)
 
@@ -161,13 +170,17 @@ def test_four_actors_one_of_which_is_killed_make_the_parts_of_one_device(
 def test_a_driver_that_is_killed_is_gone_on_with_on_ray_whose_node_is_removed_and_then_without_ray(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], nodes: TwoNodes
 ) -> None:
+    def remove_node(process: subprocess.Popen[str]) -> None:
+        wait_until_up(nodes, 4, process)
+        nodes.remove_second()
+
     out = tmp_path / "out"
     assert disturbed(source, out, on(nodes, 2), lambda process: process.kill())[0] == -signal.SIGKILL
     assert_nobody_is_left(nodes)
     # Five parts were named; of each of the two workers, the last one may not have been recorded yet.
     assert 5 - 2 <= read_status(out).units_committed < UNITS
     try:
-        code, said = disturbed(source, out, on(nodes, 4), lambda _: nodes.remove_second())
+        code, said = disturbed(source, out, on(nodes, 4), remove_node)
     finally:
         nodes.add_second()
     assert code == 0 and "rows were there before" in said and "Another one takes its place." in said, said

@@ -181,12 +181,25 @@ def write(path: Path, first: int, rows: int, row_group_size: int = 10, **columns
     return path
 
 
+def write_splits(folder: Path) -> Path:
+    write(folder / "split=a/x.parquet", 0, 45)
+    write(folder / "split=a/y.parquet", 45, 12)
+    write(folder / "split=b/z.parquet", 57, 33)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write(tmp_path / "in/split=a/x.parquet", 0, 45)
-    write(tmp_path / "in/split=a/y.parquet", 45, 12)
-    write(tmp_path / "in/split=b/z.parquet", 57, 33)
+    write_splits(tmp_path / "in")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def features_of_all(tmp_path_factory: pytest.TempPathFactory) -> pa.ChunkedArray:
+    """The features of all rows of `folder`, by a job without a filter."""
+    folder = tmp_path_factory.mktemp("all")
+    featurize(Encoder.from_seed(0, 2, 3), write_splits(folder / "in"), folder / "out", rows_per_part=20)
+    return pq.read_table(folder / "out", partitioning=None)["features"]
 
 
 @pytest.mark.parametrize(
@@ -200,15 +213,15 @@ def folder(tmp_path: Path) -> Path:
         ("id >= 0", list(range(90))),
     ],
 )
-def test_a_job_of_rows_that_match(folder: Path, text: str, expected: list[int]) -> None:
+def test_a_job_of_rows_that_match(
+    folder: Path, features_of_all: pa.ChunkedArray, text: str, expected: list[int]
+) -> None:
     source, out = folder / "in", folder / "out"
     encoder = Encoder.from_seed(0, 2, 3)
     report = featurize(encoder, source, out, filter=text, rows_per_part=20)
     table = pq.read_table(out, partitioning=None)
     assert table["id"].to_pylist() == expected and report.is_complete
-    featurize(encoder, source, folder / "all", rows_per_part=20)
-    everything = pq.read_table(folder / "all", partitioning=None)
-    assert table["features"].to_pylist() == everything["features"].take(pa.array(expected, pa.int64())).to_pylist()
+    assert table["features"].to_pylist() == features_of_all.take(pa.array(expected, pa.int64())).to_pylist()
     assert featurize(encoder, source, out, filter=text, rows_per_part=20).parts == 0
     assert verify(out).rows == len(expected)
     with pytest.raises(ConfigError, match="filter was"):

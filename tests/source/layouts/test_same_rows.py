@@ -90,7 +90,7 @@ def test_every_layout_holds_the_same_rows(tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.soak
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cases(), st.data())
 def test_many_layouts_hold_the_same_rows(tmp_path_factory: pytest.TempPathFactory, case: Case, data: Any) -> None:
     check_same(case, data, tmp_path_factory.mktemp("rows"))
