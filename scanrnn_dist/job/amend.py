@@ -78,7 +78,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     kept = np.array(sorted(numbers.values()), np.int64)
     write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
     publish(records, lease)
-    told_units = "%s: changes of the source are accepted: %d of %d units are kept, %d are to be done."
+    told_units = "%s: changes of the source are accepted: %d of %d parts are kept, %d are to be done."
     logger.info(told_units, store.root, len(numbers), units, units - len(numbers))
 
 

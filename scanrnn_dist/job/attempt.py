@@ -161,14 +161,14 @@ class Attempt:
         self._has_failed[unit.index] = True
         self._lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
-            logger.warning("Unit %d failed. All others are done first. %s", unit.index, reason)
+            logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
     def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
         self._lease.finished(unit.rows - rows, unit.values - unit.values * rows // max(1, unit.rows))
         self._times_unread += 1
         if self._times_unread <= TOLD_AT_ONCE:
-            logger.warning("All %d rows of unit %d are set aside. %s", unit.rows, unit.index, reason)
+            logger.warning("All %d rows of part %d are set aside. %s", unit.rows, unit.index, reason)
 
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
@@ -264,7 +264,7 @@ class Attempt:
         often = numbers[self._times_done[numbers] > ROUNDS]
         if len(often):
             raise StoppedError(
-                f"The part of unit {often[0]} was written {ROUNDS} times to {self._records.store.root} and is not "
+                f"Part {often[0]} was written {ROUNDS} times to {self._records.store.root} and is not "
                 "there. Something removes or changes it; stop that, then start the same command again."
             )
         return numbers

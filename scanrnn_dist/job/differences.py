@@ -51,12 +51,12 @@ def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
     new = counted(changes.new_files, "new file") if changes.new_files else ""
     if new and not changes.units:  # a file without rows can be gone, which concerns no unit either
         return DataError(
-            f"{text} All {len(plan.units):,} units of the job are as they were; beside them the source has {new}. "
+            f"{text} All {len(plan.units):,} parts of the job are as they were; beside them the source has {new}. "
             "Start the command that made it with --accept-changes to add what is new and keep all the rest, or move "
             "what is new out of the source and start the same command again."
         )
     return DataError(
-        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} units{new and f', and {new}'}. Start the "
-        "command that made it with --accept-changes: it does exactly these again and keeps all others. A file that was "
-        "only touched may get its time back by `touch -d` instead; --restart begins anew."
+        f"{text} That concerns {changes.units:,} of its {len(plan.units):,} parts{new and f', and {new}'}. Start the "
+        "command that made it with --accept-changes: it redoes exactly these and keeps all others. If a file was only "
+        "touched, set its time back by `touch -d` instead. --restart makes everything anew."
     )

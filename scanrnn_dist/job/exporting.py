@@ -144,7 +144,7 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
     parts, is_complete = recorded_parts(records, job, plan)
     if not is_complete:
         raise ConfigError(
-            f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} units are committed. Start the command that "
+            f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are saved. Start the command that "
             "makes it again, which goes on from there; then export."
         )
     if not len(parts):
@@ -179,7 +179,7 @@ def _new_file(path: str, check: Callable[[], None], disk: Disk = _DISK) -> Itera
             disk.delete(aside)
         if isinstance(error, OSError):
             raise StoppedError(
-                f"{path} could not be written: {error.strerror or error}. What stood there before still does. See to "
-                "it, then export again."
+                f"{path} could not be written: {error.strerror or error}. The file that was there "
+                "before is unchanged. Remove the cause, then export again."
             ) from error
         raise

@@ -174,8 +174,8 @@ class Stream:
         if 3 * values > self._shares.total and not self._is_told:
             self._is_told = True
             logger.warning(
-                "A row of unit %d has values of %s, more than a third of the %s of --memory. It is computed all the "
-                "same, and to read it may take more than the budget.",
+                "A row of part %d has values of %s, more than a third of the %s of --memory. It is computed all the "
+                "same, but reading it may take more memory than that.",
                 chunk.unit.index, in_mib(values), in_mib(self._shares.total),
             )  # fmt: skip
 

@@ -59,7 +59,7 @@ class JobReport:
     @property
     def _left(self) -> str:
         failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
-        return f"{counted(self.units_left, 'unit')} left to other processes{failed}"
+        return f"{counted(self.units_left, 'part')} left to other processes{failed}"
 
     def __str__(self) -> str:
         if not self.rows and not self.parts and self.is_complete and self.rows_before:

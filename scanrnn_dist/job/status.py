@@ -133,12 +133,12 @@ class Status:
             yield f"mixed      computed in {self.environments} environments, which may have given other bits"
         if self.failed_units:
             count = len(self.failed_units)
-            yield f"failed     {counted(count, 'unit')}, which the same command tries again:"
-            yield from (f"    unit {unit}: {why}" for unit, why in islice(self.failed_units.items(), FAILED_SHOWN))
+            yield f"failed     {counted(count, 'part')}, which the same command tries again:"
+            yield from (f"    part {unit}: {why}" for unit, why in islice(self.failed_units.items(), FAILED_SHOWN))
             if count > FAILED_SHOWN:
                 yield f"    and {count - FAILED_SHOWN:,} more; --json gives all"
         if self.fatal_units:
-            yield f"fatal      units {list(self.fatal_units[:8])} end their process; see --retry"
+            yield f"fatal      parts {list(self.fatal_units[:8])} end the process that computes them; see --retry"
         for change in self.accepted[:8]:
             yield f"source     a change was accepted: {change}"
         if self.state == "stopped":
@@ -211,12 +211,12 @@ def _as_recorded(worker: Worker, commits: Commits) -> Worker:
 
 def _doing(worker: Worker) -> str:
     """What a worker is doing, or what became of it."""
-    did = f"{worker.units:,} units, {worker.rows:,} rows"
+    did = f"{counted(worker.units, 'part')}, {counted(worker.rows, 'row')}"
     did += f" and {worker.rows_in_hand:,} in hand" if worker.rows_in_hand else ""
     if worker.is_alive:
         running = timedelta(seconds=round(max(0, time.time() - worker.started)))
         units = ", ".join(map(str, worker.in_hand[:3]))
-        hand = f", now unit{'s' * (len(worker.in_hand) > 1)} {units}" if worker.in_hand else ""
+        hand = f", now part{'s' * (len(worker.in_hand) > 1)} {units}" if worker.in_hand else ""
         return f"{worker}; {did} in {running}{hand}"
     ended = "died" if worker.state == "working" else worker.state
     why = f"\n         {worker.reason}" if worker.reason else ""

@@ -135,7 +135,7 @@ def test_every_part_that_is_not_as_it_was_is_named_and_made_again(finished: Path
 
 def test_a_surplus_part_is_named(output: Path) -> None:
     shutil.copy(output / "part-00002.parquet", output / "part-00003.parquet")
-    with pytest.raises(DataError, match=r"no unit made: \['part-00003\.parquet'\]"):
+    with pytest.raises(DataError, match=r"not of its job: \['part-00003\.parquet'\]"):
         verify(output, sample=0)
 
 
@@ -144,7 +144,7 @@ def test_a_surplus_file_that_readers_would_read_is_named(output: Path, name: str
     (output / name).parent.mkdir(exist_ok=True)
     shutil.copy(output / "part-00002.parquet", output / name)
     assert pq.read_table(output).num_rows > ROWS
-    with pytest.raises(DataError, match="no unit made"):
+    with pytest.raises(DataError, match="not of its job"):
         verify(output, sample=0)
 
 
@@ -263,7 +263,7 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_part_that_is_not_recorded_is_told(output: Path) -> None:
     totals, parts = manifest_of(output).read_success()
     write_parts(output, read_parts(parts, "").to_pylist()[:-1], totals)
-    with pytest.raises(DataError, match=r"units \[2\] have no part"):
+    with pytest.raises(DataError, match=r"parts \[2\] are missing"):
         verify(output, sample=0)
 
 

@@ -189,7 +189,7 @@ def test_shares_then_status_clean_and_the_same_command_again(
 ) -> None:
     out = str(tmp_path / "out")
     featurize = ["featurize", source, out, *GRU, "--rows-per-part", "5"]
-    assert "1 unit left to other processes" in done(capsys, [*featurize, "--shard", "2/2"])
+    assert "1 part left to other processes" in done(capsys, [*featurize, "--shard", "2/2"])
     assert f"{out}: stopped" in done(capsys, ["status", out])
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     assert cli.run([*featurize, "--shard", "auto/2", "--steal", "--json"]) == 0

@@ -113,7 +113,7 @@ def test_giant_rows_come_one_by_one_within_a_small_budget_and_keep_their_bits(
         featurize(path, tmp_path / "small")
     assert max(values) <= row_bytes // 2 + row_bytes
     assert features_of(tmp_path / "small").tobytes() == features_of(tmp_path / "free").tobytes()
-    assert len(caplog.records) == 1 and "A row of unit 0 has values of" in caplog.text and "--memory" in caplog.text
+    assert len(caplog.records) == 1 and "A row of part 0 has values of" in caplog.text and "--memory" in caplog.text
 
 
 def test_the_least_budget_gives_the_same_parts(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_parts_that_do_not_stay_stop_the_job(tmp_path: Path, source: Path, monke
         return (entry for entry in entries(self, folder) if entry[0] != "part-00003.parquet")
 
     monkeypatch.setattr(LocalStore, "entries", hidden)
-    with pytest.raises(StoppedError, match=r"The part of unit 3 was written 3 times .* and is not there"):
+    with pytest.raises(StoppedError, match=r"Part 3 was written 3 times .* and is not there"):
         featurize(source, tmp_path / "out", rows_per_part=5)
 
 
@@ -535,7 +535,7 @@ def test_a_job_without_rows_whose_part_does_not_stay_stops(tmp_path: Path, monke
     entries = LocalStore.entries
     hidden = lambda self, folder="": (it for it in entries(self, folder) if not it[0].startswith("part-"))  # noqa: E731
     monkeypatch.setattr(LocalStore, "entries", hidden)
-    with pytest.raises(StoppedError, match="The part of unit 0 was written 3 times"):
+    with pytest.raises(StoppedError, match="Part 0 was written 3 times"):
         featurize(path, tmp_path / "out")
 
 
@@ -568,7 +568,7 @@ def test_shares_make_the_whole_and_the_last_declares_it(
         reports.append(featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing((share, count))))
         if reports[-1].is_complete:
             break
-        assert f"{counted(reports[-1].units_left, 'unit')} left to other processes" in str(reports[-1])
+        assert f"{counted(reports[-1].units_left, 'part')} left to other processes" in str(reports[-1])
     assert sum(report.rows for report in reports) == ROWS
     assert [report.is_complete for report in reports].index(True) == len(reports) - 1
     assert_whole(tmp_path / "out", undisturbed)
@@ -720,12 +720,13 @@ def test_a_unit_that_ends_its_process_is_named_after_all_others_are_done(
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
     with pytest.raises(
-        DataError, match=r"Unit 10 ends its process: 5 processes .* the same place.*b\.parquet, row group 3, 5 rows"
+        DataError,
+        match=r"part 10 end the process.*: 5 processes .* the same place.*b\.parquet, row group 3, 5 rows",
     ):
         featurize(source, out, rows_per_part=5)
     status = read_status(out)
     assert (status.units_committed, status.fatal_units) == (UNITS - 1, (10,))
-    assert "units [10] end their process; see --retry" in str(status)
+    assert "parts [10] end the process that computes them; see --retry" in str(status)
     featurize(source, out, rows_per_part=5, sharing=Sharing(retry=True))
     assert_whole(out, undisturbed)
 
@@ -746,7 +747,7 @@ def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(tmp_path:
     (out / "part-00010.parquet").unlink()
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
-    with pytest.raises(DataError, match=r"Unit 10 ends its process: 5 processes .* the same place"):
+    with pytest.raises(DataError, match=r"part 10 end the process that computes them: 5 processes .* the same place"):
         featurize(source, out, rows_per_part=5)
     featurize(source, out, rows_per_part=5, sharing=Sharing(retry=True))
     assert featurize(source, out, rows_per_part=5).parts == 0

@@ -118,7 +118,7 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
         assert 0 < worker.rows_in_hand <= 30 and worker.values_in_hand == 4 * sources.D * worker.rows_in_hand
         left = (4 * 30 + 36 * 30) * sources.D - worker.values_in_hand
         assert status.seconds_left == pytest.approx(left / worker.values_per_second)
-        assert f"0 units, 0 rows and {worker.rows_in_hand} in hand" in str(status)
+        assert f"0 parts, 0 rows and {worker.rows_in_hand} in hand" in str(status)
     (worker,) = read_status(tmp_path / "out").workers
     assert (worker.units, worker.rows, worker.rows_in_hand, worker.values_in_hand) == (2, 60, 0, 0)
 
