@@ -107,7 +107,8 @@ def explain(
     lines |= {
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "kernel": kernel if kernel == "native" else f"xla. {why_no_native(encoder, computation.mesh)}".strip(),
-        "window": f"{shape.lanes:,} lanes a device, {shape.window_steps:,} steps in blocks of {shape.block_steps:,}",
+        "window": f"{shape.lanes:,} rows side by side on each device, {shape.window_steps:,} steps in blocks of "
+        f"{shape.block_steps:,}",
         "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "
         f"larger{f'; {refusal}' if refusal else ''}",
     }
