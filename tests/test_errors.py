@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,25 @@ def test_every_class_that_users_see_stands_in_the_index() -> None:
 def test_every_class_ends_with_a_code_that_the_index_explains(kind: type[ScanRNNError], code: int) -> None:
     assert all(each.exit_code == code for each in classes() if issubclass(each, kind))
     assert f"| {code} | `{kind.__name__}`" in PAGE
+
+
+def said_by_the_package() -> list[str]:
+    """All texts of the package's code, with an ellipsis for what is put into them."""
+    texts = []
+    for path in Path(scanrnn_dist.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(each.value if isinstance(each, ast.Constant) else "…" for each in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def test_the_messages_that_the_index_quotes_are_those_of_the_package() -> None:
+    table = PAGE.partition("| it says |")[2].partition("\n\n")[0]
+    quoted = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+    texts = said_by_the_package()
+    for message in quoted:
+        pieces = [re.escape(piece.strip()) for piece in message.replace("`", "").split("...")]
+        assert any(re.search(".*".join(pieces), text) for text in texts), message
+    assert len(quoted) > 5

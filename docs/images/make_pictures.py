@@ -1,4 +1,4 @@
-"""The pictures of README: how rows become features, and a terminal in which a job is stopped and goes on.
+"""The pictures of README: how rows become features, and a terminal in which a job is stopped and continues.
 
     python docs/images/make_pictures.py            # both, into docs/images; about 30 seconds
 
@@ -122,7 +122,7 @@ def recording() -> str:
             console.print(Text("$ ", "bold green") + Text(asked, "bold"))
             said = run(asked, folder, interrupt_after=seconds).replace(str(folder), "/data")
             console.print(Text(said.rstrip()))
-        return console.export_svg(title="a job that is stopped, and goes on")
+        return console.export_svg(title="a job that is stopped, and continues")
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def update(
     job, root = records.read_job(), records.store.root
     options, applied = JobOptions.from_json(job["options"]), tuple(job["options"].get(APPLIED, ()))
     if not options.keep_state:
-        raise ConfigError(f"{root} holds no states to go on from; make it with --keep-state / keep_state=True.")
+        raise ConfigError(f"{root} holds no states to continue from; make it with --keep-state (keep_state=True).")
     if not records.is_complete:
         raise ConfigError(f"{root} is not finished; start the command that began it again, then update.")
     encoder = encoder_of(records, job, encoder)
@@ -98,7 +98,8 @@ def update(
     ids = tuple(ids or options.ids or options.group_by or ())
     if not ids:
         raise ConfigError(
-            f"It is not known whose sequence a row is; name the ids, one or several of {list(plan.keep)}."
+            f"The job does not say which columns identify a sequence. Name them with --ids (ids=): one or several of "
+            f"{list(plan.keep)}."
         )
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     if new.digest in applied:

@@ -116,7 +116,7 @@ class Verification:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} parts are written)"
+        committed = "" if self.is_complete else f" (unfinished: {self.parts:,} of {self.units:,} parts are saved)"
         yield f"verified      {self.destination}{committed}"
         if self.repaired:
             more = f" and {len(self.repaired) - PROBLEMS_TOLD} more" * (len(self.repaired) > PROBLEMS_TOLD)
@@ -184,8 +184,8 @@ def verify(
     encoder = encoder_of(records, job, encoder)
     if changes := plan.source_changes():
         raise DataError(
-            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 the parts alone "
-            "are checked; `scanrnn featurize` with --accept-changes does what changed again."
+            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 only the output "
+            "itself is checked; `scanrnn featurize` with --accept-changes does what changed again."
         )
     rng = np.random.default_rng(seed)
     unread = unread_units(parts)

@@ -130,7 +130,9 @@ def make(
     _check_out(out, force)
     start_jax()
     if in_features is None and input is None:
-        raise ConfigError("Neither --in-features nor --input was given; expected the features per step, or the input.")
+        raise ConfigError(
+            "Neither --in-features nor --input was given; expected how many numbers a step has, or what it holds."
+        )
     options = given(
         input=input and read_input(input), cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional,
         readout=readout, initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,

@@ -28,6 +28,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "scanrnn featurize recordings/ features/ \\\n   --encoder encoder.safetensors --config job.toml",
         ),
     ),
+    "resume": (
+        ("Continue a job whose command is lost", "scanrnn resume features/"),
+        ("The same, after an update of JAX", "scanrnn resume features/ --allow-mixed"),
+    ),
     "update": (
         ("Add the steps of today", "scanrnn update features/ new_steps/"),
         ("The rows are told apart by two columns", "scanrnn update features/ new_steps/ --ids client,device"),

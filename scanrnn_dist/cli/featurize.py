@@ -84,7 +84,9 @@ def _traced(run: RunFlags, executor: Executor | None) -> Any:
     if run.profile is None:
         return nullcontext()
     if executor is not None:
-        raise ConfigError("--profile traces this process, and other processes compute; leave one of them out.")
+        raise ConfigError(
+            "--profile traces this process, but with --processes or --engine ray others compute; leave one out."
+        )
     start_devices(run.devices)
     from scanrnn_dist.engine import profile
 

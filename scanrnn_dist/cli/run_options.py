@@ -105,7 +105,7 @@ Lanes = Annotated[
 BlockSteps = Annotated[
     int | None,
     count(
-        "With kernel xla, a row starts only at every STEPS-th step of a lane (default: depends on the device).",
+        "With kernel xla, a row starts only at every STEPS-th step (default: depends on the device).",
         group=SPEED,
         metavar="STEPS",
     ),

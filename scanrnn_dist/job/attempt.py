@@ -161,7 +161,7 @@ class Attempt:
         self._has_failed[unit.index] = True
         self._lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
-            logger.warning("Part %d failed. All others are done first. %s", unit.index, reason)
+            logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
     def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""

@@ -90,13 +90,13 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     recorded = parts["unit"].to_numpy()
     if not np.array_equal(recorded, np.arange(len(rows))):
         differ = np.setxor1d(recorded, np.arange(len(rows)))[:5].tolist()
-        raise DataError(f"{records.store.root}: parts {differ} are missing, or stand there without need.")
+        raise DataError(f"{records.store.root}: parts {differ} are missing, or are there without a reason.")
     accounted = sum(parts[name].to_numpy() for name in ("rows", "aside", "filtered"))
     if (accounted != rows).any():
         unit = int((accounted != rows).argmax())
         raise DataError(
-            f"{records.store.root}: part {unit} has {rows[unit]} rows in the source, and {accounted[unit]} in "
-            "its part, set aside, or left out by a filter."
+            f"{records.store.root}: part {unit} comes from {rows[unit]} rows of the source, but {accounted[unit]} are "
+            "in it, set aside, or left out by a filter."
         )
     if parts["rows"].to_numpy().sum() != totals["rows"]:
         raise DataError(f"{records.store.root}: the parts hold other rows than the {totals['rows']} of the job.")
@@ -122,7 +122,7 @@ def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: b
     if surplus:
         ours = [name for name in surplus if PART.fullmatch(name)]
         way_out = "`scanrnn verify --repair` removes them." if len(ours) == len(surplus) else "Move them elsewhere."
-        raise DataError(f"{root} holds files that are no parts of this job: {surplus[:5]}. {way_out}")
+        raise DataError(f"{root} holds files that are not of its job: {surplus[:5]}. {way_out}")
 
 
 def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, str]:

@@ -156,7 +156,7 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
     parts, is_complete = recorded_parts(records, job, plan)
     if not is_complete:
         raise ConfigError(
-            f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are written. Start the command that "
+            f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are saved. Start the command that "
             "makes it again, which goes on from there; then export."
         )
     if not len(parts):

@@ -279,8 +279,8 @@ class HandOut:
         has_no_hope = self._starts_failed >= STARTS_FAILED + self._pool.count
         if has_no_hope or self._deaths_in_vain > DEATHS_IN_VAIN * self._pool.count:
             raise StoppedError(
-                f"Workers die again and again; the last one said: {reason}. What was committed is whole. See to it, "
-                "then start the same command again."
+                f"Workers die again and again; the last one said: {reason}. What was saved stays saved. Remove the "
+                "cause, then run the same command again."
             )
         self._start_missing()
         if hand.attempt:

@@ -175,7 +175,7 @@ class Stream:
             self._is_told = True
             logger.warning(
                 "A row of part %d has values of %s, more than a third of the %s of --memory. It is computed all the "
-                "same, and to read it may take more than the budget.",
+                "same, but reading it may take more memory than that.",
                 chunk.unit.index, in_mib(values), in_mib(self._shares.total),
             )  # fmt: skip
 

@@ -191,9 +191,9 @@ def check_destination(
     recorded = records.find_job()
     if recorded is None:
         records.check_is_free()
-        return "nothing stands there"
+        return "new: nothing is there yet"
     if handling.restart:
-        return "a job stands there; the new output replaces it once it is complete"
+        return "holds a job; the new output replaces it once it is complete"
     before = Plan.from_records(records.read_plan(recorded))
     if _was_begun(records) and not handling.accept_changes and (changes := before.changes()):
         raise changed_source(changes, before, records.store.root)
@@ -202,8 +202,8 @@ def check_destination(
     if differences and _was_begun(records):
         raise _refusal(records, recorded, wanted, differences)
     if records.is_complete:
-        return "this same job stands there, finished; there would be nothing to do"
-    return "this same job stands there, unfinished; featurize would continue it"
+        return "holds this same job, finished; there would be nothing to do"
+    return "holds this same job, unfinished; featurize would continue it"
 
 
 def _check_keeps(options: JobOptions, plan: Plan) -> None:

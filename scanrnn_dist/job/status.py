@@ -138,7 +138,7 @@ class Status:
             if count > FAILED_SHOWN:
                 yield f"    and {count - FAILED_SHOWN:,} more; --json gives all"
         if self.fatal_units:
-            yield f"fatal      parts {list(self.fatal_units[:8])} end their process; see --retry"
+            yield f"fatal      parts {list(self.fatal_units[:8])} end the process that computes them; see --retry"
         for change in self.accepted[:8]:
             yield f"source     a change was accepted: {change}"
         if self.state == "stopped":

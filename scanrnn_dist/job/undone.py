@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from scanrnn_dist.errors import UndoneError, counted
+from scanrnn_dist.errors import UndoneError
 from scanrnn_dist.records import RESTART, Commits
 from scanrnn_dist.source import Units
 from scanrnn_dist.storage import Store
@@ -29,15 +29,15 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     places = [f"  {reason}" for reason in commits.failures["reason"].take(at).to_pylist()]
     if len(failed) > MOST_TOLD:
         places.append(f"  and {len(failed) - MOST_TOLD:,} more")
-    mended = "with --accept-changes: it does only their parts again"
+    mended = "with --accept-changes: it redoes only what holds their rows"
     if store.root.endswith(RESTART):
         mended = "again: the restart begins anew, with the files as they are then"
-    head = f"{len(failed):,} of {counted(commits.units, 'part')} failed; all others of this share are done."
-    listed = f"`scanrnn status --json {store.root}` lists all failed parts."
+    head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
+    listed = f"`scanrnn status --json {store.root}` lists all of them."
     if any(FLAG.search(place) for place in places):
         listed += (
-            " A flag in parentheses, set to skip or another choice, says what else is done there; that is another job, "
-            "so add --restart."
+            " To do something else with such rows, set the flag in parentheses to skip or to another choice. That is "
+            "another job, so add --restart."
         )
     return "\n".join([head, *places, f"Mend these files, then run the same command {mended}. {listed}"])
 
@@ -48,8 +48,8 @@ def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:
     last = unit.row_group_end - 1
     groups = f"row group {last}" if unit.row_group_begin == last else f"row groups {unit.row_group_begin} to {last}"
     return (
-        f"Part {unit.index} ends its process: {commits.suspects[unit.index].verdict}. Its rows are {unit.file.path}, "
-        f"{groups}, {unit.rows:,} rows, {unit.nbytes:,} bytes decoded.{more} All others of this share are done. "
-        "A page that crashes the decoder does this, or a row that needs more memory than there is. Write the file "
-        "again or find more memory, then start the same command with --retry."
+        f"The rows of part {unit.index} end the process that computes them: {commits.suspects[unit.index].verdict}. "
+        f"They are {unit.file.path}, {groups}, {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of "
+        "this share are done. The cause may be a page that crashes the decoder, or a row that needs more memory than "
+        "there is. Write the file again or find more memory, then run the same command with --retry."
     )

@@ -77,7 +77,7 @@ class Cluster:
         except OSError as error:
             if now - self._seen > LOST_SECONDS:
                 raise StoppedError(
-                    f"The head of the Ray cluster at {address} is gone. What was committed is whole; the same command "
+                    f"The head of the Ray cluster at {address} is gone. What was saved stays saved; the same command "
                     "goes on, on another cluster or without Ray."
                 ) from error
         return self._seen == self._looked

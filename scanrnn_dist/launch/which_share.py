@@ -85,11 +85,11 @@ def _seen(count: int | None, environment: Mapping[str, str]) -> tuple[int, int, 
     if found is None:
         names = ", ".join(index for _, index, *_ in (*LAUNCHERS, *PLATFORMS))
         raise ConfigError(
-            "--shard auto found nothing that tells: no jax.distributed, no SLURM_PROCID or SLURM_ARRAY_TASK_ID, no "
-            f"TPU_WORKER_ID, {names}. Expected one of them, or --shard K/N."
+            "--shard auto found nothing that tells which share this is: no jax.distributed, no SLURM_PROCID "
+            f"or SLURM_ARRAY_TASK_ID, no TPU_WORKER_ID, {names}. Expected one of them, or --shard K/N."
         )
     if found.count is None and count is None:
-        raise ConfigError(f"{found.seen} does not tell of how many; expected --shard auto/N.")
+        raise ConfigError(f"{found.seen} does not tell how many shares there are; expected --shard auto/N.")
     if found.count is not None and count not in (None, found.count):
         raise ConfigError(f"--shard auto/{count} was given, but {found.seen}; leave out one of them.")
     total = count if found.count is None else found.count

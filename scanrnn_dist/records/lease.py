@@ -97,8 +97,8 @@ class Lease:
         """Raise `StoppedError` if this is known not to be the owner any more."""
         if self.is_lost:
             raise StoppedError(
-                f"{_what(self.share)} of {self._store.root} is not this process's any more: it was not heard of for "
-                f"{self._worker.expiry_seconds:g} s and another one took over, or its file was removed. Nothing was "
+                f"{_what(self.share)} of {self._store.root} is not this process's any more: it was silent for "
+                f"{self._worker.expiry_seconds:g} s and another one took over, or its lock was removed. Nothing was "
                 "lost; `scanrnn status` shows who is at work."
             )
 
@@ -212,8 +212,8 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker]:
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise StoppedError(
-                f"{_what(worker.share)} of {store.root} is being worked on: {owner}. Leave it to that one; `scanrnn "
-                "status` shows who is at work, and --shard shares a job."
+                f"{_what(worker.share)} of {store.root} is being worked on: {owner}. Wait for it, or stop it; "
+                "`scanrnn status` shows who is at work. With --shard several processes share a job."
             )
         if heard is None:
             what, most = _what(worker.share), owner.expiry_seconds

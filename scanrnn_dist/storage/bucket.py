@@ -250,7 +250,7 @@ def _on_this_machine(path: str) -> Iterator[None]:
         reason = (error.strerror or str(error)).rstrip(" .")
         raise StoppedError(
             f"{path} could not be kept in the temporary folder {folder} of this machine until its upload: {reason}. "
-            "What was committed before is whole. Free some space there, or name another folder with TMPDIR, then start "
+            "What was saved before stays saved. Free some space there, or name another folder with TMPDIR, then start "
             "the same command again: it goes on from there."
         ) from error
 

@@ -120,8 +120,9 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
             raise StoppedError(
                 f"{name!r} cannot be reached: {_reason(error)}. Check the address and the network, then run again."
             ) from error
+        download = " Download the file first." if scheme in ("http", "https") else ""
         raise ConfigError(
-            f"{name!r} cannot be opened: {_reason(error)}. Expected a path or a URI that pyarrow understands."
+            f"{name!r} cannot be opened: {_reason(error)}. Expected a path or a URI that pyarrow understands.{download}"
         ) from error
     if filesystem.type_name == "s3" and not _NOT_KEPT & parse_qs(query).keys():
         filesystem = _patient(filesystem)

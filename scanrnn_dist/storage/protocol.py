@@ -270,6 +270,6 @@ def stopping(path: str, what: str = "written", but: tuple[type[Exception], ...] 
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(" .")
         remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "See to it")
         raise StoppedError(
-            f"{path} could not be {what}: {reason}. What was committed before is whole. {remedy}, then start the same "
+            f"{path} could not be {what}: {reason}. What was saved before stays saved. {remedy}, then start the same "
             "command again: it goes on from there."
         ) from error

@@ -62,7 +62,9 @@ def kind_of(columns: int, hidden_features: int, where: str, told: str | None = N
         if columns == gates * hidden_features:
             if told not in (None, kind):
                 has = f"{gates} gates of {hidden_features} hidden features"
-                raise DataError(f"{where} has {has}, those of kind {kind!r}; told was {told!r}.")
+                raise DataError(
+                    f"{where} has {has}, those of kind {kind!r}; expected {told!r}, as --kind (kind=) says."
+                )
             return kind
     has = f"{columns} gate rows for {hidden_features} hidden features"
     raise DataError(f"{where} has {has}; expected 1 (RNN), 3 (GRU) or 4 (LSTM) for each.")

@@ -476,7 +476,7 @@ def test_broken_rows_are_named_and_no_part_of_their_unit_or_success_appears(tmp_
     path = write_source(tmp_path / "a.parquet", rows, type=type)
     with pytest.raises(DataError, match=says) as caught:
         featurize(path, tmp_path / "out", rows_per_part=5, lossy_cast=name != "float64")
-    assert str(caught.value).startswith(f"1 of 4 parts failed; all others of this share are done.\n  {path}")
+    assert str(caught.value).startswith(f"1 of 4 parts could not be made; all others of this share are done.\n  {path}")
     assert_unfinished(tmp_path / "out", whole_units={0, 1, 3})
 
 

@@ -158,7 +158,9 @@ def test_a_repair_that_dies_goes_on_when_it_is_called_again(finished: Path, out:
 
 def test_a_surplus_part_alone_is_removed_and_nothing_is_made_again(finished: Path, out: Path) -> None:
     shutil.copy(out / "part-00003.parquet", out / "part-00006.parquet")
-    with pytest.raises(DataError, match=r"no parts .*: \['part-00006\.parquet'\]. `scanrnn verify --repair` removes"):
+    with pytest.raises(
+        DataError, match=r"not of its job: \['part-00006\.parquet'\]. `scanrnn verify --repair` removes"
+    ):
         verify(out)
     before = identities(finished / "out").keys()
     assert verify(out, repair=True).repaired == ("part-00006.parquet",)
@@ -167,7 +169,7 @@ def test_a_surplus_part_alone_is_removed_and_nothing_is_made_again(finished: Pat
 
 def test_repair_leaves_files_alone_that_cannot_be_ours(out: Path) -> None:
     (out / "notes.parquet").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"no parts of this job: \['notes\.parquet'\]\. Move them elsewhere"):
+    with pytest.raises(DataError, match=r"not of its job: \['notes\.parquet'\]\. Move them elsewhere"):
         verify(out, repair=True)
     assert (out / "notes.parquet").read_bytes() == b"mine"
 
@@ -258,7 +260,7 @@ def test_of_an_unfinished_job_what_is_committed_is_checked(
     result = verify(out)
     assert (result.parts, result.units, result.is_complete) == (units, UNITS, False) == (3, 6, False)
     assert result.rows_compared == result.rows == 15 and result.sampled > 0
-    assert f"{out} (unfinished: 3 of 6 parts are written)" in str(result) and "3 with 15 rows" in str(result)
+    assert f"{out} (unfinished: 3 of 6 parts are saved)" in str(result) and "3 with 15 rows" in str(result)
     assert scanrnn(["verify", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["is_complete"] is False
     name = sorted(parts_of(out))[1]

@@ -174,7 +174,7 @@ def test_what_cannot_be_continued_is_refused_and_stays_as_it_is(tmp_path: Path) 
         continued(bare, new, ids=["id"])
     featurize(first, out, keep_state=True)
     held = entries(out)
-    with pytest.raises(ConfigError, match=r"not known whose sequence.*'id', 'kind'"):
+    with pytest.raises(ConfigError, match=r"which columns identify a sequence.*'id', 'kind'"):
         continued(out, new)
     with pytest.raises(ConfigError, match="no kept columns"):
         continued(out, new, ids=["nope"])

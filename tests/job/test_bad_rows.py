@@ -172,7 +172,7 @@ def test_a_unit_of_nothing_but_bad_rows_is_a_part_without_rows_that_can_be_read(
 
 
 def test_without_choices_a_bad_row_fails_its_unit_as_ever(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"4 of 5 parts failed") as caught:
+    with pytest.raises(DataError, match=r"4 of 5 parts could not be made") as caught:
         featurize(source, tmp_path / "out", rows_per_part=5)
     assert "a.parquet, row group 0, row 0 (row 0 of the file): the sequence is null" in str(caught.value)
 
@@ -309,7 +309,9 @@ def test_rows_that_nobody_accounts_for_are_seen(source: Path, tmp_path: Path) ->
     forged = io.BytesIO()
     pq.write_table(parts.set_column(parts.column_names.index("aside"), "aside", aside), forged)
     records.write_success(forged.getvalue(), {name: it for name, it in totals.items() if name != "parts_sha256"})
-    with pytest.raises(DataError, match="part 0 has 5 rows in the source, and 4 in its part, set aside, or left out"):
+    with pytest.raises(
+        DataError, match="part 0 comes from 5 rows of the source, but 4 are in it, set aside, or left out"
+    ):
         verify(out, sample=0)
 
 

@@ -467,7 +467,11 @@ def poisoned(
         run = zygote.start(job, destination, poison=poison)
         yield (run,)
         assert run.exit_code == DataError.exit_code, run
-        assert f"Part {unit} ends its process: " in run.said and says in run.said and "1.parquet" in run.said
+        assert (
+            f"part {unit} end the process that computes them: " in run.said
+            and says in run.said
+            and "1.parquet" in run.said
+        )
         assert output_of(destination).parts.keys() == known.undisturbed.parts.keys() - {f"part-{unit:05}.parquet"}
     yield from finished(zygote, known, destination)  # with `retry`, and cured
 
@@ -535,7 +539,10 @@ def spoilt_and_killed_at(zygote: Zygote, known: Known, destination: Path, step: 
         run = zygote.start(known.job, destination)
         yield (run,)
         assert run.exit_code == DataError.exit_code, run
-        assert "1 of 4 parts failed" in run.said and "0.parquet, row group 1, row 2 (row 7 of the file)" in run.said
+        assert (
+            "1 of 4 parts could not be made" in run.said
+            and "0.parquet, row group 1, row 2 (row 7 of the file)" in run.said
+        )
         assert "Traceback" not in run.said
         assert_written_once(before, identities(destination))
     assert output_of(destination) == known.undisturbed

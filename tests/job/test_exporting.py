@@ -100,7 +100,7 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(finished: Path, tmp_
     with pytest.raises(StoppedError):
         stop = sources.stop_once_committed(tmp_path / "half", 4)
         featurize(source, tmp_path / "half", rows_per_part=4, on_rows=stop)
-    with pytest.raises(ConfigError, match=r"is unfinished: \d of 3 parts are written.*then export"):
+    with pytest.raises(ConfigError, match=r"is unfinished: \d of 3 parts are saved.*then export"):
         export(tmp_path / "half", tmp_path / "x.npy")
     with pytest.raises(ConfigError):
         export(tmp_path / "nothing", tmp_path / "x.npy")

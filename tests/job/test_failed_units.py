@@ -61,7 +61,7 @@ def test_one_run_does_all_good_files_and_names_all_bad_ones_and_the_next_tries_t
     bad = {3, 16, 29}
     source, out = write_files(tmp_path / "in", bad, FILES), tmp_path / "out"
     says = failing(source, out)
-    assert says.startswith("3 of 30 parts failed; all others of this share are done.")
+    assert says.startswith("3 of 30 parts could not be made; all others of this share are done.")
     for line, number in zip(says.splitlines()[1:], sorted(bad), strict=False):
         assert line.startswith(f"  {source}/{number:02}.parquet, row group 0, row 2 (row 2 of the file)")
     assert "--accept-changes" in says and "scanrnn status" in says
@@ -102,7 +102,7 @@ def test_every_place_is_a_line_whatever_a_name_holds(tmp_path: Path, capsys: pyt
     arguments = ["--hidden", str(H), "--rows-per-part", "4", "--devices", "8"]
     assert cli.run(["featurize", str(source), str(tmp_path / "out"), *arguments]) == 3
     first, *places, last = capsys.readouterr().err.strip().splitlines()[-4:]
-    assert first.startswith("UndoneError: 2 of 3 parts failed") and "--accept-changes" in last
+    assert first.startswith("UndoneError: 2 of 3 parts could not be made") and "--accept-changes" in last
     assert [place.partition(", row")[0] for place in places] == [
         f"  {tmp_path}/two lines/{number:02}.parquet" for number in (0, 2)
     ]
@@ -134,7 +134,7 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     monkeypatch.setattr(parts.WriteBehind, "_write", watched)
     monkeypatch.setattr(Lease, "abandoned", told)
     says = failing(source, out, rows_per_part=20)
-    assert says.startswith("1 of 3 parts failed") and "row group 6, row 3 (row 33 of the file)" in says
+    assert says.startswith("1 of 3 parts could not be made") and "row group 6, row 3 (row 33 of the file)" in says
     assert begun.count(1) > 0  # rows of the unit were written before it failed
     assert in_hand[0][0] == begun.count(1) and in_hand[0][1] >= 0
     featurize(good, tmp_path / "undisturbed", rows_per_part=20)
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_opened_fails_all_its_units_and_no_other(tmp_path:
         (source / "01.parquet").rename(tmp_path / "away")
 
     says = failing(source, out, on_start=on_start)
-    assert says.startswith("3 of 5 parts failed") and says.count("01.parquet: cannot be read") == 3
+    assert says.startswith("3 of 5 parts could not be made") and says.count("01.parquet: cannot be read") == 3
     (tmp_path / "away").rename(source / "01.parquet")
     report = featurize(source, out)
     assert (report.rows, report.rows_before, report.is_complete) == (12, 8, True)
@@ -166,11 +166,15 @@ def test_a_unit_that_fails_after_its_part_was_lost_is_told_too(tmp_path: Path) -
     path.write_bytes(bytes(len(content)))  # as a bad disk does: neither size nor time tells
     os.utime(path, ns=(times, times))
     says = failing(source, out)
-    assert says.startswith("2 of 3 parts failed") and says.count("\n  ") == 2 and "01.parquet: cannot be read" in says
+    assert (
+        says.startswith("2 of 3 parts could not be made")
+        and says.count("\n  ") == 2
+        and "01.parquet: cannot be read" in says
+    )
     path.write_bytes(content)
     os.utime(path, ns=(times, times))
     says = failing(source, out)
-    assert says.startswith("1 of 3 parts failed") and list(read_status(out).failed_units) == [0]
+    assert says.startswith("1 of 3 parts could not be made") and list(read_status(out).failed_units) == [0]
     assert (out / "part-00001.parquet").exists()
 
 
@@ -183,7 +187,9 @@ def test_a_wrong_initial_carry_fails_its_unit_alone(tmp_path: Path, monkeypatch:
     carries[6] = carries[6][:2]
     source = write_source(tmp_path / "a.parquet", rows, carry=pa.array(carries, pa.list_(pa.float32())))
     says = failing(source, out, initial_carry="carry", rows_per_part=5)
-    assert "row 1 (row 6 of the file): 'carry' holds 2 numbers" in says and says.startswith("1 of 3 parts failed")
+    assert "row 1 (row 6 of the file): 'carry' holds 2 numbers" in says and says.startswith(
+        "1 of 3 parts could not be made"
+    )
     featurize(good, tmp_path / "undisturbed", initial_carry="carry", rows_per_part=5)
     whole = features_of(tmp_path / "undisturbed")
     assert features_of(out).tobytes() == np.delete(whole, range(5, 10), 0).tobytes()
@@ -206,11 +212,11 @@ def test_where_every_unit_fails_nothing_piles_up(
     monkeypatch.setattr(parts.WriteBehind, "fail", watched)
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
         says = failing(source, tmp_path / "out", rows_per_part=1)
-    assert says.startswith("60 of 60 parts failed") and "40 more" in says
+    assert says.startswith("60 of 60 parts could not be made") and "40 more" in says
     assert len(says.splitlines()) == 2 + 20 + 1
     assert 0 < most <= 3
     assert len(caplog.records) == 3  # a wrong option is seen at once, and why
-    assert "Part 2 failed. All others are done first. " in caplog.text and "row group 2" in caplog.text
+    assert "Part 2 cannot be made; all others are done first. " in caplog.text and "row group 2" in caplog.text
     assert len(read_status(tmp_path / "out").failed_units) == 60
 
 
@@ -226,16 +232,16 @@ def test_trouble_of_the_file_system_still_stops_the_job_at_once(
         patched.setattr(parts.AttemptLog, "commit", full)
         featurize(source, out)
     assert lines_of(out, "unit") == []
-    assert failing(source, out).startswith("1 of 6 parts failed")
+    assert failing(source, out).startswith("1 of 6 parts could not be made")
 
 
 def test_who_steals_does_the_shares_of_others_and_leaves_what_failed_there(tmp_path: Path) -> None:
     source, out = write_files(tmp_path / "in", {1, 8}, 10), tmp_path / "out"
     says = failing(source, out, sharing=Sharing((2, 2)))
-    assert says.startswith("1 of 10 parts failed") and "01.parquet" in says
+    assert says.startswith("1 of 10 parts could not be made") and "01.parquet" in says
     told = failing(source, out, sharing=Sharing((1, 2), steal=True))
     # The share of one that stopped is taken over, and what failed there is tried once more.
-    assert told.startswith("2 of 10 parts failed") and "01.parquet" in told and "08.parquet" in told
+    assert told.startswith("2 of 10 parts could not be made") and "01.parquet" in told and "08.parquet" in told
     assert sorted(lines_of(out, "unit")) == [0, 2, 3, 4, 5, 6, 7, 9]
     assert sorted(lines_of(out, "failed")) == [1, 1, 8]
     assert read_status(out).state == "stopped"
@@ -293,4 +299,4 @@ def test_an_encoder_of_other_features_fails_every_unit_and_the_first_are_told_at
     source = write_files(tmp_path / "in", set(), 5)
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"), pytest.raises(DataError, match=f"{D} features"):
         featurize(source, tmp_path / "out", encoder=encoder_of(in_features=4))
-    assert caplog.text.count("failed. All others are done first") == 3
+    assert caplog.text.count("cannot be made; all others are done first") == 3

@@ -155,7 +155,7 @@ def test_a_unit_that_ends_its_worker_is_found_out_and_all_others_are_done(
 ) -> None:
     poison(monkeypatch, {5})
     pool, out = PoolHere(3), tmp_path / "out"
-    with pytest.raises(DataError, match=r"Part 5 ends its process: 5 processes"):
+    with pytest.raises(DataError, match=r"part 5 end the process that computes them: 5 processes"):
         featurize(source, out, rows_per_part=5, executor=HandOut(pool))
     status = read_status(out)
     assert status.fatal_units == (5,) and status.units_committed == UNITS - 1

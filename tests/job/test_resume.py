@@ -720,12 +720,13 @@ def test_a_unit_that_ends_its_process_is_named_after_all_others_are_done(
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
     with pytest.raises(
-        DataError, match=r"Part 10 ends its process: 5 processes .* the same place.*b\.parquet, row group 3, 5 rows"
+        DataError,
+        match=r"part 10 end the process.*: 5 processes .* the same place.*b\.parquet, row group 3, 5 rows",
     ):
         featurize(source, out, rows_per_part=5)
     status = read_status(out)
     assert (status.units_committed, status.fatal_units) == (UNITS - 1, (10,))
-    assert "parts [10] end their process; see --retry" in str(status)
+    assert "parts [10] end the process that computes them; see --retry" in str(status)
     featurize(source, out, rows_per_part=5, sharing=Sharing(retry=True))
     assert_whole(out, undisturbed)
 
@@ -746,7 +747,7 @@ def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(tmp_path:
     (out / "part-00010.parquet").unlink()
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
-    with pytest.raises(DataError, match=r"Part 10 ends its process: 5 processes .* the same place"):
+    with pytest.raises(DataError, match=r"part 10 end the process that computes them: 5 processes .* the same place"):
         featurize(source, out, rows_per_part=5)
     featurize(source, out, rows_per_part=5, sharing=Sharing(retry=True))
     assert featurize(source, out, rows_per_part=5).parts == 0

@@ -112,11 +112,11 @@ def test_features_of_all_others_are_as_without_the_damage(source: Path, tmp_path
 
 
 def test_under_error_the_unit_fails_as_ever(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1 of 5 parts failed") as caught:
+    with pytest.raises(DataError, match=r"1 of 5 parts could not be made") as caught:
         go_on(source, tmp_path / "out", bad_rows=BadRows())
     assert caught.value.exit_code == 3 and "a.parquet, row group 2, column 'sequence" in str(caught.value)
     *_, place, advice = str(caught.value).splitlines()
-    assert place.endswith(" (--unreadable-file)") and advice.endswith("that is another job, so add --restart.")
+    assert place.endswith(" (--unreadable-file)") and advice.endswith("That is another job, so add --restart.")
     assert not (tmp_path / "out" / LIST).exists() and read_status(tmp_path / "out").units_committed == 4
 
 
@@ -129,7 +129,7 @@ def test_a_kept_column_that_cannot_be_read_does_the_same(tmp_path: Path) -> None
 def test_what_a_policy_fails_and_what_changed_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = random_rows([4] * ROWS, 3)
     write_source(tmp_path / "bad/a.parquet", [*rows[:4], NAN])
-    with pytest.raises(DataError, match=r"1 of 1 part failed.*\n.*\(--bad-value\)\n.*--restart"):
+    with pytest.raises(DataError, match=r"1 of 1 parts could not be made.*\n.*\(--bad-value\)\n.*--restart"):
         go_on(tmp_path / "bad", tmp_path / "bad.out")
     write_damaged(tmp_path / "in")
     made = Plan.chunks
@@ -141,7 +141,7 @@ def test_what_a_policy_fails_and_what_changed_is_not_set_aside(tmp_path: Path, m
         return made(self, *given, **how)
 
     monkeypatch.setattr(Plan, "chunks", chunks)
-    with pytest.raises(DataError, match=r"1 of 5 parts failed") as caught:
+    with pytest.raises(DataError, match=r"1 of 5 parts could not be made") as caught:
         go_on(tmp_path / "in", tmp_path / "out")
     assert "b.parquet: cannot be read" in str(caught.value) and "(--" not in str(caught.value)
     assert read_status(tmp_path / "out").set_aside == 5  # of the other file, which is as it was

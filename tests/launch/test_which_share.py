@@ -84,13 +84,13 @@ def test_a_share_is_what_is_told_or_seen(
         ("0/4", {}, "Share 0 of 4 does not exist.*counted from 1"),
         ("5/4", {}, "Share 5 of 4 does not exist"),
         ("1/0", {}, "There are no 0 shares"),
-        ("auto", {"SLURM_ARRAY_TASK_ID": "5"}, "does not tell of how many"),
+        ("auto", {"SLURM_ARRAY_TASK_ID": "5"}, "does not tell how many"),
         ("auto/0", {"JOB_COMPLETION_INDEX": "0"}, "There are no 0 shares"),
         ("3", {}, "expected K/N such as 3/16"),
         ("-1/4", {}, "expected K/N"),
         ("1/4/2", {}, "expected K/N"),
         ("auto", {}, "found nothing that tells.*or --shard K/N"),
-        ("auto", {"JOB_COMPLETION_INDEX": "3"}, "does not tell of how many; expected --shard auto/N"),
+        ("auto", {"JOB_COMPLETION_INDEX": "3"}, "does not tell how many shares there are; expected --shard auto/N"),
         ("auto/2", {"JOB_COMPLETION_INDEX": "3"}, "Share 4 of 2 does not exist"),
         ("auto/4", TASKS, "leave out one of them"),
         ("auto", {**ARRAY, "SLURM_ARRAY_TASK_ID": "8"}, "is no array of equal steps"),
@@ -113,7 +113,11 @@ def test_a_share_is_what_is_told_or_seen(
             },
             "AWS Batch.*but Google Batch",
         ),
-        ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "3"}, "does not tell of how many; expected --shard auto/N"),
+        (
+            "auto",
+            {"AWS_BATCH_JOB_ARRAY_INDEX": "3"},
+            "does not tell how many shares there are; expected --shard auto/N",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(told: str, environment: dict[str, str], says: str) -> None:

@@ -319,7 +319,7 @@ def test_layers_that_do_not_follow_one_another_are_refused() -> None:
 
 
 def test_a_kind_has_to_fit() -> None:
-    with pytest.raises(DataError, match="those of kind 'gru'; told was 'lstm'"):
+    with pytest.raises(DataError, match="those of kind 'gru'; expected 'lstm'"):
         keras_layers(keras_arrays("gru"), kind="lstm")
     with pytest.raises(DataError, match="no recurrent layer of Keras"):
         keras_layers({"dense/kernel": np.zeros((3, 4))})

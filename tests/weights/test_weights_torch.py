@@ -251,7 +251,7 @@ def test_a_quantized_module_is_named_as_such() -> None:
 
 def test_a_kind_has_to_fit() -> None:
     assert isinstance(torch_layers(gru_state(), kind="gru")[0], nnx.GRUCell)
-    with pytest.raises(DataError, match="those of kind 'gru'; told was 'lstm'"):
+    with pytest.raises(DataError, match="those of kind 'gru'; expected 'lstm'"):
         torch_layers(gru_state(), kind="lstm")
     with pytest.raises(ConfigError, match="kind is 'gr'; expected one of"):
         torch_layers(gru_state(), kind="gr")

@@ -80,7 +80,7 @@ def native_library() -> Library:
 
 def not_to_be_had(why: str) -> ConfigError:
     """What to say to whoever asks for the native kernel where it cannot be used; `why` is a sentence."""
-    return ConfigError(f"The native kernel is not to be had. {why} Leave out the kernel, or choose 'xla'.")
+    return ConfigError(f"There is no native kernel here. {why} Leave out --kernel (kernel=), or choose 'xla'.")
 
 
 @cache
