@@ -65,8 +65,9 @@ def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
         value, default = _value(options, name), _value(usual, name)
         if value == default:
             continue
-        decls = flag.__metadata__[0].param_decls
-        named = decls[0] if decls else _named(name.removeprefix("bad_rows.").replace(".", "-"))
+        option = flag.__metadata__[0]  # typer keeps the first of its own names as the default
+        names = [each for each in (option.default, *(option.param_decls or ())) if str(each).startswith("--")]
+        named = names[0] if names else _named(name.removeprefix("bad_rows.").replace(".", "-"))
         if value is True:
             yield [named]
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from scanrnn_dist.records import AttemptHistory
 
 BINS = 60
-"""Bars over the whole time."""
+"""Bars over the whole time, at most."""
 MOST_SHOWN = 7
 """Attempts that have a colour of their own; the others share one."""
 
@@ -79,8 +79,8 @@ def _attempt(told: AttemptHistory) -> Attempt:
     return Attempt(told.name, told.started, commits.astype(np.float64))
 
 
-def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
-    """Rows per second in equal spans of the time in which somebody worked.
+def throughput_of(attempts: Sequence[Attempt], bins: int | None = None) -> Throughput:
+    """Rows per second in equal spans of the time in which somebody worked: 60, or as many as there are parts if fewer.
 
     The rows of a part are spread evenly over the time since the same attempt saved the part before.
     """
@@ -90,6 +90,7 @@ def throughput_of(attempts: Sequence[Attempt], bins: int = BINS) -> Throughput:
     total = sum(end - begin for begin, end in spans)
     if not total:
         return Throughput(attempts, np.zeros(1), (), np.zeros((0, 0)))
+    bins = bins or min(BINS, sum(len(attempt.commits) for attempt in working))
     edges = np.linspace(0.0, total, bins + 1)
     shown = working if len(working) <= MOST_SHOWN + 1 else working[:MOST_SHOWN]
     groups = [[attempt] for attempt in shown] + ([working[MOST_SHOWN:]] if len(shown) < len(working) else [])

@@ -50,7 +50,7 @@ class Work:
         own = max(0.0, total - sum(waits))
         told = (
             ("reading", "waiting for rows from the source", waits[0]),
-            ("placing", "putting rows into lanes, handing features on", own),
+            ("placing", "laying rows out for the devices, taking features back", own),
             ("computing", "waiting for the devices", waits[1]),
             ("writing", "waiting for the disk or the bucket", waits[2]),
         )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scanrnn_dist.job.restart import spans_of
 from scanrnn_dist.records import COMMITS, read_commits, renumbered_logs
-from scanrnn_dist.records.attempt_log import PartRecord
+from scanrnn_dist.records.attempt_log import PartRecord, Took
 from scanrnn_dist.source import FileTable, Units, found_again, new_files, running_sums, unchanged
 from scanrnn_dist.storage import LocalStore
 
@@ -89,7 +89,7 @@ def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_pat
         "a.1.00000001.000001": [{"begin": 0}, record(0, "kept", 2.0)],
         "b.1.00000001": [{"attempt": "b", "job": "old"}, {"begin": 3}, record(2, "later", 3.0), record(3, "x", 4.0)],
         "c.1.00000001": [{"attempt": "c", "job": "another"}, record(1, "other", 5.0)],
-        "d.1.00000001": [{"attempt": "d", "job": "old"}, {"begin": 1}],
+        "d.1.00000001": [{"attempt": "d", "job": "old"}, {"begin": 1}, {"end": "done", "took": {"seconds": 3.5}}],
     }
     for name, lines in logs.items():
         cut = '{"unit": 3, "ro' if name[0] == "b" else ""
@@ -107,4 +107,5 @@ def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_pat
     ]
     assert [header["attempt"] for header in commits.headers] == ["a", "b", "d"]
     assert commits.headers[0]["environment"] == 1
+    assert [it.took for it in commits.history] == [None, None, Took(3.5)]
     assert commits.fatal == [] and commits.by_attempt["a.1.00000001"] == (2, 22)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources import H, entries, features_of, featurize, random_rows, stop_once_committed, write_source
 
+from scanrnn_dist import BadRows
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.records import read_commits
 from scanrnn_dist.report import read_numbers
@@ -49,6 +51,11 @@ def test_a_report_counts_what_the_parts_hold_and_changes_nothing(out: Path) -> N
     assert numbers.map is not None and numbers.map.places.shape == (ROWS, 2)
     first, second = numbers.throughput.attempts
     assert first.rows + second.rows == ROWS and first.rows >= 5 and first.started < second.started
+    assert numbers.work.attempts == 2 and numbers.work.took.steps >= 4 * ROWS and 0 < numbers.work.occupancy <= 1
+    shares = [stage.share for stage in numbers.work.stages]
+    assert sum(shares) == pytest.approx(1, abs=0.01) and numbers.work.took.seconds > 0
+    assert numbers.lengths.is_whole and numbers.lengths.counts.counts.tolist() == [ROWS] and numbers.aside == ()
+    assert numbers.environment["jax"] and numbers.environment["kernel"] in ("native", "xla")
     work = numbers.throughput.edges[1]
     np.testing.assert_allclose(numbers.throughput.rates.sum(1) * work, [first.rows, second.rows], rtol=1e-3)
 
@@ -88,6 +95,31 @@ def test_a_job_without_any_part_has_a_report(tmp_path: Path) -> None:
     featurize(source, tmp_path / "out")
     numbers = read_numbers(tmp_path / "out")
     assert (numbers.features.rows, numbers.map, numbers.throughput.names) == (0, None, ())
+
+
+def test_rows_that_were_set_aside_are_shown_with_their_reasons(tmp_path: Path) -> None:
+    rows: list[Any] = [None if row % 5 == 2 else sequence for row, sequence in enumerate(random_rows([3] * 200))]
+    source = write_source(tmp_path / "a.parquet", rows, row_group_size=50)
+    skipping = BadRows(null_sequence="skip")
+    featurize(source, tmp_path / "out", rows_per_part=50, bad_rows=skipping)
+    aside = read_numbers(tmp_path / "out").aside
+    assert [row.row for row in aside] == list(range(2, 100, 5)) and aside[0].policy == "null_sequence"
+    assert aside[0].file == str(source) and "null" in aside[0].reason
+    for name in (tmp_path / "out/__scanrnn/quarantine").iterdir():
+        name.write_bytes(b"damaged")
+    assert all("cannot be read" in row.reason for row in read_numbers(tmp_path / "out").aside)
+
+
+def test_lengths_are_told_unless_the_source_is_gone(tmp_path: Path) -> None:
+    lengths = [1, 2, 2, 7, 0, 40]
+    source = write_source(tmp_path / "a.parquet", random_rows(lengths))
+    featurize(source, tmp_path / "out", max_steps=3)
+    before = read_numbers(tmp_path / "out")
+    assert before.lengths.counts.lengths.tolist() == sorted(set(lengths)) and before.lengths.is_whole
+    source.unlink()
+    gone = read_numbers(tmp_path / "out").lengths
+    assert "a.parquet" in gone.problem and not gone.counts.bars()
+    assert read_numbers(tmp_path / "out", lengths=before.lengths).lengths is before.lengths
 
 
 def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from evil import EVIL, VALUES
+from sources import keep_devices
 
 from scanrnn_dist import cli
 from scanrnn_dist.errors import ConfigError
@@ -68,7 +70,8 @@ def test_a_page_says_how_to_go_on_and_has_no_markup_of_the_data(out: Path, needs
     assert "<script>document.title" not in told
     assert re.search(r"scanrnn verify &#39;.*/&lt;i&gt;out &amp; more&#39;", told)
     assert re.search(r"scanrnn resume &#39;.*/&lt;i&gt;out &amp; more&#39;", told)
-    assert "60 rows" in told and "GRU" in told
+    assert "60 rows" in told and "GRU" in told and re.search(r"held a step; this is called <em>occupancy", told)
+    assert "All 60 sequences of the source have 4 steps" in told and '<th scope="row">jax</th>' in told
 
 
 def test_the_command_writes_the_page_and_says_where(
@@ -80,6 +83,28 @@ def test_the_command_writes_the_page_and_says_where(
     assert told["path"] == "<i>out & more-report.html" and told["rows"] == 60 and told["state"] == "complete"
     assert [path.name for path in tmp_path.iterdir()] == [told["path"]]
     assert cli.run(["report", str(tmp_path)]) == 2 and "no output of a job" in capsys.readouterr().err
+
+
+def test_the_check_is_shown_whatever_it_finds(
+    out: Path, tmp_path: Path, needs_extra: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_devices(monkeypatch)
+    path, copy = tmp_path / "page.html", tmp_path / "copy"
+    assert cli.run(["report", str(out), "--output", str(path)]) == 0
+    assert "was not checked for this page" in path.read_text()
+    assert cli.run(["report", str(out), "--output", str(path), "--verify"]) == 0
+    told = path.read_text()
+    assert "60 rows, unchanged since they were written" in told and "right in all 32 rows" in told
+    assert told.count('<th scope="row">part-') == 32
+    shutil.copytree(out, copy)
+    part = copy / "part-00003.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(bytes(content))
+    capsys.readouterr()
+    assert cli.run(["report", str(copy), "--output", str(path), "--verify"]) == 3
+    assert "part-00003.parquet" in capsys.readouterr().err
+    assert re.search(r"The output is not right.*part-00003.parquet", path.read_text())
 
 
 @pytest.mark.parametrize("name", ["", "no/page.html"])

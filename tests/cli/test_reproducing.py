@@ -1,0 +1,79 @@
+"""The command that a report gives makes the same output again, to the byte."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sources
+
+from scanrnn_dist import cli
+from scanrnn_dist.cli.reproducing import command_that_makes
+from scanrnn_dist.records import JobRecords
+from scanrnn_dist.storage import open_store
+
+ROWS = 24
+SIZES = ["--lanes", "4", "--block-steps", "4", "--window-blocks", "8"]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    with sources.command_line_in_this_process(monkeypatch, columns=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows: list[Any] = [row.tolist() for row in sources.random_rows(sources.some_lengths(ROWS))]
+    rows[3] = None
+    names = pa.array([f"row {row}" for row in range(ROWS)])
+    folder = tmp_path_factory.mktemp("a b")  # a blank, so that quoting matters
+    return sources.write_source(folder / "in put.parquet", rows, name=names, size=pa.array(np.arange(ROWS)))
+
+
+def command_of(out: Path) -> str:
+    records = JobRecords(open_store(out))
+    return command_that_makes(records.read_job(), str(out), records.has_encoder)
+
+
+FLAGS = [
+    ["--hidden", "5", "--seed", "3", "--null-sequence", "skip"],
+    ["--hidden", "5", "--rows-per-part", "7", "--null-sequence", "null", "--keep", "", "--max-steps", "3",
+     "--truncate", "tail", "--output-layout", "list", "--output-dtype", "float16", "--compression", "gzip"],
+    ["--hidden", "5", "--bad-value", "zero", "--null-sequence", "skip", "--limit", "20", "--keep", "size,name",
+     "--filter", "size < 15 and name != 'row 7'", "--row-group-bytes", "100000", "--min-steps", "2"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_the_command_makes_the_same_bytes(source: Path, tmp_path: Path, flags: list[str]) -> None:
+    out = tmp_path / "out"
+    assert cli.run(["featurize", str(source), str(out), *flags, *SIZES]) == 0
+    words = shlex.split(command_of(out).replace("\\\n", ""))  # as a shell reads it
+    assert words[:2] == ["scanrnn", "featurize"] and words[3] == f"{out}-again"
+    assert cli.run(words[1:]) == 0
+    parts = sorted(path.name for path in out.glob("part-*"))
+    assert parts and parts == sorted(path.name for path in Path(words[3]).glob("part-*"))
+    for name in parts:
+        assert (out / name).read_bytes() == Path(words[3], name).read_bytes()
+
+
+def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, tmp_path: Path) -> None:
+    sources.encoder_of().save(tmp_path / "mine.safetensors")
+    out = tmp_path / "out"
+    asked = ["--encoder", str(tmp_path / "mine.safetensors"), "--null-sequence", "skip"]
+    assert cli.run(["featurize", str(source), str(out), *asked, *SIZES]) == 0
+    (tmp_path / "mine.safetensors").unlink()
+    words = shlex.split(command_of(out).replace("\\\n", ""))  # as a shell reads it
+    assert cli.run(words[1:]) == 0
+    assert (out / "part-00000.parquet").read_bytes() == Path(words[3], "part-00000.parquet").read_bytes()
+    job = json.loads((out / "__scanrnn/job.json").read_text())
+    assert command_that_makes(job, str(out), has_encoder=False) == ""
+    assert command_that_makes(job, "s3://bucket/out", has_encoder=True) == ""
+    for other in ({"source": [f"{number}.parquet" for number in range(9)]}, {"applied": ["x"]}):
+        assert command_that_makes({**job, "options": {**job["options"], **other}}, str(out), True) == ""
