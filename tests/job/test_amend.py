@@ -164,22 +164,8 @@ def test_the_refusal_says_what_changed_how_much_that_is_and_what_to_do(
     with pytest.raises(DataError) as caught:
         run(source, out)
     said = str(caught.value)
-    assert "b.parquet is gone; " in said and "d.parquet was " in said and "a.parquet is new" in said
-    assert "That concerns 5 of its 7 parts, and 1 new file." in said
-    assert "with --accept-changes: it redoes exactly these and keeps all others" in said
-    assert "ring it back" not in said and "\n" not in said
-
-
-def test_of_files_that_are_only_new_nothing_is_said_to_be_done_again(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
-    CHANGES["new, sorts last"][0](source)
-    with pytest.raises(DataError) as caught:
-        run(source, out)
-    said = str(caught.value)
-    assert "g.parquet is new. All 7 parts of the job are as they were; beside them the source has 1 new file." in said
-    assert "--accept-changes to add what is new" in said and "move what is new out of the source" in said
-    assert "That concerns" not in said and "touch" not in said and "ring it back" not in said
+    assert [part for part in says if part not in said] == []
+    assert [part for part in (*says_not, "ring it back", "\n") if part in said] == []
 
 
 def test_what_was_accepted_is_recorded_and_told(tmp_path: Path, source: Path) -> None:
@@ -411,7 +397,7 @@ def test_a_bucket_is_amended_as_a_folder_is(tmp_path: Path, source: Path, s3: S3
     uri, folder = s3.uri("bucket/out"), tmp_path / "out"
     run(source, uri)
     CHANGES["all"][0](source)
-    with pytest.raises(DataError, match="That concerns 5 of its 7 parts, and 1 new file"):
+    with pytest.raises(DataError, match="That concerns 5 of 7 parts, and 1 new file"):
         run(source, uri)
     report = run(source, uri, accept_changes=True)
     assert (report.parts, report.rows_before) == (3, 10)

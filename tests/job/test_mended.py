@@ -54,7 +54,7 @@ def test_of_30_files_with_3_bad_ones_27_are_done_and_the_mended_ones_alone_follo
     for number in (3, 16):
         write_file(source, number)
     told = says(source, out)
-    assert "03.parquet was " in told and "16.parquet was " in told and "concerns 2 of its 30 parts." in told
+    assert "03.parquet was " in told and "16.parquet was " in told and "concerns 2 of 30 parts." in told
     assert identities(out) == first
     # With the flag these two are done, and the third is told.
     told = says(source, out, accept_changes=True)
@@ -64,7 +64,7 @@ def test_of_30_files_with_3_bad_ones_27_are_done_and_the_mended_ones_alone_follo
     assert list(read_status(out).failed_units) == [29]
     assert verify(out, sample=8).parts == FILES - 1
     write_file(source, 29)
-    assert "concerns 1 of its 30 parts" in says(source, out)
+    assert "concerns 1 of 30 parts" in says(source, out)
     assert featurize(source, out, accept_changes=True).parts == 1
     assert second.items() <= identities(out).items()
     assert not read_status(out).failed_units and featurize(source, out).parts == 0
@@ -79,7 +79,7 @@ def test_all_three_mended_at_once_make_three_parts(tmp_path: Path) -> None:
     first = identities(out)
     for number in BAD:
         write_file(source, number)
-    assert "concerns 3 of its 30 parts." in says(source, out)
+    assert "concerns 3 of 30 parts." in says(source, out)
     assert featurize(source, out, accept_changes=True).parts == 3
     assert first.items() <= identities(out).items()
     featurize(source, tmp_path / "undisturbed")
