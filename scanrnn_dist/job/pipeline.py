@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -133,7 +133,8 @@ def put_through(
             if on_rows is not None:
                 on_rows(rows)
         writer.finish()
-        claims.log.took = before + _took(begin, stream, writer)
+        did = stream.statistics
+        claims.log.took = before + replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)
     done.statistics, done.read_wait_seconds = stream.statistics, stream.read_wait_seconds
     done.parts, done.rows_dropped, done.write_wait_seconds = writer.parts, writer.rows_dropped, writer.wait_seconds
     done.peak_memory_bytes = peak_memory_bytes()
@@ -141,10 +142,9 @@ def put_through(
 
 
 def _took(begin: float, stream: Stream, writer: WriteBehind) -> Took:
-    """Where the time went since `begin`."""
-    did = stream.statistics
-    waits = stream.read_wait_seconds, did.device_wait_seconds, writer.wait_seconds
-    return Took(time.perf_counter() - begin, *waits, did.steps, did.positions)
+    """Where the time went since `begin`. Steps count when they are submitted, so that they wait for the end."""
+    waits = stream.read_wait_seconds, stream.statistics.device_wait_seconds, writer.wait_seconds
+    return Took(time.perf_counter() - begin, *waits)
 
 
 def _schema(opened: OpenJob, engine: EngineLike) -> pa.Schema:

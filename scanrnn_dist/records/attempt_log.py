@@ -69,8 +69,8 @@ class Took:
         read_wait_seconds: of these, waiting for rows to be read.
         device_wait_seconds: of these, waiting for the devices, which compute.
         write_wait_seconds: of these, waiting for the writer.
-        steps: that were computed.
-        positions: of all lanes, which could have held a step.
+        steps: that were computed, of work that came to its end.
+        positions: of all lanes, which could have held a step, of the same work.
     """
 
     seconds: float = 0.0

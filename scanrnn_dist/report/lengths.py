@@ -28,9 +28,7 @@ class Lengths:
 def read_lengths_of(records: JobRecords, job: dict[str, Any]) -> Lengths:
     """Read lengths from the source of a job; what stands in the way of that is told, not raised."""
     if job["options"].get(APPLIED):
-        return Lengths(
-            LengthCounts(), problem="The rows were continued by updates, so no source holds all their steps."
-        )
+        return Lengths(LengthCounts(), problem="The rows were continued by updates, so no source has all steps.")
     try:
         plan = Plan.from_records(records.read_plan(job))
         read = read_lengths(plan)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from sources import featurize, random_rows, stop_once_committed, write_source
 
+from scanrnn_dist import BadRows
 from scanrnn_dist.errors import StoppedError
 
 EVIL = "</script><script>document.title='evil'</script><!--<img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -15,11 +17,13 @@ VALUES = (EVIL, "<b>bold</b>", "a & b", None)
 
 
 def evil_job(folder: Path) -> Path:
-    """It was stopped once, and is finished."""
-    kinds = pa.array([VALUES[row % 4] for row in range(60)], pa.string())
+    """It was stopped once, and is finished: 60 rows, and one that was set aside."""
+    kinds = pa.array([VALUES[row % 4] for row in range(61)], pa.string())
+    rows: list[Any] = [*random_rows([4] * 60), None]
+    skipping = BadRows(null_sequence="skip")
     out = folder / "<i>out & more"
-    source = write_source(folder / "a.parquet", random_rows([4] * 60), **{EVIL: kinds})
+    source = write_source(folder / "<b>in & more.parquet", rows, **{EVIL: kinds})
     with pytest.raises(StoppedError):
-        featurize(source, out, rows_per_part=5, on_rows=stop_once_committed(out, 10))
-    featurize(source, out, rows_per_part=5)
+        featurize(source, out, rows_per_part=5, bad_rows=skipping, on_rows=stop_once_committed(out, 10))
+    featurize(source, out, rows_per_part=5, bad_rows=skipping)
     return out

@@ -18,7 +18,8 @@ import pytest
 from evil import EVIL
 from test_report_live import served
 
-from scanrnn_dist.report import LiveServer, page, read_numbers, write_report
+from scanrnn_dist.cli.reproducing import command_that_makes
+from scanrnn_dist.report import Check, LiveServer, ReportNumbers, page, read_numbers, write_report
 
 pytestmark = pytest.mark.soak
 INK = {"light": "rgb(29, 35, 48)", "dark": "rgb(228, 232, 239)"}
@@ -39,6 +40,16 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def whole(out: Path) -> ReportNumbers:
+    """All that a page can show."""
+    from scanrnn_dist.api import verify
+
+    numbers = read_numbers(out, command_of=command_that_makes)
+    assert numbers.aside and numbers.work.took.seconds and len(numbers.lengths.counts.bars()) == 2
+    return dataclasses.replace(numbers, check=Check(verify(out)), command=f"scanrnn featurize {EVIL}")
+
+
 def opened(browser: Any, url: str, scheme: str = "light", width: int = 1000) -> tuple[Any, list[str], list[str]]:
     """A tab with a page, what is wrong with it, and what it asked for."""
     tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
@@ -54,15 +65,16 @@ def opened(browser: Any, url: str, scheme: str = "light", width: int = 1000) -> 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1000), ("dark", 1000), ("light", 400), ("dark", 400)])
 def test_a_browser_opens_the_page_without_a_network(
-    out: Path, tmp_path: Path, browser: Any, scheme: str, width: int
+    whole: ReportNumbers, tmp_path: Path, browser: Any, scheme: str, width: int
 ) -> None:
     from axe_core_python.sync_playwright import Axe
 
-    write_report(read_numbers(out), tmp_path / "page.html")
+    write_report(whole, tmp_path / "page.html")
     url = (tmp_path / "page.html").as_uri()
     tab, wrong, asked = opened(browser, url, scheme, width)
     assert tab.locator("#map .point").count() == 60
-    assert tab.locator("#throughput .bars .point").count() and tab.locator("#features .scatterlayer .point").count()
+    assert tab.locator("#throughput .bars .point").count() and tab.locator("#lengths .bars .point").count() == 2
+    assert tab.locator("#features .scatterlayer .point").count()
     tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert "evil" not in tab.title() and tab.locator("img").count() == 0 and tab.locator("main b").count() == 0

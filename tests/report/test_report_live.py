@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,10 +69,10 @@ def test_news_are_read_anew_but_not_too_often(out: Path, needs_extra: None, monk
         looks.append(before)
         return numbers
 
-    monkeypatch.setattr("scanrnn_dist.report.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("scanrnn_dist.report.live.time", SimpleNamespace(monotonic=lambda: now[0]))
     with served(LiveServer(look)) as server:
         news = json.loads(answer(server, "/now.json")[1])
-        assert (news["state"], sorted(news["plots"])) == ("complete", ["features", "map", "throughput"])
+        assert (news["state"], sorted(news["plots"])) == ("complete", ["features", "lengths", "map", "throughput"])
         assert "60 rows" in news["body"] and "<i>" not in news["body"] and "<script" not in news["body"]
         answer(server, "/now.json")
         assert looks == [None]
