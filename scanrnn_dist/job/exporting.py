@@ -105,8 +105,8 @@ def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) ->
             _write_matrices(records, names, rows, dtype, write)
     except OSError as error:
         raise StoppedError(
-            f"{path} could not be written: {error.strerror or error}. What stood there before still does. See to it, "
-            "then export again."
+            f"{path} could not be written: {error.strerror or error}. The file that was there before "
+            "is unchanged. Remove the cause, then export again."
         ) from error
     return Export(root, path, *shape, str(dtype))
 

@@ -106,7 +106,7 @@ def page_of(numbers: ReportNumbers, live: bool = False) -> str:
     }
     page: str = _environment().get_template("page.html").render(
         **_told(numbers), **scripts, policy=policy, live=live, news_seconds=NEWS_SECONDS,
-        style=_markup(_own("page.css")),
+        following=following_in_words(numbers.status.state), style=_markup(_own("page.css")),
     )  # fmt: skip
     return page
 
@@ -117,7 +117,17 @@ def news_of(numbers: ReportNumbers) -> dict[str, Any]:
     status = numbers.status
     body = _environment().get_template("body.html").render(**told)
     title = f"Job {status.destination}: {status.state}"
-    return {"body": body, "plots": _plots(numbers), "title": title, "state": status.state}
+    following = following_in_words(status.state)
+    return {"body": body, "plots": _plots(numbers), "title": title, "state": status.state, "following": following}
+
+
+def following_in_words(state: str) -> str:
+    """What a live page says of itself, of a job in this state."""
+    if state == "running":
+        return "The page follows the job."
+    if state == "complete":
+        return "The job is complete: this page does not change any more."
+    return f"Nobody works on the job, which is {state}. The page shows it when somebody continues."
 
 
 def _told(numbers: ReportNumbers) -> dict[str, Any]:

@@ -83,6 +83,11 @@ def replace_column(path: Path, name: str, values: pa.Array) -> None:
 def test_a_good_output_passes_and_says_so(finished: Path) -> None:
     result = verify(finished / "out", sample=100)
     assert (result.parts, result.rows, result.sampled) == (3, ROWS, ROWS)
+    where = [(row.part, row.row) for row in result.sample]
+    assert len(set(where)) == ROWS and {part for part, _ in where} == {part_name(unit, 3) for unit in range(3)}
+    assert sorted(row.steps for row in result.sample) == sorted([*some_lengths(15, 1), *some_lengths(10, 2)])
+    assert max(row.distance for row in result.sample) == result.greatest_distance
+    assert all(row.distance <= row.bound for row in result.sample)
     assert 0 < result.greatest_distance <= TOLERANCE and 0 < result.specification_distance <= TOLERANCE
     assert 0 <= result.greatest_difference <= result.greatest_distance + result.specification_distance
     said = [" ".join(line.split()) for line in str(result).splitlines()]

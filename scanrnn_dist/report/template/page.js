@@ -41,7 +41,7 @@
       const now = await answer.json();
       show(now);
       ended = now.state === "complete";
-      live.textContent = ended ? "The job is complete: this page does not change any more." : "The page follows the job.";
+      live.textContent = now.following;
     } catch (error) {
       live.textContent = "There is no news of the job: " + error.message;
     }
