@@ -23,7 +23,7 @@ class JobReport:
     which the thread that feeds the devices waited for the reader, the devices and the writer.
 
     `set_aside` rows were set aside, and are not in `rows`. `counts` says how often each choice for bad rows was
-    applied: `{"null_sequence skip": 3}`. `files_left_out` files of the source could not be read, and were left out as asked.
+    applied: `{"null_sequence skip": 3}`. `files_left_out` files of the source could not be read, and were left out.
     """
 
     destination: str
