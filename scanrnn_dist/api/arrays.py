@@ -44,21 +44,23 @@ def encode(
             sequence without steps; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; a nested tensor of
             PyTorch; a column of pandas, polars, pyarrow or of another library that gives Arrow data (any layout of
             sequences that is one Parquet column); or a table of theirs, or a dict of columns, with `column`. Numbers
-            of other types, float64 among them, pass where float32 holds them exactly, as in `featurize`. Where the
-            encoder has an `input`, what travels: one number per column. A padded `jax.Array` whose rows are sharded
-            over a mesh is a global array: each process encodes the rows that it holds, and nothing is gathered.
-        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real. Of a global
-            array's it may be one too, sharded alike.
+            of other types, float64 among them, pass if float32 holds them exactly, as in `featurize`. If the
+            encoder has an `input`, a step is one number per column, an id or a scaled number. A padded `jax.Array`
+            whose rows are sharded over a mesh is a global array: each process encodes the rows that it holds, and
+            nothing is gathered.
+        seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real. For a global
+            array it may be sharded in the same way.
         column: the column of a table that holds the sequences; may be left out where only one column can.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None, or those that
             hold rows of a global array. Further axes repeat the work.
         window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
-        max_steps: of each sequence the first so many steps count, as the `T` of the specification.
+        max_steps: use only this many first steps of each sequence, as the `T` of the specification; None uses all.
         initial_carry: `(N, encoder.carry_features)`, each row's own; None for the encoder's. As with `seq_lengths`.
         lossy_cast: round numbers that float32 cannot hold; otherwise the first one is refused.
-        nonfinite: what a NaN or an infinity does: "error", or "propagate" into its own row's features and no other's.
+        nonfinite: what becomes of a NaN or an infinity: "error", or "propagate", which reaches its own row's features
+            and no other's.
         show_progress: draw a progress bar on the terminal.
-        kernel: what computes, as `featurize` takes it.
+        kernel: the program that computes, as in `featurize`.
 
     Returns:
         `(N, out_features)`, float32 for a float32 encoder, in input order; a `Ragged` of `(T_i, out_features)` where

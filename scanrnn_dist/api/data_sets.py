@@ -71,63 +71,62 @@ def featurize(
     on_rows: OnRows | None = None,
     show_progress: bool = False,
 ) -> JobReport:
-    """Write a Parquet data set with the features of every row of another one, in input order.
+    """Write a Parquet data set with the features of every row of another one, in the order of its rows.
 
-    The output has one part per unit of about `rows_per_part` rows (whole row groups of one file), each with the kept
-    columns and `features: fixed_size_list<float32>[out_features]` (float64 where the encoder computes in it), or a list
-    of them where the readout is `"steps"`; `output` may say otherwise. Its records stand in `destination/__scanrnn`,
+    The output is some parts: Parquet files of about `rows_per_part` rows (whole row groups of one file). Each holds the
+    kept columns and `features: fixed_size_list<float32>[out_features]` (float64 if the encoder computes in it; a list
+    of these for the readout `"steps"`); `output` changes that. The records of the job are in `destination/__scanrnn`,
     and `destination/_SUCCESS` appears last.
 
-    The same call again goes on where an earlier one was stopped, in whatever way; after a finished one it does nothing.
+    If a call was stopped, in whatever way, the same call again continues. After a finished one it does nothing.
 
     Args:
         encoder: the cell and its readout.
         source: a Parquet file, a folder (hive partitions become columns), a glob, or a list of files; or a `Plan`,
             which has settled `column`, `keep` and `rows_per_part` already.
         destination: a folder, or a URI such as `s3://bucket/folder`, that is new, empty, or holds this same job.
-        layout: how the sequences stand in the columns; None where what else is said leaves only one way.
-        column: the column that holds the sequences, or a field within structs, `"a.b.c"`; None where only one can.
+        layout: the layout of the sequences, such as `"nested-lists"`; None if only one fits.
+        column: the column that holds the sequences, or a field within structs, `"a.b.c"`; None if only one can.
         features: the features of a step, in order: columns of lists, fields of the structs in `column`, or, with
-            `group_by`, columns; None for all of numbers.
-        in_features: features per step, where the lists of a column hold them one after the other.
-        group_by: where a row of the source is one step: the columns that say which sequence it belongs to.
-        order_by: the columns that order the steps of a sequence, then; None where rows are in order.
-        sort: whether to read a sorted copy of such a source, which is made first, at `destination` + ".sorted".
-        keep: the columns to carry along; None keeps all but the sequence column, with `group_by` those and no others.
-        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
-        window_shape: lanes, block and window of the compiled program; what suits the device kind when None.
-        max_steps: of a longer sequence only so many steps count, as the `T` of the specification.
-        truncate: which ones, the first of its `"head"` or the last of its `"tail"`.
-        min_steps: a sequence of fewer steps is too short, and set aside unless `bad_rows` says otherwise.
-        bad_rows: what is done with rows that are not what they should be; `BadRows()` when None. Rows that it sets
-            aside are listed by `quarantined(destination)`.
-        max_bad_rows: once more rows than so many are set aside, the job ends with a `DataError`; None for any number.
-        initial_carry: a kept column with each row's own initial carry, a list of `encoder.carry_features` numbers;
-            None for the encoder's.
-        rows_per_part: rows of a part, about; None for 65,536, or fewer that take 512 MiB of the source.
+            `group_by`, columns; None for all that are numbers.
+        in_features: features per step, if one flat list holds the numbers of all steps.
+        group_by: if each row of the source is one step: the columns that say which sequence it belongs to.
+        order_by: if each row of the source is one step: the columns that order the steps; None if they are in order.
+        sort: whether to first make a sorted copy of such a source, at `destination` + ".sorted", and read that.
+        keep: the columns to copy to the output; None keeps all but the sequences, and with `group_by` only these.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; None takes all local devices.
+        window_shape: lanes, block and window of the compiled program; None takes what suits the kind of device.
+        max_steps: use only this many steps of each sequence, as the `T` of the specification; None uses all.
+        truncate: which steps these are: the first, `"head"`, or the last, `"tail"`.
+        min_steps: a sequence of fewer steps is too short, and is set aside unless `bad_rows` says otherwise.
+        bad_rows: what to do with rows that are not what they should be; None is `BadRows()`. `quarantined(destination)`
+            lists the rows that were set aside.
+        max_bad_rows: end the job with a `DataError` once more rows than this are set aside; None allows any number.
+        initial_carry: a kept column with the state in which each row starts, a list of `encoder.carry_features`
+            numbers; None takes the encoder's.
+        rows_per_part: about how many rows a part holds; None for 65,536, or fewer that take 512 MiB of the source.
         lossy_cast: whether float64 and wide integers may be rounded to float32.
-        ids: kept columns that tell whose sequence a row is, for `update`; it may also be told later.
-        keep_state: whether each row's final state is written beside its features, for `update` to go on from.
-        output: how the features are written: layout, dtype, compression, sizes of row groups.
-        filter: which rows are read, such as `"label == 'walk' and n > 10"`; None for all. An expression of pyarrow is
-            taken where such a text stands for it.
-        limit: read only the first so many rows of the source, before any filter, to try something out.
-        sharing: which units are this process's, and what becomes of those of processes that stopped; all of them,
-            and nothing, when None.
-        allow_mixed: whether to go on with a job that was begun on another kind of device, with other XLA flags or other
-            versions, which may give other bits.
-        restart: whether to begin anew where the destination holds a job, finished or not, of whatever kind. The old
-            output stands until the new one is complete, and is then replaced.
-        accept_changes: whether files of the source may have changed, come or gone since the job began: their units are
-            then done again, done or dropped, all others stay as they are, and the records tell it.
-        memory_bytes: what each process may hold of rows, beyond what Python, JAX and pyarrow take: 256 MiB on CPU when
-            None. It changes no output.
-        executor: who does the work, such as `ProcessExecutor(8)` or `RayExecutor()`; this process when None. Its
-            workers use the devices that they find, so there is no `mesh` then.
-        kernel: what computes: `"native"`, for usual cells on a CPU, or `"xla"`, for any; when None that of a job which
-            goes on, else the native one where it can be had. The bits of the two differ.
-        on_start: called when a share is begun, with its rows that are committed already, and all of its rows.
-        on_rows: called with the number of rows each time some are finished.
+        ids: kept columns that identify a sequence, for `update`, which also takes them itself.
+        keep_state: whether to write each row's final state too, so that `update` can continue from it.
+        output: how the features are written: layout, dtype, compression, size of row groups.
+        filter: which rows are read, such as `"label == 'walk' and n > 10"`; None reads all. An expression of pyarrow is
+            taken if such a text can say the same.
+        limit: read only the first `limit` rows of the source, before any filter, to try something out.
+        sharing: which share of the job this process does, and whether it takes over others; None does all of it.
+        allow_mixed: whether to continue a job that was begun on another kind of device, with other XLA flags or other
+            versions. Features may then differ in their last digits.
+        restart: whether to make the output anew if the destination holds a job of any kind. The old output stays until
+            the new one is complete, and is then replaced.
+        accept_changes: whether files of the source may have changed, come or gone since the job began. Only their parts
+            are then made again, made, or removed, and the records tell it.
+        memory_bytes: what each process may hold of rows, beyond what Python, JAX and pyarrow take. None is 256 MiB on
+            CPU. It changes no output.
+        executor: who does the work, such as `ProcessExecutor(8)` or `RayExecutor()`; None is this process. Its workers
+            use the devices that they find, so give no `mesh` then.
+        kernel: the program that computes: `"native"`, for the usual cells on a CPU, or `"xla"`, for any. None takes the
+            one with which the job was begun; for a new job the native one if it can compute this. Their bits differ.
+        on_start: called when a share is begun, with its number of rows that are saved already, and of all its rows.
+        on_rows: called with a number of rows each time some are finished.
         show_progress: draw a progress bar on the terminal; elsewhere, as in a log or a notebook, print a line every ten
             seconds.
 
@@ -135,11 +134,10 @@ def featurize(
         What was done and how fast.
 
     Raises:
-        ConfigError: arguments that do not fit, or a destination that holds something else, or a job with other
-            arguments; the differences are named.
-        DataError: data that is not what it should be; file, row group and row are named. It comes once all other units
-            are done, and names all units that failed, or the first 20. Or a source that changed since the job began,
-            parts of which are done.
+        ConfigError: arguments that do not go together, or a destination that holds something else, or a job with other
+            arguments; the message names the differences.
+        DataError: data that is not what it should be. It is raised once everything else is done, and names the file,
+            the row group and the row of each bad place, or of the first 20. Or the source changed since the job began.
         StoppedError: the destination's file system refused, or another process works on the same share.
 
     Example:

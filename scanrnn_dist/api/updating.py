@@ -43,23 +43,23 @@ def update(
     on_start: OnStart | None = None,
     on_rows: OnRows | None = None,
 ) -> JobReport:
-    """Go on with the rows of an output by new steps: the features are then those of all steps at once, bit for bit.
+    """Add new steps to the rows of an output. The features are then those of all steps at once, bit for bit.
 
-    Each row of `source` is one sequence of new steps, or, in the long format, each group of rows. It is found in the
-    output by its ids, and begins from the state that was kept there; an id that the output does not have begins as in
-    `featurize`, and comes after all others. Rows without new steps stay as they are. The old output stands until the
-    new one is complete. The same call again goes on where an earlier one was stopped.
+    Each row of `source` is one sequence of new steps; in the long format each group of rows is. Its ids say which row
+    of the output it continues, and it begins from the state that was kept there. A new id begins as in `featurize`, and
+    comes after all others. Rows without new steps stay as they are. The old output stays until the new one is
+    complete. If a call was stopped, the same call again continues.
 
     Args:
         destination: a finished output that was made with `keep_state`.
-        source: new steps, in the layout and with the kept columns of the source that the output was made of. They are
-            held in memory. Of a row with new steps the kept columns are those of `source`.
-        ids: kept columns that tell whose sequence a row is; None for those by which the long format is grouped, or
-            those of the update before.
-        encoder: for a cell that could not be written to a file; None takes the job's own.
-        mesh: a mesh with an axis `"data"`, whose devices share the rows; all local devices when None.
-        allow_mixed: whether to go on on another kind of device, with other XLA flags or other versions, which may give
-            other bits.
+        source: new steps, with the layout and the kept columns of the source that the output was made of. They are
+            held in memory. A row with new steps gets its kept columns from here.
+        ids: kept columns that identify a sequence; None takes those by which the long format is grouped, or those of
+            the update before.
+        encoder: needed for a cell that could not be written to a file; None takes the job's own.
+        mesh: a mesh with an axis `"data"`, whose devices share the rows; None takes all local devices.
+        allow_mixed: whether to continue on another kind of device, with other XLA flags or other versions. Features may
+            then differ in their last digits.
         on_start, on_rows: as of `featurize`.
 
     Returns:
@@ -68,7 +68,7 @@ def update(
     Raises:
         ConfigError: an output without states or that is not finished, another encoder, steps that were applied before,
             or ids that are not kept.
-        DataError: data that is not what it should be, or an id that stands twice.
+        DataError: data that is not what it should be, or an id that comes twice.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
     Example:

@@ -161,18 +161,18 @@ def _from_json(default: Any, told: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How the units of a job are shared among processes.
+    """How several processes share a job.
 
     Args:
         share: `(k, n)`, the k-th of n shares, counted from 1.
-        steal: whether to take over the shares of processes that stopped, once the own one is done.
-        expiry_seconds: a process that was not heard of for so long has stopped.
-        retry: whether to try units again that are held to end their process.
-        owns_process: whether the process is there for this job alone, as that of the command line: then a crash leaves
-            a trace among the records, by Python's fault handler.
+        steal: whether to take over the shares of processes that stopped, once this process has done its own.
+        expiry_seconds: a process counts as dead after this many seconds of silence.
+        retry: whether to retry rows that crashed the process twice.
+        owns_process: whether the process does nothing but this job, as that of the command line. A crash then leaves a
+            trace among the records, by Python's fault handler.
 
     Raises:
-        ConfigError: a share that there is none of, or an expiry that is not above 0.
+        ConfigError: a share that does not exist, or an expiry that is not above 0.
     """
 
     share: Share = (1, 1)

@@ -12,18 +12,18 @@ from scanrnn_dist.source import told_counts
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a call did, of a job that others may have a part in.
+    """What one call did of a job, which other processes may share.
 
-    `rows`, `steps` and `parts` are of this call; `rows_before` were committed when it began, `units_left` are other
-    processes' to do, `failed_units` of these failed there, and `is_complete` tells whether `_SUCCESS` is there.
+    `rows`, `steps` and `parts` are what this call did. `rows_before` rows were saved when it began. `units_left` parts
+    are left to other processes, and `failed_units` of these failed there. `is_complete` says whether `_SUCCESS` is
+    there.
 
-    `gflops` is useful work only: the products of the cell on real steps. `kernel` is what computed, "native" or "xla",
-    and `occupancy` the share of its positions that held real steps. The three waits are seconds that the feeding thread
-    stood still for the reader, the devices and the writer.
+    `gflops` counts useful work only: the products of the cell on real steps. `kernel` is the program that computed,
+    "native" or "xla", and `occupancy` says what share of its work was real steps. The three waits are the seconds for
+    which the thread that feeds the devices waited for the reader, the devices and the writer.
 
-    `set_aside` rows of the parts of this call were set aside, and are not in `rows`. `counts` tells of these parts how
-    often each choice for rows that are not what they should be was applied: `{"null_sequence skip": 3}`.
-    `files_left_out` of the source could not be read, and were left out as asked.
+    `set_aside` rows were set aside, and are not in `rows`. `counts` says how often each choice for bad rows was
+    applied: `{"null_sequence skip": 3}`. `files_left_out` files of the source could not be read, and were left out.
     """
 
     destination: str

@@ -34,21 +34,22 @@ _COUNTED = {DROP_STEP: "steps", ZERO: "values", FORWARD_FILL: "values", PROPAGAT
 class BadRows:
     """What is done with rows that are not what they should be.
 
-    `"error"` fails the unit of the row, `"skip"` sets the row aside, `"null"` gives it null features.
+    `"error"` makes the job end with an error once all else is done, `"skip"` sets the row aside, `"null"` gives it null
+    features. Each argument says it for one kind of fault.
 
     Args:
-        bad_value: of a null, a NaN or an infinity within a sequence. `"drop-step"` leaves its step out, `"zero"` puts 0
+        bad_value: a null, a NaN or an infinity within a sequence. `"drop-step"` leaves its step out, `"zero"` puts 0
             in its place, `"forward-fill"` the value of the same feature at the step before (0 where there is none),
             `"propagate"` lets it through, a null as NaN.
-        null_sequence: of a null in place of a sequence.
-        wrong_width: of a step with another number of features than the others.
-        unequal_lengths: of features of one row that have different numbers of steps.
-        empty_sequence: of a row without steps, also one whose steps were all dropped. `"initial-carry"` gives it the
+        null_sequence: a null in place of a sequence.
+        wrong_width: a step with another number of features than the others.
+        unequal_lengths: features of one row that have different numbers of steps.
+        empty_sequence: a row without steps, also one whose steps were all dropped. `"initial-carry"` gives it the
             features of the initial carry; it may then still be too short.
-        too_short: of a row of fewer than `min_steps`.
-        too_long: of a row of more than `max_steps`. `"truncate"` takes the first or last ones.
-        unreadable_file: of a file whose footer cannot be read, or a unit whose pages cannot. `"skip"` leaves the file
-            out, and sets all rows of the unit aside.
+        too_short: a row of fewer steps than `min_steps`.
+        too_long: a row of more steps than `max_steps`. `"truncate"` takes the first or last ones.
+        unreadable_file: a file whose footer cannot be read, which `"skip"` leaves out; or pages that cannot be read,
+            where `"skip"` sets aside all rows of the part that they belong to.
 
     Raises:
         ConfigError: no such choice.
