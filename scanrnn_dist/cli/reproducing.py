@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scanrnn_dist.cli.options import JOB_FLAGS
+from scanrnn_dist.errors import option_name
 
 _SIZES = ("lanes", "block_steps", "window_blocks")
 _MOST_FILES = 4
@@ -67,7 +68,7 @@ def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         option = flag.__metadata__[0]  # typer keeps the first of its own names as the default
         names = [each for each in (option.default, *(option.param_decls or ())) if str(each).startswith("--")]
-        named = names[0] if names else _named(name.removeprefix("bad_rows.").replace(".", "-"))
+        named = names[0] if names else _named(option_name(name))
         if value is True:
             yield [named]
         else:
