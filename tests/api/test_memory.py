@@ -107,7 +107,7 @@ def test_a_giant_row_takes_what_pyarrow_needs_for_it_beyond_a_small_budget(tmp_p
         told = [*map(str, command), "--hidden", "8", "--memory", "64MiB", "--json"]
         done = subprocess.run(told, capture_output=True, text=True, check=True)
         report = json.loads(done.stdout.splitlines()[-1])
-        assert report["rows"] == rows and ("A row of unit 0 has values of" in done.stderr) == (rows == many)
+        assert report["rows"] == rows and ("A row of part 0 has values of" in done.stderr) == (rows == many)
         return int(report["peak_memory_bytes"])
 
     # 202 MiB of pyarrow's pool, and half as much for a moment that mimalloc has not given back; 64 MiB of the windows.
