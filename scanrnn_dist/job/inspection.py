@@ -169,12 +169,12 @@ def inspect(
     options, whole = replace(options or JobOptions(), keep=()), scan or statistics
     opened = open_source(source, options.bad_rows.unreadable_file == "skip")
     opened = Memory(memory_bytes).bounded(opened)
+    layouts = tuple(layouts_found(opened.schema, options.asked))
     try:
         layout = find_sequences(opened, options, input, takes_texts=True)
     except LayoutError as error:
         if statistics or any(value is not None for value in asdict(options.asked).values()):
             raise
-        layouts = tuple(layouts_found(opened.schema, options.asked))
         return replace(_of_files(opened, read_plain(opened, whole)), no_layout=str(error), layouts=layouts)
     plan = cut(source, opened, layout, (), WHOLE_FILES if whole else 1, options.limit)
     if whole:
@@ -182,7 +182,6 @@ def inspect(
     read = read_sequences(plan, whole, input, statistics, on_rows)
     told = _of_files(opened, read_plain(opened, whole, options.limit))
     read.row_groups = told.row_groups if whole else read.row_groups
-    layouts = tuple(layouts_found(opened.schema, options.asked))
     measured = _measured(read, input, whole)
     return replace(told, sequences=_sequences(plan, read), measured=measured, layouts=layouts)
 

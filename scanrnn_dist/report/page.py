@@ -165,6 +165,7 @@ def _environment() -> Any:
         "thousands": "{:,}".format, "short": "{:.4g}".format, "percent": "{:.1%}".format, "duration": duration,
         "time": lambda seconds: f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}", "counted": counted,
         "rows": lambda count: counted(count, "row"), "bar": in_words,
+        "numbered": lambda things: list(enumerate(things, 1)),
     }  # fmt: skip
     return environment
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from scanrnn_dist.disk import Disk
+from scanrnn_dist.disk import DISK, Disk
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
 ASIDE = "__scanrnn/aside"
@@ -33,7 +33,7 @@ class LocalStore(Store):
     """A folder, changed by the calls of `disk` alone."""
 
     is_staged: bool = False
-    disk: Disk = field(default=Disk(), repr=False)
+    disk: Disk = field(default=DISK, repr=False)
 
     def child(self, name: str) -> LocalStore:
         return replace(self, root=self.path(name), is_staged=True)
