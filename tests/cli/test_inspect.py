@@ -209,6 +209,13 @@ def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
     assert looked_at(capsys, tmp_path / "in", "--limit", "7")["plain"]["rows"] == 7
 
 
+@pytest.mark.parametrize("how", [(), ("--scan",)])
+def test_a_limit_holds_where_no_layout_is_known(tmp_path: Path, capsys: Capsys, how: tuple[str, ...]) -> None:
+    written(tmp_path / "in.parquet", {"name": ["a", None] * 20, "size": [1.0] * 40}, row_group_size=5)
+    told = looked_at(capsys, tmp_path / "in.parquet", "--limit", "8", *how)
+    assert told["no_layout"] and told["plain"] == {"rows": 8, "nulls": {"name": 4, "size": 0}, "nans": {"size": 0}}
+
+
 @pytest.mark.parametrize(("columns", "encoding"), [(60, "utf-8"), (80, "utf-8"), (60, "ascii")])
 def test_what_is_printed_fits_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, encoding: str
