@@ -115,7 +115,6 @@ def _compiled(
         call = jax.ffi.ffi_call(
             TARGET,
             [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed],
-            has_side_effect=True,  # it moves the queue on
             input_output_aliases={2 + nth: nth for nth in range(len(changed))},
         )
         return tuple(call(weights, first, *changed, queue, network=np.array(plan, np.int64)))

@@ -22,10 +22,11 @@ import dataclasses
 import json
 import threading
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.errors import one_line
+from scanrnn_dist.protocols import added
 from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.storage import Store
 
@@ -82,7 +83,7 @@ class Took:
 
     def __add__(self, other: Took) -> Took:
         """Of both, one after the other or side by side."""
-        return Took(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return added(self, other)
 
 
 class AttemptLog:

@@ -160,7 +160,7 @@ def _read_units(table: pa.Table, files: FileTable) -> Units:
     )
     in_order = len(file) and file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all())
     if not in_order or (group_rows < 0).any() or (units.rows < (len(units) > 1)).any():
-        raise ValueError(f"its units are not consecutive rows of {len(files)} files")
+        raise ValueError(f"its parts are not consecutive rows of {len(files)} files")
     return units
 
 
@@ -171,7 +171,7 @@ def _spans(table: pa.Table) -> Spans | None:
     _check_columns(table, pa.schema(_SPANS))
     columns = [table[field.name].to_numpy() for field in _SPANS]
     if any((column < 0).any() for column in columns):
-        raise ValueError("its units have negative numbers of rows")
+        raise ValueError("its parts have negative numbers of rows")
     return Spans(*columns)
 
 
