@@ -75,7 +75,8 @@ def added(mine: _Numbers, its: _Numbers) -> _Numbers:
 class Finished(NamedTuple):
     """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
 
-    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs.
+    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs. They are None
+    where they were written to where `submit` was told that they belong.
     """
 
     rows: np.ndarray
@@ -105,13 +106,21 @@ class RunLike(Protocol):
     def is_busy(self) -> bool:
         """Whether submitted rows are not finished yet."""
 
-    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+    def submit(
+        self,
+        ragged: Ragged,
+        max_steps: float | None = None,
+        carries: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> None:
         """Add rows, numbered on from the last; the longest go first.
 
         Args:
             ragged: the rows.
             max_steps: how many steps of each row count, the first so many; None for all.
             carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
+            out: `(n, out_features)` of the engine's dtype, C-contiguous, where an engine may write the features of
+                these rows itself: then it tells none of them. Either all rows of a run have one, or none.
 
         Raises:
             DataError: another number of features than the encoder takes, or other carries than the engine expects.

@@ -221,8 +221,18 @@ class FeatureRows:
         self._vectors = np.empty((0 if steps else rows, out_features), dtype)
         self._steps = [np.empty((0, out_features), np.float32)] * rows if steps else None
 
-    def place(self, rows: np.ndarray, features: np.ndarray | Ragged) -> None:
-        """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps."""
+    @property
+    def out(self) -> np.ndarray | None:
+        """Where vectors may be written to instead of being placed; None for the outputs of steps."""
+        return self._vectors if self._steps is None else None
+
+    def place(self, rows: np.ndarray, features: np.ndarray | Ragged | None) -> None:
+        """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps.
+
+        None of rows that were written to `out`.
+        """
+        if features is None:
+            return
         if isinstance(features, Ragged):
             assert self._steps is not None
             for nth, row in enumerate(rows):

@@ -128,7 +128,7 @@ def _encode(
     features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
     progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
     with closing(engine.run()) as run, progress as shown:
-        run.submit(ragged, max_steps, carries)
+        run.submit(ragged, max_steps, carries, features.out)
         while run.is_busy:
             for finished in run.advance():
                 features.place(finished.rows, finished.features)

@@ -189,8 +189,11 @@ class BatchFeaturizer:
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
         features = FeatureRows(sum(map(len, sequences)), engine.out_features, engine.dtype, steps=engine.gives_steps)
         with closing(engine.run()) as run:
+            first = 0
             for rows, columns in zip(sequences, kept, strict=True):
-                run.submit(rows, options.max_steps, self._carries(columns, engine.carry_features))
+                out = None if features.out is None else features.out[first : first + len(rows)]
+                run.submit(rows, options.max_steps, self._carries(columns, engine.carry_features), out)
+                first += len(rows)
             while run.is_busy:
                 for finished in run.advance():
                     features.place(finished.rows, finished.features)

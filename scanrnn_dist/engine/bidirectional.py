@@ -97,7 +97,13 @@ class BidirectionalRun(Emptied):
         total = sum(each, Statistics())
         return replace(total, rows=each[0].rows, steps=each[0].steps, positions=total.positions // len(each))
 
-    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+    def submit(
+        self,
+        ragged: Ragged,
+        max_steps: float | None = None,
+        carries: np.ndarray | None = None,
+        out: np.ndarray | None = None,  # it tells features, joined of both directions
+    ) -> None:
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         kept = ragged.first_steps(checked_max_steps(max_steps))
         first = self.statistics.rows

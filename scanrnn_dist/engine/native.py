@@ -1,8 +1,9 @@
 """`NativeProgram`: one encoder for the native CPU kernel, on the devices of one mesh, and the buffers that it takes.
 
-The kernel (`kernels/native/`) takes rows where they stand: no windows of blocks, no copies. It is called through JAX's
-FFI inside `shard_map`, once for each device, so states stay on the devices, and the program has no collective. Which
-rows are sent and what comes back is `native_run.py`'s. `engine.py` makes it an engine.
+The kernel (`kernels/native/`) takes rows where they stand, and writes features where they belong: no windows of blocks,
+no copies. It is called through JAX's FFI inside `shard_map`, once for each device, so states stay on the devices, and
+the program has no collective. Which rows are sent and what comes back is `native_run.py`'s. `engine.py` makes it an
+engine.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from scanrnn_dist.engine.shapes import checked_shape, window_shape_for
 from scanrnn_dist.protocols import WindowShape
 
 MOST_ROWS = 16384
-"""Of one window."""
-FEATURE_BYTES = 4 << 20
-"""Of one window on each device, unless that are fewer rows than lanes."""
+"""Of one window, or as many as there are lanes."""
 TOLD = 3
 """Numbers that a device tells of a window, before those of the rows; `Told` in `kernels/native/task.h`."""
 
@@ -55,59 +54,46 @@ class NativeProgram(OnMesh):
         super().__init__(encoder, checked_mesh(mesh), own_carries)
         self.shape = checked_shape(shape or window_shape_for(encoder, self.mesh, kernel=self.kernel))
         self.lanes = self.devices * self.shape.lanes
-        features = _features(encoder)
-        self.most_rows = _most_rows(features, self.lanes)
+        self.most_rows = max(self.lanes, MOST_ROWS)
         self.network = network_of(encoder, library)
         self.weights = jax.device_put((self.network.weights, self.network.first_state), replicated(self.mesh))
-        self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes, features)
+        self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes)
         before = _compiled.cache_info().misses
         self.program = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
         self.compilations = _compiled.cache_info().misses - before
 
     def free_lanes(self) -> LanesOnDevices:
         """States and rows of lanes that have none."""
-        lanes, state, _, _ = self._sizes
+        lanes, state, _ = self._sizes
         rows = np.zeros((self.devices, lanes), ROW)
         rows["number"] = -1
         words = rows.view(np.uint32).reshape(self.devices, lanes, -1)
         states = aligned_zeros((self.devices, lanes, state), np.dtype(np.float32))
         return LanesOnDevices(*jax.device_put((states, words), sharded(self.mesh)))
 
-    def new_output(self) -> tuple[jax.Array, jax.Array]:
-        """Buffers on the devices for the features of a window's rows, and for what is told of them."""
-        _, _, most, features = self._sizes
-        zeros = (
-            aligned_zeros((self.devices, most, features), np.dtype(np.float32)),
-            aligned_zeros((self.devices, 2 * (TOLD + most)), np.dtype(np.uint32)),
-        )
-        of_rows, told = jax.device_put(zeros, sharded(self.mesh))
-        return of_rows, told
+    def new_told(self) -> jax.Array:
+        """A buffer on the devices for what is told of a window's rows."""
+        told = aligned_zeros((self.devices, 2 * (TOLD + self._sizes[-1])), np.dtype(np.uint32))
+        return jax.device_put(told, sharded(self.mesh))
 
 
 def native_window_bytes(encoder: Encoder, shape: WindowShape) -> int:
-    """What a window takes on each device: states of its lanes, features of its rows."""
-    lanes, features = checked_shape(shape).lanes, _features(encoder)
-    return 4 * (3 * lanes * (encoder.carry_features + features) + features * (lanes + _most_rows(features, lanes)))
-
-
-def _features(encoder: Encoder) -> int:
-    return 1 if encoder.gives_steps else encoder.out_features  # of steps none; JAX minds arrays without numbers
-
-
-def _most_rows(features: int, lanes: int) -> int:
-    return max(lanes, min(MOST_ROWS, FEATURE_BYTES // (4 * features)))
+    """What a window takes on each device: states of its lanes, and what is told of its rows."""
+    lanes = checked_shape(shape).lanes
+    state = encoder.carry_features + (0 if encoder.gives_steps else encoder.out_features)
+    return 12 * lanes * state + 8 * (max(lanes, MOST_ROWS) + lanes)
 
 
 @lru_cache(maxsize=32)
 def _compiled(
-    plan: tuple[int, ...], sizes: tuple[int, int, int, int], weight_floats: int, mesh: Mesh
+    plan: tuple[int, ...], sizes: tuple[int, int, int], weight_floats: int, mesh: Mesh
 ) -> jax.stages.Compiled:
     """The program of one window.
 
-    `(weights, first_state, states (d, l, S), in_lanes (d, l, words), features (d, E, F), told (d, words), queue (2,))`
-    gives the four in the middle anew; they are donated. `queue` is the address of the queue.
+    `(weights, first_state, states (d, l, S), in_lanes (d, l, words), told (d, words), queue (2,))` gives the three in
+    the middle anew; they are donated. `queue` is the address of the queue.
     """
-    lanes, state, most, features = sizes
+    lanes, state, most = sizes
     devices = mesh.shape[AXIS]
 
     def per_device(weights: Any, first: Any, *rest: jax.Array) -> Any:
@@ -116,12 +102,12 @@ def _compiled(
             TARGET,
             [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed],
             input_output_aliases={2 + nth: nth for nth in range(len(changed))},
-        )
+        )  # it also moves the queue on; declared as a side effect, JAX would call it through Python, 0.4 ms a window
         return tuple(call(weights, first, *changed, queue, network=np.array(plan, np.int64)))
 
     data, same = PartitionSpec(AXIS), PartitionSpec()
     program = jax.shard_map(
-        per_device, mesh=mesh, in_specs=(same, same, *[data] * 4, same), out_specs=(data,) * 4, check_vma=False
+        per_device, mesh=mesh, in_specs=(same, same, *[data] * 3, same), out_specs=(data,) * 3, check_vma=False
     )
 
     def spec(shape: tuple[int, ...], dtype: Any, of: Any) -> jax.ShapeDtypeStruct:
@@ -131,8 +117,7 @@ def _compiled(
     inputs = (
         spec((weight_floats,), np.float32, all_of), spec((state,), np.float32, all_of),
         spec((devices, lanes, state), np.float32, per), spec((devices, lanes, ROW.itemsize // 4), np.uint32, per),
-        spec((devices, most, features), np.float32, per),
         spec((devices, 2 * (TOLD + most)), np.uint32, per), spec((2,), np.uint32, all_of),
     )  # fmt: skip
     with jax.set_mesh(mesh):
-        return jax.jit(program, donate_argnums=(2, 3, 4, 5)).lower(*inputs).compile()
+        return jax.jit(program, donate_argnums=(2, 3, 4)).lower(*inputs).compile()

@@ -1,7 +1,8 @@
 """`NativeRun`: one stream of rows through the native kernel, as `RunLike` has it.
 
 A window is a queue of rows that all devices take from; while they work on one, the next is made ready. The kernel
-reads a row's steps where they stand, so everything that a queue points to is kept until its rows are finished.
+reads a row's steps where they stand and writes its features where they belong, so everything that a queue points to is
+kept until its rows are finished.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class Sent(NamedTuple):
 
     queue: np.ndarray
     rows: np.ndarray
-    output: Future[tuple[jax.Array, jax.Array]]
+    told: Future[jax.Array]
 
     @property
     def is_ready(self) -> bool:
         """Whether the devices are done with it."""
-        return self.output.done() and all(array.is_ready() for array in self.output.result())  # type: ignore[attr-defined]
+        return self.told.done() and self.told.result().is_ready()  # type: ignore[attr-defined]
 
 
 class NativeRun(Emptied):
@@ -61,8 +62,9 @@ class NativeRun(Emptied):
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._on_devices = engine.free_lanes()
         self._sent: deque[Sent] = deque()
-        self._spare: list[tuple[jax.Array, jax.Array]] = []
+        self._spare: list[jax.Array] = []
         self._unfinished = 0  # rows that were sent
+        self._is_in_place = True  # whether features go to where the caller wants them
         self._is_draining = False  # whether the last window that was fetched had no rows of its own
         self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
 
@@ -87,7 +89,13 @@ class NativeRun(Emptied):
     def is_busy(self) -> bool:
         return bool(self._queue.rows or self._unfinished or self._sent)
 
-    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+    def submit(
+        self,
+        ragged: Ragged,
+        max_steps: float | None = None,
+        carries: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> None:
         engine = self.engine
         max_steps = checked_rows(engine, ragged, max_steps, carries)
         n = len(ragged)
@@ -114,6 +122,11 @@ class NativeRun(Emptied):
                 assert batch.outputs is not None
                 at = batch.starts - batch.starts[0]
                 rows["steps_to"] = batch.outputs.ctypes.data + 4 * engine.out_features * at
+            else:
+                self._is_in_place = out is not None
+                batch.features = np.empty((n, engine.out_features), np.float32) if out is None else out
+                assert batch.features.flags.c_contiguous and batch.features.shape == (n, engine.out_features)
+                rows["features"] = batch.features.ctypes.data + 4 * engine.out_features * np.arange(n)
             self._queue.add(rows)
         self.statistics.rows += n
         self.statistics.steps += int(lengths.sum())
@@ -135,8 +148,8 @@ class NativeRun(Emptied):
     def close(self) -> None:
         self._dispatcher.shutdown(cancel_futures=True)
         for sent in self._sent:  # the kernel reads what they point to
-            if not sent.output.cancelled() and sent.output.exception() is None:
-                jax.block_until_ready(sent.output.result())
+            if not sent.told.cancelled() and sent.told.exception() is None:
+                sent.told.result().block_until_ready()
 
     @property
     def _has_work(self) -> bool:
@@ -151,40 +164,42 @@ class NativeRun(Emptied):
         # Until the next rows are there, lanes that run dry go on with what they have.
         most_steps = engine.shape.window_steps * (MOST_WINDOWS_DRY if more else 1)
         queue = queue_of(rows, engine.devices, more, most_steps)
-        output = self._dispatcher.submit(self._dispatch, queue)
-        self._sent.append(Sent(queue, rows, output))
+        self._sent.append(Sent(queue, rows, self._dispatcher.submit(self._dispatch, queue)))
         self._unfinished += len(rows)
         self.statistics.windows += 1
 
-    def _dispatch(self, queue: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def _dispatch(self, queue: np.ndarray) -> jax.Array:
         """Run the program on a queue, after the one before; in a thread of its own, since a call need not return."""
         engine = self.engine
         with stage("dispatch"):
-            buffers = self._spare.pop() if self._spare else engine.new_output()
-            given = *engine.weights, *self._on_devices, *buffers, address_of(queue)
-            states, in_lanes, features, told = engine.program(*given)
+            told = self._spare.pop() if self._spare else engine.new_told()
+            states, in_lanes, told = engine.program(*engine.weights, *self._on_devices, told, address_of(queue))
             self._on_devices = type(self._on_devices)(states, in_lanes)
-        return features, told
+        return told
 
     def _fetch(self, sent: Sent) -> Finished:
-        """Wait for a window and take the features of the rows that ended in it."""
+        """Wait for a window; the rows that ended in it."""
         begin = time.perf_counter()
-        output = sent.output.result()
-        features, told = (host_shards(array) for array in output)
+        told = sent.told.result().block_until_ready()
         self.statistics.device_wait_seconds += time.perf_counter() - begin
-        numbers, values = [], []
-        for of_device, words in zip(features, told, strict=True):
-            n, rounds, _ = words[0].view(np.int64)[:TOLD].tolist()
-            numbers.append(words[0].view(np.int64)[TOLD : TOLD + n])
-            values.append(of_device[0, :n])
+        numbers = []
+        for words in host_shards(told):
+            finished, rounds, _ = words[0].view(np.int64)[:TOLD].tolist()
+            numbers.append(words[0].view(np.int64)[TOLD : TOLD + finished])
             self.statistics.positions += rounds * self.engine.shape.lanes
-        rows, found = np.concatenate(numbers), np.concatenate(values)
-        del features, told, of_device, words, numbers, values  # or JAX would copy what is donated next
-        self._spare.append(output)
+        rows = np.sort(np.concatenate(numbers))
+        del words, numbers  # or JAX would copy what is donated next
+        self._spare.append(told)
         self._unfinished -= len(rows)
         self._is_draining = len(sent.rows) == 0
+        features = None if self._is_in_place or self._outputs is not None else self._features_of(rows)
         self._submissions.count_read(rows)
-        if self._outputs is not None:
-            rows = np.sort(rows)
-            return Finished(rows, self._outputs.take(rows))
-        return Finished(rows, found)
+        return Finished(rows, features if self._outputs is None else self._outputs.take(rows))
+
+    def _features_of(self, rows: np.ndarray) -> np.ndarray:
+        """The features `(n, F)` of these rows, for a caller who did not say where they belong."""
+        found = np.empty((len(rows), self.engine.out_features), np.float32)
+        for batch, mine in self._submissions.of_rows(rows):
+            assert batch.features is not None
+            found[mine] = batch.features[rows[mine] - batch.first_row]
+        return found

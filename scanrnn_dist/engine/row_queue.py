@@ -13,10 +13,12 @@ import numpy as np
 from scanrnn_dist.engine.schedule import LONG_SHARE
 
 ROW = np.dtype(
-    [("x", "<u8"), ("carry", "<u8"), ("steps_to", "<u8"), ("number", "<i8"), ("left", "<i8"), ("done", "<i8")]
-)
-"""A row as the kernel takes it: addresses of its steps, of what it begins with, and of where the outputs of its steps
-go (0 for none); its number; steps that are left, and that were done before. `Item` in `kernels/native/task.h`."""
+    [("x", "<u8"), ("carry", "<u8"), ("steps_to", "<u8"), ("features", "<u8"),
+     ("number", "<i8"), ("left", "<i8"), ("done", "<i8")]
+)  # fmt: skip
+"""A row as the kernel takes it: addresses of its steps, of what it begins with, of where the outputs of its steps go,
+and of where its features go (0 for none); its number; steps that are left, and that were done before. `Item` in
+`kernels/native/task.h`."""
 MORE, NEXT_IS_HERE = 4, 2
 """Where it stands in a queue, and what is written there once the next one is on its way."""
 

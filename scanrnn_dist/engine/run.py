@@ -97,7 +97,13 @@ class Run(Emptied):
     def is_busy(self) -> bool:
         return self._tape.blocks_left > 0 or bool(self._sent)
 
-    def submit(self, ragged: Ragged, max_steps: float | None = None, carries: np.ndarray | None = None) -> None:
+    def submit(
+        self,
+        ragged: Ragged,
+        max_steps: float | None = None,
+        carries: np.ndarray | None = None,
+        out: np.ndarray | None = None,  # it tells features; where they belong is the caller's affair
+    ) -> None:
         max_steps = checked_rows(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
             return

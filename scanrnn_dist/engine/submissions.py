@@ -28,6 +28,7 @@ class Batch:
         unread: rows whose values are not read to their end; while there are any, the values are kept.
         at: where in the arena they begin.
         values: `(steps, D)`, where they are kept here.
+        features: `(n, F)`, where the kernel writes those of its rows itself.
         unfinished: rows whose outputs are still kept.
         outputs: `(m, F)`, of all steps from `starts[0]` on, where those are asked for.
     """
@@ -41,6 +42,7 @@ class Batch:
     unread: int
     at: int = 0
     values: np.ndarray | None = None
+    features: np.ndarray | None = None
     unfinished: int = 0
     outputs: np.ndarray | None = None
 

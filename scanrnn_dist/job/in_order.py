@@ -166,7 +166,7 @@ class Stream:
         without = replace(chunk, sequences=Ragged.empty(engine.in_features))
         values_bytes = chunk.sequences.values.nbytes
         self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes, values_bytes))
-        self._run.submit(chunk.sequences, options.max_steps, carries)
+        self._run.submit(chunk.sequences, options.max_steps, carries, features.out)
 
     def _tell_if_large(self, chunk: Chunk) -> None:
         """Say so, once, where a row goes beyond the budget: nested lists take over three times their values to read."""
@@ -210,8 +210,10 @@ class Stream:
         bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in chunks]), len(rows)]
         for chunk, (begin, end) in zip(chunks, pairwise(bounds), strict=True):
             if begin < end:
-                # Those of all steps come in order of rows.
-                is_ragged = isinstance(features, Ragged)
-                mine = features.slice(begin, end) if is_ragged else features[order[begin:end]]
+                mine = features
+                if isinstance(features, Ragged):  # of all steps, in order of rows
+                    mine = features.slice(begin, end)
+                elif features is not None:
+                    mine = features[order[begin:end]]
                 chunk.features.place(rows[begin:end] - chunk.first_row, mine)
                 chunk.rows_left -= end - begin

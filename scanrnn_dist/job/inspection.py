@@ -175,7 +175,9 @@ def inspect(
     except LayoutError as error:
         if statistics or any(value is not None for value in asdict(options.asked).values()):
             raise
-        return replace(_of_files(opened, read_plain(opened, whole, options.limit)), no_layout=str(error), layouts=layouts)
+        return replace(
+            _of_files(opened, read_plain(opened, whole, options.limit)), no_layout=str(error), layouts=layouts
+        )
     plan = cut(source, opened, layout, (), WHOLE_FILES if whole else 1, options.limit)
     if whole:
         on_start(0, plan.source.rows)

@@ -1,6 +1,7 @@
 // Runs the native kernel without Python, for sanitizers and emulators: every cell, odd sizes, rows of all lengths, NaN and
 // infinities among them; with few and many lanes, in one call and in many, by one thread and by two that share a queue.
 // Prints, per instruction set, a hash of the features of all rows; ends with 1 where they depend on any of that.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -97,22 +98,25 @@ static Net drawn_net(const Kernel& kernel, std::vector<Layer> layers) {
 static uint64_t features(const Kernel& kernel, const Net& net, Rows& rows, int64_t lanes, int64_t threads, int64_t most_steps) {
   const int64_t n = static_cast<int64_t>(rows.lengths.size()), width = net.network.out_features;
   std::vector<Item> items;
-  for (int64_t i = 0; i < n; i++)
+  std::vector<Floats> all;
+  for (int64_t i = 0; i < n; i++) {
+    all.push_back(floats(width, false));
     items.push_back({reinterpret_cast<uint64_t>(rows.values[i].get()),
                      i % 3 == 0 ? reinterpret_cast<uint64_t>(rows.carries[i].get()) : 0,
-                     reinterpret_cast<uint64_t>(rows.steps_to[i].get()), i, rows.lengths[i], 0});
+                     reinterpret_cast<uint64_t>(rows.steps_to[i].get()), reinterpret_cast<uint64_t>(all[i].get()), i,
+                     rows.lengths[i], 0});
+  }
+  std::vector<std::atomic<int>> ended(n);
   Queue queue{reinterpret_cast<uint64_t>(items.data()), n, 0, threads, 0, most_steps};
-  Floats all = floats(n * width, false);
   auto work = [&] {
     const int64_t most = lanes + n;
-    Floats states = floats(lanes * net.network.state, false), out = floats(most * width, false);
-    std::vector<Item> in_lanes(lanes, Item{0, 0, 0, -1, 0, 0});
+    Floats states = floats(lanes * net.network.state, false);
+    std::vector<Item> in_lanes(lanes, Item{0, 0, 0, 0, -1, 0, 0});
     std::vector<int64_t> numbers(most);
     for (bool busy = true; busy;) {
       Told told;
-      kernel.run({net.network, lanes, states.get(), in_lanes.data(), &queue, out.get(), numbers.data(), most, &told});
-      for (int64_t i = 0; i < told.finished; i++)
-        memcpy(all.get() + numbers[i] * width, out.get() + i * width, sizeof(float) * width);
+      kernel.run({net.network, lanes, states.get(), in_lanes.data(), &queue, numbers.data(), most, &told});
+      for (int64_t i = 0; i < told.finished; i++) ended[numbers[i]]++;
       busy = false;
       for (const Item& item : in_lanes) busy |= item.number >= 0;
     }
@@ -121,7 +125,8 @@ static uint64_t features(const Kernel& kernel, const Net& net, Rows& rows, int64
   for (int64_t i = 1; i < threads; i++) others.emplace_back(work);
   work();
   for (std::thread& other : others) other.join();
-  uint64_t so_far = hash(14695981039346656037u, all.get(), n * width);
+  uint64_t so_far = 14695981039346656037u;
+  for (int64_t i = 0; i < n; i++) so_far = hash(so_far, all[i].get(), ended[i] == 1 ? width : 0);
   for (int64_t i = 0; i < n && rows.steps_to[i]; i++)
     so_far = hash(so_far, rows.steps_to[i].get(), rows.lengths[i] * net.layers.back().hidden);
   return so_far;

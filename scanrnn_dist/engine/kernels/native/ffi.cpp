@@ -50,12 +50,10 @@ PUBLIC XLA_FFI_Error* scanrnn_rows(XLA_FFI_CallFrame* frame) {
   if (version_asked(frame)) return nullptr;
   const XLA_FFI_DataType F = XLA_FFI_DataType_F32, U = XLA_FFI_DataType_U32;
   const XLA_FFI_Buffer *weights = argument(frame, 0, F), *first_state = argument(frame, 1, F), *states = argument(frame, 2, F),
-                       *in_lanes = argument(frame, 3, U), *features = argument(frame, 4, F), *queue = argument(frame, 6, U),
-                       *new_states = result(frame, 0, F), *now_in_lanes = result(frame, 1, U),
-                       *new_features = result(frame, 2, F), *new_told = result(frame, 3, U);
+                       *in_lanes = argument(frame, 3, U), *queue = argument(frame, 5, U), *new_states = result(frame, 0, F),
+                       *now_in_lanes = result(frame, 1, U), *told = result(frame, 2, U);
   const XLA_FFI_Array* network = array_attribute(frame, "network", XLA_FFI_DataType_S64);
-  if (!weights || !first_state || !states || !in_lanes || !features || !queue || !new_states || !now_in_lanes ||
-      !new_features || !new_told || !network)
+  if (!weights || !first_state || !states || !in_lanes || !queue || !new_states || !now_in_lanes || !told || !network)
     return refusal(frame, "an argument, a result or the network is missing, or is of another type");
   same(new_states, states);
   same(now_in_lanes, in_lanes);
@@ -70,12 +68,11 @@ PUBLIC XLA_FFI_Error* scanrnn_rows(XLA_FFI_CallFrame* frame) {
   task.states = static_cast<float*>(new_states->data);
   task.in_lanes = static_cast<Item*>(now_in_lanes->data);
   task.queue = reinterpret_cast<Queue*>(address);
-  task.features = static_cast<float*>(new_features->data);
-  task.told = static_cast<Told*>(new_told->data);
+  task.told = static_cast<Told*>(told->data);
   task.numbers = reinterpret_cast<int64_t*>(task.told + 1);
-  task.most = features->dims[1];
+  task.most = (4 * told->dims[1] - static_cast<int64_t>(sizeof(Told))) / static_cast<int64_t>(sizeof(int64_t));
   if (task.most < task.lanes + task.queue->size)
-    return refusal(frame, "the queue has more rows than there is room for features");
+    return refusal(frame, "the queue has more rows than there is room to tell of");
   if (!chosen) return refusal(frame, "no kernel");
   chosen->run(task);
   return nullptr;

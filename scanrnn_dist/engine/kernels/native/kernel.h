@@ -202,9 +202,10 @@ class Lanes {
   // The features of a row whose final state is `state`; its lane is free.
   void emit(int64_t lane) {
     Item& item = items[lane];
-    float* out = task.features + task.told->finished * net.out_features;
+    float* out = reinterpret_cast<float*>(item.features);
     task.numbers[task.told->finished++] = item.number;
     item.number = -1;
+    if (!out) return;
     for (int64_t i = 0; i < net.n_parts; i++) {
       const Part& part = net.parts[i];
       if (part.read == COUNT) {  // float32 holds whole numbers to 2^24

@@ -33,6 +33,7 @@ struct Item {         // a row, or what is left of one
   uint64_t x;         // address of its next step; steps follow each other
   uint64_t carry;     // address of what it begins with; 0 for the first state
   uint64_t steps_to;  // address of the outputs of its steps; 0 where they are not asked for
+  uint64_t features;  // address of its features; 0 where they are not asked for
   int64_t number, left, done;
 };
 
@@ -57,8 +58,7 @@ struct Task {
   float* states;       // (lanes, state), in and out
   Item* in_lanes;      // (lanes,), in and out; number -1 where a lane is free
   Queue* queue;
-  float* features;     // (most, out_features)
-  int64_t* numbers;    // (most,), of the rows that these are of
+  int64_t* numbers;    // (most,), of the rows that ended
   int64_t most;        // at least lanes + queue->size
   Told* told;
 };
