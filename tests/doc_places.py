@@ -180,8 +180,9 @@ def ray_node() -> Iterator[str]:
 
 def own_environment(folder: Path) -> dict[str, str]:
     """The environment of a program that a page starts."""
+    imported = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     path = [str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    return {**os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    return {**os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(imported), "HOME": str(folder)}
 
 
 def told_to(command: str) -> dict[str, str]:

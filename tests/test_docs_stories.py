@@ -12,6 +12,7 @@ import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from urllib.request import urlopen
 
 import doc_places
@@ -109,6 +110,8 @@ class Place:
         own = {**doc_places.own_environment(self.folder), "PYTHONUNBUFFERED": "1"}
         serving = subprocess.Popen(["bash", "-euc", f"exec {command}"], stdout=-1, stderr=-2, text=True, env=own)
         assert serving.stdout is not None
+        watch = Timer(60, serving.kill)
+        watch.start()
         try:
             lines = []
             while not (found := re.search(r"http://127\.0\.0\.1:[0-9]+/", "".join(lines))):
@@ -117,9 +120,10 @@ class Place:
             with urlopen(found.group(), timeout=60) as page:
                 assert b'id="live"' in page.read()
             serving.send_signal(signal.SIGINT)
-            lines.append(serving.communicate(timeout=60)[0])
+            lines.append(serving.communicate()[0])
             assert serving.returncode == 0 and "Traceback" not in lines[-1], lines
         finally:
+            watch.cancel()
             serving.kill()
             serving.wait()
             serving.stdout.close()
