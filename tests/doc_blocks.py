@@ -41,6 +41,11 @@ RUN_BY_ANOTHER_TEST = {
 }
 """Pages that a test of their own runs; `test_docs_stories.py` runs all others."""
 
+NOT_INSTALLED = {
+    "pyspark": "500 MB and a Java; with both, `python -m pytest -m soak tests/test_docs.py` runs its block (Spark 4.3)",
+}
+"""Packages that blocks of Python import and no extra brings, so that `.ci/run` skips these blocks, and why."""
+
 PROGRAMS = {"scanrnn", "python", "srun", "sbatch", "mpirun", "torchrun", "export", "cat"}
 """What `test_docs_stories.py` has, or has something that stands in for it."""
 
@@ -98,6 +103,8 @@ def main() -> None:
         for page, command in everything:
             if entry_of(command) == pattern:
                 print(f"    {page}: {command}")
+    for package, why in NOT_INSTALLED.items():
+        print(f"{why}:\n    Python with {package}")
     left = sum(entry_of(command) is not None for _, command in everything)
     print(f"{len(everything)} commands, {len(everything) - left} run, {left} do not.")
 

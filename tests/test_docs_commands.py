@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import tomllib
 from collections import Counter
 from contextlib import redirect_stdout
@@ -19,6 +20,7 @@ import pytest
 import typer
 from doc_blocks import (
     BLOCK,
+    NOT_INSTALLED,
     NOT_RUN,
     PAGES,
     PROGRAMS,
@@ -165,6 +167,20 @@ def test_extras_that_are_named_exist() -> None:
         for extra in found.split(",")
     }
     assert len(named) > 20 and {(path, extra) for path, extra in named if extra not in extras} == set()
+
+
+def test_packages_that_python_imports_are_brought_by_an_extra_or_the_table_says_why_not() -> None:
+    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
+    told = {re.split(r"[^\w-]", name)[0] for name in [*PROJECT["project"]["dependencies"], *extras]}
+    brought = told | {"sklearn", "orbax", "scanrnn_dist"}  # scikit-learn, with flax, ours
+    imported = {
+        name
+        for page in PAGES
+        for kind, _, text in blocks(page)
+        if kind == "python"
+        for name in re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE)
+    }
+    assert imported - brought - sys.stdlib_module_names == set(NOT_INSTALLED)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
