@@ -29,8 +29,8 @@ NOT_RUN = {
     r"^ray job submit ": "it needs Ray's dashboard, which is not in the extra [ray]; what it hands over runs above it",
     r"\bgs://": "there is no server of Google's here; tests/storage/test_remote_options.py tries the URIs",
     r"\babfss://": "there is no server of Azure's here; tests/storage/test_remote_options.py tries the URIs",
-    r"\bhf://": "it needs huggingface.co",
-    r"\bhdfs://": "it needs a cluster of Hadoop",
+    r"\bhf://": "it needs huggingface.co; tests/source/test_listing.py tries what such a source can be refused for",
+    r"\bhdfs://": "it needs a cluster of Hadoop; tests/source/test_listing.py tries the same URI without one",
 }
 """Why a command in which the expression is found is read by the tests, but not run. The first one that fits counts."""
 

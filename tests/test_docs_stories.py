@@ -134,7 +134,7 @@ class Place:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Place:
-    """An empty folder with programs, as `arranged` goes on."""
+    """A folder with programs and recordings; `arrange` adds what a page wants besides."""
     monkeypatch.chdir(tmp_path)
     doc_places.put_programs(tmp_path / "bin")
     doc_places.put_recordings(tmp_path)
