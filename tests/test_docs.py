@@ -19,7 +19,7 @@ OPTIONAL = ("datasets", "duckdb", "grain", "pandas", "polars", "pyspark", "ray",
 CLUSTERS = re.compile(r"^import (pyspark|ray)\b", re.MULTILINE)
 """Examples that start processes of their own, which takes some seconds, and warns where JAX runs already."""
 STORIES = ("layouts", "tutorial")
-"""Pages whose blocks go on from one another: see below, and `test_docs_commands.py`."""
+"""Pages whose blocks go on from one another: see below, and `test_docs_stories.py`."""
 BLOCKS = [
     pytest.param(page, block, id=f"{page.stem}-{nth}", marks=[pytest.mark.soak] if CLUSTERS.search(block) else [])
     for page in PAGES

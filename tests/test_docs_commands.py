@@ -1,83 +1,48 @@
-"""The commands that the documentation shows: the real command line reads each, and those that can run here do.
+"""The commands that the documentation shows: the real command line reads each, flags and files exist.
 
-A page is a story: its blocks of `sh`, and the `python` and `toml` that make their files, work in their order in one
-folder. A block that wants a bucket, a cluster or a package index is only read. `text` below a block is what it prints.
+Each command runs in a test (`test_docs_stories.py`), or `doc_blocks.NOT_RUN` says why it does not.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections import Counter
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-import sources
 import typer
+from doc_blocks import (
+    BLOCK,
+    NOT_INSTALLED,
+    NOT_RUN,
+    PAGES,
+    PROGRAMS,
+    ROOT,
+    all_commands,
+    blocks,
+    commands,
+    entry_of,
+    name_of,
+    scanrnn_commands,
+    words_of,
+)
 from typer.core import TyperGroup
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli.command import told_of
-from scanrnn_dist.cli.demo import make_source
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 
-ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), ROOT / "pipelines/README.md"]
-BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-ELSEWHERE = re.compile(
-    r"[a-z0-9]+://|\b(srun|sbatch|kubectl|mpirun|torchrun|ray|pip|pytest|benchmarks|pipelines)\b"
-    r"|\.onnx|\.h5|~/|workloads/|scanrnn-demo/"
-)
-"""A block that holds one of these is not run here: it wants what is not here, or has a test of its own."""
 ALL: Any = typer.main.get_command(cli.app)
-TOLD_ELSEWHERE = {"README", "tutorial", "CONTRIBUTING"}
-"""Pages that `test_readme.py` and `test_docs.py` run as a reader would, and the one that runs the tests."""
-
-
-def _name(page: Path) -> str:
-    return str(page.relative_to(ROOT).with_suffix(""))
-
-
-def blocks(page: Path) -> list[tuple[str, str, str]]:
-    """Kind, title and text of each block of a page."""
-    return [found.groups(default="") for found in BLOCK.finditer(page.read_text())]  # type: ignore[misc]
-
-
-def runs_here(kind: str, text: str) -> bool:
-    """Whether a block is a shell's, and wants nothing that is not here."""
-    return kind == "sh" and not ELSEWHERE.search(text)
-
-
-def stories() -> list[Path]:
-    """The pages with a block that runs here."""
-    pages = [page for page in PAGES if page.stem not in TOLD_ELSEWHERE]
-    return [page for page in pages if any(runs_here(kind, text) for kind, _, text in blocks(page))]
-
-
-def lines_of(text: str) -> Iterator[list[str]]:
-    """The words of each line of a shell, without comments; what goes on after a backslash is one line."""
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.shlex(line, posix=True, punctuation_chars=True)
-        words.whitespace_split = True
-        if told := list(words):
-            yield told
-
-
-def commands_of(text: str) -> Iterator[list[str]]:
-    """What follows each `scanrnn`, up to the end of the command."""
-    for words in lines_of(text):
-        names = [Path(word).name for word in words]
-        if "scanrnn" in names:
-            rest = words[names.index("scanrnn") + 1 :]
-            yield rest[: next((nth for nth, word in enumerate(rest) if set(word) <= set("<>|&;")), len(rest))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMMANDS = [*all_commands()]
 
 
 def read_by_the_command_line(words: list[str]) -> None:
@@ -91,13 +56,13 @@ def read_by_the_command_line(words: list[str]) -> None:
         rest = [*getattr(context, "_protected_args", ()), *context.args]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_command_line_reads_each_command(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for title, text in ((title, text) for kind, title, text in blocks(page) if kind == "toml"):
         (tmp_path / (title or "untitled.toml")).write_text(text)
     for text in (text for kind, _, text in blocks(page) if kind == "sh"):
-        for words in commands_of(text):
+        for words in (words for command in commands(text) for words in scanrnn_commands(command)):
             try:
                 with redirect_stdout(StringIO()):
                     read_by_the_command_line(words)
@@ -107,7 +72,7 @@ def test_the_command_line_reads_each_command(page: Path, tmp_path: Path, monkeyp
                 pytest.fail(f"{page.name} shows `scanrnn {shlex.join(words)}`: {error}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_flags_in_the_text_are_flags(page: Path) -> None:
     prose = BLOCK.sub("", page.read_text())
     assert not re.findall(r"^    (?:\$ )?(?:scanrnn|python|pip) .*", prose, re.MULTILINE), "commands stand in ```sh"
@@ -121,10 +86,10 @@ def test_flags_in_the_text_are_flags(page: Path) -> None:
         assert not {word for word in told if word.startswith("--") and word != "--"}, f"{page.name}: `scanrnn {span}`"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_other_programs_have_the_flags_that_are_shown(page: Path) -> None:
     text = "".join(block for kind, _, block in blocks(page) if kind == "sh")
-    for words in lines_of(text):
+    for words in map(words_of, commands(text)):
         names = [word for word in words if word.endswith(".py") or word.startswith(("benchmarks.", "scanrnn_dist."))]
         if Path(words[0]).name != "python" or "pytest" in words or not names:
             continue
@@ -140,7 +105,7 @@ def test_other_programs_have_the_flags_that_are_shown(page: Path) -> None:
 FILES = [(page, title, text) for page in PAGES for kind, title, text in blocks(page) if kind == "toml"]
 
 
-@pytest.mark.parametrize(("page", "title", "text"), FILES, ids=[f"{_name(page)}-{title}" for page, title, _ in FILES])
+@pytest.mark.parametrize(("page", "title", "text"), FILES, ids=[f"{name_of(page)}-{title}" for page, title, _ in FILES])
 def test_files_are_read_by_what_they_are_for(page: Path, title: str, text: str, tmp_path: Path) -> None:
     (tmp_path / title).write_text(text)
     if "[[column]]" in text:
@@ -161,64 +126,94 @@ def test_a_flag_that_is_none_is_found() -> None:
             raise ConfigError(str(error)) from error
 
 
-# What runs here, runs -----------------------------------------------------------------------------------------------
+# What no test runs --------------------------------------------------------------------------------------------------
 
 
-def run_block(text: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the lines of a block, `scanrnn` in this process; what they print. A comment may name the exit code."""
-    said = ""
-    for line in text.replace("\\\n", " ").splitlines():
-        words = next(lines_of(line), [])
-        if not words:
-            continue
-        if words[0] != "scanrnn":
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            own = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-            run = subprocess.run(["bash", "-euc", line], capture_output=True, text=True, timeout=100, env=own)
-            assert run.returncode == 0, (line, run.stderr)
-            said += run.stdout
-            continue
-        expected = re.search(r"#.*exit code ([0-9])", line)
-        code = cli.run(next(commands_of(line)))
-        out, err = capsys.readouterr()
-        assert code == (int(expected.group(1)) if expected else 0), (line, out, err)
-        if ">" in words:
-            Path(words[words.index(">") + 1]).write_text(out)
-        said += out
-    return said
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_test_knows_each_block(page: Path) -> None:
+    fences = re.findall(r"^ *```.*", page.read_text(), re.MULTILINE)
+    told = blocks(page)
+    assert len(fences) == 2 * len(told), "a block begins at the start of a line with its kind, and ends"
+    kinds = {kind for kind, _, _ in told}
+    assert kinds <= {"sh", "python", "toml", "text", "mermaid"}
+    if "python" in kinds:
+        assert page.parent.name == "docs" or page.name == "README.md", "test_docs.py and test_readme.py run Python"
 
 
-def features_of(out: Path) -> dict[str, tuple[float, ...]]:
-    """The features of each row of an output, by its id."""
-    table = pq.read_table(out)
-    return dict(zip(table["id"].to_pylist(), map(tuple, table["features"].to_pylist()), strict=True))
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_command_runs_or_the_table_says_why_not(page: Path) -> None:
+    for command in (command for name, command in COMMANDS if name == name_of(page) and entry_of(command) is None):
+        program = Path(words_of(command)[0]).name
+        assert program in PROGRAMS, f"{command}: no test runs it, and doc_blocks.NOT_RUN does not say why"
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("page", stories(), ids=_name)
-def test_the_blocks_of_a_page_work_in_their_order(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_entry_of_the_table_is_needed_and_names_tests_that_exist() -> None:
+    used = Counter(entry_of(command) for _, command in COMMANDS)
+    assert {pattern for pattern in NOT_RUN if not used[pattern]} == set()
+    for why in NOT_RUN.values():
+        for path in re.findall(r"[\w/]+\.py", why):
+            assert (ROOT / "tests" / path.removeprefix("tests/")).exists(), why
+
+
+SAYING = [*PAGES, ROOT / "mkdocs.yml", *sorted((ROOT / "scanrnn_dist").rglob("*.py"))]
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    named = {
+        (path.name, extra)
+        for path in SAYING
+        for found in re.findall(r"""["']\.\[([\w,-]+)\]["']""", path.read_text())
+        for extra in found.split(",")
+    }
+    assert len(named) > 20 and {(path, extra) for path, extra in named if extra not in extras} == set()
+
+
+def test_packages_that_python_imports_are_brought_by_an_extra_or_the_table_says_why_not() -> None:
+    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
+    told = {re.split(r"[^\w-]", name)[0] for name in [*PROJECT["project"]["dependencies"], *extras]}
+    brought = told | {"sklearn", "orbax", "scanrnn_dist"}  # scikit-learn, with flax, ours
+    imported = {
+        name
+        for page in PAGES
+        for kind, _, text in blocks(page)
+        if kind == "python"
+        for name in re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE)
+    }
+    assert imported - brought - sys.stdlib_module_names == set(NOT_INSTALLED)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_and_markers_of_tests_that_are_named_exist(page: Path) -> None:
+    markers = {marker.partition(":")[0] for marker in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+    prose = BLOCK.sub("", page.read_text())
+    spans = [span for span in re.findall(r"`([^`]*)`", prose) if "-m pytest" in span]
+    for words in [
+        *map(shlex.split, spans),
+        *(words_of(command) for name, command in COMMANDS if name == name_of(page)),
+    ]:
+        for word in (word for word in words if word.startswith("tests/") and "pytest" in words):
+            assert [*ROOT.glob(word)], f"{page.name}: {word}"
+        for flag, told in pairwise(words[words.index("pytest") :] if "pytest" in words else []):
+            if flag == "-m":
+                assert set(re.findall(r"\w+", told)) - {"not", "and", "or"} <= markers, f"{page.name}: {told}"
+
+
+def test_a_pod_runs_what_the_page_shows() -> None:
+    yaml = pytest.importorskip("yaml")
+    spec = yaml.safe_load((ROOT / "pipelines" / "featurize_kubernetes.yaml").read_text())["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    words = [part for word in container["command"] for part in (word.split("=") if word[:2] == "--" else [word])]
+    assert words in [words_of(command) for page, command in COMMANDS if page == "docs/clusters"]
+
+
+def test_commands_in_the_comments_of_scripts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_source(tmp_path / "recordings", 60, seed=0)
-    said = ""
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        for kind, title, text in blocks(page):
-            if kind == "toml" and title:
-                (tmp_path / title).write_text(text)
-            elif kind == "python":
-                for name in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE):
-                    pytest.importorskip(name)
-                exec(compile(text, str(page), "exec", dont_inherit=True), {})
-            elif kind == "sh":
-                if "--sort" in text:
-                    pytest.importorskip("duckdb")
-                said = run_block(text, capsys) if runs_here(kind, text) else ""
-            elif kind == "text" and said:
-                shown = {line.strip() for line in text.splitlines()} - {"", "..."}
-                assert shown <= {line.strip() for line in said.splitlines()}, (page.name, said)
-    if page.stem == "layouts":
-        outs = [out for out in tmp_path.glob("*-out") if out.name != "nested-out"]
-        assert len(outs) == 8
-        for out in outs:
-            assert set(features_of(out).items()) <= set(features_of(tmp_path / "nested-out").items())
+    told = []
+    for path in [ROOT / "Dockerfile", *sorted((ROOT / "pipelines").glob("*.sh"))]:
+        for line in path.read_text().splitlines():
+            if found := re.match(r"(?:# docker run .*|exec .*)\bscanrnn (featurize .*)", line):
+                told.append(shlex.split(found.group(1).replace('"$@"', "a b").replace("$PROCESSES", "2")))
+    assert len(told) == 3
+    for words in told:
+        read_by_the_command_line(words)
