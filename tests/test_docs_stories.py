@@ -37,7 +37,7 @@ from scanrnn_dist.cli import app as cli
 # Ray forks to start its processes, of which JAX warns wherever it runs; what is forked here becomes another program.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
-ANEW = {"docs/clusters": "features", "docs/ray": "features", "docs/stores": "features", "docs/speed": "out"}
+ANEW = {"docs/clusters": "features", "docs/ray": "features", "docs/stores": "features"}
 """Pages that write to this place again and again: what is there is taken away before each command that writes to it.
 
 Where it is called `features`, the commands are ways to the same output, and all outputs are equal.

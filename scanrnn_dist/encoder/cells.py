@@ -81,6 +81,10 @@ def at_least_float32(array: jax.Array) -> jax.Array:
     return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
+def _name(cell: Any) -> str:
+    return type(cell).__name__
+
+
 def checked_layers(layers: Any) -> list[Any]:
     """Cells, or pairs of cells as `Bidirectional`; `ConfigError` if they are anything else, or a mixture."""
     given = [layers] if isinstance(layers, nnx.Module) and not isinstance(layers, Sequence) else list(layers)
@@ -88,7 +92,8 @@ def checked_layers(layers: Any) -> list[Any]:
     pairs = [isinstance(layer, Sequence) for layer in given]
     if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
         wanted = "a cell, a list of cells, or a list of pairs (forward, backward)"
-        raise ConfigError(f"The layers are {layers!r}; expected {wanted}.")
+        arrived = ["(" + ", ".join(map(_name, it)) + ")" if isinstance(it, Sequence) else _name(it) for it in given]
+        raise ConfigError(f"The layers are [{', '.join(arrived)}]; expected {wanted}.")
     for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
         if not isinstance(cell, nnx.RNNCellBase):
             raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")

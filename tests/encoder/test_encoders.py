@@ -279,7 +279,7 @@ def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
     ("layers", "options", "message"),
     [
         (lambda: [], {}, "expected a cell, a list of cells"),
-        (lambda: [*stacked("g"), tuple(stacked("gg"))], {}, "expected a cell, a list of cells"),
+        (lambda: [*stacked("g"), tuple(stacked("gg"))], {}, r"\[GRUCell, \(GRUCell, GRUCell\)\]; expected a cell"),
         (lambda: [drawn(nnx.GRUCell, 3, 5), drawn(nnx.GRUCell, 3, 5)], {}, "do not fit together"),
         (lambda: nnx.Linear(3, 5, rngs=nnx.Rngs(0)), {}, "is Linear; expected a flax"),
         (lambda: stacked("g"), {"readout": "first"}, "readout is 'first'; expected one or several of last, mean, max"),
