@@ -34,6 +34,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.feed_sources import LAYOUTS, D, FeedSource, write_source
@@ -42,11 +43,13 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.job import MemoryShares, Plan, plan_job
 from scanrnn_dist.protocols import EngineLike, Finished
-from scanrnn_dist.source import Prefetched
+from scanrnn_dist.source import Prefetched, choose_allocator
 
 H = 64
 CHUNK_BYTES = 2 << 20
 """As in `job/work.py`."""
+PYARROWS = pa.default_memory_pool()
+"""What pyarrow allocates from where nobody says otherwise."""
 Case = Callable[[], int]
 """Does it once, and gives the steps that came."""
 
@@ -90,7 +93,8 @@ NOT_RUN: dict[str, dict[str, Any]] = {
 
 
 def raw(source: FeedSource, rows: int, *, use_threads: bool = False) -> int:
-    """Decode by pyarrow, in batches of `rows` rows."""
+    """Decode by pyarrow, in batches of `rows` rows, with its own allocator."""
+    pa.set_memory_pool(PYARROWS)
     with pq.ParquetFile(source.path) as parquet:
         for batch in parquet.iter_batches(rows, columns=list(source.columns), use_threads=use_threads):
             del batch
@@ -98,7 +102,8 @@ def raw(source: FeedSource, rows: int, *, use_threads: bool = False) -> int:
 
 
 def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
-    """What a job reads."""
+    """What a job of the command line reads, with the allocator that it chooses."""
+    choose_allocator()
     options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
     reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
     return plan.chunks(plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)

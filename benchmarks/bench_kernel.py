@@ -37,7 +37,7 @@ def native_case(encoder: Encoder, mesh: Mesh) -> tuple[Callable[[], Any], float]
     """One call of the native kernel on a queue of equal rows, and its GFLOP."""
     engine = NativeEngine(encoder, mesh)
     rows = max(1, round(FLOP / encoder.flops_per_step / STEPS / engine.shape.lanes)) * engine.lanes
-    ragged = made_up_rows(uniform(rows, STEPS)(np.random.default_rng(0)), IN_FEATURES, np.random.default_rng(0))
+    ragged = made_up_rows(uniform(rows, STEPS)(np.random.default_rng(0)), encoder.in_features, np.random.default_rng(0))
     run = engine.run()
     run.submit(ragged)
     items = run._queue.take(2**62, 2**62, False)

@@ -10,7 +10,6 @@ between the stages. Covered: one process, warm. Not covered: which stage waits f
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import shutil
 import tempfile
@@ -22,11 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-import jax
-
 from benchmarks.harness import finish
-from benchmarks.workloads import FOLDER, OUR_SHAPES, WORKLOADS
+from benchmarks.workloads import FOLDER, WORKLOADS
 from scanrnn_dist.api import EncoderOnDevices, featurize
+from scanrnn_dist.cli import start_devices
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.job import JobReport
 
@@ -48,12 +46,13 @@ def cpu_seconds(workload: str, folder: Path, rounds: int) -> dict[str, float]:
     def job() -> JobReport:
         destination = tempfile.mkdtemp()
         try:
-            return featurize(encoder, sizes.file(folder), destination, window_shape=OUR_SHAPES.get(workload))
+            return featurize(encoder, sizes.file(folder), destination, **sizes.options)
         finally:
             shutil.rmtree(destination)
 
     with (
         mock.patch("scanrnn_dist.engine.run.stage", stage),
+        mock.patch("scanrnn_dist.engine.native_run.stage", stage),
         mock.patch.object(EncoderOnDevices, "stage", staticmethod(stage)),
     ):
         job()
@@ -79,7 +78,7 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    start_devices(None)  # as the command line does
     results = {name: cpu_seconds(name, arguments.folder, arguments.rounds) for name in arguments.workloads.split(",")}
     for name, seconds in results.items():
         print(name, ", ".join(f"{stage} {1e3 * value:.0f} ms" for stage, value in seconds.items()))
