@@ -3,7 +3,7 @@
     python -m benchmarks.bench_feed                                  # 4 minutes on 2 busy cores
     python -m benchmarks.bench_feed --rows 2000 --rounds 1           # whether it works
 
-Four things are measured of each layout, and take turns in every round:
+Four things are measured of each layout, and take turns:
 
 - raw: `pq.ParquetFile.iter_batches` to the end, without threads, in batches of as many rows as a job decodes at once;
 - raw, threads: the same with `use_threads`, by which pyarrow decodes several columns at once, on all cores;
@@ -223,8 +223,8 @@ def main() -> None:
         sources = {name: write_source(name, Path(folder), arguments.rows) for name in names}
         cases = {name: cases_of(source, engine) for name, source in sources.items()}
         found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in names}
-        for turn in range(1 + arguments.rounds):  # the first to warm up
-            for name, of_layout in cases.items():
+        for name, of_layout in cases.items():  # one after the other: allocators give back what rests for a second
+            for turn in range(1 + arguments.rounds):  # the first to warm up
                 for what, case in of_layout.items():
                     seconds = measured(case, sources[name].steps)
                     if turn:
