@@ -187,14 +187,17 @@ class NativeRun(Emptied):
             finished, rounds, _ = words[0].view(np.int64)[:TOLD].tolist()
             numbers.append(words[0].view(np.int64)[TOLD : TOLD + finished])
             self.statistics.positions += rounds * self.engine.shape.lanes
-        rows = np.sort(np.concatenate(numbers))
+        rows = np.concatenate(numbers)
         del words, numbers  # or JAX would copy what is donated next
         self._spare.append(told)
         self._unfinished -= len(rows)
         self._is_draining = len(sent.rows) == 0
         features = None if self._is_in_place or self._outputs is not None else self._features_of(rows)
         self._submissions.count_read(rows)
-        return Finished(rows, features if self._outputs is None else self._outputs.take(rows))
+        if self._outputs is not None:
+            rows = np.sort(rows)
+            return Finished(rows, self._outputs.take(rows))
+        return Finished(rows, features)
 
     def _features_of(self, rows: np.ndarray) -> np.ndarray:
         """The features `(n, F)` of these rows, for a caller who did not say where they belong."""
