@@ -52,27 +52,25 @@ static inline __attribute__((always_inline)) void multiply(const float*& w, cons
   w = of_gates;
 }
 
-// out[m][g] += h[m][k] * w[k][g], of SUMMED k at a time. A function of its own: within `tile` it cost a fifth of the speed of
-// all sizes, since g++ spilled accumulators there.
+// out[m][g] += h[m][k] * w[k][g] of `size` numbers of the hidden state from `from` on, which are summed up apart.
 template <int LANES, int G>
-static __attribute__((noinline)) void add_parts(const float* w, const float* const* h, int64_t size, float* out) {
-  for (int64_t k = 0; k < size; k += SUMMED) {
-    V products[LANES][G];
-    const float* part[LANES];
-    for (int m = 0; m < LANES; m++) part[m] = h[m] + k;
+static void part(const float* w, const Lane* lanes, int64_t from, int64_t size, float* out) {
+  const float* h[LANES];
+  V products[LANES][G];
 #pragma GCC unroll 16
-    for (int m = 0; m < LANES; m++)
+  for (int m = 0; m < LANES; m++) {
+    h[m] = lanes[m].h + from;
 #pragma GCC unroll 4
-      for (int g = 0; g < G; g++) products[m][g] = all(0.f);
-    multiply<LANES, G>(w, part, size - k < SUMMED ? size - k : SUMMED, products);
-#pragma GCC unroll 16
-    for (int m = 0; m < LANES; m++)
-#pragma GCC unroll 4
-      for (int g = 0; g < G; g++) {
-        float* sum = out + (m * BIASES + g) * WIDTH;
-        store(sum, load(sum) + products[m][g]);
-      }
+    for (int g = 0; g < G; g++) products[m][g] = all(0.f);
   }
+  multiply<LANES, G>(w, h, size, products);
+#pragma GCC unroll 16
+  for (int m = 0; m < LANES; m++)
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++) {
+      float* sum = out + (m * BIASES + g) * WIDTH;
+      store(sum, load(sum) + products[m][g]);
+    }
 }
 
 // The sums of one panel for LANES lanes, to `out (LANES, BIASES, WIDTH)`: of a GRU r, z, n of the hidden state, n of the
@@ -96,13 +94,11 @@ static void tile(const float* w, const Layer& layer, const Lane* lanes, float* o
 #pragma GCC unroll 16
     for (int m = 0; m < LANES; m++) store(out + (m * BIASES + 3) * WIDTH, products[m][G - 1]), products[m][G - 1] = bias;
   }
-  const bool in_parts = layer.hidden > SUMMED;
-  if (!in_parts) multiply<LANES, G>(w, h, layer.hidden, products);
+  if (layer.hidden <= SUMMED) multiply<LANES, G>(w, h, layer.hidden, products);
 #pragma GCC unroll 16
   for (int m = 0; m < LANES; m++)
 #pragma GCC unroll 4
     for (int g = 0; g < G; g++) store(out + (m * BIASES + g) * WIDTH, products[m][g]);
-  if (in_parts) add_parts<LANES, G>(w, h, layer.hidden, out);
 }
 
 // h' = (1 - z) n + z h, z = 1 / (1 + e^-a), n = tanh(b) = (1 - e^-2b) / (1 + e^-2b), with one division for both.
@@ -143,40 +139,49 @@ static void tanh_gates(float* sums, int64_t lanes, const Lane* of, int64_t at) {
 }
 
 typedef void (*Tile)(const float*, const Layer&, const Lane*, float*);
+typedef void (*PartOf)(const float*, const Lane*, int64_t, int64_t, float*);
 typedef void (*Gates)(float*, int64_t, const Lane*, int64_t);
-struct Steps {  // how a cell takes a step: tiles by lanes, from 1 on
+struct Steps {  // how a cell takes a step: tiles and parts by lanes, from 1 on
   const Tile* tiles;
+  const PartOf* parts;
   int64_t most_lanes;
   Gates gates;
 };
 
 template <int G, int... LANES>
-static const Tile* tiles_of() {
+static Steps by_lanes(Gates gates) {
   static constexpr Tile tiles[] = {nullptr, tile<LANES, G>...};
-  return tiles;
+  static constexpr PartOf parts[] = {nullptr, part<LANES, G>...};
+  return {tiles, parts, sizeof...(LANES), gates};
 }
 static Steps steps_of(int64_t cell) {
-  if (cell == TANH) return {tiles_of<1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(), 12, tanh_gates};
+  if (cell == TANH) return by_lanes<1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(tanh_gates);
 #if REGISTERS == 32
-  if (cell == GRU) return {tiles_of<3, 1, 2, 3, 4, 5, 6, 7, 8>(), 8, gru_gates};
-  return {tiles_of<4, 1, 2, 3, 4, 5, 6>(), 6, lstm_gates};
+  if (cell == GRU) return by_lanes<3, 1, 2, 3, 4, 5, 6, 7, 8>(gru_gates);
+  return by_lanes<4, 1, 2, 3, 4, 5, 6>(lstm_gates);
 #else
-  if (cell == GRU) return {tiles_of<3, 1, 2, 3, 4>(), 4, gru_gates};
-  return {tiles_of<4, 1, 2, 3>(), 3, lstm_gates};
+  if (cell == GRU) return by_lanes<3, 1, 2, 3, 4>(gru_gates);
+  return by_lanes<4, 1, 2, 3>(lstm_gates);
 #endif
 }
 
 // One layer takes a step in all lanes that have a row. Tiles are equally large, as near as can be: one lane alone takes
-// as long as three.
+// as long as three. Part by part of a large hidden state, since the weights of a part stay in the core's own caches.
 static void step(const Layer& layer, const Steps& steps, const float* weights, const Lane* lanes, int64_t n, float* sums) {
-  const int64_t tiles = (n + steps.most_lanes - 1) / steps.most_lanes;
+  const int64_t tiles = (n + steps.most_lanes - 1) / steps.most_lanes, G = GATES[layer.cell];
   for (int64_t p = 0; p < panels_of(layer); p++) {
     const float* panel = weights + p * panel_floats(layer);
-    int64_t begin = 0;
-    for (int64_t i = 0; i < tiles; i++) {
-      const int64_t end = n * (i + 1) / tiles;
+    for (int64_t i = 0, begin = 0, end; i < tiles; i++, begin = end) {
+      end = n * (i + 1) / tiles;
       steps.tiles[end - begin](panel, layer, lanes + begin, sums + begin * BIASES * WIDTH);
-      begin = end;
+    }
+    for (int64_t k = 0; layer.hidden > SUMMED && k < layer.hidden; k += SUMMED) {
+      const float* of_part = panel + (BIASES + G * (layer.in_features + k)) * WIDTH;
+      const int64_t size = layer.hidden - k < SUMMED ? layer.hidden - k : SUMMED;
+      for (int64_t i = 0, begin = 0, end; i < tiles; i++, begin = end) {
+        end = n * (i + 1) / tiles;
+        steps.parts[end - begin](of_part, lanes + begin, k, size, sums + begin * BIASES * WIDTH);
+      }
     }
     steps.gates(sums, n, lanes, p * WIDTH);
   }

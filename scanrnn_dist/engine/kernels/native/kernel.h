@@ -52,6 +52,7 @@ struct Kept {
 };
 
 const int64_t GLANCE = 16;  // steps after which is looked for rows, and for the next queue, again
+const int64_t FEW_LANES = 8;
 
 static int64_t floats_of_all(const Network& net) {
   int64_t floats = 0;
@@ -95,7 +96,7 @@ class Lanes {
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
       if (is_empty && (n_busy == 0 || more == IS_HERE || left <= 0)) break;
       int64_t span = is_empty ? left : INT64_MAX;
-      if ((n_busy < task.lanes || (is_empty && more == FOLLOWS)) && span > GLANCE) span = GLANCE;
+      if ((n_busy < task.lanes || more != NONE) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
       if (n_busy) advance(span);
@@ -109,12 +110,16 @@ class Lanes {
   }
 
  private:
-  // Take rows from the queue until all lanes have one, or so many were taken; rows without steps end at once.
+  // Take rows from the queue until all lanes have one, or so many were taken; rows without steps end at once. Of the last
+  // rows a device takes its share of what is left: few lanes are as fast as many, and all devices end together.
   void fill(int64_t most) {
     Queue& queue = *task.queue;
+    const bool is_last = __atomic_load_n(&queue.more, __ATOMIC_RELAXED) == NONE;
     for (int64_t lane = 0; lane < task.lanes; lane++) {
       while (items[lane].number < 0) {
-        if (most-- <= 0 || __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size) return;
+        const int64_t rest = queue.size - __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
+        if (most-- <= 0 || rest <= 0) return;
+        if (is_last && n_busy >= FEW_LANES && n_busy * queue.devices >= rest + n_busy) return;
         const int64_t taken = __atomic_fetch_add(&queue.next, 1, __ATOMIC_RELAXED);
         if (taken >= queue.size) return;
         begin_row(lane, reinterpret_cast<const Item*>(queue.items)[taken]);
