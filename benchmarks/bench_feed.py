@@ -43,13 +43,14 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.job import MemoryShares, Plan, plan_job
 from scanrnn_dist.protocols import EngineLike, Finished
-from scanrnn_dist.source import Prefetched, choose_allocator
+from scanrnn_dist.source import Prefetched
 
 H = 64
-CHUNK_BYTES = 2 << 20
-"""As in `job/work.py`."""
-PYARROWS = pa.default_memory_pool()
-"""What pyarrow allocates from where nobody says otherwise."""
+CHUNK_BYTES = MemoryShares().chunk
+OURS = pa.default_memory_pool()
+"""What commands have pyarrow allocate from."""
+PYARROWS = pa.mimalloc_memory_pool() if "mimalloc" in pa.supported_memory_backends() else OURS
+"""What it decodes into where nobody says otherwise."""
 Case = Callable[[], int]
 """Does it once, and gives the steps that came."""
 
@@ -103,7 +104,7 @@ def raw(source: FeedSource, rows: int, *, use_threads: bool = False) -> int:
 
 def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
     """What a job of the command line reads, with the allocator that it chooses."""
-    choose_allocator()
+    pa.set_memory_pool(OURS)
     options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
     reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
     return plan.chunks(plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)

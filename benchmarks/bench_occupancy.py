@@ -43,13 +43,13 @@ from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit
 
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = MemoryShares().chunk
 """Values of a chunk, as jobs read them."""
 LENGTHS = {"lognormal": lognormal, "short": short, "pareto": pareto, "uniform": lambda rows: uniform(rows, 128)}
 
 
 def chunks_of(lengths: np.ndarray, in_features: int) -> Iterator[Chunk]:
-    """Chunks as a job reads them, about 2 MiB of values each; the values are copied from one array."""
+    """Chunks as a job reads them, about 4 MiB of values each; the values are copied from one array."""
     step_bytes = 4 * in_features
     ends = np.cumsum(lengths)
     nth = ends * step_bytes // CHUNK_BYTES

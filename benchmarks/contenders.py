@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import OUR_SHAPES, Workload
+from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.encoder import Encoder
 
 LONGEST_SECONDS = 300.0
@@ -60,11 +61,16 @@ class Contender:
 
     def process_environment(self, folder: Path) -> dict[str, str]:
         """The environment of its process; what the caller's own says about threads, flags and memory is left out."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "MALLOC_"))}
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("XLA_", "JAX_", "MALLOC_", "ARROW_"))
+        }
         own.pop("LD_PRELOAD", None)
         own.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has been compiled to bytecode
         preload = mkl_preload(folder) if self.mkl_as_intel else {}
-        return own | self.environment | preload
+        allocator = allocator_of_jobs(own) if self.module is None else {}
+        return own | allocator | self.environment | preload
 
     def cold_command(self, workload: Workload, source: Path, destination: Path) -> list[str]:
         """The command line of a whole process that featurizes the workload once."""

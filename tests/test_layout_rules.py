@@ -27,6 +27,7 @@ from house import (
 KNOW_NO_JAX = [
     "errors",
     "disk",
+    "allocator",
     "ragged",
     "input_spec",
     "draws",
@@ -42,6 +43,7 @@ KNOW_NO_JAX = [
 KNOW_NO_ARROW = [
     "errors",
     "disk",
+    "allocator",
     "ragged",
     "input_spec",
     "draws",

@@ -138,10 +138,7 @@ SIGNALS = Signals()
 
 
 def start_devices(devices: int | None) -> None:
-    """Fix what can only be fixed before the first use of JAX, and pyarrow's allocator; never over the user's own."""
-    from scanrnn_dist.source import choose_allocator
-
-    choose_allocator()
+    """Fix what can only be fixed before the first use of JAX; never over the user's own."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
         if devices is not None:

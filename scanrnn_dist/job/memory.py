@@ -72,6 +72,11 @@ class MemoryShares:
         """Of `working`, what pyarrow's allocator may keep of freed memory; the chunk that is decoded needs the rest."""
         return self.working // 2
 
+    @property
+    def chunk(self) -> int:
+        """Of `working`, the chunk: while it is decoded, buffers that grow and levels take several times as much."""
+        return max(1, self.working // 16)
+
 
 @dataclass(frozen=True)
 class Memory:

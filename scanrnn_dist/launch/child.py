@@ -13,7 +13,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from scanrnn_dist.job import UnitWorker
-from scanrnn_dist.source import choose_allocator
 
 
 def main() -> None:
@@ -22,7 +21,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    choose_allocator()
     worker, pipe = UnitWorker(), Connection(int(sys.argv[1]))
     while True:
         try:

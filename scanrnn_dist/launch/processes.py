@@ -15,6 +15,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
+from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
 from scanrnn_dist.observe import usable_bytes
@@ -86,7 +87,7 @@ class ProcessPool:
             [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, **self._environment(place)},
+            env={**os.environ, **allocator_of_jobs(), "PYTHONPATH": path, **self._environment(place)},
         )
         theirs.close()
         if cores := self._cores(place):

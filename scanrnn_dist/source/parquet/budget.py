@@ -13,7 +13,6 @@ one string of 1 GiB, read by two rows, 4.2 GB, where 4 GiB are. Whoever reads th
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import Any
 
@@ -31,17 +30,6 @@ KEPT_BYTES = 32 << 20
 _SUSPICIOUS = 64
 """A chunk whose values take more than so many times its bytes, and more than the budget, has its rows measured: 100
 numbers that are told by one byte come from no sensor."""
-
-
-def choose_allocator() -> None:
-    """Have pyarrow allocate by jemalloc in this process, if it brings it and the user chose nothing.
-
-    mimalloc, its default, gives memory back that a job takes again at once. With jemalloc, jobs of W1, W2, W3 and W5 of
-    the benchmarks took 2 to 7 % less processor time, by the medians of four processes each that took turns, and 23 to
-    54 MiB less memory.
-    """
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
-        pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 class FewerRows(Exception):
