@@ -64,7 +64,7 @@ class Contender:
         own = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("XLA_", "JAX_", "MALLOC_", "ARROW_"))
+            if not name.startswith(("XLA_", "JAX_", "MALLOC_", "ARROW_", "JE_ARROW_"))
         }
         own.pop("LD_PRELOAD", None)
         own.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has been compiled to bytecode
