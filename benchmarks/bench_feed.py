@@ -41,7 +41,7 @@ from benchmarks.feed_sources import LAYOUTS, D, FeedSource, write_source
 from benchmarks.harness import finish
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
-from scanrnn_dist.job import MemoryShares, Plan, plan_job
+from scanrnn_dist.job import Memory, MemoryShares, Plan, plan_job
 from scanrnn_dist.protocols import EngineLike, Finished
 from scanrnn_dist.source import Prefetched
 
@@ -150,7 +150,7 @@ def decoded_rows(plan: Plan, source: FeedSource) -> int:
 
 def cases_of(source: FeedSource, engine: EngineLike) -> dict[str, Case]:
     """What is measured of a layout."""
-    plan = plan_job(str(source.path), source.options, source.input)
+    plan = plan_job(str(source.path), source.options, source.input).within(Memory())
     rows = decoded_rows(plan, source)
     return {
         "raw": lambda: raw(source, rows),

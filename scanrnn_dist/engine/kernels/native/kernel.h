@@ -52,7 +52,7 @@ struct Kept {
 };
 
 const int64_t GLANCE = 16;  // steps after which is looked for rows, and for the next queue, again
-const int64_t FEW_LANES = 8;
+const int64_t FEW_LANES = 8;  // of which a step takes as long a lane as of many
 
 static int64_t floats_of_all(const Network& net) {
   int64_t floats = 0;
