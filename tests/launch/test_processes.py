@@ -21,7 +21,7 @@ from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 from scanrnn_dist.launch.processes import ProcessPool
 
 UNITS = 120
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 
 
 @pytest.fixture(scope="module")

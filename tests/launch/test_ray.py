@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 ROOT = Path(__file__).parents[2]
 UNITS = 160
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 
