@@ -28,9 +28,10 @@ LEAST_WINDOW_BLOCKS = 8
 LEAST_LANES = 64
 CPU_WINDOW_BYTES = 8 << 20
 """What a window's input, and what it emits, may take on each device, if that is a CPU."""
-NATIVE_LANES = ((256, 16), (2**62, 32))
+NATIVE_LANES = ((256, 16), (2**62, 48))
 """Of the native kernel, for cells with up to so many hidden features. Alone it is as fast with 8 lanes as with 48, and
-few are left idle at the end: jobs with H = 32 to 128 take 0 to 4 % longer with 32. At H = 512 they take 8 % less."""
+few are left idle at the end: jobs with H = 32 to 128 take 0 to 4 % longer with 32. At H = 512 all lanes share what is
+read of the weights: there 32 took 8 % less than 16, and 48 take 2 to 4 % less than 32 (without AVX-512)."""
 NATIVE_WINDOW_FLOP = 8 << 30
 """On each device: 40 ms. Then it tells of what is finished, and all devices wait for the next call: with windows of 10
 ms a job of 1.3 TFLOP takes 4.6 s, not 4.1. Only the product of a window's blocks and their steps means something."""

@@ -1,8 +1,8 @@
 """One budget of memory for a job, `--memory`, and who takes what of it.
 
 The budget is for all that is held of rows: while they are read, while they wait, and until they are written. It comes
-on top of the process itself, which is Python, JAX, pyarrow and the compiled programs: 390 MiB before the first row. A
-single row that needs more than its share is read all the same, and takes what pyarrow needs for it on top as well.
+on top of the process itself, which is Python, JAX, pyarrow and the compiled programs: some 300 MiB. A single row that
+needs more than its share is read all the same, and takes what pyarrow needs for it on top as well.
 Each part gets its share handed to it by `pipeline.py`; how it keeps to it is its own affair.
 """
 
