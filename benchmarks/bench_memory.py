@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import flags
 from benchmarks.harness import finish
 from benchmarks.run import destination
 from benchmarks.workloads import FOLDER, WORKLOADS, Workload, lognormal, uniform
@@ -48,9 +49,7 @@ def run(workload: Workload, source: Path, folder: Path, memory: str) -> dict[str
     """What the report of a fresh process says of its memory, in MiB, and its seconds."""
     with destination(folder) as path:
         command = [sys.executable, "-m", "scanrnn_dist", "featurize", source, path, "--hidden", workload.hidden]
-        for name, value in workload.options.items():
-            command += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else ",".join(value)]
-        told = [*map(str, command), "--json", *(["--memory", memory] if memory else [])]
+        told = [*map(str, command), *flags(workload.options), "--json", *(["--memory", memory] if memory else [])]
         report = json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return {"mib": report["peak_memory_bytes"] / 2**20, "seconds": report["seconds"]}
 

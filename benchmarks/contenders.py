@@ -78,15 +78,16 @@ class Contender:
             given = [str(source), str(destination), "--hidden", str(workload.hidden), "--seed", "0"]
             if self.choices.get("kernel") == "xla" and workload.name in OUR_SHAPES:
                 given += flags(asdict(OUR_SHAPES[workload.name]))
-            given += flags({name: ",".join(columns) for name, columns in workload.options.items()} | self.choices)
+            given += flags(workload.options | self.choices)
             return [sys.executable, "-m", "scanrnn_dist", "featurize", *given]
         given = [str(source), str(destination), "--weights", str(weights_file(workload, source.parent)), "--once"]
         return [sys.executable, "-m", f"benchmarks.opponents.{self.module}", *given, "--workload", workload.name]
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:
-    """Options as a command line has them."""
-    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    """Options as a command line has them: a list is joined by commas."""
+    told = {name: ",".join(value) if isinstance(value, list | tuple) else str(value) for name, value in options.items()}
+    return [text for name, value in told.items() for text in (f"--{name.replace('_', '-')}", value)]
 
 
 CONTENDERS = {

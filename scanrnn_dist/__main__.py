@@ -17,7 +17,7 @@ def main() -> None:
     # Imports make 300,000 objects that stay: to look for garbage among them took 0.19 of the 1.21 s of a short job.
     # Once JAX is there, `cli/process.py` has the garbage collector work as usual.
     gc.set_threshold(500_000)
-    os.environ.update(allocator_of_jobs())
+    os.environ.update(allocator_of_jobs())  # before pyarrow is imported
     from scanrnn_dist.cli import main as run_command_line
 
     run_command_line()
