@@ -20,13 +20,13 @@ from scanrnn_dist.job import read_status
 from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 from scanrnn_dist.launch.processes import ProcessPool
 
-UNITS = 120
+UNITS = 240
 LIMIT_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 units of 20 rows, each of which takes some milliseconds."""
+    """240 units of 20 rows, each of which takes some milliseconds."""
     rows = random_rows(np.random.default_rng(0).integers(1, 600, 20 * UNITS))
     return write_source(tmp_path_factory.mktemp("source") / "a.parquet", rows, row_group_size=20)
 
@@ -114,7 +114,7 @@ def test_a_driver_that_is_killed_or_stopped_leaves_no_child_and_any_command_goes
     code, said = disturbed(source, out, ["--processes", "2"], lambda process: process.send_signal(number))
     assert code == (-9 if number == signal.SIGKILL else 4), said
     status = read_status(out)
-    assert status.state == "stopped" and 10 <= status.units_committed <= UNITS
+    assert status.state == "stopped" and 10 <= status.units_committed < UNITS
     said = run(source, out, *(flags or ["--devices", "2"]))
     assert "rows were there before" in said
     assert parts_of(out) == undisturbed

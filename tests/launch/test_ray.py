@@ -27,7 +27,7 @@ from scanrnn_dist.launch import RayExecutor
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 ROOT = Path(__file__).parents[2]
-UNITS = 160
+UNITS = 320
 LIMIT_SECONDS = 300
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
@@ -84,7 +84,7 @@ def nodes() -> Iterator[TwoNodes]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 units of 15 rows, each of which takes some milliseconds."""
+    """320 units of 15 rows, each of which takes some milliseconds."""
     rows = random_rows(np.random.default_rng(0).integers(1, 600, 15 * UNITS))
     return write_source(tmp_path_factory.mktemp("source") / "a.parquet", rows, row_group_size=15)
 
@@ -178,7 +178,7 @@ def test_a_driver_that_is_killed_is_gone_on_with_on_ray_whose_node_is_removed_an
     assert disturbed(source, out, on(nodes, 2), lambda process: process.kill())[0] == -signal.SIGKILL
     assert_nobody_is_left(nodes)
     # Five parts were named; of each of the two workers, the last one may not have been recorded yet.
-    assert 5 - 2 <= read_status(out).units_committed <= UNITS
+    assert 5 - 2 <= read_status(out).units_committed < UNITS
     try:
         code, said = disturbed(source, out, on(nodes, 4), remove_node)
     finally:
@@ -197,7 +197,7 @@ def test_what_ray_began_one_process_finishes_and_the_other_way_round(
     code, said = disturbed(source, out, on(nodes, 2), lambda process: process.terminate())
     assert code == 4 and "To continue, run the same command" in said, said
     status = read_status(out)
-    assert status.state == "stopped" and 5 <= status.units_committed <= UNITS
+    assert status.state == "stopped" and 5 <= status.units_committed < UNITS
     assert_nobody_is_left(nodes)
     assert "rows were there before" in run(source, out, "--devices", "2")
     assert parts_of(out) == undisturbed
