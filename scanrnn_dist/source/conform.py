@@ -40,7 +40,7 @@ def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: 
             arrays.append(pa.nulls(batch.num_rows, field.type))
         else:
             array = batch.column(field.name)
-            if field.name in own and _is_numbers(array.type) and _is_numbers(field.type):
+            if field.name in own and _is_list_of_numbers(array.type) and _is_list_of_numbers(field.type):
                 field = field.with_type(array.type)
             try:
                 array = conformed(array, field.type)
@@ -75,10 +75,11 @@ def conformed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     return _list(array, wanted) if is_list(kind) else array.cast(wanted)
 
 
-def _is_numbers(kind: pa.DataType) -> bool:
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    is_such = is_list(kind)
     while is_list(kind):
         kind = kind.value_type
-    return is_number(kind)
+    return is_such and is_number(kind)
 
 
 def _struct(array: pa.StructArray, wanted: pa.StructType) -> pa.Array:

@@ -53,6 +53,10 @@ class Drift:
         assert self._schema is not None, "there is a file"
         return self._schema
 
+    def is_in_all(self, name: str) -> bool:
+        """Whether every file has the column."""
+        return all(name in kind.schema.names for kind in self._kinds.values())
+
     @property
     def rounding(self) -> dict[str, str]:
         """Columns that only sequences may be read from, since float64 cannot hold all their integers; and why."""

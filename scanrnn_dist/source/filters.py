@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, DataError, did_you_mean, one_line
+from scanrnn_dist.source.layouts import storage
 
 _Leaf = Callable[[str], Any]
 """Gives what stands for a column: an Arrow array or scalar, or an expression."""
@@ -63,8 +64,9 @@ class Filter:
                 )
         columns = tuple(dict.fromkeys(name for name in found.values() if name is not None))
         try:
-            empty = pa.record_batch([pa.nulls(0, schema.field(name).type) for name in columns], list(columns))
-            self._mask(_leaf_of(empty, {}))
+            # One row: of none, pyarrow does not look whether times with and without a zone meet.
+            row = pa.record_batch([pa.nulls(1, schema.field(name).type) for name in columns], list(columns))
+            self._mask(_leaf_of(row, {}))
         except (pa.ArrowException, TypeError) as error:
             types = ", ".join(f"{name!r} is {schema.field(name).type}" for name in columns)
             raise ConfigError(
@@ -216,7 +218,8 @@ def _value(tree: ast.expr, text: str, leaf: _Leaf) -> Any:
 
 
 def _constant(value: Any, leaf: _Leaf) -> Any:
-    made = pa.scalar(value)
+    is_large = isinstance(value, int) and value >= 2**63
+    made = pa.scalar(value, pa.uint64()) if is_large else pa.scalar(value)
     return pc.scalar(made) if leaf is pc.field else made
 
 
@@ -231,18 +234,28 @@ def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
             made = _membership(_value(left, text, leaf), right, text, leaf)
             made = pc.invert(made) if isinstance(kind, ast.NotIn) else made
         elif type(kind) in _COMPARISONS:
-            made = _COMPARISONS[type(kind)](_value(left, text, leaf), _value(right, text, leaf))
+            made = _COMPARISONS[type(kind)](*_alike(_value(left, text, leaf), _value(right, text, leaf)))
         else:
             raise _error(text, tree, "`is` is not known here; write is_null(x) or is_valid(x)")
         whole, left = made if whole is None else pc.and_kleene(whole, made), right
     return whole
 
 
+def _alike(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two sides of a comparison; what meets uint64 as uint64, since pyarrow brings both to int64, if it fits."""
+    sides = [one, other]
+    for nth, side in enumerate(sides):
+        meets_such = getattr(sides[1 - nth], "type", None) == pa.uint64()
+        if meets_such and isinstance(side, pa.Int64Scalar) and side.as_py() >= 0:
+            sides[nth] = side.cast(pa.uint64())
+    return sides[0], sides[1]
+
+
 def _membership(value: Any, among: ast.expr, text: str, leaf: _Leaf) -> Any:
     """Whether a value is one of some; null of a null."""
     if not isinstance(among, ast.Tuple | ast.List | ast.Set) or not among.elts:
         raise _error(text, among, "expected values in brackets, such as ('a', 'b')")
-    made = [pc.equal(value, _value(each, text, leaf)) for each in among.elts]
+    made = [pc.equal(*_alike(value, _value(each, text, leaf))) for each in among.elts]
     whole = made[0]
     for each in made[1:]:
         whole = pc.or_kleene(whole, each)
@@ -301,7 +314,7 @@ def _leaf_of(batch: pa.RecordBatch, partitions: Mapping[str, Any]) -> _Leaf:
         array = batch.column(column)
         for field in name[len(column) + 1 :].split(".") if name != column else ():
             array = pc.struct_field(array, field)
-        return array
+        return storage(array)
 
     return leaf
 

@@ -22,10 +22,12 @@ from scanrnn_dist.source.layouts import (
     comparable,
     differ,
     is_comparable,
+    missing,
     picked,
     rise,
     taken,
     told,
+    value_at,
 )
 from scanrnn_dist.source.units import Begins, Grouped, Unit
 
@@ -119,7 +121,7 @@ class Grouping:
         offsets = pa.array(np.append(begins, batch.num_rows))
         for name in self.features:
             values = batch.column(name)
-            values = values if order is None else values.take(order)
+            values = values if order is None else picked(values, order)
             columns[STEPS + name] = pa.LargeListArray.from_arrays(offsets, values)
         if not columns:  # nothing is wanted but the number of rows
             columns = {self.ids[0]: picked(batch.column(self.ids[0]), pa.array(begins))}
@@ -129,8 +131,8 @@ class Grouping:
         """The steps in their order; None if they stand in it."""
         keys = [comparable(batch.column(name)) for name in self.order]
         for name, key in zip(self.order, keys, strict=True):
-            is_missing = key.is_null(nan_is_null=True) if pa.types.is_floating(key.type) else key.is_null()
-            if key.null_count or is_missing.true_count:
+            is_missing = missing(key)
+            if is_missing.true_count:
                 place = unit.event(event + is_missing.index(True).as_py())
                 raise DataError(
                     f"{place}: {name!r}, which orders the steps, is null or NaN; expected a value. Leave such rows out."
@@ -171,8 +173,8 @@ class Grouping:
                 begin = int(begins[np.searchsorted(begins, row, side="right") - 1])
                 key = told(self.ids, [batch.column(name) for name in self.ids], row)
                 raise DataError(
-                    f"{unit.event(event + row)}: the kept column {name!r} is {column[row].as_py()!r}; expected "
-                    f"{column[begin].as_py()!r}, as in the first row of the sequence {key}. Only what is the same in "
+                    f"{unit.event(event + row)}: the kept column {name!r} is {value_at(column, row)!r}; expected "
+                    f"{value_at(column, begin)!r}, as in the first row of the sequence {key}. Only what is the same in "
                     "all rows of a sequence can be kept: leave it out of --keep."
                 )
         return picked(column, pa.array(begins))

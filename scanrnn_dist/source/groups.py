@@ -22,7 +22,18 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.decode import read_kept
-from scanrnn_dist.source.layouts import Layout, changes, comparable, differ, hashes, rise, taken, told
+from scanrnn_dist.source.layouts import (
+    Layout,
+    changes,
+    comparable,
+    differ,
+    hashes,
+    missing,
+    rise,
+    taken,
+    told,
+    value_at,
+)
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.units import Starts, Unit
 
@@ -109,11 +120,12 @@ def _whole_files(source: Source) -> Iterator[Unit]:
 
 def _check_not_null(batch: pa.RecordBatch, where: partial[str]) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        column = comparable(column)
-        if column.null_count:
-            row = column.is_null().index(True).as_py()
+        is_missing = missing(comparable(column))
+        if is_missing.true_count:
+            row = is_missing.index(True).as_py()
+            what = "NaN" if column[row].is_valid else "null"
             raise DataError(
-                f"{where(row)}: the id {name!r} is null; expected a value, which says what sequence the row belongs "
+                f"{where(row)}: the id {name!r} is {what}; expected a value, which says what sequence the row belongs "
                 "to. Leave such rows out, or give them an id of their own."
             )
 
@@ -175,7 +187,7 @@ class _Distinct:
         ids, seen = self._layout.ids, dict[tuple[object, ...], tuple[Unit, int]]()
         for begun in _all_begun(self._source, ids):
             for nth in np.flatnonzero(np.isin(hashes(begun.keys), suspects)):
-                key = tuple(column[int(nth)].as_py() for column in begun.keys)
+                key = tuple(value_at(column, int(nth)) for column in begun.keys)
                 row = int(begun.rows[nth])
                 if key in seen:
                     unit, first_row = seen[key]

@@ -103,7 +103,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
         StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
     """
     listing = list_source(source)
-    files, first = listing.files, listing.files[0].path
+    files = listing.files
     if listing.repeated:
         link, real = listing.repeated[0]
         logger.warning(
@@ -135,12 +135,17 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
         files = _sound(files, sound, left_out)
     schema = drift.schema
     fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
-    for name in fields.names:
-        if name in schema.names:
+    twice = [name for name in fields.names if name in schema.names]
+    for name in twice:
+        if not drift.is_in_all(name):
             raise DataError(
-                f"{first} has a column {name!r} and stands in a folder '{name}=...'; expected one of them. "
-                "Rename the folder, or name the files so that it is above what they share."
+                f"Some files stand in a folder '{name}=...' and have a column {name!r}, others lack it; expected it in "
+                "all of them or in none. Read those with the column apart from those without it."
             )
+    if twice:
+        told = ", ".join(map(repr, twice))
+        logger.warning("Files have columns that their folders spell too, %s: these are read from the files.", told)
+    fields = pa.schema([field for field in fields if field.name not in twice])
     files = replace(files, partition_schema=fields)
     schema = pa.schema([*schema, *fields], schema.metadata)
     return Source(

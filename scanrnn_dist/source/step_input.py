@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import ConfigError, LayoutError, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
 from scanrnn_dist.ragged import inexact
-from scanrnn_dist.source.layouts import side_by_side
+from scanrnn_dist.source.layouts import side_by_side, storage, value_at
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
@@ -46,7 +46,7 @@ class Refusal:
 
     def at(self, step: int) -> str:
         """What is wrong at one of the steps, for a message that says where it stands."""
-        value = self.array[step].as_py()
+        value = value_at(self.array, step)
         return f"column {self.column!r} is {'null' if value is None else repr(value)}, {self.because}"
 
 
@@ -139,9 +139,8 @@ def check_type(column: Column, type: pa.DataType) -> None:
 
 
 def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The values of steps as one array, without runs."""
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    return pc.run_end_decode(array) if types.is_run_end_encoded(array.type) else array
+    """The values of steps as one array, without runs and views."""
+    return storage(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
 
 
 def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:

@@ -50,7 +50,9 @@ class ColumnStatistics:
     @property
     def std(self) -> float:
         """Standard deviation of the numbers, of all and not of a sample: their squared distances divided by `count`."""
-        return float(np.sqrt(self.m2 / self.count)) if self.count else 0.0
+        if self.least >= self.most:  # none, or all the same, of which the mean may be rounded
+            return 0.0
+        return float(np.sqrt(self.m2 / self.count))
 
     def merged(self, other: ColumnStatistics, most_distinct: int = MOST_DISTINCT) -> ColumnStatistics:
         """Of the values of both.
@@ -117,16 +119,20 @@ class StepStatistics:
         columns = []
         for column, of_it in zip(self.spec.columns, self.columns, strict=True):
             if isinstance(column, Number | Time) and column.mean is None and column.std is None and of_it.count:
-                column = replace(column, mean=of_it.mean, std=of_it.std or None)
+                is_constant = of_it.least == of_it.most
+                column = replace(column, mean=of_it.least if is_constant else of_it.mean, std=of_it.std or None)
             columns.append(column)
         return InputSpec(tuple(columns))
 
     def _distinct(self, array: pa.Array) -> frozenset[Any] | None:
         """The values of a batch, if they are not too many."""
-        some = pc.unique(decoded(array[: 2 * self._most_distinct]))  # all of 10,000,000 floats take 2 s
+        array = decoded(array)
+        if pa.types.is_decimal32(array.type) or pa.types.is_decimal64(array.type):
+            array = array.cast(pa.decimal128(array.type.precision, array.type.scale))
+        some = pc.unique(array[: 2 * self._most_distinct])  # all of 10,000,000 floats take 2 s
         if len(some) > self._most_distinct + 1:
             return None
-        values = pc.unique(decoded(array)).drop_null()
+        values = pc.unique(array).drop_null()
         return frozenset(values.to_pylist()) if len(values) <= self._most_distinct else None
 
 

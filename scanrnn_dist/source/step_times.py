@@ -57,13 +57,28 @@ def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray, before: pa.
 
 
 def _counted(column: Time, array: pa.Array) -> tuple[np.ndarray, int, int]:
-    """Times as numbers, and the fraction of the column's unit that each of them counts."""
+    """Times as numbers, and the fraction of the column's unit that each of them counts.
+
+    Plain numbers are int64 with 0 for a null where that holds them all, as of nanoseconds since 1970 float64 keeps but
+    every 256th; else float64.
+    """
     if not any(of(array.type) for of in TIMES["difference"]):
-        return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), 1, 1
+        whole = _whole_numbers(array)
+        return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy() if whole is None else whole, 1, 1
     counts, nanoseconds = _counts(array)
     unit = UNITS[column.unit]
     common = gcd(nanoseconds, unit)
     return counts, nanoseconds // common, unit // common
+
+
+def _whole_numbers(array: pa.Array) -> np.ndarray | None:
+    """Numbers of a type without fractions as int64, 0 for a null; None of other types, or where one is beyond that."""
+    if not (types.is_integer(array.type) or (types.is_decimal(array.type) and array.type.scale == 0)):
+        return None
+    try:
+        return array.cast(pa.int64()).fill_null(0).to_numpy()
+    except pa.ArrowInvalid:
+        return None
 
 
 def _as(type: pa.DataType, before: pa.Array, name: str) -> pa.Array:

@@ -12,6 +12,7 @@ import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -75,7 +76,7 @@ class Unit:
     @property
     def rows(self) -> int:
         """Rows of its row groups; or the sequences that begin in them."""
-        return sum(self.group_rows) if self.grouped is None else self.grouped.rows
+        return self._file_rows if self.grouped is None else self.grouped.rows
 
     @property
     def span(self) -> str:
@@ -109,9 +110,8 @@ class Unit:
 
     def event(self, row: int) -> str:
         """Where a row of the files stands, counted from the first one of its row groups."""
-        ends = list(accumulate(self.group_rows))
-        if ends and row >= ends[-1]:
-            return f"{self.span} {row - ends[-1] + 1} rows after their end"
+        if self.group_rows and row >= self._file_rows:
+            return f"{self.span} {row - self._file_rows + 1} rows after their end"
         group, within, of_file = self._event_place(row)
         return f"{self.file.path}, row group {group}, row {within} (row {of_file} of the file)"
 
@@ -120,10 +120,18 @@ class Unit:
         return self._event_place(row if self.grouped is None else self.grouped.begin(row)[0])
 
     def _event_place(self, row: int) -> tuple[int, int, int]:
-        ends = list(accumulate(self.group_rows))
-        group = bisect_right(ends, row)
-        within = row - (ends[group] - self.group_rows[group])
+        group = bisect_right(self._ends, row)
+        within = row - (self._ends[group] - self.group_rows[group])
         return self.row_group_begin + group, within, self.first_row + row
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where each row group ends, counted from the first row; kept, as places of many rows may be asked for."""
+        return list(accumulate(self.group_rows))
+
+    @property
+    def _file_rows(self) -> int:
+        return self._ends[-1] if self._ends else 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from scanrnn_dist.source.decode import ReadOptions, read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
+from scanrnn_dist.source.parquet.pages import PageFile
 from scanrnn_dist.source.parquet.readable import arrow_fields
 from scanrnn_dist.source.parquet.thrift import I32, integer_bytes, key, read_struct
 from scanrnn_dist.source.read_ahead import read_chunks
@@ -240,3 +241,18 @@ def test_a_dictionary_shorter_than_it_promises_is_refused(tmp_path: Path) -> Non
     source = open_source(path)
     with pytest.raises(DataError, match=r"row group 0, column 'id': .* a dictionary of 23 bytes that promises 27"):
         list(read_kept(source, plan_units(source, 100)[0], ["id"]))
+
+
+def test_the_pages_before_a_row_group_without_rows_are_looked_at_as_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a row group is said to begin where the first one does."""
+    table = pa.table({"seq": [[float(number)] for number in range(20_000)]})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, compression="none", use_dictionary=False) as writer:
+        writer.write_table(table)
+        writer.write_table(table.slice(0, 0))
+    looks: list[int] = []
+    look = PageFile._look
+    monkeypatch.setattr(PageFile, "_look", lambda self, walk: looks.append(walk.position) or look(self, walk))
+    assert kept(tmp_path / "a.parquet", ["seq"]).num_rows == 20_000
+    assert not looks, "of pages that were read, no header is read once more"

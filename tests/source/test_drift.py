@@ -18,6 +18,7 @@ from scanrnn_dist.api import featurize, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
 from scanrnn_dist.source.decode import Chunk, ReadOptions, read_kept
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
@@ -224,6 +225,34 @@ def test_a_file_without_the_sequence_column_has_null_sequences(tmp_path: Path) -
     write(tmp_path / "b.parquet", pa.table({"id": [2]}))
     with pytest.raises(DataError, match=r"b\.parquet, row group 0, row 0 .*sequence is null"):
         read(open_source(tmp_path), ["id"])
+
+
+@pytest.mark.parametrize("features", [("x", "y"), ("y",)])
+@pytest.mark.parametrize("is_list", [True, False], ids=["list of structs", "struct of lists"])
+def test_a_field_that_a_file_lacks_is_null_there(tmp_path: Path, features: tuple[str, ...], is_list: bool) -> None:
+    both, one = {"x": 1.0, "y": 2.0}, {"x": 3.0}
+    rows = ([both], [one]) if is_list else tuple({name: [value] for name, value in row.items()} for row in (both, one))
+    for name, row in zip("ab", rows, strict=True):
+        write(tmp_path / f"{name}.parquet", pa.table({"s": [row], "id": [1]}))
+    plan = plan_job(tmp_path, JobOptions(column="s", features=features))
+    lists = BadRows("propagate", null_sequence="null")
+    first, second = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, bad_rows=lists))
+    assert first.sequences.row(0).tolist() == [[both[name] for name in features]]
+    # A struct of lists lacks a list there, and so the sequence is null; of a list of structs one value is.
+    wanted = [[one.get(name, np.nan) for name in features]] if is_list else []
+    np.testing.assert_array_equal(second.sequences.row(0), np.array(wanted, np.float32).reshape(-1, len(features)))
+
+
+def test_a_sequence_of_events_may_go_on_in_a_file_of_other_types(tmp_path: Path) -> None:
+    kinds = ((pa.int32(), pa.int64(), pa.int64()), (pa.int64(), pa.float64(), pa.int32()))
+    for number, (id_type, type, time) in enumerate(kinds):
+        ids, times = pa.array([1, 1 + number], id_type), pa.array([number, 2], time)
+        write(tmp_path / f"{number}.parquet", pa.table({"id": ids, "x": pa.array([1, 2], type), "t": times}))
+    plan = plan_job(tmp_path, JobOptions(group_by=["id"], order_by=["t"], features=["x"]))
+    chunks = list(read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep)))
+    rows = [chunk.sequences.row(row).ravel().tolist() for chunk in chunks for row in range(len(chunk.sequences))]
+    assert rows == [[1, 1, 2], [2]]
+    assert [row for chunk in chunks for row in chunk.kept.to_pylist()] == [{"id": 1}, {"id": 2}]
 
 
 @pytest.mark.parametrize("types", [(pa.int64(), pa.float64()), (pa.float32(), pa.int64()), (pa.uint64(), pa.float32())])

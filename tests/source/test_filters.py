@@ -49,6 +49,34 @@ FILTERS = st.recursive(
 )
 
 
+def test_numbers_beyond_int64_are_compared() -> None:
+    large = 2**63 + 5
+    batch = pa.record_batch({"id": pa.array([1, 5, None, large], pa.uint64())})
+    for text, wanted in (
+        ("id == 1", [1]),
+        ("id > 4", [5, large]),
+        (f"{large} <= id", [large]),
+        (f"id in (1, {large})", [1, large]),
+    ):
+        asked = parsed_filter(text)
+        assert asked.of(batch.schema) == ("id",)
+        assert batch.filter(pa.array(asked.matching(batch, {}, "")))["id"].to_pylist() == wanted
+
+
+def test_views_of_text_are_compared_as_texts() -> None:
+    batch = pa.record_batch({"s": pa.array(["a", None, "b"], pa.string_view())})
+    asked = parsed_filter("s == 'b'")
+    assert asked.of(batch.schema) == ("s",)
+    assert asked.matching(batch, {}, "").tolist() == [False, False, True]
+
+
+def test_a_time_without_a_zone_against_one_with_is_refused_before_anything_is_read() -> None:
+    schema = pa.schema([("t", pa.timestamp("us", "UTC"))])
+    with pytest.raises(ConfigError, match=r"does not fit the columns .*timestamp"):
+        parsed_filter("t > timestamp('2020-01-01')").of(schema)
+    assert parsed_filter("t > timestamp('2020-01-01T00:00:00+00:00')").of(schema) == ("t",)
+
+
 class Unknown(Exception):
     """A null takes part."""
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.input_spec import Category, InputSpec, Number
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.source import ReadOptions, groups, read_chunks
@@ -124,6 +125,18 @@ def test_however_files_and_row_groups_cut_them_sequences_are_those_of_plain_pyth
         assert unit.rows >= 1
 
 
+def test_steps_of_views_of_text_are_put_in_order(tmp_path: Path) -> None:
+    table = pa.table({
+        "id": [1, 1, 2], "t": [1, 0, 0], "item": pa.array(["a", "b", "c"], pa.string_view()), "x": [1.0, 2.0, 3.0],
+    })  # fmt: skip
+    spec = InputSpec((Category("item", values=("a", "b", "c")), Number("x")))
+    options = JobOptions(group_by=["id"], order_by=["t"], features=["item", "x"])
+    plan = plan_job(write_events(tmp_path, table, [], 5), options, spec)
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, input=spec))
+    rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
+    assert rows == [[[1, 2], [0, 1]], [[2, 3]]]
+
+
 def test_ids_may_be_several_columns_and_folders(tmp_path: Path) -> None:
     rows = []
     for site, day in ((1, "a"), (1, "b"), (2, "a")):
@@ -207,12 +220,22 @@ def test_nulls_among_ids_and_in_the_order_are_told_with_their_place(tmp_path: Pa
     table = events_of([3, 4, 2], [1, 2, None], pa.int64())
     with pytest.raises(DataError, match=r"01.parquet, row group 1, row 0 \(row 2 of the file\): the id 'id' is null"):
         planned(write_events(tmp_path / "a", table, [5], 2))
+    table = events_of([3, 4, 2], [1.0, float("nan"), 3.0], pa.float64())
+    with pytest.raises(DataError, match=r"row 3 of the file\): the id 'id' is NaN"):
+        planned(write_events(tmp_path / "c", table, [5], 2))
     table = events_of([3, 4, 2], [1, 2, 3], pa.int64())
     for missing in (None, float("nan")):
         times = pa.array([0.0] * 4 + [missing] + [2.0] * 4)
         plan = planned(write_events(tmp_path / "b", table.set_column(2, "t", times), [5], 2))
         with pytest.raises(DataError, match=r"00.parquet, row group 2, row 0 \(row 4 of the file\): 't', which orders"):
             read(plan)
+
+
+def test_ids_with_nanoseconds_are_told(tmp_path: Path) -> None:
+    """Of which pyarrow makes no Python value where pandas is not installed."""
+    table = events_of([1, 1, 1], [1001, 2001, 1001], pa.timestamp("ns"))
+    with pytest.raises(DataError, match=r"id=.*00\.000001001.* comes again"):
+        planned(write_events(tmp_path, table, [], 5))
 
 
 def test_what_is_asked_for_in_vain_is_told(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scanrnn_dist.api import featurize
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.decode import read_kept
 from scanrnn_dist.source.parquet.thrift import (
@@ -233,3 +235,22 @@ def test_a_struct_without_fields_is_left_out_and_named(tmp_path: Path) -> None:
     source = open_source(tmp_path / "a.parquet")
     assert "'hollow' is a struct without fields" in source.unreadable["hollow"]
     assert read(tmp_path / "a.parquet").equals(TABLE)
+
+
+def test_dictionaries_within_lists_and_structs_may_differ_from_row_group_to_row_group(tmp_path: Path) -> None:
+    """As polars writes its categoricals; pyarrow makes no batch of several such row groups."""
+    kind = pa.dictionary(pa.uint32(), pa.string())
+    fields = pa.struct([("c", kind), ("n", pa.int64())])
+    rows = [{"seq": [1.0], "cats": [name, "b"], "st": {"c": name, "n": 1}} for name in "axyxa"]
+    schema = pa.schema([("seq", pa.list_(pa.float64())), ("cats", pa.list_(kind)), ("st", fields)])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "a.parquet", row_group_size=2)
+    source = open_source(tmp_path)
+    (unit,) = plan_units(source, 100)
+    got = [row for batch in read_kept(source, unit, ["seq", "cats", "st"]) for row in batch.to_pylist()]
+    assert got == rows
+    encoder = Encoder.from_seed(0, 1, 2)
+    report = featurize(encoder, tmp_path / "a.parquet", tmp_path / "out", column="seq")
+    out = pq.read_table(tmp_path / "out")
+    assert report.rows == 5 and out.select(["cats", "st"]).to_pylist() == [
+        {name: row[name] for name in ("cats", "st")} for row in rows
+    ]

@@ -157,9 +157,18 @@ def test_a_schema_is_asked_for_its_names_once() -> None:
     assert len(asked) == 1
 
 
-def test_a_partition_key_that_is_also_a_column_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "id=1/a.parquet")
-    with pytest.raises(DataError, match="column 'id' and stands in a folder"):
+def test_a_partition_key_that_is_also_a_column_is_read_from_the_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As polars writes them, and DuckDB if it is asked to."""
+    for key in (1, 2):
+        write(tmp_path / f"id={key}/day=3/a.parquet")
+    source = open_source(tmp_path)
+    assert source.schema.names.count("id") == 1 and source.files[0].partitions == (("day", 3),)
+    assert "'id': these are read from the files" in caplog.text
+    rows = pq.read_table(tmp_path / "id=1/day=3/a.parquet", partitioning=None)
+    pq.write_table(rows.drop_columns("id"), tmp_path / "id=2/day=3/a.parquet")
+    with pytest.raises(DataError, match="have a column 'id', others lack it; expected it in all"):
         open_source(tmp_path)
 
 

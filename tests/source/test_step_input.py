@@ -46,6 +46,40 @@ def assert_same(arrived: list[float], wanted: list[float]) -> None:
     np.testing.assert_array_equal(np.array(arrived, np.float32), np.array(wanted, np.float32))
 
 
+@pytest.mark.parametrize("type", [pa.int64(), pa.uint64(), pa.decimal128(20, 0), pa.timestamp("ns")])
+def test_differences_of_whole_numbers_are_exact(type: pa.DataType) -> None:
+    start = 1_700_000_000_000_000_000  # of such, float64 holds every 256th
+    times = pa.array([start, start + 100, None, start + 300, start + 401], pa.int64()).cast(type)
+    assert_same(values_of(Time("x", unit="ns"), times), [0, 100, NAN, NAN, 101])
+
+
+def test_differences_of_numbers_beyond_int64_are_those_of_float64() -> None:
+    assert values_of(Time("x"), pa.array([2**63, 2**63 + 4096], pa.uint64())) == [0, 4096]
+
+
+@pytest.mark.parametrize("number", [0.1, 0.3, 1000000.1])
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_a_column_of_one_value_is_centred(number: float, count: int) -> None:
+    """Its mean may be rounded, and the numbers seem to differ from it."""
+    batches = [({"x": pa.array([number] * count)}, np.array([0, count]))] * 3
+    (column,) = measure(InputSpec((Number("x"),)), batches).columns
+    assert isinstance(column, Number) and (column.mean, column.std) == (number, None)
+
+
+@pytest.mark.parametrize("type", [pa.string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_a_null_is_no_category_that_occurs(type: pa.DataType) -> None:
+    statistics = StepStatistics(InputSpec((Category("x", values=("a",)),)))
+    statistics.add({"x": pa.array(["a", None, "b"], type)}, np.array([0, 3]))
+    assert statistics.columns[0].distinct == {"a", "b"}
+
+
+def test_distinct_decimals_of_every_width_are_known() -> None:
+    for make in (pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256):
+        statistics = StepStatistics(InputSpec((Number("x"),)))
+        statistics.add({"x": pa.array([Decimal("1.5"), None], make(5, 2))}, np.array([0, 2]))
+        assert statistics.columns[0].distinct == {Decimal("1.5")}, make
+
+
 NUMBERS = [
     *(pa.array([3, None, 100], type) for type in (pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32())),
     *(pa.array([3, None, 100], type) for type in (pa.uint32(), pa.int64(), pa.uint64(), pa.float32(), pa.float64())),

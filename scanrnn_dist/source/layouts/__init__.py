@@ -17,13 +17,14 @@ from scanrnn_dist.source.layouts.keys import (
     differ,
     hashes,
     is_comparable,
+    missing,
     picked,
     rise,
     taken,
     told,
 )
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
-from scanrnn_dist.source.layouts.lists import positions
+from scanrnn_dist.source.layouts.lists import positions, storage, value_at
 from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import float32_of, side_by_side
 from scanrnn_dist.source.layouts.paths import Path

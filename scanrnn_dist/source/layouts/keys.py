@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.source.layouts.lists import storage
+from scanrnn_dist.source.layouts.lists import storage, value_at
 
 _MIX, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(secrets.randbits(64) | 1)
 """The factor is another in each process, so that nobody can write a file whose keys share their 64 bits."""
@@ -34,11 +34,12 @@ def comparable(array: pa.Array) -> pa.Array:
     array = storage(array)
     if pa.types.is_dictionary(array.type):
         array = storage(array.dictionary_decode())
-    if pa.types.is_string_view(array.type):
-        return array.cast(pa.large_string())
-    if pa.types.is_binary_view(array.type):
-        return array.cast(pa.large_binary())
     return array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
+
+
+def missing(key: pa.Array) -> pa.BooleanArray:
+    """Where a key is null or NaN."""
+    return key.is_null(nan_is_null=True) if pa.types.is_floating(key.type) else key.is_null()
 
 
 def differ(ones: Sequence[pa.Array], others: Sequence[pa.Array]) -> np.ndarray:
@@ -114,7 +115,7 @@ def hashes(keys: Sequence[pa.Array]) -> np.ndarray:
 
 def told(names: Sequence[str], keys: Sequence[pa.Array], row: int) -> str:
     """A key in words: "client_id=4, day=2"."""
-    return ", ".join(f"{name}={key[row].as_py()!r}" for name, key in zip(names, keys, strict=True))
+    return ", ".join(f"{name}={value_at(key, row)!r}" for name, key in zip(names, keys, strict=True))
 
 
 def _is_number(type: pa.DataType) -> bool:

@@ -2,11 +2,13 @@
 
 Extension types are looked through to their storage; whether that is meant is `find.py`'s to say. Lists and structs that
 are dictionary- or run-end-encoded are decoded, and so are runs of numbers; a dictionary of numbers or strings is not.
+Views of texts and bytes, of which pyarrow takes no rows and counts no distinct ones, become large texts and bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +27,20 @@ def storage(array: pa.Array) -> pa.Array:
             array = pc.run_end_decode(array)
         elif pa.types.is_dictionary(array.type) and pa.types.is_nested(array.type.value_type):
             array = array.dictionary_decode()
+        elif pa.types.is_string_view(array.type):
+            array = array.cast(pa.large_string())
+        elif pa.types.is_binary_view(array.type):
+            array = array.cast(pa.large_binary())
         else:
             return array
+
+
+def value_at(array: pa.Array, place: int) -> Any:
+    """A value as Python has it; a time with nanoseconds as numpy has it, since pyarrow makes none without pandas."""
+    try:
+        return array[place].as_py()
+    except ValueError:
+        return array[place : place + 1].to_numpy(zero_copy_only=False)[0]
 
 
 def is_view(type: pa.DataType) -> bool:
@@ -72,7 +86,7 @@ def taken_apart(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     first = int(begins[filled.argmax()]) if filled.any() else 0
     if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
         return offsets, storage(array.values.slice(first, int(offsets[-1])))
-    return offsets, storage(array.values.take(pa.array(positions(begins, lengths))))
+    return offsets, storage(array.values).take(pa.array(positions(begins, lengths)))
 
 
 def alike_taken_apart(arrays: Sequence[pa.Array]) -> list[tuple[np.ndarray, pa.Array]]:

@@ -23,7 +23,14 @@ from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.leaves import Path, decoded_bytes, leaves_of, names_for, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
-from scanrnn_dist.source.parquet.readable import check_indices, check_stored_schema, footer_file, readable, schema_of
+from scanrnn_dist.source.parquet.readable import (
+    check_indices,
+    check_stored_schema,
+    footer_file,
+    has_nested_dictionary,
+    readable,
+    schema_of,
+)
 from scanrnn_dist.storage import open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -135,16 +142,21 @@ class CheckedFile:
         return max(1, min(rows, self._budget.nbytes // max(1, sum(row_bytes.values()))))
 
     def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-        # Not Dataset.to_batches: it reads ahead without bound.
-        options = {"row_groups": list(row_groups), "use_threads": False}
         wanted = names_for(self.footer, self.schema_arrow, columns)
-        batches = self._parquet.iter_batches(rows, columns=wanted, **options)
-        names = list(dict.fromkeys(path[0] for path in columns if path[0] in self._int96))
+        columns_read = list(dict.fromkeys(path[0] for path in columns))
+        pieces = [list(row_groups)]
+        if any(has_nested_dictionary(self.schema_arrow.field(name).type) for name in columns_read):
+            pieces = [[group] for group in row_groups]  # pyarrow cannot put several dictionaries into one such batch
+
+        def batches_of(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+            for groups in pieces:  # not Dataset.to_batches: it reads ahead without bound
+                yield from parquet.iter_batches(rows, row_groups=groups, columns=wanted, use_threads=False)
+
+        names = [name for name in columns_read if name in self._int96]
         if not names:
-            yield from batches
+            yield from batches_of(self._parquet)
             return
-        finer = self._open("ns").iter_batches(rows, columns=wanted, **options)
-        for batch, fine in zip(batches, finer, strict=True):
+        for batch, fine in zip(batches_of(self._parquet), batches_of(self._open("ns")), strict=True):
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
             yield batch

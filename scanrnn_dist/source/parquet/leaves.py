@@ -17,7 +17,9 @@ Path = tuple[str, ...]
 
 
 def leaves_of(footer: Footer, schema: pa.Schema, path: Path) -> list[int]:
-    """The numbers of the leaves that a way leads to; none if there is no such column or field.
+    """The numbers of the leaves that a way leads to; none if there is no such column.
+
+    Of a field that is not there, one leaf that stands beside it: that says how long lists are, and what is null.
 
     Args:
         footer: of the file.
@@ -37,7 +39,7 @@ def leaves_of(footer: Footer, schema: pa.Schema, path: Path) -> list[int]:
             kind = kind.field(0).type
         index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
         if index < 0:
-            return []
+            return leaves[begin : begin + 1]
         begin += sum(_count(kind.field(before).type) for before in range(index))
         kind = kind.field(index).type
     return leaves[begin : begin + _count(kind)]

@@ -288,9 +288,12 @@ class PageFile:
             for group, row_group in enumerate(footer.row_groups)
             for leaf in self._leaves
         }
-        chunks = sorted((footer.row_groups[group].chunks[leaf].begin, group, leaf) for group, leaf in self._walks)
-        self._begins = [begin for begin, _, _ in chunks]
-        self._order = [self._walks[group, leaf] for _, group, leaf in chunks]
+        # By their ends too: one of a row group without rows may be said to begin where another does.
+        chunks = [footer.row_groups[group].chunks[leaf] for group, leaf in self._walks]
+        by_place = sorted(range(len(chunks)), key=lambda nth: (chunks[nth].begin, chunks[nth].end))
+        walks = list(self._walks.values())
+        self._begins = [chunks[nth].begin for nth in by_place]
+        self._order = [walks[nth] for nth in by_place]
 
     @property
     def closed(self) -> bool:

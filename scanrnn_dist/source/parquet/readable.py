@@ -190,7 +190,7 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
         raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
     values = max((chunk.values for group in footer.row_groups for chunk in group.chunks), default=0)
     for kind in _types(schema):
-        if pa.types.is_fixed_size_list(kind) and kind.list_size > max(values, _MAX_LIST):
+        if pa.types.is_fixed_size_list(kind) and values and kind.list_size > max(values, _MAX_LIST):
             raise ValueError(f"a column holds lists of {kind.list_size} values, and no row group has as many")
     zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
@@ -217,6 +217,11 @@ def check_indices(array: pa.Array) -> None:
             check_indices(array.field(number))
     elif pa.types.is_nested(array.type) and not pa.types.is_union(array.type):
         check_indices(array.values)
+
+
+def has_nested_dictionary(kind: pa.DataType) -> bool:
+    """Whether a type has a dictionary within lists or structs."""
+    return pa.types.is_nested(kind) and any(map(pa.types.is_dictionary, _types(kind)))
 
 
 def _types(nested: Any) -> Iterator[pa.DataType]:
