@@ -72,8 +72,9 @@ def _not_fetched(run: Any, sent: Any) -> Finished:
     return Finished(sent.window.rows, np.empty((len(sent.window.rows), 0), np.float32))
 
 
-def _not_taken(run: Any, sent: Any) -> Finished:
+def _not_taken(run: Any) -> Finished:
     """Of the rows of a queue that no device took, no features; their values are let go, as once they are finished."""
+    sent = run._sent.popleft()
     numbers = sent.rows["number"].astype(np.int64)
     run._unfinished -= len(numbers)
     run._submissions.count_read(numbers)

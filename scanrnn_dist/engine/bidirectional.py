@@ -6,6 +6,7 @@ go through the layers one by one, not batch by batch: what is finished in both d
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +106,8 @@ class BidirectionalRun(Emptied):
         out: np.ndarray | None = None,  # it tells features, joined of both directions
     ) -> None:
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
+        if len(ragged) == 0:
+            return
         kept = ragged.first_steps(checked_max_steps(max_steps))
         first = self.statistics.rows
         numbers = range(first, first + len(ragged))
@@ -131,13 +134,14 @@ class BidirectionalRun(Emptied):
         return [self._result(done)] if done else []
 
     def close(self) -> None:
-        for run in (run for layer in self._runs for run in layer):
-            run.close()
+        with ExitStack() as stack:  # each, also where waiting for one is interrupted
+            for run in (run for layer in self._runs for run in layer):
+                stack.callback(run.close)
 
     def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
         """Hand rows to both directions of a layer; the backward one gets each in reverse."""
         carries: list[Any] = [None, None]
-        if self._expects_carries and rows:
+        if self._expects_carries:
             own = np.split(np.stack([self._carries[row] for row in rows]), self._carry_ends, axis=1)
             carries = own[2 * index : 2 * index + 2]
         for direction, (run, given) in enumerate(zip(self._runs[index], (ragged, backwards(ragged)), strict=True)):

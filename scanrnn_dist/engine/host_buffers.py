@@ -60,7 +60,8 @@ class ValueStream:
         if others := [other for other in self._submissions.batches if other.unread and other is not batch]:
             batch.at = self._allocate(batch.steps, others)
         elif not self._is_ours or len(values) > len(self._arena):
-            self._arena, self._is_ours = values, False
+            # In C order, or each `take` would make a copy of all in that order.
+            self._arena, self._is_ours = np.ascontiguousarray(values), False
             return
         self._arena[batch.at : batch.at + batch.steps] = values
 

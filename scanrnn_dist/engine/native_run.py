@@ -31,6 +31,10 @@ MOST_WINDOWS_DRY = 8
 """As so many windows may lanes do without the next one, before what is finished is told."""
 
 
+_AT_WORK: set[NativeRun] = set()
+"""Runs of which windows may be on the devices: the kernel reads and writes memory that they hold."""
+
+
 class Sent(NamedTuple):
     """A window on the devices, and all that it points to."""
 
@@ -142,14 +146,16 @@ class NativeRun(Emptied):
             self._send(rows, more or self._queue.rows > 0)
         while len(self._sent) >= WINDOWS_IN_FLIGHT or (self._sent and not more and not self._has_work):
             with stage("fetch"):
-                finished.append(self._fetch(self._sent.popleft()))
+                finished.append(self._fetch())
         return finished
 
     def close(self) -> None:
+        _AT_WORK.add(self)  # whoever is interrupted here leaves it there
         self._dispatcher.shutdown(cancel_futures=True)
-        for sent in self._sent:  # the kernel reads what they point to
+        for sent in self._sent:
             if not sent.told.cancelled() and sent.told.exception() is None:
                 sent.told.result().block_until_ready()
+        _AT_WORK.discard(self)
 
     @property
     def _has_work(self) -> bool:
@@ -177,10 +183,11 @@ class NativeRun(Emptied):
             self._on_devices = type(self._on_devices)(states, in_lanes)
         return told
 
-    def _fetch(self, sent: Sent) -> Finished:
-        """Wait for a window; the rows that ended in it."""
-        begin = time.perf_counter()
+    def _fetch(self) -> Finished:
+        """Wait for the oldest window; the rows that ended in it. Whoever is interrupted meanwhile still has it."""
+        sent, begin = self._sent[0], time.perf_counter()
         told = sent.told.result().block_until_ready()
+        self._sent.popleft()
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         numbers = []
         for words in host_shards(told):

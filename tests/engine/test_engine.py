@@ -174,6 +174,18 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
         assert stream.nbytes <= greatest * 3 // 2
 
 
+def test_values_that_are_a_view_are_brought_into_order_once() -> None:
+    """Or each window would copy all of them."""
+    values = np.arange(24, dtype=np.float32).reshape(6, 4)[:, :2]
+    submissions = Submissions()
+    stream = ValueStream(submissions, in_features=2)
+    stream.add(submissions.add(Ragged(values, np.array([0, 6])), np.array([6])), values)
+    assert stream._arena.flags.c_contiguous
+    out = np.zeros((1, 1, 6, 1, 2), np.float32)
+    stream.copy(np.zeros((1, 1, 1), np.int64), out)
+    np.testing.assert_array_equal(out[0, 0, :, 0], values)
+
+
 def test_a_slice_of_a_larger_batch_gives_the_rows_of_the_slice() -> None:
     rows = random_rows(mixed_lengths(30))
     whole = Ragged.from_sequences(rows)

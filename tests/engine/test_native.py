@@ -20,7 +20,7 @@ from sources import encoder_of, mesh_of, needs_native, random_rows, some_lengths
 
 from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
-from scanrnn_dist.engine import build_engine
+from scanrnn_dist.engine import build_engine, native_run
 from scanrnn_dist.engine.kernels import loaded
 from scanrnn_dist.engine.row_queue import ROW, RowQueue
 from scanrnn_dist.errors import ConfigError
@@ -295,3 +295,37 @@ def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest
         featurize(encoder_of(), source, by_native, **options)
     assert featurize(encoder_of(), source, by_native, **options, allow_mixed=True).is_complete
     assert pq.read_table(by_native).num_rows == 30
+
+
+@pytest.mark.parametrize("is_interrupted_again", [False, True])
+def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, is_interrupted_again: bool
+) -> None:
+    """Also where Ctrl-C comes while the only window is waited for, or once more while the run is closed."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    engine = build_engine(made("lstm", 300), mesh_of(2), kernel="native")
+    run = engine.run()
+    run.submit(Ragged.from_sequences(random_rows([2000] * 64, in_features=D)))
+    monkeypatch.setattr(native_run.time, "perf_counter", interrupted)  # the last call before it waits
+    with pytest.raises(KeyboardInterrupt):
+        run.results()
+    monkeypatch.undo()
+    (sent,) = run._sent
+    if is_interrupted_again:
+        monkeypatch.setattr(run._dispatcher, "shutdown", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.close()
+        monkeypatch.undo()
+        assert run in native_run._AT_WORK
+    run.close()
+    assert sent.is_ready and run not in native_run._AT_WORK
+
+
+@pytest.mark.parametrize("kernel", ["native", "xla"])
+def test_no_rows_with_carries_of_their_own_are_no_rows(kernel: str) -> None:
+    encoder = made("both directions", 9)
+    features = encode(encoder, [], initial_carry=np.zeros((0, 4 * 9), np.float32), kernel=kernel)
+    assert features.shape == (0, 18)

@@ -20,7 +20,9 @@ static const Kernel* kernel_named(const char* name) {
   static const Kernel avx512 = {"avx512", avx512::run, avx512::packed_floats, avx512::pack};
   static const Kernel avx2 = {"avx2", avx2::run, avx2::packed_floats, avx2::pack};
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return nullptr;
-  if (__builtin_cpu_supports("avx512f") && (!*name || !strcmp(name, "avx512"))) return &avx512;
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  if (has_avx512 && (!*name || !strcmp(name, "avx512"))) return &avx512;
   return !*name || !strcmp(name, "avx2") ? &avx2 : nullptr;
 #elif defined(__aarch64__)
   static const Kernel neon = {"neon", neon::run, neon::packed_floats, neon::pack};  // every such processor has it
