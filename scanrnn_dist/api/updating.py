@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow as pa
 from jax.sharding import Mesh
 
 from scanrnn_dist.api.computation import EncoderOnDevices
@@ -27,8 +28,8 @@ from scanrnn_dist.job import (
     recorded_parts,
     run_job,
 )
-from scanrnn_dist.records import JobRecords, part_names
-from scanrnn_dist.source import SourceLike
+from scanrnn_dist.records import JobRecords, counts_of, part_names
+from scanrnn_dist.source import SKIP, SourceLike, count_name
 from scanrnn_dist.storage import open_store
 
 
@@ -66,8 +67,8 @@ def update(
         What was done; its rows are those of the whole output.
 
     Raises:
-        ConfigError: an output without states or that is not finished, another encoder, steps that were applied before,
-            or ids that are not kept.
+        ConfigError: an output without states or that is not finished, or of which rows were set aside; another encoder,
+            steps that were applied before, or ids that are not kept.
         DataError: data that is not what it should be, or an id that comes twice.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
@@ -110,9 +111,24 @@ def update(
             "would count twice. Nothing was changed."
         )
     parts, _ = recorded_parts(records, job, Plan.from_records(records.read_plan(job)))
+    _check_has_all_rows(parts, root)
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
-    continued = continued_plan(records.store, there, plan, new, applied)
+    continued = continued_plan(records.store, job["id"], there, plan, new, applied)
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
+
+
+def _check_has_all_rows(parts: pa.Table, root: str) -> None:
+    """Refuse an output of which rows were set aside: new steps of such a one would begin it anew, without the old ones.
+
+    But for rows without steps, which begin with the first ones that come.
+    """
+    counts = {name: count for name, count in counts_of(parts).items() if name.endswith(f" {SKIP}")}
+    if rows := sum(counts.values()) - counts.get(count_name("empty_sequence", SKIP), 0):
+        raise ConfigError(
+            f"{root} lacks rows that were set aside ({rows:,}), and so has no states that new steps of theirs could go "
+            "on from. Nothing was changed. Mend these rows in the source and repeat the command that began the output "
+            "with --accept-changes, then update."
+        )

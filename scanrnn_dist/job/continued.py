@@ -50,6 +50,7 @@ class ContinuedPlan(Plan):
         begun: `(n,)` rows of `new` whose ids the old output does not have.
         joined: how many of these, the first ones, follow in the last of the old parts.
         applied: digests of the new steps, the last being these.
+        of_job: the id of the job whose output it is.
     """
 
     new: NewSteps | None = None
@@ -58,6 +59,7 @@ class ContinuedPlan(Plan):
     begun: np.ndarray | None = None
     joined: int = 0
     applied: tuple[str, ...] = ()
+    of_job: str = ""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -127,12 +129,13 @@ def check_is_whole(job: Mapping[str, Any], root: str) -> None:
 
 
 def continued_plan(
-    store: Store, parts: Mapping[str, int], new_plan: Plan, new: NewSteps, applied: tuple[str, ...]
+    store: Store, of_job: str, parts: Mapping[str, int], new_plan: Plan, new: NewSteps, applied: tuple[str, ...]
 ) -> ContinuedPlan:
     """What an update of an output would do.
 
     Args:
         store: where the output stands.
+        of_job: the id of its job.
         parts: its parts, by name, with their rows.
         new_plan: of the source of the new steps.
         new: the new steps.
@@ -162,7 +165,7 @@ def continued_plan(
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
         source=source, units=units, new=new, store=store, names=names, begun=begun, joined=joined,
-        applied=(*applied, new.digest), **base,
+        applied=(*applied, new.digest), of_job=of_job, **base,
     )  # fmt: skip
 
 

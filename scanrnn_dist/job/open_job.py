@@ -167,6 +167,8 @@ def open_job(
         if isinstance(plan, ContinuedPlan):
             _check_goes_on(recorded, wanted)
         with replacing(records, handling.sharing.expiry_seconds) as lease:
+            if isinstance(plan, ContinuedPlan):
+                records.check_is({"id": plan.of_job})  # another update may have been published since it was planned
             new = restart_of(records, lease)
             yield _open(new, _restarted(new, wanted, lease), wanted, replaces=recorded.get("id", ""))
             publish(records, lease)

@@ -15,9 +15,9 @@ import pytest
 from crashing import Job, Scenario, Zygote, killed_at_each, sorts_of
 from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, random_rows, write_source
 
-from scanrnn_dist.api import update, verify
+from scanrnn_dist.api import quarantined, update, updating, verify
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.source import BadRows
 
 IDS = 37
@@ -61,6 +61,50 @@ def by_id(destination: Path) -> dict[tuple[int, str], tuple[bytes, bytes]]:
     found = {key: (features[row].tobytes(), states[row].tobytes()) for row, key in enumerate(keys)}
     assert len(found) == len(table), "an id stands twice"
     return found
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["the same steps", "others"])
+def test_of_two_updates_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_same: bool) -> None:
+    """One has read what stands there, and another one is published before it begins."""
+    rows = dict(enumerate(random_rows([3, 4, 5, 2])))
+    featurize(write(tmp_path / "0.parquet", {0: rows[0]}), tmp_path / "out", keep_state=True, ids=["id", "kind"])
+    first = write(tmp_path / "1.parquet", {0 if is_same else 1: rows[1]})
+    second = first if is_same else write(tmp_path / "2.parquet", {0: rows[2], 2: rows[3]})
+    run = updating.run_job
+
+    def after_another(*given: Any) -> Any:
+        monkeypatch.setattr(updating, "run_job", run)
+        continued(tmp_path / "out", first)
+        return run(*given)
+
+    monkeypatch.setattr(updating, "run_job", after_another)
+    with pytest.raises(StoppedError, match="does not hold the job any more that this process works on"):
+        continued(tmp_path / "out", second)
+    assert pq.read_table(tmp_path / "out")["id"].to_pylist() == ([0] if is_same else [0, 1])
+    if is_same:
+        with pytest.raises(ConfigError, match=r"were applied to .* before"):
+            continued(tmp_path / "out", second)
+    else:
+        continued(tmp_path / "out", second)
+        assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [0, 1, 2]
+    assert verify(tmp_path / "out").rows == len(pq.read_table(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("policy", ["bad_value", "empty_sequence"])
+def test_rows_that_were_set_aside_are_not_begun_anew(tmp_path: Path, policy: str) -> None:
+    rows = dict(enumerate(random_rows([3, 4])))
+    bad = rows[1] * np.nan if policy == "bad_value" else rows[1][:0]
+    bad_rows = BadRows(**{policy: "skip"})
+    out = tmp_path / "out"
+    source = write(tmp_path / "0.parquet", {0: rows[0], 1: bad})
+    featurize(source, out, keep_state=True, ids=["id", "kind"], bad_rows=bad_rows)
+    steps = write(tmp_path / "1.parquet", {1: rows[1]})
+    if policy == "empty_sequence":  # of which no step is missing
+        assert continued(out, steps).rows == 2
+        return
+    with pytest.raises(ConfigError, match=r"lacks rows that were set aside \(1\)"):
+        continued(out, steps)
+    assert quarantined(out)["id"].to_pylist() == [1]
 
 
 @pytest.mark.parametrize("readout", ["last", "mean+max"])
