@@ -314,7 +314,8 @@ def _leaf_of(batch: pa.RecordBatch, partitions: Mapping[str, Any]) -> _Leaf:
         array = batch.column(column)
         for field in name[len(column) + 1 :].split(".") if name != column else ():
             array = pc.struct_field(array, field)
-        return storage(array)
+        # Not what an extension stores: a UUID's bytes are never equal to a text.
+        return array if isinstance(array, pa.ExtensionArray) else storage(array)
 
     return leaf
 

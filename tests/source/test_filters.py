@@ -70,6 +70,11 @@ def test_views_of_text_are_compared_as_texts() -> None:
     assert asked.matching(batch, {}, "").tolist() == [False, False, True]
 
 
+def test_an_extension_is_not_compared_by_what_it_stores() -> None:
+    with pytest.raises(ConfigError, match="does not fit the columns"):
+        parsed_filter("id == '61616161-6161-6161-6161-616161616161'").of(pa.schema([("id", pa.uuid())]))
+
+
 def test_a_time_without_a_zone_against_one_with_is_refused_before_anything_is_read() -> None:
     schema = pa.schema([("t", pa.timestamp("us", "UTC"))])
     with pytest.raises(ConfigError, match=r"does not fit the columns .*timestamp"):
