@@ -17,6 +17,7 @@ import numpy as np
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.options import Sharing
+from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
@@ -84,7 +85,8 @@ class Attempt:
         self.helpers: set[str] = set()
         self._lease = self._first_lease()
         try:
-            self._check_is_not_replaced()
+            # Somebody may have all of it; who does looks for attempts after it took its lease.
+            check_not_replaced(records)
             collect_traces(records.store)
             header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
             self.log = AttemptLog(records.store, header)  # before the others' are read: it tells how the last one died
@@ -250,13 +252,6 @@ class Attempt:
         fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
         if len(failed) or fatal:
             raise error_of_undone(self._records.store, self._units, commits, failed, fatal)
-
-    def _check_is_not_replaced(self) -> None:
-        """Refuse to begin where somebody has all of it; who does looks for attempts after it took its lease."""
-        for worker in living_workers(self._records.store, REPLACING):
-            raise StoppedError(
-                f"{self._records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or stop it."
-            )
 
     def _counted(self, numbers: np.ndarray) -> np.ndarray:
         """Units that will be done now; none is done again and again."""
