@@ -14,9 +14,11 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.options import Sharing
+from scanrnn_dist.job.report import Made
 from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
@@ -54,8 +56,9 @@ class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
-    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. An executor
-    that hands units to workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts.
+    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. `made` is what
+    it committed itself. An executor that hands units to workers keeps `handed` and `helpers`: the units that they have,
+    and the names of their attempts.
 
     Raises:
         StoppedError: another process works on the share.
@@ -81,6 +84,8 @@ class Attempt:
         self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
         self._trace: CrashTrace | None = None
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
+        self.made = Made()
+        self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
         self._lease = self._first_lease()
@@ -155,8 +160,9 @@ class Attempt:
         yield from begun_units(self._units, numbers, alone, self.log)
 
     def lost(self, numbers: Collection[int]) -> None:
-        """Take note of units that were given out by `work`, and whose worker died before they were done."""
+        """Take note of units that were given out by `work`, and whose worker died before it said that they are done."""
         self._times_done[list(numbers)] -= 1
+        self._lost.update(numbers)
 
     def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
@@ -174,6 +180,7 @@ class Attempt:
 
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
+        self.made.add(record)
         self._lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
@@ -210,6 +217,10 @@ class Attempt:
         """What all attempts have committed, and stands."""
         commits = read_commits(self._records.store, self._job["id"], self._rows, self._alive(), only_standing=True)
         self._aside = 0
+        if self._lost:
+            for record in commits.records.filter(pc.field("unit").isin(sorted(self._lost))).to_pylist():
+                self.made.add(PartRecord(**record))  # all that its worker could not say any more
+            self._lost.clear()
         return commits
 
     def _check_bad_rows(self) -> None:

@@ -91,7 +91,6 @@ class WriteBehind:
         output: Output = DEFAULT_OUTPUT,
         waiting_bytes: int = MemoryShares.unwritten,
     ) -> None:
-        self.parts = self.rows_dropped = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
         self._check, self._stage = check, stage
@@ -198,7 +197,6 @@ class WriteBehind:
         with self._stage("commit"):
             record = begun.commit(self._check)
             self._log.commit(record)
-        self.parts += 1
         if self._on_commit is not None:
             self._on_commit(unit, record)
 
@@ -221,7 +219,6 @@ class WriteBehind:
         unit, line = failed.unit, failed.aside
         assert line is not None
         rows = self._drop()
-        self.rows_dropped += rows
         begun = self._begun = self._new_part(unit)
         begun.aside, begun.counts = unit.rows, Counter({count_name("unreadable_file", SKIP): unit.rows})
         begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)

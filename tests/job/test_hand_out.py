@@ -149,6 +149,18 @@ def test_workers_that_die_at_any_moment_cost_nothing_but_time(
     assert_whole(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) -> None:
+    folder, how = write_files(tmp_path / "in", {1, 2, 5, 7, 10}, UNITS), {"bad_rows": BadRows(bad_value="skip")}
+    questions = itertools.count(seed)
+    pool = PoolHere(2, seed, dies=lambda _, question, __: question == "exchange" and next(questions) % 5 == 3)
+    here = featurize(folder, tmp_path / "here", **how)
+    report = featurize(folder, tmp_path / "out", executor=HandOut(pool), **how)
+    assert pool.deaths > 0 and here.rows == 4 * UNITS - 5
+    for told in ("rows", "parts", "rows_before", "is_complete", "set_aside", "counts"):
+        assert getattr(report, told) == getattr(here, told), told
+
+
 def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
     """Have the worker die that begins one of these units."""
     begun = worker.begun_units
