@@ -147,13 +147,24 @@ class Attempt:
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
-                yield self._counted(suspects[:at_once]), True
+                yield from self._alone(suspects, at_once)
             elif not self._take_another(commits):
                 self.check_job()  # else what was done here would count for nobody
                 self._check_nothing_is_undone(commits, shares)
                 return
             shares.add(self._lease.share)
             self.commits = self._read_commits()
+
+    def _alone(self, suspects: np.ndarray, at_once: int) -> Iterator[tuple[np.ndarray, bool]]:
+        """All of them in their turn, until a worker dies of one: then the records tell of which, and what is next.
+
+        As for units that are done together, what was committed is looked at once they are done: a look at a hundred
+        thousand parts takes seconds, and there may be hundreds of these units.
+        """
+        for begin in range(0, len(suspects), at_once):
+            yield self._counted(suspects[begin : begin + at_once]), True
+            if self._lost:
+                return
 
     def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""

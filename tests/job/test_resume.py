@@ -30,7 +30,7 @@ from sources import (
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import pipeline
+from scanrnn_dist.job import attempt, pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -709,6 +709,26 @@ def test_units_that_were_in_hand_when_an_attempt_died_come_last_and_alone(
     begun = [json.loads(line) for line in own.read_text().splitlines()]
     order = [(line["begin"], line.get("alone", False)) for line in begun if "begin" in line]
     assert order == [*((unit, False) for unit in left[2:]), (left[0], True), (left[1], True)]
+    assert_whole(out, undisturbed)
+
+
+def test_units_that_are_done_alone_do_not_have_all_records_read_each_time(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    committed = len(parts_of(out))
+    died(out, *range(UNITS))
+    read, looks = attempt.read_commits, 0
+
+    def counted_looks(*given: Any, **options: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return read(*given, **options)
+
+    monkeypatch.setattr(attempt, "read_commits", counted_looks)
+    report = featurize(source, out, rows_per_part=5)
+    assert (report.parts, looks) == (UNITS - committed, 2)
     assert_whole(out, undisturbed)
 
 
