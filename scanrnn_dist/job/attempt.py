@@ -14,9 +14,12 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.options import Sharing
+from scanrnn_dist.job.report import Made
+from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
@@ -53,8 +56,9 @@ class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
-    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. An executor
-    that hands units to workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts.
+    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. `made` is what
+    it committed itself. An executor that hands units to workers keeps `handed` and `helpers`: the units that they have,
+    and the names of their attempts.
 
     Raises:
         StoppedError: another process works on the share.
@@ -80,11 +84,14 @@ class Attempt:
         self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
         self._trace: CrashTrace | None = None
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
+        self.made = Made()
+        self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
         self._lease = self._first_lease()
         try:
-            self._check_is_not_replaced()
+            # Somebody may have all of it; who does looks for attempts after it took its lease.
+            check_not_replaced(records)
             collect_traces(records.store)
             header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
             self.log = AttemptLog(records.store, header)  # before the others' are read: it tells how the last one died
@@ -140,7 +147,7 @@ class Attempt:
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
-                yield self._counted(suspects[:at_once]), True
+                yield from self._alone(suspects, at_once)
             elif not self._take_another(commits):
                 self.check_job()  # else what was done here would count for nobody
                 self._check_nothing_is_undone(commits, shares)
@@ -148,13 +155,25 @@ class Attempt:
             shares.add(self._lease.share)
             self.commits = self._read_commits()
 
+    def _alone(self, suspects: np.ndarray, at_once: int) -> Iterator[tuple[np.ndarray, bool]]:
+        """All of them in their turn, until a worker dies of one: then the records tell of which, and what is next.
+
+        As for units that are done together, what was committed is looked at once they are done: a look at a hundred
+        thousand parts takes seconds, and there may be hundreds of these units.
+        """
+        for begin in range(0, len(suspects), at_once):
+            yield self._counted(suspects[begin : begin + at_once]), True
+            if self._lost:
+                return
+
     def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
         """The units of these numbers, each noted down as it is taken to be read."""
         yield from begun_units(self._units, numbers, alone, self.log)
 
     def lost(self, numbers: Collection[int]) -> None:
-        """Take note of units that were given out by `work`, and whose worker died before they were done."""
+        """Take note of units that were given out by `work`, and whose worker died before it said that they are done."""
         self._times_done[list(numbers)] -= 1
+        self._lost.update(numbers)
 
     def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
@@ -172,6 +191,7 @@ class Attempt:
 
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
+        self.made.add(record)
         self._lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
@@ -208,6 +228,10 @@ class Attempt:
         """What all attempts have committed, and stands."""
         commits = read_commits(self._records.store, self._job["id"], self._rows, self._alive(), only_standing=True)
         self._aside = 0
+        if self._lost:
+            for record in commits.records.filter(pc.field("unit").isin(sorted(self._lost))).to_pylist():
+                self.made.add(PartRecord(**record))  # all that its worker could not say any more
+            self._lost.clear()
         return commits
 
     def _check_bad_rows(self) -> None:
@@ -250,13 +274,6 @@ class Attempt:
         fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
         if len(failed) or fatal:
             raise error_of_undone(self._records.store, self._units, commits, failed, fatal)
-
-    def _check_is_not_replaced(self) -> None:
-        """Refuse to begin where somebody has all of it; who does looks for attempts after it took its lease."""
-        for worker in living_workers(self._records.store, REPLACING):
-            raise StoppedError(
-                f"{self._records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or stop it."
-            )
 
     def _counted(self, numbers: np.ndarray) -> np.ndarray:
         """Units that will be done now; none is done again and again."""

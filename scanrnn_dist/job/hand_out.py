@@ -343,6 +343,6 @@ class _Elsewhere:
 
 
 def _found_from_anywhere(records: JobRecords) -> JobRecords:
-    """The records as a worker finds them that was started in another folder."""
+    """The records as a worker finds them that was started in another folder; what guards them stays with the driver."""
     store = records.store
-    return JobRecords(replace(store, root=os.path.abspath(store.root))) if isinstance(store, LocalStore) else records
+    return JobRecords(replace(store, root=os.path.abspath(store.root)) if isinstance(store, LocalStore) else store)

@@ -24,7 +24,7 @@ from scanrnn_dist.observe import in_mib
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged
 from scanrnn_dist.records import STATE
-from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit, fixed_lists
+from scanrnn_dist.source import WAITING_UNITS, Chunk, FailedUnit, Prefetched, Unit, ends_unit, fixed_lists
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -65,7 +65,8 @@ class Stream:
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed their
     share of the memory, no new rows are taken: one giant row then has the devices for itself rather than filling it.
     Nor are they while the values of rows that are not finished exceed the budget: giant rows then come one by one.
-    Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough.
+    Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough. Of small units,
+    more than `most_units` are open only where it takes more to fill a window.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Stream:
         chunks: Prefetched,
         options: JobOptions,
         shares: MemoryShares = MemoryShares(),  # noqa: B008 - frozen
+        most_units: int = WAITING_UNITS,
     ) -> None:
         self.read_wait_seconds = 0.0
-        self._shares = shares
+        self._shares, self._most_units = shares, most_units
         self._engine, self._run = engine, engine.run(shares.look_ahead)
         self._chunks, self._options = chunks, options
         self._open: deque[OpenChunk | FailedUnit] = deque()
@@ -118,7 +120,8 @@ class Stream:
         while self._run.wants_rows and not self._is_exhausted and not self._has_first:
             if self._is_full:
                 return False
-            if self._run.has_window and (self._run.is_idle or not self._chunks.is_ready):
+            is_enough = self._run.is_idle or not self._chunks.is_ready or self._open_units >= self._most_units
+            if is_enough and self._run.has_window:
                 return True
             begin = time.perf_counter()
             item = next(self._chunks, None)
@@ -133,6 +136,11 @@ class Stream:
             else:
                 self._take(item)
         return self._run.has_window and not self._is_exhausted
+
+    @property
+    def _open_units(self) -> int:
+        """How many units are open that were read to their end."""
+        return sum(ends_unit(item if isinstance(item, FailedUnit) else item.chunk) for item in self._open)
 
     @property
     def _is_full(self) -> bool:

@@ -27,7 +27,7 @@ from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
-from scanrnn_dist.job.restart import check_idle, finish_publishing, publish, replacing, restart_of
+from scanrnn_dist.job.restart import check_idle, check_not_replaced, finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.records import (
     ENCODER,
@@ -148,7 +148,10 @@ def open_job(
             raise changed_source(changes, plan, records.store.root)
     else:
         if options.sort and not isinstance(source, Plan):
-            source = sorted_copy(source, options, destination, handling.restart, computation.input, handling.memory)
+            source = sorted_copy(
+                source, options, destination, handling.restart, computation.input, handling.memory,
+                check=lambda: _check_unread(records),
+            )  # fmt: skip
         plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     _check_keeps(options, plan)
@@ -162,7 +165,7 @@ def open_job(
     if _is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
-        check_idle(records, ConfigError, "then --restart can begin")
+        _check_idle(records)
         wanted.prepare()
         if isinstance(plan, ContinuedPlan):
             _check_goes_on(recorded, wanted)
@@ -206,6 +209,17 @@ def check_destination(
     if records.is_complete:
         return "holds this same job, finished; there would be nothing to do"
     return "holds this same job, unfinished; featurize would continue it"
+
+
+def _check_idle(records: JobRecords) -> None:
+    """Refuse a restart while somebody works on the job."""
+    check_idle(records, ConfigError, "then --restart can begin")
+
+
+def _check_unread(records: JobRecords) -> None:
+    """Refuse to replace the sorted copy of a source while somebody may read it: a job at work, or a restart of it."""
+    _check_idle(records)
+    check_not_replaced(records)
 
 
 def _check_keeps(options: JobOptions, plan: Plan) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -62,13 +61,9 @@ class Claims(Protocol):
 
 @dataclass
 class Done:
-    """What was done so far, by one process or by several together."""
+    """How the work went so far, of one process or of several together; what was committed counts the attempt."""
 
     statistics: Statistics = field(default_factory=Statistics)
-    parts: int = 0
-    rows_dropped: int = 0
-    set_aside: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
     read_wait_seconds: float = 0.0
     write_wait_seconds: float = 0.0
     peak_memory_bytes: int = 0  # of one process
@@ -110,15 +105,9 @@ def put_through(
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
     done = Done()
-
-    def on_commit(unit: Unit, record: PartRecord) -> None:
-        done.set_aside += record.aside
-        done.counts.update(json.loads(record.counts))
-        claims.committed(unit, record)
-
     writer = WriteBehind(
         opened.records.store, _schema(opened, engine), len(plan.units), claims.log, claims.check_job, stage,
-        on_commit=on_commit, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
+        on_commit=claims.committed, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
         waiting_bytes=shares.unwritten,
     )  # fmt: skip
     stream = Stream(engine, chunks, options, shares)
@@ -138,7 +127,7 @@ def put_through(
         did = stream.statistics
         claims.log.took = before + replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)
     done.statistics, done.read_wait_seconds = stream.statistics, stream.read_wait_seconds
-    done.parts, done.rows_dropped, done.write_wait_seconds = writer.parts, writer.rows_dropped, writer.wait_seconds
+    done.write_wait_seconds = writer.wait_seconds
     done.peak_memory_bytes = peak_memory_bytes()
     return done
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scanrnn_dist.errors import counted
-from scanrnn_dist.records import QUARANTINE
+from scanrnn_dist.records import QUARANTINE, PartRecord
 from scanrnn_dist.source import told_counts
+
+
+@dataclass
+class Made:
+    """What one call committed, alone or with the workers that help it."""
+
+    rows: int = 0
+    parts: int = 0
+    set_aside: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: PartRecord) -> None:
+        """Count one more part."""
+        self.parts += 1
+        self.rows += record.rows
+        self.set_aside += record.aside
+        self.counts.update(json.loads(record.counts))
 
 
 @dataclass(frozen=True)
@@ -16,7 +35,7 @@ class JobReport:
 
     `rows`, `steps` and `parts` are what this call did. `rows_before` rows were saved when it began. `units_left` parts
     are left to other processes, and `failed_units` of these failed there. `is_complete` says whether `_SUCCESS` is
-    there.
+    there. All that a worker committed before it died counts, but not its steps and waits.
 
     `gflops` counts useful work only: the products of the cell on real steps. `kernel` is the program that computed,
     "native" or "xla", and `occupancy` says what share of its work was real steps. The three waits are the seconds for

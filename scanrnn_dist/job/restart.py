@@ -218,6 +218,14 @@ def check_idle(
             raise error(f"{records.store.root} is being worked on: {worker}. Wait for it, or stop it, {then}.")
 
 
+def check_not_replaced(records: JobRecords) -> None:
+    """Raise `StoppedError` while somebody restarts, amends or cleans it."""
+    for worker in living_workers(records.store, REPLACING):
+        raise StoppedError(
+            f"{records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or stop it."
+        )
+
+
 def _check_parts(records: JobRecords, new: JobRecords) -> None:
     """See that all parts of a restart stand, here or there, before anything of the old output goes."""
     if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -57,6 +57,7 @@ def sorted_copy(
     restart: bool,
     input: InputSpec | None,
     memory: Memory = Memory(),  # noqa: B008 - frozen
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """The folder with the sorted copy of a source; it is made if it does not stand beside the destination.
 
@@ -65,6 +66,7 @@ def sorted_copy(
         options: of the job, which say what is grouped and ordered by which columns.
         destination: of the job, a folder.
         restart: whether a copy of other files, or by other columns, may be replaced.
+        check: called before a restart makes or replaces a copy; raises if somebody may read the one that is there.
         memory: of the job. What DuckDB needs beyond its `sorting_bytes` goes to the disk.
 
     Raises:
@@ -85,15 +87,8 @@ def sorted_copy(
         check_apart(_Original(given, opened), place)
     columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
     wanted = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
-    if folder.exists():
-        differing = [name for name, value in wanted.items() if _read_record(folder).get(name) != value]
-        if not differing:
-            return str(folder)
-        if not restart:
-            raise DataError(
-                f"{folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed since, or "
-                "the command. Bring the source back as it was, or begin anew with --restart."
-            )
+    if _stands(folder, wanted, restart, check):
+        return str(folder)
     _remove_left(folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
     with _stopping(folder):
@@ -101,7 +96,8 @@ def sorted_copy(
         try:
             _write(memory.bounded(opened), columns, keys, aside, memory.sorting_bytes)
             (aside / RECORD).write_text(json.dumps(wanted))
-            _take_place(aside, folder)
+            if not _stands(folder, wanted, restart, check):  # by now: sorting may have taken hours
+                _take_place(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return str(folder)
@@ -120,6 +116,22 @@ def _read_record(folder: Path) -> dict[str, Any]:
         return told
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} is no sorted copy: {error}. Remove it, or choose another destination.") from error
+
+
+def _stands(folder: Path, wanted: dict[str, Any], restart: bool, check: Callable[[], None]) -> bool:
+    """Whether the copy is there; raises where it is not and must not be put there."""
+    if folder.exists():
+        differing = [name for name, value in wanted.items() if _read_record(folder).get(name) != value]
+        if not differing:
+            return True
+        if not restart:
+            raise DataError(
+                f"{folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed since, or "
+                "the command. Bring the source back as it was, or begin anew with --restart."
+            )
+    if restart:
+        check()
+    return False
 
 
 def _remove_left(folder: Path) -> None:

@@ -20,7 +20,7 @@ from scanrnn_dist.job.open_job import OpenJob, open_job
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.pipeline import Done, OnRows
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.report import JobReport
+from scanrnn_dist.job.report import JobReport, Made
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.records import ENCODER
 from scanrnn_dist.source import SourceLike
@@ -67,6 +67,7 @@ class _Work:
     executor: Executor
     on_rows: OnRows | None
     done: Done = field(default_factory=Done)
+    made: Made = field(default_factory=Made)
     gflop: float = 0.0
     kernel: str = ""
     failed_units: int = 0
@@ -86,6 +87,7 @@ class _Work:
             engine.devices, self.opened.environment.get("device_kind", "device"),
         )  # fmt: skip
         with Attempt(records, job, plan.units, handling.sharing, header, handling.max_bad_rows) as attempt:
+            self.made = attempt.made
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None
             for numbers, alone in attempt.work(self.executor.at_once):
@@ -107,16 +109,16 @@ class _Work:
 
     def report(self, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""
-        done, seconds = self.done, time.perf_counter() - begin
+        done, made, seconds = self.done, self.made, time.perf_counter() - begin
         did = done.statistics
         return JobReport(
-            self.opened.destination, rows=did.rows - done.rows_dropped, steps=did.steps, parts=done.parts,
+            self.opened.destination, rows=made.rows, steps=did.steps, parts=made.parts,
             rows_before=rows_before, units_left=units_left, failed_units=self.failed_units,
             is_complete=not units_left, seconds=seconds,
             gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
             read_wait_seconds=done.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
             write_wait_seconds=done.write_wait_seconds,
             peak_memory_bytes=max(done.peak_memory_bytes, peak_memory_bytes()),
-            set_aside=done.set_aside, counts=dict(sorted(done.counts.items())),
+            set_aside=made.set_aside, counts=dict(sorted(made.counts.items())),
             files_left_out=len(self.opened.plan.source.left_out), kernel=self.kernel,
         )  # fmt: skip

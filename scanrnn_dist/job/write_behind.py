@@ -22,7 +22,7 @@ from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, PartRecord, QuarantineFile, part_name
-from scanrnn_dist.source import SKIP, Chunk, FailedUnit, Unit, count_name
+from scanrnn_dist.source import SKIP, WAITING_UNITS, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
 
 
@@ -74,6 +74,7 @@ class WriteBehind:
         on_fail: called, in the first one, with each unit that failed, the reason, and its rows that were put before.
         on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
+        waiting_units: that were put and are not written.
         waiting_bytes: of what was put and is not written; enough keeps the devices busy while a part is synced.
     """
 
@@ -90,32 +91,32 @@ class WriteBehind:
         on_aside: Callable[[Unit, str, int], None] | None = None,
         output: Output = DEFAULT_OUTPUT,
         waiting_bytes: int = MemoryShares.unwritten,
+        waiting_units: int = WAITING_UNITS,
     ) -> None:
-        self.parts = self.rows_dropped = 0
         self.wait_seconds = 0.0
         self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
         self._check, self._stage = check, stage
         self._on_commit, self._on_fail, self._on_aside = on_commit, on_fail, on_aside
-        self._most_waiting_bytes, self._is_broken = waiting_bytes, False
+        self._most_waiting_bytes, self._most_waiting_units, self._is_broken = waiting_bytes, waiting_units, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._namer = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer-names")
         self._named: Future[None] | None = None  # the part before the one that is written
-        self._pending: deque[tuple[Future[None], int]] = deque()
-        self._waiting_bytes = 0
+        self._pending: deque[tuple[Future[None], int, bool]] = deque()
+        self._waiting_bytes = self._waiting_units = 0
         self._begun: _Begun | None = None
 
     def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
-        """Have the next rows of a unit written; waits while more than `waiting_bytes` are not."""
+        """Have the next rows of a unit written; waits while too many are not."""
         nbytes = chunk.nbytes_kept + (features.values.nbytes if isinstance(features, Ragged) else features.nbytes)
-        self._submit(nbytes, self._write, chunk, features)
+        self._submit(nbytes, chunk.is_last, self._write, chunk, features)
 
     def fail(self, failed: FailedUnit) -> None:
         """Have the part of a unit abandoned, where it was begun, and the unit recorded as failed, or set aside."""
-        self._submit(failed.nbytes, self._give_up if failed.aside is None else self._set_aside, failed)
+        self._submit(failed.nbytes, True, self._give_up if failed.aside is None else self._set_aside, failed)
 
     def finish(self) -> None:
         """Wait for all that was put."""
-        self._wait(-1)
+        self._wait(-1, 0)
         begin = time.perf_counter()
         self._wait_for_name()
         self.wait_seconds += time.perf_counter() - begin
@@ -130,18 +131,23 @@ class WriteBehind:
         if self._begun is not None and exception[0] is not None:
             self._begun.abandon()
 
-    def _submit(self, nbytes: int, do: Callable[..., None], *given: Any) -> None:
+    def _submit(self, nbytes: int, ends_unit: bool, do: Callable[..., None], *given: Any) -> None:
         """Have the thread do something, after all before; nothing more once one of them raised."""
-        self._wait(self._most_waiting_bytes)
-        self._pending.append((self._thread.submit(self._unless_broken, do, *given), nbytes))
+        self._wait(self._most_waiting_bytes, self._most_waiting_units)
+        self._pending.append((self._thread.submit(self._unless_broken, do, *given), nbytes, ends_unit))
         self._waiting_bytes += nbytes
+        self._waiting_units += ends_unit
 
-    def _wait(self, most_bytes: int) -> None:
-        """Take note of what is written, and wait until at most so many bytes are not."""
+    def _wait(self, most_bytes: int, most_units: int) -> None:
+        """Take note of what is written, and wait until at most so many bytes and units are not."""
         begin = time.perf_counter()
-        while self._pending and (self._waiting_bytes > most_bytes or self._pending[0][0].done()):
-            written, nbytes = self._pending.popleft()
+        while self._pending:
+            is_full = self._waiting_bytes > most_bytes or self._waiting_units > most_units
+            if not is_full and not self._pending[0][0].done():
+                break
+            written, nbytes, ends_unit = self._pending.popleft()
             self._waiting_bytes -= nbytes
+            self._waiting_units -= ends_unit
             written.result()
         self.wait_seconds += time.perf_counter() - begin
 
@@ -198,7 +204,6 @@ class WriteBehind:
         with self._stage("commit"):
             record = begun.commit(self._check)
             self._log.commit(record)
-        self.parts += 1
         if self._on_commit is not None:
             self._on_commit(unit, record)
 
@@ -221,7 +226,6 @@ class WriteBehind:
         unit, line = failed.unit, failed.aside
         assert line is not None
         rows = self._drop()
-        self.rows_dropped += rows
         begun = self._begun = self._new_part(unit)
         begun.aside, begun.counts = unit.rows, Counter({count_name("unreadable_file", SKIP): unit.rows})
         begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)

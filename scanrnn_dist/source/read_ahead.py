@@ -23,6 +23,10 @@ from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.units import Unit
 
+WAITING_UNITS = 64
+"""So many units at most wait to be computed, as many to be written. Bytes bound those of usual size; of tiny ones
+thousands would be begun, and all that a process has in hand when it is killed is done one by one by the next one."""
+
 
 @dataclass(frozen=True)
 class FailedUnit:
@@ -54,7 +58,8 @@ def read_chunks(
         source: where the units are from.
         units: which rows to read.
         options: what of them, and in which pieces.
-        prefetch_bytes: what is decoded and not yet taken stays below this plus one chunk.
+        prefetch_bytes: what is decoded and not yet taken stays below this plus one chunk; of tiny units, below
+            `WAITING_UNITS` of them.
         stage: names the stages "read", that is decoding, and "convert", in the thread.
         keep_going: whether a unit with wrong data, or one to be set aside as a whole, is told by a `FailedUnit` in its
             place and the next one is read, rather than the `DataError` raised.
@@ -116,10 +121,12 @@ def _decoded(
 
 
 class Prefetched:
-    """What a generator yields, or raises, with a thread that runs ahead while less than `limit_bytes` wait."""
+    """What a generator yields, or raises, with a thread that runs ahead while less than both limits waits."""
 
-    def __init__(self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int) -> None:
-        self._queue = _Queue(limit_bytes)
+    def __init__(
+        self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int, limit_units: int = WAITING_UNITS
+    ) -> None:
+        self._queue = _Queue(limit_bytes, limit_units)
         # A daemon: chunks that nobody closed must not keep the interpreter from ending. The thread knows the queue
         # only, so that whoever drops this object ends it.
         self._thread = threading.Thread(target=self._queue.fill, args=(chunks,), name="scanrnn-reader", daemon=True)
@@ -153,11 +160,11 @@ class Prefetched:
 class _Queue:
     """Chunks that wait to be taken; then the error that ended them, or None."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, limit_units: int) -> None:
         self.items: deque[Chunk | FailedUnit | BaseException | None] = deque()
         self.is_stopped = False
-        self._waiting_bytes = 0
-        self._limit_bytes = limit_bytes
+        self._waiting_bytes = self._waiting_units = 0
+        self._limit_bytes, self._limit_units = limit_bytes, limit_units
         self._changed = threading.Condition()
 
     def fill(self, chunks: Iterator[Chunk | FailedUnit]) -> None:
@@ -182,6 +189,7 @@ class _Queue:
                 return None
             item = self.items.popleft()
             self._waiting_bytes -= _nbytes(item)
+            self._waiting_units -= ends_unit(item)
             self._changed.notify_all()
         return item
 
@@ -196,9 +204,19 @@ class _Queue:
         with self._changed:
             self.items.append(item)
             self._waiting_bytes += _nbytes(item)
+            self._waiting_units += ends_unit(item)
             self._changed.notify_all()
             # Waits before the next chunk is decoded, not after: so at most one chunk goes beyond the limit.
-            self._changed.wait_for(lambda: self.is_stopped or self._waiting_bytes < self._limit_bytes)
+            self._changed.wait_for(lambda: self.is_stopped or self._has_room)
+
+    @property
+    def _has_room(self) -> bool:
+        return self._waiting_bytes < self._limit_bytes and self._waiting_units < self._limit_units
+
+
+def ends_unit(item: object) -> bool:
+    """Whether it is the last that comes of a unit."""
+    return isinstance(item, FailedUnit) or (isinstance(item, Chunk) and item.is_last)
 
 
 def _nbytes(item: Chunk | FailedUnit | BaseException | None) -> int:

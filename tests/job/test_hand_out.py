@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,18 +16,29 @@ import pytest
 import sources
 from faults import Died
 from holding import hold
+from pyarrow import fs
 from sources import encoder_of, featurize, leftovers, mesh_of, parts_of, random_rows, some_lengths, write_files
 from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import Sharing, pipeline, read_status, worker
-from scanrnn_dist.job.hand_out import DEATHS_IN_VAIN, STARTS_FAILED, HandOut, UnitsLeft, WorkerDied
+from scanrnn_dist.job.hand_out import (
+    DEATHS_IN_VAIN,
+    STARTS_FAILED,
+    HandOut,
+    UnitsLeft,
+    WorkerDied,
+    _found_from_anywhere,
+)
+from scanrnn_dist.job.restart import replacing, restart_of
 from scanrnn_dist.job.worker import Answer, Task, UnitWorker
 from scanrnn_dist.records import JobRecords
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source import BadRows
 from scanrnn_dist.storage import LocalStore
+from scanrnn_dist.storage.arrow_objects import ArrowObjects
+from scanrnn_dist.storage.bucket import ObjectStore
 
 UNITS = 12
 
@@ -135,6 +147,18 @@ def test_workers_that_die_at_any_moment_cost_nothing_but_time(
     report = featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
     assert pool.deaths > 0 and report.is_complete
     assert_whole(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) -> None:
+    folder, how = write_files(tmp_path / "in", {1, 2, 5, 7, 10}, UNITS), {"bad_rows": BadRows(bad_value="skip")}
+    questions = itertools.count(seed)
+    pool = PoolHere(2, seed, dies=lambda _, question, __: question == "exchange" and next(questions) % 5 == 3)
+    here = featurize(folder, tmp_path / "here", **how)
+    report = featurize(folder, tmp_path / "out", executor=HandOut(pool), **how)
+    assert pool.deaths > 0 and here.rows == 4 * UNITS - 5
+    for told in ("rows", "parts", "rows_before", "is_complete", "set_aside", "counts"):
+        assert getattr(report, told) == getattr(here, told), told
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
@@ -325,6 +349,17 @@ def test_workers_in_another_folder_find_what_the_driver_names_from_its_own(
     monkeypatch.setattr(UnitWorker, "begin", begun)
     featurize(source, "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
     assert_whole(tmp_path / "driver" / "out", undisturbed)
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_the_records_of_a_restart_go_to_workers_without_what_guards_them(tmp_path: Path, kind: str) -> None:
+    root = str(tmp_path)
+    folder = LocalStore(root, "attempt")
+    bucket = ObjectStore(root, "attempt", ArrowObjects(fs.LocalFileSystem()), root)
+    with replacing(JobRecords(folder)) as lease:
+        new = restart_of(JobRecords(folder if kind == "folder" else bucket), lease)
+        found = pickle.loads(pickle.dumps(_found_from_anywhere(new)))
+    assert found.store.path("part-00000.parquet") == new.store.path("part-00000.parquet") and found.guard is None
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -30,12 +30,13 @@ from sources import (
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import pipeline
+from scanrnn_dist.job import attempt, pipeline
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.records import JOB, RESTART, WORKERS, Lease, workers
+from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
+from scanrnn_dist.source.read_ahead import WAITING_UNITS
 from scanrnn_dist.storage import LocalStore, Store, open_store
 
 ROWS = 60
@@ -709,6 +710,48 @@ def test_units_that_were_in_hand_when_an_attempt_died_come_last_and_alone(
     order = [(line["begin"], line.get("alone", False)) for line in begun if "begin" in line]
     assert order == [*((unit, False) for unit in left[2:]), (left[0], True), (left[1], True)]
     assert_whole(out, undisturbed)
+
+
+def test_units_that_are_done_alone_do_not_have_all_records_read_each_time(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    committed = len(parts_of(out))
+    died(out, *range(UNITS))
+    read, looks = attempt.read_commits, 0
+
+    def counted_looks(*given: Any, **options: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return read(*given, **options)
+
+    monkeypatch.setattr(attempt, "read_commits", counted_looks)
+    report = featurize(source, out, rows_per_part=5)
+    assert (report.parts, looks) == (UNITS - committed, 2)
+    assert_whole(out, undisturbed)
+
+
+@pytest.mark.parametrize("kernel", [None, "xla"])
+def test_of_tiny_units_few_are_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None) -> None:
+    """A window holds 32 of these rows; the bound is that of the rows that are open and of those to be written."""
+    begin, commit, most = AttemptLog.begin, AttemptLog.commit, 0
+
+    def begun(log: AttemptLog, *given: Any) -> None:
+        nonlocal most
+        begin(log, *given)
+        most = max(most, len(log.in_hand))
+
+    def slow(log: AttemptLog, *given: Any) -> None:
+        time.sleep(0.003)
+        commit(log, *given)
+
+    monkeypatch.setattr(AttemptLog, "begin", begun)
+    monkeypatch.setattr(AttemptLog, "commit", slow)
+    units = 6 * WAITING_UNITS
+    write_source(tmp_path / "in.parquet", random_rows([4] * units), row_group_size=1)
+    assert featurize(tmp_path / "in.parquet", tmp_path / "out", rows_per_part=1, kernel=kernel).parts == units
+    assert 1 < most < 3 * WAITING_UNITS
 
 
 def test_a_unit_that_ends_its_process_is_named_after_all_others_are_done(

@@ -16,7 +16,7 @@ import pytest
 from sources import D, encoder_of, features_of, featurize
 
 from scanrnn_dist.api import resume, verify
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job, sorting
 from scanrnn_dist.job.sorting import RECORD, sorted_copy
 from scanrnn_dist.source.layouts import picked
@@ -78,6 +78,46 @@ def test_a_source_that_changed_since_is_told_and_sorted_anew_by_a_restart(tmp_pa
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **{**LONG, "order_by": None})
     featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
     assert len(pq.read_table(tmp_path / "out.sorted")) == 40
+
+
+@pytest.mark.parametrize("is_restart", [False, True])
+def test_the_copy_that_a_job_at_work_reads_is_not_replaced_by_a_restart(tmp_path: Path, is_restart: bool) -> None:
+    mixed(tmp_path / "in")
+    if is_restart:
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    other = {**LONG, "features": LONG["features"][::-1], "order_by": None}
+
+    def meanwhile(_: int) -> None:
+        before = files_of(tmp_path / "out.sorted")
+        with pytest.raises(StoppedError if is_restart else ConfigError, match=r"being (restarted|worked on)"):
+            featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **other)
+        assert files_of(tmp_path / "out.sorted") == before
+
+    how: dict[str, Any] = {"sort": True, "restart": is_restart, "on_rows": meanwhile, **LONG}
+    assert featurize(tmp_path / "in", tmp_path / "out", **how).is_complete
+    assert verify(tmp_path / "out").rows_compared == 6
+    assert featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **other).is_complete
+
+
+def test_of_two_that_sort_at_once_the_slower_one_leaves_the_copy_of_the_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed(tmp_path / "in")
+    write = sorting._write
+
+    def after_another(*given: Any) -> None:
+        monkeypatch.setattr(sorting, "_write", write)
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+        write(*given)
+
+    monkeypatch.setattr(sorting, "_write", after_another)
+    with pytest.raises(DataError, match="differs in its columns, sorted by"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **{**LONG, "order_by": None})
+    assert verify(tmp_path / "out").rows_compared == 6 and len(os.listdir(tmp_path)) == 3
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 VALUES: dict[str, Any] = {

@@ -18,7 +18,7 @@ import pytest
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source.decode import Chunk, ReadOptions
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
-from scanrnn_dist.source.read_ahead import Prefetched, read_chunks
+from scanrnn_dist.source.read_ahead import WAITING_UNITS, Prefetched, read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.source.taking import BadRows
 
@@ -129,11 +129,32 @@ def test_waiting_bytes_stay_below_the_limit_plus_one_chunk() -> None:
     assert out == sizes and 0 < worst < 1000
 
 
+def test_no_more_tiny_units_wait_than_may() -> None:
+    made = taken = worst = 0
+
+    def source() -> Any:
+        nonlocal made, worst
+        for _ in range(5 * WAITING_UNITS):
+            made += 1
+            worst = max(worst, made - taken)
+            yield FakeChunk(1, is_last=True)
+
+    for _ in Prefetched(source(), 1 << 20):
+        taken += 1
+        time.sleep(0.001)
+    assert taken == 5 * WAITING_UNITS and 1 < worst <= WAITING_UNITS + 1
+
+
 class FakeChunk(Chunk):
     """A chunk of a given size and nothing in it."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, is_last: bool = False) -> None:
         object.__setattr__(self, "size", size)
+        object.__setattr__(self, "ends", is_last)
+
+    @property
+    def is_last(self) -> bool:
+        return self.ends  # type: ignore[attr-defined, no-any-return]
 
     @property
     def nbytes(self) -> int:
