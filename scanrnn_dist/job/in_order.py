@@ -120,9 +120,10 @@ class Stream:
         while self._run.wants_rows and not self._is_exhausted and not self._has_first:
             if self._is_full:
                 return False
-            is_enough = self._run.is_idle or not self._chunks.is_ready or self._open_units >= self._most_units
-            if is_enough and self._run.has_window:
-                return True
+            if self._run.has_window:
+                is_enough = self._run.is_idle or not self._chunks.is_ready
+                if is_enough or self._open_units >= self._most_units:
+                    return True
             begin = time.perf_counter()
             item = next(self._chunks, None)
             self.read_wait_seconds += time.perf_counter() - begin
