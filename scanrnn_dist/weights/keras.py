@@ -8,7 +8,6 @@ no weights make a cell of flax compute it, so it is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.cells import Direction, cell_of, kind_of, layers_of, reordered
 from scanrnn_dist.weights.files import Named, Shape, Source, checked_weights, raise_if_any, read_named
-from scanrnn_dist.weights.keras_files import READERS, check_settings
+from scanrnn_dist.weights.keras_files import READERS, Parts, check_settings, parts_of
 
 NAMES = ("kernel", "recurrent_kernel", "bias")
 """Of the arrays of one direction, in the order of `get_weights()`."""
@@ -32,8 +31,6 @@ RESET_AFTER_FALSE = (
 )
 
 
-Parts = tuple[str, ...]
-"""A path, such as that of `gru_1/gru_cell/kernel`."""
 DIRECTIONS = ("forward", "backward")
 
 
@@ -110,7 +107,7 @@ def keras_layers(
         arrays, where = read_named(source, READERS)
         named = _cells_of_names(arrays, prefix, where)
         if not isinstance(source, Mapping):
-            check_settings(Path(source), [cell for layer in named for cell in layer], where)
+            check_settings(Path(source), [parts_of(cell) for layer in named for cell in layer], _cells(arrays), where)
     layers = [[_cell(label, arrays, where, kind) for label, arrays in layer.items()] for layer in named]
     _refuse_reset_before(layers, where, reset_after)
     cells = [cell for layer in layers for cell in layer]
@@ -152,14 +149,14 @@ def _cells_of_names(arrays: Named, prefix: str | Sequence[str] | None, where: st
             )
         prefix = [shown[0]]
     prefixes = [prefix] if isinstance(prefix, str) else prefix
-    return [_chosen(cells, _parts(each), each, shown, where) for each in prefixes]
+    return [_chosen(cells, parts_of(each), each, shown, where) for each in prefixes]
 
 
 def _cells(arrays: Named) -> dict[Parts, Named]:
     """All cells that have a recurrent kernel, with whatever else stands beside it."""
     cells: dict[Parts, Named] = {}
     for name, array in arrays.items():
-        *path, last = _parts(name)
+        *path, last = parts_of(name)
         cells.setdefault(tuple(path), {})[last] = array
     return {path: named for path, named in cells.items() if "recurrent_kernel" in named}
 
@@ -189,11 +186,6 @@ def _direction_number(path: Parts) -> int | None:
 def _layer(path: Parts) -> Parts:
     """The path of a cell up to where its direction is named."""
     return path[: next((at for at, part in enumerate(path) if part.startswith(DIRECTIONS)), None)]
-
-
-def _parts(name: str) -> Parts:
-    """A path taken apart at slashes and dots, without the `:0` of older versions."""
-    return tuple(part for part in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if part)
 
 
 def _cell(label: str, arrays: Named, where: str, told: str | None) -> Cell:

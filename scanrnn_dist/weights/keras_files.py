@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
@@ -25,23 +27,48 @@ VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
 """What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _OLD_ROOT = "model_weights/"
-_CLASSES = {"GRU": "gru", "LSTM": "lstm", "SimpleRNN": "simple_rnn", "RNN": "rnn", "Bidirectional": "bidirectional"}
-"""Recurrent layers, and what the weights' paths call the first of each class in Keras 3."""
+_CLASSES = {"GRU", "LSTM", "SimpleRNN", "RNN", "Bidirectional"}
+"""Recurrent layers."""
 _USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True, "merge_mode": "concat"}
 
 
-def check_settings(path: Path, cells: list[str], where: str) -> None:
+Parts = tuple[str, ...]
+"""A path, such as that of `gru_1/gru_cell/kernel`."""
+
+
+def parts_of(name: str) -> Parts:
+    """A path taken apart at slashes and dots, without the `:0` of older versions."""
+    return tuple(part for part in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if part)
+
+
+class Place(NamedTuple):
+    """Where the configuration has a layer, by which its weights are found."""
+
+    path: Parts  # in files of Keras 3, such as that of layers/functional/layers/gru_1
+    names: Parts  # in the older format: the layer's own name, after those of the layers that it stands in
+
+    def holds(self, cell: Parts) -> bool:
+        """Whether a cell with this path is the layer's."""
+        outer, *_, own = *self.names, self.names[-1]
+        is_named = cell[:1] == (outer,) and (len(self.names) == 1 or own in cell[1:])
+        return is_named or cell[: len(self.path)] == self.path
+
+
+def check_settings(path: Path, chosen: Collection[Parts], cells: Collection[Parts], where: str) -> None:
     """Refuse layers whose configuration, where a file has one, asks for another function than the cells compute.
 
-    `cells` are the paths of the chosen ones. Refused are another activation than Keras' own, `go_backwards`,
-    `reset_after=False` and another `merge_mode`.
+    Given are the paths of the chosen cells, and of all of the file. Refused are another activation than Keras' own,
+    `go_backwards`, `reset_after=False` and another `merge_mode`. A chosen cell whose layer is not found may be that of
+    any layer whose cells are not found.
     """
     layers = list(_layers(_config(path)))
-    for names, reasons in layers:
-        if reasons and (len(layers) == 1 or any(names & set(cell.split("/")) for cell in cells)):
+    is_unknown = any(not any(place.holds(cell) for place, _ in layers) for cell in chosen)
+    for place, reasons in layers:
+        is_lost = is_unknown and not any(place.holds(cell) for cell in cells)
+        if reasons and (len(layers) == 1 or is_lost or any(place.holds(cell) for cell in chosen)):
             raise DataError(
-                f"{where}: the layer {min(names)!r} has {', '.join(reasons)}, which the cells here do not compute. "
-                "Expected a layer with the defaults of Keras."
+                f"{where}: the layer {place.names[-1]!r} has {', '.join(reasons)}, which the cells here do not "
+                "compute. Expected a layer with the defaults of Keras."
             )
 
 
@@ -101,26 +128,42 @@ def _config(path: Path) -> Any:
         raise DataError(f"{path} has a damaged configuration: {error}") from error
 
 
-def _layers(config: Any) -> Iterator[tuple[set[str], list[str]]]:
-    """Of every recurrent layer the names its weights may stand under, and what is unusual in it."""
-    seen: dict[str, int] = {}
-    for layer in _found(config):
-        inner, name = layer.get("config") or {}, _CLASSES[layer["class_name"]]
-        number = seen[name] = seen.get(name, -1) + 1
-        yield {str(inner.get("name", name)), f"{name}_{number}" if number else name}, list(_unusual(inner))
+def _layers(config: Any) -> Iterator[tuple[Place, list[str]]]:
+    """Of every recurrent layer the place, and what is unusual in it."""
+    for place, layer in _found(config, Place((), ())):
+        yield place, list(_unusual(layer.get("config") or {}))
 
 
-def _found(tree: Any) -> Iterator[Mapping[str, Any]]:
-    """The configurations of recurrent layers, in their order, none within another."""
+def _found(tree: Any, place: Place) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """The configurations of recurrent layers, in their order, none within another, and where each stands."""
     if isinstance(tree, list):
+        counts: Counter[str] = Counter()  # Keras 3 numbers the layers of each list anew, by their classes
         for item in tree:
-            yield from _found(item)
+            name = _snake_case(item["class_name"]) if _is_layer(item) else ""
+            number = counts[name]
+            counts[name] += 1
+            step = (f"{name}_{number}" if number else name,) if name else ()
+            yield from _found(item, Place(place.path + step, place.names))
     elif isinstance(tree, dict):
+        if place.path and _is_layer(tree):  # the outermost one is the model
+            name = tree["config"].get("name", tree.get("name", place.path[-1]))
+            place = Place(place.path, place.names + parts_of(str(name)))
         if tree.get("class_name") in _CLASSES:
-            yield tree
-        else:
-            for item in tree.values():
-                yield from _found(item)
+            yield place if place.names else Place(place.path, ("",)), tree
+            return
+        for key, item in tree.items():
+            is_own = key == "config" and "class_name" in tree
+            yield from _found(item, place if is_own else Place((*place.path, key), place.names))
+
+
+def _is_layer(tree: Any) -> bool:
+    return isinstance(tree, dict) and isinstance(tree.get("class_name"), str) and isinstance(tree.get("config"), dict)
+
+
+def _snake_case(name: str) -> str:
+    """What Keras 3 makes of the name of a class: `simple_rnn` of `SimpleRNN`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:

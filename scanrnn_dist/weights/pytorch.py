@@ -71,7 +71,7 @@ def from_torch(
             "embeddings (--embedding) were given without an input (--input) whose columns they belong to."
         )
     rest = {name: array for name, array in named.items() if name not in chosen.values()}
-    layers = _layers(rest, uncertain, where, prefix, kind, nonlinearity, lossy_cast, _nonlinearities(source))
+    layers = _layers(rest, uncertain, where, prefix, kind, nonlinearity, lossy_cast, source)
     if input is None:
         return Encoder(layers, **options)
     return Encoder(layers, input=input, tables=tables_of(named, chosen, input, where, lossy_cast), **options)
@@ -93,12 +93,13 @@ def torch_layers(
             is read with `weights_only=True`.
         prefix: what stands before `weight_ih_l0`, such as `encoder.rnn`; may be left out if there is one RNN only.
         kind: `gru`, `lstm` or `rnn`; told by the shapes if left out.
-        nonlinearity: of an `nn.RNN`, `tanh` (if left out) or `relu`; a state dict does not say, a module does.
+        nonlinearity: of an `nn.RNN`, `tanh` or `relu`. A module says it itself, unless it was traced; other sources do
+            not, and there it is `tanh` if left out.
         lossy_cast: round weights that float32 cannot hold.
 
     Raises:
         ConfigError: no such file or prefix, several RNNs to choose from, another nonlinearity than the module's, or
-            torch is needed and missing.
+            none that it or the caller says, or torch is needed and missing.
         DataError: lists every weight that is missing, surplus or misshapen; a projection (`proj_size`) is refused, and
             so are weights in parts (`_raw`, parametrizations) but for weight norm and pruning, which are computed.
 
@@ -108,7 +109,7 @@ def torch_layers(
         >>> torch_layers(state)[0].hidden_features
         4
     """
-    return _layers(*_read(source), prefix, kind, nonlinearity, lossy_cast, _nonlinearities(source))
+    return _layers(*_read(source), prefix, kind, nonlinearity, lossy_cast, source)
 
 
 def _read(source: Any) -> tuple[Named, dict[str, list[str]], str]:
@@ -131,18 +132,18 @@ def _is_tensor(array: Any) -> bool:
 
 def _nonlinearities(source: Any) -> dict[str, str]:
     """The nonlinearity of each `nn.RNN` of a module, by its prefix; nothing of other sources, which do not tell."""
-    modules = source.named_modules() if _is_module(source) else ()
+    modules = source.named_modules(remove_duplicate=False) if _is_module(source) else ()  # as its state dict
     modes = {f"{name}." if name else "": str(getattr(module, "mode", "")) for name, module in modules}
     return {name: mode.removeprefix("RNN_").lower() for name, mode in modes.items() if mode.startswith("RNN_")}
 
 
-def _nonlinearity(told: str | None, own: str | None, where: str) -> str:
-    """The nonlinearity that the user told, that of the module, or tanh."""
+def _nonlinearity(told: str | None, own: str | None, where: str) -> str | None:
+    """The nonlinearity that the user told or that of the module; None where neither says it."""
     if told is not None and told not in NONLINEARITIES:
         raise ConfigError(f"The nonlinearity is {told!r}; expected one of {sorted(NONLINEARITIES)}.")
     if None not in (told, own) and told != own:
         raise ConfigError(f"The nonlinearity is {told!r}, and that of {where} is {own!r}. Leave it out.")
-    return told or own or "tanh"
+    return told or own
 
 
 def _names_of_rnns(named: Named) -> set[str]:
@@ -158,11 +159,11 @@ def _layers(
     kind: str | None,
     told_nonlinearity: str | None,
     lossy_cast: bool,
-    nonlinearities: Mapping[str, str],
+    source: Any,
 ) -> list[Layer]:
-    """The layers among all weights; see `torch_layers`."""
+    """The layers among all weights, which were read from the source; see `torch_layers`."""
     prefix = _chosen_prefix(named, prefix, where, uncertain)
-    nonlinearity = _nonlinearity(told_nonlinearity, nonlinearities.get(prefix), where)
+    nonlinearity = _nonlinearity(told_nonlinearity, _nonlinearities(source).get(prefix), where)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
     own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
@@ -172,9 +173,16 @@ def _layers(
             "Train one without."
         )
     hidden_features, kind = _sizes(own, where, kind)
+    if kind == "rnn" and nonlinearity is None and _is_module(source):
+        raise ConfigError(
+            f"{where} does not say the nonlinearity of its RNN, as one that was traced does not. Say nonlinearity="
+            "'tanh' or nonlinearity='relu', as its nn.RNN was made."
+        )
     weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
     ends = [[f"l{layer}{way}" for way in _ways(weights)] for layer in range(_num_layers(weights))]
-    return layers_of([cell_of(kind, _direction(weights, end), nonlinearity) for end in layer] for layer in ends)
+    return layers_of(
+        [cell_of(kind, _direction(weights, end), nonlinearity or "tanh") for end in layer] for layer in ends
+    )
 
 
 def _chosen_prefix(named: Named, prefix: str | None, where: str, uncertain: dict[str, list[str]]) -> str:

@@ -244,6 +244,62 @@ def test_what_the_configuration_says_and_weights_do_not_is_checked(
         keras_layers(path, prefix="gru_1" if kind == "h5" else "layers/gru_1")
 
 
+def nested(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
+    return {"class_name": "Functional", "name": name, "config": {"name": name, "layers": list(layers)}}
+
+
+@pytest.mark.parametrize("changed", [{"activation": "relu"}, {"go_backwards": True}])
+def test_layers_of_a_model_within_the_model_are_checked(changed: dict[str, Any], tmp_path: Path) -> None:
+    path, inner = tmp_path / "m.keras", "functional/layers/gru"
+    arrays = {"gru": keras_arrays("gru"), inner: keras_arrays("gru", seed=1)}
+    write_archive(path, arrays, [layer_config("outer"), nested("model", layer_config("inner", **changed))])
+    assert_computes(keras_layers(path, prefix="layers/gru"), [[direction("gru", arrays["gru"])]])
+    with pytest.raises(DataError, match="the layer 'inner' has "):
+        keras_layers(path, prefix=f"layers/{inner}")
+    # The other way round: what is unusual outside does not speak for what is inside, which Keras calls "gru" too.
+    write_archive(path, arrays, [layer_config("outer", **changed), nested("model", layer_config("gru"))])
+    assert_computes(keras_layers(path, prefix=f"layers/{inner}"), [[direction("gru", arrays[inner])]])
+    with pytest.raises(DataError, match="the layer 'outer' has "):
+        keras_layers(path, prefix="layers/gru")
+
+
+def test_each_model_within_the_model_numbers_its_layers_anew(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    paths = ["functional/layers/gru", "functional_1/layers/gru", "functional_1/layers/gru_1"]
+    unusual = layer_config("c", activation="relu")
+    configs = [nested("one", layer_config("a")), nested("two", layer_config("b"), unusual)]
+    arrays = {path: keras_arrays("gru", seed=seed) for seed, path in enumerate(paths)}
+    write_archive(path, arrays, configs)
+    for name in paths[:2]:
+        assert_computes(keras_layers(path, prefix=f"layers/{name}"), [[direction("gru", arrays[name])]])
+    with pytest.raises(DataError, match="the layer 'c' has activation='relu'"):
+        keras_layers(path, prefix=f"layers/{paths[2]}")
+
+
+def test_layers_of_a_model_within_the_model_are_checked_in_the_older_format(tmp_path: Path) -> None:
+    h5py, path = pytest.importorskip("h5py"), tmp_path / "m.h5"
+    arrays = {"outer/outer": keras_arrays("gru"), "model/gru": keras_arrays("gru", seed=1)}
+    config = nested("all", layer_config("outer"), nested("model", layer_config("gru", activation="relu")))
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        for name, own in arrays.items():
+            for array_name, array in named(f"{name}/gru_cell/", own).items():
+                file[f"model_weights/{array_name}"] = array
+    assert_computes(keras_layers(path, prefix="outer"), [[direction("gru", arrays["outer/outer"])]])
+    with pytest.raises(DataError, match="the layer 'gru' has activation='relu'"):
+        keras_layers(path, prefix="model")
+
+
+def test_an_unusual_layer_that_is_not_found_may_be_the_chosen_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    arrays = {"gru": keras_arrays("gru"), "own_block/rnn": keras_arrays("gru", seed=1)}
+    block = {"class_name": "OwnBlock", "config": {"name": "block", "layer": layer_config("x", activation="relu")}}
+    write_archive(path, arrays, [layer_config("gru"), block])  # the block calls its layer "rnn", its config "layer"
+    assert_computes(keras_layers(path, prefix="layers/gru"), [[direction("gru", arrays["gru"])]])
+    with pytest.raises(DataError, match="the layer 'x' has activation='relu'"):
+        keras_layers(path, prefix="layers/own_block")
+
+
 def test_both_directions_are_looked_at(tmp_path: Path) -> None:
     from scanrnn_dist.weights.keras_files import _layers
 

@@ -382,6 +382,31 @@ def test_what_a_module_says_is_not_overruled() -> None:
         from_torch(torch.nn.ModuleList([torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)]))
 
 
+@pytest.mark.parametrize("prefix", ["first", "second"])
+def test_an_rnn_of_two_names_says_its_nonlinearity_by_both(prefix: str) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Module()
+    model.first = model.second = torch.nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+    rows = ragged_rows([5], 3)
+    wanted = model.first(torch.from_numpy(rows[0])[None])[1][0].detach().numpy()
+    np.testing.assert_allclose(encode(from_torch(model, prefix=prefix), rows), wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch says about tracing
+def test_a_traced_rnn_is_asked_for_its_nonlinearity() -> None:
+    torch = pytest.importorskip("torch")
+    rows = ragged_rows([5], 3)
+    steps = torch.from_numpy(rows[0])[None]
+    module = torch.nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
+    traced = torch.jit.trace(module, steps)
+    with pytest.raises(ConfigError, match=r"does not say the nonlinearity of its RNN.*Say nonlinearity='tanh' or"):
+        from_torch(traced)
+    encoder = from_torch(traced, nonlinearity="relu")
+    wanted = module(steps)[1][0].detach().numpy()
+    np.testing.assert_allclose(encode(encoder, rows), wanted, rtol=0, atol=TOLERANCE)
+    from_torch(torch.jit.trace(torch.nn.GRU(3, 4, batch_first=True), steps))  # it has none
+
+
 def test_a_file_of_a_whole_model_is_refused_in_a_few_words(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.GRU(2, 3), tmp_path / "model.pt")
