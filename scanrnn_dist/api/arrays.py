@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scanrnn_dist.api.row_shards import shards_of
+from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.api.sequences import as_ragged
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine
@@ -18,7 +19,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.ragged import FeatureRows, Ragged, checked_max_steps
+from scanrnn_dist.ragged import Ragged, checked_max_steps
 
 
 def encode(
@@ -125,16 +126,10 @@ def _encode(
         _check_ids(encoder.input, ragged)
     carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
     engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
-    features = FeatureRows(len(ragged), engine.out_features, engine.dtype, steps=engine.gives_steps)
-    progress = rows_progress("encode", len(ragged)) if show_progress else nullcontext()
-    with closing(engine.run()) as run, progress as shown:
-        run.submit(ragged, max_steps, carries, features.out)
-        while run.is_busy:
-            for finished in run.advance():
-                features.place(finished.rows, finished.features)
-                if shown is not None:
-                    shown.advance(len(finished.rows))
-    return features.result
+    rows = Rows(ragged, carries)
+    with rows_progress("encode", len(ragged)) if show_progress else nullcontext() as shown:
+        tell = {} if shown is None else {"tell": shown.advance}
+        return features_of_rows(engine, encoder, [rows], max_steps, **tell)
 
 
 def _check_ids(input: InputSpec, ragged: Ragged) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
@@ -18,12 +18,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.protocols import EngineLike, WindowShape
-from scanrnn_dist.ragged import FeatureRows, Ragged
+from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
 from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, fixed_lists, rows_of, take_batch
 
@@ -187,17 +188,9 @@ class BatchFeaturizer:
         """The features of all rows, one after the other."""
         options = self._options
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
-        features = FeatureRows(sum(map(len, sequences)), engine.out_features, engine.dtype, steps=engine.gives_steps)
-        with closing(engine.run()) as run:
-            first = 0
-            for rows, columns in zip(sequences, kept, strict=True):
-                out = None if features.out is None else features.out[first : first + len(rows)]
-                run.submit(rows, options.max_steps, self._carries(columns, engine.carry_features), out)
-                first += len(rows)
-            while run.is_busy:
-                for finished in run.advance():
-                    features.place(finished.rows, finished.features)
-        return features.result
+        carries = [self._carries(columns, engine.carry_features) for columns in kept]
+        rows = [Rows(each, own) for each, own in zip(sequences, carries, strict=True)]
+        return features_of_rows(engine, self.encoder, rows, checked_max_steps(options.max_steps))
 
     def _carries(self, kept: pa.RecordBatch, size: int) -> np.ndarray | None:
         """The initial carry that each row brings; None where rows bring none."""

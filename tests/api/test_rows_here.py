@@ -1,0 +1,114 @@
+"""Rows in memory: whatever pieces they go to the engine in, features are the same, and few are held at a time."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sources import needs_native
+
+from scanrnn_dist.api import BatchFeaturizer, arrays, encode
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import build_engine
+from scanrnn_dist.errors import DataError
+from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
+
+SHAPE = WindowShape(lanes=8, block_steps=4, window_blocks=4)
+D, H, STEPS = 2, 32, 20
+
+
+def rows_of(lengths: list[int]) -> Ragged:
+    values = np.random.default_rng(0).standard_normal((sum(lengths), D), dtype=np.float32)
+    return Ragged(values, np.cumsum([0, *lengths]))
+
+
+def encoded(rows: Ragged, **options: Any) -> None:
+    encode(Encoder.from_seed(0, D, H, **options), rows, window_shape=SHAPE)
+
+
+def featurized(rows: Ragged, **options: Any) -> None:
+    steps = pa.FixedSizeListArray.from_arrays(pa.array(rows.values.reshape(-1)), D)
+    table = pa.table({"sequence": pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), steps)})
+    BatchFeaturizer(Encoder.from_seed(0, D, H, **options), window_shape=SHAPE)(table)
+
+
+def most_bytes(compute: Callable[..., None], number: int) -> int:
+    """What computing so many rows holds at most, of all that numpy allocates."""
+    rows = rows_of([STEPS] * number)
+    compute(rows_of([STEPS] * 9), num_layers=2, bidirectional=True)  # what is compiled or loaded once
+    tracemalloc.start()
+    try:
+        compute(rows, num_layers=2, bidirectional=True)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compute", [encoded, featurized])
+def test_outputs_between_layers_are_held_of_few_rows_only(compute: Callable[..., None]) -> None:
+    few, many = 500, 2_500
+    more = most_bytes(compute, many) - most_bytes(compute, few)
+    rows = many - few
+    outputs_bytes = rows * STEPS * 2 * H * 4  # of the first layer, in both directions
+    given_bytes, features_bytes = rows * STEPS * D * 4, rows * 2 * H * 4
+    assert more < 4 * given_bytes + 4 * features_bytes < outputs_bytes
+
+
+@pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("readout", ["last", "steps"])
+@pytest.mark.parametrize(("max_steps", "has_carries"), [(None, False), (30, True)])
+def test_pieces_give_the_bits_of_one_submission(
+    kernel: str, readout: str, max_steps: int | None, has_carries: bool
+) -> None:
+    encoder = Encoder.from_seed(0, D, 5, num_layers=2, bidirectional=True, readout=readout)
+    lengths = [*np.random.default_rng(1).integers(0, 90, 150).tolist(), 2_000, *[0] * 600, 7]
+    rows = rows_of([3, *lengths]).slice(1, len(lengths) + 1)  # which does not begin where its values do
+    carries = None
+    if has_carries:
+        carries = np.random.default_rng(2).standard_normal((len(rows), encoder.carry_features), dtype=np.float32)
+    run = build_engine(encoder, None, SHAPE, has_carries, kernel).run()
+    run.submit(rows, max_steps, carries)
+    wanted: dict[int, np.ndarray] = {}
+    for finished in run.results():
+        for nth, row in enumerate(finished.rows.tolist()):
+            wanted[row] = finished.features.row(nth) if readout == "steps" else finished.features[nth]
+    run.close()
+    found = encode(
+        encoder, rows, window_shape=SHAPE, max_steps=max_steps, initial_carry=carries, kernel=kernel
+    )  # fmt: skip
+    for row in range(len(rows)):
+        np.testing.assert_array_equal(found.row(row) if isinstance(found, Ragged) else found[row], wanted[row])
+
+
+@pytest.mark.parametrize("rows", [0, 2, 4])
+def test_initial_carries_are_as_many_as_rows(rows: int) -> None:
+    encoder = Encoder.from_seed(0, D, 5, num_layers=2, bidirectional=True)
+    carries = np.zeros((rows, encoder.carry_features), np.float32)
+    with pytest.raises(DataError, match=rf"The initial carries are \({rows}, 20\); expected one for each of 3 rows"):
+        encode(encoder, rows_of([2, 0, 1]), window_shape=SHAPE, initial_carry=carries)
+
+
+@pytest.mark.parametrize(("options", "is_whole"), [({}, True), ({"num_layers": 2, "bidirectional": True}, False)])
+def test_rows_go_at_once_where_no_outputs_are_held(
+    options: Any, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = []
+
+    def build(*args: Any) -> Any:
+        engine = build_engine(*args)
+        run = engine.run()
+        submit = run.submit
+        monkeypatch.setattr(run, "submit", lambda rows, *rest: (submitted.append(rows.values), submit(rows, *rest)))
+        monkeypatch.setattr(engine, "run", lambda: run)
+        return engine
+
+    monkeypatch.setattr(arrays, "build_engine", build)
+    rows = rows_of([STEPS] * 500)
+    encode(Encoder.from_seed(0, D, H, **options), rows, window_shape=SHAPE)
+    assert all(np.shares_memory(values, rows.values) for values in submitted)
+    assert (len(submitted) == 1) == is_whole and sum(map(len, submitted)) == len(rows.values)
