@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
@@ -26,6 +28,12 @@ def rest_of(arguments: Sequence[str]) -> str:
     if command == "demo":
         return "If the demo's folder is there, remove it, then run the same command."
     return SAVED
+
+
+def check_is_new(file: Path, force: bool) -> None:
+    """Refuse, without `force`, a file to write that is there already."""
+    if not force and os.path.lexists(file):
+        raise ConfigError(f"{file} is there already. Choose another name, or replace it with --force.")
 
 
 def print_result(result: Any, as_json: bool = False) -> None:
