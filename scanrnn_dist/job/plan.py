@@ -205,7 +205,10 @@ class Plan:
         if fixed is not None:
             return fixed
         if not self.source.rows:
-            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
+            raise ConfigError(
+                "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
+                "tells it."
+            )
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
         unread: UnreadableError | None = None

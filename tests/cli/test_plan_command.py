@@ -213,3 +213,11 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
             where, width = told[name]
             assert code == 2 and not out.exists(), err
             assert f"ConfigError: The encoder takes 12 features per step; {where}: {width}. Choose another" in err
+
+
+def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.parquet", [[[0.5, float("nan")]]])
+    code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
+    head, _, advice = err.splitlines()[-3:]
+    assert code == 3 and head.endswith("would leave out the parts that hold these rows, and end with 3:")
+    assert advice.startswith("Mend these files, or say what to do with such rows")
