@@ -92,7 +92,7 @@ class JobRecords:
         job = self.find_job()
         if job is None:
             root, path = self.store.root, self.store.path(JOB)
-            nor = "" if is_uri(root) or os.path.isdir(root) else "; the folder does not exist"
+            nor = "" if is_uri(root) or os.path.lexists(root) else "; the folder does not exist"
             raise ConfigError(f"{root} is no output of a job: there is no {path}{nor}.")
         return job
 

@@ -351,4 +351,6 @@ def test_completion_works_in_bash(tmp_path: Path) -> None:
 
 def test_an_output_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "; the folder does not exist." in said(capsys, "status", tmp_path / "nope")
-    assert "does not exist" not in said(capsys, "status", tmp_path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        assert "does not exist" not in said(capsys, "status", path)
