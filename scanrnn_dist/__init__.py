@@ -11,10 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import BatchFeaturizer, encode, featurize, quarantined, update
+    from scanrnn_dist.api import BatchFeaturizer, encode, featurize, quarantined, update, verify
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
-    from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError, StoppedError
+    from scanrnn_dist.errors import (
+        ConfigError,
+        DataError,
+        LayoutError,
+        ScanRNNError,
+        StoppedError,
+        UndoneError,
+        UnreadableError,
+    )
     from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import JobReport, Sharing, export
     from scanrnn_dist.launch import ProcessExecutor, RayExecutor, share_of
@@ -44,6 +52,8 @@ _MODULE_OF = {
     "ScanRNNError": "errors",
     "Sharing": "job",
     "StoppedError": "errors",
+    "UndoneError": "errors",
+    "UnreadableError": "errors",
     "WindowShape": "protocols",
     "default_mesh": "engine",
     "encode": "api",
@@ -55,6 +65,7 @@ _MODULE_OF = {
     "scan_rnn_forward": "spec",
     "share_of": "launch",
     "update": "api",
+    "verify": "api",
 }
 
 __all__ = [
@@ -75,6 +86,8 @@ __all__ = [
     "ScanRNNError",
     "Sharing",
     "StoppedError",
+    "UndoneError",
+    "UnreadableError",
     "WindowShape",
     "default_mesh",
     "encode",
@@ -86,6 +99,7 @@ __all__ = [
     "scan_rnn_forward",
     "share_of",
     "update",
+    "verify",
 ]
 
 

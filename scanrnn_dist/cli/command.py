@@ -233,6 +233,17 @@ def _missing(ctx: Any, arguments: Sequence[TyperArgument], missing: TyperArgumen
     return f"{name} is missing{about} Expected {ctx.command_path} {expected}; see {ctx.command_path} -h."
 
 
+def _of_scanrnn(ctx: Any, flag: str) -> str:
+    """What to say of a flag that stands before the command; nothing of any other."""
+    root = ctx.find_root()
+    for param in root.command.get_params(root) if ctx is not root else ():
+        if flag in param.opts and param.name in ("quiet", "verbose", "log_format", "version"):
+            value = f" {param.metavar}" if param.metavar else ""
+            flag = max(param.opts, key=len)
+            return f" {flag} stands before the command: scanrnn {flag}{value} {words_of(ctx)} ..."
+    return ""
+
+
 def _told_wrong(error: Any) -> str:
     """What typer says of a command line, with a near name and where to look further."""
     message = str(error.message).rstrip(".")
@@ -240,7 +251,7 @@ def _told_wrong(error: Any) -> str:
     flag = getattr(error, "option_name", None)
     if ctx is not None and flag and message.startswith("No such option"):
         flags = [each for param in ctx.command.get_params(ctx) for each in param.opts if each.startswith("--")]
-        message = f"There is no flag {flag}.{did_you_mean(flag, flags)}"
+        message = f"There is no flag {flag}.{_of_scanrnn(ctx, flag) or did_you_mean(flag, flags)}"
     elif not message.startswith("No such command"):
         message = f"{error.format_message().rstrip('.')}."
     elif not message.endswith("?"):

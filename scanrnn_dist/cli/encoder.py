@@ -5,7 +5,6 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import os
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +27,7 @@ from scanrnn_dist.cli.options import (
     option,
     read_input,
 )
+from scanrnn_dist.cli.printing import check_is_new
 from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits
@@ -270,8 +270,7 @@ def _check_out(out: Path, force: bool) -> None:
     """Refuse a name that is none of an encoder file, and, without `force`, one that stands for something already."""
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out} ends in {out.suffix!r}; an encoder file ends in .safetensors.")
-    if not force and os.path.lexists(out):
-        raise ConfigError(f"{out} is there already. Choose another name, or replace it with --force.")
+    check_is_new(out, force)
 
 
 def _write(encoder: Encoder, out: Path, as_json: bool) -> None:

@@ -62,7 +62,9 @@ def demo(
 
 
 def _as_called(name: str, path: str) -> str:
-    """How the reader can call a program: by its name if that finds this very one, else by its path."""
+    """How the reader can call a program: by its name if that finds this very one, by its path, or as a module."""
+    if os.path.basename(path) == "__main__.py":
+        return f"{_as_called('python', sys.executable)} -m scanrnn_dist"
     found = shutil.which(name)
     is_it = found is not None and os.path.exists(path) and os.path.samefile(found, path)
     return name if is_it else os.path.relpath(path)

@@ -10,7 +10,7 @@ import typer
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
-from scanrnn_dist.cli.printing import print_result
+from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
 
 
@@ -52,11 +52,13 @@ def status(destination: flags.Output, as_json: flags.Json = False) -> None:
 def export(
     destination: flags.Output,
     file: Annotated[Path, typer.Argument(help="The file to write, which numpy maps into memory.", metavar="FILE.npy")],
+    force: Annotated[bool, flag("Replace FILE.npy if it is there.", "--force")] = False,
     as_json: flags.Json = False,
 ) -> None:
     """Write all features of a finished job to one .npy file: one row for each row of the source, in its order."""
     from scanrnn_dist.job import export as export_output
 
+    check_is_new(file, force)
     with SIGNALS.raising():
         result = export_output(destination, file)
     print_result(result, as_json)

@@ -44,6 +44,8 @@ def plan(
 
     planned = plan_job(one_or_many(source), options, computation.input).within(handling.memory)
     on_devices = computation.on_devices(planned.in_features)
+    if computation.input is None:
+        planned.check_width(on_devices.encoder.in_features)
     foreseen = _foreseen(planned, on_devices, options, scan)
     told = explain(planned, on_devices, options.filter, handling.memory, foreseen)
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import SAVED, STOPPED, log_to_stderr, print_error
+from scanrnn_dist.cli.printing import SAVED, log_to_stderr, print_error, rest_of
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
 from scanrnn_dist.observe import available_cores
 
@@ -34,20 +34,20 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
     log_to_stderr()
-    as_json = "--json" in arguments
+    SIGNALS.rest, as_json = rest_of(arguments), "--json" in arguments
     try:
         return _called(app, arguments)
     except ScanRNNError as error:
         return print_error(error, as_json)
     except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
         name = f" ({error.filename})" if error.filename else ""
-        return print_error(StoppedError(f"{error.strerror or error}{name}. {STOPPED}"), as_json)
+        return print_error(StoppedError(f"{error.strerror or error}{name}. Stopped. {SIGNALS.rest}"), as_json)
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD:
             return 0
         if end.code != CTRL_C:
             return end.code if isinstance(end.code, int) else 0
-        print(STOPPED, file=sys.stderr)
+        print(f"Stopped. {SIGNALS.rest}", file=sys.stderr)
         return StoppedError.exit_code
     except Exception as error:
         if not owns_process:
@@ -72,7 +72,7 @@ def _called(app: typer.Typer, arguments: list[str]) -> int:
             raise
         what = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
-        raise StoppedError(f"Out of memory: {what}. {remedy} {STOPPED}") from error
+        raise StoppedError(f"Out of memory: {what}. {remedy} Stopped. {SIGNALS.rest}") from error
 
 
 def end_process(code: int) -> None:
@@ -100,17 +100,19 @@ class Signals:
     def __init__(self) -> None:
         self.job_runs = False
         self.stopped_by = ""
+        self.rest = SAVED
+        """What is said after "Stopped."."""
         self._stopped: StoppedError | None = None
 
     def handle(self, number: int, frame: Any) -> None:
         """Raise, or end the process."""
         if self._stopped is not None or not self.job_runs:
-            os.write(2, f"{STOPPED}\n".encode())
+            os.write(2, f"Stopped. {self.rest}\n".encode())
             os._exit(StoppedError.exit_code)
         self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
         os.write(2, f"{of_bar}{self.stopped_by}: stopping...\n".encode())
-        self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {SAVED}")
+        self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {self.rest}")
         raise self._stopped
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
-from scanrnn_dist.cli.printing import print_result, to_stderr
+from scanrnn_dist.cli.printing import check_is_new, print_result, to_stderr
 from scanrnn_dist.cli.process import leave_pandas_out, start_jax
 from scanrnn_dist.cli.reproducing import command_that_makes
 from scanrnn_dist.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ def report(
         Path | None,
         option("The file to write (default: the name of DST, and -report.html, here).", metavar="FILE"),
     ] = None,
+    force: Annotated[bool, flag("Replace the file of --output if it is there.", "--force")] = False,
     colour: Annotated[
         str | None,
         option("The kept column that colours the map (default: the first with at most 20 texts).", metavar="NAME"),
@@ -48,6 +49,8 @@ def report(
     for name, is_given in {"--output": output is not None, "--verify": verify}.items():
         if live and is_given:
             raise ConfigError(f"--live serves the page while the job runs, and writes no file: leave out {name}.")
+    if output is not None:
+        check_is_new(output, force)
     leave_pandas_out()
     from scanrnn_dist.report import check_can_draw, read_numbers, write_report
 

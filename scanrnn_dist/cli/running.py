@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from scanrnn_dist.cli.printing import SAVED
 from scanrnn_dist.cli.process import SIGNALS
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.observe import to_stderr
@@ -35,7 +36,7 @@ def run_shown(
         with progress("featurize") as (on_start, on_rows):
             return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
     except StoppedError as error:
-        saved = "" if handling.restart else saved_rows(destination)
+        saved = "" if handling.restart or SIGNALS.rest != SAVED else saved_rows(destination)
         if not (saved and SIGNALS.stopped_by):
             raise
         raise StoppedError(

@@ -55,7 +55,9 @@ class Foreseen:
         """Raise an `UndoneError` if the job would end with one."""
         if self.failures:
             more = [f"  and {self.failed - len(self.failures):,} more"] if self.failed > len(self.failures) else []
-            raise UndoneError("\n".join(["featurize would refuse:", *(f"  {it}" for it in self.failures), *more]))
+            head = "featurize would leave out the parts that hold these rows, and end with 3:"
+            advice = "Mend these files, or say what to do with such rows (--bad-value skip, --lossy-cast, ...)."
+            raise UndoneError("\n".join([head, *(f"  {it}" for it in self.failures), *more, advice]))
         if max_bad_rows is not None and self.set_aside > max_bad_rows:
             raise UndoneError(
                 f"featurize would stop: {self.set_aside:,} rows would be set aside, and --max-bad-rows is "

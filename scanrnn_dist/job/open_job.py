@@ -97,6 +97,8 @@ class _Wanted:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
         _ = self.job  # which draws and describes it
         engine = self.computation.engine(self.options.has_own_carries, self.options.keep_state)
+        if self.computation.input is None:
+            self.plan.check_width(engine.in_features)
         if engine.gives_steps:
             self.options.output.check_holds_steps()
 

@@ -106,7 +106,10 @@ class JobOptions:
         choices = asdict(self.bad_rows).items()
         excluded += [f"{name} {choice}" for name, choice in choices if choice in ("null", "forward-fill")]
         if excluded:
-            raise ConfigError(f"{excluded[0]} and keep_state exclude one another: leave out one of the two.")
+            flag = f"--{excluded[0].replace('_', '-')}"
+            raise ConfigError(
+                f"{excluded[0]} and keep_state exclude one another: leave out one of the two ({flag}, --keep-state)."
+            )
 
     @property
     def lengths(self) -> Lengths:

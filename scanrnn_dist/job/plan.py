@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, did_you_mean
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, counted, did_you_mean
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
@@ -184,6 +184,16 @@ class Plan:
         """`changes` in words alone."""
         return list(self.changes().told)
 
+    def check_width(self, in_features: int) -> None:
+        """Raise a `ConfigError` if the columns' types say that no step has as many features as an encoder takes."""
+        width = self.layout.width(self.source.schema)
+        if width in (None, in_features):
+            return
+        raise ConfigError(
+            f"The encoder takes {counted(in_features, 'feature')} per step; {self.layout.described}: {width}. Choose "
+            "another --encoder, or other --features."
+        )
+
     def in_features(self) -> int:
         """Features per step, `D`: from the column's type, or from the first step that there is.
 
@@ -195,7 +205,10 @@ class Plan:
         if fixed is not None:
             return fixed
         if not self.source.rows:
-            raise ConfigError("The source has no rows, so the number of features per step is unknown.")
+            raise ConfigError(
+                "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
+                "tells it."
+            )
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
         unread: UnreadableError | None = None

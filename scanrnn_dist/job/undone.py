@@ -13,6 +13,8 @@ from scanrnn_dist.storage import Store
 
 FLAG = re.compile(r" \(--[a-z-]+\)$")
 """At the end of a reason: a flag by which such rows need not fail their unit."""
+LOSSY = "--lossy-cast"
+"""In a reason: the flag with which numbers that float32 does not hold are rounded."""
 MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
@@ -33,13 +35,17 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     if store.root.endswith(RESTART):
         mended = "again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
-    listed = f"`scanrnn status --json {store.root}` lists all of them."
-    if any(FLAG.search(place) for place in places):
-        listed += (
-            " To do something else with such rows, set the flag in parentheses to skip or to another choice. That is "
-            "another job, so add --restart."
-        )
-    return "\n".join([head, *places, f"Mend these files, then run the same command {mended}. {listed}"])
+    listed = f"`scanrnn status --json {store.root}` lists one place for each of these parts"
+    is_lossy = [LOSSY in place for place in places[:MOST_TOLD]]
+    told = [] if all(is_lossy) else [f"Mend these files, then run the same command {mended}."]
+    told += [f"To round numbers that float32 does not hold, run the command with {LOSSY}."] if any(is_lossy) else []
+    told.append(f"{listed}; a part may hold more bad rows.")
+    has_policy = any(FLAG.search(place) for place in places)
+    if has_policy:
+        told.append("To do something else with such rows, set the flag in parentheses to skip or to another choice.")
+    if (has_policy or any(is_lossy)) and len(commits.records):
+        told.append("That is another job, so add --restart.")
+    return "\n".join([head, *places, " ".join(told)])
 
 
 def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
 from scanrnn_dist.records.plan_file import hashes_of
-from scanrnn_dist.storage import Check, Store
+from scanrnn_dist.storage import Check, Store, is_uri
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -90,7 +91,9 @@ class JobRecords:
         """What is to be done; raises `ConfigError` where no job was ever started."""
         job = self.find_job()
         if job is None:
-            raise ConfigError(f"{self.store.root} is no output of a job: there is no {self.store.path(JOB)}.")
+            root, path = self.store.root, self.store.path(JOB)
+            nor = "" if is_uri(root) or os.path.lexists(root) else "; the folder does not exist"
+            raise ConfigError(f"{root} is no output of a job: there is no {path}{nor}.")
         return job
 
     def find_job(self) -> dict[str, Any] | None:

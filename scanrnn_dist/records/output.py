@@ -35,7 +35,8 @@ _COLUMN = re.compile(r"feature_\d+")
 
 def _check_is_one_of(name: str, told: Any, choices: tuple[str, ...]) -> None:
     if told not in choices:
-        raise ConfigError(f"The output's {name} is {told!r}; expected one of {', '.join(choices)}.")
+        flag = f"--{'' if name == 'compression' else 'output-'}{name}"
+        raise ConfigError(f"The output's {name} is {told!r}; expected one of {', '.join(choices)} ({flag}).")
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ class BadRows:
         for each in fields(self):
             choice, choices = getattr(self, each.name), CHOICES[each.name]
             if choice not in choices:
-                raise ConfigError(f"{each.name} is {choice!r}; expected one of {', '.join(map(repr, choices))}.")
+                flag = f"--{each.name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{each.name} is {choice!r}; expected one of {', '.join(map(repr, choices))} ({flag})."
+                )
 
 
 @dataclass(frozen=True)

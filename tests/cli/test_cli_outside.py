@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job import attempt
 from scanrnn_dist.observe import check_fits, memory, usable_bytes
 
 GRU = ["--hidden", "4"]
@@ -280,3 +282,40 @@ def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], resource.RLIM_INFINITY))
     assert usable_bytes(tmp_path) == 4 << 30
     assert memory.bytes_of("2GiB") == 2 << 30 and memory.bytes_of("1.5k") == 1500
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        ("plan in", "Nothing was written."),
+        ("--log-format json encoder make out", "Nothing was written."),
+        ("verify out", "Nothing was written."),
+        ("verify out --repair", "What is done is saved; run the same command to continue."),
+        ("featurize plan out", "What is done is saved; run the same command to continue."),
+        ("demo", "If the demo's folder is there, remove it, then run the same command."),
+    ],
+)
+def test_a_command_that_is_stopped_says_what_is_left(words: str, rest: str) -> None:
+    script = (
+        "import os, signal, sys; from scanrnn_dist.cli import process\n"
+        "process.call = lambda *_: (os.kill(os.getpid(), signal.SIGINT), 0)[1]\n"
+        "from scanrnn_dist.cli import app; app.run(sys.argv[1:])"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (4, f"Stopped. {rest}\n")
+
+
+def test_a_demo_that_is_stopped_while_it_computes_does_not_say_that_it_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = attempt.Attempt.work
+
+    def stopped(self: Any, *given: int) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return work(self, *given)
+
+    monkeypatch.setattr(attempt.Attempt, "work", stopped)
+    assert cli.run(["demo", "--folder", str(tmp_path / "demo"), "--rows", "12"]) == 4
+    said = capsys.readouterr().err
+    assert "Stopped by Ctrl-C. If the demo's folder is there, remove it, then run the same command." in said
+    assert "continue" not in said

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from scanrnn_dist.cli import first_steps
 from scanrnn_dist.cli.demo import FLAGS, KINDS, make_source, options_of
 from scanrnn_dist.job import plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
@@ -48,3 +49,8 @@ def test_the_demo_runs_on_each_kind_and_names_flags_that_read_it(kind: str, tmp_
     said = run("demo", "--kind", kind, "--rows", "60")
     assert f"plan scanrnn-demo/recordings{FLAGS[kind]}\n" in said
     assert "60" in run("plan", "scanrnn-demo/recordings", *FLAGS[kind].split())
+
+
+def test_a_demo_that_was_called_as_a_module_names_commands_that_are_so() -> None:
+    told = first_steps._as_called("scanrnn", str(Path(first_steps.__file__).parents[1] / "__main__.py"))
+    assert told.endswith(" -m scanrnn_dist") and not told.startswith("scanrnn")

@@ -138,7 +138,14 @@ def test_each_command_has_two_examples_that_it_takes(words: str, tmp_path: Path)
         (["featurize", "a", "--hidden", "3"], "DST is missing: a folder or URI"),
         (["export", "a"], "FILE.npy is missing"),
         (["encoder", "make"], "OUT is missing"),
+        (["featurize", "a", "b", "--hidden", "3", "--output-layout", "colums"], "(--output-layout)"),
+        (["featurize", "a", "b", "--hidden", "3", "--bad-value", "foo"], "(--bad-value)"),
+        (["export", "a", "/dev/null"], "is there already. Choose another name, or replace it with --force."),
         (["featurize", "a", "b", "--hiden", "3"], "There is no flag --hiden. Did you mean '--hidden'?"),
+        (
+            ["featurize", "a", "b", "-q"],
+            "There is no flag -q. --quiet stands before the command: scanrnn --quiet featurize ...",
+        ),
         (["featurize", "a", "--hidden"], "'--hidden' requires an argument"),
         (["featuriz", "a"], "No such command 'featuriz'. Did you mean 'featurize'? See scanrnn -h."),
         (["plan", "a", "--hidden", "x"], "See scanrnn plan -h."),
@@ -340,3 +347,10 @@ def test_completion_works_in_bash(tmp_path: Path) -> None:
     paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(["bash", "-c", script], env=os.environ | paths, capture_output=True, text=True)
     assert run.stdout.split() == ["--hidden"], run.stderr
+
+
+def test_an_output_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "; the folder does not exist." in said(capsys, "status", tmp_path / "nope")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        assert "does not exist" not in said(capsys, "status", path)

@@ -192,3 +192,32 @@ def test_sizes_that_make_no_sense_are_warned_of_before(
     assert "Warning: --lanes 3,000 has each device compute so many rows" in err
     assert re.search(r"Warning: --devices 500 on \d+ cores", err)
     assert "Warning" not in run(capsys, "plan", *words)[2]
+
+
+def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_before_anything_is_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = pa.list_(pa.list_(pa.float32(), 6))
+    tables = {
+        "fixed": pa.table({"sequence": pa.array([[[0.5] * 6]], fixed)}),
+        "columns": pa.table({name: pa.array([[0.5]], pa.list_(pa.float32())) for name in ("x", "y")}),
+    }
+    told = {"fixed": ("column 'sequence'", 6), "columns": ("columns 'x', 'y'", 2)}
+    encoder, out = tmp_path / "encoder.safetensors", tmp_path / "out"
+    sources.encoder_of(in_features=12).save(encoder)
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        flags = ["--encoder", encoder, *(["--features", "x,y"] if name == "columns" else [])]
+        for command in (["plan"], ["featurize", out]):
+            code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *flags)
+            where, width = told[name]
+            assert code == 2 and not out.exists(), err
+            assert f"ConfigError: The encoder takes 12 features per step; {where}: {width}. Choose another" in err
+
+
+def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.parquet", [[[0.5, float("nan")]]])
+    code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
+    head, _, advice = err.splitlines()[-3:]
+    assert code == 3 and head.endswith("would leave out the parts that hold these rows, and end with 3:")
+    assert advice.startswith("Mend these files, or say what to do with such rows")

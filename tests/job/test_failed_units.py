@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sources
 from holding import hold
@@ -300,3 +302,20 @@ def test_an_encoder_of_other_features_fails_every_unit_and_the_first_are_told_at
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"), pytest.raises(DataError, match=f"{D} features"):
         featurize(source, tmp_path / "out", encoder=encoder_of(in_features=4))
     assert caplog.text.count("cannot be made; all others are done first") == 3
+
+
+def test_the_advice_fits_the_reasons(tmp_path: Path) -> None:
+    rows = pa.array([[[0.1] * D]], pa.list_(pa.list_(pa.float64())))
+    table = pa.table({"id": ["a"], "sequence": rows})
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        pq.write_table(table, tmp_path / f"in/{number}.parquet")
+    *_, advice = failing(tmp_path / "in", tmp_path / "out").splitlines()
+    assert "--lossy-cast" in advice and "Mend" not in advice and "--restart" not in advice, "nothing is saved yet"
+    assert featurize(tmp_path / "in", tmp_path / "out", lossy_cast=True).rows == 2
+    shutil.rmtree(tmp_path / "out")
+    exact = pa.array([[[0.5] * D]], rows.type)
+    pq.write_table(table.set_column(1, "sequence", exact), tmp_path / "in/1.parquet")
+    *_, advice = failing(tmp_path / "in", tmp_path / "out").splitlines()
+    assert "--lossy-cast" in advice and "Mend" not in advice and advice.endswith("so add --restart.")
+    assert "lists one place for each of these parts; a part may hold more bad rows." in advice

@@ -92,7 +92,9 @@ def test_the_check_is_shown_whatever_it_finds(
     path, copy = tmp_path / "page.html", tmp_path / "copy"
     assert cli.run(["report", str(out), "--output", str(path)]) == 0
     assert "was not checked for this page" in path.read_text()
-    assert cli.run(["report", str(out), "--output", str(path), "--verify"]) == 0
+    assert cli.run(["report", str(out), "--output", str(path), "--verify"]) == 2
+    assert "page.html is there already. Choose another name, or replace it with --force." in capsys.readouterr().err
+    assert cli.run(["report", str(out), "--output", str(path), "--verify", "--force"]) == 0
     told = path.read_text()
     assert "60 rows, unchanged since they were written" in told and "right in all 32 rows" in told
     assert told.count('<th scope="row">part-') == 32
@@ -102,7 +104,7 @@ def test_the_check_is_shown_whatever_it_finds(
     content[len(content) // 2] ^= 1
     part.write_bytes(bytes(content))
     capsys.readouterr()
-    assert cli.run(["report", str(copy), "--output", str(path), "--verify"]) == 3
+    assert cli.run(["report", str(copy), "--output", str(path), "--verify", "--force"]) == 3
     assert "part-00003.parquet" in capsys.readouterr().err
     assert re.search(r"The output is not right.*part-00003.parquet", path.read_text())
 
