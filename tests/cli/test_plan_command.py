@@ -212,7 +212,10 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
             code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *flags)
             where, width = told[name]
             assert code == 2 and not out.exists(), err
-            assert f"ConfigError: The encoder takes 12 features per step; {where}: {width}. Choose another" in err
+            assert (
+                f"ConfigError: The encoder takes 12 features per step; there are {width} in {where}. Choose another"
+                in err
+            )
 
 
 def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
