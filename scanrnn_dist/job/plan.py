@@ -190,8 +190,8 @@ class Plan:
         if width in (None, in_features):
             return
         raise ConfigError(
-            f"The encoder takes {counted(in_features, 'feature')} per step; there are {width} in {self.layout.described}. "
-            "Choose another --encoder, or other --features."
+            f"The encoder takes {counted(in_features, 'feature')} per step; there are {width} in "
+            f"{self.layout.described}. Choose another --encoder, or other --features."
         )
 
     def in_features(self) -> int:
