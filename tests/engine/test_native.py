@@ -297,6 +297,7 @@ def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest
     assert pq.read_table(by_native).num_rows == 30
 
 
+@needs_native
 @pytest.mark.parametrize("is_interrupted_again", [False, True])
 def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     monkeypatch: pytest.MonkeyPatch, is_interrupted_again: bool
@@ -324,7 +325,7 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     assert sent.is_ready and run not in native_run._AT_WORK
 
 
-@pytest.mark.parametrize("kernel", ["native", "xla"])
+@pytest.mark.parametrize("kernel", [pytest.param("native", marks=needs_native), "xla"])
 def test_no_rows_with_carries_of_their_own_are_no_rows(kernel: str) -> None:
     encoder = made("both directions", 9)
     features = encode(encoder, [], initial_carry=np.zeros((0, 4 * 9), np.float32), kernel=kernel)
