@@ -5,7 +5,6 @@ Rows that come from files are `job/in_order.py`'s.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ def features_of_rows(
     encoder: Encoder,
     batches: Sequence[Rows],
     max_steps: int | None,
-    tell: Callable[[int], None] = lambda rows: None,
+    tell: Callable[[int], None] | None = None,
 ) -> np.ndarray | Ragged:
     """The features of all rows of the batches, one after the other; `tell` is told how many more are finished."""
     number = sum(len(batch.sequences) for batch in batches)
@@ -46,7 +45,8 @@ def features_of_rows(
     with closing(engine.run()) as run:
         for finished in of_batches(engine, run, batches, max_steps, features.out):
             features.place(finished.rows, finished.features)
-            tell(len(finished.rows))
+            if tell is not None:
+                tell(len(finished.rows))
     return features.result
 
 
@@ -83,18 +83,18 @@ def _in_pieces(
     """Hand over about a window of rows after the other, while those that are not finished are few."""
     window_steps = engine.devices * engine.shape.lanes * engine.shape.window_steps
     most_steps = window_steps * (OPEN_WINDOWS_STATIC if engine.is_static else OPEN_WINDOWS)
-    pieces = deque(piece for rows in batches for piece in _pieces(rows, max_steps, window_steps))
+    pieces = [piece for rows in batches for piece in _pieces(rows, max_steps, window_steps)]
     firsts = np.cumsum([0, *(len(piece.sequences) for piece in pieces)])
     left, steps = np.diff(firsts), [_cost(piece, max_steps).sum() for piece in pieces]
     open_steps = taken = 0
-    while pieces or run.is_busy:
-        while pieces and run.wants_rows and (not open_steps or open_steps + steps[taken] <= most_steps):
-            piece = pieces.popleft()
+    while taken < len(pieces) or run.is_busy:
+        while taken < len(pieces) and run.wants_rows and (not open_steps or open_steps + steps[taken] <= most_steps):
+            piece = pieces[taken]
             to = None if out is None else out[firsts[taken] : firsts[taken + 1]]
             run.submit(_cut(piece.sequences), max_steps, piece.carries, to)
             open_steps += steps[taken]
             taken += 1
-        for finished in run.advance(bool(pieces) and run.has_window):
+        for finished in run.advance(taken < len(pieces) and run.has_window):
             numbers, counts = np.unique(np.searchsorted(firsts, finished.rows, side="right") - 1, return_counts=True)
             left[numbers] -= counts
             open_steps -= sum(steps[number] for number in numbers if left[number] == 0)

@@ -289,11 +289,9 @@ class PageFile:
             for leaf in self._leaves
         }
         # By their ends too: one of a row group without rows may be said to begin where another does.
-        chunks = [footer.row_groups[group].chunks[leaf] for group, leaf in self._walks]
-        by_place = sorted(range(len(chunks)), key=lambda nth: (chunks[nth].begin, chunks[nth].end))
-        walks = list(self._walks.values())
-        self._begins = [chunks[nth].begin for nth in by_place]
-        self._order = [walks[nth] for nth in by_place]
+        chunks = {key: footer.row_groups[key[0]].chunks[key[1]] for key in self._walks}
+        order = sorted(chunks, key=lambda key: (chunks[key].begin, chunks[key].end))
+        self._begins, self._order = [chunks[key].begin for key in order], [self._walks[key] for key in order]
 
     @property
     def closed(self) -> bool:
