@@ -54,7 +54,8 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
             raise
         from scanrnn_dist.cli.defects import tell_defect
 
-        return tell_defect(error, next((word for word in arguments if word[:1] != "-"), ""), as_json)
+        command = next((word for word in arguments if word[:1] != "-"), "")
+        return tell_defect(error, command, SIGNALS.rest, as_json)
 
 
 def _called(app: typer.Typer, arguments: list[str]) -> int:

@@ -74,7 +74,7 @@ def test_a_defect_is_told_in_one_paragraph_and_kept_in_a_file(tmp_path: Path) ->
     (file,) = tmp_path.glob("scanrnn-defect-*.txt")
     assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     assert "a defect of scanrnn_dist, not of your data or your command: KeyError: 'lost'. The traceback" in done.stderr
-    assert str(file) in done.stderr
+    assert str(file) in done.stderr and done.stderr.endswith(" Nothing was written.\n")
     kept = file.read_text()
     assert "KeyError: 'lost'" in kept and "pyarrow " in kept and "scanrnn status\n" in kept and "secret" not in kept
 
