@@ -28,6 +28,10 @@ from scanrnn_dist.source.units import Grouped, Unit
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
+_LOCAL_READ = 1 << 18
+"""Bytes of one read of a column: less than a page (1 MiB as pyarrow writes them) goes there without a copy on the way."""
+_LEAST_REQUEST, _MOST_REQUEST = 1 << 20, 8 << 20
+"""The same from a bucket, where each read is a request, which costs a round trip."""
 
 
 class UnitReader:
@@ -61,9 +65,10 @@ class UnitReader:
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
         filesystem = self._source.filesystem
-        # Of one read of a column chunk: from a bucket each is a request, which costs a round trip.
-        of_each = self._source.request_bytes // max(1, len(self._paths))
-        buffer_bytes = 1 << 20 if filesystem.type_name == "local" else max(1 << 20, min(8 << 20, of_each))
+        buffer_bytes = _LOCAL_READ
+        if filesystem.type_name != "local":
+            of_each = self._source.request_bytes // max(1, len(self._paths))
+            buffer_bytes = max(_LEAST_REQUEST, min(_MOST_REQUEST, of_each))
         bounds = (buffer_bytes, self._source.memory_bytes, self._source.kept_bytes)
         with _named(unit.file.path):
             return CheckedFile(filesystem, unit.file.path, self._paths, *bounds)

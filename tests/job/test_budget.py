@@ -140,7 +140,7 @@ def test_columns_of_a_bucket_share_what_may_be_asked_for(
     away = replace(source, filesystem=fs.SubTreeFileSystem("/", fs.LocalFileSystem()))
     monkeypatch.setattr(reader, "_source", away)
     reader.open(unit)
-    assert [given[3] for given in opened] == [1 << 20, buffer_bytes] and opened[0][-1] == 123
+    assert [given[3] for given in opened] == [1 << 18, buffer_bytes] and opened[0][-1] == 123
 
 
 def test_freed_memory_is_given_back_once_it_may_be_much(monkeypatch: pytest.MonkeyPatch) -> None:
