@@ -11,7 +11,7 @@ import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
 from scanrnn_dist.cli.options import given, one_or_many, takes_flags
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import import_ahead, leave_pandas_out, start_devices, use_cache
+from scanrnn_dist.cli.process import SAVED, SIGNALS, import_ahead, leave_pandas_out, start_devices, use_cache
 from scanrnn_dist.cli.run_options import RunFlags
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import to_stderr
@@ -29,6 +29,7 @@ def featurize(
     Give either --hidden (and --seed) for a GRU with random weights, or --encoder. If the command was stopped, run the
     same one again: it continues.
     """
+    SIGNALS.rest = SAVED
     check_profile(run, destination)
     computation, handling = run.computation(), run.handling()
     executor = run.executor()
@@ -56,6 +57,7 @@ def update(
     Afterwards DST holds the features of all steps so far, one row for each id. If the command was stopped, run the same
     one again.
     """
+    SIGNALS.rest = SAVED
     use_cache(compilation_cache)
     start_devices(devices)
     from scanrnn_dist.api import update as update_output

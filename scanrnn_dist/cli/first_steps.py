@@ -13,7 +13,7 @@ from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.options import count, option
 from scanrnn_dist.cli.printing import indented
-from scanrnn_dist.cli.process import start_devices, use_cache
+from scanrnn_dist.cli.process import SIGNALS, start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
 
 
@@ -32,6 +32,7 @@ def demo(
     compilation_cache: flags.CacheFolder = None,
 ) -> None:
     """Make sensor data, featurize it on all cores, check it against the specification, say what to try next."""
+    SIGNALS.rest = "If the demo's folder is there, remove it, then run the same command."
     use_cache(compilation_cache)
     start_devices(devices)
     import pyarrow.parquet as pq

@@ -11,7 +11,7 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result
-from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
+from scanrnn_dist.cli.process import SAVED, SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
 
 
 def verify(
@@ -30,6 +30,7 @@ def verify(
     If the job is unfinished, the parts that are committed are checked.
     """
     if repair:
+        SIGNALS.rest = SAVED
         start_devices(None)  # as featurize does
     else:
         start_jax()
@@ -70,6 +71,7 @@ def clean(
     as_json: flags.Json = False,
 ) -> None:
     """Remove what crashed processes left in DST, and nothing else."""
+    SIGNALS.rest = SAVED
     from scanrnn_dist.job import clean as clean_output
 
     print_result(clean_output(destination, dry_run=dry_run), as_json)

@@ -7,27 +7,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
 from scanrnn_dist.observe import SHOWN, to_stderr
-
-SAVED = "What is done is saved; run the same command to continue."
-_WRITE_NOTHING = ("inspect", "plan", "bench", "status", "report", "export", "encoder")
-"""Commands that write nothing, or one file at their end."""
-
-
-def rest_of(arguments: Sequence[str]) -> str:
-    """What is to be said of a command that was stopped, after "Stopped."."""
-    words = [word for word in arguments if not word.startswith("-") and word not in ("text", "json")]  # --log-format
-    command = next(iter(words), "")
-    if command in _WRITE_NOTHING or (command == "verify" and "--repair" not in arguments):
-        return "Nothing was written."
-    if command == "demo":
-        return "If the demo's folder is there, remove it, then run the same command."
-    return SAVED
 
 
 def check_is_new(file: Path, force: bool) -> None:
@@ -43,7 +27,7 @@ def print_result(result: Any, as_json: bool = False) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StoppedError(f"The result could not be printed: {error.strerror}. What is done is saved.") from error
+        raise StoppedError(f"The result could not be printed: {error.strerror}. All else was done.") from error
 
 
 def print_error(error: ScanRNNError, as_json: bool = False) -> int:

@@ -15,11 +15,13 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import SAVED, log_to_stderr, print_error, rest_of
+from scanrnn_dist.cli.printing import log_to_stderr, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
 from scanrnn_dist.observe import available_cores
 
 CTRL_C, UNREAD = 130, 1
+NOTHING = "Nothing was written."
+SAVED = "What is done is saved; run the same command to continue."
 
 
 _OWNED: list[bool] = []
@@ -34,7 +36,7 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
     log_to_stderr()
-    SIGNALS.rest, as_json = rest_of(arguments), "--json" in arguments
+    SIGNALS.rest, as_json = NOTHING, "--json" in arguments
     try:
         return _called(app, arguments)
     except ScanRNNError as error:
@@ -101,8 +103,8 @@ class Signals:
     def __init__(self) -> None:
         self.job_runs = False
         self.stopped_by = ""
-        self.rest = SAVED
-        """What is said after "Stopped."."""
+        self.rest = NOTHING
+        """What is said after "Stopped."; commands that write more than one file at their end say it as they begin."""
         self._stopped: StoppedError | None = None
 
     def handle(self, number: int, frame: Any) -> None:

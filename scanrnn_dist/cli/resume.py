@@ -9,7 +9,7 @@ from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.cli.options import bytes_told
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import leave_pandas_out
+from scanrnn_dist.cli.process import SAVED, SIGNALS, leave_pandas_out
 from scanrnn_dist.cli.run_options import Retry
 from scanrnn_dist.errors import ConfigError
 
@@ -27,6 +27,7 @@ def resume(
 
     If the job is finished, nothing is done.
     """
+    SIGNALS.rest = SAVED
     from scanrnn_dist.job import Handling, JobOptions, Sharing
     from scanrnn_dist.records import ENCODER, JobRecords
     from scanrnn_dist.storage import open_store

@@ -85,6 +85,7 @@ class _Hand:
 
     worker: Any
     attempt: str = ""  # its name, once it has begun
+    replaces: str = ""  # the name of the one that died, whose place it took
     units: set[int] = field(default_factory=set)  # that it has
     questions: deque[str] = field(default_factory=deque)  # that it has not answered
     is_in_round: bool = False
@@ -218,7 +219,7 @@ class HandOut:
             self._ask(hand, "takes", self._asked)
 
     def _begin(self, hand: _Hand) -> None:
-        self._ask(hand, "begin", self._asked, self._task, self.width)
+        self._ask(hand, "begin", self._asked, self._task, self.width, hand.replaces)
 
     def _give(self, hand: _Hand, left: UnitsLeft, alone: bool, goes_on: bool = False) -> None:
         """Give a worker its next units, if there are some; it has to hear that there are none."""
@@ -283,6 +284,7 @@ class HandOut:
                 "cause, then run the same command again."
             )
         self._start_missing()
+        self._hands[-1].replaces = hand.attempt or hand.replaces
         if hand.attempt:
             self._attempt.helpers.discard(hand.attempt)
             self._attempt.handed -= hand.units

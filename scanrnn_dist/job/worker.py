@@ -152,8 +152,8 @@ class UnitWorker:
         self.described(*described)
         return self._asked.encoder_content()
 
-    def begin(self, computation: Computation, task: Task, in_features: int | None) -> str:
-        """Make ready for the units of a job; the name of this attempt at it.
+    def begin(self, computation: Computation, task: Task, in_features: int | None, replaces: str) -> str:
+        """Make ready for the units of a job, maybe in place of a worker that died; the name of this attempt at it.
 
         Raises:
             ConfigError: source or destination are not to be found from here; or the encoder or the environment is
@@ -175,7 +175,7 @@ class UnitWorker:
         _check_finds(plan.source.filesystem.get_file_info(file).type != fs.FileType.NotFound, file)
         environment = described["environment"]
         self._opened = OpenJob(task.destination, records, task.job, plan, task.options, environment, task.memory)
-        header = {"job": task.job["id"], "share": list(task.share), **oom_kills()}
+        header = {"job": task.job["id"], "share": list(task.share), "replaces": replaces, **oom_kills()}
         log = AttemptLog(store, {**header, "environment": environment, "devices": engine.devices})
         self._trace = CrashTrace(store) if task.has_own_process else None
         self._claims = _HandedClaims(records, task.job, plan.units, log)

@@ -97,17 +97,22 @@ def oom_kills() -> dict[str, Any]:
 
 
 def attempts_out_of_memory(headers: Sequence[dict[str, Any]]) -> set[str]:
-    """Attempts after which, when the next one began on their share, the kernel had killed more for want of memory.
+    """Attempts after which, when another one took their place, the kernel had killed more for want of memory.
 
-    Only one of the same control group, which therefore ran on the same machine, can tell.
+    A worker says whose place it took; else it is the one before on the same share. Only one of the same control group,
+    which therefore ran on the same machine, can tell.
     """
-    found, before = set(), dict[tuple[Any, ...], dict[str, Any]]()
+    found, by_name, on_share = set(), dict[str, dict[str, Any]](), dict[tuple[Any, ...], dict[str, Any]]()
     for header in headers:
         if "oom_kills" in header:
-            key = (header["cgroup"], *header["share"])
-            if key in before and header["oom_kills"] > before[key]["oom_kills"]:
-                found.add(before[key]["attempt"])
-            before[key] = header
+            group, share = header["cgroup"], tuple(header["share"])
+            is_worker = "replaces" in header
+            earlier = by_name.get(header["replaces"]) if is_worker else on_share.get((group, share))
+            if earlier is not None and earlier["cgroup"] == group and header["oom_kills"] > earlier["oom_kills"]:
+                found.add(earlier["attempt"])
+            by_name[header["attempt"]] = header
+            if not is_worker:
+                on_share[group, share] = header
     return found
 
 

@@ -29,7 +29,7 @@ from scanrnn_dist.source.units import Grouped, Unit
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
 _LOCAL_READ = 1 << 18
-"""Bytes of one read of a column: less than a page (1 MiB as pyarrow writes them) goes there without a copy on the way."""
+"""Bytes of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
 _LEAST_REQUEST, _MOST_REQUEST = 1 << 20, 8 << 20
 """The same from a bucket, where each read is a request, which costs a round trip."""
 

@@ -285,23 +285,36 @@ def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("words", "rest"),
+    ("words", "imported", "rest"),
     [
-        ("plan in", "Nothing was written."),
-        ("--log-format json encoder make out", "Nothing was written."),
-        ("verify out", "Nothing was written."),
-        ("verify out --repair", "What is done is saved; run the same command to continue."),
-        ("featurize plan out", "What is done is saved; run the same command to continue."),
-        ("demo", "If the demo's folder is there, remove it, then run the same command."),
+        ("plan in", "scanrnn_dist.job", "Nothing was written."),
+        ("--log-format json encoder make out.safetensors --hidden 4 --in-features 3", "jax", "Nothing was written."),
+        ("verify out", "jax", "Nothing was written."),
+        ("verify out --repair", "jax", "What is done is saved; run the same command to continue."),
+        (
+            "-q featurize plan out --hidden 4",
+            "scanrnn_dist.launch",
+            "What is done is saved; run the same command to continue.",
+        ),
+        ("resume out", "scanrnn_dist.job", "What is done is saved; run the same command to continue."),
+        ("update out in", "jax", "What is done is saved; run the same command to continue."),
+        ("clean out", "scanrnn_dist.job", "What is done is saved; run the same command to continue."),
+        ("demo", "jax", "If the demo's folder is there, remove it, then run the same command."),
     ],
 )
-def test_a_command_that_is_stopped_says_what_is_left(words: str, rest: str) -> None:
+def test_a_command_that_is_stopped_says_what_is_left(tmp_path: Path, words: str, imported: str, rest: str) -> None:
     script = (
-        "import os, signal, sys; from scanrnn_dist.cli import process\n"
-        "process.call = lambda *_: (os.kill(os.getpid(), signal.SIGINT), 0)[1]\n"
-        "from scanrnn_dist.cli import app; app.run(sys.argv[1:])"
+        "import os, signal, sys\n"
+        "from scanrnn_dist.cli import app\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *given):\n"
+        "        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "app.run(sys.argv[2:])"
     )
-    run = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script, imported, *words.split()], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (4, f"Stopped. {rest}\n")
 
 

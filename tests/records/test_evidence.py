@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,18 @@ def test_memory_that_ran_out_between_two_attempts_of_one_group_and_share_is_evid
     suspects = read_commits(LocalStore(str(tmp_path), "x"), "j", np.ones(9, int)).suspects
     assert [unit for unit, suspect in suspects.items() if suspect.verdict] == [0]
     assert suspects[0].verdict.endswith(f"ended with: Bus error, {evidence.OUT_OF_MEMORY}")
+
+
+def test_memory_that_ran_out_is_told_of_the_worker_whose_place_the_next_one_took() -> None:
+    def header(attempt: str, replaces: str, kills: int, group: str = "g") -> dict[str, Any]:
+        return {"attempt": attempt, "replaces": replaces, "share": [1, 1], "cgroup": group, "oom_kills": kills}
+
+    driver = {"attempt": "driver", "share": [1, 1], "cgroup": "g", "oom_kills": 0}
+    began = [header("a", "", 0), header("b", "", 0), header("c", "", 0)]
+    assert evidence.attempts_out_of_memory([driver, *began, header("d", "a", 1)]) == {"a"}
+    killed_otherwise = [header("d", "b", 0), header("e", "d", 1)]
+    assert evidence.attempts_out_of_memory([driver, *began, *killed_otherwise]) == {"d"}
+    assert evidence.attempts_out_of_memory([driver, *began, header("d", "a", 5, "of another machine")]) == set()
 
 
 @pytest.mark.parametrize(
