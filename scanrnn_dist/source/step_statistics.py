@@ -50,9 +50,14 @@ class ColumnStatistics:
     @property
     def std(self) -> float:
         """Standard deviation of the numbers, of all and not of a sample: their squared distances divided by `count`."""
-        if self.least >= self.most:  # none, or all the same, of which the mean may be rounded
+        if not self.count or self.is_constant:
             return 0.0
         return float(np.sqrt(self.m2 / self.count))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there are numbers, all of them the same; their `mean` may be rounded then, and `m2` not be 0."""
+        return self.least == self.most
 
     def merged(self, other: ColumnStatistics, most_distinct: int = MOST_DISTINCT) -> ColumnStatistics:
         """Of the values of both.
@@ -119,8 +124,8 @@ class StepStatistics:
         columns = []
         for column, of_it in zip(self.spec.columns, self.columns, strict=True):
             if isinstance(column, Number | Time) and column.mean is None and column.std is None and of_it.count:
-                is_constant = of_it.least == of_it.most
-                column = replace(column, mean=of_it.least if is_constant else of_it.mean, std=of_it.std or None)
+                mean = of_it.least if of_it.is_constant else of_it.mean
+                column = replace(column, mean=mean, std=of_it.std or None)
             columns.append(column)
         return InputSpec(tuple(columns))
 
@@ -138,6 +143,14 @@ class StepStatistics:
 
 def measure(spec: InputSpec, batches: Iterable[tuple[Mapping[str, pa.Array], np.ndarray]]) -> InputSpec:
     """An `InputSpec` with measured means and standard deviations, of batches as `apply_input` takes them.
+
+    Args:
+        spec: the columns; those that say a mean or a deviation keep it.
+        batches: pairs of arrays by the columns' names, `S` values each, and where rows begin among them, `(N + 1,)`.
+
+    Raises:
+        ConfigError: a column is missing; lists those there are.
+        LayoutError: a column's type is one that its kind does not take.
 
     Example:
         >>> measure(InputSpec((Number("x"),)), [({"x": pa.array([1.0, 3.0])}, np.array([0, 2]))]).columns[0].mean

@@ -24,7 +24,7 @@ _REMEDIES = {
     errno.EROFS: "Make it writable",
     errno.EACCES: "Correct the access rights",
     errno.EPERM: "Correct the access rights",
-    errno.ENOENT: "Something removed it, or what it was in: bring that back",
+    errno.ENOENT: "It is not there, or the folder that it belongs in: bring that back, or choose another place",
     errno.EFBIG: "Raise the limit on file sizes, or choose fewer --rows-per-part",
 }
 
