@@ -74,7 +74,12 @@ class MemoryShares:
 
     @property
     def chunk(self) -> int:
-        """Of `working`, the chunk: while it is decoded, buffers that grow and levels take several times as much."""
+        """Of `working`, the chunk, the unit of reading, by its decoded bytes: 4 MiB of the usual budget.
+
+        While it is decoded, buffers that grow and levels take several times as much. Small ones are decoded into memory
+        that is still in the caches, and was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB. Each
+        costs some 0.3 ms of Python: in chunks of 2 MB a job of W1 takes 3 % more processor time, one of W2 as much.
+        """
         return max(1, self.working // 16)
 
 

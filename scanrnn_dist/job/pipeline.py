@@ -25,11 +25,6 @@ from scanrnn_dist.protocols import EngineLike, Statistics
 from scanrnn_dist.records import STATE, AttemptLog, PartRecord, Took, part_schema
 from scanrnn_dist.source import FailedUnit, Unit
 
-CHUNK_BYTES = 4 << 20
-"""Decoded bytes of a chunk, the unit of reading, where the memory allows it. Small ones are decoded into memory that
-is still in the caches, and was touched before: 0.13 s for 136 MB, against 0.19 s in chunks of 16 MB. Each costs some
-0.3 ms of Python: in chunks of 2 MB a job of W1 takes 3 % more processor time, one of W2 as much."""
-
 OnRows = Callable[[int], None]
 """Called with the number of rows each time some are finished."""
 
@@ -97,8 +92,7 @@ def put_through(
     options, stage = opened.options, computation.stage
     engine = computation.engine(options.has_own_carries, options.keep_state)
     plan, shares = opened.plan.within(opened.memory, engine.is_static), opened.memory.shares(engine.is_static)
-    chunk_bytes = min(CHUNK_BYTES, shares.chunk)
-    reading = options.reading(engine.in_features, computation.input, chunk_bytes=chunk_bytes)
+    reading = options.reading(engine.in_features, computation.input, chunk_bytes=shares.chunk)
     chunks = plan.chunks(
         claims.begun(numbers, alone), reading,
         prefetch_bytes=shares.read_ahead, stage=stage, keep_going=True,

@@ -35,7 +35,7 @@ from sources import (
 from scanrnn_dist.api import data_sets
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, Plan, pipeline
+from scanrnn_dist.job import JobOptions, MemoryShares, Plan
 from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.observe.progress import Progress
 from scanrnn_dist.protocols import WindowShape
@@ -305,7 +305,7 @@ def test_bits_depend_neither_on_the_parts_nor_on_the_chunks_nor_on_the_devices(
     }.items():
         featurize(path, tmp_path / name, **options)
         assert features_of(tmp_path / name).tobytes() == reference.tobytes()
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
     hold(monkeypatch, read_ahead=1)
     featurize(path, tmp_path / "chunks")
     assert features_of(tmp_path / "chunks").tobytes() == reference.tobytes()
@@ -317,7 +317,7 @@ def test_rows_that_wait_for_a_longer_one_stay_within_the_bound_and_keep_their_bi
     lengths = np.full(200, 9)
     lengths[3] = 3000
     path = write_source(tmp_path / "a.parquet", random_rows(lengths))
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 600)
+    monkeypatch.setattr(MemoryShares, "chunk", 600)
     open_bytes: list[int] = []
     place = stream.Stream._place
 
@@ -513,7 +513,7 @@ def test_a_broken_row_removes_the_part_that_was_begun(
     rows: list[Any] = [row.tolist() for row in random_rows([40] * 60)]
     rows[53] = None
     path = write_source(tmp_path / "a.parquet", rows)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
     hold(monkeypatch, read_ahead=1)
     with pytest.raises(DataError, match=r"row group 10, row 3 \(row 53 of the file\)"):
         featurize(path, tmp_path / "out")
@@ -526,7 +526,7 @@ def test_an_error_of_on_rows_ends_the_job_and_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_parts: list[Path], error: Any
 ) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([40] * 60), row_group_size=20)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
     done = 0
 

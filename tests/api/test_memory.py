@@ -19,7 +19,7 @@ from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.native_run import NativeRun
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.job import pipeline
+from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.protocols import WindowShape
 
 H = 8
@@ -133,7 +133,7 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
         return advance(self, more)
 
     monkeypatch.setattr(of_kernel, "advance", watched)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(MemoryShares, "chunk", 50_000)
     hold(monkeypatch, open=100_000, look_ahead=0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(

@@ -24,7 +24,7 @@ from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import Sharing, pipeline, read_status
+from scanrnn_dist.job import MemoryShares, Sharing, read_status
 from scanrnn_dist.records import JOB, PARTS, RESTART, SUCCESS
 
 UNITS = 6
@@ -32,7 +32,7 @@ UNITS = 6
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 

@@ -21,7 +21,7 @@ from sources import encoder_of, entries, featurize, leftovers, parts_of, random_
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import pipeline
+from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -34,7 +34,7 @@ UNITS = 7
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 

@@ -41,7 +41,7 @@ from scanrnn_dist import BadRows, quarantined
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, Plan, Sharing, clean, compare_kept, pipeline, read_status
+from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, compare_kept, read_status
 from scanrnn_dist.records import QUARANTINE, JobRecords, read_parts
 from scanrnn_dist.source import Lengths
 from scanrnn_dist.source.bad_rows import CHOICES
@@ -55,7 +55,7 @@ LIST = f"{QUARANTINE}/unit-0000{{}}.rows".format
 
 @pytest.fixture(autouse=True)
 def _many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 100)  # of one or two rows
+    monkeypatch.setattr(MemoryShares, "chunk", 100)  # of one or two rows
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

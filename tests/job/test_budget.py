@@ -17,7 +17,7 @@ from pyarrow import fs
 from sources import D, features_of, featurize, random_rows, write_source
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order, pipeline
+from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order
 from scanrnn_dist.job.memory import LEAST_BYTES, USUAL_BYTES
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.source import open_source, unit_reader
@@ -93,7 +93,7 @@ def test_giant_rows_come_one_by_one_within_a_small_budget_and_keep_their_bits(
     lengths = np.tile([400, 5, 7], 8)
     path = write_source(tmp_path / "a.parquet", random_rows(lengths))
     row_bytes = 400 * 4 * D
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
     values: list[int] = []
     place = in_order.Stream._place
 

@@ -19,7 +19,7 @@ from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, ra
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.job import pipeline, plan, undone
+from scanrnn_dist.job import MemoryShares, plan, undone
 from scanrnn_dist.job import write_behind as parts
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.status import read_status
@@ -114,7 +114,7 @@ def test_every_place_is_a_line_whatever_a_name_holds(tmp_path: Path, capsys: pyt
 def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
     hold(monkeypatch, read_ahead=1)
     rows: list[Any] = [row.tolist() for row in random_rows([40] * 60)]
     good = write_source(tmp_path / "good.parquet", rows)
@@ -181,7 +181,7 @@ def test_a_unit_that_fails_after_its_part_was_lost_is_told_too(tmp_path: Path) -
 
 
 def test_a_wrong_initial_carry_fails_its_unit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
     rows = random_rows([4] * 15)
     carries = np.random.default_rng(1).normal(size=(15, H)).astype(np.float32).tolist()
     out = tmp_path / "out"

@@ -22,7 +22,7 @@ from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import Sharing, pipeline, read_status, worker
+from scanrnn_dist.job import MemoryShares, Sharing, read_status, worker
 from scanrnn_dist.job.hand_out import (
     DEATHS_IN_VAIN,
     STARTS_FAILED,
@@ -95,7 +95,7 @@ class PoolHere:
 
 @pytest.fixture(autouse=True)
 def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()

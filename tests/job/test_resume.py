@@ -30,7 +30,7 @@ from sources import (
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import attempt, pipeline
+from scanrnn_dist.job import MemoryShares, attempt
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -46,7 +46,7 @@ UNITS = 12
 @pytest.fixture(autouse=True)
 def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()
@@ -508,7 +508,7 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
             failed.append(True)
             full(kind, name)
 
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)  # several chunks a unit
+    monkeypatch.setattr(MemoryShares, "chunk", 1)  # several chunks a unit
     with pytest.raises(StoppedError, match=r"part-00001.*No space left"):
         featurize(source, watched(tmp_path / "out", fails), rows_per_part=5)
     assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}

@@ -14,7 +14,7 @@ from sources import encoder_of, entries, featurize, random_rows, write_source
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.job import pipeline
+from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -23,7 +23,7 @@ from scanrnn_dist.storage import new_attempt
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
 
 
@@ -103,7 +103,7 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
 def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 300)  # about two rows
+    monkeypatch.setattr(MemoryShares, "chunk", 300)  # about two rows
     seen = []
 
     def on_rows(_: int) -> None:

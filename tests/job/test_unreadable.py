@@ -18,7 +18,7 @@ from sources import NAN, D, entries, featurize, leftovers, random_rows, stop_onc
 from scanrnn_dist import BadRows, quarantined
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UnreadableError
-from scanrnn_dist.job import JobOptions, Plan, Sharing, clean, pipeline, plan_job, read_status
+from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, plan_job, read_status
 from scanrnn_dist.records import QUARANTINE
 from scanrnn_dist.source import read_footers
 
@@ -31,7 +31,7 @@ PART = f"part-0000{BROKEN}.parquet"
 
 @pytest.fixture(autouse=True)
 def _many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 100)  # of one or two rows
+    monkeypatch.setattr(MemoryShares, "chunk", 100)  # of one or two rows
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
