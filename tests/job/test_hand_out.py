@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import random
 from collections import deque
@@ -34,6 +35,7 @@ from scanrnn_dist.job.hand_out import (
 from scanrnn_dist.job.restart import replacing, restart_of
 from scanrnn_dist.job.worker import Answer, Task, UnitWorker
 from scanrnn_dist.records import JobRecords
+from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source import BadRows
 from scanrnn_dist.storage import LocalStore
@@ -159,6 +161,16 @@ def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) ->
     assert pool.deaths > 0 and here.rows == 4 * UNITS - 5
     for told in ("rows", "parts", "rows_before", "is_complete", "set_aside", "counts"):
         assert getattr(report, told) == getattr(here, told), told
+
+
+def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None:
+    ends = {(1, "exchange"), (4, "takes")}  # the first one in its midst, and the one that comes in its place at once
+    pool = PoolHere(3, dies=lambda number, question, _: (number, question) in ends)
+    featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
+    logs = [log.read_text() for log in (tmp_path / "out" / COMMITS).glob("*.jsonl")]
+    (dead,) = (json.loads(log.partition("\n")[0])["attempt"] for log in logs if '"end"' not in log)
+    replaced = [json.loads(log.partition("\n")[0]).get("replaces") for log in logs]
+    assert pool.deaths == 2 and sorted(replaced, key=str) == sorted(["", "", "", dead, None], key=str)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
