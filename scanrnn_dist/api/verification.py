@@ -27,11 +27,11 @@ from scanrnn_dist.job import (
     JobOptions,
     Plan,
     check_is_whole,
+    check_not_ready,
     check_parts,
     compare_kept,
     damaged_parts,
     finish_publishing,
-    is_ready,
     recorded_parts,
     replacing,
     surplus_files,
@@ -168,11 +168,7 @@ def verify(
     """
     records = JobRecords(open_store(destination))
     repaired = _repair(records, encoder) if repair else ()
-    if is_ready(records):
-        raise StoppedError(
-            f"{records.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
-            "command that replaces it, ends that; then verify."
-        )
+    check_not_ready(records, "verify")
     job = records.read_job()
     plan = Plan.from_records(records.read_plan(job))
     parts, is_complete = recorded_parts(records, job, plan)
@@ -182,10 +178,13 @@ def verify(
     if sample < 1 or rows == 0 or job["options"].get(APPLIED):
         return Verification(root, len(parts), rows, 0, (), is_complete, units, repaired, aside, filtered)
     encoder = encoder_of(records, job, encoder)
-    if changes := plan.source_changes():
+    if changes := plan.changes():
+        output_alone = f"{'; '.join(changes.told)}. With --sample 0 only the output itself is checked"
+        if not changes.is_listed:
+            raise StoppedError(f"The source cannot be read: {output_alone}.")
         raise DataError(
-            f"The source changed after the job: {'; '.join(changes)}. With --sample 0 only the output "
-            "itself is checked; `scanrnn featurize` with --accept-changes does what changed again."
+            f"The source changed after the job: {output_alone}; `scanrnn featurize` with --accept-changes does what "
+            "changed again."
         )
     rng = np.random.default_rng(seed)
     unread = unread_units(parts)

@@ -10,7 +10,7 @@ from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.cli.options import bytes_told
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import SAVED, SIGNALS, leave_pandas_out
-from scanrnn_dist.cli.run_options import Retry
+from scanrnn_dist.cli.run_options import MaxBadRows, Retry
 from scanrnn_dist.errors import ConfigError
 
 
@@ -20,6 +20,7 @@ def resume(
     memory: flags.Memory = None,
     allow_mixed: flags.AllowMixed = False,
     retry: Retry = False,
+    max_bad_rows: MaxBadRows = None,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -28,11 +29,12 @@ def resume(
     If the job is finished, nothing is done.
     """
     SIGNALS.rest = SAVED
-    from scanrnn_dist.job import Handling, JobOptions, Sharing
+    from scanrnn_dist.job import Handling, JobOptions, Sharing, finish_publishing
     from scanrnn_dist.records import ENCODER, JobRecords
     from scanrnn_dist.storage import open_store
 
     records = JobRecords(open_store(destination))
+    finish_publishing(records)
     job = records.read_job()
     recipe = job.get("recipe", {})
     if not (job["options"].get("group_by") or recipe.get("input")):
@@ -47,5 +49,10 @@ def resume(
             f"{records.store.root} holds no encoder file: the encoder is of Python code, or the job was stopped before "
             "it was saved. Continue it with the command, or the call of featurize, that began it."
         )
-    handling = Handling(allow_mixed, sharing=Sharing(retry=retry, owns_process=True), memory_bytes=bytes_told(memory))
+    handling = Handling(
+        allow_mixed,
+        sharing=Sharing(retry=retry, owns_process=True),
+        max_bad_rows=max_bad_rows,
+        memory_bytes=bytes_told(memory),
+    )
     print_result(running.run_shown(destination, None, JobOptions(), handling, computation), as_json)

@@ -49,6 +49,9 @@ ROUNDS = 3
 TOLD_AT_ONCE = 3
 """So many failed units are told as soon as they fail: a wrong option would make all of them fail."""
 
+MAX_BAD_ROWS = "max_bad_rows"
+"""What of `Handling` the first line of a log tells too, unless the job was continued by its records alone."""
+
 logger = logging.getLogger("scanrnn_dist")
 
 
@@ -56,9 +59,9 @@ class Attempt:
     """A context in which `work` gives the units to do; leaving it says how the attempt ended.
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
-    tells; of more than `max_bad_rows` rows that all attempts have set aside, it ends, None for no bound. `made` is what
-    it committed itself. An executor that hands units to workers keeps `handed` and `helpers`: the units that they have,
-    and the names of their attempts.
+    tells. It ends once all attempts have set aside more rows than its `max_bad_rows`; where it says none, than that of
+    the last attempt that did; None is no bound. `made` is what it committed itself. An executor that hands units to
+    workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts.
 
     Raises:
         StoppedError: another process works on the share.
@@ -71,10 +74,8 @@ class Attempt:
         units: Units,
         sharing: Sharing,
         header: dict[str, Any],
-        max_bad_rows: int | None = None,
     ) -> None:
         self._records, self._job, self._units, self._sharing = records, job, units, sharing
-        self._max_bad_rows = max_bad_rows
         self._times_unread = 0  # units that were set aside as a whole here
         self._aside = 0  # rows that were set aside here since it was last looked what all attempts had committed
         self._rows = units.rows
@@ -101,6 +102,7 @@ class Attempt:
         try:
             self._trace = CrashTrace(records.store) if sharing.owns_process else None
             self.commits = self._read_commits()
+            self._max_bad_rows = header.get(MAX_BAD_ROWS, _last_bound(self.commits.headers))
             self._earlier = self.commits.attempts - self._alive()
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -268,8 +270,9 @@ class Attempt:
         return safe, np.array(sorted(not_fatal, key=lambda unit: (*commits.suspects[unit].turn, unit)), np.int64)
 
     def _check_nothing_is_undone(self, commits: Commits, shares: set[Share]) -> None:
-        """Raise `DataError` for the units of these shares that this attempt could not do."""
-        missing = commits.missing(np.unique(np.concatenate([self._share_units(share) for share in shares])))
+        """Raise `DataError` for units of these shares that this attempt could not do; of all shares if it steals."""
+        held = np.unique(np.concatenate([self._share_units(share) for share in shares]))
+        missing = commits.missing(np.arange(len(self._rows)) if self._sharing.steal else held)
         failed = missing[self._has_failed[missing]]
         fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
         if len(failed) or fatal:
@@ -363,3 +366,10 @@ def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptL
     for unit in units.select(numbers):
         log.begin(unit.index, alone)
         yield unit
+
+
+def _last_bound(headers: Iterable[dict[str, Any]]) -> int | None:
+    """The number of bad rows that the last attempt was allowed which says one."""
+    told = [header for header in headers if MAX_BAD_ROWS in header]
+    bound: int | None = max(told, key=lambda header: header.get("started", 0.0))[MAX_BAD_ROWS] if told else None
+    return bound

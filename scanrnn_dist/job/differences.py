@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scanrnn_dist.errors import DataError, counted, option_name
+from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, counted, option_name
 from scanrnn_dist.job.plan import Changes, Plan
 from scanrnn_dist.records import ENCODER
 
@@ -52,11 +52,14 @@ def _shown(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def changed_source(changes: Changes, plan: Plan, root: str) -> DataError:
-    """What to say of a source that changed."""
-    text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
+def changed_source(changes: Changes, plan: Plan, root: str) -> ScanRNNError:
+    """What to say of a source that changed, or that is not there."""
     if not changes.is_listed:
-        return DataError(f"{text} See that all its files can be reached and read, then start the command again.")
+        return StoppedError(
+            f"The source of the job in {root} cannot be read: {'; '.join(changes.told)}. See that all its files can "
+            "be reached and read, then start the same command again."
+        )
+    text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
     new = counted(changes.new_files, "new file") if changes.new_files else ""
     if new and not changes.units:  # a file without rows can be gone, which concerns no unit either
         return DataError(

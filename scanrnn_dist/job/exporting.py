@@ -17,7 +17,7 @@ from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.damage import recorded_parts
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.restart import is_ready
+from scanrnn_dist.job.restart import check_not_ready
 from scanrnn_dist.records import (
     JobRecords,
     are_steps,
@@ -146,11 +146,7 @@ def _is_within(path: str, folder: str) -> bool:
 def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.ndarray]:
     """The job of an output that is finished, the names of its parts and the rows of each, in input order."""
     root = records.store.root
-    if is_ready(records):
-        raise StoppedError(
-            f"{root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the command that "
-            "replaces it, ends that; then export."
-        )
+    check_not_ready(records, "export")
     job = records.read_job()
     plan = Plan.from_records(records.read_plan(job))
     parts, is_complete = recorded_parts(records, job, plan)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, counted, did_you_mean
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, counted, did_you_mean, one_line
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
@@ -171,7 +171,8 @@ class Plan:
         try:
             now = list_again(self.given, self.source.files)
         except (ConfigError, DataError) as error:
-            return Changes((f"the source cannot be listed again: {error}",), len(self.units), is_listed=False)
+            told = f"it cannot be listed again: {one_line(str(error)).rstrip(' .')}"
+            return Changes((told,), len(self.units), is_listed=False)
         return self.changes_to(now)
 
     def changes_to(self, now: FileTable) -> Changes:
@@ -179,10 +180,6 @@ class Plan:
         before, now = self.source.files, _without(now, self.source.left_out)
         units = int((unchanged(before, now)[self.units.file] < 0).sum())
         return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
-
-    def source_changes(self) -> list[str]:
-        """`changes` in words alone."""
-        return list(self.changes().told)
 
     def check_width(self, in_features: int) -> None:
         """Raise a `ConfigError` if the columns' types say that no step has as many features as an encoder takes."""

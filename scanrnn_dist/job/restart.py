@@ -106,6 +106,15 @@ def is_ready(records: JobRecords) -> bool:
     return (new.is_complete and new.store.exists(JOB)) or new.store.exists(PUBLISHING)
 
 
+def check_not_ready(records: JobRecords, then: str) -> None:
+    """Raise `StoppedError` where a new output is to take the place of this one; `then` is what to do afterwards."""
+    if is_ready(records):
+        raise StoppedError(
+            f"{records.store.root} is being replaced by a new output, or that was cut short. `scanrnn clean`, or the "
+            f"command that replaces it, ends that; then {then}."
+        )
+
+
 def finish_publishing(records: JobRecords) -> bool:
     """Publish what is ready, as where the process died that did; whether there was something."""
     if not is_ready(records):
@@ -230,7 +239,9 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
     """See that all parts of a restart stand, here or there, before anything of the old output goes."""
     if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
         return
-    stand = dict(records.store.entries()) | dict(new.store.entries())
+    # Once it began, some have their place already; before that, what stands there are parts of the old output.
+    has_begun = new.store.exists(PUBLISHING)
+    aside, there = dict(records.store.entries(RESTART)), dict(records.store.entries()) if has_begun else {}
     try:
         listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
     except FileNotFoundError as error:
@@ -239,7 +250,7 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
         ) from error
     for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
         name = part_name(unit, len(listed))
-        if stand.get(name) != size:
+        if aside.get(staged(name), there.get(name)) != size:
             raise DataError(
                 f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old "
                 f"one. Remove {new.store.root} and begin with --restart again."

@@ -16,7 +16,7 @@ from scanrnn_dist.errors import ConfigError, DataError, counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.in_words import command_that_continues, job_in_words
-from scanrnn_dist.job.restart import restart_of
+from scanrnn_dist.job.restart import is_ready, restart_of
 from scanrnn_dist.observe import seconds_left
 from scanrnn_dist.records import (
     PARTS,
@@ -34,6 +34,7 @@ from scanrnn_dist.records import (
 from scanrnn_dist.source import told_counts
 from scanrnn_dist.storage import open_store
 
+BEING_REPLACED = "being replaced"
 FAILED_SHOWN = 5
 """Failed units that are printed for people."""
 
@@ -44,8 +45,9 @@ class Status:
 
     Args:
         destination: of the job.
-        state: "complete"; "damaged": it was, and parts are missing or changed since; "running"; or "stopped": begun,
-            not complete, and nobody is heard of.
+        state: "complete"; "damaged": it was, and parts are missing or changed since; "running"; "stopped": begun, not
+            complete, and nobody is heard of; or "being replaced": a new output that is ready takes its place, or that
+            was cut short, and numbers are partly of the one and partly of the other.
         units: of the job.
         units_committed: of these.
         rows: of the job.
@@ -109,8 +111,11 @@ class Status:
         told = f"{self.parts_damaged:,} of {self.units:,} parts are missing or changed"
         return f": {told if self.parts_damaged else 'the list of parts changed'}; the same command makes them again"
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self, is_restart: bool = False) -> Iterator[str]:
         yield f"{self.destination}: {self.state}{self._damage()}"
+        if self.state == BEING_REPLACED:
+            yield "           by a new output that is ready; if that was cut short, `scanrnn clean` or resume ends it"
+            return
         yield from (f"{name:<10} {text}" for name, text in self.job.items())
         yield (
             f"parts      {self.units_committed:,} of {self.units:,} written, {self.share_done:.1%} of the steps, in "
@@ -142,10 +147,11 @@ class Status:
         for change in self.accepted[:8]:
             yield f"source     a change was accepted: {change}"
         if self.state == "stopped":
-            yield f"continue   {command_that_continues(self.destination)}, or the command that began it"
+            by_records = "" if is_restart else f"{command_that_continues(self.destination)}, or "
+            yield f"continue   {by_records}the command that began it"
         if self.restart is not None:
             yield "restart    a new output is made; it will take the place of this one:"
-            yield from (f"    {line}" for line in self.restart._lines())
+            yield from (f"    {line}" for line in self.restart._lines(is_restart=True))
 
 
 def read_status(destination: str | os.PathLike[str]) -> Status:
@@ -165,7 +171,7 @@ def saved_rows(destination: str | os.PathLike[str]) -> str:
         status = read_status(destination)
     except (ConfigError, DataError):
         return ""
-    if status.state == "complete":
+    if status.state in ("complete", "damaged", BEING_REPLACED):  # what is damaged is told where it is made again
         return ""
     if not status.rows_committed:
         return f"None of {counted(status.rows, 'row')} is saved yet: no part of the output was finished"
@@ -178,7 +184,8 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
     rows, values = read_weights(records.read_plan(job, UNITS))
     workers = [worker for worker in read_workers(store) if worker.share != REPLACING]
     alive = [worker for worker in workers if worker.is_alive]
-    commits = read_commits(store, job["id"], rows, {name for worker in alive for name in worker.names})
+    names = {name for worker in alive for name in worker.names}
+    commits = read_commits(store, job["id"], rows, names, only_standing=not records.is_complete)
     workers = [_as_recorded(worker, commits) for worker in workers]
     environments = {str(header.get("environment")) for header in commits.headers}
     new_job = new.find_job()
@@ -187,6 +194,8 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
     known = rate > 0 and not commits.is_complete
     damaged = damaged_parts(records) if records.is_complete else []
     state = "damaged" if damaged else "complete" if records.is_complete else "running" if alive else "stopped"
+    if is_replaced := is_ready(records):
+        state = BEING_REPLACED
     status = Status(
         store.root, state, units=commits.units, units_committed=len(commits.committed),
         rows=int(rows.sum()), rows_committed=int(rows[commits.committed].sum()),
@@ -196,7 +205,7 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
         workers=tuple(workers), attempts=len(commits.headers), environments=len(environments),
         failed_units=dict(zip(commits.failed.tolist(), commits.failures["reason"].to_pylist(), strict=True)),
         fatal_units=tuple(commits.fatal),
-        restart=None if new_job is None or ACCEPTED in new_job else look_at(new, new_job)[0],
+        restart=None if is_replaced or new_job is None or ACCEPTED in new_job else look_at(new, new_job)[0],
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
         set_aside=commits.aside, counts=commits.counts, job=job_in_words(job, commits.headers),
     )  # fmt: skip

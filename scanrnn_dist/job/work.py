@@ -11,9 +11,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from scanrnn_dist.errors import counted
-from scanrnn_dist.job.attempt import Attempt
+from scanrnn_dist.job.attempt import MAX_BAD_ROWS, Attempt
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.executor import Executor, InThisProcess
 from scanrnn_dist.job.open_job import OpenJob, open_job
@@ -49,7 +50,7 @@ def run_job(
     try:
         computation = executor.computation(computation)
         with open_job(destination, source, options, handling, computation) as opened:
-            work = _Work(opened, handling, computation, executor, on_rows)
+            work = _Work(opened, handling, computation, executor, on_rows, by_records=source is None)
             rows_before, units_left = work.run(on_start)
             executor.close("done")  # before a restart takes its place, with all that was written
     finally:
@@ -66,6 +67,7 @@ class _Work:
     computation: Computation
     executor: Executor
     on_rows: OnRows | None
+    by_records: bool  # whether what is not said is as it was when the job was last worked on
     done: Done = field(default_factory=Done)
     made: Made = field(default_factory=Made)
     gflop: float = 0.0
@@ -81,12 +83,14 @@ class _Work:
             return int(records.read_totals()["rows"]), 0
         options, handling = self.opened.options, self.handling
         engine = self.computation.engine(options.has_own_carries, options.keep_state)
-        header = {"environment": self.opened.environment, "devices": engine.devices}
+        header: dict[str, Any] = {"environment": self.opened.environment, "devices": engine.devices}
+        if handling.max_bad_rows is not None or not self.by_records:
+            header[MAX_BAD_ROWS] = handling.max_bad_rows
         logger.info(
             "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
             engine.devices, self.opened.environment.get("device_kind", "device"),
         )  # fmt: skip
-        with Attempt(records, job, plan.units, handling.sharing, header, handling.max_bad_rows) as attempt:
+        with Attempt(records, job, plan.units, handling.sharing, header) as attempt:
             self.made = attempt.made
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None

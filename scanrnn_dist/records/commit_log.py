@@ -151,7 +151,8 @@ def read_commits(
     """
     logs = [log for log in _read_logs(store, job) if log is not None]
     # The last record of each unit is the one that wrote its part last.
-    records = _last_of_each(pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)]), "unit")
+    every = pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)])
+    records = _last_of_each(every, "unit")
     done_at = np.full(len(rows), -np.inf)
     committed = records["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
@@ -165,10 +166,10 @@ def read_commits(
     if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: a part beyond the {len(rows)} that there are has failed.")
     done_at[committed] = records["finished"].to_numpy()
-    records = records.select(_RECORD.names)
-    if only_standing:
-        records = _standing(store, records, len(rows))
+    if only_standing:  # of those that fit, since the clock of another machine may have been ahead
+        records = _last_of_each(_standing(store, every, len(rows)), "unit")
         committed = records["unit"].to_numpy()
+    records = records.select(_RECORD.names)
     # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
     is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]
     failures = _without(failures.filter(pa.array(is_last)), "failed", committed)

@@ -23,8 +23,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-RECORDS = "__scanrnn"
-"""Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
+from scanrnn_dist.storage import RECORDS
+
 TABLE = ".table"
 """The ending of a record that is a Parquet file."""
 SUCCESS = "_SUCCESS"

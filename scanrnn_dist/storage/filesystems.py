@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -101,6 +101,11 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
     scheme, _, rest = name.partition("://")
     scheme = scheme.lower()
     where, _, query = rest.partition("?")
+    for letter, is_told in (("#", "#" in rest), ("?", scheme == "file" and bool(query))):
+        if is_told:  # pyarrow would leave out what comes after it, and look at another place
+            raise ConfigError(
+                f"{name!r} holds a {letter!r}, which ends the path in a URI; write it as {quote(letter)}."
+            )
     # Brackets are wildcards here, and no URI may hold them.
     uri = f"{scheme}://{where.replace('[', '%5B').replace(']', '%5D')}?{query}".rstrip("?")
     if scheme == "gs" and "retry_limit_seconds" not in parse_qs(query):

@@ -19,9 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from scanrnn_dist.disk import DISK, Disk
-from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
+from scanrnn_dist.storage.protocol import RECORDS, Check, Log, NewFile, Store, staged, stopping, unstaged
 
-ASIDE = "__scanrnn/aside"
+ASIDE = f"{RECORDS}/aside"
 """The folder of what has no name yet, in the same file system, so that it is named by a rename."""
 GLANCED_FILES = 100_000
 """So many files, evenly spread, are asked for their size at a glance: 0.3 s. A million take 2.3 s, their names 0.3."""

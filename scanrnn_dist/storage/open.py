@@ -12,7 +12,7 @@ from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.filesystems import is_uri, resolve
 from scanrnn_dist.storage.local import LocalStore
-from scanrnn_dist.storage.protocol import Store
+from scanrnn_dist.storage.protocol import RECORDS, Store
 from scanrnn_dist.storage.remote_objects import RemoteObjects
 from scanrnn_dist.storage.remote_options import remote_options
 
@@ -42,6 +42,10 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     if not os.fspath(destination):
         raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
     filesystem, uri, path = resolve(os.fspath(destination))
+    if RECORDS in path.split("/"):
+        raise ConfigError(
+            f"{os.fspath(destination)} lies among the records of a job ({RECORDS}); name the folder that they are in."
+        )
     if uri is None:
         folder = Path(path if is_uri(os.fspath(destination)) else os.path.expanduser(destination))
         for above in (folder, *folder.parents):
@@ -52,6 +56,8 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     scheme = uri.partition("://")[0]
     # Named without what else a URI may hold: an access key, a secret, an endpoint.
     prefix = path.rstrip("/")
+    if {"", ".", ".."} & set(prefix.lstrip("/").split("/")):
+        raise ConfigError(f"{os.fspath(destination)!r} has a part without a name, or '.' or '..', between its slashes.")
     root, options = f"{scheme}://{prefix}", remote_options(uri, filesystem, path)
     if options is None:
         return ObjectStore(root, new_attempt(), ArrowObjects(filesystem, uri), prefix, uri=uri)

@@ -31,6 +31,10 @@ _REMEDIES = {
 Check = Callable[[], None]
 """Raises if the writer has lost its right to write."""
 
+RECORDS = "__scanrnn"
+"""The folder within a destination for all that is no part of the output.
+
+Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
 _PART, _STAGED = ".parquet", ".staged"
 
 

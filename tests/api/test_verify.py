@@ -22,7 +22,7 @@ from sources import TOLERANCE, D, H, encoder_of, featurize, random_rows, some_le
 
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import kept_columns
 from scanrnn_dist.records import JobRecords, part_name, read_parts
 from scanrnn_dist.storage import open_store
@@ -237,8 +237,10 @@ def test_a_source_that_changed_or_went_is_told_and_sample_0_needs_none(tmp_path:
     with pytest.raises(DataError, match=r"changed after the job: .*b\.parquet is new"):
         verify(tmp_path / "out")
     shutil.rmtree(tmp_path / "in")
-    with pytest.raises(DataError, match="the source cannot be listed again: Nothing found"):
+    with pytest.raises(StoppedError, match="cannot be read: it cannot be listed again: Nothing found"):
         verify(tmp_path / "out")
+    with pytest.raises(StoppedError, match=r"cannot be listed again: Nothing found .*a glob\. See that"):
+        featurize(tmp_path / "in", tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 7
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sources
 from faults import Died, dies_at, full, watched
 from policies import Made, Row, made_of
 from s3_server import S3Server
@@ -38,6 +39,7 @@ from sources import (
 )
 
 from scanrnn_dist import BadRows, quarantined
+from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -381,6 +383,8 @@ def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source
     assert len(quarantined(out)) == 6 and not (out / "_SUCCESS").exists()
     with pytest.raises(DataError, match=message):
         featurize(source, out, max_bad_rows=4, **options)
+    with pytest.raises(DataError, match=message):
+        resume(out, sources.encoder_of(), mesh=sources.mesh_of(1))  # the bound is among the records
     assert read_status(out).units_committed == 2  # nothing was done
     with pytest.raises(DataError, match=f"{BAD} rows were set aside, and --max-bad-rows allows {BAD - 1}"):
         featurize(source, out, max_bad_rows=BAD - 1, **options)

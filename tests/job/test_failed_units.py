@@ -23,7 +23,8 @@ from scanrnn_dist.job import MemoryShares, plan, undone
 from scanrnn_dist.job import write_behind as parts
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.records import Lease
+from scanrnn_dist.records import Lease, commit_log
+from scanrnn_dist.records.suspects import Suspect
 from scanrnn_dist.source import FailedUnit
 
 FILES = 30
@@ -247,6 +248,15 @@ def test_who_steals_does_the_shares_of_others_and_leaves_what_failed_there(tmp_p
     assert sorted(lines_of(out, "unit")) == [0, 2, 3, 4, 5, 6, 7, 9]
     assert sorted(lines_of(out, "failed")) == [1, 1, 8]
     assert read_status(out).state == "stopped"
+
+
+def test_who_steals_tells_of_blamed_parts_whoever_had_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_files(tmp_path / "in", set(), 4), tmp_path / "out"
+    blamed = {3: Suspect(2, 1, "2 processes that worked on it ended with: a crash")}  # which is of share 2
+    monkeypatch.setattr(commit_log, "suspects_of", lambda deaths: blamed)
+    told = failing(source, out, sharing=Sharing((1, 2), steal=True))
+    assert failing(source, out, sharing=Sharing((1, 2), steal=True)) == told and "The rows of part 3 end" in told
+    assert sorted(lines_of(out, "unit")) == [0, 1, 2]
 
 
 def test_a_share_in_which_nothing_failed_is_done_and_tells_of_the_others(tmp_path: Path) -> None:

@@ -136,12 +136,15 @@ def test_a_restart_of_another_version_is_left_to_it(tmp_path: Path, is_moved: bo
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("change", ["missing", "cut"])
+@pytest.mark.parametrize("change", ["missing", "cut", "not staged"])
 def test_a_new_output_that_is_not_whole_replaces_nothing(tmp_path: Path, change: str) -> None:
-    make_output(tmp_path, 0, 2)
+    make_output(tmp_path, 0, 3)  # with parts of the same size
     make_output(tmp_path / RESTART, 10, 3)
     part = tmp_path / RESTART / "part-00002.parquet.staged"
-    part.unlink() if change == "missing" else part.write_bytes(part.read_bytes()[:-1])
+    if change == "cut":
+        part.write_bytes(part.read_bytes()[:-1])
+    else:
+        part.unlink() if change == "missing" else part.rename(part.with_suffix(""))
     before = files_of(tmp_path)
     with pytest.raises(DataError, match=r"restart/part-00002\.parquet\.staged is missing or changed"):
         finish_publishing(manifest_at(tmp_path))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import sources
+from faults import Died
 from holding import hold
 from sources import encoder_of, entries, featurize, random_rows, write_source
 
@@ -18,7 +21,8 @@ from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.storage import new_attempt
+from scanrnn_dist.records import RESTART
+from scanrnn_dist.storage import LocalStore, new_attempt
 
 
 @pytest.fixture(autouse=True)
@@ -235,4 +239,38 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
     (out / name).write_bytes(b"half")
     assert name in clean(out).names
     assert read_status(out).restart is not None
+    assert str(read_status(out)).endswith("\n    continue   the command that began it")
     assert featurize(source, out, encoder_of(seed=9), restart=True).is_complete
+
+
+def test_parts_that_are_gone_are_not_counted(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    stopped(source, out)
+    before = read_status(out).units_committed
+    min(out.glob("part-*")).unlink()
+    assert read_status(out).units_committed == before - 1
+
+
+def test_a_publication_that_was_cut_short_is_told_and_ended_by_resume(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    featurize(source, out)
+    move, moves = LocalStore.move, list[str]()
+
+    def cut(self: LocalStore, old: str, new: str, version: str | None = None) -> None:
+        moves.append(new)
+        if len(moves) == 3:
+            raise Died
+        move(self, old, new, version)
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(LocalStore, "move", cut)
+        featurize(source, out, encoder_of(seed=9), restart=True)
+    for lease in (out / "__scanrnn/workers").glob("0-of-0.*"):
+        lease.unlink()  # else it would be waited for: this process lives
+    status = read_status(out)
+    assert (status.state, status.restart) == ("being replaced", None)
+    assert "`scanrnn clean` or resume ends it" in str(status)
+    subprocess.run([sys.executable, "-m", "scanrnn_dist", "resume", out], check=True)
+    assert read_status(out).state == "complete" and not list((out / RESTART).glob("*"))

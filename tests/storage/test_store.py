@@ -358,6 +358,22 @@ def test_a_file_is_no_destination(tmp_path: Path) -> None:
             open_store(tmp_path / name)
 
 
+def test_what_pyarrow_would_take_for_another_place_is_refused(tmp_path: Path) -> None:
+    for name in (f"file://{tmp_path}/a#2", f"file://{tmp_path}/a?x=1", "s3://bucket/a#2"):
+        with pytest.raises(ConfigError, match=r"holds a '[#?]', .* write it as %(23|3F)\."):
+            open_store(name)
+    assert open_store(f"file://{tmp_path}/a%232").root == str(tmp_path / "a#2")
+    for name in ("s3://bucket/a//b", "s3://bucket/a/../b"):
+        with pytest.raises(ConfigError, match=r"a part without a name, or '\.' or '\.\.', between its slashes"):
+            open_store(f"{name}?region=us-east-1")
+
+
+def test_the_records_of_a_job_are_no_destination(tmp_path: Path) -> None:
+    for name in (tmp_path / "__scanrnn/restart", "s3://bucket/out/__scanrnn?region=us-east-1"):
+        with pytest.raises(ConfigError, match="lies among the records of a job"):
+            open_store(name)
+
+
 def test_attempts_have_names_of_their_own() -> None:
     names = {new_attempt() for _ in range(100)}
     assert len(names) == 100
