@@ -76,12 +76,19 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """`fit` and `transform`, reading `X` once, so that it may be a generator."""
-        return self.transform(self._fit(X))
+        return self._features(self._fit(X))
 
     def transform(self, X: Any) -> Any:
         """The features of each sequence, `(N, out_features)` float32, in order."""
         check_is_fitted(self)
-        sequences = X if isinstance(X, Ragged) else self._sequences(X, self.n_features_in_)
+        return self._features(self._sequences(X, self.n_features_in_))
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """`scanrnnfeatures0` and so on, `(out_features,)`; `input_features` changes nothing."""
+        return super().get_feature_names_out()
+
+    def _features(self, sequences: Ragged) -> Any:
+        """Not by `transform`, which scikit-learn wraps: a table without the index of `X` would come out of it."""
         return encode(self.encoder_, sequences, max_steps=self.max_steps, lossy_cast=self.lossy_cast)
 
     def _fit(self, X: Any) -> Ragged:

@@ -16,6 +16,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -88,6 +89,15 @@ def test_frames_in_and_out(library: str) -> None:
     features = made.fit_transform(frame)
     assert type(features) is frames.DataFrame and list(features.columns) == list(made.get_feature_names_out())
     np.testing.assert_array_equal(features.to_numpy(), encode(Encoder.from_seed(0, 2, 3), X))
+
+
+def test_the_index_of_a_frame_stays_and_columns_have_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"y": Y, "seq": [row.tolist() for row in X]}, index=range(len(X), 0, -1))
+    made = ScanRNNFeatures(3, column="seq").set_output(transform="pandas")
+    assert made.fit_transform(frame).index.equals(frame.index) and made.transform(frame).index.equals(frame.index)
+    both = ColumnTransformer([("y", "passthrough", ["y"]), ("seq", ScanRNNFeatures(3), "seq")])
+    assert [*both.fit(frame).get_feature_names_out()] == ["y__y", *(f"seq__scanrnnfeatures{n}" for n in range(3))]
 
 
 class OneStep(ScanRNNFeatures):

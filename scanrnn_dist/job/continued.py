@@ -31,6 +31,7 @@ from scanrnn_dist.source import (
     Source,
     Unit,
     Units,
+    picked_rows,
     running_sums,
 )
 from scanrnn_dist.storage import Store
@@ -103,7 +104,7 @@ class ContinuedPlan(Plan):
         """Rows of a unit, from its row `begin` on, of ids that the old output does not have, the `first` and on."""
         assert self.new is not None and self.begun is not None
         rows, end = self.begun[first : first + count], begin + count
-        kept = self.new.kept.take(pa.array(rows))
+        kept = picked_rows(self.new.kept, rows)
         return Chunk(unit, np.arange(begin, end), self.new.sequences_of(rows), kept, begin, end)
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
@@ -113,10 +114,10 @@ class ContinuedPlan(Plan):
         hit = np.flatnonzero(rows >= 0)
         if not len(hit):
             return old
-        both = pa.Table.from_batches([old, self.new.kept.take(pa.array(rows[hit]))])
+        both = pa.concat_batches([old, picked_rows(self.new.kept, rows[hit])])
         places = np.arange(len(rows))
         places[hit] = len(rows) + np.arange(len(hit))
-        return both.take(pa.array(places)).combine_chunks().to_batches()[0]
+        return picked_rows(both, places)
 
 
 def check_is_whole(job: Mapping[str, Any], root: str) -> None:

@@ -83,6 +83,10 @@ def read_new_steps(
     missing = [name for name in ids if name not in plan.keep]
     if missing or not ids:
         raise ConfigError(f"The ids {list(ids)} are no kept columns; expected some of {list(plan.keep)}.")
+    for name in ids:
+        kind = plan.kept_schema.field(name).type
+        if pa.types.is_nested(kind):
+            raise ConfigError(f"The ids in {name!r} are {kind}; expected numbers, texts or times.")
     parts, kept, nbytes = [], [], 0
     with closing(read_chunks(plan.source, plan.units, options.reading(in_features, input))) as chunks:
         for chunk in chunks:
@@ -99,7 +103,8 @@ def read_new_steps(
     batch = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], plan.kept_schema)
     numbers = dict[Any, int]()
     for row, key in enumerate(keys_of(batch, ids)):
-        if key is None or (isinstance(key, tuple) and None in key):
+        values = key if isinstance(key, tuple) else (key,)
+        if any(value is None or value != value for value in values):  # null or NaN
             raise DataError(f"Row {row} of the new steps has no {' and '.join(ids)}; expected an id in every row.")
         if numbers.setdefault(key, row) != row:
             raise DataError(

@@ -20,6 +20,7 @@ from scanrnn_dist.source.layouts import (
     is_comparable,
     layout_of,
     layouts_found,
+    picked_rows,
     register_layout,
 )
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of

@@ -72,7 +72,7 @@ class ColumnStatistics:
             count,
             self.unusable + other.unusable,
             self.mean + distance * share,
-            self.m2 + other.m2 + distance**2 * self.count * share,
+            self.m2 + other.m2 + distance * distance * self.count * share,
             min(self.least, other.least),
             max(self.most, other.most),
             distinct if distinct is None or len(distinct) <= most_distinct else None,
@@ -119,11 +119,13 @@ class StepStatistics:
     def measured(self) -> InputSpec:
         """The `InputSpec` with the mean and the standard deviation of every number and time that has neither.
 
-        A column without a finite value keeps its numbers as they are; one whose values are all the same is centred.
+        A column without a finite value keeps its numbers as they are, and so does one whose deviation is too large for
+        float64; one whose values are all the same is centred.
         """
         columns = []
         for column, of_it in zip(self.spec.columns, self.columns, strict=True):
-            if isinstance(column, Number | Time) and column.mean is None and column.std is None and of_it.count:
+            has_both = of_it.count > 0 and bool(np.isfinite([of_it.mean, of_it.std]).all())
+            if isinstance(column, Number | Time) and column.mean is None and column.std is None and has_both:
                 mean = of_it.least if of_it.is_constant else of_it.mean
                 column = replace(column, mean=mean, std=of_it.std or None)
             columns.append(column)
@@ -168,8 +170,9 @@ def _of_numbers(numbers: np.ndarray) -> ColumnStatistics:
     nans = int(np.isnan(numbers).sum()) if len(finite) < len(numbers) else 0
     if not len(finite):
         return ColumnStatistics(unusable=len(numbers), nans=nans)
-    mean = float(finite.mean())
-    m2 = float(np.square(finite - mean).sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the greatest there are
+        mean = float(finite.mean())
+        m2 = float(np.square(finite - mean).sum())
     return ColumnStatistics(
         len(finite), len(numbers) - len(finite), mean, m2, float(finite.min()), float(finite.max()), None, nans=nans
     )

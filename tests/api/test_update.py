@@ -237,6 +237,20 @@ def test_what_cannot_be_continued_is_refused_and_stays_as_it_is(tmp_path: Path) 
     assert entries(out) == held
 
 
+def test_ids_that_are_lists_or_nan_are_refused_and_views_of_text_are_found(tmp_path: Path) -> None:
+    def source(name: str, ids: pa.Array) -> Path:
+        return write_source(tmp_path / f"{name}.parquet", random_rows([3] * len(ids)), id=ids)
+
+    featurize(source("numbers", pa.array([1.0, 2.0])), tmp_path / "numbers", keep_state=True)
+    with pytest.raises(DataError, match="Row 0 of the new steps has no id"):
+        continued(tmp_path / "numbers", source("nan", pa.array([float("nan")])), ids=["id"])
+    with pytest.raises(ConfigError, match=r"The ids in 'id' are list<.*expected numbers, texts or times"):
+        continued(tmp_path / "numbers", source("lists", pa.array([[5]])), ids=["id"])
+    featurize(source("texts", pa.array(["a", "b"], pa.string_view())), tmp_path / "texts", keep_state=True)
+    continued(tmp_path / "texts", source("more", pa.array(["c", "a"], pa.string_view())), ids=["id"])
+    assert pq.read_table(tmp_path / "texts")["id"].to_pylist() == ["a", "b", "c"]
+
+
 def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: Path) -> None:
     _, cut = slices(2)
     out = tmp_path / "out"

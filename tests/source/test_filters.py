@@ -200,6 +200,13 @@ def test_an_overflow_is_an_error_with_its_place() -> None:
         parsed_filter("x * 9223372036854775807 > 0").matching(BATCH, {}, "a.parquet, row group 0,")
 
 
+def test_what_overflows_with_the_values_of_folders_is_told_where_rows_are_read() -> None:
+    too_large, folders = parsed_filter("y * 9223372036854775807 > 0"), {"y": pa.scalar(2)}
+    assert too_large.may_match(folders)
+    with pytest.raises(DataError, match="overflow"):
+        too_large.matching(BATCH, folders, "a.parquet")
+
+
 def test_rows_of_views_of_text_are_taken_too() -> None:
     batch = pa.record_batch({"v": pa.array(["a", "b", "c", "d"], pa.string_view())})
     assert taken(batch, np.array([0, 2, 3])).column(0).to_pylist() == ["a", "c", "d"]

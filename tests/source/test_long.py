@@ -30,6 +30,9 @@ KEYS: dict[str, list[Any]] = {
     "date32[day]": [datetime.date(2020, 1, day) for day in range(1, 9)],
     "timestamp[us]": [datetime.datetime(1960, 1, day) for day in range(1, 9)],
     "decimal128(9, 2)": [decimal.Decimal(f"{number}.25") for number in range(8)],
+    "decimal32(5, 2)": [decimal.Decimal(f"{number}.25") for number in range(-4, 4)],
+    "decimal64(12, 2)": [decimal.Decimal(f"{number}.25") for number in range(-4, 4)],
+    "halffloat": [-1.5, -0.25, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
     "double": [-1.5, -0.25, 0.0, 1.0, 2.0, 3.0, 4.0, 5e300],
     "bool": [False, True],
     "string_view": ["", "a", "aa", "b", "c\0", "d", "é", "z" * 40],
@@ -41,6 +44,7 @@ TYPES = {
     str(kind): kind
     for kind in (
         pa.int64(), pa.uint8(), pa.string(), pa.date32(), pa.timestamp("us"), pa.decimal128(9, 2), pa.float64(),
+        pa.decimal32(5, 2), pa.decimal64(12, 2), pa.float16(),
         pa.bool_(), pa.binary(), pa.binary(2), pa.dictionary(pa.int32(), pa.string()), pa.string_view(),
     )
 }  # fmt: skip
@@ -135,6 +139,19 @@ def test_steps_of_views_of_text_are_put_in_order(tmp_path: Path) -> None:
     chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, input=spec))
     rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
     assert rows == [[[1, 2], [0, 1]], [[2, 3]]]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal32(5, 2), pa.decimal64(12, 2), pa.float16(), pa.decimal128(9, 2)], ids=str)
+def test_steps_are_put_in_order_by_decimals_and_short_floats(tmp_path: Path, kind: pa.DataType) -> None:
+    orders = [[1, 3, 2, 4], [4, 3, 2, 1], [4, -3, 2, 1]]
+    values, as_time = np.array(orders, float).ravel(), np.float16 if pa.types.is_float16(kind) else decimal.Decimal
+    times = pa.array([as_time(value) for value in values], kind)
+    table = pa.table({"id": np.repeat([1, 2, 3], 4), "t": times, "x": values})
+    options = JobOptions(group_by=["id"], order_by=["t"], features=["x"])
+    plan = plan_job(write_events(tmp_path, table, [], 5), options)
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout))
+    rows = [chunk.sequences.row(row).ravel().tolist() for chunk in chunks for row in range(len(chunk.sequences))]
+    assert rows == [sorted(order) for order in orders]
 
 
 def test_ids_may_be_several_columns_and_folders(tmp_path: Path) -> None:

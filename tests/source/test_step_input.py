@@ -448,3 +448,9 @@ def test_measured_standardisation_gives_mean_0_and_deviation_1() -> None:
     np.testing.assert_allclose(values[:, :2].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(values[:, :2].std(0), 1, atol=1e-6)
     assert not values[:, 2].any()
+
+
+def test_numbers_whose_deviation_is_too_large_are_left_as_they_are() -> None:
+    column = np.array([-1.7e308, 1.7e308, 1.0])
+    spec = measure(InputSpec((Number("x"),)), [({"x": pa.array(column)}, np.array([0, 3]))] * 2)
+    assert (spec.columns[0].mean, spec.columns[0].std) == (None, None)

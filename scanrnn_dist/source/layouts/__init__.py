@@ -19,6 +19,7 @@ from scanrnn_dist.source.layouts.keys import (
     is_comparable,
     missing,
     picked,
+    picked_rows,
     rise,
     taken,
     told,

@@ -30,11 +30,19 @@ def is_comparable(type: pa.DataType) -> bool:
 
 
 def comparable(array: pa.Array) -> pa.Array:
-    """The same values in a type that all functions here know: without extensions, dictionaries and views."""
+    """The same values in a type that all functions here know: without extensions, dictionaries and views.
+
+    Nor short decimals, which pyarrow 26 sorts wrongly, and float16, which it does not sort.
+    """
     array = storage(array)
     if pa.types.is_dictionary(array.type):
         array = storage(array.dictionary_decode())
-    return array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
+    kind = array.type
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return array.cast(pa.decimal128(kind.precision, kind.scale))
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    return array.cast(pa.uint8()) if pa.types.is_boolean(kind) else array
 
 
 def missing(key: pa.Array) -> pa.BooleanArray:
@@ -101,6 +109,12 @@ def picked(array: pa.Array, rows: pa.Array) -> pa.Array:
     """Some rows of a column, also of a view, of which Arrow takes none."""
     is_view = pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type)
     return comparable(array).take(rows).cast(array.type) if is_view else array.take(rows)
+
+
+def picked_rows(batch: pa.RecordBatch, rows: Sequence[int] | np.ndarray) -> pa.RecordBatch:
+    """Some rows of a batch, also of views."""
+    places = pa.array(rows, pa.int64())
+    return pa.RecordBatch.from_arrays([picked(column, places) for column in batch.columns], schema=batch.schema)
 
 
 def hashes(keys: Sequence[pa.Array]) -> np.ndarray:
