@@ -102,6 +102,11 @@ class BatchFeaturizer:
             DataError: data that is not what it should be; the row of the batch is named.
             LayoutError: no column holds sequences, or several may.
         """
+        if not isinstance(batch, pa.Table | pa.RecordBatch):
+            raise ConfigError(
+                f"The batch is a {type(batch).__name__}; expected a pyarrow Table or RecordBatch: "
+                "pa.Table.from_pandas(frame), frame.to_arrow() of polars."
+            )
         pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         with self._lock:  # an engine may call from several threads, and the devices are busy anyway
             reading = self._reading(batch.schema)

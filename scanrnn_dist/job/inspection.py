@@ -237,7 +237,8 @@ def _said(pairs: Sequence[tuple[Column, ColumnStatistics]]) -> tuple[list[Column
         if not isinstance(column, Category):
             columns.append(column)
         elif of_it.distinct:
-            columns.append(replace(column, values=tuple(sorted(of_it.distinct))))
+            unknown = "own" if of_it.nulls else column.unknown
+            columns.append(replace(column, values=tuple(sorted(of_it.distinct)), unknown=unknown))
         else:
             many = "no text" if of_it.distinct is not None else "too many different texts to list them"
             notes.append(f"{column.name!r} is left out: it holds {many}")

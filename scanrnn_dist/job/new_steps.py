@@ -36,7 +36,8 @@ class NewSteps:
         sequences: of the `N` rows.
         numbers: the row of each id.
         first: `(N,)` rows of the columns that order steps, each the first step's; without columns where none do.
-        digest: SHA-256 of ids and steps, in hexadecimal: of the same steps it is the same, wherever they stand.
+        digest: SHA-256 of ids, steps and what orders the first ones, in hexadecimal: of the same steps it is the same,
+            wherever they stand and in whatever order of rows.
     """
 
     ids: tuple[str, ...]
@@ -111,7 +112,9 @@ def read_new_steps(
                 f"{told_key(ids, key)} stands in rows {numbers[key]} and {row} of the new steps; expected each id once."
             )
     sequences, order = _together(parts, in_features), plan.layout.asked.order_by or ()
-    return NewSteps(tuple(ids), batch, sequences, numbers, _first(plan, order), _digest(batch, ids, sequences))
+    first = _first(plan, order)
+    digest = _digest(ids, keys_of(batch, ids), keys_of(first, order) if order else [()] * len(batch), sequences)
+    return NewSteps(tuple(ids), batch, sequences, numbers, first, digest)
 
 
 def _first(plan: Plan, order: Sequence[str]) -> pa.Table:
@@ -125,8 +128,11 @@ def _first(plan: Plan, order: Sequence[str]) -> pa.Table:
 
 
 def keys_of(table: pa.RecordBatch | pa.Table, ids: Sequence[str]) -> list[Any]:
-    """The id of each row, as Python has it: a value, or a tuple of several columns' values."""
-    columns = [table.column(name).to_pylist() for name in ids]
+    """The id of each row, as Python has it: a value, or a tuple of several columns' values; nanoseconds as numbers."""
+    columns = [table.column(name) for name in ids]
+    # Python's own times have microseconds, and pandas, which has more, need not be there.
+    columns = [column.cast(pa.int64()) if getattr(column.type, "unit", "") == "ns" else column for column in columns]
+    columns = [column.to_pylist() for column in columns]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
@@ -142,10 +148,11 @@ def _together(parts: list[Ragged], in_features: int) -> Ragged:
     return Ragged(np.concatenate([np.empty((0, in_features), np.float32), *values]), np.cumsum(lengths))
 
 
-def _digest(kept: pa.RecordBatch, ids: Sequence[str], sequences: Ragged) -> str:
-    digest = hashlib.sha256(repr(tuple(ids)).encode())
-    for key in keys_of(kept, ids):
-        digest.update(f"{key!r}\n".encode())
-    digest.update(np.ascontiguousarray(sequences.lengths))
-    digest.update(np.ascontiguousarray(sequences.values))
-    return digest.hexdigest()
+def _digest(ids: Sequence[str], keys: Sequence[Any], first: Sequence[Any], sequences: Ragged) -> str:
+    """Of each sequence, then of all of these in an order that does not depend on where they stand."""
+    of_each = []
+    for row, (key, began) in enumerate(zip(keys, first, strict=True)):
+        digest = hashlib.sha256(f"{key!r}\n{began!r}\n".encode())
+        digest.update(np.ascontiguousarray(sequences.row(row)))
+        of_each.append(digest.digest())
+    return hashlib.sha256(repr(tuple(ids)).encode() + b"".join(sorted(of_each))).hexdigest()

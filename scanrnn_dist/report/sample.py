@@ -150,7 +150,11 @@ def _column_of(records: JobRecords, name: str, column: str, rows: int) -> list[o
     """The values of a column of the first rows of a part."""
     values: list[object] = []
     for batch in read_part(records.store, name, [column]):
-        values += batch.column(column).slice(0, rows - len(values)).to_pylist()
+        array = batch.column(column).slice(0, rows - len(values))
+        if getattr(array.type, "unit", "") == "ns":  # Python's own times have microseconds
+            of_kind = pa.duration("us") if pa.types.is_duration(array.type) else pa.timestamp("us")
+            array = array.cast(of_kind, safe=False) if not pa.types.is_time(array.type) else array.cast(pa.int64())
+        values += array.to_pylist()
         if len(values) >= rows:
             break
     return values

@@ -128,6 +128,11 @@ def test_what_does_not_fit_is_refused(columns: dict[str, Any], options: Any, err
         featurizer_of(**options)(pa.table(columns))
 
 
+def test_a_frame_of_another_library_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"The batch is a list; expected a pyarrow Table or RecordBatch"):
+        BatchFeaturizer(encoder_of())([{"sequence": [[1.0]]}])  # type: ignore[arg-type]
+
+
 def test_what_is_no_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="The encoder is a int"):
         BatchFeaturizer(3)  # type: ignore[arg-type]

@@ -206,7 +206,26 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     held = entries(out)
     with pytest.raises(ConfigError, match=r"were applied to .* before.*Nothing was changed"):
         continued(out, write(tmp_path / "the same elsewhere.parquet", cut[1]))
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):
+        continued(out, write(tmp_path / "in another order.parquet", cut[1], seed=1))
     assert entries(out) == held
+
+
+@pytest.mark.parametrize("unit", ["ns", "s"])
+def test_the_same_values_at_another_time_are_other_steps(tmp_path: Path, unit: str) -> None:
+    def day(number: int) -> Path:
+        path, times = tmp_path / f"{number}.parquet", pa.array([10**9 * number + 1], pa.timestamp(unit))
+        pq.write_table(pa.table({"id": [1], "t": times, "x": pa.array([7.0], pa.float32())}), path)
+        return path
+
+    out, encoder = tmp_path / "out", Encoder.from_seed(0, 1, 4)
+    featurize(day(1), out, encoder, group_by=["id"], order_by=["t"], features=["x"], keep=["id", "t"], keep_state=True)
+    for number in (2, 3):
+        continued(out, day(number))
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):
+        continued(out, day(3))
+    together = encoder(np.full((3, 1), 7, np.float32))
+    np.testing.assert_allclose(pq.read_table(out)["features"].to_pylist(), [together], atol=1e-6)
 
 
 def test_what_cannot_be_continued_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:

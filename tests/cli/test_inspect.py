@@ -72,6 +72,12 @@ def test_nested_lists_in_several_files_are_measured_as_numpy_does(tmp_path: Path
     assert InputSpec.from_dict(told["measured"]["input"]).names == ("0", "1", "2")
 
 
+def test_texts_with_nulls_get_an_input_that_takes_them(tmp_path: Path, capsys: Capsys) -> None:
+    source = written(tmp_path / "in.parquet", {"w": [["a", None], ["b"]]})
+    assert cli.run(["inspect", str(source), "--features", "w", "--statistics"]) == 0
+    assert 'values = ["a", "b"]\nunknown = "own"' in capsys.readouterr().out
+
+
 def test_what_is_printed_is_read_back_and_fills_a_given_input(tmp_path: Path, capsys: Capsys) -> None:
     names = ['a"b', "age/days/list", "größe\n\x7f😀"]
     begin = datetime(2024, 1, 1)
