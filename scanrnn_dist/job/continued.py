@@ -203,14 +203,14 @@ def _units(
 
 def _check_is_later(batch: pa.RecordBatch, rows: np.ndarray, new: NewSteps, order: tuple[str, ...]) -> None:
     """Refuse new steps that do not come after the last one of their sequence."""
-    hit = pa.array(np.flatnonzero(rows >= 0))
+    hit = np.flatnonzero(rows >= 0)
     if not order or not len(hit):
         return
-    last = keys_of(batch.select(order).take(hit), order)
-    first = keys_of(new.first.take(pa.array(rows[rows >= 0])), order)
+    last = keys_of(picked_rows(batch.select(order), hit), order)
+    first = keys_of(picked_rows(new.first, rows[hit]), order)
     for nth, (before, after) in enumerate(zip(last, first, strict=True)):
         if not after > before:
-            key = keys_of(batch.select(new.ids).take(hit.slice(nth, 1)), new.ids)[0]
+            key = keys_of(batch.select(new.ids).slice(hit[nth], 1), new.ids)[0]
             raise DataError(
                 f"{told_key(new.ids, key)}: the first new step has {told_key(order, after)}; expected one that comes "
                 f"after {told_key(order, before)}, the last one that was applied. Leave out steps that were applied."

@@ -44,7 +44,7 @@ class NewSteps:
     kept: pa.RecordBatch
     sequences: Ragged
     numbers: dict[Any, int]
-    first: pa.Table
+    first: pa.RecordBatch
     digest: str
 
     def __len__(self) -> int:
@@ -100,10 +100,9 @@ def read_new_steps(
             kept.append(chunk.kept)
             nbytes += chunk.nbytes
             check_fits(_COPIES * nbytes, "The new steps", "Give them in several updates, the earliest first.")
-    table = pa.Table.from_batches(kept, plan.kept_schema).combine_chunks()
-    batch = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], plan.kept_schema)
-    numbers = dict[Any, int]()
-    for row, key in enumerate(keys_of(batch, ids)):
+    batch = _as_one(kept, plan.kept_schema)
+    keys, numbers = keys_of(batch, ids), dict[Any, int]()
+    for row, key in enumerate(keys):
         values = key if isinstance(key, tuple) else (key,)
         if any(value is None or value != value for value in values):  # null or NaN
             raise DataError(f"Row {row} of the new steps has no {' and '.join(ids)}; expected an id in every row.")
@@ -113,21 +112,27 @@ def read_new_steps(
             )
     sequences, order = _together(parts, in_features), plan.layout.asked.order_by or ()
     first = _first(plan, order)
-    digest = _digest(ids, keys_of(batch, ids), keys_of(first, order) if order else [()] * len(batch), sequences)
+    digest = _digest(ids, keys, keys_of(first, order) if order else [()] * len(batch), sequences)
     return NewSteps(tuple(ids), batch, sequences, numbers, first, digest)
 
 
-def _first(plan: Plan, order: Sequence[str]) -> pa.Table:
+def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    """The rows of all batches."""
+    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
+
+
+def _first(plan: Plan, order: Sequence[str]) -> pa.RecordBatch:
     """What orders steps, at the first step of each sequence."""
     schema = pa.schema([plan.source.schema.field(name) for name in order])
     batches = [
         batch for unit in (plan.units if order else ())
         for batch in read_kept(plan.source, unit, order, plan.layout, takes_first=True)
     ]  # fmt: skip
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+    return _as_one(batches, schema)
 
 
-def keys_of(table: pa.RecordBatch | pa.Table, ids: Sequence[str]) -> list[Any]:
+def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:
     """The id of each row, as Python has it: a value, or a tuple of several columns' values; nanoseconds as numbers."""
     columns = [table.column(name) for name in ids]
     # Python's own times have microseconds, and pandas, which has more, need not be there.

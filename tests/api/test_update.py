@@ -211,6 +211,25 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     assert entries(out) == held
 
 
+def test_steps_may_be_ordered_by_views_of_text(tmp_path: Path) -> None:
+    def day(name: str) -> Path:
+        columns = {
+            "id": pa.array(["a"], pa.string_view()),
+            "t": pa.array([name], pa.string_view()),
+            "x": pa.array([7.0]),
+        }
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        return tmp_path / f"{name}.parquet"
+
+    out, encoder = tmp_path / "out", Encoder.from_seed(0, 1, 4)
+    featurize(
+        day("1"), out, encoder, group_by=["id"], order_by=["t"], features=["x"], keep=["id", "t"], keep_state=True
+    )
+    continued(out, day("3"))
+    with pytest.raises(DataError, match="id='a': the first new step has t='2'; expected one that comes after t='3'"):
+        continued(out, day("2"))
+
+
 @pytest.mark.parametrize("unit", ["ns", "s"])
 def test_the_same_values_at_another_time_are_other_steps(tmp_path: Path, unit: str) -> None:
     def day(number: int) -> Path:
