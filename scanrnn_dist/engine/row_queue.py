@@ -62,8 +62,9 @@ class RowQueue:
         self.steps += int(np.maximum(rows["left"], 1).sum())
         self._sorted_above = 2**62
         is_long = rows["left"] > self._long_steps
-        if is_long.any():
-            self._groups.appendleft(rows[is_long])
+        if is_long.any():  # behind the long ones that came before
+            shorter = (nth for nth, group in enumerate(self._groups) if group["left"][0] <= self._long_steps)
+            self._groups.insert(next(shorter, len(self._groups)), rows[is_long])
             rows = rows[~is_long]
         if len(rows):
             self._groups.append(rows)

@@ -128,8 +128,9 @@ class Tape:
         self._count(new, 1)
         self._sorted_above = 2**62
         n_long = int(np.searchsorted(-new.blocks, -self.long_blocks))
-        if n_long:
-            self._groups.appendleft(new.select(slice(n_long)))
+        if n_long:  # behind the long ones that came before
+            shorter = (nth for nth, group in enumerate(self._groups) if group.blocks[0] <= self.long_blocks)
+            self._groups.insert(next(shorter, len(self._groups)), new.select(slice(n_long)))
         if n_long < len(lengths):
             self._groups.append(new.select(slice(n_long, None)))
 

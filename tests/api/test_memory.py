@@ -139,6 +139,6 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
     job.featurize(
         Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50, kernel=kernel
     )
-    # The long row; what may be open; three chunks, since the engine takes one while it has less than two windows; and
-    # half as much again, by which the arena grows.
-    assert max(held) <= 1.5 * (long * D * 4 + 100_000 + 3 * 50_000)
+    # The long row and three chunks, since the engine takes one while it has less than two windows; XLA's arena grows by
+    # half as much again.
+    assert max(held) <= (1.5 if kernel == "xla" else 1) * (long * D * 4 + 3 * 50_000)

@@ -235,6 +235,17 @@ def test_every_row_is_taken_once(data: st.DataObject) -> None:
     assert queue.steps == 0 and sorted(taken) == sorted(added)
 
 
+def test_long_rows_go_in_the_order_in_which_they_came_however_many_more_come() -> None:
+    queue, taken = RowQueue(lanes=1, long_steps=10), []
+    for nth in range(20):
+        rows = np.zeros(2, ROW)
+        rows["left"], rows["number"] = (20, 20 if nth else 5), (2 * nth, 2 * nth + 1)
+        queue.add(rows)
+        if nth >= 2:
+            taken += queue.take(20, 10, more=True)["number"].tolist()
+    assert taken == [0, *range(2, 19)]
+
+
 def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
     queue = RowQueue(lanes=1, long_steps=1000)
     rows = np.zeros(200, ROW)

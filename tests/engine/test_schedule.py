@@ -245,6 +245,16 @@ def test_long_rows_go_before_all_that_wait() -> None:
     assert started[24] > 1
 
 
+def test_long_rows_go_in_the_order_in_which_they_came_however_many_more_come() -> None:
+    tape = Tape(2, 4, long_blocks=4)
+    begun: list[int] = []
+    for nth in range(20):
+        tape.add(np.arange(2) * 32, np.array([32, 32] if nth else [32, 4]))
+        if nth >= 2:
+            begun += tape.next_window(4, more=True).begun.tolist()
+    assert len(begun) > 12 and begun == [row for row in range(40) if row != 1][: len(begun)]
+
+
 @pytest.mark.parametrize(("lanes", "rows", "blocks"), [(4, 16, 2), (3, 50, 1), (5, 40, 7)])
 def test_equal_rows_of_whole_blocks_waste_nothing_before_the_rows_run_out(lanes: int, rows: int, blocks: int) -> None:
     tape = Tape(lanes, 4)
