@@ -143,6 +143,7 @@ def verify(
     seed: int = 0,
     encoder: Encoder | None = None,
     repair: bool = False,
+    allow_mixed: bool = False,
 ) -> Verification:
     """Check the output of a job; of an unfinished one what is committed.
 
@@ -155,6 +156,7 @@ def verify(
         encoder: for a cell that could not be written to a file; None takes the job's own.
         repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
             Of an unfinished job they are removed only: the command that goes on makes them.
+        allow_mixed: whether parts are made again in another environment than the job's, too, with bits that may differ.
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
@@ -167,7 +169,7 @@ def verify(
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sample=(SampledRow(...), ...), ...)
     """
     records = JobRecords(open_store(destination))
-    repaired = _repair(records, encoder) if repair else ()
+    repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")
     job = records.read_job()
     plan = Plan.from_records(records.read_plan(job))
@@ -201,7 +203,7 @@ def verify(
     return Verification(root, len(parts), rows, compared, rows_of_sample, is_complete, units, repaired, aside, filtered)
 
 
-def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
+def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tuple[str, ...]:
     """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
     finish_publishing(records)
     job = records.read_job()
@@ -216,7 +218,7 @@ def _repair(records: JobRecords, given: Encoder | None) -> tuple[str, ...]:
     # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
     is_half_repaired = not records.is_complete and store.exists(PARTS)
     if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):
-        resume(records.store, encoder_of(records, job, given), discard=wrong)
+        resume(records.store, encoder_of(records, job, given), discard=wrong, allow_mixed=allow_mixed)
     elif wrong:
         with replacing(records) as lease:
             for name in wrong:

@@ -22,6 +22,7 @@ def verify(
     ] = 32,
     seed: Annotated[int, option("Seed that chooses these rows (default: 0).", metavar="N", min=0)] = 0,
     repair: flags.Repair = False,
+    allow_mixed: flags.AllowMixed = False,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -38,7 +39,7 @@ def verify(
     from scanrnn_dist.api import verify as verify_output
 
     with SIGNALS.raising() if repair else nullcontext():
-        result = verify_output(destination, sample=sample, seed=seed, repair=repair)
+        result = verify_output(destination, sample=sample, seed=seed, repair=repair, allow_mixed=allow_mixed)
     print_result(result, as_json)
 
 
