@@ -227,7 +227,7 @@ def test_repair_in_another_environment_is_refused_before_anything_is_removed(
     flip_a_bit(out / "part-00002.parquet")
     before = entries(out)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    with pytest.raises(ConfigError, match="xla_flags was.*--allow-mixed goes on"):
+    with pytest.raises(ConfigError, match=r"xla_flags was.*--allow-mixed goes on"):
         verify(out, repair=True)
     assert entries(out) == before
     assert verify(out, repair=True, allow_mixed=True).repaired == ("part-00002.parquet",)

@@ -1,13 +1,11 @@
 """The native kernel's library: whether it is there, for which instruction set, and its functions.
 
-The package's build makes it from `native/` where there is a C++ compiler. What it is asked to do stands in
-`native/task.h`; who asks, in `engine/native.py`.
+What it is asked to do stands in `native/task.h`; who asks, in `engine/native.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +14,8 @@ import jax
 import numpy as np
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.native import Opened, opened
 
-PATH = Path(__file__).parent / "native" / "libscanrnn.so"
-OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
-"""Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
 TARGET = "scanrnn_rows"
 """The kernel's name among JAX's FFI targets."""
 CELLS = {"GRUCell": 0, "LSTMCell": 1, "OptimizedLSTMCell": 1, "SimpleCell": 2}
@@ -64,10 +60,8 @@ def loaded(instructions: str = "") -> Library | str:
     Args:
         instructions: the instruction set to use; the widest of the processor when empty.
     """
-    other = os.environ.get(OTHER_PATH)
-    if other == "":
-        return f"The environment variable {OTHER_PATH} is empty, so no native kernel is looked for."
-    return _loaded(Path(other or PATH), instructions)
+    library = opened()
+    return library if isinstance(library, str) else _loaded(library, instructions)
 
 
 def native_library() -> Library:
@@ -84,21 +78,13 @@ def not_to_be_had(why: str) -> ConfigError:
 
 
 @cache
-def _loaded(path: Path, instructions: str) -> Library | str:
-    if not path.exists():
-        note = path.with_name("build.txt")  # of hatch_build.py
-        why = note.read_text().strip() if note.exists() else "nobody built it; python hatch_build.py does"
-        return f"There is no {path.name}: {why}."
+def _loaded(library: Opened, instructions: str) -> Library | str:
+    path, functions = library
+    chosen = functions.scanrnn_choose(instructions.encode()).decode()
+    if not chosen:
+        return "The processor has none of the vector instructions that it is written for (AVX2 with FMA, or NEON)."
     try:
-        functions = ctypes.CDLL(str(path))
-        functions.scanrnn_choose.restype = ctypes.c_char_p
-        functions.scanrnn_packed_floats.restype = ctypes.c_int64
-        functions.scanrnn_packed_floats.argtypes = [ctypes.c_void_p]
-        functions.scanrnn_pack.argtypes = [ctypes.c_void_p] * 6
-        chosen = functions.scanrnn_choose(instructions.encode()).decode()
-        if not chosen:
-            return "The processor has none of the vector instructions that it is written for (AVX2 with FMA, or NEON)."
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(functions.scanrnn_rows), platform="cpu")
-    except (OSError, AttributeError, RuntimeError) as error:  # the last of a jaxlib with another FFI
+    except (AttributeError, RuntimeError) as error:  # the last of a jaxlib with another FFI
         return f"{path.name} cannot be loaded: {error}"
     return Library(chosen, path, functions)
