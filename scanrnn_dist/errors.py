@@ -4,6 +4,7 @@ A message says what arrived, what was expected, where, and what to do. Every kin
 wrong argument or wrong data caused it, so that callers who do not know this package can catch it.
 """
 
+import csv
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -86,6 +87,27 @@ def option_name(field: str) -> str:
     """
     is_of_two = field in ("output.layout", "output.dtype")  # sources have these, too
     return field.replace(".", "_") if is_of_two else field.rpartition(".")[2]
+
+
+def joined_names(names: Iterable[str]) -> str:
+    """Names as a flag takes them that takes several; those with a comma in quotes, as in CSV.
+
+    Example:
+        >>> joined_names(["a", "b,c"])
+        'a,"b,c"'
+    """
+    return ",".join('"' + name.replace('"', '""') + '"' if set(name) & set(',"') else name for name in names)
+
+
+def split_names(text: str) -> list[str]:
+    """The names in such a text; empty ones are left out.
+
+    Example:
+        >>> split_names('a,"b,c",')
+        ['a', 'b,c']
+    """
+    names = next(csv.reader([text])) if '"' in text else text.split(",")
+    return [name for name in names if name]
 
 
 def some_of(names: Sequence[str], most: int) -> str:

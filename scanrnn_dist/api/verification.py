@@ -79,6 +79,8 @@ class Verification:
         rows: of these.
         set_aside: rows of the source that are in the lists of those set aside, whose hashes match.
         filtered: rows of the source that a filter left out.
+        rounded_to: what the features were rounded to as they were written, which the distances leave out; None if they
+            were not.
         rows_compared: whose kept columns are those of the source.
         sample: rows that were recomputed alone by the specification.
         is_complete: whether the job is finished.
@@ -100,6 +102,7 @@ class Verification:
     repaired: tuple[str, ...]
     set_aside: int = 0
     filtered: int = 0
+    rounded_to: str | None = None
     sampled: int = field(init=False)
     greatest_distance: float = field(init=False)
     specification_distance: float = field(init=False)
@@ -130,7 +133,8 @@ class Verification:
             return
         if self.rows_compared:
             yield f"kept columns  equal to the source in all {self.rows_compared:,} rows"
-        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one; at most"
+        besides = f"but for the rounding to {self.rounded_to} " if self.rounded_to else ""
+        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one; {besides}at most"
         specification = f"(the specification's own: {self.specification_distance:.1e})"
         yield f"              {self.greatest_distance:.1e} from float64 {specification}"
         yield f"              {self.greatest_difference:.1e} from the specification"
@@ -200,7 +204,10 @@ def verify(
         is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
         compared += compare_kept(records.store, plan, index, None if is_all else reading)
     rows_of_sample = tuple(_recompute(records, plan, rows_of, encoder, options, sample, rng))
-    return Verification(root, len(parts), rows, compared, rows_of_sample, is_complete, units, repaired, aside, filtered)
+    rounded_to = options.output.dtype if options.output.dtype != encoder.pool_dtype else None
+    return Verification(
+        root, len(parts), rows, compared, rows_of_sample, is_complete, units, repaired, aside, filtered, rounded_to
+    )
 
 
 def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tuple[str, ...]:

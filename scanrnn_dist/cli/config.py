@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperOption
 
-from scanrnn_dist.errors import ConfigError, did_you_mean
+from scanrnn_dist.errors import ConfigError, did_you_mean, joined_names
 
 _OF_THE_RUN = {"help", "config", "print_config"}
 """What a file cannot say."""
@@ -82,7 +82,7 @@ def _value(where: str, param: Any, value: Any) -> Any:
     if param.multiple:
         return words
     if isinstance(value, list) and "," in (param.metavar or ""):
-        return ",".join(words)
+        return joined_names(words)
     if isinstance(value, list):
         raise ConfigError(f"{where} is {value!r}; expected one value.")
     return words[0]

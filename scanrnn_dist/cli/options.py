@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from scanrnn_dist.errors import option_name
+from scanrnn_dist.errors import option_name, split_names
 
 if TYPE_CHECKING:
     from scanrnn_dist.input_spec import InputSpec
@@ -54,7 +54,7 @@ def columns(text: str, group: str | None = None) -> Any:
     """An option that takes names of columns."""
 
     def split(told: str | None) -> list[str] | None:
-        return None if told is None else [name for name in told.split(",") if name]
+        return None if told is None else split_names(told)
 
     return option(text, group=group, metavar="A,B,...", callback=split)
 

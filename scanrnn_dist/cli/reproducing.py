@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scanrnn_dist.cli.options import JOB_FLAGS
-from scanrnn_dist.errors import option_name
+from scanrnn_dist.errors import joined_names, option_name
 
 _SIZES = ("lanes", "block_steps", "window_blocks")
 _MOST_FILES = 4
@@ -72,7 +72,7 @@ def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
         if value is True:
             yield [named]
         else:
-            yield [named, ",".join(value) if isinstance(value, tuple | list) else str(value)]
+            yield [named, joined_names(value) if isinstance(value, tuple | list) else str(value)]
 
 
 def _value(options: Any, name: str) -> Any:

@@ -230,6 +230,8 @@ def _check_keeps(options: JobOptions, plan: Plan) -> None:
         raise ConfigError(
             f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
         )
+    if missing := [name for name in options.ids or () if name not in plan.keep]:
+        raise ConfigError(f"--ids names {missing[0]!r}, which is no kept column; expected some of {list(plan.keep)}.")
     options.output.check_keeps(plan.keep)
 
 

@@ -6,11 +6,12 @@ records keep it, a command that differs in it is refused by its name, and it act
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
@@ -43,7 +44,7 @@ class JobOptions:
 
     Raises:
         ConfigError: `sort` without `group_by`, `unreadable_file="skip"` with it, a number that is too small, or a
-            choice that nothing it is about was given for.
+            choice that nothing it is about was given for, and a feature that is named twice.
 
     Example:
         >>> JobOptions(keep=["id", "id"]).keep, JobOptions.from_json(JobOptions(max_steps=7).to_json()).max_steps
@@ -72,6 +73,8 @@ class JobOptions:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        if twice := [name for name, count in Counter(self.features or ()).items() if count > 1]:
+            raise ConfigError(f"features names {some_of([*map(repr, twice)], 4)} more than once; expected each once.")
         for name in ("keep", "features", "group_by", "order_by", "ids"):
             if (columns := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
@@ -101,7 +104,7 @@ class JobOptions:
 
     def _check_can_go_on(self) -> None:
         """Refuse what would have later steps go on from another state than all steps at once come to."""
-        names = ("initial_carry", "max_steps", "min_steps", "limit")
+        names = ("initial_carry", "max_steps", "min_steps", "limit", "filter")
         excluded = [name for name in names if getattr(self, name) not in (None, 0)]
         choices = asdict(self.bad_rows).items()
         excluded += [f"{name} {choice}" for name, choice in choices if choice in ("null", "forward-fill")]

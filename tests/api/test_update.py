@@ -345,6 +345,7 @@ def shared_file(events: pa.Table, folder: Path) -> Path:
         ({"bad_rows": BadRows(null_sequence="null")}, "null_sequence null"),
         ({"limit": 3}, "limit"),  # would leave out all other new steps
         ({"max_steps": 3}, "max_steps"),
+        ({"filter": "n > 1"}, "filter"),  # later steps of a row that it left out would begin it anew
     ],
 )
 def test_what_later_steps_could_not_go_on_from_keeps_no_state(
@@ -353,4 +354,14 @@ def test_what_later_steps_could_not_go_on_from_keeps_no_state(
     source = write_source(tmp_path / "in.parquet", random_rows([3, 4]))
     with pytest.raises(ConfigError, match=f"^{named} and keep_state exclude one another"):
         featurize(source, tmp_path / "out", keep_state=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_no_kept_column_has_are_refused_at_once(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "in.parquet", random_rows([3, 4]), id=pa.array([1, 2]), n=pa.array([1, 2]))
+    for keep in (None, ["n"]):
+        with pytest.raises(ConfigError, match=r"^--ids names 'client', which is no kept column; expected some of \["):
+            featurize(source, tmp_path / "out", keep_state=True, ids=["client"], keep=keep)
+    with pytest.raises(ConfigError, match=r"^--ids names 'id', which is no kept column; expected some of \['n'\]"):
+        featurize(source, tmp_path / "out", keep_state=True, ids=["id"], keep=["n"])
     assert not (tmp_path / "out").exists()

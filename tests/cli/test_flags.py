@@ -24,7 +24,7 @@ from scanrnn_dist.cli.config import config_text, key_of, read_config
 from scanrnn_dist.cli.examples import EXAMPLES
 from scanrnn_dist.cli.options import GROUPS
 from scanrnn_dist.cli.reference import contexts, groups_of, reference
-from scanrnn_dist.errors import ConfigError, did_you_mean
+from scanrnn_dist.errors import ConfigError, did_you_mean, joined_names
 
 CONTEXTS = dict(contexts())
 COMMANDS = [words for words, context in CONTEXTS.items() if not isinstance(context.command, TyperGroup)]
@@ -203,7 +203,7 @@ def test_a_near_name_is_near() -> None:
 
 # A file of flags -----------------------------------------------------------------------------------------------------
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), min_size=1, max_size=8)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 FLAGS = st.fixed_dictionaries(
     {},
     optional={
@@ -224,7 +224,7 @@ FLAGS = st.fixed_dictionaries(
 def words_of(flags: dict[str, Any]) -> list[str]:
     words = []
     for flag, value in flags.items():
-        text = ",".join(value) if isinstance(value, list) else str(value)
+        text = joined_names(value) if isinstance(value, list) else str(value)
         words.append(flag if value is True else f"{flag}={text}")
     return words
 
@@ -244,6 +244,13 @@ def test_what_is_printed_as_a_file_gives_the_same_when_it_is_read(
     assert config_text(again, command.get_params(again)) == text
     told = tomllib.loads(text).keys() - {"source", "destination"}
     assert told == {flag[2:] for flag in flags}
+
+
+def test_names_with_commas_and_quotes_are_told_as_in_csv_and_by_a_list_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text("""keep = ["a,b", 'c"d', "e"]""")
+    context: Any = CONTEXTS["featurize"]
+    for words in (["--config", f"{tmp_path}/job.toml"], ["--keep", '"a,b","c""d",e'], ["--keep", '"a,b",c"d,,e']):
+        assert context.command.make_context("featurize", [*words, "x", "y"]).params["keep"] == ["a,b", 'c"d', "e"]
 
 
 def test_the_command_line_wins_and_print_config_says_what_holds(

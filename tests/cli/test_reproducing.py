@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sources
 
@@ -61,6 +62,16 @@ def test_the_command_makes_the_same_bytes(source: Path, tmp_path: Path, flags: l
     assert parts and parts == sorted(path.name for path in Path(words[3]).glob("part-*"))
     for name in parts:
         assert (out / name).read_bytes() == Path(words[3], name).read_bytes()
+
+
+def test_names_with_commas_are_told_so_that_they_are_found_again(tmp_path: Path) -> None:
+    lists = pa.array([[1.0], [2.0, 3.0]])
+    pq.write_table(pa.table({"f,1": lists, "f 2": lists, "a,b": [1, 2], "a": [3, 4]}), tmp_path / "in.parquet")
+    out, named = tmp_path / "out", ["--features", '"f,1",f 2', "--keep", '"a,b"']
+    assert cli.run(["featurize", str(tmp_path / "in.parquet"), str(out), "--hidden", "5", *named, *SIZES]) == 0
+    assert pq.read_schema(out / "part-00000.parquet").names == ["a,b", "features"]
+    words = shlex.split(command_of(out).replace("\\\n", ""))
+    assert words[words.index("--features") + 1] == named[1] and words[words.index("--keep") + 1] == named[3]
 
 
 def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, tmp_path: Path) -> None:

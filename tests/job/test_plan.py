@@ -165,3 +165,8 @@ def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"'seq' of .* the extension type 'ray.data.arrow_tensor_v2'"):
         plan_job(tmp_path, JobOptions(column="seq"))
     assert plan_job(tmp_path, JobOptions(column="other")).keep == ("seq",)
+
+
+def test_a_feature_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^features names 'x' more than once; expected each once\.$"):
+        JobOptions(features=["x", "y", "x"])
