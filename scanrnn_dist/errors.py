@@ -4,9 +4,12 @@ A message says what arrived, what was expected, where, and what to do. Every kin
 wrong argument or wrong data caused it, so that callers who do not know this package can catch it.
 """
 
-import csv
+import re
 from collections.abc import Iterable, Sequence
 from typing import Self
+
+_NAME = re.compile(r"""(?:^|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))""")
+"""A name among several, in quotes or as it is."""
 
 
 class ScanRNNError(Exception):
@@ -106,7 +109,7 @@ def split_names(text: str) -> list[str]:
         >>> split_names('a,"b,c",')
         ['a', 'b,c']
     """
-    names = next(csv.reader([text])) if '"' in text else text.split(",")
+    names = (quoted.replace('""', '"') or plain for quoted, plain in _NAME.findall(text))
     return [name for name in names if name]
 
 

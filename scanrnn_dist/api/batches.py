@@ -26,7 +26,7 @@ from scanrnn_dist.job import JobOptions
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
-from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, fixed_lists, rows_of, take_batch
+from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, fixed_lists, picked_rows, take_batch
 
 EncoderGiven = Encoder | bytes | str | os.PathLike[str] | Callable[[], Encoder]
 Where = Callable[[int], str]
@@ -241,7 +241,7 @@ def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOpt
 def _kept(piece: pa.RecordBatch, taken: Taken, keep: Sequence[str]) -> pa.RecordBatch:
     """The kept columns of the rows that were taken."""
     columns = piece.select(list(keep))
-    return rows_of(columns, taken.kept) if taken.aside else columns
+    return picked_rows(columns, taken.kept) if taken.aside else columns
 
 
 def _tell_of_aside(taken: Sequence[Taken], rows: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ class Measured:
             told[-1]["infinite"] = of_it.unusable - of_it.nulls - of_it.nans
             if not isinstance(column, Category):
                 numbers = {"min": of_it.least, "max": of_it.most, "mean": of_it.mean, "std": of_it.std}
-                told[-1] |= {name: value if of_it.count else None for name, value in numbers.items()}
+                is_told = of_it.count > 0  # JSON has no number for what overflowed
+                told[-1] |= {name: value if is_told and isfinite(value) else None for name, value in numbers.items()}
             told[-1]["values"] = None if of_it.distinct is None else _plain(of_it.distinct)
         input = None if self.input is None else self.input.to_dict()
         return {"steps": self.steps, "columns": told, "input": input, "notes": list(self.notes)}

@@ -20,7 +20,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import read_chunks, read_kept
+from scanrnn_dist.source import is_comparable, read_chunks, read_kept
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
@@ -86,7 +86,7 @@ def read_new_steps(
         raise ConfigError(f"The ids {list(ids)} are no kept columns; expected some of {list(plan.keep)}.")
     for name in ids:
         kind = plan.kept_schema.field(name).type
-        if pa.types.is_nested(kind):
+        if not is_comparable(kind):
             raise ConfigError(f"The ids in {name!r} are {kind}; expected numbers, texts or times.")
     parts, kept, nbytes = [], [], 0
     with closing(read_chunks(plan.source, plan.units, options.reading(in_features, input))) as chunks:

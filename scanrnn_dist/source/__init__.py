@@ -27,7 +27,7 @@ from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, p
 from scanrnn_dist.source.parquet import VectorWriter
 from scanrnn_dist.source.read_ahead import WAITING_UNITS, FailedUnit, Prefetched, ends_unit, read_chunks, read_first
 from scanrnn_dist.source.schemas import with_true_metadata
-from scanrnn_dist.source.set_aside import aside_schema, rows_of
+from scanrnn_dist.source.set_aside import aside_schema
 from scanrnn_dist.source.source import ROWS_PER_PART, LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured

@@ -22,12 +22,12 @@ from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source.bad_rows import ERROR, SKIP, BadRows, Lengths, flag_of
 from scanrnn_dist.source.file_table import is_unchanged
-from scanrnn_dist.source.filters import Filter, taken
+from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
-from scanrnn_dist.source.layouts import Layout
+from scanrnn_dist.source.layouts import Layout, picked_rows
 from scanrnn_dist.source.parquet import CheckedFile
-from scanrnn_dist.source.set_aside import aside_batch, rows_of, unread_batch
+from scanrnn_dist.source.set_aside import aside_batch, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
 from scanrnn_dist.source.unit_reader import UnitReader
@@ -289,13 +289,14 @@ class Decoder:
         numbers = np.arange(first_row, first_row + batch.num_rows)
         if self._options.filter is not None:
             matching = np.flatnonzero(self._matching(unit, batch))
-            batch, numbers = taken(batch, matching), numbers[matching]
+            if len(matching) < batch.num_rows:
+                batch, numbers = picked_rows(batch, matching), numbers[matching]
         with self._stage("convert"):
             rows = self._taken(batch, lambda row: unit.where(int(numbers[row]) if len(numbers) else first_row))
         end, filtered = first_row + looked_at, looked_at - len(numbers)
         kept, aside = self.kept(unit, numbers, batch), None
         if rows.aside:
-            aside, kept = aside_batch(unit, numbers, rows.aside, kept), rows_of(kept, rows.kept)
+            aside, kept = aside_batch(unit, numbers, rows.aside, kept), picked_rows(kept, rows.kept)
         numbers, counts, is_null = numbers[rows.kept], rows.counts, rows.is_null
         return Chunk(unit, numbers, rows.sequences, kept, first_row, end, aside, counts, is_null, filtered)
 

@@ -149,18 +149,6 @@ def filter_text(given: str | pc.Expression) -> str:
     raise ConfigError(f"The filter {text} cannot be recorded; expected text, such as \"label == 'walk' and n > 10\".")
 
 
-def taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
-    """These rows of a batch, which rise; the batch itself if they are all."""
-    if len(rows) == batch.num_rows:
-        return batch
-    try:
-        return batch.take(pa.array(rows))
-    except pa.ArrowNotImplementedError:  # of views of text
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []
-        pieces = [batch.slice(int(run[0]), len(run)) for run in runs]
-        return pa.concat_batches(pieces) if pieces else batch.slice(0, 0)
-
-
 def _conjuncts(tree: ast.expr) -> Iterator[ast.expr]:
     if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
         for each in tree.values:

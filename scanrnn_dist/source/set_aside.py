@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import one_line
+from scanrnn_dist.source.layouts import picked_rows
 from scanrnn_dist.source.units import Unit
 
 _PLACE = pa.schema(
@@ -73,7 +74,7 @@ def aside_batch(unit: Unit, numbers: np.ndarray, rows: Sequence[SetAside], kept:
         pa.array([each.policy for each in rows]), pa.array([each.reason for each in rows]),
         pa.array([each.step for each in rows], pa.int64()), pa.array([1] * len(rows), pa.int64()),
     ]  # fmt: skip
-    columns = rows_of(kept, np.array([each.row for each in rows])).columns
+    columns = picked_rows(kept, np.array([each.row for each in rows])).columns
     return pa.RecordBatch.from_arrays([*own, *columns], schema=aside_schema(kept.schema))
 
 
@@ -85,25 +86,3 @@ def unread_batch(unit: Unit, reason: str, kept: pa.Schema) -> pa.RecordBatch:
     columns = [pa.array([value], field.type) for value, field in zip(own, schema, strict=False)]
     columns += [pa.nulls(1, field.type) for field in list(schema)[len(own) :]]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def rows_of(batch: pa.RecordBatch, numbers: np.ndarray) -> pa.RecordBatch:
-    """The rows of these rising numbers, of whatever types the columns are.
-
-    Example:
-        >>> rows_of(pa.record_batch({"x": pa.array(["a", "b", "c"], pa.string_view())}), np.array([0, 2])).to_pydict()
-        {'x': ['a', 'c']}
-    """
-    places = pa.array(numbers, pa.int64())
-    if not batch.num_columns:
-        return batch.take(places)
-    arrays = []
-    for column in batch.columns:
-        try:
-            arrays.append(column.take(places))
-        except pa.ArrowNotImplementedError:  # of string views, with pyarrow 26; which concatenates them
-            breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-            runs = [run for run in np.split(numbers, breaks) if len(run)]
-            slices = [column.slice(int(run[0]), len(run)) for run in runs]
-            arrays.append(pa.concat_arrays(slices) if slices else column.slice(0, 0))
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)

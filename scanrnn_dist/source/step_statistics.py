@@ -124,9 +124,9 @@ class StepStatistics:
         """
         columns = []
         for column, of_it in zip(self.spec.columns, self.columns, strict=True):
-            has_both = of_it.count > 0 and bool(np.isfinite([of_it.mean, of_it.std]).all())
+            mean = of_it.least if of_it.is_constant else of_it.mean
+            has_both = of_it.count > 0 and bool(np.isfinite([mean, of_it.std]).all())
             if isinstance(column, Number | Time) and column.mean is None and column.std is None and has_both:
-                mean = of_it.least if of_it.is_constant else of_it.mean
                 column = replace(column, mean=mean, std=of_it.std or None)
             columns.append(column)
         return InputSpec(tuple(columns))

@@ -101,7 +101,7 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
     scheme, _, rest = name.partition("://")
     scheme = scheme.lower()
     where, _, query = rest.partition("?")
-    for letter, is_told in (("#", "#" in rest), ("?", scheme == "file" and bool(query))):
+    for letter, is_told in (("#", "#" in rest), ("?", scheme == "file" and "?" in rest)):
         if is_told:  # pyarrow would leave out what comes after it, and look at another place
             raise ConfigError(
                 f"{name!r} holds a {letter!r}, which ends the path in a URI; write it as {quote(letter)}."

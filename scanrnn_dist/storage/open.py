@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
@@ -15,6 +17,8 @@ from scanrnn_dist.storage.local import LocalStore
 from scanrnn_dist.storage.protocol import RECORDS, Store
 from scanrnn_dist.storage.remote_objects import RemoteObjects
 from scanrnn_dist.storage.remote_options import remote_options
+
+_NOT_IN_URIS = r"""[\x00- "#%<>?\\^`{|}]"""
 
 
 def this_host() -> str:
@@ -58,7 +62,8 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     prefix = path.rstrip("/")
     if {"", ".", ".."} & set(prefix.lstrip("/").split("/")):
         raise ConfigError(f"{os.fspath(destination)!r} has a part without a name, or '.' or '..', between its slashes.")
-    root, options = f"{scheme}://{prefix}", remote_options(uri, filesystem, path)
+    shown = re.sub(_NOT_IN_URIS, lambda letter: quote(letter[0]), prefix)  # so that it can be given again
+    root, options = f"{scheme}://{shown}", remote_options(uri, filesystem, path)
     if options is None:
         return ObjectStore(root, new_attempt(), ArrowObjects(filesystem, uri), prefix, uri=uri)
     return ObjectStore(root, new_attempt(), RemoteObjects(options), prefix.partition("/")[2], uri=uri)

@@ -258,3 +258,12 @@ def test_jax_is_not_started(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_statistics_that_overflow_are_null_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"x": [[-1.7e308, 1.7e308, 1.7e308]], "y": [[1.0, 2.0, 3.0]]}), tmp_path / "in.parquet")
+    capsys.readouterr()
+    assert cli.run(["inspect", str(tmp_path / "in.parquet"), "--features", "x,y", "--statistics", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    first, second = told["measured"]["columns"]
+    assert first["std"] is None and first["max"] == 1.7e308 and second["mean"] == 2.0

@@ -22,7 +22,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import Handling, JobOptions, Plan, plan_job, run_job
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.source.filters import filter_text, parsed_filter, taken
+from scanrnn_dist.source.filters import filter_text, parsed_filter
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import limited, open_source, plan_units
 from scanrnn_dist.source.taking import BadRows
@@ -205,12 +205,6 @@ def test_what_overflows_with_the_values_of_folders_is_told_where_rows_are_read()
     assert too_large.may_match(folders)
     with pytest.raises(DataError, match="overflow"):
         too_large.matching(BATCH, folders, "a.parquet")
-
-
-def test_rows_of_views_of_text_are_taken_too() -> None:
-    batch = pa.record_batch({"v": pa.array(["a", "b", "c", "d"], pa.string_view())})
-    assert taken(batch, np.array([0, 2, 3])).column(0).to_pylist() == ["a", "c", "d"]
-    assert taken(batch, np.zeros(0, np.int64)).num_rows == 0
 
 
 def write(path: Path, first: int, rows: int, row_group_size: int = 10, **columns: Any) -> Path:

@@ -454,3 +454,5 @@ def test_numbers_whose_deviation_is_too_large_are_left_as_they_are() -> None:
     column = np.array([-1.7e308, 1.7e308, 1.0])
     spec = measure(InputSpec((Number("x"),)), [({"x": pa.array(column)}, np.array([0, 3]))] * 2)
     assert (spec.columns[0].mean, spec.columns[0].std) == (None, None)
+    constant = measure(InputSpec((Number("x"),)), [({"x": pa.array([1.7e308] * 3)}, np.array([0, 3]))] * 2)
+    assert (constant.columns[0].mean, constant.columns[0].std) == (1.7e308, None)

@@ -16,9 +16,9 @@ from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
-from scanrnn_dist.source.layouts import Steps, layout_of_column
+from scanrnn_dist.source.layouts import Steps, layout_of_column, picked_rows
 from scanrnn_dist.source.layouts.layout import Fault
-from scanrnn_dist.source.set_aside import aside_schema, rows_of
+from scanrnn_dist.source.set_aside import aside_schema
 from scanrnn_dist.source.taking import Taken, take
 
 NAN, INF = math.nan, math.inf
@@ -150,20 +150,24 @@ KEPT = {
     "dictionary": pa.array(["a", None, "a", "b"]).dictionary_encode(),
     "map": pa.array([{"a": 1}, None, {"b": 2}, {}], pa.map_(pa.string(), pa.int64())),
     "null": pa.nulls(4),
+    "list of views": pa.array([["a"], None, [], ["b" * 30, None]], pa.list_(pa.string_view())),
+    "fixed list of views": pa.array([[b"a"], None, [None], [b"b" * 30]], pa.list_(pa.binary_view(), 1)),
+    "map of views": pa.array([{"a": "x"}, None, {}, {"b": None}], pa.map_(pa.string(), pa.string_view())),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3, 4], pa.int32()), pa.array(["a", None, "b"])),
 }
 
 
 @pytest.mark.parametrize("name", KEPT)
-@pytest.mark.parametrize("rows", [[], [0], [1, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("rows", [[], [0], [1, 3], [0, 1, 2, 3], [3, 0, 1]])
 def test_rows_of_columns_of_every_type(name: str, rows: list[int]) -> None:
     batch = pa.record_batch({name: KEPT[name]})
-    got = rows_of(batch, np.array(rows, np.int64))
+    got = picked_rows(batch, np.array(rows, np.int64))
     got.validate(full=True)
     assert got.schema == batch.schema and got.to_pylist() == [batch.to_pylist()[row] for row in rows]
 
 
 def test_rows_of_no_columns_are_counted() -> None:
-    assert rows_of(pa.record_batch({"x": [1, 2, 3]}).select([]), np.array([0, 2])).num_rows == 2
+    assert picked_rows(pa.record_batch({"x": [1, 2, 3]}).select([]), np.array([0, 2])).num_rows == 2
 
 
 def test_features_in_columns_of_their_own_are_judged_alike() -> None:

@@ -344,6 +344,14 @@ def test_a_destination_is_named_without_its_query(s3: S3Server) -> None:
     assert open_store(s3.uri("bucket/out")).path("_SUCCESS") == "s3://bucket/out/_SUCCESS"
 
 
+@pytest.mark.parametrize("name", ["a%23b", "a%3Fb", "a%2523b", "a=b%20c"])
+def test_the_name_that_is_shown_is_one_of_the_same_destination(s3: S3Server, name: str) -> None:
+    store = open_store(s3.uri(f"bucket/{name}"))
+    store.write("x", b"1")
+    shown = open_store(s3.uri(store.root.removeprefix("s3://")))
+    assert shown.read("x") == b"1" and shown.root == store.root
+
+
 def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
     with pytest.raises(
         StoppedError, match=r"no-such-bucket/out/x could not be written: .*(NoSuchBucket: |NO_SUCH_BUCKET)"
@@ -359,7 +367,7 @@ def test_a_file_is_no_destination(tmp_path: Path) -> None:
 
 
 def test_what_pyarrow_would_take_for_another_place_is_refused(tmp_path: Path) -> None:
-    for name in (f"file://{tmp_path}/a#2", f"file://{tmp_path}/a?x=1", "s3://bucket/a#2"):
+    for name in (f"file://{tmp_path}/a#2", f"file://{tmp_path}/a?x=1", f"file://{tmp_path}/a?", "s3://bucket/a#2"):
         with pytest.raises(ConfigError, match=r"holds a '[#?]', .* write it as %(23|3F)\."):
             open_store(name)
     assert open_store(f"file://{tmp_path}/a%232").root == str(tmp_path / "a#2")

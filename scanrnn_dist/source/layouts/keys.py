@@ -106,14 +106,48 @@ def taken(keys: Sequence[pa.Array], rows: np.ndarray) -> list[pa.Array]:
 
 
 def picked(array: pa.Array, rows: pa.Array) -> pa.Array:
-    """Some rows of a column, also of a view, of which Arrow takes none."""
-    is_view = pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type)
-    return comparable(array).take(rows).cast(array.type) if is_view else array.take(rows)
+    """Some rows of a column, of whatever type it is: pyarrow 26 takes none of views of text, nor of runs."""
+    try:
+        return array.take(rows)
+    except pa.ArrowNotImplementedError:
+        plain = _without_views(array.type)
+        if plain != array.type:
+            return picked(array.cast(plain), rows).cast(array.type)
+        numbers = rows.to_numpy()
+        runs = [run for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if len(run)]
+        return pa.concat_arrays([array.slice(0, 0), *(array.slice(int(run[0]), len(run)) for run in runs)])
+
+
+def _without_views(type: pa.DataType) -> pa.DataType:
+    """The same type with texts where it has views of them, also within lists and structs."""
+
+    def inner(field: pa.Field) -> pa.Field:
+        return field.with_type(_without_views(field.type))
+
+    if pa.types.is_string_view(type) or pa.types.is_binary_view(type):
+        return pa.large_string() if pa.types.is_string_view(type) else pa.large_binary()
+    if pa.types.is_struct(type):
+        return pa.struct([inner(type.field(nth)) for nth in range(type.num_fields)])
+    if pa.types.is_map(type):
+        return pa.map_(inner(type.key_field), inner(type.item_field))
+    if pa.types.is_fixed_size_list(type):
+        return pa.list_(inner(type.value_field), type.list_size)
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        return (pa.list_ if pa.types.is_list(type) else pa.large_list)(inner(type.value_field))
+    return type
 
 
 def picked_rows(batch: pa.RecordBatch, rows: Sequence[int] | np.ndarray) -> pa.RecordBatch:
-    """Some rows of a batch, also of views."""
+    """Some rows of a batch, of whatever types its columns are.
+
+    Example:
+        >>> batch = pa.record_batch({"x": pa.array(["a", "b", "c"], pa.string_view())})
+        >>> picked_rows(batch, [2, 0]).to_pydict()
+        {'x': ['c', 'a']}
+    """
     places = pa.array(rows, pa.int64())
+    if not batch.num_columns:  # made of arrays, it would forget how many rows it has
+        return batch.take(places)
     return pa.RecordBatch.from_arrays([picked(column, places) for column in batch.columns], schema=batch.schema)
 
 
