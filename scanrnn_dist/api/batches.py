@@ -179,7 +179,7 @@ class BatchFeaturizer:
                 raise ConfigError(f"A kept column is named {name!r}, as the result's; rename it, or choose with keep.")
             if name not in schema.names:
                 raise ConfigError(f"There is no column {name!r} to keep in {BATCH}; it has {schema.names}.")
-        check_keeps(self._options, schema, keep)
+        check_keeps(self._options, schema, layout, keep)
         settled = self._options.settled(layout, keep, self._options.rows_per_part)
         return settled.reading(self.encoder.in_features, input)
 

@@ -157,7 +157,7 @@ def open_job(
             )  # fmt: skip
         plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
-    check_keeps(options, plan.source.schema, plan.keep)
+    check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:
@@ -194,7 +194,7 @@ def check_destination(
     """
     records = JobRecords(open_store(destination))
     options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
-    check_keeps(options, plan.source.schema, plan.keep)
+    check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     check_apart(plan, destination)
     recorded = records.find_job()
     if recorded is None:

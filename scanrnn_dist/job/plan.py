@@ -283,7 +283,7 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
-    check_keeps(options, opened.schema, keep)
+    check_keeps(options, opened.schema, layout, keep)
     if options.filter is not None:
         parsed_filter(options.filter).of(opened.schema)  # or it is refused
     return opened, layout, keep

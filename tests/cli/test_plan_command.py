@@ -257,6 +257,27 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
             )
 
 
+def test_kept_columns_that_do_not_go_with_the_rest_are_refused_before_a_row_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = pa.table({"id": [1, 1, 2], "t": [2, 1, 1], "x": [1.0, float("nan"), 3.0], "l": [[1], [1], [2]]})
+    pq.write_table(events, tmp_path / "events.parquet")
+    rows = pa.table({"sequence": pa.array([[[float("nan"), 2.0]]], FLOATS), "feature_0": [1]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    long = ["--group-by", "id", "--order-by", "t", "--keep", "id,l"]
+    for name, flags, told in (
+        ("events", long, "--keep: column 'l' is list<element: int64>; expected numbers"),
+        ("events", [*long, "--sort"], "--keep: column 'l' is list<element: int64>; expected numbers"),
+        ("rows", ["--output-layout", "columns"], "'feature_0'"),
+        ("rows", ["--initial-carry", "nope"], "column 'nope' is not kept"),
+    ):
+        before = entries(tmp_path)
+        for command in (["plan"], ["plan", tmp_path / "out"], ["featurize", tmp_path / "out"]):
+            if command == ["featurize", tmp_path / "out"] or "--sort" not in flags:
+                code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *GRU, *flags)
+                assert code == 2 and told in err and entries(tmp_path) == before, err
+
+
 def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.parquet", [[[0.5, float("nan")]]])
     code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
