@@ -22,6 +22,7 @@ from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.in_words import command_that_continues
+from scanrnn_dist.job.initial_carries import own_carries
 from scanrnn_dist.job.inspection import Inspection, Measured, Sequences, inspect
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.kept_columns import compare_kept
@@ -30,7 +31,6 @@ from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.open_job import check_destination
 from scanrnn_dist.job.options import Handling, JobOptions, Sharing
-from scanrnn_dist.job.own_carries import own_carries
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport

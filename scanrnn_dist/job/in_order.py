@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.initial_carries import own_carries
 from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.job.own_carries import own_carries
 from scanrnn_dist.observe import in_mib
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.job.initial_carries import check_own_carries
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.job.own_carries import check_own_carries
 from scanrnn_dist.source import Layout, is_comparable
 
 
