@@ -22,7 +22,7 @@ from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, LayoutError
-from scanrnn_dist.job import JobOptions
+from scanrnn_dist.job import JobOptions, check_keeps
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
@@ -112,7 +112,7 @@ class BatchFeaturizer:
             reading = self._reading(batch.schema)
             taken = _taken(pieces, batch.schema, reading, self.encoder.in_features)
             kept = [_kept(piece, rows, reading.keep) for piece, rows in zip(pieces, taken, strict=True)]
-            features = self._computed([rows.sequences for rows in taken], kept)
+            features = self._computed(taken, kept)
             schema = self._schema(batch.schema, reading.keep)
         _tell_of_aside(taken, batch.num_rows)
         made, begin = [], 0
@@ -179,7 +179,7 @@ class BatchFeaturizer:
                 raise ConfigError(f"A kept column is named {name!r}, as the result's; rename it, or choose with keep.")
             if name not in schema.names:
                 raise ConfigError(f"There is no column {name!r} to keep in {BATCH}; it has {schema.names}.")
-        self._options.output.check_keeps(keep)
+        check_keeps(self._options, schema, layout, keep)
         settled = self._options.settled(layout, keep, self._options.rows_per_part)
         return settled.reading(self.encoder.in_features, input)
 
@@ -189,20 +189,23 @@ class BatchFeaturizer:
         dtype, output = encoder.pool_dtype, self._options.output
         return part_schema(kept, encoder.out_features, {}, encoder.gives_steps, dtype, output)
 
-    def _computed(self, sequences: Sequence[Ragged], kept: Sequence[pa.RecordBatch]) -> np.ndarray | Ragged:
+    def _computed(self, taken: Sequence[Taken], kept: Sequence[pa.RecordBatch]) -> np.ndarray | Ragged:
         """The features of all rows, one after the other."""
         options = self._options
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
-        carries = [self._carries(columns, engine.carry_features) for columns in kept]
-        rows = [Rows(each, own) for each, own in zip(sequences, carries, strict=True)]
+        rows = [
+            Rows(each.sequences, self._carries(columns, each, engine.carry_features))
+            for each, columns in zip(taken, kept, strict=True)
+        ]
         return features_of_rows(engine, self.encoder, rows, checked_max_steps(options.max_steps))
 
-    def _carries(self, kept: pa.RecordBatch, size: int) -> np.ndarray | None:
-        """The initial carry that each row brings; None where rows bring none."""
+    def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int) -> np.ndarray | None:
+        """The initial carry that each row brings, `(n, size)`; None where rows bring none."""
         name = self._options.initial_carry
         if name is None:
             return None
-        return fixed_lists(kept, name, size, lossy_cast=self._options.lossy_cast, where=_place(0))
+        lossy = self._options.lossy_cast
+        return fixed_lists(kept, name, size, lossy_cast=lossy, where=_place(0), left_out=taken.is_null)
 
 
 @dataclass(frozen=True)

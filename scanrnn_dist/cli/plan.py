@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import scanrnn_dist.cli.options as flags
@@ -67,7 +68,7 @@ def plan(
 
 def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, scan: bool) -> Foreseen:
     """What the rows that are read tell of the job."""
-    from scanrnn_dist.job import foresee
+    from scanrnn_dist.job import foresee, own_carries
     from scanrnn_dist.observe import rows_progress
 
     settled = options.settled(plan.layout, plan.keep, plan.rows_per_part)
@@ -76,11 +77,12 @@ def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, sc
     def reading(chunk_bytes: int) -> Any:
         return settled.reading(encoder.in_features, encoder.input, chunk_bytes=chunk_bytes)
 
+    carries = partial(own_carries, options=settled, carry_features=encoder.carry_features)
     if not scan:
-        return foresee(plan, reading)
+        return foresee(plan, reading, carries)
     with rows_progress("plan --scan") as progress:
         progress.start(0, plan.source.rows)
-        return foresee(plan, reading, whole=True, on_rows=progress.advance)
+        return foresee(plan, reading, carries, whole=True, on_rows=progress.advance)
 
 
 def _checked(foreseen: Foreseen, plan: Plan) -> str:

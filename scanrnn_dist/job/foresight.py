@@ -5,13 +5,13 @@ What would become of the destination says `open_job.check_destination`; how long
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from scanrnn_dist.errors import UndoneError
+from scanrnn_dist.errors import DataError, UndoneError
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, read_first
@@ -68,6 +68,7 @@ class Foreseen:
 def foresee(
     plan: Plan,
     reading: Callable[[int], ReadOptions],
+    carries: Callable[[Chunk], np.ndarray | None],
     *,
     whole: bool = False,
     on_rows: Callable[[int], None] | None = None,
@@ -77,13 +78,14 @@ def foresee(
     Args:
         plan: of the job.
         reading: how it reads, for a size of chunks in bytes.
+        carries: reads the initial carries of a chunk, as `own_carries` does.
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """
     found = Foreseen(whole)
     files, most = set[str](), reading(MOST_BYTES).lengths.max_steps
     with closing(_read(plan, reading, whole)) as read:
-        for chunk in read:
+        for chunk in _with_carries(read, carries):
             files.add(chunk.unit.file.path)
             if isinstance(chunk, FailedUnit):
                 _add_failed(found, chunk)
@@ -114,6 +116,23 @@ def _read(plan: Plan, reading: Callable[[int], ReadOptions], whole: bool) -> Gen
     firsts = firsts[:: max(1, -(-len(firsts) // most))]
     size = min(MOST_BYTES, max(LEAST_BYTES, FIRST_BYTES // max(1, len(firsts))))
     yield from read_first(plan.source, plan.units.select(firsts.tolist()), reading(size))
+
+
+def _with_carries(
+    read: Iterable[Chunk | FailedUnit], carries: Callable[[Chunk], np.ndarray | None]
+) -> Iterator[Chunk | FailedUnit]:
+    """What is read; a unit fails at the first chunk whose initial carries are not what they should be."""
+    failed = -1
+    for item in read:
+        if item.unit.index == failed:
+            continue
+        if not isinstance(item, FailedUnit):
+            try:
+                carries(item)
+            except DataError as error:
+                item, failed = FailedUnit(item.unit, str(error)), item.unit.index
+        yield item
+        del item  # or it would stay alive while the next one is decoded
 
 
 def _add_failed(found: Foreseen, failed: FailedUnit) -> None:

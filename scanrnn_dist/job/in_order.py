@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.initial_carries import own_carries
 from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.observe import in_mib
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged
 from scanrnn_dist.records import STATE
-from scanrnn_dist.source import WAITING_UNITS, Chunk, FailedUnit, Prefetched, Unit, ends_unit, fixed_lists
+from scanrnn_dist.source import WAITING_UNITS, Chunk, FailedUnit, Prefetched, Unit, ends_unit
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -199,17 +200,14 @@ class Stream:
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""
-        engine, name = self._engine, self._options.initial_carry
+        engine = self._engine
         if engine.state_features:
             begun = np.tile(engine.first_state, (len(chunk.sequences), 1))
             if chunk.states is not None:
                 there = chunk.states.is_valid().to_numpy(zero_copy_only=False)
                 begun[there] = chunk.states.flatten().to_numpy().reshape(-1, engine.state_features)
             return begun
-        if name is None:
-            return None
-        lossy, size = self._options.lossy_cast, engine.carry_features
-        return fixed_lists(chunk.kept, name, size, lossy_cast=lossy, where=chunk.where)
+        return own_carries(chunk, self._options, engine.carry_features)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""

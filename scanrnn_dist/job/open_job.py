@@ -24,6 +24,7 @@ from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.in_words import command_that_continues
+from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
@@ -156,7 +157,7 @@ def open_job(
             )  # fmt: skip
         plan = _planned(records, recorded, source, options, handling, computation.input)
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
-    _check_keeps(options, plan)
+    check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     if isinstance(plan, ContinuedPlan):
         like = recorded
     else:
@@ -193,7 +194,7 @@ def check_destination(
     """
     records = JobRecords(open_store(destination))
     options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
-    _check_keeps(options, plan)
+    check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     check_apart(plan, destination)
     recorded = records.find_job()
     if recorded is None:
@@ -222,17 +223,6 @@ def _check_unread(records: JobRecords) -> None:
     """Refuse to replace the sorted copy of a source while somebody may read it: a job at work, or a restart of it."""
     _check_idle(records)
     check_not_replaced(records)
-
-
-def _check_keeps(options: JobOptions, plan: Plan) -> None:
-    """Refuse kept columns that do not go with the other options."""
-    if options.has_own_carries and options.initial_carry not in plan.keep:
-        raise ConfigError(
-            f"The initial carries' column {options.initial_carry!r} is not kept; expected one of {plan.keep}."
-        )
-    if missing := [name for name in options.ids or () if name not in plan.keep]:
-        raise ConfigError(f"--ids names {missing[0]!r}, which is no kept column; expected some of {list(plan.keep)}.")
-    options.output.check_keeps(plan.keep)
 
 
 def _check_goes_on(recorded: dict[str, Any], wanted: _Wanted) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, counted, did_you_mean, one_line
 from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
@@ -282,6 +283,7 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
+    check_keeps(options, opened.schema, layout, keep)
     if options.filter is not None:
         parsed_filter(options.filter).of(opened.schema)  # or it is refused
     return opened, layout, keep

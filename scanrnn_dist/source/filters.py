@@ -210,8 +210,46 @@ def _value(tree: ast.expr, text: str, leaf: _Leaf) -> Any:
 
 def _constant(value: Any, leaf: _Leaf) -> Any:
     is_large = isinstance(value, int) and value >= 2**63
-    made = pa.scalar(value, pa.uint64()) if is_large else pa.scalar(value)
+    made = _comparable(pa.scalar(value, pa.uint64()) if is_large else pa.scalar(value))
     return pc.scalar(made) if leaf is pc.field else made
+
+
+def _comparable(value: Any) -> Any:
+    """An array or scalar in a type that pyarrow compares with others of its kind.
+
+    Times with a zone become those of UTC, the same moments: units differ only within one zone. float16 becomes float32.
+    """
+    kind = value.type
+    if pa.types.is_dictionary(kind) and pa.types.is_float16(kind.value_type):
+        value = value.dictionary_decode()
+        kind = value.type
+    if pa.types.is_float16(kind):
+        return value.cast(pa.float32())
+    if _zone(kind) not in ("", "UTC"):
+        return value.cast(pa.timestamp(kind.unit, "UTC"))
+    return value
+
+
+def _zone(kind: pa.DataType) -> str:
+    """The zone of a type of times; empty of one without, and of others."""
+    return (kind.tz or "") if pa.types.is_timestamp(kind) else ""
+
+
+def _check_zones(one: Any, other: Any) -> None:
+    """Raise a `TypeError` that says what to write where a time with a zone meets one without."""
+    kinds = [getattr(side, "type", None) for side in (one, other)]
+    zones = [_zone(kind) for kind in kinds if kind is not None and pa.types.is_timestamp(kind)]
+    if len(zones) < 2 or bool(zones[0]) == bool(zones[1]):
+        return
+    remedy = ""
+    for side in (one, other):
+        if isinstance(side, pa.Scalar):
+            remedy = (
+                " Leave out its Z or offset."
+                if _zone(side.type)
+                else " End the time with Z, or an offset such as +02:00."
+            )
+    raise TypeError(f"a time without a zone is compared with one that has a zone.{remedy}")
 
 
 def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
@@ -234,6 +272,7 @@ def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
 
 def _alike(one: Any, other: Any) -> tuple[Any, Any]:
     """Two sides of a comparison; what meets uint64 as uint64, since pyarrow brings both to int64, if it fits."""
+    _check_zones(one, other)
     sides = [one, other]
     for nth, side in enumerate(sides):
         meets_such = getattr(sides[1 - nth], "type", None) == pa.uint64()
@@ -306,7 +345,7 @@ def _leaf_of(batch: pa.RecordBatch, partitions: Mapping[str, Any]) -> _Leaf:
         for field in name[len(column) + 1 :].split(".") if name != column else ():
             array = pc.struct_field(array, field)
         # Not what an extension stores: a UUID's bytes are never equal to a text.
-        return array if isinstance(array, pa.ExtensionArray) else storage(array)
+        return array if isinstance(array, pa.ExtensionArray) else _comparable(storage(array))
 
     return leaf
 

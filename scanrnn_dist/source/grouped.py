@@ -21,7 +21,6 @@ from scanrnn_dist.source.layouts import (
     changes,
     comparable,
     differ,
-    is_comparable,
     missing,
     picked,
     rise,
@@ -40,7 +39,8 @@ class Grouping:
         ids: the columns that say which sequence an event belongs to.
         order: the columns that order its steps.
         features: the columns that become lists.
-        keep: the columns of which a sequence has one value; of one that orders its steps it is that of the last step.
+        keep: the columns of which a sequence has one value, of types that can be compared; of one that orders its steps
+            it is that of the last step.
         takes_first: whether it is that of the first step.
     """
 
@@ -160,11 +160,6 @@ class Grouping:
         """The value of a column in each sequence."""
         column = batch.column(name)
         if name not in self.ids:
-            if not is_comparable(column.type):
-                raise DataError(
-                    f"{unit.span} column {name!r} is {column.type}; expected of a kept column numbers, text, times or "
-                    "bytes, of which each sequence has one value. Leave it out of --keep."
-                )
             plain = [comparable(column)]
             is_other = changes(plain)
             is_other[begins] = False

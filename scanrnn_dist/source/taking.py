@@ -10,7 +10,7 @@ chunks of 2 MB, as without these rules (best of 15, 2 busy cores).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -33,7 +33,7 @@ from scanrnn_dist.source.bad_rows import (
 from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
 from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, positions
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
-from scanrnn_dist.source.set_aside import SetAside
+from scanrnn_dist.source.set_aside import SetAside, rows_of
 
 _MENDED: dict[str, Callable[[Ragged, np.ndarray], Ragged]] = {
     DROP_STEP: without_steps,
@@ -153,12 +153,14 @@ def sequence_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if _is_sequence(field)]
 
 
-def _is_sequence(field: pa.Field) -> bool:
+def _is_sequence(field: pa.Field, widths: Container[int | None] | None = None) -> bool:
+    """Whether a column could be the sequences, if `widths` are given with so many features per step by its type."""
     try:
         layout = layout_of_column(field.type, field.name)
     except LayoutError:
         return False
-    return not any(map(is_string, layout.types(pa.schema([field]))))
+    schema = pa.schema([field])
+    return not any(map(is_string, layout.types(schema))) and (widths is None or layout.width(schema) in widths)
 
 
 def placed(do: Callable[..., _Given], *given: object, where: Where) -> _Given:
@@ -177,13 +179,56 @@ def unknown_width(place: str, what: str, rows: int) -> LayoutError:
     )
 
 
-def fixed_lists(batch: pa.RecordBatch, column: str, size: int, *, lossy_cast: bool, where: Where) -> np.ndarray:
-    """A column of lists of `size` numbers as `(n, size)` float32; raises `DataError` for any other."""
+def is_fixed_lists(field: pa.Field) -> bool:
+    """Whether a column may hold what `fixed_lists` takes, as far as its type says it."""
+    return _is_sequence(field, widths=(None, 1))
+
+
+def fixed_lists(
+    batch: pa.RecordBatch,
+    column: str,
+    size: int,
+    *,
+    lossy_cast: bool,
+    where: Where,
+    left_out: np.ndarray | None = None,
+) -> np.ndarray:
+    """A column of lists of `size` numbers as `(n, size)` float32.
+
+    Args:
+        batch: of `n` rows.
+        column: its name.
+        size: of each list.
+        lossy_cast: whether numbers may be rounded to float32.
+        where: says where a row of `batch` stands.
+        left_out: `(n,)` bool, the rows whose lists are not looked at, and become zeros; None for none.
+
+    Raises:
+        DataError: a list that is null, of another size, or with a number that is null or not finite; or one that
+            float32 does not hold exactly, unless it may be rounded.
+    """
+    if left_out is not None:
+        rows, lists = np.flatnonzero(~left_out), np.zeros((batch.num_rows, size), np.float32)
+        if len(rows):
+            lists[rows] = fixed_lists(
+                rows_of(batch.select([column]), rows), column, size, lossy_cast=lossy_cast,
+                where=lambda row: where(int(rows[row])),
+            )  # fmt: skip
+        return lists
+    given = batch.column(column)
+    if given.null_count:
+        row = given.is_null().index(True).as_py()
+        raise DataError(f"{where(row)}: {column!r} is null; expected a list of {size} numbers.")
+    return _of_size(given, column, size, lossy_cast, where)
+
+
+def _of_size(given: pa.Array, column: str, size: int, lossy_cast: bool, where: Where) -> np.ndarray:
+    """Lists of `size` numbers, none of them null, as `(n, size)` float32; raises as `fixed_lists`."""
 
     def in_column(row: int) -> str:
         return f"{where(row)}, column {column!r}"
 
-    lists = to_ragged(batch.column(column), in_features=1, lossy_cast=lossy_cast, where=in_column)
+    lists = to_ragged(given, in_features=1, lossy_cast=lossy_cast, where=in_column)
     wrong = lists.lengths != size
     if wrong.any():
         row = int(wrong.argmax())

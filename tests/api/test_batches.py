@@ -102,6 +102,21 @@ def test_options_act_as_they_do_in_featurize() -> None:
     assert result.schema.types == [pa.float16()] * H
 
 
+def test_rows_whose_features_are_null_need_no_carry() -> None:
+    carries = [None, [0.5] * H]
+    table = table_of([None, ROWS[1]], carry=pa.array(carries, pa.list_(pa.float32())))
+    featurizer = featurizer_of(column="sequence", initial_carry="carry", bad_rows=BadRows(null_sequence="null"))
+    expected = encode(encoder_of(), [ROWS[1]], initial_carry=np.array(carries[1:]), window_shape=SHAPE)
+    assert featurizer(table)["features"].to_pylist() == [None, expected[0].tolist()]
+
+
+@pytest.mark.parametrize(("keep", "told"), [(["id"], "is not kept"), (["id", "carry"], "is int64; expected a list")])
+def test_a_column_that_can_hold_no_carries_is_refused(keep: list[str], told: str) -> None:
+    table = table_of(ROWS, carry=pa.array(range(len(ROWS))))
+    with pytest.raises(ConfigError, match=f"The initial carries' column 'carry' {told}"):
+        featurizer_of(column="sequence", initial_carry="carry", keep=keep)(table)
+
+
 def test_an_empty_batch_gives_an_empty_one() -> None:
     empty = table_of(ROWS)[:0]
     for batch in (

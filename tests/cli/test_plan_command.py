@@ -137,6 +137,45 @@ def test_plan_ends_as_featurize_does(case: str, folder: Path, capsys: pytest.Cap
         assert "checked:      all 120 rows: nothing would fail" in out and not told
 
 
+CARRIES: dict[str, tuple[pa.DataType, list[Any], str]] = {
+    "too short": (pa.list_(pa.float32()), [[0.5] * 4, [0.5] * 3], "holds 3 numbers; expected 4"),
+    "null": (pa.list_(pa.float32()), [[0.5] * 4, None], "is null; expected a list of 4 numbers"),
+    "a NaN": (pa.list_(pa.float32()), [[0.5] * 4, [float("nan")] * 4], "feature 0 is nan"),
+    "inexact": (pa.list_(pa.float64()), [[0.5] * 4, [0.1] * 4], "Allow rounding with --lossy-cast"),
+    "texts": (pa.string(), ["a", "b"], "'carry' is string; expected a list of numbers per row"),
+    "lists of texts": (pa.list_(pa.string()), [["a"], ["b"]], "expected a list of numbers per row"),
+    "good": (pa.list_(pa.float32(), 4), [[0.5] * 4, [0.25] * 4], ""),
+}
+
+
+@pytest.mark.parametrize("case", CARRIES)
+def test_plan_reads_the_initial_carries_that_rows_bring(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, carries, reason = CARRIES[case]
+    table = pa.table({"sequence": pa.array([[[1.0, 2.0]]] * 2, FLOATS), "carry": pa.array(carries, kind)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    flags = [*GRU, "--column", "sequence", "--initial-carry", "carry"]
+    code, out, told = run(capsys, "plan", tmp_path / "a.parquet", *flags, "--scan")
+    code_then, _, told_then = run(capsys, "featurize", tmp_path / "a.parquet", tmp_path / "out", *flags)
+    assert code == code_then == (0 if case == "good" else 2 if "texts" in case else 3), (told, told_then)
+    assert reason in told and reason in told_then and ("1 place would fail" in out) == (code == 3)
+
+
+def test_a_unit_whose_carries_fail_is_one_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "MOST_BYTES", 1)  # a chunk for each row
+    monkeypatch.setattr(foresight, "LEAST_BYTES", 1)
+    carries = pa.array([[0.5] * 3] * 4, pa.list_(pa.float32()))
+    table = pa.table({"sequence": pa.array([[[1.0, 2.0]]] * 3 + [None], FLOATS), "carry": carries})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    flags = [*GRU, "--column", "sequence", "--initial-carry", "carry"]
+    for scan in ([], ["--scan"]):
+        code, out, err = run(capsys, "plan", tmp_path / "a.parquet", *flags, *scan)
+        assert code == 3 and "1 place would fail" in out and err.count("holds 3 numbers; expected 4") == 1
+
+
 def test_without_scan_the_first_rows_of_each_file_are_read(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +191,7 @@ def test_without_scan_the_first_rows_of_each_file_are_read(
     code, out, _ = run(capsys, *words)
     assert code == 3 and "2 of 3 files" in out
     plan = plan_job(folder / "in")
-    found = foresight.foresee(plan, lambda size: ReadOptions(plan.layout, chunk_bytes=size))
+    found = foresight.foresee(plan, lambda size: ReadOptions(plan.layout, chunk_bytes=size), lambda _: None)
     assert (found.files, found.failed, found.whole) == (2, 1, False) and found.rows < 40
 
 
@@ -216,6 +255,27 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
                 f"ConfigError: The encoder takes 12 features per step; there are {width} in {where}. Choose another"
                 in err
             )
+
+
+def test_kept_columns_that_do_not_go_with_the_rest_are_refused_before_a_row_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = pa.table({"id": [1, 1, 2], "t": [2, 1, 1], "x": [1.0, float("nan"), 3.0], "l": [[1], [1], [2]]})
+    pq.write_table(events, tmp_path / "events.parquet")
+    rows = pa.table({"sequence": pa.array([[[float("nan"), 2.0]]], FLOATS), "feature_0": [1]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    long = ["--group-by", "id", "--order-by", "t", "--keep", "id,l"]
+    for name, flags, told in (
+        ("events", long, "--keep: column 'l' is list<element: int64>; expected numbers"),
+        ("events", [*long, "--sort"], "--keep: column 'l' is list<element: int64>; expected numbers"),
+        ("rows", ["--output-layout", "columns"], "'feature_0'"),
+        ("rows", ["--initial-carry", "nope"], "column 'nope' is not kept"),
+    ):
+        before = entries(tmp_path)
+        for command in (["plan"], ["plan", tmp_path / "out"], ["featurize", tmp_path / "out"]):
+            if command == ["featurize", tmp_path / "out"] or "--sort" not in flags:
+                code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *GRU, *flags)
+                assert code == 2 and told in err and entries(tmp_path) == before, err
 
 
 def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

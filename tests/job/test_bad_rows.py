@@ -205,6 +205,27 @@ def test_own_carries_stay_with_their_rows(tmp_path: Path) -> None:
     assert got.equals(expected) and verify(tmp_path / "out", sample=9).sampled == 3
 
 
+@pytest.mark.parametrize("unread", [None, [], [NAN] * H])
+def test_rows_whose_features_are_null_need_no_carry(unread: Any, tmp_path: Path) -> None:
+    rows: list[Row] = [good(1), None, good(3), with_bad(2)]
+    carries = [[0.5] * H, unread, [0.25] * H, [0.75] * H]
+    path = write_source(tmp_path / "in.parquet", rows, carry=pa.array(carries, pa.list_(pa.float32())))
+    options: dict[str, Any] = {"initial_carry": "carry", "column": "sequence"}
+    featurize(path, tmp_path / "out", bad_rows=BadRows("skip", "null"), **options)
+    alone = write_source(tmp_path / "good.parquet", [rows[0], rows[2]],
+                         carry=pa.array([carries[0], carries[2]], pa.list_(pa.float32())))  # fmt: skip
+    featurize(alone, tmp_path / "expected", **options)
+    got, expected = (pq.read_table(tmp_path / name)["features"].to_pylist() for name in ("out", "expected"))
+    assert got == [expected[0], None, expected[1]] and verify(tmp_path / "out", sample=9).sampled == 3
+
+
+def test_a_carry_that_is_null_is_told_by_its_row_of_the_source(tmp_path: Path) -> None:
+    carries = pa.array([None, None, [0.5] * H, None], pa.list_(pa.float32()))
+    path = write_source(tmp_path / "in.parquet", [None, with_bad(2), good(1), good(3)], carry=carries)
+    with pytest.raises(DataError, match=rf"row 3 \(row 3 of the file\): 'carry' is null; expected a list of {H}"):
+        featurize(path, tmp_path / "out", column="sequence", bad_rows=BadRows("skip", "null"), initial_carry="carry")
+
+
 def test_outputs_of_all_steps_are_those_of_the_steps_that_are_left(tmp_path: Path) -> None:
     rows: list[Row] = [None, good(1, 9), [None, *good(2, 1)], [], with_bad(3)]
     path = write_source(tmp_path / "in.parquet", rows)

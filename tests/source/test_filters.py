@@ -77,9 +77,49 @@ def test_an_extension_is_not_compared_by_what_it_stores() -> None:
 
 def test_a_time_without_a_zone_against_one_with_is_refused_before_anything_is_read() -> None:
     schema = pa.schema([("t", pa.timestamp("us", "UTC"))])
-    with pytest.raises(ConfigError, match=r"does not fit the columns .*timestamp"):
+    with pytest.raises(ConfigError, match=r"does not fit the columns .*timestamp.*End the time with Z, or an offset"):
         parsed_filter("t > timestamp('2020-01-01')").of(schema)
+    with pytest.raises(ConfigError, match=r"End the time with Z, or an offset"):
+        parsed_filter("t in (timestamp('2020-01-01'),)").of(schema)
+    with pytest.raises(ConfigError, match=r"does not fit the columns .*Leave out its Z or offset"):
+        parsed_filter("timestamp('2020-01-01T00:00:00Z') < t").of(pa.schema([("t", pa.timestamp("us"))]))
+    with pytest.raises(ConfigError, match=r"one that has a zone\.$"):
+        parsed_filter("t == u").of(pa.schema([("t", pa.timestamp("us")), ("u", pa.timestamp("us", "UTC"))]))
     assert parsed_filter("t > timestamp('2020-01-01T00:00:00+00:00')").of(schema) == ("t",)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "+01:00", "Europe/Berlin"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_with_a_zone_are_compared_as_moments(zone: str, unit: str) -> None:
+    seconds = [1577836800, 1577836800 + 7200, None]  # 2020-01-01T00:00:00Z, and two hours later
+    moments = pa.array(seconds, pa.timestamp("s", "UTC"))
+    batch = pa.record_batch({"t": moments.cast(pa.timestamp(unit, zone)), "u": moments.cast(pa.timestamp("us", "UTC"))})
+    for text, wanted in (
+        ("t >= timestamp('2020-01-01T00:00:00Z')", [True, True, False]),
+        ("t == timestamp('2020-01-01T02:00:00+02:00')", [True, False, False]),
+        ("timestamp('2019-12-31T23:00:00-02:00') < t", [False, True, False]),
+        ("t in (timestamp('2020-01-01T05:00:00+03:00'), timestamp('2020-01-01T03:00:00+01:00'))", [False, True, False]),
+        ("t == u", [True, True, False]),
+        ("t > timestamp('0001-01-01T00:00:00+14:00')", [True, True, False]),
+        ("t >= date('2020-01-01')", [True, True, False]),
+    ):
+        if unit == "ns" and "0001" in text:
+            continue  # which int64 does not hold
+        asked = parsed_filter(text)
+        asked.of(batch.schema)
+        assert asked.matching(batch, {}, "").tolist() == wanted, text
+
+
+def test_float16_is_compared() -> None:
+    halves = pa.array(np.array([0.5, 1.5, 2.5], np.float16))
+    batch = pa.record_batch({
+        "h": halves, "s": pa.StructArray.from_arrays([halves], ["h"]),
+        "d": pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), halves),
+    })  # fmt: skip
+    for name in ("h", "s.h", "d"):
+        asked = parsed_filter(f"{name} > 1 and {name} in (1.5, 2) and -{name} < 0")
+        asked.of(batch.schema)
+        assert asked.matching(batch, {}, "").tolist() == [False, True, False]
 
 
 class Unknown(Exception):
