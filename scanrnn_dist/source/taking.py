@@ -31,9 +31,9 @@ from scanrnn_dist.source.bad_rows import (
     Lengths,
 )
 from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
-from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, positions
+from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, picked_rows, positions
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
-from scanrnn_dist.source.set_aside import SetAside, rows_of
+from scanrnn_dist.source.set_aside import SetAside
 
 _MENDED: dict[str, Callable[[Ragged, np.ndarray], Ragged]] = {
     DROP_STEP: without_steps,
@@ -211,7 +211,7 @@ def fixed_lists(
         rows, lists = np.flatnonzero(~left_out), np.zeros((batch.num_rows, size), np.float32)
         if len(rows):
             lists[rows] = fixed_lists(
-                rows_of(batch.select([column]), rows), column, size, lossy_cast=lossy_cast,
+                picked_rows(batch.select([column]), rows), column, size, lossy_cast=lossy_cast,
                 where=lambda row: where(int(rows[row])),
             )  # fmt: skip
         return lists
