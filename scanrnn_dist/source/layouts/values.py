@@ -109,7 +109,7 @@ def _python_value(one: pa.Array) -> Any:
 
 def _time_in_words(kind: pa.DataType, number: int) -> str:
     """A time, a date or a duration by numpy, which has all years; times of a zone are told in UTC."""
-    unit: Any = "D" if pat.is_date32(kind) else "ms" if pat.is_date64(kind) else kind.unit
+    unit = _unit(kind)
     time = np.timedelta64(number, unit) if pat.is_duration(kind) else np.datetime64(number, unit)
     if np.isnat(time):
         return f"{number} of the type {kind}"
@@ -119,6 +119,11 @@ def _time_in_words(kind: pa.DataType, number: int) -> str:
     if pat.is_date64(kind):
         return told.partition(" ")[0]
     return f"{told}+00:00" if pat.is_timestamp(kind) and kind.tz else told
+
+
+def _unit(kind: pa.DataType) -> Any:
+    """What numpy calls the unit of the integers that are stored."""
+    return "D" if pat.is_date32(kind) else "ms" if pat.is_date64(kind) else kind.unit
 
 
 def _plain(array: pa.Array) -> pa.Array:
