@@ -150,7 +150,7 @@ def continued_plan(
     order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
     for index, name in enumerate(names):
         for batch in read_part(store, name, [*new.ids, *order]):
-            _check_types(batch.schema, new.kept.schema, new.ids, store.path(name))
+            _check_types(batch.schema, new.kept.schema, (*new.ids, *order), store.path(name))
             rows = new.rows_of(batch)
             _check_is_later(batch, rows, new, order)
             rows = rows[rows >= 0]
@@ -206,14 +206,14 @@ def _check_is_later(batch: pa.RecordBatch, rows: np.ndarray, new: NewSteps, orde
     hit = np.flatnonzero(rows >= 0)
     if not order or not len(hit):
         return
-    last = keys_of(picked_rows(batch.select(order), hit), order)
-    first = keys_of(picked_rows(new.first, rows[hit]), order)
-    for nth, (before, after) in enumerate(zip(last, first, strict=True)):
+    last = picked_rows(batch.select([*dict.fromkeys((*new.ids, *order))]), hit)
+    first = picked_rows(new.first, rows[hit])
+    for nth, (before, after) in enumerate(zip(keys_of(last, order), keys_of(first, order), strict=True)):
         if not after > before:
-            key = keys_of(batch.select(new.ids).slice(hit[nth], 1), new.ids)[0]
             raise DataError(
-                f"{told_key(new.ids, key)}: the first new step has {told_key(order, after)}; expected one that comes "
-                f"after {told_key(order, before)}, the last one that was applied. Leave out steps that were applied."
+                f"{told_key(last, new.ids, nth)}: the first new step has {told_key(first, order, nth)}; expected one "
+                f"that comes after {told_key(last, order, nth)}, the last one that was applied. Leave out steps that "
+                "were applied."
             )
 
 

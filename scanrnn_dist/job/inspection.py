@@ -21,7 +21,7 @@ from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan, cut, find_sequences
 from scanrnn_dist.job.sampling import WHOLE_FILES, Plain, StepsRead, read_plain, read_sequences
-from scanrnn_dist.source import ColumnStatistics, Source, SourceLike, as_flags, layouts_found, open_source
+from scanrnn_dist.source import REPLACED, ColumnStatistics, Source, SourceLike, as_flags, layouts_found, open_source
 
 OnStart = Callable[[int, int], None]
 OnRows = Callable[[int], None]
@@ -238,9 +238,10 @@ def _said(pairs: Sequence[tuple[Column, ColumnStatistics]]) -> tuple[list[Column
     for column, of_it in pairs:
         if not isinstance(column, Category):
             columns.append(column)
-        elif of_it.distinct:
-            unknown = "own" if of_it.nulls else column.unknown
-            columns.append(replace(column, values=tuple(sorted(of_it.distinct)), unknown=unknown))
+        elif values := tuple(sorted(value for value in of_it.distinct or () if REPLACED not in value)):
+            assert of_it.distinct is not None
+            unknown = "own" if of_it.nulls or len(values) < len(of_it.distinct) else column.unknown
+            columns.append(replace(column, values=values, unknown=unknown))
         else:
             many = "no text" if of_it.distinct is not None else "too many different texts to list them"
             notes.append(f"{column.name!r} is left out: it holds {many}")

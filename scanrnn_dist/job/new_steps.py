@@ -20,7 +20,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import is_comparable, read_chunks, read_kept
+from scanrnn_dist.source import is_comparable, read_chunks, read_kept, stored_values, told
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
@@ -108,7 +108,8 @@ def read_new_steps(
             raise DataError(f"Row {row} of the new steps has no {' and '.join(ids)}; expected an id in every row.")
         if numbers.setdefault(key, row) != row:
             raise DataError(
-                f"{told_key(ids, key)} stands in rows {numbers[key]} and {row} of the new steps; expected each id once."
+                f"{told_key(batch, ids, row)} stands in rows {numbers[key]} and {row} of the new steps; expected each "
+                "id once."
             )
     sequences, order = _together(parts, in_features), plan.layout.asked.order_by or ()
     first = _first(plan, order)
@@ -133,18 +134,14 @@ def _first(plan: Plan, order: Sequence[str]) -> pa.RecordBatch:
 
 
 def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:
-    """The id of each row, as Python has it: a value, or a tuple of several columns' values; nanoseconds as numbers."""
-    columns = [table.column(name) for name in ids]
-    # Python's own times have microseconds, and pandas, which has more, need not be there.
-    columns = [column.cast(pa.int64()) if getattr(column.type, "unit", "") == "ns" else column for column in columns]
-    columns = [column.to_pylist() for column in columns]
+    """The id of each row, as it is stored: a value, or a tuple of several columns' values."""
+    columns = [stored_values(table.column(name)) for name in ids]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def told_key(ids: Sequence[str], key: Any) -> str:
-    """An id in words: `client=7`."""
-    values = key if len(ids) > 1 else (key,)
-    return ", ".join(f"{name}={value!r}" for name, value in zip(ids, values, strict=True))
+def told_key(table: pa.RecordBatch, ids: Sequence[str], row: int) -> str:
+    """The id of a row in words: `client=7`."""
+    return told(ids, [table.column(name) for name in ids], row)
 
 
 def _together(parts: list[Ragged], in_features: int) -> Ragged:

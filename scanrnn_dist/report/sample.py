@@ -20,6 +20,7 @@ from scanrnn_dist.records import (
     read_part,
     read_part_schema,
 )
+from scanrnn_dist.source import python_values
 
 MOST_ROWS = 5000
 MOST_PARTS = 64
@@ -150,11 +151,7 @@ def _column_of(records: JobRecords, name: str, column: str, rows: int) -> list[o
     """The values of a column of the first rows of a part."""
     values: list[object] = []
     for batch in read_part(records.store, name, [column]):
-        array = batch.column(column).slice(0, rows - len(values))
-        if getattr(array.type, "unit", "") == "ns":  # Python's own times have microseconds
-            of_kind = pa.duration("us") if pa.types.is_duration(array.type) else pa.timestamp("us")
-            array = array.cast(of_kind, safe=False) if not pa.types.is_time(array.type) else array.cast(pa.int64())
-        values += array.to_pylist()
+        values += python_values(batch.column(column).slice(0, rows - len(values)))
         if len(values) >= rows:
             break
     return values

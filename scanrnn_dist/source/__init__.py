@@ -11,6 +11,7 @@ from scanrnn_dist.source.filters import filter_text, parsed_filter
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.groups import find_starts, read_rows
 from scanrnn_dist.source.layouts import (
+    REPLACED,
     Asked,
     Layout,
     as_flags,
@@ -21,7 +22,10 @@ from scanrnn_dist.source.layouts import (
     layout_of,
     layouts_found,
     picked_rows,
+    python_values,
     register_layout,
+    stored_values,
+    told,
 )
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.parquet import VectorWriter

@@ -21,12 +21,12 @@ from scanrnn_dist.source.layouts import (
     changes,
     comparable,
     differ,
+    in_words,
     missing,
     picked,
     rise,
     taken,
     told,
-    value_at,
 )
 from scanrnn_dist.source.units import Begins, Grouped, Unit
 
@@ -168,8 +168,8 @@ class Grouping:
                 begin = int(begins[np.searchsorted(begins, row, side="right") - 1])
                 key = told(self.ids, [batch.column(name) for name in self.ids], row)
                 raise DataError(
-                    f"{unit.event(event + row)}: the kept column {name!r} is {value_at(column, row)!r}; expected "
-                    f"{value_at(column, begin)!r}, as in the first row of the sequence {key}. Only what is the same in "
+                    f"{unit.event(event + row)}: the kept column {name!r} is {in_words(column, row)}; expected "
+                    f"{in_words(column, begin)}, as in the first row of the sequence {key}. Only what is the same in "
                     "all rows of a sequence can be kept: leave it out of --keep."
                 )
         return picked(column, pa.array(begins))

@@ -30,9 +30,9 @@ from scanrnn_dist.source.layouts import (
     hashes,
     missing,
     rise,
+    stored_values,
     taken,
     told,
-    value_at,
 )
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.units import Starts, Unit
@@ -187,7 +187,7 @@ class _Distinct:
         ids, seen = self._layout.ids, dict[tuple[object, ...], tuple[Unit, int]]()
         for begun in _all_begun(self._source, ids):
             for nth in np.flatnonzero(np.isin(hashes(begun.keys), suspects)):
-                key = tuple(value_at(column, int(nth)) for column in begun.keys)
+                key = tuple(stored_values(column.slice(nth, 1))[0] for column in begun.keys)
                 row = int(begun.rows[nth])
                 if key in seen:
                     unit, first_row = seen[key]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import DataError, LayoutError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, TRUNCATE, BadRows, count_name
-from scanrnn_dist.source.layouts import Steps, value_at
+from scanrnn_dist.source.layouts import Steps, in_words
 from scanrnn_dist.source.set_aside import SetAside
 from scanrnn_dist.source.step_input import StepInputs, apply_input
 
@@ -118,8 +118,8 @@ class StepsAsInputs(_Steps):
     def wrong_at(self, step: int) -> str:
         """What is wrong with a step that has a bad value."""
         column = self.named.spec.columns[int(np.isfinite(self.values[step]).argmin())].name
-        value = value_at(self.named.fields(self.steps)[column], step)
-        told = "null" if value is None else f"{value}, which is no finite number"
+        value = in_words(self.named.fields(self.steps)[column], step)
+        told = value if value == "null" else f"{value}, which is no finite number"
         return f"column {column!r} is {told}; expected a finite number. Fill it or drop the step."
 
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import ConfigError, LayoutError, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
 from scanrnn_dist.ragged import inexact
-from scanrnn_dist.source.layouts import side_by_side, storage, value_at
+from scanrnn_dist.source.layouts import in_words, side_by_side, storage
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
@@ -46,8 +46,7 @@ class Refusal:
 
     def at(self, step: int) -> str:
         """What is wrong at one of the steps, for a message that says where it stands."""
-        value = value_at(self.array, step)
-        return f"column {self.column!r} is {'null' if value is None else repr(value)}, {self.because}"
+        return f"column {self.column!r} is {in_words(self.array, step)}, {self.because}"
 
 
 class StepInputs(NamedTuple):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
+from scanrnn_dist.source.layouts import python_values
 from scanrnn_dist.source.step_input import check_columns, check_type, decoded, plain, unscaled
 
 MOST_DISTINCT = 1000
@@ -140,7 +141,7 @@ class StepStatistics:
         if len(some) > self._most_distinct + 1:
             return None
         values = pc.unique(array).drop_null()
-        return frozenset(values.to_pylist()) if len(values) <= self._most_distinct else None
+        return frozenset(python_values(values)) if len(values) <= self._most_distinct else None
 
 
 def measure(spec: InputSpec, batches: Iterable[tuple[Mapping[str, pa.Array], np.ndarray]]) -> InputSpec:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crashing import Job, Scenario, Zygote, killed_at_each, sorts_of
+from odd_values import ODD, SOME, stored
 from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, random_rows, write_source
 
 from scanrnn_dist.api import quarantined, update, updating, verify
@@ -290,6 +291,71 @@ def test_ids_that_are_lists_or_nan_are_refused_and_views_of_text_are_found(tmp_p
     featurize(source("texts", pa.array(["a", "b"], pa.string_view())), tmp_path / "texts", keep_state=True)
     continued(tmp_path / "texts", source("more", pa.array(["c", "a"], pa.string_view())), ids=["id"])
     assert pq.read_table(tmp_path / "texts")["id"].to_pylist() == ["a", "b", "c"]
+
+
+def steps_of(path: Path, values: list[float], **columns: pa.Array) -> Path:
+    """Sequences of one step of one number."""
+    nested = pa.array([[[value]] for value in values], pa.list_(pa.list_(pa.float32())))
+    pq.write_table(pa.table({**columns, "sequence": nested}), path)
+    return path
+
+
+def test_ids_an_hour_apart_where_clocks_are_set_back_are_two(tmp_path: Path) -> None:
+    """Of which Python says that they are equal, as both are 2:30 in Berlin."""
+    hours = stored([1603585800, 1603585800 + 3600], pa.timestamp("s", "Europe/Berlin"))
+    encoder, out = Encoder.from_seed(0, 1, 4), tmp_path / "out"
+    first = steps_of(tmp_path / "0.parquet", [1.0], start=hours[:1])
+    featurize(first, out, encoder, keep_state=True, ids=["start"])
+    continued(out, steps_of(tmp_path / "1.parquet", [2.0], start=hours[1:]))
+    table = pq.read_table(out)
+    assert table["start"].cast(pa.int64()).to_pylist() == [1603585800000, 1603585800000 + 3600000]
+    alone = [encoder(np.array([[value]], np.float32)) for value in (1, 2)]
+    np.testing.assert_allclose(table["features"].to_pylist(), alone, atol=1e-6)
+    continued(out, steps_of(tmp_path / "2.parquet", [3.0, 4.0], start=hours))
+    together = [encoder(np.array([[value], [value + 2]], np.float32)) for value in (1, 2)]
+    np.testing.assert_allclose(pq.read_table(out)["features"].to_pylist(), together, atol=1e-6)
+
+
+def test_steps_an_hour_later_where_clocks_are_set_back_are_later(tmp_path: Path) -> None:
+    def at(number: int) -> Path:
+        times = stored([1603585800 + 1800 * number], pa.timestamp("s", "Europe/Berlin"))
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"id": [1], "t": times, "x": pa.array([7.0], pa.float32())}), path)
+        return path
+
+    out, encoder = tmp_path / "out", Encoder.from_seed(0, 1, 4)
+    featurize(at(1), out, encoder, group_by=["id"], order_by=["t"], features=["x"], keep=["id", "t"], keep_state=True)
+    continued(out, at(2))  # 2:30 in winter time
+    told = r"t=2020-10-25 02:30:00\+02:00; expected one that comes after t=2020-10-25 02:30:00\+01:00"
+    with pytest.raises(DataError, match=told):
+        continued(out, at(0))
+
+
+@pytest.mark.parametrize("new", [pa.timestamp("ms", "UTC"), pa.timestamp("us")], ids=["another unit", "no zone"])
+def test_new_steps_whose_times_are_of_another_type_are_refused(tmp_path: Path, new: pa.DataType) -> None:
+    def at(number: int, kind: pa.DataType) -> Path:
+        path = tmp_path / f"{number}.parquet"
+        columns = {"id": [1], "t": pa.array([number], pa.int64()).cast(kind), "x": pa.array([7.0], pa.float32())}
+        pq.write_table(pa.table(columns), path)
+        return path
+
+    long = {"group_by": ["id"], "order_by": ["t"], "features": ["x"], "keep": ["id", "t"], "keep_state": True}
+    out = tmp_path / "out"
+    featurize(at(1, pa.timestamp("us", "UTC")), out, Encoder.from_seed(0, 1, 4), **long)
+    with pytest.raises(DataError, match=r"'t' is timestamp.* in the new steps and timestamp.*Cast"):
+        continued(out, at(2, new))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_ids_that_python_does_not_have_are_found(tmp_path: Path, name: str) -> None:
+    ids, encoder, out = ODD[name].slice(0, 2), Encoder.from_seed(0, 1, 4), tmp_path / "out"
+    featurize(steps_of(tmp_path / "0.parquet", [1.0], id=ids[:1]), out, encoder, keep_state=True, ids=["id"])
+    continued(out, steps_of(tmp_path / "1.parquet", [2.0, 3.0], id=ids))
+    told = [encoder(np.array(values, np.float32)) for values in ([[1.0], [2.0]], [[3.0]])]
+    np.testing.assert_allclose(pq.read_table(out)["features"].to_pylist(), told, atol=1e-6)
+    twice = pa.concat_arrays([ids[:1], ids[:1]])
+    with pytest.raises(DataError, match=r"id=.* stands in rows 0 and 1 of the new steps"):
+        continued(out, steps_of(tmp_path / "2.parquet", [2.0, 3.0], id=twice))
 
 
 def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from odd_values import texts
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
@@ -76,6 +77,21 @@ def test_texts_with_nulls_get_an_input_that_takes_them(tmp_path: Path, capsys: C
     source = written(tmp_path / "in.parquet", {"w": [["a", None], ["b"]]})
     assert cli.run(["inspect", str(source), "--features", "w", "--statistics"]) == 0
     assert 'values = ["a", "b"]\nunknown = "own"' in capsys.readouterr().out
+
+
+def test_texts_that_are_no_utf8_are_other_values_of_the_input(tmp_path: Path, capsys: Capsys) -> None:
+    words = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), texts([b"a", b"\xff\xfe", b"b"]))
+    source = written(tmp_path / "in.parquet", {"w": words, "x": [[1.0, 2.0], [3.0]]})
+    assert cli.run(["inspect", str(source), "--features", "w,x", "--statistics"]) == 0
+    out = capsys.readouterr().out
+    assert 'values = ["a", "b"]\nunknown = "own"' in out
+    assert looked_at(capsys, source, "--features", "w,x", "--statistics")["measured"]["columns"][0]["count"] == 3
+    (spec := tmp_path / "spec.toml").write_text(out[out.index("[[column]]") :])
+    asked = ["featurize", str(source), str(tmp_path / "out"), "--hidden", "2", "--layout", "list-columns"]
+    assert cli.run([*asked, "--input", str(spec)]) == 0
+    spec.write_text(spec.read_text().replace('unknown = "own"', 'unknown = "error"'))
+    assert cli.run([*asked, "--input", str(spec), "--restart"]) == 3
+    assert "step 1: column 'w' is '\ufffd\ufffd', which is not among the 2 values" in capsys.readouterr().err
 
 
 def test_what_is_printed_is_read_back_and_fills_a_given_input(tmp_path: Path, capsys: Capsys) -> None:

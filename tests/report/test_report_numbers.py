@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_values import ODD, SOME
 from sources import H, entries, features_of, featurize, random_rows, stop_once_committed, write_source
 
 from scanrnn_dist import BadRows
@@ -18,6 +19,7 @@ from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.records import read_commits
 from scanrnn_dist.report import read_numbers
 from scanrnn_dist.report.features import map_of, numbers_of
+from scanrnn_dist.report.plots import groups_of
 from scanrnn_dist.report.throughput import Attempt, attempts_of, throughput_of
 from scanrnn_dist.storage import open_store
 
@@ -69,6 +71,16 @@ def test_rows_are_coloured_by_the_first_column_of_few_texts_or_by_the_one_that_i
         read_numbers(out, "nope")
     with pytest.raises(ConfigError, match="'features'"):
         read_numbers(out, "features")
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_values_that_python_does_not_have_colour_rows(tmp_path: Path, name: str) -> None:
+    source = write_source(tmp_path / "a.parquet", random_rows([4] * 3), odd=ODD[name])
+    featurize(source, tmp_path / "out")
+    sample = read_numbers(tmp_path / "out", "odd").sample
+    names, which = groups_of(sample)
+    assert sample.values[2] is None and "(null)" in names and names[which[0]] == str(sample.values[0])
+    assert read_numbers(tmp_path / "out").sample.colour == ("odd" if "text" in name else "")
 
 
 def test_a_sample_is_bounded_and_of_the_whole_output(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

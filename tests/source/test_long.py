@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_values import ODD, SOME
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import Category, InputSpec, Number
@@ -182,7 +183,7 @@ def test_of_a_kept_column_a_sequence_has_one_value(tmp_path: Path) -> None:
     assert str(read(plan)[0]) == "[(None, 1), (nan, 2), (0.5, 3)]"
     for values in ([None] * 3 + [nan] * 2 + [1.0] + [nan] + [0.5] * 2, [None] * 3 + [nan] * 2 + [None, nan, 0.5, 0.5]):
         other = planned(write_events(tmp_path / "b", table.append_column("k", pa.array(values)), [5], 2), keep=["k"])
-        with pytest.raises(DataError, match=r"00.parquet.* 1 rows after their end: .*'k' is (1.0|None).*nan.*id=2"):
+        with pytest.raises(DataError, match=r"00.parquet.* 1 rows after their end: .*'k' is (1.0|null).*nan.*id=2"):
             read(other)
     assert read(planned(tmp_path / "a", keep=[], features=["x"]))[0] == [()] * 3
     assert planned(tmp_path / "a").layout.asked.features == ("x", "y", "k")  # numbers, unless they are kept
@@ -253,6 +254,25 @@ def test_ids_with_nanoseconds_are_told(tmp_path: Path) -> None:
     table = events_of([1, 1, 1], [1001, 2001, 1001], pa.timestamp("ns"))
     with pytest.raises(DataError, match=r"id=.*00\.000001001.* comes again"):
         planned(write_events(tmp_path, table, [], 5))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_ids_and_kept_values_that_python_does_not_have_are_told(tmp_path: Path, name: str) -> None:
+    again = picked(ODD[name], pa.array([0, 1, 0]))
+    table = events_of([1, 1, 1], [7, 7, 7], pa.int64()).append_column("odd", again)
+    source = write_events(tmp_path, table, [], 5)
+    with pytest.raises(DataError, match=r"\(row 2 of the file\): odd=.* comes again.* it began at .*--sort"):
+        planned(source, group_by=["odd"], features=["x"])
+    with pytest.raises(DataError, match=r"the kept column 'odd' is .*; expected .*, as in the first row of .* id=7"):
+        read(planned(source, features=["x"], keep=["odd"]))
+
+
+def test_ids_an_hour_apart_where_clocks_are_set_back_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they are compared since their 64 bits are the same."""
+    monkeypatch.setattr(groups, "hashes", lambda keys: np.zeros(len(keys[0]), np.uint64))
+    begin = 1603585800  # 2:30 in summer time, in Berlin
+    table = events_of([1, 1, 1], [begin, begin + 3600, begin - 9], pa.timestamp("s", "Europe/Berlin"))
+    assert len(read(planned(write_events(tmp_path, table, [], 5)))[1]) == 3
 
 
 def test_what_is_asked_for_in_vain_is_told(tmp_path: Path) -> None:

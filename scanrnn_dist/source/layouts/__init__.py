@@ -22,11 +22,11 @@ from scanrnn_dist.source.layouts.keys import (
     picked_rows,
     rise,
     taken,
-    told,
 )
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
-from scanrnn_dist.source.layouts.lists import positions, storage, value_at
+from scanrnn_dist.source.layouts.lists import positions, storage
 from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import float32_of, side_by_side
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import foreign_extensions, is_string
+from scanrnn_dist.source.layouts.values import REPLACED, in_words, python_values, stored_values, told

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.source.layouts.lists import storage, value_at
+from scanrnn_dist.source.layouts.lists import storage
 
 _MIX, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(secrets.randbits(64) | 1)
 """The factor is another in each process, so that nobody can write a file whose keys share their 64 bits."""
@@ -159,11 +159,6 @@ def hashes(keys: Sequence[pa.Array]) -> np.ndarray:
         own[key.is_valid().to_numpy(zero_copy_only=False)] = _bits(key.drop_null() if key.null_count else key)
         bits = _mixed(bits * _FACTOR + own)
     return bits
-
-
-def told(names: Sequence[str], keys: Sequence[pa.Array], row: int) -> str:
-    """A key in words: "client_id=4, day=2"."""
-    return ", ".join(f"{name}={value_at(key, row)!r}" for name, key in zip(names, keys, strict=True))
 
 
 def _is_number(type: pa.DataType) -> bool:

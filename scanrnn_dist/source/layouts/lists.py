@@ -8,7 +8,6 @@ Views of texts and bytes, of which pyarrow takes no rows and counts no distinct 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,14 +32,6 @@ def storage(array: pa.Array) -> pa.Array:
             array = array.cast(pa.large_binary())
         else:
             return array
-
-
-def value_at(array: pa.Array, place: int) -> Any:
-    """A value as Python has it; a time with nanoseconds as numpy has it, since pyarrow makes none without pandas."""
-    try:
-        return array[place].as_py()
-    except ValueError:
-        return array[place : place + 1].to_numpy(zero_copy_only=False)[0]
 
 
 def is_view(type: pa.DataType) -> bool:

@@ -23,6 +23,7 @@ from scanrnn_dist.source.layouts.decimals import decimal_numbers
 from scanrnn_dist.source.layouts.layout import Steps
 from scanrnn_dist.source.layouts.lists import NO_PLACES, null_places, storage
 from scanrnn_dist.source.layouts.types import is_number, is_string
+from scanrnn_dist.source.layouts.values import as_integers, in_words
 
 _BLOCK_VALUES, _LEAST_BLOCK_STEPS = 65_536, 2048
 """Values that numpy puts side by side at a time, so that they stay in the cache, and steps of these at least: 100 MB in
@@ -82,7 +83,7 @@ def _cast(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact |
         inexact = None if is_exact.all() else int(is_exact.argmin())
         values = _rounded(numbers)
     else:
-        plain = _as_integers(array)
+        plain = as_integers(array)
         zero = False if pa.types.is_boolean(plain.type) else 0
         numbers = (plain.fill_null(zero) if len(nulls) else plain).to_numpy(zero_copy_only=False)
         values = _rounded(numbers)
@@ -114,13 +115,6 @@ def no_number(name: str, type: pa.DataType) -> str:
     )
 
 
-def _as_integers(array: pa.Array) -> pa.Array:
-    """Times, dates and durations as the integers that are stored."""
-    if not pa.types.is_temporal(array.type):
-        return array
-    return array.view(pa.int64() if array.type.bit_width == 64 else pa.int32())
-
-
 def _rounded(numbers: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # an overflow is an infinity, which is found later, with its row
         return numbers.astype(np.float32, copy=False)
@@ -129,7 +123,7 @@ def _rounded(numbers: np.ndarray) -> np.ndarray:
 def _told(array: pa.Array, numbers: np.ndarray, place: int) -> str:
     """A number as it stands in the source."""
     if pa.types.is_decimal(array.type):
-        return f"{array.type} value {array[place].as_py()}"
+        return f"{array.type} value {in_words(array, place)}"
     if pa.types.is_temporal(array.type):
         differences = "an input specification can take differences between steps instead"
         return f"{array.type} value {numbers[place]} ({differences})"
