@@ -166,5 +166,5 @@ def test_a_wheel_holds_the_package_and_says_that_it_is_typed(tmp_path: Path) -> 
     with zipfile.ZipFile(built("wheel", tmp_path)) as file:
         names = {name for name in file.namelist() if ".dist-info/" not in name}
     sources = {name for name in package_files() if name.endswith((".cpp", ".h"))}
-    assert names == package_files() - sources | {"scanrnn_dist/native/build.txt"}
+    assert names == package_files() - sources | {"scanrnn_dist/native/cpp/build.txt"}
     assert "scanrnn_dist/py.typed" in names

@@ -1,6 +1,6 @@
 """`NativeProgram`: one encoder for the native CPU kernel, on the devices of one mesh, and the buffers that it takes.
 
-The kernel (`native/`) takes rows where they stand, and writes features where they belong: no windows of blocks,
+The kernel (`native/cpp/`) takes rows where they stand, and writes features where they belong: no windows of blocks,
 no copies. It is called through JAX's FFI inside `shard_map`, once for each device, so states stay on the devices, and
 the program has no collective. Which rows are sent and what comes back is `native_run.py`'s. `engine.py` makes it an
 engine.
@@ -27,7 +27,7 @@ from scanrnn_dist.protocols import WindowShape
 MOST_ROWS = 16384
 """Of one window, or as many as there are lanes."""
 TOLD = 3
-"""Numbers that a device tells of a window, before those of the rows; `Told` in `native/task.h`."""
+"""Numbers that a device tells of a window, before those of the rows; `Told` in `native/cpp/task.h`."""
 
 
 class LanesOnDevices(NamedTuple):

@@ -18,13 +18,13 @@ ROW = np.dtype(
 )  # fmt: skip
 """A row as the kernel takes it: addresses of its steps, of what it begins with, of where the outputs of its steps go,
 and of where its features go (0 for none); its number; steps that are left, and that were done before. `Item` in
-`native/task.h`."""
+`native/cpp/task.h`."""
 MORE, NEXT_IS_HERE = 4, 2
 """Where it stands in a queue, and what is written there once the next one is on its way."""
 
 
 def queue_of(rows: np.ndarray, devices: int, more: bool, most_steps: int) -> np.ndarray:
-    """Rows as the kernel takes them, `Queue` in `native/task.h`; whoever holds it holds the rows too."""
+    """Rows as the kernel takes them, `Queue` in `native/cpp/task.h`; whoever holds it holds the rows too."""
     address = rows.ctypes.data if len(rows) else 0
     return np.array([address, len(rows), 0, devices, more, most_steps], np.int64)
 

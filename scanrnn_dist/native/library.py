@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PATH = Path(__file__).with_name("libscanrnn.so")
+PATH = Path(__file__).parent / "cpp" / "libscanrnn.so"
 OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
 """Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
 

@@ -1,6 +1,6 @@
 """The native kernel's library: whether it is there, for which instruction set, and its functions.
 
-What it is asked to do stands in `native/task.h`; who asks, in `engine/native.py`.
+What it is asked to do stands in `native/cpp/task.h`; who asks, in `engine/native.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scanrnn_dist.native import Opened, opened
 TARGET = "scanrnn_rows"
 """The kernel's name among JAX's FFI targets."""
 CELLS = {"GRUCell": 0, "LSTMCell": 1, "OptimizedLSTMCell": 1, "SimpleCell": 2}
-"""Cells of flax that the kernel knows, by the numbers of `Cell` in `native/task.h`."""
+"""Cells of flax that the kernel knows, by the numbers of `Cell` in `native/cpp/task.h`."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scanrnn_dist.encoder import Encoder, StatefulEncoder, is_plain
 from scanrnn_dist.engine.kernels.library import CELLS, Library
 
 AS_IT_IS, ZERO_WITHOUT_STEPS, COUNT = range(3)
-"""How a part of the features is read of a state; `Read` in `native/task.h`."""
+"""How a part of the features is read of a state; `Read` in `native/cpp/task.h`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Network:
     """An encoder for the kernel.
 
     Args:
-        plan: whole numbers, in the order in which `native/ffi.cpp` reads them.
+        plan: whole numbers, in the order in which `native/cpp/ffi.cpp` reads them.
         weights: `(floats,)`, packed.
         first_state: `(S,)`, the carries of all layers, then mean and maximum as far as the readout has them.
         counts_steps: whether what a row brings ends with the count of its steps so far, as two numbers.
