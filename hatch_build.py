@@ -1,8 +1,8 @@
 """The build hook: compiles the native kernel where a C++ compiler is; elsewhere the package installs without it.
 
 Hatchling calls it for wheels and editable installs. `python hatch_build.py` builds into this tree, and with `--sanitize
-FILE` a library that stops at its first fault. What the library does stands in its sources; `native/library.py` loads it.
-How it was built, or why there is none, stands in `build.txt` beside it.
+FILE` a library that stops at its first fault. What the library does stands in its sources, who loads it in
+`native/library.py`. How it was built, or why there is none, stands in `build.txt` beside it.
 
 - `SCANRNN_NO_NATIVE=1`: build none.
 - `SCANRNN_NATIVE=require`: where it cannot be built, the install stops.

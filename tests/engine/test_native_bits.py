@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NATIVE = ROOT / "scanrnn_dist" / "engine" / "kernels" / "native"
+NATIVE = ROOT / "scanrnn_dist" / "native" / "cpp"
 FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-ffp-contract=off", "-w", f"-I{NATIVE}"]
 HERE = (
     {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mfma"]} if platform.machine() == "x86_64" else {"neon": []}
