@@ -33,6 +33,7 @@ from scanrnn_dist.job import (
     damaged_parts,
     finish_publishing,
     recorded_parts,
+    records_to_read,
     replacing,
     surplus_files,
     unread_units,
@@ -172,7 +173,7 @@ def verify(
         >>> verify("features")  # doctest: +SKIP
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sample=(SampledRow(...), ...), ...)
     """
-    records = JobRecords(open_store(destination))
+    records = JobRecords(open_store(destination)) if repair else records_to_read(destination)
     repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")
     job = records.read_job()
