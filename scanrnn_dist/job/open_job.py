@@ -20,7 +20,7 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
-from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
+from scanrnn_dist.job.continued import APPLIED, ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.in_words import command_that_continues
@@ -144,8 +144,12 @@ def open_job(
     like = None
     if source is None:
         like = recorded = recorded or records.read_job()
-        check_is_whole(recorded, records.store.root)
         plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
+        if recorded["options"].get(APPLIED):
+            if handling.discard or not records.is_complete or damaged_parts(records):
+                check_is_whole(recorded, records.store.root)
+            yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
+            return
         if changes := plan.changes():
             raise changed_source(changes, plan, records.store.root)
     else:
