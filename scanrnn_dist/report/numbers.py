@@ -29,10 +29,12 @@ class Check:
     Args:
         found: what `verify` gave; None where the output is not right.
         problem: what is not right.
+        was_stopped: whether that is not the output, but what kept it from being checked, as a source that is not there.
     """
 
     found: Any
     problem: str = ""
+    was_stopped: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sources import keep_devices
 
 from scanrnn_dist import cli
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.records import JOB
 from scanrnn_dist.report import page, read_numbers, write_report
 from scanrnn_dist.report.features import Map, numbers_of
 from scanrnn_dist.report.page import as_script
@@ -107,6 +108,23 @@ def test_the_check_is_shown_whatever_it_finds(
     assert cli.run(["report", str(copy), "--output", str(path), "--verify", "--force"]) == 3
     assert "part-00003.parquet" in capsys.readouterr().err
     assert re.search(r"The output is not right.*part-00003.parquet", path.read_text())
+
+
+def test_a_check_without_the_source_is_shown(
+    out: Path, tmp_path: Path, needs_extra: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_devices(monkeypatch)
+    path, source = tmp_path / "page.html", Path(json.loads((out / JOB).read_text())["options"]["source"])
+    source.rename(tmp_path / "away")
+    try:
+        assert cli.run(["report", str(out), "--output", str(path), "--verify"]) == 4
+    finally:
+        (tmp_path / "away").rename(source)
+    assert "The source cannot be read" in capsys.readouterr().err
+    assert re.search(
+        r"The output could not be checked.*The source cannot be read: .*With --sample 0 only the output",
+        path.read_text(),
+    )
 
 
 @pytest.mark.parametrize("name", ["", "no/page.html"])
