@@ -165,9 +165,9 @@ def verify(
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
-        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, or its features are
-            not what the specification gives.
-        StoppedError: another output is taking the place of this one.
+        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, its features are
+            not what the specification gives, or the source is not what it was.
+        StoppedError: another output is taking the place of this one, or nothing is there of the source.
 
     Example:
         >>> verify("features")  # doctest: +SKIP
@@ -187,8 +187,10 @@ def verify(
     encoder = encoder_of(records, job, encoder)
     if changes := plan.changes():
         output_alone = f"{'; '.join(changes.told)}. With --sample 0 only the output itself is checked"
-        if not changes.is_listed:
+        if not changes.is_there:
             raise StoppedError(f"The source cannot be read: {output_alone}.")
+        if not changes.is_listed:
+            raise DataError(f"The source is not what it was: {output_alone}.")
         raise DataError(
             f"The source changed after the job: {output_alone}; `scanrnn featurize` with --accept-changes does what "
             "changed again."

@@ -270,7 +270,7 @@ def _planned(
             changes, is_begun = plan.changes(), _was_begun(records)
             if not changes:
                 return plan
-            if is_begun and not handling.accept_changes:
+            if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source, skip) if is_begun else plan_job(source, options, input)
         are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
