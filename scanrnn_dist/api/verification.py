@@ -220,7 +220,7 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     check_is_whole(job, records.store.root)
     plan, store = Plan.from_records(records.read_plan(job)), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
-    parts = read_commits(store, job["id"], plan.units.rows).records
+    parts = read_commits(store, job["id"], plan.units.rows, first_standing=True).records
     with suppress(DataError):
         parts, _ = recorded_parts(records, job, plan)
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]

@@ -82,7 +82,8 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     """
     rows = plan.units.rows
     if not records.is_complete:
-        listed, there = read_commits(records.store, job["id"], rows).records, dict(records.store.entries())
+        listed = read_commits(records.store, job["id"], rows, first_standing=True).records
+        there = dict(records.store.entries())
         stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
         return listed.filter(pa.array(stands, pa.bool_())), False
     totals, content = records.read_success()
