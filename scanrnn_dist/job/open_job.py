@@ -307,13 +307,13 @@ def _planned(
 
 
 def _check_is_there(
-    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike, handling: Handling
+    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike | Plan, handling: Handling
 ) -> None:
     """Raise `StoppedError` where a job was begun of a source of which nothing is there any more.
 
     A list of files may be named by a glob now: a shell gives one as it is where it finds nothing.
     """
-    if not recorded or handling.restart or not _was_begun(records):
+    if isinstance(source, Plan) or not recorded or handling.restart or not _was_begun(records):
         return
     plan = Plan.from_records(records.read_plan(recorded))
     may_be_named_so = plan.given == absolute(source) or not isinstance(plan.given, str)
