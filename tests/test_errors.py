@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
 def classes() -> set[type[ScanRNNError]]:
     """All classes of errors that any module has."""
     for module in pkgutil.walk_packages(scanrnn_dist.__path__, "scanrnn_dist."):
-        if not module.name.endswith(("__main__", "sklearn", "libscanrnn")):
+        if not module.name.endswith(("__main__", "sklearn")):
             importlib.import_module(module.name)
     found, left = set(), [ScanRNNError]
     while left:
