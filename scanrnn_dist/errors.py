@@ -24,6 +24,10 @@ class ConfigError(ScanRNNError, ValueError):
     exit_code = 2
 
 
+class NothingFoundError(ConfigError):
+    """Nothing is there of a source: it is named wrong, or not there yet or any more, as where a disk is not mounted."""
+
+
 class DataError(ScanRNNError, ValueError):
     """The data is not what it should be: a null, a NaN, a corrupt file, a part that fails its check."""
 

@@ -33,6 +33,7 @@ from scanrnn_dist.job import (
     damaged_parts,
     finish_publishing,
     recorded_parts,
+    records_to_read,
     replacing,
     surplus_files,
     unread_units,
@@ -164,15 +165,15 @@ def verify(
 
     Raises:
         ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
-        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, or its features are
-            not what the specification gives.
-        StoppedError: another output is taking the place of this one.
+        DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, its features are
+            not what the specification gives, or the source is not what it was.
+        StoppedError: another output is taking the place of this one, or nothing is there of the source.
 
     Example:
         >>> verify("features")  # doctest: +SKIP
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sample=(SampledRow(...), ...), ...)
     """
-    records = JobRecords(open_store(destination))
+    records = JobRecords(open_store(destination)) if repair else records_to_read(destination)
     repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")
     job = records.read_job()
@@ -186,8 +187,10 @@ def verify(
     encoder = encoder_of(records, job, encoder)
     if changes := plan.changes():
         output_alone = f"{'; '.join(changes.told)}. With --sample 0 only the output itself is checked"
-        if not changes.is_listed:
+        if not changes.is_there:
             raise StoppedError(f"The source cannot be read: {output_alone}.")
+        if not changes.is_listed:
+            raise DataError(f"The source is not what it was: {output_alone}.")
         raise DataError(
             f"The source changed after the job: {output_alone}; `scanrnn featurize` with --accept-changes does what "
             "changed again."
@@ -217,7 +220,7 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     check_is_whole(job, records.store.root)
     plan, store = Plan.from_records(records.read_plan(job)), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
-    parts = read_commits(store, job["id"], plan.units.rows).records
+    parts = read_commits(store, job["id"], plan.units.rows, first_standing=True).records
     with suppress(DataError):
         parts, _ = recorded_parts(records, job, plan)
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]

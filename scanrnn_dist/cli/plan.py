@@ -41,9 +41,9 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, plan_job
+    from scanrnn_dist.job import check_destination, plan_for
 
-    planned = plan_job(one_or_many(source), options, computation.input).within(handling.memory)
+    planned = plan_for(destination, one_or_many(source), options, handling, computation.input).within(handling.memory)
     on_devices = computation.on_devices(planned.in_features)
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)

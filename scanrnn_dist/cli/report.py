@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result, to_stderr
-from scanrnn_dist.cli.process import leave_pandas_out, start_jax
+from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_jax
 from scanrnn_dist.cli.reproducing import command_that_makes
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
 if TYPE_CHECKING:
     from scanrnn_dist.report import Check, ReportNumbers
@@ -68,16 +68,17 @@ def report(
         raise wrong
 
 
-def _check(destination: str) -> tuple[Check, DataError | None]:
-    """What the check of the output found, or what is not right, which is raised once it is written."""
+def _check(destination: str) -> tuple[Check, DataError | StoppedError | None]:
+    """What the check of the output found, or what is not right or not there, which is raised once it is written."""
     start_jax()
     from scanrnn_dist.api import verify
     from scanrnn_dist.report import Check
 
     try:
         return Check(verify(destination)), None
-    except DataError as error:
-        return Check(None, str(error)), error
+    except (DataError, StoppedError) as error:
+        SIGNALS.check()  # who stops the command waits for no page
+        return Check(None, str(error), isinstance(error, StoppedError)), error
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bo
            --max-steps 7
     """
     from scanrnn_dist.job import APPLIED
+    from scanrnn_dist.records import RESTART
 
     encoder = _encoder_of(job, destination, has_encoder)
     source = job["options"]["source"]
@@ -37,7 +38,7 @@ def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bo
     sources = [source] if isinstance(source, str) else source
     if len(sources) > _MOST_FILES:
         return ""
-    first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/')}-again"]
+    first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/').removesuffix(f'/{RESTART}')}-again"]
     sizes = [word for name in _SIZES if name in job["window"] for word in (_named(name), str(job["window"][name]))]
     kernel = ["--kernel", job["environment"]["kernel"]] if job["environment"].get("kernel") else []
     lines = [first, encoder, *_options_of(job["options"]), sizes + kernel]

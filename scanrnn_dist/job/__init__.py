@@ -29,12 +29,12 @@ from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.lengths import Bar, LengthCounts
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
-from scanrnn_dist.job.open_job import check_destination
+from scanrnn_dist.job.open_job import check_destination, plan_for
 from scanrnn_dist.job.options import Handling, JobOptions, Sharing
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
-from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, replacing
+from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, is_of_restart, records_to_read, replacing
 from scanrnn_dist.job.sampling import read_lengths
 from scanrnn_dist.job.set_aside import read_quarantined
 from scanrnn_dist.job.shares import share_of_units

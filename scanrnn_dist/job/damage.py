@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.restart import PART, replacing
+from scanrnn_dist.job.restart import PART, is_of_restart, replacing
 from scanrnn_dist.records import (
     PARTS,
     SUCCESS,
@@ -82,7 +82,8 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     """
     rows = plan.units.rows
     if not records.is_complete:
-        listed, there = read_commits(records.store, job["id"], rows).records, dict(records.store.entries())
+        listed = read_commits(records.store, job["id"], rows, first_standing=True).records
+        there = dict(records.store.entries())
         stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
         return listed.filter(pa.array(stands, pa.bool_())), False
     totals, content = records.read_success()
@@ -117,12 +118,19 @@ def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: b
         told = [f"{name} {reason}" for name, reason in wrong.items()]
         more = f"; and {len(told) - PROBLEMS_TOLD} more" if len(told) > PROBLEMS_TOLD else ""
         again = "makes them again" if is_complete else "removes them, and the command that goes on makes them again"
-        raise DataError(f"{root}: {'; '.join(told[:PROBLEMS_TOLD])}{more}. `scanrnn verify --repair` {again}.")
+        raise DataError(f"{root}: {'; '.join(told[:PROBLEMS_TOLD])}{more}. {way_to_mend(root, again)}.")
     surplus = surplus_files(records, plan)
     if surplus:
         ours = [name for name in surplus if PART.fullmatch(name)]
-        way_out = "`scanrnn verify --repair` removes them." if len(ours) == len(surplus) else "Move them elsewhere."
+        way_out = f"{way_to_mend(root, 'removes them')}." if len(ours) == len(surplus) else "Move them elsewhere."
         raise DataError(f"{root} holds files that are not of its job: {surplus[:5]}. {way_out}")
+
+
+def way_to_mend(root: str, does: str) -> str:
+    """What to do about damage, of which a repair `does` something; a restart is not repaired, but begun anew."""
+    return (
+        f"Remove {root} and begin with --restart again" if is_of_restart(root) else f"`scanrnn verify --repair` {does}"
+    )
 
 
 def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, str]:

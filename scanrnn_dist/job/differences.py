@@ -53,11 +53,16 @@ def _shown(value: Any) -> str:
 
 
 def changed_source(changes: Changes, plan: Plan, root: str) -> ScanRNNError:
-    """What to say of a source that changed, or that is not there."""
-    if not changes.is_listed:
+    """What to say of a source that changed, that cannot be one any more, or that is not there."""
+    if not changes.is_there:
         return StoppedError(
             f"The source of the job in {root} cannot be read: {'; '.join(changes.told)}. See that all its files can "
             "be reached and read, then start the same command again."
+        )
+    if not changes.is_listed:
+        return DataError(
+            f"The source of the job in {root} is not what it was: {'; '.join(changes.told)}. Set that right, then "
+            "start the same command again."
         )
     text = f"The source changed since the job in {root} began: {'; '.join(changes.told)}."
     new = counted(changes.new_files, "new file") if changes.new_files else ""

@@ -15,19 +15,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
-from scanrnn_dist.job.continued import ContinuedPlan, check_is_whole
+from scanrnn_dist.job.continued import APPLIED, ContinuedPlan, check_is_whole
 from scanrnn_dist.job.damage import damaged_parts, set_right
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
+from scanrnn_dist.job.plan import Plan, absolute, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, finish_publishing, publish, replacing, restart_of
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.records import (
@@ -145,8 +145,12 @@ def open_job(
     like = None
     if source is None:
         like = recorded = recorded or records.read_job()
-        check_is_whole(recorded, records.store.root)
         plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
+        if recorded["options"].get(APPLIED):
+            if handling.discard or not records.is_complete or damaged_parts(records):
+                check_is_whole(recorded, records.store.root)
+            yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
+            return
         if changes := plan.changes():
             raise changed_source(changes, plan, records.store.root)
     else:
@@ -155,7 +159,11 @@ def open_job(
                 source, options, destination, handling.restart, computation.input, handling.memory,
                 check=lambda: _check_unread(records),
             )  # fmt: skip
-        plan = _planned(records, recorded, source, options, handling, computation.input)
+        try:
+            plan = _planned(records, recorded, source, options, handling, computation.input)
+        except NothingFoundError:
+            _check_is_there(records, recorded, source, handling)
+            raise
         options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     if isinstance(plan, ContinuedPlan):
@@ -184,13 +192,35 @@ def open_job(
         yield opened
 
 
+def plan_for(
+    destination: str | os.PathLike[str] | None,
+    source: SourceLike,
+    options: JobOptions,
+    handling: Handling,
+    input: InputSpec | None,
+) -> Plan:
+    """The plan of a source for a destination, which may hold a job of it that was begun; writes nothing.
+
+    Raises:
+        ConfigError, DataError: as `plan_job`.
+        StoppedError: nothing is there of the source any more, as `open_job` would say it.
+    """
+    try:
+        return plan_job(source, options, input)
+    except NothingFoundError:
+        if destination is not None:
+            records = JobRecords(open_store(destination))
+            _check_is_there(records, records.find_job(), source, handling)
+        raise
+
+
 def check_destination(
     destination: str | os.PathLike[str], plan: Plan, options: JobOptions, handling: Handling, computation: Computation
 ) -> str:
     """What a job would find at its destination, in words; writes nothing.
 
     Raises:
-        ConfigError, DataError: the destination holds what `open_job` would refuse.
+        ConfigError, DataError, StoppedError: the destination holds what `open_job` would refuse.
     """
     records = JobRecords(open_store(destination))
     options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
@@ -203,7 +233,8 @@ def check_destination(
     if handling.restart:
         return "holds a job; the new output replaces it once it is complete"
     before = Plan.from_records(records.read_plan(recorded))
-    if _was_begun(records) and not handling.accept_changes and (changes := before.changes()):
+    is_named_so = before.given == plan.given  # else that differs
+    if is_named_so and _was_begun(records) and not handling.accept_changes and (changes := before.changes()):
         raise changed_source(changes, before, records.store.root)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, recorded)
     differences = _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
@@ -256,13 +287,28 @@ def _planned(
             changes, is_begun = plan.changes(), _was_begun(records)
             if not changes:
                 return plan
-            if is_begun and not handling.accept_changes:
+            if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source, skip) if is_begun else plan_job(source, options, input)
         are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
         if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
             return plan_again(plan, source, skip)
     return plan_job(source, options, input)
+
+
+def _check_is_there(
+    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike | Plan, handling: Handling
+) -> None:
+    """Raise `StoppedError` where a job was begun of a source of which nothing is there any more.
+
+    A list of files may be named by a glob now: a shell gives one as it is where it finds nothing.
+    """
+    if isinstance(source, Plan) or not recorded or handling.restart or not _was_begun(records):
+        return
+    plan = Plan.from_records(records.read_plan(recorded))
+    may_be_named_so = plan.given == absolute(source) or not isinstance(plan.given, str)
+    if may_be_named_so and (changes := plan.changes()) and not changes.is_there:
+        raise changed_source(changes, plan, records.store.root)
 
 
 def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, was_published: bool) -> bool:

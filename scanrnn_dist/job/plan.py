@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError, counted, did_you_mean, one_line
+from scanrnn_dist.errors import (
+    ConfigError,
+    DataError,
+    LayoutError,
+    NothingFoundError,
+    UnreadableError,
+    counted,
+    did_you_mean,
+    one_line,
+)
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
@@ -65,12 +74,14 @@ class Changes:
         units: of the plan, whose file is gone or another.
         new_files: that the plan does not have.
         is_listed: whether the source could be listed at all.
+        is_there: whether anything is there of it.
     """
 
     told: tuple[str, ...]
     units: int = 0
     new_files: int = 0
     is_listed: bool = True
+    is_there: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.told)
@@ -173,7 +184,8 @@ class Plan:
             now = list_again(self.given, self.source.files)
         except (ConfigError, DataError) as error:
             told = f"it cannot be listed again: {one_line(str(error)).rstrip(' .')}"
-            return Changes((told,), len(self.units), is_listed=False)
+            is_there = not isinstance(error, NothingFoundError)
+            return Changes((told,), len(self.units), is_listed=False, is_there=is_there)
         return self.changes_to(now)
 
     def changes_to(self, now: FileTable) -> Changes:

@@ -18,6 +18,7 @@ confirmed: who wakes later touches nothing of what another one published, or has
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ from scanrnn_dist.records import (
     part_names,
     read_parts,
 )
-from scanrnn_dist.storage import ASIDE, Store, staged
+from scanrnn_dist.storage import ASIDE, Store, is_uri, open_store, staged
 
 PART = re.compile(r"part-\d{5,}\.parquet")
 
@@ -80,6 +81,27 @@ def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
 def restart_of(records: JobRecords, lease: Lease | None = None) -> JobRecords:
     """The records of the job that is to take the place of this one; to be worked on as long as the lease is held."""
     return JobRecords(records.store.child(RESTART), guard=None if lease is None else lease.confirm)
+
+
+def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
+    """The records of a destination for who changes nothing there; it may be `DST/__scanrnn/restart`, a restart's own.
+
+    Raises:
+        ConfigError: as `open_store` does, which refuses a restart's folder to all who write.
+    """
+    if isinstance(destination, Store):
+        return JobRecords(destination)
+    name = os.fspath(destination)
+    where, mark, query = name.partition("?") if is_uri(name) else (os.path.abspath(os.path.expanduser(name)), "", "")
+    above = where.rstrip("/").removesuffix(f"/{RESTART}")
+    if above == where.rstrip("/"):
+        return JobRecords(open_store(destination))
+    return restart_of(JobRecords(open_store(f"{above}{mark}{query}")))
+
+
+def is_of_restart(root: str) -> bool:
+    """Whether a store's root is that of a restart, which only the command that began it goes on with."""
+    return root.endswith(f"/{RESTART}")
 
 
 @contextmanager

@@ -7,11 +7,11 @@ import os
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.job.damage import recorded_parts
+from scanrnn_dist.job.damage import recorded_parts, way_to_mend
 from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.restart import records_to_read
 from scanrnn_dist.records import JobRecords, quarantine_name, read_quarantine
 from scanrnn_dist.source import aside_schema
-from scanrnn_dist.storage import open_store
 
 
 def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
@@ -21,7 +21,7 @@ def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
         ConfigError: the folder is no output of a job.
         DataError: its records or a list are damaged.
     """
-    records = JobRecords(open_store(destination))
+    records = records_to_read(destination)
     job = records.read_job()
     plan = Plan.from_records(records.read_plan(job))
     parts, _ = recorded_parts(records, job, plan)
@@ -35,7 +35,7 @@ def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
 def _listed(records: JobRecords, unit: int, units: int, rows: int, schema: pa.Schema) -> pa.Table:
     """The list of one unit."""
     path = records.store.path(quarantine_name(unit, units))
-    again = "`scanrnn verify --repair` makes it again."
+    again = f"{way_to_mend(records.store.root, 'makes it again')}."
     try:
         table = pa.Table.from_batches(read_quarantine(records.store, unit, units)).cast(schema)
     except DataError as error:

@@ -16,7 +16,7 @@ from scanrnn_dist.errors import ConfigError, DataError, counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.in_words import command_that_continues, job_in_words
-from scanrnn_dist.job.restart import is_ready, restart_of
+from scanrnn_dist.job.restart import is_of_restart, is_ready, records_to_read, restart_of
 from scanrnn_dist.observe import seconds_left
 from scanrnn_dist.records import (
     PARTS,
@@ -32,7 +32,6 @@ from scanrnn_dist.records import (
     read_workers,
 )
 from scanrnn_dist.source import told_counts
-from scanrnn_dist.storage import open_store
 
 BEING_REPLACED = "being replaced"
 FAILED_SHOWN = 5
@@ -111,7 +110,7 @@ class Status:
         told = f"{self.parts_damaged:,} of {self.units:,} parts are missing or changed"
         return f": {told if self.parts_damaged else 'the list of parts changed'}; the same command makes them again"
 
-    def _lines(self, is_restart: bool = False) -> Iterator[str]:
+    def _lines(self) -> Iterator[str]:
         yield f"{self.destination}: {self.state}{self._damage()}"
         if self.state == BEING_REPLACED:
             yield "           by a new output that is ready; if that was cut short, `scanrnn clean` or resume ends it"
@@ -147,11 +146,11 @@ class Status:
         for change in self.accepted[:8]:
             yield f"source     a change was accepted: {change}"
         if self.state == "stopped":
-            by_records = "" if is_restart else f"{command_that_continues(self.destination)}, or "
+            by_records = "" if is_of_restart(self.destination) else f"{command_that_continues(self.destination)}, or "
             yield f"continue   {by_records}the command that began it"
         if self.restart is not None:
             yield "restart    a new output is made; it will take the place of this one:"
-            yield from (f"    {line}" for line in self.restart._lines(is_restart=True))
+            yield from (f"    {line}" for line in self.restart._lines())
 
 
 def read_status(destination: str | os.PathLike[str]) -> Status:
@@ -161,7 +160,7 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
         ConfigError: no job was ever started there.
         DataError: its records are damaged.
     """
-    records = JobRecords(open_store(destination))
+    records = records_to_read(destination)
     return look_at(records, records.read_job())[0]
 
 

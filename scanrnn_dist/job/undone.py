@@ -7,7 +7,8 @@ import re
 import numpy as np
 
 from scanrnn_dist.errors import UndoneError
-from scanrnn_dist.records import RESTART, Commits
+from scanrnn_dist.job.restart import is_of_restart
+from scanrnn_dist.records import Commits
 from scanrnn_dist.source import Units
 from scanrnn_dist.storage import Store
 
@@ -32,7 +33,7 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     if len(failed) > MOST_TOLD:
         places.append(f"  and {len(failed) - MOST_TOLD:,} more")
     mended = "with --accept-changes: it redoes only what holds their rows"
-    if store.root.endswith(RESTART):
+    if is_of_restart(store.root):
         mended = "again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
     listed = f"`scanrnn status --json {store.root}` lists one place for each of these parts"

@@ -137,7 +137,13 @@ def read_parts(content: bytes, where: str) -> pa.Table:
 
 
 def read_commits(
-    store: Store, job: str, rows: np.ndarray, alive: Collection[str] = (), *, only_standing: bool = False
+    store: Store,
+    job: str,
+    rows: np.ndarray,
+    alive: Collection[str] = (),
+    *,
+    only_standing: bool = False,
+    first_standing: bool = False,
 ) -> Commits:
     """What the attempts at a job of units of so many rows have committed.
 
@@ -145,6 +151,8 @@ def read_commits(
         rows: of each unit.
         alive: attempts that are at work now, whose units did not end them.
         only_standing: whether a unit counts as committed only while its part stands, with the size that is recorded.
+        first_standing: whether of the records of a unit the last one counts that has the size of the part that stands,
+            where there is one: a part that stands is held against the record of who made it.
 
     Raises:
         DataError: a log is damaged, or speaks of other units.
@@ -169,6 +177,10 @@ def read_commits(
     if only_standing:  # of those that fit, since the clock of another machine may have been ahead
         records = _last_of_each(_standing(store, every, len(rows)), "unit")
         committed = records["unit"].to_numpy()
+    elif first_standing:
+        standing = _last_of_each(_standing(store, every, len(rows)), "unit")
+        others = _without(records, "unit", standing["unit"].to_numpy())
+        records = _last_of_each(pa.concat_tables([standing, others]), "unit")
     records = records.select(_RECORD.names)
     # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
     is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]

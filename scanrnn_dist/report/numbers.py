@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.job import Status, look_at
-from scanrnn_dist.records import JobRecords
+from scanrnn_dist.job import Status, look_at, records_to_read
 from scanrnn_dist.report.aside import AsideRow, first_aside
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
 from scanrnn_dist.report.lengths import Lengths, read_lengths_of
 from scanrnn_dist.report.sample import Sample, read_sample
 from scanrnn_dist.report.throughput import Throughput, attempts_of, throughput_of
 from scanrnn_dist.report.work import Work, work_of
-from scanrnn_dist.storage import open_store
 
 CommandOf = Callable[[Mapping[str, Any], str, bool], str]
 """Gives the command that makes an output again, of the record of a job, its destination, and whether that holds the
@@ -31,10 +29,12 @@ class Check:
     Args:
         found: what `verify` gave; None where the output is not right.
         problem: what is not right.
+        was_stopped: whether that is not the output, but what kept it from being checked, as a source that is not there.
     """
 
     found: Any
     problem: str = ""
+    was_stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_numbers(
         >>> read_numbers(folder + "/out").sample.features.shape
         (2, 3)
     """
-    records = JobRecords(open_store(destination))
+    records = records_to_read(destination)
     job = records.read_job()
     status, commits = look_at(records, job)
     units = commits.committed[commits.records["rows"].to_numpy() > 0]

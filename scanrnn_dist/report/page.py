@@ -21,7 +21,7 @@ from typing import Any
 
 from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, counted
-from scanrnn_dist.job import command_that_continues
+from scanrnn_dist.job import command_that_continues, is_of_restart
 from scanrnn_dist.report.numbers import ReportNumbers
 from scanrnn_dist.report.plots import feature_plot, groups_of, in_words, lengths_plot, map_plot, throughput_plot
 
@@ -137,7 +137,8 @@ def _told(numbers: ReportNumbers) -> dict[str, Any]:
         "numbers": numbers, "status": numbers.status, "features": numbers.features, "sample": numbers.sample,
         "groups": _groups(numbers), "made": datetime.now(), "choices": numbers.status.counts, "work": numbers.work,
         "lengths": numbers.lengths, "bars": numbers.lengths.counts.bars(), "check": numbers.check,
-        "continues": command_that_continues(destination), "verifies": f"scanrnn verify {shlex.quote(destination)}",
+        "continues": "" if is_of_restart(destination) else command_that_continues(destination),
+        "verifies": f"scanrnn verify {shlex.quote(destination)}",
     }  # fmt: skip
 
 

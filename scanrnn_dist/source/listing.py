@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError, did_you_mean
+from scanrnn_dist.errors import ConfigError, NothingFoundError, counted, did_you_mean
 from scanrnn_dist.source.file_table import FileTable
 from scanrnn_dist.source.glob_patterns import Pattern, is_marker
 from scanrnn_dist.source.table_formats import check_no_tables, tables_among
@@ -49,7 +49,7 @@ def list_source(source: SourceLike) -> Listing:
         return Listing(filesystem, uri, files)
     files, repeated, finds_folders = (_walk if uri is None else _select)(filesystem, pattern, name)
     if not len(files):
-        raise ConfigError(_nothing_in(pattern, name, finds_folders))
+        raise NothingFoundError(_nothing_in(pattern, name, finds_folders))
     # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
     return Listing(filesystem, uri, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
 
@@ -57,13 +57,19 @@ def list_source(source: SourceLike) -> Listing:
 def list_again(source: SourceLike, files: FileTable) -> FileTable:
     """The files of a source as they are now, once they were `files`; of a list, those that are still there.
 
-    Raises as `open_source`, also where nothing is there any more of a file, a folder or a glob.
+    Raises as `open_source`, and `NothingFoundError` where nothing is there any more of a file, a folder, a glob or a
+    list.
     """
     if isinstance(source, str | os.PathLike):
         return list_source(source).files
     filesystem, uri, _ = resolve(os.fspath(source[0]))
     infos = _each_info(filesystem, uri, files.paths.to_pylist(), repeat("the list of files"))
-    return FileTable.from_entries(_entries(infos), files.partition_base)
+    now = FileTable.from_entries(_entries(infos), files.partition_base)
+    if not len(now):
+        raise NothingFoundError(
+            f"Nothing is there of {counted(len(files), 'file')}, of which {source[0]!r} is the first."
+        )
+    return now
 
 
 def filesystem_of(source: SourceLike) -> fs.FileSystem:
@@ -83,7 +89,7 @@ def _pattern_of(filesystem: fs.FileSystem, path: str, name: str) -> Pattern | No
     if info.type == fs.FileType.NotFound:
         if not glob.has_magic(path):
             near = "" if is_uri(name) else _near(path)
-            raise ConfigError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{near}")
+            raise NothingFoundError(f"Nothing found at {name!r}; expected a Parquet file, a folder, or a glob.{near}")
         pattern = Pattern.of_glob(path)
         if is_uri(name) and not pattern.base and not path.startswith("/"):
             raise ConfigError(f"{name!r} leaves the bucket open; expected a glob below one bucket. Name the bucket.")
@@ -160,10 +166,9 @@ def _list_files(names: list[str]) -> Listing:
     infos: dict[str, fs.FileInfo] = {}
     for name, path, info in zip(names, paths, _each_info(filesystem, uri, paths, names), strict=True):
         if not info.is_file:
-            what = "a folder" if info.type == fs.FileType.Directory else "not there"
-            raise ConfigError(
-                f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list."
-            )
+            is_there = info.type != fs.FileType.NotFound
+            what, kind = ("a folder", ConfigError) if is_there else ("not there", NothingFoundError)
+            raise kind(f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list.")
         real = os.path.realpath(path) if uri is None else path
         if real in infos:
             raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")

@@ -25,7 +25,7 @@ from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, Sharing, read_status
-from scanrnn_dist.records import JOB, PARTS, RESTART, SUCCESS
+from scanrnn_dist.records import COMMITS, JOB, PARTS, RESTART, SUCCESS
 
 UNITS = 6
 
@@ -274,6 +274,28 @@ def test_of_an_unfinished_job_what_is_committed_is_checked(
     assert name not in parts_of(out) and verify(out).parts == 2
     featurize(finished / "in", out, rows_per_part=5)
     assert parts_of(out) == parts_of(finished / "out")
+
+
+def test_of_an_unfinished_job_a_clock_that_is_ahead_costs_no_right_part(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    units = unfinished(finished, out)
+    (log,) = (out / COMMITS).glob("*.jsonl")
+    header, *lines = map(json.loads, log.read_text().splitlines())
+    records = [line for line in lines if "unit" in line]
+    early = [
+        {**line, "size_bytes": line["size_bytes"] + 7, "sha256": "0" * 64, "finished": line["finished"] + 3600}
+        for line in records
+    ]
+    told = [header, *early, {"end": "done"}]
+    (out / COMMITS / "other.1.deadbeef.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in told))
+    before = parts_of(out)
+    assert verify(out).parts == units and verify(out, sample=0, repair=True).repaired == ()
+    assert parts_of(out) == before
+    name = min(before)
+    (out / name).write_bytes(before[name][:-9])
+    with pytest.raises(DataError, match=f"{name} changed"):
+        verify(out)
+    assert verify(out, sample=0, repair=True).repaired == (name,)
 
 
 def test_a_part_that_is_named_and_not_recorded_is_no_fault_of_an_unfinished_job(finished: Path, tmp_path: Path) -> None:

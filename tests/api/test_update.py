@@ -13,13 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crashing import Job, Scenario, Zygote, killed_at_each, sorts_of
+from faults import Died
 from odd_values import ODD, SOME, stored
 from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, random_rows, write_source
 
 from scanrnn_dist.api import quarantined, update, updating, verify
+from scanrnn_dist.api.data_sets import resume
+from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.source import BadRows
+from scanrnn_dist.storage import LocalStore
 
 IDS = 37
 
@@ -365,9 +369,38 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     continued(out, write(tmp_path / "1.parquet", cut[1]))
     with pytest.raises(ConfigError, match="continued by updates"):
         verify(out, repair=True)
+    report = resume(out, encoder_of())  # though the source has other steps by now
+    assert report.is_complete and report.rows == 0 and report.rows_before == verify(out).rows
     next(out.glob("part-*")).unlink()
     with pytest.raises(DataError, match="is missing"):
         verify(out)
+    with pytest.raises(ConfigError, match="continued by updates"):
+        resume(out, encoder_of())
+
+
+def test_an_update_whose_publication_was_cut_short_is_ended_by_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, cut = slices(2)
+    out = tmp_path / "out"
+    featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"], rows_per_part=12)
+    old, new = by_id(out), write(tmp_path / "1.parquet", cut[1])
+    move = LocalStore.move
+
+    def dies(self: LocalStore, old_name: str, new_name: str, version: str | None = None) -> None:
+        if new_name == "part-00001.parquet":
+            raise Died
+        move(self, old_name, new_name, version)
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(LocalStore, "move", dies)
+        continued(out, new)
+    for lease in (out / "__scanrnn/workers").glob("0-of-0.*"):
+        lease.unlink()  # else it would be waited for: this process lives
+    assert not (out / "_SUCCESS").exists()
+    assert cli.run(["resume", str(out)]) == 0, capsys.readouterr().err
+    assert "othing to do" in capsys.readouterr().out
+    assert by_id(out) != old and verify(out).rows == len(by_id(out)) and not leftovers(out)
 
 
 @pytest.mark.soak

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sources import command_line_in_this_process, random_rows, write_source
+from sources import command_line_in_this_process, entries, random_rows, write_source
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli import running
@@ -46,6 +46,31 @@ def failed(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) 
     assert out == "" and "Traceback" not in err
     assert len(err.splitlines()) == 1, err
     return err
+
+
+@pytest.mark.parametrize("way", ["a folder", "a list", "a glob that the shell expanded"])
+def test_of_a_job_whose_source_is_not_there_every_command_ends_with_4(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [write_source(tmp_path / f"in/{number}.parquet", random_rows([3, 5], number)) for number in range(2)]
+    out, named = tmp_path / "out", [tmp_path / "in"] if way == "a folder" else files
+    assert cli.run(["featurize", *map(str, named), str(out), *GRU]) == 0
+    capsys.readouterr()
+    (tmp_path / "in").rename(tmp_path / "away")
+    (tmp_path / "in").mkdir()  # as a disk that is not mounted leaves it
+    before = entries(out)
+    words = [tmp_path / "in/*.parquet"] if way == "a glob that the shell expanded" else named
+    for command in (
+        ["featurize", *words, out, *GRU],
+        ["featurize", *words, out, *GRU, "--accept-changes"],
+        ["plan", *words, out, *GRU],
+        ["resume", out],
+    ):
+        told = failed(capsys, command, 4)
+        assert "cannot be read" in told and "start the same command again" in told and "--accept" not in told
+    failed(capsys, ["featurize", *words, tmp_path / "new", *GRU], 2)
+    failed(capsys, ["plan", *words, tmp_path / "new", *GRU], 2)
+    assert entries(out) == before and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

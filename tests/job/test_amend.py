@@ -20,6 +20,7 @@ from s3_server import S3Server
 from sources import encoder_of, entries, featurize, leftovers, parts_of, random_rows, write_source
 
 from scanrnn_dist.api import verify
+from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.job.attempt import Sharing
@@ -231,6 +232,28 @@ def test_other_options_are_refused_and_other_columns_are_an_error(tmp_path: Path
         pq.write_table(pq.read_table(path).append_column("x", pa.array([1] * pq.read_metadata(path).num_rows)), path)
     with pytest.raises(DataError, match=r"The columns of the source changed: 'x' was not there and is int64"):
         run(source, out, accept_changes=True)
+    assert entries(out) == before
+
+
+@pytest.mark.parametrize("wrong", ["a table of Delta Lake", "not UTF-8"])
+def test_a_source_that_is_there_and_is_none_any_more_is_an_error_of_the_data(
+    tmp_path: Path, source: Path, wrong: str
+) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    if wrong == "not UTF-8":
+        Path(os.fsdecode(os.fsencode(source) + b"/\xff.parquet")).write_bytes(b"x")
+    else:
+        (source / "_delta_log").mkdir()
+    before = entries(out)
+    for call in (
+        lambda: run(source, out),
+        lambda: run(source, out, accept_changes=True),
+        lambda: resume(out, encoder_of()),
+        lambda: verify(out),
+    ):
+        with pytest.raises(DataError, match=f"is not what it was: .*{wrong}"):
+            call()
     assert entries(out) == before
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from contextlib import nullcontext
@@ -415,6 +416,33 @@ def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source
     check(out, made(SKIP))
     with pytest.raises(ConfigError, match="max_bad_rows is -1"):
         featurize(source, out, max_bad_rows=-1, **options)
+
+
+def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out", {"rows_per_part": 5, "bad_rows": SKIP, "restart": True}
+    featurize(source, out, rows_per_part=10, bad_rows=SKIP)
+    with pytest.raises(DataError, match="6 rows were set aside") as told:
+        featurize(source, out, max_bad_rows=4, **options)
+    folder = re.findall(r"srd\.quarantined\('(.*)'\) reads", str(told.value))[0]
+    assert len(quarantined(folder)) == 6 and len(quarantined(out)) == BAD
+    status = read_status(folder)
+    assert status.destination == folder and status.units_committed == 2 and status.set_aside == 6
+    assert "resume" not in str(status) and "the command that began it" in str(status)
+    assert verify(folder).set_aside == 6
+    kept = output_of(out)
+    for write in (
+        lambda: featurize(source, folder, bad_rows=SKIP),
+        lambda: resume(folder, sources.encoder_of()),
+        lambda: verify(folder, repair=True),
+        lambda: clean(folder),
+    ):
+        with pytest.raises(ConfigError, match="lies among the records of a job"):
+            write()
+    assert output_of(out) == kept
+    (tmp_path / "out/__scanrnn/restart" / LIST(0)).unlink()
+    for read in (quarantined, verify):
+        with pytest.raises(DataError, match=r"Remove .*/__scanrnn/restart and begin with --restart again"):
+            read(folder)
 
 
 def test_choices_about_nothing_are_refused(source: Path, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evil import EVIL, VALUES
-from sources import keep_devices
+from sources import NAN, featurize, keep_devices, random_rows, write_source
 
 from scanrnn_dist import cli
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.records import JOB, RESTART
 from scanrnn_dist.report import page, read_numbers, write_report
 from scanrnn_dist.report.features import Map, numbers_of
 from scanrnn_dist.report.page import as_script
@@ -74,6 +75,16 @@ def test_a_page_says_how_to_go_on_and_has_no_markup_of_the_data(out: Path, needs
     assert "All 61 sequences of the source have 0 to 4 steps" in told and '<th scope="row">jax</th>' in told
 
 
+def test_a_page_about_a_restart_names_no_command_that_is_refused(tmp_path: Path, needs_extra: None) -> None:
+    source, out = write_source(tmp_path / "a.parquet", random_rows([4] * 9)), tmp_path / "out"
+    featurize(source, out)
+    with pytest.raises(DataError, match="parts could not be made"):
+        write_source(source, [*random_rows([4] * 8), NAN])
+        featurize(source, out, restart=True, rows_per_part=5)
+    told = page.page_of(read_numbers(out / RESTART))
+    assert "scanrnn resume" not in told and "The command that began it, with <code>--restart</code>" in told
+
+
 def test_the_command_writes_the_page_and_says_where(
     out: Path, tmp_path: Path, needs_extra: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +118,23 @@ def test_the_check_is_shown_whatever_it_finds(
     assert cli.run(["report", str(copy), "--output", str(path), "--verify", "--force"]) == 3
     assert "part-00003.parquet" in capsys.readouterr().err
     assert re.search(r"The output is not right.*part-00003.parquet", path.read_text())
+
+
+def test_a_check_without_the_source_is_shown(
+    out: Path, tmp_path: Path, needs_extra: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_devices(monkeypatch)
+    path, source = tmp_path / "page.html", Path(json.loads((out / JOB).read_text())["options"]["source"])
+    source.rename(tmp_path / "away")
+    try:
+        assert cli.run(["report", str(out), "--output", str(path), "--verify"]) == 4
+    finally:
+        (tmp_path / "away").rename(source)
+    assert "The source cannot be read" in capsys.readouterr().err
+    assert re.search(
+        r"The output could not be checked.*The source cannot be read: .*With --sample 0 only the output",
+        path.read_text(),
+    )
 
 
 @pytest.mark.parametrize("name", ["", "no/page.html"])
