@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result, to_stderr
-from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_jax
+from scanrnn_dist.cli.process import leave_pandas_out, start_jax
 from scanrnn_dist.cli.reproducing import command_that_makes
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 
@@ -77,7 +77,6 @@ def _check(destination: str) -> tuple[Check, DataError | StoppedError | None]:
     try:
         return Check(verify(destination)), None
     except (DataError, StoppedError) as error:
-        SIGNALS.check()  # who stops the command waits for no page
         return Check(None, str(error), isinstance(error, StoppedError)), error
 
 
