@@ -169,9 +169,10 @@ def test_of_several_words_the_last_is_dst_and_one_alone_is_src() -> None:
 
 
 def test_an_error_is_json_where_the_result_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["plan", tmp_path / "nope"], ["plan"], ["plan", "a", "--nope"], ["status", tmp_path]):
+    for arguments in (["plan"], ["plan", "a", "--nope"], ["status", tmp_path], ["plan", tmp_path / "nope"]):
         told = json.loads(said(capsys, *arguments, "--json"))
-        assert told["exit_code"] == 2 and told["error"] and told["kind"] == "ConfigError"
+        kind = "NothingFoundError" if arguments[-1] == tmp_path / "nope" else "ConfigError"
+        assert told["exit_code"] == 2 and told["error"] and told["kind"] == kind
 
 
 @pytest.mark.parametrize(
