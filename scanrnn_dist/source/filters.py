@@ -238,17 +238,16 @@ def _zone(kind: pa.DataType) -> str:
 def _check_zones(one: Any, other: Any) -> None:
     """Raise a `TypeError` that says what to write where a time with a zone meets one without."""
     kinds = [getattr(side, "type", None) for side in (one, other)]
-    zones = [_zone(kind) for kind in kinds if kind is not None and pa.types.is_timestamp(kind)]
-    if len(zones) < 2 or bool(zones[0]) == bool(zones[1]):
+    are_times = all(kind is not None and pa.types.is_timestamp(kind) for kind in kinds)
+    if not are_times or bool(_zone(kinds[0])) == bool(_zone(kinds[1])):
         return
-    remedy = ""
-    for side in (one, other):
-        if isinstance(side, pa.Scalar):
-            remedy = (
-                " Leave out its Z or offset."
-                if _zone(side.type)
-                else " End the time with Z, or an offset such as +02:00."
-            )
+    written = next((side for side in (other, one) if isinstance(side, pa.Scalar)), None)
+    if written is None:
+        remedy = ""
+    elif _zone(written.type):
+        remedy = " Leave out its Z or offset."
+    else:
+        remedy = " End the time with Z, or an offset such as +02:00."
     raise TypeError(f"a time without a zone is compared with one that has a zone.{remedy}")
 
 
