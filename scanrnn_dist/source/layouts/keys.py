@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.source.layouts.lists import storage
+from scanrnn_dist.source.layouts.lists import plain_values
 
 _MIX, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(secrets.randbits(64) | 1)
 """The factor is another in each process, so that nobody can write a file whose keys share their 64 bits."""
@@ -34,9 +34,7 @@ def comparable(array: pa.Array) -> pa.Array:
 
     Nor short decimals, which pyarrow 26 sorts wrongly, and float16, which it does not sort.
     """
-    array = storage(array)
-    if pa.types.is_dictionary(array.type):
-        array = storage(array.dictionary_decode())
+    array = plain_values(array)
     kind = array.type
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
         return array.cast(pa.decimal128(kind.precision, kind.scale))

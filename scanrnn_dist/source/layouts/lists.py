@@ -34,6 +34,12 @@ def storage(array: pa.Array) -> pa.Array:
             return array
 
 
+def plain_values(array: pa.Array) -> pa.Array:
+    """The array without extensions, runs, views and dictionaries."""
+    array = storage(array)
+    return storage(array.dictionary_decode()) if pa.types.is_dictionary(array.type) else array
+
+
 def is_view(type: pa.DataType) -> bool:
     """Whether lists are given by an offset and a size each, in any order."""
     return bool(pa.types.is_list_view(type) or pa.types.is_large_list_view(type))

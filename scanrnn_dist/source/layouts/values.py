@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from scanrnn_dist.source.layouts.keys import comparable
-from scanrnn_dist.source.layouts.lists import storage
+from scanrnn_dist.source.layouts.lists import plain_values
 
 REPLACED = "\ufffd"
 """Stands in a text for bytes that are no UTF-8."""
@@ -70,7 +70,7 @@ def in_words(array: pa.Array, place: int) -> str:
     value = python_values(one)[0]
     if value is None:
         return "null"
-    return repr(value) if isinstance(value, bytes) or _is_text(_plain(one).type) else str(value)
+    return repr(value) if isinstance(value, bytes) or _is_text(plain_values(one).type) else str(value)
 
 
 def told(names: Sequence[str], keys: Sequence[pa.Array], row: int) -> str:
@@ -99,7 +99,7 @@ def _python_value(one: pa.Array) -> Any:
     try:
         return _as_python(one)[0]
     except Exception:
-        one = _plain(one)
+        one = plain_values(one)
     if _is_text(one.type):
         return stored_values(one)[0].decode("utf-8", "replace")
     if pat.is_temporal(one.type) and not pat.is_interval(one.type):
@@ -124,12 +124,6 @@ def _time_in_words(kind: pa.DataType, number: int) -> str:
 def _unit(kind: pa.DataType) -> Any:
     """What numpy calls the unit of the integers that are stored."""
     return "D" if pat.is_date32(kind) else "ms" if pat.is_date64(kind) else kind.unit
-
-
-def _plain(array: pa.Array) -> pa.Array:
-    """The array without extensions, dictionaries and runs."""
-    array = storage(array)
-    return storage(array.dictionary_decode()) if pat.is_dictionary(array.type) else array
 
 
 def _is_text(kind: pa.DataType) -> bool:
