@@ -95,7 +95,6 @@ CONTENDERS = {
     for contender in (
         Contender("ours"),
         Contender("ours-xla", choices={"kernel": "xla"}),
-        Contender("ours-xla", choices={"kernel": "xla"}),
         Contender("vmap", "vmap_buckets", ONE_THREAD | KEEP_FREED | XLA),
         Contender("nnx", "nnx_rnn", ONE_THREAD | KEEP_FREED | XLA),
         Contender("onnx", "onnx_gru", ONE_THREAD | KEEP_FREED),
