@@ -134,8 +134,9 @@ class Verification:
             return
         if self.rows_compared:
             yield f"kept columns  equal to the source in all {self.rows_compared:,} rows"
-        besides = f"but for the rounding to {self.rounded_to} " if self.rounded_to else ""
-        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one; {besides}at most"
+        besides = f", without the rounding to {self.rounded_to}" if self.rounded_to else ""
+        yield f"features      right in all {self.sampled:,} rows that were recomputed one by one"
+        yield f"              Their greatest distances{besides}:"
         specification = f"(the specification's own: {self.specification_distance:.1e})"
         yield f"              {self.greatest_distance:.1e} from float64 {specification}"
         yield f"              {self.greatest_difference:.1e} from the specification"

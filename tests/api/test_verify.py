@@ -93,8 +93,9 @@ def test_a_good_output_passes_and_says_so(finished: Path) -> None:
     said = [" ".join(line.split()) for line in str(result).splitlines()]
     parts = "parts 3 with 25 rows, unchanged (their hashes match)"
     assert said[:3] == [f"verified {finished / 'out'}", parts, "kept columns equal to the source in all 25 rows"]
-    assert said[3] == "features right in all 25 rows that were recomputed one by one; at most"
-    assert said[4].startswith(f"{result.greatest_distance:.1e} from float64") and len(said) == 6
+    right = "features right in all 25 rows that were recomputed one by one"
+    assert said[3:5] == [right, "Their greatest distances:"]
+    assert said[5].startswith(f"{result.greatest_distance:.1e} from float64") and len(said) == 7
     assert " ".join(str(verify(str(finished / "out"), sample=0)).split()).endswith(parts)
 
 
