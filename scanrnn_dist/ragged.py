@@ -75,12 +75,16 @@ class Ragged:
         return np.diff(self.offsets)
 
     def row(self, index: int) -> np.ndarray:
-        """Row `index` as a view, `(T, D)` float32."""
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
+        """Row `index` as a view, `(T, D)` float32; of a list's indices, so -1 is the last row, or an `IndexError`."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no row {index}; there are {len(self)}.")
+        begin = index + len(self) if index < 0 else index
+        return self.values[self.offsets[begin] : self.offsets[begin + 1]]
 
     def slice(self, begin: int, end: int) -> Ragged:
-        """Rows `begin` to `end`, as views."""
-        return Ragged(self.values, self.offsets[begin : end + 1])
+        """Rows `begin` to `end`, as views; of a list's slices, so negative ones count from the end."""
+        begin, end, _ = slice(begin, end).indices(len(self))
+        return Ragged(self.values, self.offsets[begin : max(begin, end) + 1])
 
     def first_steps(self, max_steps: int | None) -> Ragged:
         """The first `max_steps` steps of every row, copied; the rows as they are where that is None."""
@@ -121,8 +125,10 @@ class Ragged:
         arrays = [_as_array(sequence, index) for index, sequence in enumerate(sequences)]
         told = next((array.shape[1] for array in arrays if array.ndim == 2), in_features)
         if told is None:
-            few = "No sequences were given" if not arrays else "No sequence has a step"
-            raise ConfigError(f"{few}, so their number of features is unknown; pass Ragged.empty(D).")
+            few, remedy = "No sequences were given", "Ragged.empty(D)"
+            if arrays:
+                few, remedy = "No sequence has a step", "arrays of shape (0, D)"
+            raise ConfigError(f"{few}, so their number of features is unknown; pass {remedy}.")
         arrays = [array if array.ndim == 2 else np.empty((0, told), np.float32) for array in arrays]
         if not arrays:
             return Ragged.empty(told)

@@ -31,6 +31,17 @@ def same_rows(ragged: Ragged, rows: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(ragged.row(index), row)
 
 
+@given(ROWS, st.integers(-10, 10), st.integers(-10, 10))
+def test_rows_and_slices_are_those_of_a_list(rows: list[np.ndarray], begin: int, end: int) -> None:
+    ragged = Ragged.from_sequences(rows)
+    same_rows(ragged.slice(begin, end), rows[begin:end])
+    if -len(rows) <= begin < len(rows):
+        np.testing.assert_array_equal(ragged.row(begin), rows[begin])
+    else:
+        with pytest.raises(IndexError, match=f"no row {begin}; there are {len(rows)}"):
+            ragged.row(begin)
+
+
 @given(ROWS)
 def test_a_list_becomes_its_rows(rows: list[np.ndarray]) -> None:
     ragged = Ragged.from_sequences(rows)

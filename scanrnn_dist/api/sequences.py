@@ -69,7 +69,7 @@ def _column_of(sequences: Any, column: str | None) -> Any:
         sequences = sequences.with_format("arrow")[:]
     if isinstance(sequences, Mapping):
         names: list[Any] = list(sequences)
-        possible = [name for name in names if isinstance(sequences[name], Sequence | np.ndarray)]
+        possible = [name for name in names if _may_be_sequences(sequences[name])]
     elif _is_of(sequences, "pandas") and getattr(sequences, "ndim", 1) == 2:
         names = list(sequences.columns)
         possible = [name for name in names if _holds_lists(sequences[name])]
@@ -105,18 +105,37 @@ def _arrow_table(sequences: Any) -> tuple[Any, list[str], list[str]]:
     return table, table.column_names, sequence_columns(table.schema)
 
 
+def _may_be_sequences(column: Any) -> bool:
+    """Whether a column of a mapping may hold sequences: lists or arrays, of rows that are no single values."""
+    if _is_of(column, "pandas"):
+        return _holds_lists(column)
+    if _is_of(column, "torch"):
+        return bool(getattr(column, "is_nested", False)) or getattr(column, "ndim", 0) > 1
+    if _is_array(column) and column.dtype != object:
+        return bool(column.ndim > 1)
+    if _is_arrow(column):
+        return bool(_arrow_table({"sequences": _arrow_array(column)})[2])
+    if isinstance(column, str | bytes) or not isinstance(column, Sequence | np.ndarray):
+        return False
+    return not len(column) or any(not np.isscalar(row) and row is not None for row in column[:100])
+
+
+def _arrow_array(sequences: Any) -> Any:
+    """One column of Arrow from what is or gives one."""
+    import pyarrow as pa
+
+    if isinstance(sequences, pa.Array | pa.ChunkedArray):
+        return sequences
+    return pa.chunked_array(sequences) if hasattr(sequences, "__arrow_c_stream__") else pa.array(sequences)
+
+
 def _from_arrow(
     sequences: Any, in_features: int | None, nonfinite: Literal["error", "propagate"], lossy_cast: bool
 ) -> Ragged:
     """The sequences of one column of Arrow, or of what gives one."""
-    import pyarrow as pa
-
     from scanrnn_dist.source import to_ragged
 
-    array = sequences
-    if not isinstance(sequences, pa.Array | pa.ChunkedArray):
-        streams = hasattr(sequences, "__arrow_c_stream__")
-        array = pa.chunked_array(sequences) if streams else pa.array(sequences)
+    array = _arrow_array(sequences)
     return to_ragged(
         array, in_features=in_features, lossy_cast=lossy_cast, nonfinite=nonfinite, where="sequence {}".format
     )

@@ -82,6 +82,11 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     logger.info("%s: changes of the source are accepted; %s of %s are kept.", store.root, kept_parts, parts)
 
 
+def kept_parts(records: JobRecords, job: dict[str, Any], before: Plan, plan: Plan) -> int:
+    """Parts of a recorded job that `amend` would keep."""
+    return len(_taken_over(records.store, job["id"], before, plan)[0])
+
+
 def _is_restart(new: JobRecords) -> bool:
     """Whether there is a restart that was begun; not what is left of an amendment that never took its place."""
     try:

@@ -51,7 +51,9 @@ def damaged_parts(records: JobRecords) -> list[str]:
     return records.store.changed(dict(zip(names, listed["size_bytes"].to_pylist(), strict=True)))
 
 
-def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str], expiry_seconds: float) -> None:
+def set_right(
+    records: JobRecords, job: dict[str, Any], plan: Plan, discard: Collection[str], expiry_seconds: float
+) -> None:
     """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
 
     def found() -> set[str]:
@@ -63,9 +65,9 @@ def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str]
         with replacing(records, expiry_seconds) as lease:
             records.check_is(job)
             if names := sorted(found()):
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                told = f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
-                logger.info("%s: %s missing or changed, and made again.", records.store.root, told)
+                surplus = set(surplus_files(records, plan)).intersection(names)
+                _tell(records, [name for name in names if name not in surplus], "missing or changed, and made again")
+                _tell(records, sorted(surplus), "no part of this job, and removed")
                 for name in (SUCCESS, *discard):
                     lease.remove(name)
                 records.store.sync()
@@ -73,6 +75,14 @@ def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str]
         if records.is_complete or discard:
             raise
         # else another process found the same, and is at work
+
+
+def _tell(records: JobRecords, names: list[str], what: str) -> None:
+    """Log what these files are, if there are any."""
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        verb = "is" if len(names) == 1 else "are"
+        logger.info("%s: %s%s %s %s.", records.store.root, ", ".join(names[:3]), more, verb, what)
 
 
 def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tuple[pa.Table, bool]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError, counted
 from scanrnn_dist.input_spec import InputSpec
-from scanrnn_dist.job.amend import ACCEPTED, amend
+from scanrnn_dist.job.amend import ACCEPTED, amend, kept_parts
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED, ContinuedPlan, check_is_whole
@@ -188,7 +188,7 @@ def open_job(
             publish(records, lease)
     else:
         opened = _open(records, recorded, wanted)
-        set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
+        set_right(records, opened.job, opened.plan, handling.discard, handling.sharing.expiry_seconds)
         yield opened
 
 
@@ -234,15 +234,24 @@ def check_destination(
         return "holds a job; the new output replaces it once it is complete"
     before = Plan.from_records(records.read_plan(recorded))
     is_named_so = before.given == plan.given  # else that differs
-    if is_named_so and _was_begun(records) and not handling.accept_changes and (changes := before.changes()):
-        raise changed_source(changes, before, records.store.root)
+    changes = None
+    if _was_begun(records) and (is_named_so or handling.accept_changes):
+        changes = before.changes() if is_named_so else before.changes_to(plan.source.files)
+        if changes and not (handling.accept_changes and changes.is_listed):
+            raise changed_source(changes, before, records.store.root)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, recorded)
     differences = _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
     if differences and _was_begun(records):
         raise _refusal(records, recorded, wanted, differences)
-    if records.is_complete:
-        return "holds this same job, finished; there would be nothing to do"
-    return "holds this same job, unfinished; featurize would continue it"
+    if changes:
+        again = plan_again(before, plan.given, options.bad_rows.unreadable_file == "skip")
+        kept, parts = kept_parts(records, recorded, before, again), counted(len(again.units), "part")
+        return f"holds this job of the source as it was; {kept:,} of {parts} would be kept"
+    if not records.is_complete:
+        return "holds this same job, unfinished; featurize would continue it"
+    if damaged := damaged_parts(records):
+        return f"holds this same job, finished; {counted(len(damaged), 'part')}, missing or changed, will be made again"
+    return "holds this same job, finished; there would be nothing to do"
 
 
 def _check_idle(records: JobRecords) -> None:

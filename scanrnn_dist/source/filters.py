@@ -28,8 +28,10 @@ _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: pc.add_checked, ast.Sub: pc.subtract_checked, ast.Mult: pc.multiply_checked,
-    ast.Div: lambda one, other: pc.divide(one.cast(pa.float64()), other),
+    ast.Div: lambda one, other: pc.divide(_as_float64(one), _as_float64(other)),
 }  # fmt: skip
+_WHOLE = pa.decimal128(20)
+"""Holds all numbers of uint64 and of int64."""
 _MOMENTS: dict[str, Callable[[str], Any]] = {
     "timestamp": datetime.datetime.fromisoformat, "date": datetime.date.fromisoformat,
 }  # fmt: skip
@@ -190,7 +192,7 @@ def _value(tree: ast.expr, text: str, leaf: _Leaf) -> Any:
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
         return pc.negate_checked(_value(tree.operand, text, leaf))
     if isinstance(tree, ast.BinOp) and type(tree.op) in _ARITHMETIC:
-        return _ARITHMETIC[type(tree.op)](_value(tree.left, text, leaf), _value(tree.right, text, leaf))
+        return _ARITHMETIC[type(tree.op)](*_alike(_value(tree.left, text, leaf), _value(tree.right, text, leaf)))
     if isinstance(tree, ast.Compare):
         return _comparison(tree, text, leaf)
     if isinstance(tree, ast.Call):
@@ -262,7 +264,9 @@ def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
             made = _membership(_value(left, text, leaf), right, text, leaf)
             made = pc.invert(made) if isinstance(kind, ast.NotIn) else made
         elif type(kind) in _COMPARISONS:
-            made = _COMPARISONS[type(kind)](*_alike(_value(left, text, leaf), _value(right, text, leaf)))
+            sides = _value(left, text, leaf), _value(right, text, leaf)
+            _check_zones(*sides)
+            made = _COMPARISONS[type(kind)](*_alike(*sides))
         else:
             raise _error(text, tree, "`is` is not known here; write is_null(x) or is_valid(x)")
         whole, left = made if whole is None else pc.and_kleene(whole, made), right
@@ -270,24 +274,38 @@ def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
 
 
 def _alike(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two sides of a comparison; what meets uint64 as uint64, since pyarrow brings both to int64, if it fits."""
-    _check_zones(one, other)
-    sides = [one, other]
-    for nth, side in enumerate(sides):
-        meets_such = getattr(sides[1 - nth], "type", None) == pa.uint64()
-        if meets_such and isinstance(side, pa.Int64Scalar) and side.as_py() >= 0:
-            sides[nth] = side.cast(pa.uint64())
-    return sides[0], sides[1]
+    """Two sides in types that pyarrow brings together; of others it refuses the numbers that do not fit.
+
+    Integers that meet floats become float64, the nearest one; uint64 that meets signed integers meets them as decimals.
+    """
+    sides, kinds = [one, other], [getattr(side, "type", None) for side in (one, other)]
+    if None in kinds:  # expressions
+        return one, other
+    are_integers = [pa.types.is_integer(kind) for kind in kinds]
+    if all(are_integers) and pa.uint64() in kinds and kinds[0] != kinds[1]:
+        small = next((side for side in sides if isinstance(side, pa.Int64Scalar) and side.as_py() >= 0), None)
+        common = _WHOLE if small is None else pa.uint64()
+        return one.cast(common), other.cast(common)
+    if any(are_integers) and any(pa.types.is_floating(kind) for kind in kinds):
+        return _as_float64(one), _as_float64(other)
+    return one, other
+
+
+def _as_float64(value: Any) -> Any:
+    """Numbers as float64; integers beyond 2^53 are rounded, as a safe cast refuses to."""
+    return value.cast(pa.float64(), safe=False)
 
 
 def _membership(value: Any, among: ast.expr, text: str, leaf: _Leaf) -> Any:
     """Whether a value is one of some; null of a null."""
     if not isinstance(among, ast.Tuple | ast.List | ast.Set) or not among.elts:
         raise _error(text, among, "expected values in brackets, such as ('a', 'b')")
-    made = [pc.equal(*_alike(value, _value(each, text, leaf))) for each in among.elts]
-    whole = made[0]
-    for each in made[1:]:
-        whole = pc.or_kleene(whole, each)
+    whole = None
+    for each in among.elts:
+        one = _value(each, text, leaf)
+        _check_zones(value, one)
+        made = pc.equal(*_alike(value, one))
+        whole = made if whole is None else pc.or_kleene(whole, made)
     return whole
 
 

@@ -166,8 +166,9 @@ def _list_files(names: list[str]) -> Listing:
     infos: dict[str, fs.FileInfo] = {}
     for name, path, info in zip(names, paths, _each_info(filesystem, uri, paths, names), strict=True):
         if not info.is_file:
-            is_there = info.type != fs.FileType.NotFound
-            what, kind = ("a folder", ConfigError) if is_there else ("not there", NothingFoundError)
+            what, kind = "a folder", ConfigError
+            if info.type == fs.FileType.NotFound:
+                what, kind = ("a glob", ConfigError) if glob.has_magic(path) else ("not there", NothingFoundError)
             raise kind(f"{name!r} is {what}; expected a list of files. Name a folder or a glob alone, not in a list.")
         real = os.path.realpath(path) if uri is None else path
         if real in infos:

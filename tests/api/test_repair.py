@@ -126,8 +126,9 @@ def test_a_list_of_parts_that_is_damaged_is_made_again_from_the_logs(finished: P
 
 
 def test_repair_makes_again_what_is_missing_cut_or_changed_in_place_and_removes_what_is_surplus(
-    finished: Path, out: Path
+    finished: Path, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "scanrnn_dist")
     damage(out)
     flip_a_bit(out / "part-00002.parquet")
     shutil.copy(out / "part-00003.parquet", out / "part-00006.parquet")
@@ -138,6 +139,8 @@ def test_repair_makes_again_what_is_missing_cut_or_changed_in_place_and_removes_
     names = tuple(f"part-0000{number}.parquet" for number in (1, 2, 4, 6))
     assert (result.repaired, result.parts, result.is_complete) == (names, UNITS, True)
     assert "repaired      part-00001.parquet, part-00002.parquet" in str(result)
+    assert f"{', '.join(names[:3])} are missing or changed, and made again." in caplog.text
+    assert f"{names[3]} is no part of this job, and removed." in caplog.text
     assert parts_of(out) == parts_of(finished / "out")
     changed = {name for name, identity in identities(out).items() if before.get(name) != identity}
     assert changed == set(names[:3])

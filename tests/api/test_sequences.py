@@ -69,6 +69,15 @@ FORMS: dict[str, Callable[[], Any]] = {
     "arrow batch": lambda: table().to_batches()[0],
     "arrow reader": lambda: table().to_reader(),
     "dict of columns": lambda: {"id": 3, "seq": LISTS},
+    "dict of numbers, texts and sequences": lambda: {
+        "id": [1, 2, 3],
+        "t": np.ones(3),
+        "n": "abc",
+        "seq": LISTS,
+    },
+    "dict of Arrow's columns": lambda: {"id": pa.array([1, 2, 3]), "seq": arrow()},
+    "dict of tensors": lambda: {"id": torch().ones(3), "seq": torch().nested.nested_tensor(tensors())},
+    "dict of pandas columns": lambda: {"id": pandas().Series([1, 2, 3]), "seq": pandas().Series(LISTS)},
     "pandas lists": lambda: pandas().Series(LISTS, index=[5, 6, 7]),
     "pandas arrays": lambda: pandas().Series(ARRAYS),
     "pandas arrow": lambda: pandas().Series(arrow(), dtype=pandas().ArrowDtype(NESTED)),
@@ -130,6 +139,18 @@ TABLES: dict[str, Callable[[], Any]] = {
     "dict": lambda: {"id": [1, 2, 3], "seq": LISTS, "more": LISTS},
     "DataFrame": lambda: pandas().DataFrame({"id": [1, 2, 3], "seq": LISTS, "more": LISTS}),
 }
+MIXED: dict[str, Callable[[], Any]] = {
+    "a tensor": lambda: torch().ones(3, 4, 2),
+    "a column of pandas": lambda: pandas().Series(LISTS),
+    "a column of Arrow": arrow,
+    "an array": lambda: np.ones((3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_a_candidate_of_any_kind_is_one(kind: str) -> None:
+    with pytest.raises(ConfigError, match="2 columns of the dict may be the sequences: 'seq', 'other'"):
+        ragged({"seq": LISTS, "other": MIXED[kind]()})
 
 
 @pytest.mark.parametrize("kind", TABLES)

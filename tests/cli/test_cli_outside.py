@@ -270,8 +270,10 @@ def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
     assert f"{file} could not be read: Permission denied." in said
 
 
-def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_the_command_line_is_imported_ends_it_in_a_sentence(tmp_path: Path, number: str) -> None:
+    stops = f"import os, signal, time\nos.kill(os.getpid(), signal.{number})\ntime.sleep(5)\n"
+    (tmp_path / "typer.py").write_text(stops)
     paths = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
     run = subprocess.run(
         [sys.executable, "-m", "scanrnn_dist", "--version"],

@@ -284,3 +284,23 @@ def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pyte
     head, _, advice = err.splitlines()[-3:]
     assert code == 3 and head.endswith("would leave out the parts that hold these rows, and end with 3:")
     assert advice.startswith("Mend these files, or say what to do with such rows")
+
+
+def test_plan_says_what_accepted_changes_would_keep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [folder / "in", folder / "out", *GRU, "--rows-per-part", "20"]
+    assert run(capsys, "featurize", *flags)[0] == 0
+    assert "finished; there would be nothing to do" in run(capsys, "plan", *flags, "--accept-changes")[1]
+    write(folder / "in/1.parquet", rows()[:30])
+    (folder / "in/2.parquet").unlink()
+    code, told, _ = run(capsys, "plan", *flags, "--accept-changes")
+    assert code == 0 and "holds this job of the source as it was; 2 of 4 parts would be kept" in told
+    code, _, said = run(capsys, "featurize", *flags, "--accept-changes")
+    assert code == 0 and "2 of 4 parts are kept" in said
+
+
+def test_plan_says_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [folder / "in", folder / "out", *GRU, "--rows-per-part", "20"]
+    assert run(capsys, "featurize", *flags)[0] == 0
+    (folder / "out/part-00001.parquet").unlink()
+    told = run(capsys, "plan", *flags)[1]
+    assert "finished; 1 part, missing or changed, will be made again" in told

@@ -63,6 +63,30 @@ def test_numbers_beyond_int64_are_compared() -> None:
         assert batch.filter(pa.array(asked.matching(batch, {}, "")))["id"].to_pylist() == wanted
 
 
+@pytest.mark.parametrize(
+    "text", ["u > -1", "u > id", "u > 1.5", "u == u + 0.0", "u - 1 > id", "big / 2 > 10", "big > 0.5", "i > x"]
+)
+def test_numbers_of_any_two_types_are_compared(text: str) -> None:
+    columns = {
+        "u": pa.array([2**63 + 5, 2**64 - 1], pa.uint64()),
+        "id": pa.array([-(2**63), 2**63 - 1]),
+        "big": pa.array([2**53 + 1, 2**62 + 1]),
+        "i": pa.array([2**24 + 1, 2**31 - 1], pa.int32()),
+        "x": pa.array([0.5, -0.5], pa.float32()),
+    }
+    batch = pa.record_batch(columns)
+    asked = parsed_filter(text)
+    asked.of(batch.schema)
+    assert asked.matching(batch, {}, "").tolist() == [True, True]
+    assert not parsed_filter(f"not ({text})").matching(batch, {}, "").any()
+
+
+def test_uint64_and_signed_integers_differ_by_one() -> None:
+    batch = pa.record_batch({"u": pa.array([2**63 - 1, 2**63, 0], pa.uint64()), "i": pa.array([2**63 - 1, -1, None])})
+    assert parsed_filter("u == i").matching(batch, {}, "").tolist() == [True, False, False]
+    assert parsed_filter("u > i").matching(batch, {}, "").tolist() == [False, True, False]
+
+
 def test_views_of_text_are_compared_as_texts() -> None:
     batch = pa.record_batch({"s": pa.array(["a", None, "b"], pa.string_view())})
     asked = parsed_filter("s == 'b'")

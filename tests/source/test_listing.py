@@ -75,6 +75,9 @@ def test_every_real_file_counts_once_however_many_links_lead_to_it(folder: Path)
     assert paths_of(f"{folder}/*/*.parquet") == [f"{folder}/{name}.parquet" for name in ("self/a", "self/b", "sub/c")]
     with pytest.raises(ConfigError, match=r"0\.parquet' is named twice"):
         list_source([folder / "a.parquet", folder / "0.parquet"])
+    for name, what in ((folder / "s*" / "*.parquet", "a glob"), (folder / "sub", "a folder")):
+        with pytest.raises(ConfigError, match=f"is {what}; expected a list of files"):
+            list_source([folder / "a.parquet", name])
 
 
 def test_what_only_links_lead_to_is_taken_once_under_the_first_name(folder: Path, tmp_path_factory: Any) -> None:
