@@ -8,6 +8,7 @@ module of their class, and whatever else can be iterated over counts as a list o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -117,7 +118,7 @@ def _may_be_sequences(column: Any) -> bool:
         return bool(_arrow_table({"sequences": _arrow_array(column)})[2])
     if isinstance(column, str | bytes) or not isinstance(column, Sequence | np.ndarray):
         return False
-    return not len(column) or any(not np.isscalar(row) and row is not None for row in column[:100])
+    return not len(column) or any(not np.isscalar(row) and row is not None for row in islice(column, 100))
 
 
 def _arrow_array(sequences: Any) -> Any:
