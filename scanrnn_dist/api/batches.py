@@ -112,7 +112,7 @@ class BatchFeaturizer:
             reading = self._reading(batch.schema)
             taken = _taken(pieces, batch.schema, reading, self.encoder.in_features)
             kept = [_kept(piece, rows, reading.keep) for piece, rows in zip(pieces, taken, strict=True)]
-            features = self._computed(taken, kept)
+            features = self._computed(pieces, taken, kept)
             schema = self._schema(batch.schema, reading.keep)
         _tell_of_aside(taken, batch.num_rows)
         made, begin = [], 0
@@ -179,6 +179,8 @@ class BatchFeaturizer:
                 raise ConfigError(f"A kept column is named {name!r}, as the result's; rename it, or choose with keep.")
             if name not in schema.names:
                 raise ConfigError(f"There is no column {name!r} to keep in {BATCH}; it has {schema.names}.")
+            if schema.names.count(name) > 1:
+                raise ConfigError(f"There are several columns {name!r} in {BATCH}; rename one, or choose with keep.")
         check_keeps(self._options, schema, layout, keep)
         settled = self._options.settled(layout, keep, self._options.rows_per_part)
         return settled.reading(self.encoder.in_features, input)
@@ -189,23 +191,26 @@ class BatchFeaturizer:
         dtype, output = encoder.pool_dtype, self._options.output
         return part_schema(kept, encoder.out_features, {}, encoder.gives_steps, dtype, output)
 
-    def _computed(self, taken: Sequence[Taken], kept: Sequence[pa.RecordBatch]) -> np.ndarray | Ragged:
+    def _computed(
+        self, pieces: Sequence[pa.RecordBatch], taken: Sequence[Taken], kept: Sequence[pa.RecordBatch]
+    ) -> np.ndarray | Ragged:
         """The features of all rows, one after the other."""
         options = self._options
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
-        rows = [
-            Rows(each.sequences, self._carries(columns, each, engine.carry_features))
-            for each, columns in zip(taken, kept, strict=True)
-        ]
+        rows, first_row = [], 0
+        for piece, each, columns in zip(pieces, taken, kept, strict=True):
+            place = _place(first_row, each.kept)
+            rows.append(Rows(each.sequences, self._carries(columns, each, engine.carry_features, place)))
+            first_row += piece.num_rows
         return features_of_rows(engine, self.encoder, rows, checked_max_steps(options.max_steps))
 
-    def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int) -> np.ndarray | None:
+    def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int, where: Where) -> np.ndarray | None:
         """The initial carry that each row brings, `(n, size)`; None where rows bring none."""
         name = self._options.initial_carry
         if name is None:
             return None
         lossy = self._options.lossy_cast
-        return fixed_lists(kept, name, size, lossy_cast=lossy, where=_place(0), left_out=taken.is_null)
+        return fixed_lists(kept, name, size, lossy_cast=lossy, where=where, left_out=taken.is_null)
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,6 @@ def _tell_of_aside(taken: Sequence[Taken], rows: int) -> None:
         logger.warning("%d of %d rows of a batch are set aside. The first: %s", len(aside), rows, aside[0].reason)
 
 
-def _place(first_row: int) -> Where:
-    """Says where a row stands."""
-    return lambda row: f"row {first_row + row} of {BATCH}"
+def _place(first_row: int, rows: np.ndarray | None = None) -> Where:
+    """Says where a row of a piece stands, which begins at a row of the batch; `rows` are those of the piece, if not all."""
+    return lambda row: f"row {first_row + (row if rows is None else int(rows[row]))} of {BATCH}"

@@ -14,7 +14,7 @@ from scanrnn_dist.cli.inspected import told_of
 from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_job_options
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import leave_pandas_out
-from scanrnn_dist.errors import ConfigError, one_line
+from scanrnn_dist.errors import ConfigError, StoppedError, one_line
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
@@ -89,5 +89,5 @@ def _write(path: Path, toml: str) -> None:
     try:
         path.write_text(toml, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--output {path} cannot be written: {error.strerror or error}.") from error
+        raise StoppedError(f"--output {path} cannot be written: {error.strerror or error}.") from error
     to_stderr(f"{path} is written; use it with --input {path}.")

@@ -197,7 +197,7 @@ Compression = Annotated[
 RowGroupBytes = Annotated[
     int | None,
     option(
-        "Smallest size of a row group of the output (default: 4 MiB).",
+        "Smallest size of a row group of the output, as a plain number (default: 4194304).",
         "--row-group-bytes",
         group=OUTPUT,
         metavar="BYTES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -32,6 +33,8 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     """Run the command line; errors are printed, and the exit code is returned."""
     if owns_process:
         _OWNED.append(True)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # letters that the terminal lacks, as stderr shows them
+            sys.stdout.reconfigure(errors="backslashreplace")
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)

@@ -103,6 +103,17 @@ def checked_layers(layers: Any) -> list[Any]:
     return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
 
 
+def checked_seed(seed: Any) -> int:
+    """A seed as a number, `int(seed)` as in the specification, or a `ConfigError` for what is none."""
+    try:
+        number = int(seed)
+    except (TypeError, ValueError, OverflowError):
+        number = 2**63
+    if not -(2**63) <= number < 2**63:
+        raise ConfigError(f"The seed is {seed!r}; expected a whole number of at most 64 bits.")
+    return number
+
+
 def seeded_layers(
     seed: int, in_features: int, hidden_features: int, cell: str, num_layers: int, bidirectional: bool, dtype: Any
 ) -> list[Any]:
@@ -113,8 +124,7 @@ def seeded_layers(
             raise ConfigError(f"{name} is {number}; expected 1 or more.")
     if cell not in KINDS:
         raise ConfigError(f"The cell is {cell!r}; expected one of {', '.join(KINDS)}.")
-    if not -(2**63) <= int(seed) < 2**63:
-        raise ConfigError(f"The seed is {seed}; expected a whole number of at most 64 bits.")
+    seed = checked_seed(seed)
     try:
         given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
     except TypeError as error:
@@ -122,7 +132,7 @@ def seeded_layers(
     H, directions = int(hidden_features), 1 + bidirectional
     widths = [int(in_features)] + [H * directions] * (int(num_layers) - 1)
     shapes = [(width, H) for width in widths for _ in range(directions)]
-    cells = _drawn_cells(cell, int(seed), shapes, given)
+    cells = _drawn_cells(cell, seed, shapes, given)
     return cells if not bidirectional else list(zip(cells[::2], cells[1::2], strict=True))
 
 

@@ -129,7 +129,7 @@ class Encoder(nnx.Module):
         if input is not None:
             if in_features not in (None, input.in_features):
                 raise ConfigError(f"in_features is {in_features}, and input has {input.in_features} columns; give one.")
-            in_features, options = input.width, {**options, "input": input, "tables": int(seed)}
+            in_features, options = input.width, {**options, "input": input, "tables": seed}
         elif in_features is None:
             raise ConfigError("in_features is None; expected the features per step, or an input that says them.")
         layers = seeded_layers(seed, in_features, hidden_features, cell, num_layers, bidirectional, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shlex
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from scanrnn_dist.disk import whole_file
 from scanrnn_dist.encoder.architecture import build
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 from scanrnn_dist.input_spec import InputSpec
+
+logger = logging.getLogger("scanrnn_dist")
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
@@ -215,6 +218,8 @@ def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> N
         names = [each for each in sorted(expected.keys() | arrived.keys()) if arrived.get(each) != expected.get(each)]
         wrong = [f"{each}: {arrived.get(each, 'missing')}, expected {expected.get(each, 'none')}" for each in names]
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong))
+    if lost := [name for name, array in weights.items() if np.isnan(array).any()]:
+        logger.warning("%s holds NaN, so features will be NaN: %s.", where, some_of(lost, 4))
     for name, table in _tables(encoder).items():
         table[...] = jnp.asarray(weights[name])
     variables = nnx.to_flat_state(nnx.state(encoder.layers))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from scanrnn_dist.encoder.cells import checked_seed
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import Category, InputSpec
 
@@ -31,12 +32,15 @@ class StepInput(nnx.Module):
         dtype: of the tables.
 
     Raises:
-        ConfigError: a table is missing, surplus or misshapen.
+        ConfigError: a table is missing, surplus, misshapen or not of numbers; or a seed of more than 64 bits.
     """
 
     def __init__(self, spec: InputSpec, tables: Mapping[str, Any] | int, dtype: Any) -> None:
         self.spec = spec
-        arrays = drawn_tables(spec, tables) if isinstance(tables, int) else checked_tables(spec, tables)
+        if isinstance(tables, Mapping):
+            arrays = checked_tables(spec, tables)
+        else:
+            arrays = drawn_tables(spec, checked_seed(tables))
         self.tables = nnx.List([nnx.Param(jnp.asarray(array, dtype)) for array in arrays.values()])
 
     def __call__(self, x_t: jax.Array) -> jax.Array:
@@ -105,4 +109,8 @@ def checked_tables(spec: InputSpec, tables: Mapping[str, Any]) -> dict[str, Any]
     if wrong:
         told = [f"{each!r}: {arrived.get(each, 'missing')}, expected {expected.get(each, 'none')}" for each in wrong]
         raise ConfigError(f"The embedding tables are not those of the input's columns: {'; '.join(told)}.")
+    for name in expected:
+        if not jnp.issubdtype(np.asarray(tables[name]).dtype, jnp.number):
+            kind = np.asarray(tables[name]).dtype
+            raise ConfigError(f"The embedding table {name!r} holds values of type {kind}; expected numbers.")
     return {name: tables[name] for name in expected}

@@ -42,7 +42,7 @@ from scanrnn_dist.records import (
     living_workers,
 )
 from scanrnn_dist.source import SourceLike
-from scanrnn_dist.storage import open_store
+from scanrnn_dist.storage import is_uri, open_store
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -229,9 +229,11 @@ def check_destination(
     recorded = records.find_job()
     if recorded is None:
         records.check_is_free()
+        _check_may_write(records.store.root)
         return "new: nothing is there yet"
     if handling.restart:
         return "holds a job; the new output replaces it once it is complete"
+    _check_not_updated(records, recorded)
     before = Plan.from_records(records.read_plan(recorded))
     is_named_so = before.given == plan.given  # else that differs
     changes = None
@@ -252,6 +254,29 @@ def check_destination(
     if damaged := damaged_parts(records):
         return f"holds this same job, finished; {counted(len(damaged), 'part')}, missing or changed, will be made again"
     return "holds this same job, finished; there would be nothing to do"
+
+
+def _check_may_write(root: str) -> None:
+    """Refuse a folder of this machine in which nothing may be made; a bucket tells it only when it is written to."""
+    if is_uri(root):
+        return
+    folder = root
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        remedy = "Make it writable, or choose another destination."
+        raise StoppedError(f"{root} could not be written: {folder} is not writable. {remedy}")
+
+
+def _check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:
+    """Refuse to go on with an output that updates have continued: it is no longer that of one source."""
+    if recorded["options"].get(APPLIED):
+        root = records.store.root
+        raise ConfigError(
+            f"{root} was continued by scanrnn update, so it is not the output of this source alone. To add steps, "
+            f"update it again; what was stopped goes on with {command_that_continues(root)}. Or choose another "
+            "destination; --restart begins anew, without what updates added."
+        )
 
 
 def _check_idle(records: JobRecords) -> None:
@@ -291,6 +316,7 @@ def _planned(
     if isinstance(source, Plan):
         return source
     if recorded and not handling.restart:
+        _check_not_updated(records, recorded)
         plan, skip = Plan.from_records(records.read_plan(recorded)), options.bad_rows.unreadable_file == "skip"
         if plan.is_of(source, options):
             changes, is_begun = plan.changes(), _was_begun(records)

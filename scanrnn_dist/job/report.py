@@ -81,9 +81,9 @@ class JobReport:
         return f"{counted(self.units_left, 'part')} left to other processes{failed}"
 
     def __str__(self) -> str:
-        if not self.rows and not self.parts and self.is_complete and self.rows_before:
+        if not self.rows and not self.parts and self.is_complete:
             return f"Nothing to do: {self.destination} is finished, with {counted(self.rows_before, 'row')}."
-        if not self.rows and self.parts == 0:
+        if not self.rows and not self.parts:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({counted(self.rows_before, 'row')} were there before)" if self.rows_before else ""
         told = told_counts(self.counts)

@@ -117,6 +117,27 @@ def test_a_column_that_can_hold_no_carries_is_refused(keep: list[str], told: str
         featurizer_of(column="sequence", initial_carry="carry", keep=keep)(table)
 
 
+def test_a_bad_carry_is_named_by_its_row_of_the_batch() -> None:
+    def piece(first: list[Any], carries: list[Any]) -> pa.Table:
+        return table_of([first, [[0.5] * D]], carry=pa.array(carries, pa.list_(pa.float32())))
+
+    good = [0.5] * H
+    two = pa.concat_tables([piece([[1.0] * D], [good, good]), piece([[1.0] * D], [good, None])])
+    with pytest.raises(DataError, match=r"^row 3 of the batch: 'carry' is null"):
+        featurizer_of(column="sequence", initial_carry="carry")(two)
+    featurizer = featurizer_of(column="sequence", initial_carry="carry", bad_rows=BadRows(bad_value="skip"))
+    with pytest.raises(DataError, match=r"^row 1 of the batch: 'carry' is null"):
+        featurizer(piece([[float("nan")] * D], [good, None]))
+
+
+def test_a_kept_column_that_stands_twice_is_refused() -> None:
+    table = table_of(ROWS)
+    twice = table.append_column("id", table["id"])
+    with pytest.raises(ConfigError, match="several columns 'id' in the batch"):
+        featurizer_of()(twice)
+    assert featurizer_of(keep=[])(twice).num_rows == len(ROWS)
+
+
 def test_an_empty_batch_gives_an_empty_one() -> None:
     empty = table_of(ROWS)[:0]
     for batch in (

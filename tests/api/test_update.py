@@ -15,7 +15,17 @@ import pytest
 from crashing import Job, Scenario, Zygote, killed_at_each, sorts_of
 from faults import Died
 from odd_values import ODD, SOME, stored
-from sources import D, encoder_of, entries, featurize, leftovers, mesh_of, random_rows, write_source
+from sources import (
+    D,
+    command_line_in_this_process,
+    encoder_of,
+    entries,
+    featurize,
+    leftovers,
+    mesh_of,
+    random_rows,
+    write_source,
+)
 
 from scanrnn_dist.api import quarantined, update, updating, verify
 from scanrnn_dist.api.data_sets import resume
@@ -93,6 +103,24 @@ def test_of_two_updates_at_once_one_is_refused(tmp_path: Path, monkeypatch: pyte
         continued(tmp_path / "out", second)
         assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [0, 1, 2]
     assert verify(tmp_path / "out").rows == len(pq.read_table(tmp_path / "out"))
+
+
+def test_the_command_that_began_an_updated_output_is_told_what_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = dict(enumerate(random_rows([3, 4])))
+    first, out = write(tmp_path / "0.parquet", {0: rows[0]}), tmp_path / "out"
+    options: dict[str, Any] = {"keep_state": True, "ids": ["id", "kind"]}
+    featurize(first, out, **options)
+    continued(out, write(tmp_path / "1.parquet", {1: rows[1]}))
+    for accept_changes in (False, True):
+        with pytest.raises(ConfigError, match=r"was continued by scanrnn update.* To add steps, update it again"):
+            featurize(first, out, accept_changes=accept_changes, **options)
+    flags = [str(first), str(out), "--hidden", "4", "--keep-state", "--ids", "id,kind"]
+    with command_line_in_this_process(monkeypatch, columns=120):
+        assert cli.run(["plan", *flags]) == ConfigError.exit_code
+    assert "was continued by scanrnn update" in capsys.readouterr().err
+    assert featurize(first, out, restart=True, **options).rows == 1
 
 
 @pytest.mark.parametrize("policy", ["bad_value", "empty_sequence"])

@@ -270,6 +270,15 @@ def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
     assert f"{file} could not be read: Permission denied." in said
 
 
+def test_letters_that_the_output_cannot_show_are_no_defect(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "in.parquet", random_rows([3, 5]))
+    run = subprocess.run(
+        [sys.executable, "-m", "scanrnn_dist", "featurize", source, tmp_path / "d\xe9", *GRU],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0 and "d\\xe9" in run.stdout and "defect" not in run.stderr
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_while_the_command_line_is_imported_ends_it_in_a_sentence(tmp_path: Path, number: str) -> None:
     stops = f"import os, signal, time\nos.kill(os.getpid(), signal.{number})\ntime.sleep(5)\n"

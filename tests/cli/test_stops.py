@@ -114,6 +114,8 @@ def test_a_destination_that_became_read_only_stops_the_job(source: Path, small_d
     mount("-o", "remount,ro", small_disk)
     says = scanrnn(source, out, 4)
     assert "could not be written: Read-only file system" in says and "Make it writable" in says
+    assert cli.run(["plan", str(source), str(small_disk / "new/one"), *FLAGS]) == 4
+    assert cli.run(["inspect", str(source), "--statistics", "--output", str(small_disk / "x.toml")]) == 4
     mount("-o", "remount,rw,size=8m", small_disk)
     scanrnn(source, out, 0)
     assert_good(out)

@@ -47,6 +47,31 @@ SOAK = pytest.mark.soak
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=6)
 
 
+def test_what_is_no_seed_and_no_tables_is_refused() -> None:
+    cell = nnx.GRUCell(WIDTH, H, rngs=nnx.Rngs(0))
+    for tables in (2**63, None, "a"):
+        with pytest.raises(ConfigError, match=r"The seed is .*; expected a whole number of at most 64 bits"):
+            Encoder(cell, input=SPEC, tables=tables)  # type: ignore[arg-type]
+    words = {name: np.full(shape, "a") for name, shape in SPEC.tables.items()}
+    with pytest.raises(ConfigError, match=r"'item' holds values of type .*; expected numbers"):
+        Encoder(cell, input=SPEC, tables=words)
+    one, other = (Encoder(cell, input=SPEC, tables=seed) for seed in (3, np.int64(3)))
+    assert one.fingerprint == other.fingerprint
+
+
+def test_weights_that_are_nan_are_told_of_when_they_are_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Encoder.from_seed(0, 2, H)
+    encoder.save(tmp_path / "good.safetensors")
+    Encoder.load(tmp_path / "good.safetensors")
+    assert not caplog.text
+    encoder.cell.dense_h.kernel[...] = encoder.cell.dense_h.kernel[...].at[0, 0].set(jnp.nan)
+    encoder.save(tmp_path / "bad.safetensors")
+    Encoder.load(tmp_path / "bad.safetensors")
+    assert "bad.safetensors holds NaN, so features will be NaN: 0.dense_h.kernel." in caplog.text
+
+
 def rows_of(spec: InputSpec = SPEC, seed: int = 0) -> list[np.ndarray]:
     """Travelling values of some rows, unknown items among them."""
     rng = np.random.default_rng(seed)

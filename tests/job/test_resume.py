@@ -30,7 +30,7 @@ from sources import (
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import MemoryShares, attempt
+from scanrnn_dist.job import JobReport, MemoryShares, attempt
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -136,6 +136,7 @@ def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path) 
     before = entries(tmp_path / "out")
     report = featurize(source, tmp_path / "out", rows_per_part=5)
     assert str(report) == f"Nothing to do: {tmp_path / 'out'} is finished, with 60 rows."
+    assert "is finished, with 0 rows." in str(JobReport.of_nothing("out", 0))
     assert (report.rows, report.rows_before, report.is_complete) == (0, ROWS, True)
     assert entries(tmp_path / "out") == before
 

@@ -175,7 +175,8 @@ def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataTyp
             find_column(schema, column)
         text = str(caught.value)
         assert shown.replace("element", "item") in text.replace("element", "item") and way in text
-        assert "docs/data.md, 'Recipes'" in text and "\n" not in text
+        page = "docs/layouts.md, 'Long format'" if "--group-by" in text else "docs/data.md, 'Recipes'"
+        assert f"({page})" in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_the_sequence_column_is_never_guessed() -> None:
         find_column(one, "id")
     assert str(caught.value) == (
         "column 'id' of a.parquet is int64; expected a list of float. One step per row? Say so with --group-by and "
-        "--order-by (docs/data.md, 'Recipes'). Or choose another: --column seq (a list for each row)."
+        "--order-by (docs/layouts.md, 'Long format'). Or choose another: --column seq (a list for each row)."
     )
     with pytest.raises(ConfigError, match="no column 'nope'"):
         find_column(one, "nope")

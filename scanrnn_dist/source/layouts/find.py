@@ -25,13 +25,13 @@ from scanrnn_dist.source.layouts.struct_of_lists import StructOfLists
 from scanrnn_dist.source.layouts.tensors import Tensors
 from scanrnn_dist.source.layouts.types import (
     EXPECTED,
-    RECIPES,
     described,
     foreign,
     foreign_extensions,
     is_string,
     shortened,
     way_out,
+    with_page,
 )
 
 _KINDS: tuple[type[Layout], ...] = (ListColumns, NestedLists, FlatLists, ListOfStructs, StructOfLists, Tensors, Long)
@@ -122,7 +122,7 @@ def layout_of_column(type: pa.DataType, name: str) -> Layout:
         if extension not in understood and _is_read(path, leaves):
             raise LayoutError(f"the column is {type} {foreign(extension)}")
     if not found:
-        raise LayoutError(f"the column is {type}; {EXPECTED} per row. {way_out(type)} ({RECIPES}).")
+        raise LayoutError(f"the column is {type}; {EXPECTED} per row. {with_page(way_out(type))}.")
     return found[0]
 
 
@@ -190,7 +190,7 @@ def _nothing_found(
         told = f"column {asked.column!r} of {where} is {shortened(str(kind))}"
         if asked.features is not None or _candidates(schema, Asked(column=asked.column)):  # the rest does not fit
             return LayoutError(f"{told}, which does not go with {_rest(asked)}; {_fields(kind)}.{choices}")
-        return LayoutError(f"{told}; {EXPECTED}. {way_out(kind)} ({RECIPES}).{choices}")
+        return LayoutError(f"{told}; {EXPECTED}. {with_page(way_out(kind))}.{choices}")
     if asked.features is not None:
         types = {name: _type_told(schema, name) for name in asked.features}
         told = ", ".join(f"{name!r} is {type}" for name, type in types.items())
@@ -202,7 +202,7 @@ def _nothing_found(
         )
     return LayoutError(
         f"{where} has no column of sequences{f' for {_rest(asked)}' if _rest(asked) else ''}; {EXPECTED} per row "
-        f"(columns: {described(schema)}). {_as_steps(schema)} ({RECIPES}).{choices}"
+        f"(columns: {described(schema)}). {with_page(_as_steps(schema))}.{choices}"
     )
 
 

@@ -27,13 +27,13 @@ from scanrnn_dist.source.layouts.lists import (
 from scanrnn_dist.source.layouts.paths import Path, array_at, columns_asked_for, field_at, path_of
 from scanrnn_dist.source.layouts.types import (
     EXPECTED,
-    RECIPES,
     fixed_in_features,
     is_list_of_steps,
     last_value,
     list_value,
     step_type,
     way_out,
+    with_page,
 )
 
 NULL_SEQUENCE = "the sequence is null; expected a list. Drop such rows, or store an empty list for one without steps."
@@ -95,7 +95,7 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     """The rows of an Arrow array taken apart, as `Layout.steps` does it."""
     kind = column.type
     if step_type(kind) is None:
-        raise LayoutError(f"the column is {kind}; {EXPECTED} per row. {way_out(kind)} ({RECIPES}).")
+        raise LayoutError(f"the column is {kind}; {EXPECTED} per row. {with_page(way_out(kind))}.")
     faults = [Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(storage(column))]
     offsets, steps = taken_apart(column)
     expected = in_features if in_features is not None else fixed_in_features(kind)

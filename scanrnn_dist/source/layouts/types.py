@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from scanrnn_dist.source.layouts.lists import is_list
 
-RECIPES = "docs/data.md, 'Recipes'"
+RECIPES, LONG_FORMAT = "docs/data.md, 'Recipes'", "docs/layouts.md, 'Long format'"
 EXPECTED = "expected a list of float"
 VARIABLE_TENSOR = "arrow.variable_shape_tensor"
 EXTENSION_NAME, EXTENSION_METADATA = b"ARROW:extension:name", b"ARROW:extension:metadata"
@@ -122,6 +122,11 @@ def described(schema: pa.Schema) -> str:
 def shortened(text: str) -> str:
     """A text that is not too long for a message."""
     return text if len(text) <= _TYPE_LETTERS else f"{text[: _TYPE_LETTERS - 3]}..."
+
+
+def with_page(advice: str) -> str:
+    """An advice and, in parentheses, the page that says more."""
+    return f"{advice} ({LONG_FORMAT if '--group-by' in advice else RECIPES})"
 
 
 def way_out(type: pa.DataType) -> str:
