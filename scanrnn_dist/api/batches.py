@@ -260,5 +260,5 @@ def _tell_of_aside(taken: Sequence[Taken], rows: int) -> None:
 
 
 def _place(first_row: int, rows: np.ndarray | None = None) -> Where:
-    """Says where a row of a piece stands, which begins at a row of the batch; `rows` are those of the piece, if not all."""
+    """Says where a row stands, of a piece that begins at a row of the batch, or of these `rows` of the piece."""
     return lambda row: f"row {first_row + (row if rows is None else int(rows[row]))} of {BATCH}"
