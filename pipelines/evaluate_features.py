@@ -87,7 +87,12 @@ def arrays(table: pa.Table, label: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if table[label].null_count:
         raise srd.DataError(f"{table[label].null_count} rows have no {label!r}; expected a class in every row.")
-    return features.flatten().to_numpy().reshape(len(table), -1), np.asarray(table[label].to_pylist())
+    vectors = features.flatten().to_numpy().reshape(len(table) - features.null_count, -1)
+    if bad := features.null_count + int((~np.isfinite(vectors)).any(axis=1).sum()):
+        raise srd.DataError(
+            f"The features of {bad} rows are null or not finite; expected numbers. Leave such rows out."
+        )
+    return vectors, np.asarray(table[label].to_pylist())
 
 
 def evaluate(name: str, label: str, split: str) -> Result:

@@ -116,7 +116,9 @@ def _encode(
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
     if nonfinite not in ("error", "propagate"):
         raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
-    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, nonfinite, lossy_cast, column)
+    # With max_steps it is judged below, where it is known which steps count.
+    judged = nonfinite if max_steps is None else "propagate"
+    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, judged, lossy_cast, column)
     if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
         raise DataError(
             f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "

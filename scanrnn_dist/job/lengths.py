@@ -72,7 +72,8 @@ class LengthCounts:
         edges = _edges(int(self.lengths[0]), int(self.lengths[-1]), self.median)
         which = np.searchsorted(edges, self.lengths, side="right") - 1
         counts = np.bincount(which, self.counts, len(edges) - 1).astype(np.int64)
-        return tuple(map(Bar, edges[:-1].tolist(), (edges[1:] - 1).tolist(), counts.tolist()))
+        ends = (edges[1:] - 1).tolist()
+        return tuple(Bar(*each) for each in zip(edges[:-1].tolist(), ends, counts.tolist(), strict=True))
 
 
 def _edges(least: int, most: int, median: float) -> np.ndarray:
@@ -83,4 +84,4 @@ def _edges(least: int, most: int, median: float) -> np.ndarray:
     smallest = (most + 1 - least) / MOST_BARS
     scale = 10 ** int(np.floor(np.log10(smallest)))
     width = next(scale * each for each in (1, 2, 5, 10) if scale * each >= smallest)
-    return np.arange(least // width * width, most + width, width, dtype=np.int64)
+    return np.arange(least // width * width, most + 1 + width, width, dtype=np.int64)

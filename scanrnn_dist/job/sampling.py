@@ -22,6 +22,7 @@ from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.source import (
     MOST_DISTINCT,
     Source,
+    Steps,
     StepStatistics,
     Unit,
     Units,
@@ -88,7 +89,7 @@ def read_sequences(
         read.statistics = _begun(plan, read.in_features or 0, input, distinct)
     for steps in _all_of(plan) if whole else _firsts(plan, read):
         read.in_features = read.in_features or steps.in_features
-        read.lengths.add(np.delete(np.diff(steps.offsets), [fault.row for fault in steps.faults]))
+        read.lengths.add(_lengths_of(steps))
         read.faults.update(fault.kind for fault in steps.faults)
         read.rows += len(steps)
         if read.in_features is not None and steps.in_features is not None:
@@ -105,9 +106,14 @@ def read_lengths(plan: Plan) -> StepsRead:
     """Read the lengths of some sequences, the first ones of some of a plan's units, and nothing else of them."""
     read = StepsRead()
     for steps in _firsts(plan, read):
-        read.lengths.add(np.diff(steps.offsets))
+        read.lengths.add(_lengths_of(steps))
         read.rows += len(steps)
     return read
+
+
+def _lengths_of(steps: Steps) -> np.ndarray:
+    """Of the sequences that are such: a null has no length."""
+    return np.delete(np.diff(steps.offsets), [fault.row for fault in steps.faults])
 
 
 def read_plain(source: Source, whole: bool, limit: int | None = None) -> Plain:

@@ -25,9 +25,13 @@ def usable_bytes(root: Path = Path("/")) -> int | None:
     return min([*(int(line.split()[1]) << 10 for line in machine), *_of_groups(root), *_of_process()], default=None)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: those that it may run on, or fewer by the lowest quota of its control groups.
+
+    A container with a limit of 4 CPUs may run on all cores of its node, 4 of them at a time.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *_quotas(root)])
 
 
 def share_of_memory() -> int:
@@ -92,18 +96,33 @@ def _of_process() -> Iterator[int]:
 
 def _of_groups(root: Path) -> Iterator[int]:
     """The limits of all groups above this process; of both versions of control groups."""
+    for folder, is_second in _groups(root, "memory"):
+        for limit in _lines(folder / ("memory.max" if is_second else "memory.limit_in_bytes"))[:1]:
+            if limit.isdigit():  # else "max"
+                yield int(limit)
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """The cores whose time each group above this process may use, where it has such a limit."""
+    for folder, is_second in _groups(root, "cpu"):
+        names = ["cpu.max"] if is_second else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        told = " ".join(line for name in names for line in _lines(folder / name)[:1]).split()
+        if len(told) == 2 and told[0].isdigit():  # else "max", or -1
+            yield max(1, -(-int(told[0]) // int(told[1])))
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the groups above this process that control something, and whether of the second version."""
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         is_second = not controllers
-        if not is_second and "memory" not in controllers.split(","):
+        if not is_second and controller not in controllers.split(","):
             continue
-        mount, name = root / "sys/fs/cgroup" / controllers, "memory.max" if is_second else "memory.limit_in_bytes"
+        mount = root / "sys/fs/cgroup" / controllers
         # Within a container, the path may be one that only the host sees; the mount is then the group itself.
         group = Path(*(part for part in path.split("/") if part not in ("", "..")))
         for folder in {mount / group, *(mount / above for above in group.parents)}:
-            for limit in _lines(folder / name)[:1]:
-                if limit.isdigit():  # else "max"
-                    yield int(limit)
+            yield folder, is_second
 
 
 def _lines(path: Path) -> list[str]:

@@ -34,5 +34,5 @@ def read_lengths_of(records: JobRecords, job: dict[str, Any]) -> Lengths:
         read = read_lengths(plan)
     except (ScanRNNError, OSError) as error:
         return Lengths(LengthCounts(), problem=f"The source could not be read: {one_line(str(error))}")
-    problem = "" if read.rows else "The source has no sequences."
+    problem = "" if read.lengths.sequences else "The source has no sequences."
     return Lengths(read.lengths, read.rows == plan.source.rows, problem)

@@ -14,6 +14,7 @@ from scanrnn_dist.source.layouts import (
     REPLACED,
     Asked,
     Layout,
+    Steps,
     as_flags,
     comparable,
     find_layout,

@@ -301,6 +301,10 @@ def test_max_steps_may_be_a_float_and_hides_a_nan_beyond_it() -> None:
     np.testing.assert_array_equal(few, encode(encoder, [x[:3], x[:1]]))
     with pytest.raises(DataError, match="Sequence 0 holds a NaN or an infinity at step 3"):
         encode(encoder, [x, x[:1]], max_steps=4)
+    column = pa.array([x.tolist(), x[:1].tolist()], pa.list_(pa.list_(pa.float32())))
+    np.testing.assert_array_equal(few, encode(encoder, column, max_steps=3))
+    with pytest.raises(DataError, match="Sequence 0 holds a NaN or an infinity at step 3"):
+        encode(encoder, column, max_steps=4)
 
 
 def test_a_bare_cell_is_refused_with_what_to_do() -> None:

@@ -23,7 +23,7 @@ from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import attempt
-from scanrnn_dist.observe import check_fits, memory, usable_bytes
+from scanrnn_dist.observe import available_cores, check_fits, memory, usable_bytes
 
 GRU = ["--hidden", "4"]
 
@@ -149,6 +149,7 @@ def machine(root: Path, groups: str, limits: dict[str, str]) -> Path:
 
 
 V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
+V1_CPU = "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,26 @@ def test_the_lowest_limit_is_what_a_process_may_use(
     groups: str, limits: dict[str, str], usable: int, tmp_path: Path
 ) -> None:
     assert usable_bytes(machine(tmp_path, groups, limits)) == usable
+
+
+CORES = available_cores()
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "usable"),
+    [
+        ("", {}, CORES),
+        ("0::/a/b\n", {f"{V2}/a/b/cpu.max": "max 100000\n", f"{V2}/a/cpu.max": "9900000 100000\n"}, min(CORES, 99)),
+        ("0::/a/b\n", {f"{V2}/a/b/cpu.max": "50000 100000\n", f"{V2}/a/cpu.max": "400000 100000\n"}, 1),
+        ("0::/of/the/host\n", {f"{V2}/cpu.max": "110000 100000\n"}, min(CORES, 2)),
+        ("4:cpu,cpuacct:/a\n", {f"{V1_CPU}_quota_us": "100000\n", f"{V1_CPU}_period_us": "100000\n"}, 1),
+        ("4:cpu,cpuacct:/a\n", {f"{V1_CPU}_quota_us": "-1\n", f"{V1_CPU}_period_us": "100000\n"}, CORES),
+    ],
+)  # fmt: skip
+def test_a_quota_of_a_container_is_a_number_of_cores(
+    groups: str, limits: dict[str, str], usable: int, tmp_path: Path
+) -> None:
+    assert available_cores(machine(tmp_path, groups, limits)) == usable
 
 
 def test_where_nothing_tells_everything_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,10 +305,14 @@ def test_a_signal_while_the_command_line_is_imported_ends_it_in_a_sentence(tmp_p
     stops = f"import os, signal, time\nos.kill(os.getpid(), signal.{number})\ntime.sleep(5)\n"
     (tmp_path / "typer.py").write_text(stops)
     paths = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
-    run = subprocess.run(
-        [sys.executable, "-m", "scanrnn_dist", "--version"],
-        env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
-    )  # fmt: skip
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored, and then a command ignores it too
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "scanrnn_dist", "--version"],
+            env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert (run.returncode, run.stdout, run.stderr) == (4, "", "Stopped before anything was begun.\n")
 
 

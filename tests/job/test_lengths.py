@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from scanrnn_dist.job.lengths import MOST_BARS, LengthCounts
 
-LENGTHS = st.lists(st.one_of(st.integers(0, 30), st.integers(0, 10**6)), max_size=40)
+LENGTHS = st.one_of(
+    st.lists(st.one_of(st.integers(0, 30), st.integers(0, 10**6)), max_size=40),
+    st.builds(range, st.integers(0, 100), st.integers(0, 1000)),
+)
 
 
 @given(st.lists(LENGTHS, max_size=4))
@@ -42,6 +45,7 @@ def test_every_sequence_is_in_one_bar(lengths: list[int]) -> None:
     [
         ([5, 5, 7], [(5, 5), (7, 7)]),
         (range(4, 571), [(50 * nth, 50 * nth + 49) for nth in range(12)]),
+        (range(4, 601), [(50 * nth, 50 * nth + 49) for nth in range(13)]),
         ([*range(13), 1000], [(0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, 127), (128, 255),
                               (256, 511), (512, 1023)]),
     ],

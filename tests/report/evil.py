@@ -19,7 +19,7 @@ VALUES = (EVIL, "<b>bold</b>", "a & b", None)
 def evil_job(folder: Path) -> Path:
     """It was stopped once, and is finished: 60 rows, and one that was set aside."""
     kinds = pa.array([VALUES[row % 4] for row in range(61)], pa.string())
-    rows: list[Any] = [*random_rows([4] * 60), None]
+    rows: list[Any] = [*random_rows([2] + [4] * 59), None]
     skipping = BadRows(null_sequence="skip")
     out = folder / "<i>out & more"
     source = write_source(folder / "<b>in & more.parquet", rows, **{EVIL: kinds})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from odd_values import ODD, SOME
 from sources import H, entries, features_of, featurize, random_rows, stop_once_committed, write_source
 
 from scanrnn_dist import BadRows
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.records import read_commits
 from scanrnn_dist.report import read_numbers
@@ -135,9 +137,17 @@ def test_lengths_are_told_unless_the_source_is_gone(tmp_path: Path) -> None:
     assert read_numbers(tmp_path / "out", lengths=before.lengths).lengths is before.lengths
 
 
-def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:
-    from scanrnn_dist.encoder import Encoder
+def test_a_null_is_no_sequence_of_no_steps(tmp_path: Path) -> None:
+    rows = pa.array([[[1.0, 2.0]], None, []], pa.list_(pa.list_(pa.float32())))
+    for name, rows_of_it in (("a", rows), ("null", rows.take(pa.array([1, 1])))):
+        pq.write_table(pa.table({"id": range(len(rows_of_it)), "sequence": rows_of_it}), tmp_path / f"{name}.parquet")
+        skip, encoder = BadRows(null_sequence="skip"), Encoder.from_seed(0, 2, H)
+        featurize(tmp_path / f"{name}.parquet", tmp_path / name, encoder, bad_rows=skip)
+    assert read_numbers(tmp_path / "a").lengths.counts.lengths.tolist() == [0, 1]
+    assert read_numbers(tmp_path / "null").lengths.problem == "The source has no sequences."
 
+
+def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:
     kinds = pa.array(["a", "b", "c"])
     source = write_source(tmp_path / "a.parquet", random_rows([4, 0, 9]), kind=kinds)
     encoder = Encoder.from_seed(0, random_rows([1])[0].shape[1], H, readout="steps")
