@@ -13,5 +13,7 @@
 #SBATCH --time=04:00:00
 #SBATCH --requeue
 set -eu
+# Since Slurm 22.05, srun does not take --cpus-per-task over from the lines above: a task would see one core.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 # Without srun, each element with several tasks would do the share of the first one only; scanrnn refuses that.
 exec srun scanrnn featurize "$@" --shard auto --steal

@@ -37,6 +37,7 @@ from scanrnn_dist.records.output import (
     feature_columns,
     out_features_of,
     value_dtype,
+    vector_of,
 )
 from scanrnn_dist.records.part_file import (
     PartFile,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,10 @@ from scanrnn_dist.records import (
     are_steps,
     out_features_of,
     part_names,
-    read_features,
     read_matrices,
     read_part,
     read_part_schema,
+    vector_of,
 )
 from scanrnn_dist.source import python_values
 
@@ -82,18 +83,22 @@ def read_sample(
     for name in names:
         try:
             matrix, counts = _features_of(records, name, quota, steps)
-            columns = {each: _column_of(records, name, each, len(counts)) for each in candidates}
+            columns = {each: _column_of(records, name, each, len(counts), colour is None) for each in values}
         except DataError as error:
             problems.append(str(error))
             continue
         parts += 1
-        features.append(matrix[:quota])
-        for each, column in columns.items():
-            repeated = [value for value, times in zip(column, counts, strict=True) for _ in range(times)]
-            values[each] += repeated[:quota]
+        features.append(matrix)
+        values = {
+            each: [*values[each], *chain.from_iterable(map(repeat, of_rows, counts))]
+            for each, of_rows in columns.items()
+            if of_rows is not None
+        }
+        if colour is None:
+            values = {each: told for each, told in values.items() if len(set(told[:most])) <= MOST_VALUES}
     found = np.concatenate(features)[:most]
     is_finite = np.isfinite(found).all(axis=1).reshape(-1)
-    chosen = colour or next((each for each in candidates if len(set(values[each][:most])) <= MOST_VALUES), "")
+    chosen = next(iter(values), "")
     told = [value for value, is_kept in zip(values.get(chosen, ()), is_finite.tolist(), strict=False) if is_kept]
     return Sample(found[is_finite], parts, chosen, tuple(told), int((~is_finite).sum()), steps, tuple(problems))
 
@@ -131,27 +136,32 @@ def _spread(names: Sequence[str], most: int) -> list[str]:
 
 
 def _features_of(records: JobRecords, name: str, most: int, steps: bool) -> tuple[np.ndarray, list[int]]:
-    """The first features of a part, and how many vectors each of its first rows has."""
-    found: list[np.ndarray] = []
-    if steps:
-        rows = sum(batch.num_rows for batch in read_part(records.store, name, None))
-        told = read_features(records.store, name, np.arange(min(rows, most)))
-        nothing = np.zeros((0, out_features_of(read_part_schema(records.store, name))))
-        each = [nothing if value is None else value for value in told]
-        return np.concatenate([nothing, *each]), [len(value) for value in each]
-    for matrix in read_matrices(records.store, name):
-        found.append(matrix)
-        if sum(map(len, found)) >= most:
+    """The first features of a part, `most` vectors of as many rows at most, and how many are of each of these rows."""
+    found, counts = [np.zeros((0, out_features_of(read_part_schema(records.store, name))), np.float32)], list[int]()
+    for matrix in _vectors_of_rows(records, name) if steps else read_matrices(records.store, name):
+        found.append(matrix[: most - sum(counts)].copy())  # or all of a row group would stay alive
+        counts += [len(found[-1])] if steps else [1] * len(found[-1])
+        if sum(counts) >= most or len(counts) >= most:
             break
-    matrix = np.concatenate(found)[:most]
-    return matrix, [1] * len(matrix)
+    return np.concatenate(found), counts
 
 
-def _column_of(records: JobRecords, name: str, column: str, rows: int) -> list[object]:
-    """The values of a column of the first rows of a part."""
+def _vectors_of_rows(records: JobRecords, name: str) -> Iterator[np.ndarray]:
+    """Of each row of a part the vectors of its steps; none where its features are null."""
+    for batch in read_part(records.store, name, None):
+        nothing = np.zeros((0, out_features_of(batch.schema)), np.float32)
+        for row in range(batch.num_rows):
+            vectors = vector_of(batch, row)
+            yield nothing if vectors is None else vectors
+
+
+def _column_of(records: JobRecords, name: str, column: str, rows: int, are_few: bool) -> list[object] | None:
+    """The values of a column of the first rows of a part; None where different ones should be few, and are not."""
     values: list[object] = []
     for batch in read_part(records.store, name, [column]):
         values += python_values(batch.column(column).slice(0, rows - len(values)))
+        if are_few and len(set(values)) > MOST_VALUES:
+            return None
         if len(values) >= rows:
             break
     return values

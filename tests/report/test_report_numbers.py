@@ -18,10 +18,11 @@ from sources import H, entries, features_of, featurize, random_rows, stop_once_c
 from scanrnn_dist import BadRows
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.records import read_commits
-from scanrnn_dist.report import read_numbers
+from scanrnn_dist.records import JobRecords, read_commits
+from scanrnn_dist.report import read_numbers, sample
 from scanrnn_dist.report.features import map_of, numbers_of
 from scanrnn_dist.report.plots import groups_of
+from scanrnn_dist.report.sample import read_sample
 from scanrnn_dist.report.throughput import Attempt, attempts_of, throughput_of
 from scanrnn_dist.storage import open_store
 
@@ -155,6 +156,23 @@ def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:
     sample = read_numbers(tmp_path / "out").sample
     assert sample.are_steps and sample.features.shape == (13, H)
     assert sample.values == ("a",) * 4 + ("c",) * 9
+
+
+def test_a_sample_reads_no_more_rows_than_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"many": pa.array([f"text {row}" for row in range(60)]), "few": pa.array(["a", "b"] * 30)}
+    source = write_source(tmp_path / "a.parquet", random_rows([40] * 60), **texts)
+    encoder = Encoder.from_seed(0, random_rows([1])[0].shape[1], H, readout="steps")
+    featurize(source, tmp_path / "out", encoder, rows_per_part=30)
+    read, vector_of = list[int](), sample.vector_of
+    monkeypatch.setattr(sample, "vector_of", lambda batch, row: read.append(row) or vector_of(batch, row))
+    records = JobRecords(open_store(tmp_path / "out"))
+    shown = read_sample(records, np.arange(2), 2, None, most=100)
+    assert shown.features.shape == (100, H) and read == [0, 1, 0, 1] and shown.features.base is None
+    few = read_sample(records, np.arange(2), 2, "few", most=100)
+    assert (few.colour, few.values) == ("few", (("a",) * 40 + ("b",) * 10) * 2)
+    featurize(source, tmp_path / "last", rows_per_part=30)
+    shown = read_sample(JobRecords(open_store(tmp_path / "last")), np.arange(2), 2, None, most=30)
+    assert (shown.colour, shown.values) == ("few", ("a", "b") * 7 + ("a",) + ("a", "b") * 7 + ("a",))
 
 
 def test_saturated_and_dead_features() -> None:
