@@ -63,7 +63,10 @@ def report(
         check, wrong = _check(destination)
         numbers = replace(numbers, check=check)
     name = numbers.status.destination.rstrip("/").rpartition("/")[2] or "job"
-    print_result(write_report(numbers, output or Path(f"{name}-report.html")), as_json)
+    page = output or Path(f"{name}-report.html")
+    if page.exists() and output is None:
+        to_stderr(f"{page} was there already, and is replaced.")
+    print_result(write_report(numbers, page), as_json)
     if wrong is not None:
         raise wrong
 

@@ -93,6 +93,8 @@ def test_the_command_writes_the_page_and_says_where(
     told = json.loads(capsys.readouterr().out)
     assert told["path"] == "<i>out & more-report.html" and told["rows"] == 60 and told["state"] == "complete"
     assert [path.name for path in tmp_path.iterdir()] == [told["path"]]
+    assert cli.run(["report", str(out)]) == 0
+    assert f"{told['path']} was there already, and is replaced." in capsys.readouterr().err
     assert cli.run(["report", str(tmp_path)]) == 2 and "no output of a job" in capsys.readouterr().err
 
 
