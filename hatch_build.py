@@ -168,7 +168,7 @@ def build(root: Path, to: Path, sanitize: bool = False) -> str:
         beside = to.with_name(f"{to.name}.{os.getpid()}")
         shutil.copyfile(library, beside)
         os.replace(beside, to)  # whoever has the old one loaded keeps it
-    version = run([*compile_with, "--version"]).splitlines()[0]
+    version = next(iter(run([*compile_with, "--version"]).splitlines()), compile_with[0])
     return f"built by {version}: {', '.join(path.stem for path in files)}"
 
 

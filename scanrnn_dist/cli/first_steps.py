@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def demo(
     python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
     print("\nTry next:")
     print(f"   {python} -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
-    print(f"   {scanrnn} plan {source}{FLAGS[kind]}")
+    print(f"   {scanrnn} plan {shlex.quote(str(source))}{FLAGS[kind]}")
     print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
 
 

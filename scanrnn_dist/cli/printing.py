@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ def print_result(result: Any, as_json: bool = False) -> None:
     """A result as people read it, or as JSON."""
     try:
         print(json.dumps(_as_json(result)) if as_json else result, flush=True)
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError:  # whoever read it has gone, as `head` does
+        raise SystemExit(0) from None
     except OSError as error:
         raise StoppedError(f"The result could not be printed: {error.strerror}. All else was done.") from error
 
@@ -35,7 +36,8 @@ def print_error(error: ScanRNNError, as_json: bool = False) -> int:
     message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
     if as_json:
         told = {"error": message, "kind": type(error).__name__, "exit_code": error.exit_code}
-        print(json.dumps(told), file=sys.stderr)
+        with suppress(OSError):  # nobody reads it any more
+            print(json.dumps(told), file=sys.stderr, flush=True)
         return error.exit_code
     to_stderr(f"{type(error).__name__}: {message}", logging.ERROR)
     return error.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import typer
 from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import log_to_stderr, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
-from scanrnn_dist.observe import available_cores
+from scanrnn_dist.observe import available_cores, to_stderr
 
 CTRL_C, UNREAD = 130, 1
 NOTHING = "Nothing was written."
@@ -39,7 +40,7 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
     log_to_stderr()
-    SIGNALS.rest, as_json = NOTHING, "--json" in arguments
+    SIGNALS.rest, SIGNALS.had_job, as_json = NOTHING, False, "--json" in arguments
     try:
         return _called(app, arguments)
     except ScanRNNError as error:
@@ -48,11 +49,11 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
         name = f" ({error.filename})" if error.filename else ""
         return print_error(StoppedError(f"{error.strerror or error}{name}. Stopped. {SIGNALS.rest}"), as_json)
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
-        if end.code == UNREAD:
+        if end.code == UNREAD and not SIGNALS.had_job:
             return 0
-        if end.code != CTRL_C:
+        if end.code not in (CTRL_C, UNREAD):
             return end.code if isinstance(end.code, int) else 0
-        print(f"Stopped. {SIGNALS.rest}", file=sys.stderr)
+        to_stderr(f"Stopped. {SIGNALS.rest}", logging.ERROR)
         return StoppedError.exit_code
     except Exception as error:
         if not owns_process:
@@ -96,6 +97,12 @@ def end_process(code: int) -> None:
     os._exit(code)
 
 
+def _write_to_stderr(text: str) -> None:
+    """Write at once, even from a handler of signals; it may be that nobody reads it any more."""
+    with suppress(OSError):
+        os.write(2, text.encode())
+
+
 class Signals:
     """SIGTERM, SIGINT, SIGHUP. While a job runs they raise, and it ends in order; else, and the second time, they exit.
 
@@ -105,6 +112,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.job_runs = False
+        self.had_job = False
+        """Whether one ran in this command."""
         self.stopped_by = ""
         self.rest = NOTHING
         """What is said after "Stopped."; commands that write more than one file at their end say it as they begin."""
@@ -113,12 +122,12 @@ class Signals:
     def handle(self, number: int, frame: Any) -> None:
         """Raise, or end the process."""
         if self._stopped is not None or not self.job_runs:
-            os.write(2, f"Stopped. {self.rest}\n".encode())
+            _write_to_stderr(f"Stopped. {self.rest}\n")
             os._exit(StoppedError.exit_code)
         self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
-        os.write(2, f"{of_bar}{self.stopped_by}: stopping...\n".encode())
         self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {self.rest}")
+        of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
+        _write_to_stderr(f"{of_bar}{self.stopped_by}: stopping...\n")
         raise self._stopped
 
     def check(self) -> None:
@@ -130,7 +139,7 @@ class Signals:
     def raising(self) -> Iterator[None]:
         """In here a job runs."""
         before, sys.unraisablehook = sys.unraisablehook, self._unraisable
-        self.job_runs, self._stopped, self.stopped_by = True, None, ""
+        self.job_runs, self.had_job, self._stopped, self.stopped_by = True, True, None, ""
         try:
             yield
             self.check()

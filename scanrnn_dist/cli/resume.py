@@ -40,10 +40,10 @@ def resume(
     if not (job["options"].get("group_by") or recipe.get("input")):
         leave_pandas_out()
     given: dict[str, Any] = {"sizes": {}, "devices": devices, "cache": compilation_cache, "check_fits": True}
-    if "seed" in recipe:
-        computation = AskedComputation.of_recipe(recipe, **given)
-    elif records.has_encoder:
+    if records.has_encoder:  # first: another machine may draw other bits of the same seed
         computation = AskedComputation(records.store.read(ENCODER), None, None, **given)
+    elif "seed" in recipe:
+        computation = AskedComputation.of_recipe(recipe, **given)
     else:
         raise ConfigError(
             f"{records.store.root} holds no encoder file: the encoder is of Python code, or the job was stopped before "

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,4 +35,5 @@ def to_stderr(line: str, level: int = logging.INFO, event: Mapping[str, Any] | N
     if SHOWN.as_json:
         told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
         line = json.dumps({**told, **({"message": line} if event is None else event)})
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it any more, as `tee` once Ctrl-C has ended it: no reason to end a job
+        print(line, file=sys.stderr, flush=True)

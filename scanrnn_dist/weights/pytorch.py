@@ -7,6 +7,7 @@ it holds in parts are `reparametrized`'s.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from scanrnn_dist.weights.files import (
     read_tensors,
 )
 from scanrnn_dist.weights.reparametrized import refuse_uncertain, whole_weights
+
+logger = logging.getLogger("scanrnn_dist")
 
 NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?$")
 BACKWARD = "_reverse"
@@ -178,6 +181,9 @@ def _layers(
             f"{where} does not say the nonlinearity of its RNN, as one that was traced does not. Say nonlinearity="
             "'tanh' or nonlinearity='relu', as its nn.RNN was made."
         )
+    if kind == "rnn" and nonlinearity is None:
+        told = "%s does not say the nonlinearity of its RNN, so tanh is taken; if it is relu, say --nonlinearity relu."
+        logger.warning(told, where)
     weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
     ends = [[f"l{layer}{way}" for way in _ways(weights)] for layer in range(_num_layers(weights))]
     return layers_of(

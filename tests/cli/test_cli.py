@@ -462,6 +462,27 @@ def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
     assert list(out.glob("part-*.parquet"))
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_a_job_whose_messages_nobody_reads_ends_as_any_other(
+    tmp_path: Path, source: str, large_source: Path, number: signal.Signals | None
+) -> None:
+    out, (read, written) = tmp_path / "out", os.pipe()
+    command = [sys.executable, "-m", "scanrnn_dist", "--log-format", "json", "featurize"]
+    command += [source, str(out), *GRU] if number is None else [str(large_source), str(out), "--hidden", "128"]
+    process = subprocess.Popen([*command, "--rows-per-part", "200"], stdout=subprocess.DEVNULL, stderr=written)
+    os.close(written)
+    os.close(read)  # as of `2>&1 | tee log` once Ctrl-C has ended `tee`
+    try:
+        while number and process.poll() is None and not list(out.glob("part-*.parquet")):
+            time.sleep(0.02)
+        if number:
+            process.send_signal(number)
+        assert process.wait(timeout=60) == (4 if number else 0)
+    finally:
+        process.kill()
+    assert (out / "_SUCCESS").exists() == (number is None)
+
+
 def test_the_help_tells_the_default_that_the_library_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"(default: {ROWS_PER_PART:,}, or" in " ".join(
         done(capsys, ["featurize", "--help"]).replace("│", " ").split()
