@@ -143,6 +143,9 @@ class Signals:
         try:
             yield
             self.check()
+        except Exception:  # maybe what became of ours in a library, as DuckDB's "Query interrupted"
+            self.check()
+            raise
         finally:
             self.job_runs, sys.unraisablehook = False, before
 

@@ -226,12 +226,19 @@ def check_destination(
     options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     check_apart(plan, destination)
-    recorded = records.find_job()
+    try:
+        recorded = records.find_job()
+    except DataError:
+        if not handling.restart:
+            raise
+        recorded = {}  # to be replaced, it need not be one that can be understood
     if recorded is None:
         records.check_is_free()
         _check_may_write(records.store.root)
         return "new: nothing is there yet"
     if handling.restart:
+        _check_idle(records)
+        _check_may_write(records.store.root)
         return "holds a job; the new output replaces it once it is complete"
     _check_not_updated(records, recorded)
     before = Plan.from_records(records.read_plan(recorded))
@@ -245,15 +252,17 @@ def check_destination(
     differences = _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
     if differences and _was_begun(records):
         raise _refusal(records, recorded, wanted, differences)
+    damaged = damaged_parts(records) if records.is_complete else []
+    if records.is_complete and not (changes or damaged):
+        return "holds this same job, finished; there would be nothing to do"
+    _check_may_write(records.store.root)
     if changes:
         again = plan_again(before, plan.given, options.bad_rows.unreadable_file == "skip")
         kept, parts = kept_parts(records, recorded, before, again), counted(len(again.units), "part")
         return f"holds this job of the source as it was; {kept:,} of {parts} would be kept"
-    if not records.is_complete:
-        return "holds this same job, unfinished; featurize would continue it"
-    if damaged := damaged_parts(records):
+    if damaged:
         return f"holds this same job, finished; {counted(len(damaged), 'part')}, missing or changed, will be made again"
-    return "holds this same job, finished; there would be nothing to do"
+    return "holds this same job, unfinished; featurize would continue it"
 
 
 def _check_may_write(root: str) -> None:

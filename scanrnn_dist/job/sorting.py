@@ -177,7 +177,7 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
         except (duckdb.Error, pa.ArrowException) as error:
             if given.error is not None:  # of reading, which DuckDB only repeats
                 raise given.error from None
-            if isinstance(error, duckdb.IOException):
+            if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):  # the latter of a full disk, too
                 raise OSError(str(error)) from error
             raise ConfigError(f"--sort: DuckDB cannot sort these columns: {one_line(str(error))}.") from error
     shutil.rmtree(spill, ignore_errors=True)

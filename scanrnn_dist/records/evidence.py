@@ -61,11 +61,12 @@ def collect_traces(store: Store) -> None:
         process = attempt.split(".")[-2]
         is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
         if is_here and not (process.isdigit() and runs(int(process))):
-            with stopping(str(path), "read"):
-                content = path.read_bytes()
-            if content:
-                store.write(f"{COMMITS}/{attempt}{CRASH}", content)
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # another user's, who collects it, too
+                with stopping(str(path), "read", but=(PermissionError,)):
+                    content = path.read_bytes()
+                if content:
+                    store.write(f"{COMMITS}/{attempt}{CRASH}", content)
+                path.unlink(missing_ok=True)
 
 
 def crash_in(trace: bytes) -> str:

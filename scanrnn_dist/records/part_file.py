@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.output import (
@@ -175,7 +175,14 @@ def read_part(store: Store, name: str, columns: list[str] | None) -> Iterator[pa
             for group in range(parquet.num_row_groups):
                 yield from parquet.read_row_group(group, wanted, use_threads=False).to_batches()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{store.path(name)} cannot be read: {error}") from error
+        raise _unread(store, name, error) from error
+
+
+def _unread(store: Store, name: str, error: Exception) -> DataError | StoppedError:
+    """What to say of a part that could not be read: that it is damaged, or that a disk or a server failed."""
+    told = f"{store.path(name)} cannot be read: {error}"
+    has_failed = isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError)
+    return StoppedError(f"{told}. Start the same command again.") if has_failed else DataError(told)
 
 
 def read_part_schema(store: Store, name: str) -> pa.Schema:
@@ -184,7 +191,7 @@ def read_part_schema(store: Store, name: str) -> pa.Schema:
         with store.open_input(name) as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{store.path(name)} cannot be read: {error}") from error
+        raise _unread(store, name, error) from error
 
 
 def read_features(store: Store, name: str, rows: np.ndarray) -> list[np.ndarray | None]:

@@ -44,6 +44,8 @@ def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: 
                 field = field.with_type(array.type)
             try:
                 array = conformed(array, field.type)
+            except MemoryError:
+                raise  # pyarrow's, which says nothing about the file
             except pa.ArrowException as error:
                 raise DataError(
                     f"{where.rstrip(',')}: {field.name!r} is {array.type}, and {field.type} in all files together, "

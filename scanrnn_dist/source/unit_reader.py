@@ -10,13 +10,14 @@ process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the spee
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError, ScanRNNError, UnreadableError, one_line
+from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.source.conform import conform, conforms
 from scanrnn_dist.source.file_table import SourceFile
@@ -266,14 +267,27 @@ def _is_cut(parquet: CheckedFile, unit: Unit) -> bool:
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Whatever pyarrow raises inside becomes an `UnreadableError` that names `what`."""
+    """Whatever pyarrow raises inside becomes an `UnreadableError` that names `what`; but for want of memory."""
     try:
         yield
     except ScanRNNError:
         raise  # it names its place itself
     except (pa.ArrowException, OSError, ValueError) as error:
         text = one_line(str(error)).rstrip(" .")  # some of pyarrow's take three lines
+        if isinstance(error, MemoryError) and not _is_beyond_the_machine(text):
+            raise StoppedError(
+                f"{what.rstrip(',')}: there is not enough memory to read it: {text}. Find more memory, or choose a "
+                "smaller --memory."
+            ) from error
         raise UnreadableError(
             f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         ) from error
+
+
+def _is_beyond_the_machine(text: str) -> bool:
+    """Whether more was asked for, by what pyarrow says, than there could be: of a sound file nobody asks so much."""
+    from scanrnn_dist.observe import usable_bytes  # with rich, which most jobs need no sooner
+
+    asked, usable = re.search(r"of size (\d+)", text), usable_bytes()
+    return asked is not None and usable is not None and int(asked[1]) > usable

@@ -462,6 +462,20 @@ def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
     assert list(out.glob("part-*.parquet"))
 
 
+def test_a_signal_that_a_library_made_another_error_of_ends_with_4(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Any, *given: int) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except StoppedError:
+            raise RuntimeError("Query interrupted") from None  # as DuckDB does
+
+    monkeypatch.setattr(attempt.Attempt, "work", interrupted)
+    assert "Stopped by SIGTERM." in failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
+
+
 @pytest.mark.parametrize("number", [None, signal.SIGTERM])
 def test_a_job_whose_messages_nobody_reads_ends_as_any_other(
     tmp_path: Path, source: str, large_source: Path, number: signal.Signals | None

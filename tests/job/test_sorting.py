@@ -22,7 +22,7 @@ from scanrnn_dist.job.sorting import RECORD, sorted_copy
 from scanrnn_dist.source.layouts import picked
 from scanrnn_dist.storage import new_attempt, this_host
 
-pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
+duckdb = pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
 
 LONG: dict[str, Any] = {"group_by": ["id"], "order_by": ["t"], "features": [f"x{nth}" for nth in range(D)]}
 
@@ -195,6 +195,18 @@ def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: p
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
     (tmp_path / "out.sorted").rmdir()
     assert os.listdir(tmp_path) == ["in"]
+
+
+@pytest.mark.parametrize("kind", ["OutOfMemoryException", "IOException"])
+def test_a_disk_or_memory_that_is_full_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    mixed(tmp_path / "in")
+
+    def full(*_: Any) -> Any:
+        raise getattr(duckdb, kind)("failed to offload data block")
+
+    monkeypatch.setattr(sorting, "_write_files", full)
+    with pytest.raises(StoppedError, match="failed to offload data block"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from sources import NAN, D, entries, featurize, leftovers, random_rows, stop_onc
 
 from scanrnn_dist import BadRows, quarantined
 from scanrnn_dist.api.verification import verify
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UnreadableError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError, UnreadableError
 from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, plan_job, read_status
 from scanrnn_dist.records import QUARANTINE
 from scanrnn_dist.source import read_footers
+from scanrnn_dist.source.parquet import CheckedFile
 
 SKIP = BadRows(unreadable_file="skip")
 ROWS, UNITS, BROKEN = 5, 4, 2
@@ -74,6 +75,22 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def output_of(out: Path) -> dict[str, bytes | None]:
     """The parts and the lists, byte by byte."""
     return {name: it for name, it in entries(out).items() if name.startswith("part-") or name.endswith(".rows")}
+
+
+@pytest.mark.parametrize(("size", "error"), [(1 << 20, StoppedError), (1 << 62, UndoneError)])
+def test_memory_that_runs_out_is_no_damage(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, error: type[Exception]
+) -> None:
+    def without_memory(*_: Any, **__: Any) -> Any:
+        raise pa.ArrowMemoryError(f"malloc of size {size} failed")
+        yield
+
+    monkeypatch.setattr(CheckedFile, "iter_batches", without_memory)
+    with pytest.raises(
+        error, match="not enough memory" if error is StoppedError else "cannot be read: ArrowMemoryError"
+    ):
+        featurize(source, tmp_path / "out", column="sequence", bad_rows=SKIP if error is StoppedError else BadRows())
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
 def test_a_unit_that_cannot_be_read_is_set_aside_as_a_whole(

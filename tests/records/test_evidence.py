@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -80,6 +81,13 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     for name in others:
         (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")
     root = str(tmp_path / "bucket")
+
+    def another_users(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    with monkeypatch.context() as in_sticky_folder:
+        in_sticky_folder.setattr(Path, "unlink", another_users)
+        evidence.collect_traces(ObjectStore(root, "x", ArrowObjects(fs.LocalFileSystem()), root))
     evidence.collect_traces(ObjectStore(root, "x", ArrowObjects(fs.LocalFileSystem()), root))
     assert set(os.listdir(tmp_path / "temporary")) == others
     (trace,) = (tmp_path / "bucket" / COMMITS).glob("*.crash")

@@ -18,7 +18,7 @@ import pytest
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.records import Output
 from scanrnn_dist.records.attempt_log import PartRecord
-from scanrnn_dist.records.part_file import PartFile, file_sha256, part_schema, read_features
+from scanrnn_dist.records.part_file import PartFile, file_sha256, part_schema, read_features, read_part_schema
 from scanrnn_dist.storage import LocalStore
 
 KEPT = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -160,6 +160,18 @@ def test_a_folder_that_is_gone_stops_and_names_the_part(tmp_path: Path) -> None:
 def test_a_part_has_the_same_bytes_whenever_it_is_made(tmp_path: Path) -> None:
     assert write_part(tmp_path / "a.parquet") == write_part(tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_part(tmp_path / "a.parquet")
+    monkeypatch.setattr(LocalStore, "open_input", failing)
+    with pytest.raises(StoppedError, match=r"a\.parquet cannot be read: .*Input/output error"):
+        features_of(tmp_path / "a.parquet", [0])
+    with pytest.raises(StoppedError, match=r"a\.parquet cannot be read: .*Input/output error"):
+        read_part_schema(store_of(tmp_path / "a.parquet"), "a.parquet")
 
 
 def test_features_are_read_by_row_and_damage_is_named(tmp_path: Path) -> None:
