@@ -136,12 +136,7 @@ def open_job(
     """
     records = JobRecords(open_store(destination))
     was_published = finish_publishing(records)
-    try:
-        recorded = records.find_job()
-    except DataError:
-        if not handling.restart:
-            raise
-        recorded = {}  # to be replaced, it need not be one that can be understood
+    recorded = _recorded(records, handling)
     like = None
     if source is None:
         like = recorded = recorded or records.read_job()
@@ -192,6 +187,16 @@ def open_job(
         yield opened
 
 
+def _recorded(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
+    """The job of a destination, if there is one; empty if it is to be replaced and cannot be understood."""
+    try:
+        return records.find_job()
+    except DataError:
+        if not handling.restart:
+            raise
+        return {}
+
+
 def plan_for(
     destination: str | os.PathLike[str] | None,
     source: SourceLike,
@@ -226,12 +231,7 @@ def check_destination(
     options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     check_apart(plan, destination)
-    try:
-        recorded = records.find_job()
-    except DataError:
-        if not handling.restart:
-            raise
-        recorded = {}  # to be replaced, it need not be one that can be understood
+    recorded = _recorded(records, handling)
     if recorded is None:
         records.check_is_free()
         _check_may_write(records.store.root)

@@ -78,11 +78,12 @@ def read_sample(
     steps = are_steps(schema)
     names = _spread(names, MOST_PARTS_OF_STEPS if steps else MOST_PARTS)
     quota = -(-most // len(names))
-    candidates = _candidates(schema, colour)
-    features, values, parts = [np.zeros((0, out_features_of(schema)))], {name: list[object]() for name in candidates}, 0
+    nothing = np.zeros((0, out_features_of(schema)))
+    features, parts = [nothing], 0
+    values = {name: list[object]() for name in _candidates(schema, colour)}
     for name in names:
         try:
-            matrix, counts = _features_of(records, name, quota, steps)
+            matrix, counts = _features_of(records, name, quota, steps, nothing)
             columns = {each: _column_of(records, name, each, len(counts), colour is None) for each in values}
         except DataError as error:
             problems.append(str(error))
@@ -135,21 +136,23 @@ def _spread(names: Sequence[str], most: int) -> list[str]:
     return [names[place] for place in places]
 
 
-def _features_of(records: JobRecords, name: str, most: int, steps: bool) -> tuple[np.ndarray, list[int]]:
+def _features_of(
+    records: JobRecords, name: str, most: int, steps: bool, nothing: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
     """The first features of a part, `most` vectors of as many rows at most, and how many are of each of these rows."""
-    found, counts = [np.zeros((0, out_features_of(read_part_schema(records.store, name))), np.float32)], list[int]()
-    for matrix in _vectors_of_rows(records, name) if steps else read_matrices(records.store, name):
-        found.append(matrix[: most - sum(counts)].copy())  # or all of a row group would stay alive
+    found, counts, left = [nothing], list[int](), most
+    for matrix in _vectors_of_rows(records, name, nothing) if steps else read_matrices(records.store, name):
+        found.append(matrix[:left].copy())  # or all of a row group would stay alive
+        left -= len(found[-1])
         counts += [len(found[-1])] if steps else [1] * len(found[-1])
-        if sum(counts) >= most or len(counts) >= most:
+        if not left or len(counts) >= most:
             break
     return np.concatenate(found), counts
 
 
-def _vectors_of_rows(records: JobRecords, name: str) -> Iterator[np.ndarray]:
+def _vectors_of_rows(records: JobRecords, name: str, nothing: np.ndarray) -> Iterator[np.ndarray]:
     """Of each row of a part the vectors of its steps; none where its features are null."""
     for batch in read_part(records.store, name, None):
-        nothing = np.zeros((0, out_features_of(batch.schema)), np.float32)
         for row in range(batch.num_rows):
             vectors = vector_of(batch, row)
             yield nothing if vectors is None else vectors

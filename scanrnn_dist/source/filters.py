@@ -264,13 +264,17 @@ def _comparison(tree: ast.Compare, text: str, leaf: _Leaf) -> Any:
             made = _membership(_value(left, text, leaf), right, text, leaf)
             made = pc.invert(made) if isinstance(kind, ast.NotIn) else made
         elif type(kind) in _COMPARISONS:
-            sides = _value(left, text, leaf), _value(right, text, leaf)
-            _check_zones(*sides)
-            made = _COMPARISONS[type(kind)](*_alike(*sides))
+            made = _COMPARISONS[type(kind)](*_compared(_value(left, text, leaf), _value(right, text, leaf)))
         else:
             raise _error(text, tree, "`is` is not known here; write is_null(x) or is_valid(x)")
         whole, left = made if whole is None else pc.and_kleene(whole, made), right
     return whole
+
+
+def _compared(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two sides of a comparison; a `TypeError` for times that cannot be compared."""
+    _check_zones(one, other)
+    return _alike(one, other)
 
 
 def _alike(one: Any, other: Any) -> tuple[Any, Any]:
@@ -300,12 +304,10 @@ def _membership(value: Any, among: ast.expr, text: str, leaf: _Leaf) -> Any:
     """Whether a value is one of some; null of a null."""
     if not isinstance(among, ast.Tuple | ast.List | ast.Set) or not among.elts:
         raise _error(text, among, "expected values in brackets, such as ('a', 'b')")
-    whole = None
-    for each in among.elts:
-        one = _value(each, text, leaf)
-        _check_zones(value, one)
-        made = pc.equal(*_alike(value, one))
-        whole = made if whole is None else pc.or_kleene(whole, made)
+    made = [pc.equal(*_compared(value, _value(each, text, leaf))) for each in among.elts]
+    whole = made[0]
+    for each in made[1:]:
+        whole = pc.or_kleene(whole, each)
     return whole
 
 

@@ -182,7 +182,7 @@ def _layers(
             "'tanh' or nonlinearity='relu', as its nn.RNN was made."
         )
     if kind == "rnn" and nonlinearity is None:
-        told = "%s does not say the nonlinearity of its RNN, so tanh is taken; if it is relu, say --nonlinearity relu."
+        told = "%s does not say the nonlinearity of its RNN; tanh is taken. If it is relu, say --nonlinearity relu."
         logger.warning(told, where)
     weights = checked_weights(own, _expected(own, kind, hidden_features), where, lossy_cast=lossy_cast)
     ends = [[f"l{layer}{way}" for way in _ways(weights)] for layer in range(_num_layers(weights))]
