@@ -19,7 +19,7 @@ from scanrnn_dist.encoder import COUNT_BASE
 from scanrnn_dist.engine.in_flight import host_shards
 from scanrnn_dist.engine.native import TOLD, NativeProgram
 from scanrnn_dist.engine.profiling import stage
-from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, queue_of
+from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, left_of, queue_of
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
 from scanrnn_dist.protocols import Finished, Statistics
@@ -27,8 +27,11 @@ from scanrnn_dist.ragged import Ragged
 
 LAST_SHARE = 8
 """The last window of a job may be so much smaller than others."""
-MOST_WINDOWS_DRY = 8
-"""As so many windows may lanes do without the next one, before what is finished is told."""
+MOST_WINDOWS = 8
+"""As so many windows may lanes do in one before what is finished is told: without the next one, or full of long rows.
+Whoever waits for two of them hears no signal meanwhile: 0.8 s with H = 512."""
+MOST_WINDOWS_AT_THE_END = 2
+"""Where no more rows follow."""
 
 
 _AT_WORK: set[NativeRun] = set()
@@ -168,7 +171,7 @@ class NativeRun(Emptied):
         if self._sent:  # whose lanes may end it, once they run dry
             self._sent[-1].queue[MORE] = NEXT_IS_HERE
         # Until the next rows are there, lanes that run dry go on with what they have.
-        most_steps = engine.shape.window_steps * (MOST_WINDOWS_DRY if more else 1)
+        most_steps = engine.shape.window_steps * (MOST_WINDOWS if more else MOST_WINDOWS_AT_THE_END)
         queue = queue_of(rows, engine.devices, more, most_steps)
         self._sent.append(Sent(queue, rows, self._dispatcher.submit(self._dispatch, queue)))
         self._unfinished += len(rows)
@@ -197,7 +200,9 @@ class NativeRun(Emptied):
         rows = np.concatenate(numbers)
         del words, numbers  # or JAX would copy what is donated next
         self._spare.append(told)
-        self._unfinished -= len(rows)
+        left = left_of(sent.rows, sent.queue)
+        self._queue.give_back(left)
+        self._unfinished -= len(rows) + len(left)
         self._is_draining = len(sent.rows) == 0
         features = None if self._is_in_place or self._outputs is not None else self._features_of(rows)
         self._submissions.count_read(rows)

@@ -19,14 +19,20 @@ ROW = np.dtype(
 """A row as the kernel takes it: addresses of its steps, of what it begins with, of where the outputs of its steps go,
 and of where its features go (0 for none); its number; steps that are left, and that were done before. `Item` in
 `native/cpp/task.h`."""
-MORE, NEXT_IS_HERE = 4, 2
-"""Where it stands in a queue, and what is written there once the next one is on its way."""
+NEXT, MORE, NEXT_IS_HERE = 2, 4, 2
+"""Where the number of rows that were taken stands in a queue; where it stands that others follow, and what is written
+there once the next one is on its way."""
 
 
 def queue_of(rows: np.ndarray, devices: int, more: bool, most_steps: int) -> np.ndarray:
     """Rows as the kernel takes them, `Queue` in `native/cpp/task.h`; whoever holds it holds the rows too."""
     address = rows.ctypes.data if len(rows) else 0
     return np.array([address, len(rows), 0, devices, more, most_steps], np.int64)
+
+
+def left_of(rows: np.ndarray, queue: np.ndarray) -> np.ndarray:
+    """The rows of a queue that no device took: with lanes full of long rows, it may end before they are."""
+    return rows[queue[NEXT] :]
 
 
 def address_of(queue: np.ndarray) -> np.ndarray:
@@ -87,6 +93,13 @@ class RowQueue:
             if n < len(group):
                 self._groups.appendleft(group[n:])
         return np.concatenate(taken)
+
+    def give_back(self, rows: np.ndarray) -> None:
+        """Rows that were taken, and did not go; they go next."""
+        self.rows += len(rows)
+        self.steps += int(np.maximum(rows["left"], 1).sum())
+        if len(rows):
+            self._groups.appendleft(rows)
 
     def _sort(self) -> None:
         """Let the rows go first, longest first, that could keep a lane busy after the others have ended.

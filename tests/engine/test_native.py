@@ -215,6 +215,29 @@ def test_rows_that_come_while_others_are_at_work_are_finished_too() -> None:
     )
 
 
+@needs_native
+def test_a_window_ends_although_its_rows_are_long_and_no_row_is_lost() -> None:
+    encoder = encoder_of(in_features=D, hidden=16)
+    engine = build_engine(encoder, mesh_of(2), SHAPE, kernel="native")
+    rows = random_rows([3000, 10] * 20, in_features=D)
+    found: dict[int, np.ndarray] = {}
+    with closing(engine.run()) as run:
+        run.submit(Ragged.from_sequences(rows))
+        before = 0
+        while run.is_busy:
+            fetched = run.advance(more=run._queue.rows > 10)
+            for finished in fetched:
+                found.update(zip(finished.rows.tolist(), finished.features, strict=True))
+            most = 2 * len(fetched) * SHAPE.lanes * native_run.MOST_WINDOWS * SHAPE.window_steps
+            assert run.statistics.positions - before <= most
+            before = run.statistics.positions
+        assert run.statistics.steps == sum(map(len, rows)) and not run._submissions.batches
+    wanted = encoded(encoder, rows)
+    np.testing.assert_array_equal(
+        np.stack([found[i] for i in range(len(rows))]).view(np.uint32), wanted.view(np.uint32)
+    )
+
+
 @given(data=st.data())
 def test_every_row_is_taken_once(data: st.DataObject) -> None:
     queue = RowQueue(lanes=data.draw(st.integers(1, 5)), long_steps=data.draw(st.integers(1, 50)))
@@ -228,7 +251,9 @@ def test_every_row_is_taken_once(data: st.DataObject) -> None:
         steps, most = data.draw(st.integers(1, 200)), data.draw(st.integers(1, 5))
         got = queue.take(steps, most, more)
         assert len(got) <= most and (len(got) < 2 or np.maximum(got["left"], 1)[:-1].sum() < steps)
-        taken += got.tolist()
+        gone = data.draw(st.integers(0, len(got)))
+        queue.give_back(got[gone:])
+        taken += got[:gone].tolist()
         assert queue.rows == len(added) - len(taken)
     while queue.rows:
         taken += queue.take(10**6, 10**6, False).tolist()

@@ -85,7 +85,7 @@ class Lanes {
     }
   }
 
-  // Work until no row is left; or the queue is empty, and the next one is there, or the lanes did `most_steps` since.
+  // Work until no row is left; or the queue is empty, and the next one is there; or the lanes did `most_steps`.
   void run() {
     Queue& queue = *task.queue;
     int64_t left = queue.most_steps;
@@ -94,13 +94,13 @@ class Lanes {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
-      if (is_empty && (n_busy == 0 || more == IS_HERE || left <= 0)) break;
-      int64_t span = is_empty ? left : INT64_MAX;
+      if ((is_empty && (n_busy == 0 || more == IS_HERE)) || left <= 0) break;
+      int64_t span = left;
       if ((n_busy < task.lanes || more != NONE) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
       if (n_busy) advance(span);
-      if (is_empty) left -= span;
+      left -= span;
       end_rows();
     }
     for (int64_t nth = 0; nth < n_busy; nth++) {

@@ -45,7 +45,7 @@ struct Queue {
   int64_t next;        // the first that nobody took: all devices take from one queue
   int64_t devices;
   int64_t more;        // whether rows follow in another queue; who made this one writes here that the next is there
-  int64_t most_steps;  // once the queue is empty, no lane does more
+  int64_t most_steps;  // no lane does more; rows that nobody took by then are left
 };
 
 struct Told {
