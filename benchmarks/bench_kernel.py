@@ -44,7 +44,7 @@ def native_case(encoder: Encoder, mesh: Mesh) -> tuple[Callable[[], Any], float]
     told = [engine.new_told()]
 
     def call() -> Any:
-        queue = queue_of(items, engine.devices, False, 2**62)
+        queue = queue_of(items, engine.devices, False, 2**62, 2**62)
         *_, new = engine.program(*engine.weights, *engine.free_lanes(), told.pop(), address_of(queue))
         told.append(new.block_until_ready())
         return run and queue

@@ -85,22 +85,24 @@ class Lanes {
     }
   }
 
-  // Work until no row is left; or the queue is empty, and the next one is there; or the lanes did `most_steps`.
+  // Work until no row is left; or the queue is empty, and the next one is there, or the lanes did `most_dry` since; or
+  // they did `most_steps`.
   void run() {
     Queue& queue = *task.queue;
-    int64_t left = queue.most_steps;
+    int64_t left = queue.most_steps, dry = queue.most_dry;
     fill((queue.size + queue.devices - 1) / queue.devices);  // a share: the other devices may not have begun yet
     for (bool is_first = true;; is_first = false) {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
-      if ((is_empty && (n_busy == 0 || more == IS_HERE)) || left <= 0) break;
-      int64_t span = left;
+      if (left <= 0 || (is_empty && (n_busy == 0 || more == IS_HERE || dry <= 0))) break;
+      int64_t span = is_empty && dry < left ? dry : left;
       if ((n_busy < task.lanes || more != NONE) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
       if (n_busy) advance(span);
       left -= span;
+      if (is_empty) dry -= span;
       end_rows();
     }
     for (int64_t nth = 0; nth < n_busy; nth++) {
