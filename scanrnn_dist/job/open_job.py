@@ -269,7 +269,7 @@ def _check_may_write(root: str) -> None:
     """Refuse a folder of this machine in which nothing may be made; a bucket tells it only when it is written to."""
     if is_uri(root):
         return
-    folder = root
+    folder = os.path.abspath(root)
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -286,6 +286,15 @@ def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pyte
     assert advice.startswith("Mend these files, or say what to do with such rows")
 
 
+@pytest.mark.parametrize("destination", ["out", "new/out"])
+def test_a_destination_in_the_working_folder_is_new(
+    destination: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    code, told, _ = run(capsys, "plan", "in", destination, *GRU)
+    assert code == 0 and "new: nothing is there yet" in told
+
+
 def test_plan_says_what_accepted_changes_would_keep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [folder / "in", folder / "out", *GRU, "--rows-per-part", "20"]
     assert run(capsys, "featurize", *flags)[0] == 0
