@@ -6,6 +6,7 @@ for one with functions of its own, says enough to tell two apart, but `build` re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ CELLS: dict[str, Any] = {
     "SimpleCell": nnx.SimpleCell,
 }
 """The cells that can be written to a file, by name."""
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Of an object, as Python writes it where there is no better name."""
 NOT_DESCRIBED = {"rngs", "promote_dtype"}
 """Attributes of cells that say nothing about the features, and come and go with versions of flax."""
 
@@ -100,4 +103,4 @@ def _plain(value: Any) -> Any:
     try:
         return jnp.dtype(value).name
     except TypeError:
-        return repr(value)
+        return ADDRESS.sub("", repr(value))  # which another process would not have

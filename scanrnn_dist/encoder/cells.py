@@ -53,12 +53,11 @@ def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
 
 
-def join_directions(widths: Sequence[int], forward: Any, backward: Any) -> Any:
-    """Features `(..., F)` of both directions, in parts of these widths: `[forward, backward]` of each part in turn."""
-    ends = np.cumsum(widths)[:-1]
+def join_directions(forward: Any, backward: Any, widths: Sequence[Sequence[int]]) -> Any:
+    """Features `(..., F)` of both directions, each in parts of its `widths`: first parts, second parts, and so on."""
     xp = jnp if isinstance(forward, jax.Array) else np
-    pairs = zip(xp.split(forward, ends, -1), xp.split(backward, ends, -1), strict=True)
-    return xp.concatenate([half for pair in pairs for half in pair], -1)
+    parts = (xp.split(half, np.cumsum(own)[:-1], -1) for half, own in zip((forward, backward), widths, strict=True))
+    return xp.concatenate([half for pair in zip(*parts, strict=True) for half in pair], -1)
 
 
 def initial_carry(cell: Any, fill: float | None) -> Any:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import nnx
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from safetensors import SafetensorError, safe_open
 
 from scanrnn_dist.disk import whole_file
-from scanrnn_dist.encoder.architecture import build
+from scanrnn_dist.encoder.architecture import ADDRESS, build
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 from scanrnn_dist.input_spec import InputSpec
 
@@ -231,18 +232,35 @@ def fingerprint_of(kind: type, encoder: Any) -> str:
     """SHA-256 over architecture and variables; where a file of the class `kind` could not hold it, also its trace."""
     digest = hashlib.sha256(json.dumps(encoder.architecture, sort_keys=True).encode())
     if why_no_file(kind, encoder) is not None:
-        digest.update(_traced(encoder).encode())
+        for traced in _traced(encoder):
+            digest.update(traced)
     for name, array in sorted(variables_of(encoder).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _traced(encoder: Any) -> str:
-    """What JAX traces of a whole sequence of two steps, the variables being arguments."""
+def _traced(encoder: Any) -> Iterator[bytes]:
+    """What JAX traces of a whole sequence of two steps, the variables being arguments; and the arrays in it."""
     graphdef, variables = nnx.split(encoder)
 
     def features(variables: Any, x: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, variables)(x)
 
-    return str(jax.make_jaxpr(features)(variables, jnp.zeros((2, encoder.in_features))))
+    trace = jax.make_jaxpr(features)(variables, jnp.zeros((2, encoder.in_features)))
+    yield ADDRESS.sub("", str(trace)).encode()
+    for array in _arrays_in(trace):
+        is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+        yield np.asarray(jax.random.key_data(array) if is_key else array).tobytes()
+
+
+def _arrays_in(trace: ClosedJaxpr | Jaxpr) -> Iterator[Any]:
+    """The arrays that functions of an encoder bring along; a trace as text names their shapes only."""
+    if isinstance(trace, ClosedJaxpr):
+        yield from trace.consts
+        trace = trace.jaxpr
+    for equation in trace.eqns:
+        yield from (each.val for each in equation.invars if isinstance(each, Literal) and np.ndim(each.val))
+        for inner in jax.tree.leaves(equation.params):
+            if isinstance(inner, ClosedJaxpr | Jaxpr):
+                yield from _arrays_in(inner)

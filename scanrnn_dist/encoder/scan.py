@@ -136,7 +136,9 @@ def _both_directions(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.A
         back = sequence_features(backward, y[reverse], length, own[1])
         if forward.gives_steps:
             y = jnp.concatenate([there, jnp.where((jnp.arange(len(x)) < length)[:, None], back[reverse], 0)], -1)
-    return y if encoder.gives_steps else join_directions(forward.readout_widths, there, back)
+    if encoder.gives_steps:
+        return y
+    return join_directions(there, back, (forward.readout_widths, backward.readout_widths))
 
 
 def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:

@@ -155,7 +155,8 @@ class BidirectionalRun(Emptied):
     def _matched(self, index: int, direction: int, finished: Finished) -> list[tuple[int, np.ndarray]]:
         """The rows that are now finished in both directions, each with what the layer gives: features, or its steps."""
         matched = []
-        engine = self._layers[index][0]
+        engine, of_backward = self._layers[index]
+        widths = (engine.encoder.readout_widths, of_backward.encoder.readout_widths)
         for nth, number in enumerate(finished.rows.tolist()):
             row = self._numbers[index][direction].pop(number)
             half = finished.features.row(nth) if engine.gives_steps else finished.features[nth]
@@ -169,7 +170,7 @@ class BidirectionalRun(Emptied):
             if engine.gives_steps:
                 matched.append((row, np.concatenate([forward, backward], axis=1)))
             else:
-                matched.append((row, join_directions(engine.encoder.readout_widths, forward, backward)))
+                matched.append((row, join_directions(forward, backward, widths)))
         return matched
 
     def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:

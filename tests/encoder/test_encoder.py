@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -369,6 +371,38 @@ def test_a_changed_function_layer_dtype_variable_or_readout_changes_the_fingerpr
     with jax.numpy_dtype_promotion("standard"):  # the bfloat16 layer meets float32 ones
         assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
     assert Encoder(gated(2.0)).fingerprint == Encoder(gated(2.0)).fingerprint
+
+
+@pytest.mark.filterwarnings("ignore:carry_init is provided")
+def test_an_array_that_a_function_brings_along_changes_the_fingerprint() -> None:
+    h0, w = np.float32([0.1, 0.2, 0.3, 0.4, 0.5]), jnp.asarray([1.0, -1.0, 0.5, 2.0, 3.0])
+
+    def begun(h0: np.ndarray) -> nnx.GRUCell:
+        return drawn(nnx.GRUCell, 3, 5, carry_init=lambda key, shape, dtype: jnp.asarray(h0))
+
+    def squashed(w: jax.Array, jitted: bool = False) -> nnx.SimpleCell:
+        function = (lambda x: jax.jit(lambda x: jnp.tanh(w * x))(x)) if jitted else (lambda x: jnp.tanh(w * x))
+        return drawn(nnx.SimpleCell, 3, 5, activation_fn=function)
+
+    cells = [begun(h0), begun(2 * h0), squashed(w), squashed(2 * w), squashed(w, True), squashed(2 * w, True)]
+    assert len({Encoder(cell).fingerprint for cell in cells}) == len(cells)
+    assert Encoder(begun(h0)).fingerprint == Encoder(begun(h0.copy())).fingerprint
+
+
+ANOTHER_PROCESS = """
+import functools, jax
+from flax import nnx
+from scanrnn_dist import Encoder
+class Sharp:
+    def __call__(self, x): return jax.nn.relu(2 * x)
+for function in (functools.partial(jax.nn.leaky_relu, negative_slope=0.1), Sharp()):
+    print(Encoder(nnx.SimpleCell(2, 3, activation_fn=function, rngs=nnx.Rngs(0))).fingerprint)
+"""
+
+
+def test_functions_without_a_name_have_the_same_fingerprint_in_every_process() -> None:
+    told = [subprocess.run([sys.executable, "-c", ANOTHER_PROCESS], capture_output=True, text=True) for _ in range(2)]
+    assert told[0].stdout == told[1].stdout and len(set(told[0].stdout.split())) == 2, told[0].stderr
 
 
 def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:

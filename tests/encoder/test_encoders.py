@@ -238,6 +238,17 @@ def test_the_backward_cell_reads_from_the_row_s_own_end() -> None:
         np.testing.assert_allclose(features[H:], alone, rtol=0, atol=TOLERANCE)
 
 
+def test_directions_of_other_sizes_are_joined_readout_by_readout() -> None:
+    pair = drawn(nnx.GRUCell, D, 2), drawn(nnx.GRUCell, D, 3, seed=1)
+    there, back = (
+        np.asarray(Encoder(cell, readout="last+mean")(ROWS[4][::way])) for cell, way in zip(pair, (1, -1), strict=True)
+    )
+    wanted = np.concatenate([there[:2], back[:3], there[2:], back[3:]])
+    encoder = Encoder([pair], readout="last+mean")
+    for features in (encoded(encoder, [ROWS[4]])[0], encoder(ROWS[4])):
+        np.testing.assert_allclose(features, wanted, rtol=0, atol=TOLERANCE)
+
+
 def test_the_first_layer_of_a_seed_is_the_specification() -> None:
     x = ROWS[4]
     stack = Encoder.from_seed(7, D, H, num_layers=2)
