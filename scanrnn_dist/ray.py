@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from scanrnn_dist.api import BatchFeaturizer
 from scanrnn_dist.engine import default_mesh
+from scanrnn_dist.errors import ConfigError
 
 RAY_TENSOR = "ray.data.arrow_tensor"
 """How the names of its types of tensors of one shape begin."""
@@ -63,6 +64,11 @@ class FeaturizeBatches(BatchFeaturizer):
 
     def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
         """The kept columns of a batch and the features of its rows, in order; raises as `BatchFeaturizer`."""
+        if not isinstance(batch, pa.Table | pa.RecordBatch):
+            arrived = type(batch).__name__
+            raise ConfigError(
+                f"The batch is a {arrived}; expected a pyarrow Table: map_batches(batch_format='pyarrow')."
+            )
         return super().__call__(_with_known_tensors(pa.table(batch)))
 
 
@@ -94,9 +100,14 @@ def _with_known_tensors(batch: pa.Table) -> pa.Table:
             continue
         if batch.column(number).null_count:
             continue  # which is told as a type that is not known
-        stored = pa.concat_arrays([chunk.storage for chunk in batch.column(number).chunks])
-        lists = pa.FixedSizeListArray.from_arrays(stored.flatten(), shape[0] * shape[1])
-        tensors = pa.fixed_shape_tensor(stored.type.value_type, shape)
-        column = pa.ExtensionArray.from_storage(tensors, lists)
-        batch = batch.set_column(number, pa.field(field.name, tensors), column)
+        chunks = [chunk.storage for chunk in batch.column(number).chunks]
+        stored = pa.concat_arrays(chunks) if chunks else pa.array([], field.type.storage_type)
+        value = stored.type.value_type
+        if size := shape[0] * shape[1]:
+            tensors = pa.fixed_shape_tensor(value, shape)
+            lists = pa.FixedSizeListArray.from_arrays(stored.flatten(), size)
+            column = pa.ExtensionArray.from_storage(tensors, lists)
+        else:  # no Arrow tensor has no numbers
+            column = pa.array([[]] * len(stored), pa.list_(pa.list_(value)))
+        batch = batch.set_column(number, field.name, column)
     return batch

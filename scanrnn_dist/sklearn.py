@@ -109,7 +109,8 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return sequences
 
     def _sequences(self, X: Any, in_features: int | None) -> Ragged:
-        return as_ragged(X, None, in_features, "error", self.lossy_cast, self.column)
+        judged = "error" if self.max_steps is None else "propagate"  # `encode` knows which steps count
+        return as_ragged(X, None, in_features, judged, self.lossy_cast, self.column)
 
     @property
     def _n_features_out(self) -> int:

@@ -51,7 +51,15 @@ actors = ray.data.ActorPoolStrategy(size=2)
 listed = ray.data.read_parquet(file, override_num_blocks=8).map_batches(Telling, compute=actors, **how)
 arrays = ray.data.from_items([{"id": number, "x": np.full((3, 3), number, np.float32)} for number in range(20)])
 tensors = arrays.map_batches(srd.ray.FeaturizeBatches, concurrency=1, **how)
-result = pickle.dumps((all_of(listed), all_of(tensors)))
+with_empty = srd.ray.FeaturizeBatches(**options)
+of_none = ray.data.from_items([{"id": number, "x": np.zeros((0, 3), np.float32)} for number in range(2)])
+of_none = [with_empty(batch) for batch in of_none.iter_batches(batch_format="pyarrow")]
+none = with_empty(next(iter(arrays.iter_batches(batch_format="pyarrow"))).schema.empty_table())
+try:
+    with_empty({"x": np.zeros((2, 3, 3))})
+except srd.ConfigError as error:
+    refused = str(error)
+result = pickle.dumps((all_of(listed), all_of(tensors), of_none, none, refused))
 ray.shutdown()
 sys.stdout.buffer.write(b"RESULT" + result)
 """
@@ -67,7 +75,7 @@ def test_actors_make_their_encoder_once_and_give_the_rows_of_encode(tmp_path: Pa
     own = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     run = subprocess.run([sys.executable, "-c", SCRIPT], input=told, capture_output=True, env=own, timeout=200)
     assert run.returncode == 0, run.stderr.decode()
-    listed, tensors = pickle.loads(run.stdout.partition(b"RESULT")[2])
+    listed, tensors, of_none, none, refused = pickle.loads(run.stdout.partition(b"RESULT")[2])
     assert listed["id"].to_pylist() == list(range(128))
     expected = encode(encoder_of(), rows, window_shape=SHAPE)
     assert np.stack(listed["features"].to_pylist()).astype(np.float32).tobytes() == expected.tobytes()
@@ -76,3 +84,6 @@ def test_actors_make_their_encoder_once_and_give_the_rows_of_encode(tmp_path: Pa
     same = [np.full((3, 3), number, np.float32) for number in range(20)]
     expected = encode(encoder_of(), same, window_shape=SHAPE)
     assert np.stack(tensors["features"].to_pylist()).astype(np.float32).tobytes() == expected.tobytes()
+    nothing = encode(encoder_of(), [np.zeros((0, 3), np.float32)], window_shape=SHAPE)[0].tolist()
+    assert [row for table in of_none for row in table["features"].to_pylist()] == [nothing] * 2
+    assert none.num_rows == 0 and "batch_format='pyarrow'" in refused

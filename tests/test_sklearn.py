@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from scanrnn_dist.api import encode
@@ -46,6 +47,9 @@ def test_an_encoder_of_ones_own(tmp_path: Path) -> None:
     wanted = encode(encoder, X, max_steps=2)
     for given in (encoder, tmp_path / "e.safetensors", str(tmp_path / "e.safetensors")):
         np.testing.assert_array_equal(ScanRNNFeatures(encoder=given, max_steps=2).fit_transform(iter(X)), wanted)
+    beyond = pa.array([[[1.0, 2.0], [3.0, 4.0], [float("nan"), 0.0]]])
+    made = ScanRNNFeatures(encoder=encoder, max_steps=2).fit_transform(beyond)
+    np.testing.assert_array_equal(made, encode(encoder, beyond, max_steps=2))
     with pytest.raises(DataError, match="the encoder takes 2"):
         ScanRNNFeatures(encoder=encoder).fit([np.ones((2, 3))])
     with pytest.raises(ConfigError, match="The encoder is a int"):

@@ -119,9 +119,13 @@ class _Child:
         """The child's answer, or what its end means."""
         with self._lock:
             was_there = self._process is not None
-            answer, status = self._answer(path)
-            if answer is None and was_there:  # it may have ended before, of idleness
+            try:
                 answer, status = self._answer(path)
+                if answer is None and was_there:  # it may have ended before, of idleness
+                    answer, status = self._answer(path)
+            except BaseException:  # the answer may still come, and be taken for that to another path
+                self._end()
+                raise
             if answer is None:
                 return {"error": f"looking at its footer ended the process that did (exit status {status})"}
             return answer
@@ -144,6 +148,11 @@ class _Child:
         process.communicate()
         return process.returncode
 
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self.close()
+
     def _answer(self, path: str) -> tuple[dict[str, Any] | None, int | None]:
         self.send(path)
         return self._received()
@@ -155,11 +164,15 @@ class _Child:
         return (json.loads(line), None) if line.endswith("\n") else (None, self.close())
 
 
-@lru_cache
 def _local_child() -> _Child:
-    """The one for this machine's files, which stays."""
+    """The one for this machine's files, which stays; a fork of this process has its own."""
+    return _child_of(os.getpid())
+
+
+@lru_cache
+def _child_of(pid: int) -> _Child:
     child = _Child(None)
-    atexit.register(child.close)
+    atexit.register(lambda: child.close() if os.getpid() == pid else None)
     return child
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,45 @@ def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folde
     first.wait()
     assert open_source(folder).rows > 0
     assert footers._local_child()._process is not first
+
+
+class Cancelled(BaseException):
+    """What a caller raises into code that waits."""
+
+
+def test_a_wait_for_a_footer_that_is_interrupted_leaves_no_answer_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = footers._Child._received
+
+    def interrupted(self: Any) -> Any:
+        monkeypatch.setattr(footers._Child, "_received", received)
+        raise Cancelled
+
+    child = footers._local_child()
+    monkeypatch.setattr(footers._Child, "_received", interrupted)
+    paths = [str(folder / name) for name in ("sub/c.parquet", "a.parquet", "b.parquet")]
+    with pytest.raises(Cancelled):
+        child.ask(paths[0])
+    answers = list(footers.read_footers(paths[1:], uri=None))
+    assert answers == [dict(child.ask(path), schema=answers[nth]["schema"]) for nth, path in enumerate(paths[1:])]
+    assert answers[0]["schema"] == pq.read_schema(paths[1])
+
+
+def test_a_fork_begins_a_child_of_its_own(folder: Path) -> None:
+    open_source(folder)
+    ours = footers._local_child()._process
+    assert ours is not None
+    fork = multiprocessing.get_context("fork").Process(target=_read_by_another, args=(folder, ours.pid))
+    fork.start()
+    fork.join(60)
+    assert fork.exitcode == 0 and footers._local_child()._process is ours and ours.poll() is None
+
+
+def _read_by_another(folder: Path, pid: int) -> None:
+    assert open_source(folder).rows > 0
+    own = footers._local_child()._process
+    assert own is not None and own.pid != pid
 
 
 OPENING = "        file = CheckedFile(filesystem, path, columns=(), ahead=ahead)"
