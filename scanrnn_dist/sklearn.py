@@ -6,7 +6,7 @@ What counts as sequences is `encode`'s, and so are the features. Needs scikit-le
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -109,8 +109,9 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return sequences
 
     def _sequences(self, X: Any, in_features: int | None) -> Ragged:
-        judged = "error" if self.max_steps is None else "propagate"  # `encode` knows which steps count
-        return as_ragged(X, None, in_features, judged, self.lossy_cast, self.column)
+        # With max_steps `encode` judges, which knows the steps that count.
+        nonfinite: Literal["error", "propagate"] = "error" if self.max_steps is None else "propagate"
+        return as_ragged(X, None, in_features, nonfinite, self.lossy_cast, self.column)
 
     @property
     def _n_features_out(self) -> int:

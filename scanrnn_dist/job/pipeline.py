@@ -8,50 +8,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
 
 import pyarrow as pa
 
 from scanrnn_dist.job.amend import ACCEPTED
+from scanrnn_dist.job.claims import Claims
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.in_order import Stream, state_apart
 from scanrnn_dist.job.open_job import RECIPE, OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
-from scanrnn_dist.records import STATE, AttemptLog, PartRecord, Took, part_schema
-from scanrnn_dist.source import FailedUnit, Unit
+from scanrnn_dist.records import STATE, Took, part_schema
+from scanrnn_dist.source import FailedUnit
 
 OnRows = Callable[[int], None]
 """Called with the number of rows each time some are finished."""
-
-
-class Claims(Protocol):
-    """Units that are this process's to do, and whoever has to be told what becomes of them."""
-
-    log: AttemptLog
-    """Where this process writes down what it does."""
-
-    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
-        """The units of these numbers, each noted down as it is taken to be read."""
-
-    def check_job(self) -> None:
-        """Raise `StoppedError` if the job is not this process's to work on any more; before a part is named."""
-
-    def finished(self, unit: Unit, rows: int) -> None:
-        """Take note of rows of a unit that are computed; `StoppedError` as above, as far as it is known."""
-
-    def committed(self, unit: Unit, record: PartRecord) -> None:
-        """Take note of a unit whose part is recorded."""
-
-    def failed(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that failed, so many rows of which were finished."""
-
-    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
 
 
 @dataclass
@@ -100,10 +75,8 @@ def put_through(
     )  # fmt: skip
     done = Done()
     writer = WriteBehind(
-        opened.records.store, _schema(opened, engine), len(plan.units), claims.log, claims.check_job, stage,
-        on_commit=claims.committed, on_fail=claims.failed, on_aside=claims.set_aside, output=options.output,
-        waiting_bytes=shares.unwritten,
-    )  # fmt: skip
+        opened.records.store, _schema(opened, engine), len(plan.units), claims, stage, options.output, shares.unwritten
+    )
     stream = Stream(engine, chunks, options, shares)
     before, begin = claims.log.took, time.perf_counter()
     with closing(chunks), closing(stream), writer:

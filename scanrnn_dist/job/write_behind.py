@@ -11,17 +11,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.job.memory import MemoryShares
+from scanrnn_dist.job.claims import Claims
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.records import DEFAULT_OUTPUT, AttemptLog, Output, PartFile, PartRecord, QuarantineFile, part_name
+from scanrnn_dist.records import Output, PartFile, PartRecord, QuarantineFile, part_name
 from scanrnn_dist.source import SKIP, WAITING_UNITS, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
 
@@ -67,14 +66,9 @@ class WriteBehind:
         store: the destination.
         schema: of the parts.
         units: how many the job has.
-        log: where a part is recorded.
-        check: called, in the second thread, before a part gets its name; raises if it must not.
+        claims: whose log records parts; told what becomes of each unit, of a commit in the second thread.
         stage: names the stages "write" and "commit".
-        on_commit: called, in the second thread, with each unit whose part is recorded, and the record.
-        on_fail: called, in the first one, with each unit that failed, the reason, and its rows that were put before.
-        on_aside: the same of each unit that is set aside as a whole; `on_commit` is called after it.
         output: how the parts are written.
-        waiting_units: that were put and are not written.
         waiting_bytes: of what was put and is not written; enough keeps the devices busy while a part is synced.
     """
 
@@ -83,21 +77,15 @@ class WriteBehind:
         store: Store,
         schema: pa.Schema,
         units: int,
-        log: AttemptLog,
-        check: Callable[[], None],
-        stage: Stage = nullcontext,
-        on_commit: Callable[[Unit, PartRecord], None] | None = None,
-        on_fail: Callable[[Unit, str, int], None] | None = None,
-        on_aside: Callable[[Unit, str, int], None] | None = None,
-        output: Output = DEFAULT_OUTPUT,
-        waiting_bytes: int = MemoryShares.unwritten,
-        waiting_units: int = WAITING_UNITS,
+        claims: Claims,
+        stage: Stage,
+        output: Output,
+        waiting_bytes: int,
     ) -> None:
         self.wait_seconds = 0.0
-        self._store, self._schema, self._units, self._log, self._output = store, schema, units, log, output
-        self._check, self._stage = check, stage
-        self._on_commit, self._on_fail, self._on_aside = on_commit, on_fail, on_aside
-        self._most_waiting_bytes, self._most_waiting_units, self._is_broken = waiting_bytes, waiting_units, False
+        self._store, self._schema, self._units, self._output = store, schema, units, output
+        self._claims, self._stage = claims, stage
+        self._most_waiting_bytes, self._is_broken = waiting_bytes, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
         self._namer = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer-names")
         self._named: Future[None] | None = None  # the part before the one that is written
@@ -133,7 +121,7 @@ class WriteBehind:
 
     def _submit(self, nbytes: int, ends_unit: bool, do: Callable[..., None], *given: Any) -> None:
         """Have the thread do something, after all before; nothing more once one of them raised."""
-        self._wait(self._most_waiting_bytes, self._most_waiting_units)
+        self._wait(self._most_waiting_bytes, WAITING_UNITS)
         self._pending.append((self._thread.submit(self._unless_broken, do, *given), nbytes, ends_unit))
         self._waiting_bytes += nbytes
         self._waiting_units += ends_unit
@@ -202,10 +190,9 @@ class WriteBehind:
 
     def _name(self, unit: Unit, begun: _Begun) -> None:
         with self._stage("commit"):
-            record = begun.commit(self._check)
-            self._log.commit(record)
-        if self._on_commit is not None:
-            self._on_commit(unit, record)
+            record = begun.commit(self._claims.check_job)
+            self._claims.log.commit(record)
+        self._claims.committed(unit, record)
 
     def _drop(self) -> int:
         """Abandon the part that was begun, if one was; how many rows it had."""
@@ -217,9 +204,8 @@ class WriteBehind:
 
     def _give_up(self, failed: FailedUnit) -> None:
         rows = self._drop()
-        self._log.fail(failed.unit.index, failed.reason)
-        if self._on_fail is not None:
-            self._on_fail(failed.unit, failed.reason, rows)
+        self._claims.log.fail(failed.unit.index, failed.reason)
+        self._claims.failed(failed.unit, failed.reason, rows)
 
     def _set_aside(self, failed: FailedUnit) -> None:
         """Commit a part without rows, and one line for all of them."""
@@ -230,6 +216,5 @@ class WriteBehind:
         begun.aside, begun.counts = unit.rows, Counter({count_name("unreadable_file", SKIP): unit.rows})
         begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)
         begun.quarantine.write(line)
-        if self._on_aside is not None:
-            self._on_aside(unit, failed.reason, rows)
+        self._claims.set_aside(unit, failed.reason, rows)
         self._commit(unit, begun)

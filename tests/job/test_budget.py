@@ -71,8 +71,8 @@ def test_the_parts_of_a_job_are_handed_the_shares_of_its_budget(
         return chunks(plan, *given, **how)
 
     def written(self: Any, *given: Any, **how: Any) -> None:
-        handed["unwritten"] = how["waiting_bytes"]
         writer(self, *given, **how)
+        handed["unwritten"] = self._most_waiting_bytes
 
     def streamed(self: Any, engine: Any, chunks: Any, options: Any, shares: MemoryShares) -> None:
         stream(self, engine, chunks, options, shares)
