@@ -23,7 +23,7 @@ from scanrnn_dist.job import MemoryShares, plan, undone
 from scanrnn_dist.job import write_behind as parts
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.records import Lease, commit_log
+from scanrnn_dist.records import AttemptLog, Lease, commit_log
 from scanrnn_dist.records.suspects import Suspect
 from scanrnn_dist.source import FailedUnit
 
@@ -232,7 +232,7 @@ def test_trouble_of_the_file_system_still_stops_the_job_at_once(
         raise StoppedError("the disk is full")
 
     with monkeypatch.context() as patched, pytest.raises(StoppedError, match="the disk is full"):
-        patched.setattr(parts.AttemptLog, "commit", full)
+        patched.setattr(AttemptLog, "commit", full)
         featurize(source, out)
     assert lines_of(out, "unit") == []
     assert failing(source, out).startswith("1 of 6 parts could not be made")

@@ -135,6 +135,21 @@ def test_the_footer_tells_what_pyarrows_tells_but_for_where_and_how_large() -> N
     assert found == expected
 
 
+@pytest.mark.parametrize("columns", [0, 2])
+def test_a_row_group_is_one_range_that_begins_with_its_first_column(columns: int) -> None:
+    """Spark gives a row group to whoever has the byte at that begin and half its size: else to nobody."""
+    others = pa.schema(list(OTHERS)[:columns])
+    groups = [[rows_of([False] * 90, 16, np.float32, others, 90 * number)] for number in range(3)]
+    content = written(schema_of(16, np.float32, others), 16, groups, page_bytes=1024)
+    told, end = pq.read_metadata(io.BytesIO(content)), 4
+    for group in map(told.row_group, range(told.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            begin = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+            assert begin == end
+            end += column.total_compressed_size
+    assert len(content) == end + told.serialized_size + 8
+
+
 def test_a_changed_bit_of_a_page_is_seen() -> None:
     schema = schema_of(4, np.float32, pa.schema([]))
     rows = rows_of([False] * 9, 4, np.float32, pa.schema([]), 0)
