@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.verification import encoder_of
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import (
     APPLIED,
     Handling,
@@ -67,9 +67,9 @@ def update(
         What was done; its rows are those of the whole output.
 
     Raises:
-        ConfigError: an output without states or that is not finished, or of which rows were set aside; another encoder,
-            steps that were applied before, or ids that are not kept.
-        DataError: data that is not what it should be, or an id that comes twice.
+        ConfigError: an output without states or that is not finished, or that lacks rows or files of its source;
+            another encoder, steps that were applied before, or ids that are not kept.
+        DataError: a file that cannot be read, data that is not what it should be, or an id that comes twice.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
     Example:
@@ -96,6 +96,11 @@ def update(
         raise ConfigError(f"{root} is not finished; start the command that began it again, then update.")
     encoder = encoder_of(records, job, encoder)
     plan = plan_job(source, options, encoder.input)
+    if left_out := plan.source.left_out:
+        raise DataError(
+            f"{left_out[0].path} cannot be read as Parquet: {left_out[0].reason}. An update takes all steps "
+            "of its source: mend or replace the file, or name the others by a glob such as 'folder/**/*.parquet'."
+        )
     ids = tuple(ids or options.ids or options.group_by or ())
     if not ids:
         raise ConfigError(
@@ -110,8 +115,9 @@ def update(
             f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "
             "would count twice. Nothing was changed."
         )
-    parts, _ = recorded_parts(records, job, Plan.from_records(records.read_plan(job)))
-    _check_has_all_rows(parts, root)
+    before = Plan.from_records(records.read_plan(job))
+    parts, _ = recorded_parts(records, job, before)
+    _check_has_all_rows(parts, before, root)
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
     continued = continued_plan(records.store, job["id"], there, plan, new, applied)
@@ -120,15 +126,20 @@ def update(
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
 
 
-def _check_has_all_rows(parts: pa.Table, root: str) -> None:
-    """Refuse an output of which rows were set aside: new steps of such a one would begin it anew, without the old ones.
+def _check_has_all_rows(parts: pa.Table, plan: Plan, root: str) -> None:
+    """Refuse an output that lacks rows or files of its source: new steps would begin such a row anew.
 
     But for rows without steps, which begin with the first ones that come.
     """
     counts = {name: count for name, count in counts_of(parts).items() if name.endswith(f" {SKIP}")}
+    lacks = []
     if rows := sum(counts.values()) - counts.get(count_name("empty_sequence", SKIP), 0):
+        lacks.append(f"rows that were set aside ({rows:,})")
+    if files := len(plan.source.left_out):
+        lacks.append(f"files that could not be read ({files:,})")
+    if lacks:
         raise ConfigError(
-            f"{root} lacks rows that were set aside ({rows:,}), and so has no states that new steps of theirs could go "
-            "on from. Nothing was changed. Mend these rows in the source and repeat the command that began the output "
-            "with --accept-changes, then update."
+            f"{root} lacks {' and '.join(lacks)}, and so has no states that new steps of theirs could go on from. "
+            "Nothing was changed. Mend these in the source and repeat the command that began the output with "
+            "--accept-changes, then update."
         )

@@ -140,6 +140,24 @@ def test_rows_that_were_set_aside_are_not_begun_anew(tmp_path: Path, policy: str
     assert quarantined(out)["id"].to_pylist() == [1]
 
 
+@pytest.mark.parametrize("where", ["output", "new steps"])
+def test_files_that_were_left_out_end_an_update(tmp_path: Path, where: str) -> None:
+    rows, out, skip = dict(enumerate(random_rows([3, 4, 5]))), tmp_path / "out", BadRows(unreadable_file="skip")
+    for folder, number in (("first", 0), ("new", 1)):
+        write(tmp_path / folder / "sound.parquet", {number: rows[number]})
+    (tmp_path / ("first" if where == "output" else "new") / "broken.parquet").write_bytes(b"PAR1 and no footer PAR1")
+    featurize(tmp_path / "first", out, keep_state=True, ids=["id", "kind"], bad_rows=skip)
+    held = entries(out)
+    error, told = (
+        (ConfigError, r"lacks files that could not be read \(1\)")
+        if where == "output"
+        else (DataError, "broken.parquet cannot be read")
+    )
+    with pytest.raises(error, match=told):
+        continued(out, tmp_path / "new")
+    assert entries(out) == held
+
+
 @pytest.mark.parametrize("readout", ["last", "mean+max"])
 def test_slices_come_to_the_bits_of_all_steps_at_once(tmp_path: Path, readout: str) -> None:
     encoder = Encoder.from_seed(0, D, 5, readout=readout)
