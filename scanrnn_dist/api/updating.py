@@ -48,8 +48,8 @@ def update(
 
     Each row of `source` is one sequence of new steps; in the long format each group of rows is. Its ids say which row
     of the output it continues, and it begins from the state that was kept there. A new id begins as in `featurize`, and
-    comes after all others. Rows without new steps stay as they are. The old output stays until the new one is
-    complete. If a call was stopped, the same call again continues.
+    comes after all others. Rows without new steps stay as they are; if there are no steps and no new ids, nothing is
+    done. The old output stays until the new one is complete. If a call was stopped, the same call again continues.
 
     Args:
         destination: a finished output that was made with `keep_state`.
@@ -108,7 +108,8 @@ def update(
             f"{list(plan.keep)}."
         )
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
-    if new.digest in applied:
+    has_steps = len(new.sequences.values) > 0
+    if has_steps and new.digest in applied:
         if was_published and new.digest == applied[-1]:
             return JobReport.of_nothing(root, records.read_totals()["rows"])
         raise ConfigError(
@@ -121,6 +122,8 @@ def update(
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
     continued = continued_plan(records.store, job["id"], there, plan, new, applied)
+    if not has_steps and continued.source.rows == sum(there.values()):  # no id is new either
+        return JobReport.of_nothing(root, continued.source.rows)
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)

@@ -92,7 +92,8 @@ class ContinuedPlan(Plan):
         for batch in read_part(self.store, self.names[unit.index], columns):
             rows, end = self.new.rows_of(batch), begin + batch.num_rows
             _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
-            kept, sequences = self._kept(batch, rows), self.new.sequences_of(rows)
+            sequences = self.new.sequences_of(rows)
+            kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
             yield Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
             begin = end
         if begin != unit.group_rows[0]:

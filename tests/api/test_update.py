@@ -56,8 +56,8 @@ def write(path: Path, rows: dict[int, np.ndarray], seed: int = 0) -> Path:
     order = np.random.default_rng(seed).permutation(list(rows))
     numbers = [int(number) for number in order]
     return write_source(
-        path, [rows[number] for number in numbers], id=pa.array(numbers),
-        kind=pa.array([f"k{number % 3}" for number in numbers]),
+        path, [rows[number] for number in numbers], id=pa.array(numbers, pa.int64()),
+        kind=pa.array([f"k{number % 3}" for number in numbers], pa.string()),
     )  # fmt: skip
 
 
@@ -156,6 +156,37 @@ def test_files_that_were_left_out_end_an_update(tmp_path: Path, where: str) -> N
     with pytest.raises(error, match=told):
         continued(out, tmp_path / "new")
     assert entries(out) == held
+
+
+def test_updates_without_steps_change_nothing_and_may_come_again(tmp_path: Path) -> None:
+    rows, none = dict(enumerate(random_rows([3, 4]))), np.empty((0, D), np.float32)
+    empty = write(tmp_path / "empty.parquet", {})
+    for name, first in (("full", {0: rows[0]}), ("bare", {})):
+        out = tmp_path / name
+        featurize(write(tmp_path / f"{name}.parquet", first), out, keep_state=True, ids=["id"])
+        continued(out, write(tmp_path / "some.parquet", {5: none}))  # which begins
+        held, before = entries(out), len(first) + 1
+        for source in (empty, empty, tmp_path / "some.parquet"):
+            report = continued(out, source)
+            assert report.is_complete and (report.rows, report.rows_before) == (0, before)
+        assert entries(out) == held
+        continued(out, write(tmp_path / "more.parquet", {5: rows[1]}))
+        assert verify(out).rows == before
+
+
+def test_an_empty_update_of_an_output_without_rows_leaves_it_readable(tmp_path: Path) -> None:
+    empty, out = write(tmp_path / "empty.parquet", {}), tmp_path / "out"
+    featurize(empty, out, keep_state=True, ids=["id"])
+    assert continued(out, empty).is_complete and verify(out).rows == 0
+    assert continued(out, write(tmp_path / "1.parquet", dict(enumerate(random_rows([3]))))).rows == 1
+
+
+def test_a_row_without_new_steps_keeps_its_columns(tmp_path: Path) -> None:
+    out, steps = tmp_path / "out", random_rows([3, 4])
+    kinds = [pa.array(["a", "b"]), pa.array(["c", "d"])]
+    featurize(write_source(tmp_path / "0.parquet", steps, kind=kinds[0]), out, keep_state=True, ids=["id"])
+    continued(out, write_source(tmp_path / "1.parquet", [steps[0][:0], steps[1]], kind=kinds[1]))
+    assert pq.read_table(out)["kind"].to_pylist() == ["a", "d"]
 
 
 @pytest.mark.parametrize("readout", ["last", "mean+max"])
