@@ -107,6 +107,7 @@ def update(
             f"The job does not say which columns identify a sequence. Name them with --ids (ids=): one or several of "
             f"{list(plan.keep)}."
         )
+    plan = _nullable(plan)
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     has_steps = len(new.sequences.values) > 0
     if has_steps and new.digest in applied:
@@ -127,6 +128,13 @@ def update(
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
+
+
+def _nullable(plan: Plan) -> Plan:
+    """The plan with columns that may hold nulls, as those of rows that stay may, whatever the new file declares."""
+    schema = plan.source.schema
+    schema = pa.schema([field.with_nullable(True) for field in schema], schema.metadata)
+    return replace(plan, source=replace(plan.source, schema=schema))
 
 
 def _check_has_all_rows(parts: pa.Table, plan: Plan, root: str) -> None:

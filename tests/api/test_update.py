@@ -189,6 +189,30 @@ def test_a_row_without_new_steps_keeps_its_columns(tmp_path: Path) -> None:
     assert pq.read_table(out)["kind"].to_pylist() == ["a", "d"]
 
 
+@pytest.mark.parametrize("is_begun", [False, True], ids=["continued", "with a new id"])
+def test_a_kept_column_that_is_declared_not_null_may_be_null_in_the_output(tmp_path: Path, is_begun: bool) -> None:
+    out, steps = tmp_path / "out", random_rows([3, 4])
+    featurize(write_source(tmp_path / "0.parquet", steps, kind=pa.array([None, "b"])), out, keep_state=True, ids=["id"])
+    declared = pq.read_table(
+        write_source(tmp_path / "1.parquet", steps, id=pa.array([1, 2]), kind=pa.array(["c", "d"]))
+    )
+    names = [declared.schema.field(name).with_nullable(name != "kind") for name in declared.schema.names]
+    pq.write_table(declared.cast(pa.schema(names))[: 1 + is_begun], tmp_path / "1.parquet")
+    continued(out, tmp_path / "1.parquet")
+    assert pq.read_table(out)["kind"].to_pylist() == [None, "c", "d"][: 2 + is_begun]
+
+
+def test_events_whose_columns_are_all_declared_not_null_go_on(tmp_path: Path) -> None:
+    out, encoder = tmp_path / "out", Encoder.from_seed(0, 1, 4)
+    types = {"id": pa.int64(), "t": pa.int64(), "x": pa.float32()}
+    names = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+    for t in range(2):
+        pq.write_table(pa.table({"id": [1], "t": [t], "x": [0.5]}, pa.schema(names)), tmp_path / f"{t}.parquet")
+    featurize(tmp_path / "0.parquet", out, encoder, group_by=["id"], order_by=["t"], keep_state=True)
+    continued(out, tmp_path / "1.parquet")
+    assert pq.read_table(out, columns=["id", "t"]).to_pylist() == [{"id": 1, "t": 1}]
+
+
 @pytest.mark.parametrize("readout", ["last", "mean+max"])
 def test_slices_come_to_the_bits_of_all_steps_at_once(tmp_path: Path, readout: str) -> None:
     encoder = Encoder.from_seed(0, D, 5, readout=readout)
