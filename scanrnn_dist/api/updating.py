@@ -55,8 +55,8 @@ def update(
         destination: a finished output that was made with `keep_state`.
         source: new steps, with the layout and the kept columns of the source that the output was made of. They are
             held in memory. A row with new steps gets its kept columns from here.
-        ids: kept columns that identify a sequence; None takes those by which the long format is grouped, or those of
-            the update before.
+        ids: kept columns that identify a sequence, the same in each update; None takes those by which the long format
+            is grouped, or those of the update before.
         encoder: needed for a cell that could not be written to a file; None takes the job's own.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; None takes all local devices.
         allow_mixed: whether to continue on another kind of device, with other XLA flags or other versions. Features may
@@ -68,7 +68,7 @@ def update(
 
     Raises:
         ConfigError: an output without states or that is not finished, or that lacks rows or files of its source;
-            another encoder, steps that were applied before, or ids that are not kept.
+            another encoder, steps that were applied before, or ids that are not kept or others than before.
         DataError: a file that cannot be read, data that is not what it should be, or an id that comes twice.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
@@ -101,12 +101,7 @@ def update(
             f"{left_out[0].path} cannot be read as Parquet: {left_out[0].reason}. An update takes all steps "
             "of its source: mend or replace the file, or name the others by a glob such as 'folder/**/*.parquet'."
         )
-    ids = tuple(ids or options.ids or options.group_by or ())
-    if not ids:
-        raise ConfigError(
-            f"The job does not say which columns identify a sequence. Name them with --ids (ids=): one or several of "
-            f"{list(plan.keep)}."
-        )
+    ids = _settled_ids(ids, options, applied, plan, root)
     plan = _nullable(plan)
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     has_steps = len(new.sequences.values) > 0
@@ -128,6 +123,25 @@ def update(
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
+
+
+def _settled_ids(
+    ids: Sequence[str] | None, options: JobOptions, applied: Sequence[str], plan: Plan, root: str
+) -> tuple[str, ...]:
+    """The ids that are asked for, or recorded; after an update its own, in the order in which they are digested."""
+    settled = (options.ids or ()) if applied else ()
+    if ids and settled and set(ids) != set(settled):
+        raise ConfigError(
+            f"The sequences of {root} are identified by {list(settled)}; expected these ids in every update, and got "
+            f"{list(ids)}. Leave out --ids (ids=)."
+        )
+    ids = tuple(settled or ids or options.ids or options.group_by or ())
+    if not ids:
+        raise ConfigError(
+            f"The job does not say which columns identify a sequence. Name them with --ids (ids=): one or several of "
+            f"{list(plan.keep)}."
+        )
+    return ids
 
 
 def _nullable(plan: Plan) -> Plan:
