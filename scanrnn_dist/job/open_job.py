@@ -249,12 +249,15 @@ def check_destination(
         if changes and not (handling.accept_changes and changes.is_listed):
             raise changed_source(changes, before, records.store.root)
     wanted = _Wanted(records.store.root, plan, options, handling, computation, recorded)
+    done = "holds this same job, finished; there would be nothing to do"
+    if _is_done(records, recorded, wanted, was_published=False):
+        return done
     differences = _differences(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
     if differences and _was_begun(records):
         raise _refusal(records, recorded, wanted, differences)
     damaged = damaged_parts(records) if records.is_complete else []
     if records.is_complete and not (changes or damaged):
-        return "holds this same job, finished; there would be nothing to do"
+        return done
     _check_may_write(records.store.root)
     if changes:
         again = plan_again(before, plan.given, options.bad_rows.unreadable_file == "skip")

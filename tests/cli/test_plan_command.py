@@ -313,3 +313,18 @@ def test_plan_says_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[s
     (folder / "out/part-00001.parquet").unlink()
     told = run(capsys, "plan", *flags)[1]
     assert "finished; 1 part, missing or changed, will be made again" in told
+
+
+def test_a_finished_job_of_another_environment_has_nothing_to_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [folder / "in", folder / "out", *GRU, "--rows-per-part", "20"]
+    assert run(capsys, "featurize", *flags)[0] == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    for command, told in (("featurize", "othing to do"), ("plan", "finished; there would be nothing to do")):
+        code, out, err = run(capsys, command, *flags)
+        assert code == 0 and told in out, err
+    (folder / "out/part-00001.parquet").unlink()
+    for command in ("plan", "featurize"):
+        code, _, err = run(capsys, command, *flags)
+        assert code == 2 and "xla_flags was" in err
