@@ -22,6 +22,7 @@ def quarantined(destination: str | os.PathLike[str]) -> pa.Table:
     Raises:
         ConfigError: the folder is no output of a job.
         DataError: a list is missing or damaged; `scanrnn verify --repair` makes it again.
+        StoppedError: another output is taking the place of this one, or took it meanwhile.
 
     Example:
         >>> import pyarrow.parquet as pq, tempfile

@@ -9,7 +9,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.damage import recorded_parts, way_to_mend
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.restart import records_to_read
+from scanrnn_dist.job.restart import check_not_ready, records_to_read
 from scanrnn_dist.records import JobRecords, quarantine_name, read_quarantine
 from scanrnn_dist.source import aside_schema
 
@@ -20,8 +20,10 @@ def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
     Raises:
         ConfigError: the folder is no output of a job.
         DataError: its records or a list are damaged.
+        StoppedError: another output is taking the place of this one, or took it meanwhile.
     """
     records = records_to_read(destination)
+    check_not_ready(records, "read the rows")
     job = records.read_job()
     plan = Plan.from_records(records.read_plan(job))
     parts, _ = recorded_parts(records, job, plan)
@@ -29,6 +31,7 @@ def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
     for part in parts.select(["unit", "aside"]).to_pylist():
         if part["aside"]:
             tables.append(_listed(records, part["unit"], units, part["aside"], schema))
+    records.check_is(job)
     return pa.concat_tables([schema.empty_table(), *tables])
 
 

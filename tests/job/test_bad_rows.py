@@ -44,7 +44,7 @@ from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, compare_kept, read_status
+from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, compare_kept, read_status, set_aside
 from scanrnn_dist.records import QUARANTINE, JobRecords, read_parts
 from scanrnn_dist.source import Lengths
 from scanrnn_dist.source.bad_rows import CHOICES
@@ -443,6 +443,31 @@ def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Pa
     for read in (quarantined, verify):
         with pytest.raises(DataError, match=r"Remove .*/__scanrnn/restart and begin with --restart again"):
             read(folder)
+
+
+def test_rows_set_aside_are_not_read_while_another_output_takes_the_place(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = (
+        tmp_path / "out",
+        {"rows_per_part": 5, "bad_rows": replace(SKIP, null_sequence="null"), "restart": True},
+    )
+    featurize(source, out, rows_per_part=5, bad_rows=SKIP)
+    read = set_aside.recorded_parts
+
+    def then_restarted(*given: Any) -> Any:
+        featurize(source, out, **options)
+        return read(*given)
+
+    with monkeypatch.context() as patched, pytest.raises(StoppedError, match="does not hold the job any more"):
+        patched.setattr(set_aside, "recorded_parts", then_restarted)
+        quarantined(out)
+    with pytest.raises(Died):
+        featurize(
+            source, watched(out, dies_at("rename", "part-00000.parquet")), rows_per_part=5, bad_rows=SKIP, restart=True
+        )
+    with pytest.raises(StoppedError, match=r"is being replaced by a new output.*then read the rows"):
+        quarantined(out)
 
 
 def test_choices_about_nothing_are_refused(source: Path, tmp_path: Path) -> None:
