@@ -29,6 +29,7 @@ from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacin
 from scanrnn_dist.records import (
     COMMITS,
     CRASH,
+    PARTS,
     PLAN,
     QUARANTINE,
     RECORDS,
@@ -43,6 +44,7 @@ from scanrnn_dist.records import (
     part_names,
     quarantine_name,
     read_commits,
+    read_parts,
     read_weights,
     runs,
 )
@@ -130,9 +132,12 @@ def _unrecorded(records: JobRecords) -> Iterator[str]:
         return
     rows, _ = read_weights(records.read_plan(job, UNITS))
     parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
-    commits = read_commits(store, job["id"], rows)
-    recorded = set(part_names(commits.committed.tolist(), commits.units))
-    yield from (name for name in parts if name not in recorded)
-    with_aside = commits.records.filter(pc.greater(commits.records["aside"], 0))["unit"].to_pylist()
-    listed = {quarantine_name(unit, commits.units) for unit in with_aside}
+    if records.is_complete:  # whose logs nobody needs any more
+        recorded = read_parts(records.read_success()[1], store.path(PARTS))
+    else:
+        recorded = read_commits(store, job["id"], rows).records
+    names = set(part_names(recorded["unit"].to_pylist(), len(rows)))
+    yield from (name for name in parts if name not in names)
+    with_aside = recorded.filter(pc.greater(recorded["aside"], 0))["unit"].to_pylist()
+    listed = {quarantine_name(unit, len(rows)) for unit in with_aside}
     yield from (name for name in lists if name not in listed)

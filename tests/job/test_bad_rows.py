@@ -45,7 +45,7 @@ from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, compare_kept, read_status, set_aside
-from scanrnn_dist.records import QUARANTINE, JobRecords, read_parts
+from scanrnn_dist.records import COMMITS, QUARANTINE, JobRecords, read_parts
 from scanrnn_dist.source import Lengths
 from scanrnn_dist.source.bad_rows import CHOICES
 from scanrnn_dist.storage import open_store
@@ -395,6 +395,17 @@ def test_a_list_of_nobody_is_cleaned_and_no_job_of_other_options_keeps_it(source
     assert LIST(0) in clean(out).names and LIST(0) not in output_of(out)
     featurize(source, tmp_path / "other", rows_per_part=5, bad_rows=BadRows("zero", "null", "skip"))
     assert [name for name in output_of(tmp_path / "other") if name.endswith(".rows")] == [LIST(1)]
+
+
+def test_clean_keeps_the_parts_of_a_finished_job_whose_logs_are_gone(
+    source: Path, undisturbed: dict[str, bytes | None], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5, bad_rows=SKIP)
+    shutil.rmtree(out / COMMITS)
+    (out / LIST(3)).write_bytes(b"of nobody")
+    assert LIST(3) in clean(out).names and output_of(out) == undisturbed
+    assert verify(out).set_aside == BAD
 
 
 def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source: Path, tmp_path: Path) -> None:
