@@ -181,6 +181,7 @@ def verify(
     plan = Plan.from_records(records.read_plan(job))
     parts, is_complete = recorded_parts(records, job, plan)
     check_parts(records, parts, plan, is_complete)
+    records.check_is(job)  # of which the parts are
     root, units = records.store.root, len(plan.units)
     rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
     if sample < 1 or rows == 0 or job["options"].get(APPLIED):

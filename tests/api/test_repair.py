@@ -20,6 +20,7 @@ from holding import hold
 from s3_server import S3Server
 from sources import D, H, encoder_of, entries, featurize, parts_of, random_rows, write_source
 
+from scanrnn_dist.api import verification
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
 from scanrnn_dist.encoder import Encoder
@@ -316,6 +317,20 @@ def test_a_new_output_that_is_taking_its_place_is_not_verified(out: Path) -> Non
         (out / RESTART / name).write_text("{}")
     with pytest.raises(StoppedError, match="is being replaced by a new output, or that was cut short"):
         verify(out)
+
+
+def test_an_output_whose_place_was_taken_meanwhile_is_not_verified(
+    finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = verification.recorded_parts
+
+    def then_restarted(*given: Any) -> Any:
+        featurize(finished / "in", out, rows_per_part=5, restart=True)
+        return read(*given)
+
+    monkeypatch.setattr(verification, "recorded_parts", then_restarted)
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        verify(out, sample=0)
 
 
 # The command line -----------------------------------------------------------------------------------------------------
