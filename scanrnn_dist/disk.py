@@ -90,14 +90,13 @@ DISK = Disk()
 
 @contextmanager
 def whole_file(
-    path: str | os.PathLike[str], check: Callable[[], None] = lambda: None, disk: Disk = DISK
+    path: str | os.PathLike[str], check: Callable[[], None] = lambda: None
 ) -> Iterator[Callable[[bytes | memoryview], int]]:
     """Write a file beside its name, sync it, and name it at the end, so that it stands there whole or not at all.
 
     Args:
         path: the file; one that stands there is replaced.
         check: called before the file gets its name; where it raises, or anything else does, nothing is left.
-        disk: the calls that change the folder.
 
     Returns:
         A context that gives the function that writes.
@@ -116,13 +115,13 @@ def whole_file(
     folder, name = os.path.split(os.path.abspath(path))
     aside = os.path.join(folder, f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with disk.open(aside) as file:
-            yield lambda content: disk.write(file, content)
-            disk.sync(file)
+        with DISK.open(aside) as file:
+            yield lambda content: DISK.write(file, content)
+            DISK.sync(file)
         check()
-        disk.rename(aside, os.path.join(folder, name))
-        disk.sync_folder(folder)
+        DISK.rename(aside, os.path.join(folder, name))
+        DISK.sync_folder(folder)
     except BaseException:
         with suppress(OSError):
-            disk.delete(aside)
+            DISK.delete(aside)
         raise

@@ -1,6 +1,6 @@
 """`Ragged`, the one in-memory form of many sequences, and how lists, padded arrays and flat arrays become one.
 
-Numpy only. What stands in Parquet columns is turned into a `Ragged` by `source/layouts/nested_lists.py`.
+Numpy only. What stands in Parquet columns is turned into a `Ragged` by `source/taking.py`.
 """
 
 from __future__ import annotations

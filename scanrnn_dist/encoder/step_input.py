@@ -1,7 +1,7 @@
 """From a travelling step to the cell's input: numbers as they are, ids as one-hot vectors or rows of tables.
 
 Runs on the device, within a step, and is differentiable in the tables. What the columns mean, and which numbers travel,
-says `input_spec.py`.
+says the room `input_spec`.
 """
 
 from __future__ import annotations

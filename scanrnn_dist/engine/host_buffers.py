@@ -12,6 +12,9 @@ from einops import rearrange
 
 from scanrnn_dist.engine.submissions import Batch, Submissions
 
+ALIGNMENT_BYTES = 64
+"""Of a buffer that XLA is to take as it is."""
+
 
 class HostBuffers(NamedTuple):
     """Host buffers of one window's input, in the order of `window_program`; used again once the window is fetched.
@@ -27,11 +30,11 @@ class HostBuffers(NamedTuple):
     initials: np.ndarray
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype, alignment_bytes: int = 64) -> np.ndarray:
-    """Zeros that begin at a multiple of `alignment_bytes`, which XLA wants of a buffer that it is to take as it is."""
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a multiple of `ALIGNMENT_BYTES`."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + alignment_bytes, np.uint8)
-    begin = -memory.ctypes.data % alignment_bytes
+    memory = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT_BYTES
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
 

@@ -2,7 +2,7 @@
 
 The engine finishes rows out of order, by length; what waits for an earlier, longer row waits here, within a bound. A
 unit that cannot be read on keeps its place among the chunks. Which chunks there are, and what becomes of them, is
-`work.py`'s.
+`pipeline.py`'s.
 """
 
 from __future__ import annotations

@@ -52,11 +52,9 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
 def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:
     unit = units[fatal[0]]
     more = f" The same holds for parts {fatal[1:8]}." if len(fatal) > 1 else ""
-    last = unit.row_group_end - 1
-    groups = f"row group {last}" if unit.row_group_begin == last else f"row groups {unit.row_group_begin} to {last}"
     return (
         f"The rows of part {unit.index} end the process that computes them: {commits.suspects[unit.index].verdict}. "
-        f"They are {unit.file.path}, {groups}, {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of "
+        f"They are {unit.span} {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of "
         "this share are done. The cause may be a page that crashes the decoder, or a row that needs more memory than "
         "there is. Write the file again or find more memory, then run the same command with --retry."
     )

@@ -66,7 +66,6 @@ def apply_input(
     offsets: np.ndarray,
     *,
     lossy_cast: bool = False,
-    before: Mapping[str, pa.Array] | None = None,
 ) -> StepInputs:
     """What travels of each step.
 
@@ -76,8 +75,6 @@ def apply_input(
         offsets: `(N + 1,)` int64, where rows begin among the steps; rows hold all of these.
         lossy_cast: whether numbers that are not scaled may be rounded to float32; else those that float32 does not hold
             are refused. Decimals count as float64.
-        before: for rows that go on, by the name of a column of times, the `N` times of the steps before their first
-            ones; a null begins anew.
 
     Raises:
         ConfigError: a column is missing; lists those there are.
@@ -97,8 +94,7 @@ def apply_input(
         if isinstance(column, Category):
             values, refused = _ids(column, array)
         else:
-            earlier = (before or {}).get(column.name)
-            values, refused = _numbers(column, array, offsets, lossy_cast, earlier)
+            values, refused = _numbers(column, array, offsets, lossy_cast)
         columns.append(values)
         if refused is not None:
             refusals.append(refused)
@@ -142,11 +138,11 @@ def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return storage(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
 
 
-def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
+def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray) -> np.ndarray:
     """The numbers that a column gives before any scaling, `(S,)` float64; a NaN for a null."""
     check_type(column, array.type)
     if isinstance(column, Time):
-        return time_numbers(column, decoded(array), offsets, None if before is None else decoded(plain(before)))
+        return time_numbers(column, decoded(array), offsets)
     numbers, is_null = as_numpy(decoded(array))
     numbers = numbers.astype(np.float64, copy=False)
     return numbers if is_null is None else np.where(is_null, np.nan, numbers)
@@ -169,12 +165,12 @@ def decoded(array: pa.Array) -> pa.Array:
 
 
 def _numbers(
-    column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool, before: pa.Array | None
+    column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool
 ) -> tuple[np.ndarray, Refusal | None]:
     """A column of numbers, scaled in float64 and rounded once."""
     with np.errstate(over="ignore"):  # what becomes an infinity is judged with the others
         if isinstance(column, Time) or column.changes_numbers:
-            return column(unscaled(column, array, offsets, before)).astype(np.float32), None
+            return column(unscaled(column, array, offsets)).astype(np.float32), None
         check_type(column, array.type)
         numbers, is_null = as_numpy(decoded(array))
         values = numbers.astype(np.float32)

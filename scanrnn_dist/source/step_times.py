@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.errors import DataError
 from scanrnn_dist.input_spec import UNITS, Time
 
 types = pa.types
@@ -27,11 +27,8 @@ FIRST_WEEKDAY = 3
 """1970-01-01 was a Thursday."""
 
 
-def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray, before: pa.Array | None = None) -> np.ndarray:
-    """What a column of times gives of each step, `(S,)` float64; a NaN where that is not known.
-
-    `before` has for each row the time of the step before its first one, null where that is the first of all.
-    """
+def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray) -> np.ndarray:
+    """What a column of times gives of each step, `(S,)` float64; a NaN where that is not known."""
     if types.is_null(array.type):
         return np.full(len(array), np.nan)
     is_null = array.is_null().to_numpy(zero_copy_only=False)
@@ -44,14 +41,8 @@ def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray, before: pa.
     counts, numerator, denominator = _counted(column, array)
     differences = _differences(counts)
     differences[1:][is_null[1:] | is_null[:-1]] = np.nan
-    has_steps = np.diff(offsets) > 0
-    starts = offsets[:-1][has_steps]
+    starts = offsets[:-1][np.diff(offsets) > 0]
     differences[starts] = 0.0
-    if before is not None:
-        goes_on = before.is_valid().to_numpy(zero_copy_only=False) & has_steps
-        earlier, later = _counted(column, _as(array.type, before, column.name))[0], offsets[:-1][goes_on]
-        pairs = np.stack([earlier[goes_on], counts[later]], 1).ravel()
-        differences[later] = _differences(pairs)[1::2]
     differences[starts[is_null[starts] | ~np.isfinite(counts[starts])]] = np.nan
     return differences * numerator / denominator
 
@@ -79,17 +70,6 @@ def _whole_numbers(array: pa.Array) -> np.ndarray | None:
         return array.cast(pa.int64()).fill_null(0).to_numpy()
     except pa.ArrowInvalid:
         return None
-
-
-def _as(type: pa.DataType, before: pa.Array, name: str) -> pa.Array:
-    """The times before the rows, as those of the steps."""
-    try:
-        return before.cast(type)
-    except pa.ArrowException as error:
-        raise LayoutError(
-            f"Column {name!r} is {type}, and the times of the steps before are {before.type}, which do not fit: "
-            f"{error}. Write the column with the type that it had."
-        ) from error
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:

@@ -304,34 +304,6 @@ def test_differences_do_not_lose_what_the_times_themselves_would() -> None:
     assert_same(values_of(Time("x"), sliced), [0, 1, 3])
 
 
-@given(st.lists(st.lists(st.none() | st.integers(0, 99), max_size=5), max_size=4), st.data())
-def test_rows_that_go_on_have_the_differences_of_whole_rows(rows: list[list[int | None]], data: Any) -> None:
-    cuts = [data.draw(st.integers(0, len(row))) for row in rows]
-    # Where the time before is not known, a row that goes on begins anew, which a whole row would not.
-    cuts = [0 if cut and row[cut - 1] is None else cut for row, cut in zip(rows, cuts, strict=True)]
-    rest = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
-    earlier = [row[cut - 1] if cut else None for row, cut in zip(rows, cuts, strict=True)]
-    column = Time("x", unit="min", mean=1.0)
-    for type, narrow in ((pa.timestamp("ms"), pa.timestamp("s")), (pa.duration("s"),) * 2, (pa.float64(), pa.int64())):
-        arrays = [pa.array([x for row in some for x in row], narrow).cast(type) for some in (rows, rest)]
-        offsets = [np.cumsum([0, *map(len, some)]) for some in (rows, rest)]
-        whole = apply_input(InputSpec((column,)), {"x": arrays[0]}, offsets[0]).values[:, 0]
-        before = {"x": pa.array(earlier, narrow)}
-        new = apply_input(InputSpec((column,)), {"x": arrays[1]}, offsets[1], before=before).values[:, 0]
-        wanted = [
-            whole[begin + cut : end] for begin, end, cut in zip(offsets[0][:-1], offsets[0][1:], cuts, strict=True)
-        ]
-        np.testing.assert_array_equal(new, np.concatenate([*wanted, np.empty(0, np.float32)]))
-
-
-def test_times_before_that_do_not_fit_are_told() -> None:
-    fields, before = {"x": pa.array([1], pa.timestamp("s"))}, {"x": pa.array([1500], pa.timestamp("ms"))}
-    with pytest.raises(
-        LayoutError, match=r"'x' is timestamp\[s\], and the times of the steps before are timestamp\[ms\]"
-    ):
-        apply_input(InputSpec((Time("x"),)), fields, np.array([0, 1]), before=before)
-
-
 def test_a_time_zone_that_is_not_known_is_told() -> None:
     array = pa.array([0], pa.timestamp("s", "Nowhere/City"))
     with pytest.raises(DataError, match=r"'x' is timestamp\[s, tz=Nowhere/City\], and its hours .* cannot be told"):
