@@ -129,11 +129,6 @@ class JobOptions:
         """What is said of the layout."""
         return Asked(**{each.name: getattr(self, each.name) for each in fields(Asked)})
 
-    def asks_for(self, layout: Layout) -> bool:
-        """Whether a layout is what is asked for, or what may be found where that is not said."""
-        own = layout.asked
-        return all(told in (None, getattr(own, name)) for name, told in vars(self.asked).items())
-
     def settled(self, layout: Layout, keep: Sequence[str], rows_per_part: int | None) -> JobOptions:
         """The options of a job that was planned: nothing is left to be found."""
         return replace(self, **vars(layout.asked), keep=keep, rows_per_part=rows_per_part)

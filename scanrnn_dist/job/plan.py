@@ -142,7 +142,7 @@ class Plan:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
         everything = _all_but(self.source, self.layout, options.keep_state)
         return (
-            options.asks_for(self.layout)
+            self.layout.is_asked_for(options.asked)
             and self.keep == (everything if options.keep is None else options.keep)
             and self.rows_per_part == options.rows_per_part
             and self.limit == options.limit

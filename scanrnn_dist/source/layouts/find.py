@@ -130,12 +130,7 @@ def _candidates(schema: pa.Schema, asked: Asked) -> list[Layout]:
     """All layouts that are what is asked for."""
     kinds = LAYOUTS.values() if asked.layout is None else [LAYOUTS[asked.layout]]
     possible = [layout for kind in kinds for layout in kind.candidates(schema, asked)]
-    return [layout for layout in possible if _is_asked_for(layout, asked)]
-
-
-def _is_asked_for(layout: Layout, asked: Asked) -> bool:
-    own = asdict(layout.asked)
-    return all(value in (None, own[name]) for name, value in asdict(asked).items())
+    return [layout for layout in possible if layout.is_asked_for(asked)]
 
 
 def _listed(layouts: Sequence[Layout], asked: Asked) -> str:

@@ -179,6 +179,23 @@ class Layout(ABC):
         """What asks for this very layout."""
         return Asked(self.name, **{field.name: getattr(self, field.name) for field in fields(self)})
 
+    def is_asked_for(self, asked: Asked) -> bool:
+        """Whether it is what is asked for, or what may be found where that is not said."""
+        own = self.asked
+        return all(told in (None, getattr(own, name)) for name, told in vars(asked).items())
+
+
+class NamedFeatures(Layout):
+    """A layout whose features have names, of columns or fields."""
+
+    features: tuple[str, ...]
+
+    def width(self, schema: pa.Schema) -> int:
+        return len(self.features)
+
+    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
+        return self.features
+
 
 def agreed_width(asked: int | None, in_features: int | None) -> int | None:
     """The `D` that is asked for, or that of the encoder; a `LayoutError` where both are told and differ."""

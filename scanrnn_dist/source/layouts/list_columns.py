@@ -10,14 +10,14 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.parallel_lists import parallel_steps
 from scanrnn_dist.source.layouts.paths import Path, array_at, field_at, path_of, resolved
 from scanrnn_dist.source.layouts.types import is_plain_number, list_value
 
 
 @dataclass(frozen=True)
-class ListColumns(Layout):
+class ListColumns(NamedFeatures):
     """Columns of lists of equal lengths, or such fields within structs, one for each feature.
 
     Example:
@@ -49,12 +49,6 @@ class ListColumns(Layout):
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))
-
-    def width(self, schema: pa.Schema) -> int:
-        return len(self.features)
-
-    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
-        return self.features
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         arrays = [array_at(batch, path) for path in self.leaves(batch.schema)]

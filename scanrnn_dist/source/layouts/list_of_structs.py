@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, Fault, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.lists import is_list, null_places, storage, taken_apart
 from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
 from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
@@ -24,7 +24,7 @@ from scanrnn_dist.source.layouts.types import is_plain_number, is_value, plain_t
 
 
 @dataclass(frozen=True)
-class ListOfStructs(Layout):
+class ListOfStructs(NamedFeatures):
     """One column of lists of structs, of which some fields are read; or such a field within structs.
 
     Example:
@@ -59,12 +59,6 @@ class ListOfStructs(Layout):
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         _, struct = self._type(schema)
         return tuple(plain_type(field_at(struct, path_of(struct, name)).type) for name in self.features)
-
-    def width(self, schema: pa.Schema) -> int:
-        return len(self.features)
-
-    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
-        return self.features
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         check_feature_count(self.features, in_features)

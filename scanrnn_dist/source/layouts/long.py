@@ -13,10 +13,11 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean
+from scanrnn_dist.errors import ConfigError, did_you_mean
 from scanrnn_dist.source.layouts.keys import is_comparable
-from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.lists import alike_taken_apart
+from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, plain_type
 
@@ -25,7 +26,7 @@ STEPS = "\0"
 
 
 @dataclass(frozen=True)
-class Long(Layout):
+class Long(NamedFeatures):
     """One step a row: rows with the same ids, one after the other, are a sequence.
 
     Args:
@@ -97,18 +98,7 @@ class Long(Layout):
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(plain_type(schema.field(name).type) for name in self.features)
 
-    def width(self, schema: pa.Schema) -> int:
-        return len(self.features)
-
-    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
-        return self.features
-
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
-        if in_features not in (None, len(self.features)):
-            told = ", ".join(map(repr, self.features))
-            raise LayoutError(
-                f"a step has {len(self.features)} features ({told}); expected {in_features}. Choose others with "
-                "--features."
-            )
+        check_feature_count(self.features, in_features)
         lists = alike_taken_apart([batch.column(STEPS + name) for name in self.features])
         return Steps(np.asarray(lists[0][0]), tuple(values for _, values in lists), len(self.features))

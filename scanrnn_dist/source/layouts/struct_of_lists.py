@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.parallel_lists import parallel_steps
 from scanrnn_dist.source.layouts.paths import (
     Path,
@@ -22,7 +22,7 @@ from scanrnn_dist.source.layouts.types import is_plain_number, list_value
 
 
 @dataclass(frozen=True)
-class StructOfLists(Layout):
+class StructOfLists(NamedFeatures):
     """One column of structs, whose fields are lists of equal lengths; or such a field within structs.
 
     Example:
@@ -53,12 +53,6 @@ class StructOfLists(Layout):
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))
-
-    def width(self, schema: pa.Schema) -> int:
-        return len(self.features)
-
-    def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
-        return self.features
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         path, type = self._type(batch.schema)
