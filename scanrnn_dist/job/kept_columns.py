@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.records import part_name, read_part
-from scanrnn_dist.source import ReadOptions, Unit, read_chunks, read_kept
+from scanrnn_dist.source import ReadOptions, Unit, positions, read_chunks, read_kept
 from scanrnn_dist.storage import Store
 
 
@@ -144,8 +144,8 @@ def _lists_differ(one: pa.Array, other: pa.Array) -> np.ndarray:
     rows = np.repeat(np.flatnonzero(is_as_long), lengths[is_as_long])
     for child, its in zip(children, its_children, strict=True):
         if not is_as_long.all():  # only of these rows, element by element
-            child = child.take(pa.array(_elements(begins[is_as_long], lengths[is_as_long])))
-            its = its.take(pa.array(_elements(its_begins[is_as_long], lengths[is_as_long])))
+            child = child.take(pa.array(positions(begins[is_as_long], lengths[is_as_long])))
+            its = its.take(pa.array(positions(its_begins[is_as_long], lengths[is_as_long])))
         differs[rows[differing(child, its)]] = True
     return differs
 
@@ -158,18 +158,12 @@ def _taken_apart(array: pa.Array) -> tuple[np.ndarray, np.ndarray, list[pa.Array
         return begins[:-1], np.diff(begins), [array.values.slice(array.offset * size, len(array) * size)]
     if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
         lengths = array.sizes.to_numpy() * array.is_valid().to_numpy(zero_copy_only=False)
-        elements = pa.array(_elements(array.offsets.to_numpy(), lengths))
+        elements = pa.array(positions(array.offsets.to_numpy(), lengths))
         return np.cumsum(lengths) - lengths, lengths, [array.values.take(elements)]
     offsets = array.offsets.to_numpy()
     children = [array.keys, array.items] if pa.types.is_map(array.type) else [array.values]
     begin, end = int(offsets[0]), int(offsets[-1])
     return offsets[:-1] - begin, np.diff(offsets), [child.slice(begin, end - begin) for child in children]
-
-
-def _elements(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions of all elements of lists."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + lengths, lengths)
 
 
 def _dictionaries_differ(one: pa.DictionaryArray, other: pa.DictionaryArray) -> np.ndarray:

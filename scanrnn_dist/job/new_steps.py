@@ -20,7 +20,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import is_comparable, read_chunks, read_kept, stored_values, told
+from scanrnn_dist.source import is_comparable, positions, read_chunks, read_kept, stored_values, told
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
@@ -60,10 +60,8 @@ class NewSteps:
         offsets, there = self.sequences.offsets, rows >= 0
         begins = np.where(there, offsets[rows], 0)
         lengths = np.where(there, offsets[rows + 1] - begins, 0)
-        ends = np.cumsum(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        steps = np.arange(total) + np.repeat(begins - ends + lengths, lengths)
-        return Ragged(self.sequences.values[steps], np.concatenate([np.zeros(1, np.int64), ends]))
+        values = self.sequences.values[positions(begins, lengths)]
+        return Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
 def read_new_steps(

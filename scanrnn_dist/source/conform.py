@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import types
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.united import is_list, is_number, is_view, united
+from scanrnn_dist.source.layouts import is_list, is_view
+from scanrnn_dist.source.united import is_number, united
 
 
 def conforms(kind: pa.DataType | None, wanted: pa.DataType) -> bool:

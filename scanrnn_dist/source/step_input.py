@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import ConfigError, LayoutError, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
 from scanrnn_dist.ragged import inexact
-from scanrnn_dist.source.layouts import in_words, side_by_side, storage
+from scanrnn_dist.source.layouts import in_words, is_string, side_by_side, storage
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
@@ -119,12 +119,12 @@ def check_type(column: Column, type: pa.DataType) -> None:
     is_number = types.is_integer(type) or types.is_floating(type) or types.is_boolean(type) or types.is_decimal(type)
     if isinstance(column, Category):
         if column.values is not None and isinstance(column.values[0], str):
-            fits, expected = _is_text(type), "strings, since the input's values are"
+            fits, expected = is_string(type), "strings, since the input's values are"
         else:
             fits, expected = is_number, "integers, since the input's values are"
     elif isinstance(column, Number):
         fits, expected = is_number, "numbers"
-        if _is_text(type) or types.is_temporal(type):
+        if is_string(type) or types.is_temporal(type):
             expected += ' (kind = "category" takes strings, kind = "time" takes times)'
     else:
         fits = (is_number and column.give == "difference") or any(of(type) for of in TIMES[column.give])
@@ -226,7 +226,7 @@ def _known_ids(column: Category, array: pa.Array) -> np.ndarray:
         if whole.null_count:
             is_id &= whole.is_valid().to_numpy(zero_copy_only=False)
         return np.where(is_id, ids, 0).astype(np.int64) - ~is_id
-    values = array.cast(pa.large_string()) if _is_text(array.type) else _integers(array)
+    values = array.cast(pa.large_string()) if is_string(array.type) else _integers(array)
     value_set, ids = _vocabulary(column.values, values.type)
     return ids[pc.index_in(values, value_set=value_set).fill_null(-1).to_numpy()]
 
@@ -258,7 +258,3 @@ def _integers(array: pa.Array) -> pa.Array:
     numbers = array.cast(pa.float64()).fill_null(np.nan).to_numpy()
     is_whole = (numbers == np.floor(numbers)) & (numbers >= -(2.0**63)) & (numbers < 2.0**63)
     return pa.array(np.where(is_whole, numbers, 0).astype(np.int64), mask=~is_whole)
-
-
-def _is_text(type: pa.DataType) -> bool:
-    return types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)

@@ -23,6 +23,8 @@ from collections.abc import Callable
 import pyarrow as pa
 from pyarrow import types
 
+from scanrnn_dist.source.layouts import is_list
+
 _UNITS = ("s", "ms", "us", "ns")
 _INTS = (pa.uint8(), pa.int8(), pa.uint16(), pa.int16(), pa.uint32(), pa.int32(), pa.uint64(), pa.int64())
 _DECIMALS = ((32, 9, pa.decimal32), (64, 18, pa.decimal64), (128, 38, pa.decimal128), (256, 76, pa.decimal256))
@@ -82,17 +84,6 @@ def _holds(kind: pa.DataType, its: pa.DataType) -> bool:
     if types.is_signed_integer(kind) and types.is_unsigned_integer(its):
         return bool(kind.bit_width > its.bit_width)
     return types.is_signed_integer(kind) == types.is_signed_integer(its) and bool(kind.bit_width >= its.bit_width)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values are lists of some kind."""
-    is_large = types.is_large_list(kind) or types.is_large_list_view(kind)
-    return bool(types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind) or is_large)
-
-
-def is_view(kind: pa.DataType) -> bool:
-    """Whether lists are given by an offset and a size each."""
-    return bool(types.is_list_view(kind) or types.is_large_list_view(kind))
 
 
 def _is_large(kind: pa.DataType) -> bool:
