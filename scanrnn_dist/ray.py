@@ -7,7 +7,6 @@ Ray Data reads, places, retries and writes; there are no records, so a run that 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow as pa
 from scanrnn_dist.api import BatchFeaturizer
 from scanrnn_dist.engine import default_mesh
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.observe import cpu_devices_are_chosen
 
 RAY_TENSOR = "ray.data.arrow_tensor"
 """How the names of its types of tensors of one shape begin."""
@@ -85,8 +85,7 @@ def _cpus_of_actor() -> int | None:
 
 def _choose_cpu_devices(devices: int | None) -> None:
     """Have JAX take so many devices of the CPU, where it is not started, and nobody else has chosen."""
-    is_chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if devices is None or is_chosen or "JAX_NUM_CPU_DEVICES" in os.environ:
+    if devices is None or cpu_devices_are_chosen():
         return
     with suppress(RuntimeError):  # JAX is started, and keeps the devices that it has
         jax.config.update("jax_num_cpu_devices", devices)

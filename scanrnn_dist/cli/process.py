@@ -19,7 +19,7 @@ import typer
 from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import log_to_stderr, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
-from scanrnn_dist.observe import available_cores, to_stderr
+from scanrnn_dist.observe import available_cores, cpu_devices_are_chosen, to_stderr
 
 CTRL_C, UNREAD = 130, 1
 NOTHING = "Nothing was written."
@@ -159,13 +159,7 @@ SIGNALS = Signals()
 
 def start_devices(devices: int | None) -> None:
     """Fix what can only be fixed before the first use of JAX; never over the user's own."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
-        if devices is not None:
-            raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
-        start_jax()
-        return
-    start_jax(devices or available_cores())
+    start_jax(None if cpu_devices_are_chosen(devices) else devices or available_cores())
 
 
 def start_jax(cpu_devices: int | None = None) -> None:

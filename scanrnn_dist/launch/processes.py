@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
-from scanrnn_dist.observe import usable_bytes
+from scanrnn_dist.observe import available_cores, cpu_devices_are_chosen, usable_bytes
 
 MEMORY_SHARE = 8
 """As of `source/parquet/budget.py`: what reading may hold in one process is an eighth of what that process may use."""
@@ -28,14 +29,15 @@ class ProcessExecutor(HandOut):
     """Workers that are processes of this machine.
 
     On a machine with NVIDIA GPUs, each process sees one of them. Elsewhere each gets an even share of the cores, and
-    has one CPU device per core.
+    has one CPU device per core of it; fewer where a quota of time allows fewer cores, and as many as `XLA_FLAGS` or
+    `JAX_NUM_CPU_DEVICES` say.
 
     Args:
         processes: how many; the number of GPUs, and 1 where there are none, if None.
         devices: CPU devices of each process; one per core of its share when None.
 
     Raises:
-        ConfigError: fewer than 1.
+        ConfigError: fewer than 1; or `devices` and one of these variables.
 
     Example:
         >>> ProcessExecutor(2).at_once
@@ -70,6 +72,7 @@ class ProcessPool:
         if processes < 1:
             raise ConfigError(f"processes is {processes}; expected 1 or more.")
         self.count, self._devices = processes, devices
+        self._devices_are_chosen = cpu_devices_are_chosen(devices)
         usable = usable_bytes()
         self.memory_bytes = None if usable is None else max(1, usable // MEMORY_SHARE // processes)
         self._gpus = visible_gpus()
@@ -132,11 +135,15 @@ class ProcessPool:
         """What the child at a place is told of its devices."""
         if self._gpus:
             return {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]}
-        return {"JAX_NUM_CPU_DEVICES": str(self._devices or max(1, len(self._cores(place))))}
+        if self._devices_are_chosen:
+            return {}
+        return {"JAX_NUM_CPU_DEVICES": str(self._devices or max(1, len(self._share(place, range(available_cores())))))}
 
     def _cores(self, place: int) -> list[int]:
         """The cores of the child at a place; none where they are not shared out: for GPUs, or too few of them."""
         if self._gpus or not hasattr(os, "sched_getaffinity"):
             return []
-        cores = sorted(os.sched_getaffinity(0))
+        return list(self._share(place, sorted(os.sched_getaffinity(0))))
+
+    def _share(self, place: int, cores: Sequence[int]) -> Sequence[int]:
         return cores[place * len(cores) // self.count : (place + 1) * len(cores) // self.count]

@@ -4,6 +4,7 @@ from scanrnn_dist.observe.memory import (
     available_cores,
     bytes_of,
     check_fits,
+    cpu_devices_are_chosen,
     in_mib,
     peak_memory_bytes,
     share_of_memory,

@@ -34,6 +34,19 @@ def available_cores(root: Path = Path("/")) -> int:
     return min([cores, *_quotas(root)])
 
 
+def cpu_devices_are_chosen(devices: int | None = None) -> bool:
+    """Whether a variable says how many CPU devices JAX has: the user's own choice, which stays.
+
+    Raises:
+        ConfigError: `devices` says it, too.
+    """
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    is_chosen = by_flag or "JAX_NUM_CPU_DEVICES" in os.environ
+    if is_chosen and devices is not None:
+        raise ConfigError("--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES both set the CPU devices; leave one out.")
+    return is_chosen
+
+
 def share_of_memory() -> int:
     """What one of the parts of a job may hold where nobody said how much: an eighth of what this process may use.
 

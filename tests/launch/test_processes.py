@@ -145,10 +145,14 @@ def test_processes_below_one_are_refused() -> None:
 
 def test_each_process_gets_its_own_gpu_or_an_even_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5, 6}, raising=False)
+    monkeypatch.setattr("scanrnn_dist.launch.processes.available_cores", lambda: 7)
     pool = ProcessPool(3, None)
     assert [pool._cores(place) for place in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
     assert [pool._environment(place)["JAX_NUM_CPU_DEVICES"] for place in range(3)] == ["2", "2", "3"]
     assert ProcessPool(8, 2)._environment(0) == {"JAX_NUM_CPU_DEVICES": "2"}
+    monkeypatch.setattr("scanrnn_dist.launch.processes.available_cores", lambda: 4)  # a container's quota
+    assert [ProcessPool(3, None)._environment(place)["JAX_NUM_CPU_DEVICES"] for place in range(3)] == ["1", "1", "2"]
+    assert ProcessPool(5, None)._environment(0) == {"JAX_NUM_CPU_DEVICES": "1"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "jax_cuda13_plugin")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-4")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
@@ -161,3 +165,15 @@ def test_each_process_gets_its_own_gpu_or_an_even_share_of_the_cores(monkeypatch
     assert pool._cores(0) == []
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("JAX_NUM_CPU_DEVICES", "1"), ("XLA_FLAGS", "--xla_force_host_platform_device_count=1")]
+)
+def test_the_number_of_devices_that_a_variable_says_stays(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert ProcessPool(2, None)._environment(0) == {}
+    with pytest.raises(ConfigError, match="--devices and XLA_FLAGS or JAX_NUM_CPU_DEVICES"):
+        ProcessPool(2, 3)
