@@ -6,6 +6,7 @@ No file is ever unpickled, not even one that asks for it.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,8 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 Named = dict[str, Any]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or arrays by name."""
+BAD_ARCHIVE = (BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
+"""What reading a damaged zip archive raises; `RuntimeError` where it seems to need a password, or what Python has not."""
 Shape = tuple[int | str, ...]
 """Of an array; a word stands for a size that nothing tells, and fits none."""
 
@@ -56,9 +59,12 @@ def read_tensors(path: Path) -> Named:
 def read_npz(path: Path) -> Named:
     """All arrays of a file written by `numpy.savez`, in its order; an array of objects is refused, as it is pickled."""
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it holds one array without a name, as numpy.save writes it")
             return {name: file[name] for name in file.files}
-    except (BadZipFile, OSError, ValueError, AttributeError) as error:
+    except (*BAD_ARCHIVE, ValueError) as error:
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
 
 

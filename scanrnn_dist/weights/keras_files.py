@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.weights.files import Named, optional_module, read_npz, read_tensors
+from scanrnn_dist.weights.files import BAD_ARCHIVE, Named, optional_module, read_npz, read_tensors
 
 VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
 """What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
@@ -90,7 +90,7 @@ def _read_archive(path: Path) -> Named:
     try:
         with ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
             return _arrays(h5py, file)
-    except (OSError, RuntimeError, KeyError, BadZipFile) as error:
+    except (*BAD_ARCHIVE, KeyError) as error:
         raise DataError(
             f"{path} is not a readable .keras archive with a {_WEIGHTS}: {error}. Save the weights alone, with "
             f"model.save_weights('{path.stem}.weights.h5')."
@@ -116,15 +116,15 @@ def _arrays(h5py: Any, file: Any) -> Named:
 def _config(path: Path) -> Any:
     """The configuration of the model, None where the file has none."""
     text: Any = None
-    if path.suffix == ".keras" and is_zipfile(path):
-        with ZipFile(path) as archive:
-            text = archive.read(_CONFIG) if _CONFIG in archive.namelist() else None
-    elif path.suffix in (".h5", ".hdf5", ".keras"):
-        with optional_module("h5py", f"Reading {path}").File(path, "r") as file:
-            text = file.attrs.get("model_config")
     try:
+        if path.suffix == ".keras" and is_zipfile(path):
+            with ZipFile(path) as archive:
+                text = archive.read(_CONFIG) if _CONFIG in archive.namelist() else None
+        elif path.suffix in (".h5", ".hdf5", ".keras"):
+            with optional_module("h5py", f"Reading {path}").File(path, "r") as file:
+                text = file.attrs.get("model_config")
         return None if text is None else json.loads(text)
-    except (ValueError, TypeError) as error:
+    except (*BAD_ARCHIVE, ValueError, TypeError) as error:
         raise DataError(f"{path} has a damaged configuration: {error}") from error
 
 

@@ -146,15 +146,36 @@ def test_npz_and_safetensors_files(tmp_path: Path) -> None:
         assert_computes(keras_layers(tmp_path / name), [[direction("gru", arrays)]])
 
 
-@pytest.mark.parametrize("content", ["noise", "objects"])
+@pytest.mark.parametrize("content", ["noise", "objects", "one array"])
 def test_damaged_or_pickled_npz_files_are_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "gru.npz"
     if content == "noise":
         path.write_bytes(b"PK\x03\x04" + bytes(64))
+    elif content == "one array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
     else:
         np.savez(path, kernel=np.array([{}], dtype=object))
     with pytest.raises(DataError, match=r"gru\.npz is not a readable \.npz file of plain arrays"):
         keras_layers(path)
+
+
+@pytest.mark.parametrize("kind", ["savez", "savez_compressed", "keras", "keras_compressed"])
+def test_an_archive_with_any_byte_changed_is_read_or_told_as_damaged(kind: str, tmp_path: Path) -> None:
+    path, arrays = tmp_path / ("m.keras" if "keras" in kind else "gru.npz"), keras_arrays("gru")
+    if "keras" in kind:
+        compression = zipfile.ZIP_DEFLATED if kind == "keras_compressed" else zipfile.ZIP_STORED
+        write_archive(path, {"gru": arrays}, [layer_config()], compression)
+    else:
+        getattr(np, kind)(path, **named("gru/", arrays))
+    good, told = path.read_bytes(), 0
+    for place in range(0, len(good), 1 + len(good) // 800):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 255]) + good[place + 1 :])
+        try:
+            keras_layers(path, reset_after=True)
+        except DataError:
+            told += 1
+    assert told
 
 
 def test_h5_files(tmp_path: Path) -> None:
@@ -184,7 +205,9 @@ def write_legacy(path: Path, layers: dict[str, list[np.ndarray]], configs: list[
         file["model_weights/dense/dense/kernel"] = np.zeros((4, 2))
 
 
-def write_archive(path: Path, layers: dict[str, list[np.ndarray]], configs: list[Any]) -> None:
+def write_archive(
+    path: Path, layers: dict[str, list[np.ndarray]], configs: list[Any], compression: int = zipfile.ZIP_STORED
+) -> None:
     """What `model.save("m.keras")` writes."""
     h5py = pytest.importorskip("h5py")
     content = io.BytesIO()
@@ -193,7 +216,7 @@ def write_archive(path: Path, layers: dict[str, list[np.ndarray]], configs: list
             for number, array in enumerate(arrays):
                 file[f"layers/{name}/cell/vars/{number}"] = array
         file["optimizer/vars/0"] = np.zeros(3)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("metadata.json", "{}")
         archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": configs}}))
         archive.writestr("model.weights.h5", content.getvalue())
