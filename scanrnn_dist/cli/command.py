@@ -51,9 +51,9 @@ class Command(TyperCommand):
         shows = "print_config" in told and not ctx.resilient_parsing
         arguments = [param for param in params if isinstance(param, TyperArgument) and param.required]
         if not (ctx.resilient_parsing or shows or unknown or "help" in told):
-            for param in arguments[len(words) :]:
-                if ctx.lookup_default(param.name) is None:
-                    raise ConfigError(_missing(ctx, arguments, param))
+            asked = [param for param in arguments if ctx.lookup_default(param.name) is None]
+            for param in asked[len(words) :]:
+                raise ConfigError(_missing(ctx, arguments, param))
         try:
             for param in arguments:
                 param.required = not shows

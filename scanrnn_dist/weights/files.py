@@ -23,7 +23,7 @@ Named = dict[str, Any]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or arrays by name."""
 BAD_ARCHIVE = (BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
-"""What reading a damaged zip archive raises; `RuntimeError` where it seems to need a password, or what Python has not."""
+"""What reading a damaged zip archive raises; `RuntimeError` where it asks for a password, or an unknown method."""
 Shape = tuple[int | str, ...]
 """Of an array; a word stands for a size that nothing tells, and fits none."""
 

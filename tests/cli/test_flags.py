@@ -271,6 +271,13 @@ def test_the_command_line_wins_and_print_config_says_what_holds(
     assert (read["source"], read["destination"], read["max_steps"]) == (["x"], "y", 7)
 
 
+@pytest.mark.parametrize(("key", "expected"), [("source", (["f"], "w")), ("destination", (["w"], "f"))])
+def test_a_word_is_what_the_file_leaves_out(key: str, expected: tuple[list[str], str], tmp_path: Path) -> None:
+    context: Any = CONTEXTS["featurize"]
+    read = context.command.make_context("featurize", ["w", "--config", write(tmp_path, f"{key} = 'f'")]).params
+    assert (read["source"], read["destination"]) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
