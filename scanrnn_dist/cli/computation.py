@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,13 +14,14 @@ from scanrnn_dist.cli.encoder import random_encoder
 from scanrnn_dist.cli.process import start_devices, use_cache
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import check_fits as check_memory
-from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices
     from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import InFeatures
     from scanrnn_dist.protocols import EngineLike, Stage
+
+logger = logging.getLogger("scanrnn_dist")
 
 DEFAULT_HIDDEN = 64
 """Where a command can do without being told: demo and plan."""
@@ -115,7 +117,7 @@ class AskedComputation:
             if self._check_fits:
                 check_memory(window_bytes(encoder, on_devices.shape, on_devices.kernel), "Windows of this shape", FEWER)
             for doubt in doubts(on_devices, self.sizes, self._devices):
-                to_stderr(f"Warning: {doubt}")
+                logger.warning("Warning: %s", doubt)
             self._on_devices = on_devices
         return self._on_devices
 

@@ -60,7 +60,7 @@ def log_to_stderr() -> None:
 
 
 def show_log(quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Choose what is printed beside results: errors alone, or also what the package decides; as text or as JSON."""
+    """Choose what is printed beside results: warnings and errors, or also what the package decides; text or JSON."""
     if quiet and verbose:
         raise ConfigError("--quiet and --verbose exclude one another; leave one out.")
     SHOWN.level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO

@@ -41,6 +41,14 @@ def test_quiet_prints_results_alone(source: str, tmp_path: Path, capsys: pytest.
     assert code == 2 and err.startswith("ConfigError: ")
 
 
+def test_quiet_prints_warnings(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = [*GRU, "--lanes", "40000", "--block-steps", "1", "--window-blocks", "1"]
+    code, _, err = run(capsys, "--quiet", "featurize", source, str(tmp_path / "out"), *many)
+    assert code == 0 and err.startswith("Warning: --lanes 40,000 has each device compute")
+    code, _, err = run(capsys, "-q", "--log-format", "json", "featurize", source, str(tmp_path / "another"), *many)
+    assert code == 0 and json.loads(err)["level"] == "warning"
+
+
 def test_as_json_each_line_is_an_object(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "--log-format", "json", "featurize", source, str(tmp_path / "out"), *GRU)
     lines = [json.loads(line) for line in err.splitlines()]
