@@ -16,6 +16,7 @@ from scanrnn_dist.cli.config import config_text, read_config
 from scanrnn_dist.cli.examples import EXAMPLES
 from scanrnn_dist.cli.options import GROUPS
 from scanrnn_dist.errors import ConfigError, did_you_mean
+from scanrnn_dist.observe import SHOWN
 
 CTRL_C, WRONG_USAGE = 130, 2
 HELP = "Help"
@@ -48,6 +49,7 @@ class Command(TyperCommand):
             _check_once(param, told.get(param.name, []))
         if "config" in told:
             ctx.default_map = read_config(told["config"][0], self.name or "", params)
+            SHOWN.errors_as_json |= ctx.default_map.get("as_json") is True
         shows = "print_config" in told and not ctx.resilient_parsing
         arguments = [param for param in params if isinstance(param, TyperArgument) and param.required]
         if not (ctx.resilient_parsing or shows or unknown or "help" in told):

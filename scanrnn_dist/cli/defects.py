@@ -15,14 +15,13 @@ from scanrnn_dist.errors import ScanRNNError, one_line
 PACKAGES = ("scanrnn_dist", "jax", "jaxlib", "flax", "numpy", "pyarrow", "typer")
 
 
-def tell_defect(error: BaseException, command: str, rest: str, as_json: bool = False) -> int:
+def tell_defect(error: BaseException, command: str, rest: str) -> int:
     """Print what happened and what to do; the traceback goes to a file, with versions and devices and no data.
 
     Args:
         error: what was raised.
         command: the name of the command; its words may name files, so they are left out.
         rest: what the command left, and what to do.
-        as_json: whether errors are printed as JSON.
     """
     said = one_line("".join(traceback.format_exception_only(error)))
     told = f"This is a defect of scanrnn_dist, not of your data or your command: {said}."
@@ -32,7 +31,7 @@ def tell_defect(error: BaseException, command: str, rest: str, as_json: bool = F
         told += f" The traceback, versions and devices are in {file.name}; please report it with that file."
     except OSError:
         traceback.print_exception(error)
-    return print_error(ScanRNNError(f"{told} {rest}"), as_json)
+    return print_error(ScanRNNError(f"{told} {rest}"))
 
 
 def report_of(error: BaseException, command: str) -> str:

@@ -6,13 +6,11 @@ import dataclasses
 import json
 import logging
 import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
-from scanrnn_dist.observe import SHOWN, to_stderr
+from scanrnn_dist.observe import SHOWN, as_shown, print_line, to_stderr
 
 
 def check_is_new(file: Path, force: bool) -> None:
@@ -31,16 +29,18 @@ def print_result(result: Any, as_json: bool = False) -> None:
         raise StoppedError(f"The result could not be printed: {error.strerror}. All else was done.") from error
 
 
-def print_error(error: ScanRNNError, as_json: bool = False) -> int:
-    """Print an error, as one line unless it names many places, or as JSON; its exit code."""
-    message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
-    if as_json:
-        told = {"error": message, "kind": type(error).__name__, "exit_code": error.exit_code}
-        with suppress(OSError):  # nobody reads it any more
-            print(json.dumps(told), file=sys.stderr, flush=True)
-        return error.exit_code
-    to_stderr(f"{type(error).__name__}: {message}", logging.ERROR)
+def print_error(error: ScanRNNError) -> int:
+    """Print an error; its exit code."""
+    print_line(error_line(error, f"{type(error).__name__}: "))
     return error.exit_code
+
+
+def error_line(error: ScanRNNError, kind: str = "") -> str:
+    """An error as it is printed: as one line unless it names many places, with its kind before it, or as JSON."""
+    message = str(error) if isinstance(error, UndoneError) else one_line(str(error))
+    if SHOWN.errors_as_json:
+        return json.dumps({"error": message, "kind": type(error).__name__, "exit_code": error.exit_code})
+    return as_shown(kind + message, logging.ERROR)
 
 
 class _ToStderr(logging.Handler):

@@ -17,9 +17,9 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import log_to_stderr, print_error
+from scanrnn_dist.cli.printing import error_line, log_to_stderr, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
-from scanrnn_dist.observe import available_cores, cpu_devices_are_chosen, to_stderr
+from scanrnn_dist.observe import SHOWN, as_shown, available_cores, cpu_devices_are_chosen, print_line
 
 CTRL_C, UNREAD = 130, 1
 NOTHING = "Nothing was written."
@@ -40,20 +40,20 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, SIGNALS.handle)
     log_to_stderr()
-    SIGNALS.rest, SIGNALS.had_job, as_json = NOTHING, False, "--json" in arguments
+    SIGNALS.rest, SIGNALS.had_job, SHOWN.errors_as_json = NOTHING, False, "--json" in arguments
     try:
         return _called(app, arguments)
     except ScanRNNError as error:
-        return print_error(error, as_json)
+        return print_error(error)
     except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
         name = f" ({error.filename})" if error.filename else ""
-        return print_error(StoppedError(f"{error.strerror or error}{name}. Stopped. {SIGNALS.rest}"), as_json)
+        return print_error(StoppedError(f"{error.strerror or error}{name}. Stopped. {SIGNALS.rest}"))
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD and not SIGNALS.had_job:
             return 0
         if end.code not in (CTRL_C, UNREAD):
             return end.code if isinstance(end.code, int) else 0
-        to_stderr(f"Stopped. {SIGNALS.rest}", logging.ERROR)
+        print_line(_stopped())
         return StoppedError.exit_code
     except Exception as error:
         if not owns_process:
@@ -61,7 +61,7 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
         from scanrnn_dist.cli.defects import tell_defect
 
         command = next((word for word in arguments if word[:1] != "-"), "")
-        return tell_defect(error, command, SIGNALS.rest, as_json)
+        return tell_defect(error, command, SIGNALS.rest)
 
 
 def _called(app: typer.Typer, arguments: list[str]) -> int:
@@ -97,10 +97,15 @@ def end_process(code: int) -> None:
     os._exit(code)
 
 
-def _write_to_stderr(text: str) -> None:
+def _stopped() -> str:
+    """The line that tells of a command that ends at once."""
+    return error_line(StoppedError(f"Stopped. {SIGNALS.rest}"))
+
+
+def _write_to_stderr(line: str) -> None:
     """Write at once, even from a handler of signals; it may be that nobody reads it any more."""
     with suppress(OSError):
-        os.write(2, text.encode())
+        os.write(2, f"{line}\n".encode())
 
 
 class Signals:
@@ -122,12 +127,12 @@ class Signals:
     def handle(self, number: int, frame: Any) -> None:
         """Raise, or end the process."""
         if self._stopped is not None or not self.job_runs:
-            _write_to_stderr(f"Stopped. {self.rest}\n")
+            _write_to_stderr(_stopped())
             os._exit(StoppedError.exit_code)
         self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {self.rest}")
         of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
-        _write_to_stderr(f"{of_bar}{self.stopped_by}: stopping...\n")
+        _write_to_stderr(of_bar + as_shown(f"{self.stopped_by}: stopping...", logging.WARNING))
         raise self._stopped
 
     def check(self) -> None:

@@ -19,10 +19,12 @@ class Shown:
     Args:
         level: lines that matter less are left out; progress is of level INFO.
         as_json: whether a line is a JSON object.
+        errors_as_json: whether an error is one, as the result of a command would be.
     """
 
     level: int = logging.INFO
     as_json: bool = False
+    errors_as_json: bool = False
 
 
 SHOWN = Shown()
@@ -30,10 +32,19 @@ SHOWN = Shown()
 
 def to_stderr(line: str, level: int = logging.INFO, event: Mapping[str, Any] | None = None) -> None:
     """Print a line, unless it matters less than what is to be shown; as JSON, the fields of `event` in its place."""
-    if level < SHOWN.level:
-        return
-    if SHOWN.as_json:
-        told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
-        line = json.dumps({**told, **({"message": line} if event is None else event)})
+    if level >= SHOWN.level:
+        print_line(as_shown(line, level, event))
+
+
+def as_shown(line: str, level: int, event: Mapping[str, Any] | None = None) -> str:
+    """The line as it is printed."""
+    if not SHOWN.as_json:
+        return line
+    told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
+    return json.dumps({**told, **({"message": line} if event is None else event)})
+
+
+def print_line(line: str) -> None:
+    """Print what is to be shown as it is."""
     with suppress(OSError):  # nobody reads it any more, as `tee` once Ctrl-C has ended it: no reason to end a job
         print(line, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -364,6 +365,22 @@ def test_the_limits_of_the_process_count(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_a_command_that_is_stopped_says_what_is_left(tmp_path: Path, words: str, imported: str, rest: str) -> None:
+    run = stopped(tmp_path, words, imported)
+    if words.startswith("--log-format json"):
+        run.stderr = f"{json.loads(run.stderr)['message']}\n"
+    assert (run.returncode, run.stderr) == (4, f"Stopped. {rest}\n")
+
+
+def test_a_command_with_json_that_is_stopped_says_so_as_json(tmp_path: Path) -> None:
+    run = stopped(tmp_path, "status out --json", "scanrnn_dist.job")
+    assert run.returncode == 4
+    assert json.loads(run.stderr) == {
+        "error": "Stopped. Nothing was written.", "kind": "StoppedError", "exit_code": 4
+    }  # fmt: skip
+
+
+def stopped(folder: Path, words: str, imported: str) -> subprocess.CompletedProcess[str]:
+    """A command that gets Ctrl-C as it imports something."""
     script = (
         "import os, signal, sys\n"
         "from scanrnn_dist.cli import app\n"
@@ -373,10 +390,9 @@ def test_a_command_that_is_stopped_says_what_is_left(tmp_path: Path, words: str,
         "sys.meta_path.insert(0, Interrupts())\n"
         "app.run(sys.argv[2:])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script, imported, *words.split()], cwd=tmp_path, capture_output=True, text=True
+    return subprocess.run(
+        [sys.executable, "-c", script, imported, *words.split()], cwd=folder, capture_output=True, text=True
     )
-    assert (run.returncode, run.stderr) == (4, f"Stopped. {rest}\n")
 
 
 def test_a_demo_that_is_stopped_while_it_computes_does_not_say_that_it_continues(

@@ -173,6 +173,8 @@ def test_an_error_is_json_where_the_result_would_be(tmp_path: Path, capsys: pyte
         told = json.loads(said(capsys, *arguments, "--json"))
         kind = "NothingFoundError" if arguments[-1] == tmp_path / "nope" else "ConfigError"
         assert told["exit_code"] == 2 and told["error"] and told["kind"] == kind
+    assert json.loads(said(capsys, "plan", "--config", write(tmp_path, "json = true")))["kind"] == "ConfigError"
+    assert said(capsys, "plan").startswith("ConfigError: ")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -173,10 +174,14 @@ def test_a_signal_stops_the_job_and_it_goes_on(
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "Disk.open = opened; sys.exit(cli.run(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", script, "featurize", str(source), str(out), *FLAGS]
+    as_json = ["--log-format", "json"] if signal == "SIGTERM" else []
+    command = [sys.executable, "-c", script, *as_json, "featurize", str(source), str(out), *FLAGS]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 4, run.stderr
     by = "Ctrl-C" if signal == "SIGINT" else signal
+    if as_json:
+        messages = [json.loads(line).get("message", "") for line in run.stderr.splitlines()]
+        run.stderr = "\n".join(messages)
     assert f"{by}: stopping..." in run.stderr
     saved = r"(500|[1-3],[05]00) of 4,000 rows are saved"
     told = rf"Stopped by {by}\. {saved}\. To continue, run the same command, or scanrnn resume "
