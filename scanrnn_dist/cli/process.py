@@ -22,6 +22,7 @@ from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_i
 from scanrnn_dist.observe import SHOWN, as_shown, available_cores, cpu_devices_are_chosen, print_line
 
 CTRL_C, UNREAD = 130, 1
+SHOW_CURSOR = "\x1b[?25h"
 NOTHING = "Nothing was written."
 SAVED = "What is done is saved; run the same command to continue."
 
@@ -104,8 +105,10 @@ def _stopped() -> str:
 
 def _write_to_stderr(line: str) -> None:
     """Write at once, even from a handler of signals; it may be that nobody reads it any more."""
+    of_terminal = "\n" if os.isatty(2) else ""  # where "^C" or a bar stands on a line without an end
+    of_bar = SHOW_CURSOR if SHOWN.has_bar else ""
     with suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{of_terminal}{of_bar}{line}\n".encode())
 
 
 class Signals:
@@ -131,8 +134,7 @@ class Signals:
             os._exit(StoppedError.exit_code)
         self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {self.rest}")
-        of_bar = "\n" if os.isatty(2) else ""  # which stands on a line without an end
-        _write_to_stderr(of_bar + as_shown(f"{self.stopped_by}: stopping...", logging.WARNING))
+        _write_to_stderr(as_shown(f"{self.stopped_by}: stopping...", logging.WARNING))
         raise self._stopped
 
     def check(self) -> None:

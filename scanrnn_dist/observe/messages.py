@@ -20,11 +20,13 @@ class Shown:
         level: lines that matter less are left out; progress is of level INFO.
         as_json: whether a line is a JSON object.
         errors_as_json: whether an error is one, as the result of a command would be.
+        has_bar: whether a bar is drawn just now: it stands on a line without an end, and has hidden the cursor.
     """
 
     level: int = logging.INFO
     as_json: bool = False
     errors_as_json: bool = False
+    has_bar: bool = False
 
 
 SHOWN = Shown()

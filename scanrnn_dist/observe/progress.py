@@ -88,15 +88,19 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
     # Else there is no terminal, or a dumb one, where a bar would appear only at the end; nor a notebook with widgets.
     is_seen = (console.is_interactive or _has_widgets(console)) and not SHOWN.as_json
-    with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
-        progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
-        if total is not None:
-            progress.start(0, total)
-        try:
-            yield progress
-        finally:
-            if bar is not None:
-                bar.refresh()  # in a notebook nobody else shows the last state
+    SHOWN.has_bar = is_seen
+    try:
+        with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
+            progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
+            if total is not None:
+                progress.start(0, total)
+            try:
+                yield progress
+            finally:
+                if bar is not None:
+                    bar.refresh()  # in a notebook nobody else shows the last state
+    finally:
+        SHOWN.has_bar = False
 
 
 def _has_widgets(console: Console) -> bool:

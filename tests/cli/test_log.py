@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,3 +93,28 @@ def test_a_defect_is_told_in_one_paragraph_and_kept_in_a_file(tmp_path: Path) ->
 
 def test_a_report_names_the_devices_once_jax_has_them() -> None:
     assert "\ndevices 8\n" in report_of(ValueError("x"), "plan")
+
+
+@pytest.mark.parametrize("words", ["inspect {source} --scan", "featurize {source} {out} --column x --hidden 4"])
+def test_a_terminal_has_its_cursor_again_where_a_bar_is_cut_off(source: str, tmp_path: Path, words: str) -> None:
+    """By Ctrl-C outside of a job, or the second one within."""
+    script = (
+        "import os, signal, sys; from scanrnn_dist.observe import progress\n"
+        "def cut_off(bar, rows):\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally: os.kill(os.getpid(), signal.SIGINT)\n"
+        "progress._Bar.advance = cut_off\n"
+        "from scanrnn_dist.cli.app import run; run(sys.argv[1:])"
+    )
+    ours, theirs = pty.openpty()
+    given = words.format(source=source, out=tmp_path / "out").split()
+    with open(theirs, "wb") as terminal:
+        command = [sys.executable, "-c", script, *given]
+        environment = os.environ | {"TERM": "xterm"}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env=environment)
+    said = b""
+    with open(ours, "rb", buffering=0) as terminal, suppress(OSError):  # which it raises at the end
+        while some := terminal.read(4096):
+            said += some
+    assert process.wait(60) == 4 and b"\x1b[?25l" in said, "rich hides the cursor"
+    assert re.search(rb"\n\x1b\[\?25hStopped\. [^\n]*\n$", said), said
