@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from scanrnn_dist.job import Executor
 
 
-def executor_of(engine: str, processes: int | None, devices: int | None, ray: dict[str, Any]) -> Executor | None:
+def executor_of(
+    engine: str, processes: int | None, devices: int | None, ray: dict[str, Any], is_traced: bool = False
+) -> Executor | None:
     """The executor; None for this process.
 
     Args:
@@ -18,12 +20,17 @@ def executor_of(engine: str, processes: int | None, devices: int | None, ray: di
         processes: of this machine; one per GPU when None.
         devices: CPU devices of each process.
         ray: the options of `RayExecutor` that were given.
+        is_traced: whether this process is to be traced, so that it does the work.
 
     Raises:
-        ConfigError: an engine that there is none of, or flags of another one.
+        ConfigError: an engine that there is none of, flags of another one, or a trace where others work.
     """
     if engine not in ("local", "ray"):
         raise ConfigError(f"--engine is {engine!r}; expected local or ray.")
+    if is_traced and (engine == "ray" or processes is not None):
+        raise ConfigError(
+            "--profile traces this process, but with --processes or --engine ray others compute; leave one out."
+        )
     if engine == "ray":
         if processes is not None or devices is not None:
             raise ConfigError("--processes and --devices are for this machine; with --engine ray say --workers.")
@@ -35,6 +42,6 @@ def executor_of(engine: str, processes: int | None, devices: int | None, ray: di
         raise ConfigError(f"{names} is for --engine ray, which was not given.")
     from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 
-    if processes is None and len(visible_gpus()) < 2:
+    if processes is None and (is_traced or len(visible_gpus()) < 2):
         return None
     return ProcessExecutor(processes, devices)

@@ -17,7 +17,7 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
-    from scanrnn_dist.job import Executor, JobOptions
+    from scanrnn_dist.job import JobOptions
 
 
 @takes_flags(run=RunFlags)
@@ -33,7 +33,7 @@ def featurize(
     check_profile(run, destination)
     computation, handling = run.computation(), run.handling()
     executor = run.executor()
-    traced = _traced(run, executor)
+    traced = _traced(run)
     if executor is None:
         _prepare(options, computation.input is not None, destination)
     with traced:
@@ -81,14 +81,10 @@ def check_profile(run: RunFlags, destination: str | None) -> None:
         )
 
 
-def _traced(run: RunFlags, executor: Executor | None) -> Any:
+def _traced(run: RunFlags) -> Any:
     """What writes the trace of --profile, which begins in here."""
     if run.profile is None:
         return nullcontext()
-    if executor is not None:
-        raise ConfigError(
-            "--profile traces this process, but with --processes or --engine ray others compute; leave one out."
-        )
     start_devices(run.devices)
     from scanrnn_dist.engine import profile
 

@@ -214,7 +214,7 @@ class RunFlags:
         """Who does the work; None for this process."""
         names = ("address", "workers", "cpus_per_worker", "gpus_per_worker")
         ray: dict[str, Any] = given(**{name: getattr(self, name) for name in names})
-        return executor_of(self.engine or "local", self.processes, self.devices, ray)
+        return executor_of(self.engine or "local", self.processes, self.devices, ray, self.profile is not None)
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

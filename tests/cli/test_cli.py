@@ -230,6 +230,8 @@ def test_shares_then_status_clean_and_the_same_command_again(
         (["bench", "--tune", "nowhere"], "Nothing found at 'nowhere'"),
         (["featurize", "SRC", "OUT", *GRU, "--block-steps", "0"], "--block-steps"),
         (["featurize", "SRC", "OUT", *GRU, "--profile", "OUT"], "lies within the destination"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "trace", "--processes", "2"], "--profile traces this process"),
+        (["plan", "SRC", "OUT", *GRU, "--profile", "trace", "--processes", "2"], "--profile traces this process"),
         (["featurize", "SRC", "OUT", *GRU, "--profile-seconds", "2"], "--profile-seconds is for --profile"),
         (["featurize", "SRC", "OUT", *GRU, "--profile", "HELD/a"], "No trace can be written to"),
         (["featurize", "SRC", "OUT", *GRU, "--compilation-cache", "HELD/a"], "no compilation cache at"),

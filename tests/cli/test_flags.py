@@ -24,6 +24,7 @@ from scanrnn_dist.cli.config import config_text, key_of, read_config
 from scanrnn_dist.cli.examples import EXAMPLES
 from scanrnn_dist.cli.options import GROUPS
 from scanrnn_dist.cli.reference import contexts, groups_of, reference
+from scanrnn_dist.cli.run_options import RunFlags
 from scanrnn_dist.errors import ConfigError, did_you_mean, joined_names
 
 CONTEXTS = dict(contexts())
@@ -153,6 +154,12 @@ def test_each_command_has_two_examples_that_it_takes(words: str, tmp_path: Path)
 )
 def test_wrong_words_are_told_in_a_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in said(capsys, *arguments)
+
+
+def test_a_trace_is_made_by_this_process_on_a_machine_with_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanrnn_dist.launch.visible_gpus", lambda: ["0", "1"])
+    assert RunFlags().executor() is not None
+    assert RunFlags(profile=Path("trace")).executor() is None
 
 
 def test_the_same_value_twice_and_a_flag_twice_are_no_mistake() -> None:
