@@ -70,7 +70,8 @@ class AskedComputation:
             raise ConfigError("--input is for random weights; that of --encoder is in the file. Leave one out.")
         self.input = input if file is None else _input_of(file)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
-        self.sizes, self._devices, self._cache, self._check_fits = sizes, devices, cache, check_fits
+        self.sizes, self._devices, self._check_fits = sizes, devices, check_fits
+        self._cache = None if cache is None else cache.expanduser().absolute()  # workers may stand in other folders
         self._kernel = kernel
         self._on_devices: EncoderOnDevices | None = None
 

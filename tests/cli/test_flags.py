@@ -162,6 +162,16 @@ def test_a_trace_is_made_by_this_process_on_a_machine_with_gpus_too(monkeypatch:
     assert RunFlags(profile=Path("trace")).executor() is None
 
 
+def test_workers_keep_compiled_programs_where_the_command_was_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for told, expected in (("cache", tmp_path / "cache"), ("~/cache", Path("/home/me/cache"))):
+        asked = RunFlags(hidden=4, compilation_cache=Path(told)).computation()
+        assert asked.__getstate__()["_cache"] == expected
+
+
 def test_the_same_value_twice_and_a_flag_twice_are_no_mistake() -> None:
     context: Any = CONTEXTS["plan"]
     read = context.command.make_context("plan", ["a", "--json", "--json", "--column", "b", "--column", "b"])
