@@ -162,12 +162,13 @@ class RayPool:
         try:
             said: Said = future.result()
         except errors.RayActorError as error:
-            self.stop(worker)  # one that cannot be reached may live on
-            if error.actor_init_failed:
-                raise ConfigError(
+            if error.actor_init_failed:  # it stays: more is asked of it, were it only to end
+                told = ConfigError(
                     "A node of the Ray cluster cannot begin a worker. All nodes need the same scanrnn_dist with its "
                     f"dependencies. Ray says: {_last_line(error)}"
-                ) from error
+                )
+                return Answer(error=told)
+            self.stop(worker)  # one that cannot be reached may live on
             return WorkerDied(_in_short(error))
         except errors.RayTaskError as error:
             return Answer(defect=str(error))

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,8 +21,9 @@ from sources import parts_of, random_rows, write_source
 from scanrnn_dist import scan_rnn_forward
 from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import read_status
+from scanrnn_dist.job import HandOut, read_status
 from scanrnn_dist.launch import RayExecutor
+from scanrnn_dist.launch.ray import RayPool
 
 # Ray forks to start its processes, of which JAX warns wherever it runs; what is forked here becomes another program.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -303,6 +305,51 @@ def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install '\.\[ray\]'"):
         executor_of("ray", None, None, {})
+
+
+class ClusterWithoutUs:
+    """A cluster none of whose nodes can begin an actor of ours."""
+
+    def __init__(self, exceptions: Any) -> None:
+        self.ray: Any = self
+        self.exceptions = exceptions
+
+    def head_answers(self) -> bool:
+        return False
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+    def remote(self, *given: Any) -> Any:
+        return self
+
+    @property
+    def answer(self) -> Any:
+        return self
+
+    def options(self, **given: Any) -> Any:
+        return self
+
+    def future(self) -> Future[Any]:
+        told = Future[Any]()
+        told.set_exception(self.exceptions.RayActorError(error_msg="No module scanrnn_dist", actor_init_failed=True))
+        return told
+
+
+def test_an_actor_that_cannot_begin_is_told_although_more_was_asked_of_it() -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
+    pool = RayPool("local", 1, 1, 0)
+    pool._cluster = cast(Any, ClusterWithoutUs(ray.exceptions))
+    workers = HandOut(pool)
+    workers._start_missing()
+    workers._ask(workers._hands[0], "begin")
+    with pytest.raises(ConfigError, match=r"cannot begin a worker.*No module scanrnn_dist"):
+        workers._next()
+    workers.close("")
+    assert not pool._actors
 
 
 @pytest.mark.parametrize(
