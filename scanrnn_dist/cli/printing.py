@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
-from scanrnn_dist.observe import SHOWN, as_shown, print_line, to_stderr
+from scanrnn_dist.observe import SHOWN, ToStderr, as_shown, print_line
 
 
 def check_is_new(file: Path, force: bool) -> None:
@@ -43,19 +43,11 @@ def error_line(error: ScanRNNError, kind: str = "") -> str:
     return as_shown(kind + message, logging.ERROR)
 
 
-class _ToStderr(logging.Handler):
-    """Prints what the package logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        to_stderr(record.getMessage(), record.levelno)
-
-
 def log_to_stderr() -> None:
     """Have what the package logs printed."""
     logger = logging.getLogger("scanrnn_dist")
-    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
-        logger.addHandler(_ToStderr())
+    if not any(isinstance(handler, ToStderr) for handler in logger.handlers):
+        logger.addHandler(ToStderr())
     show_log(quiet=False, verbose=False, as_json=False)
 
 

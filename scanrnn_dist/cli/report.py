@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
-from scanrnn_dist.cli.printing import check_is_new, print_result, to_stderr
+from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import leave_pandas_out, start_jax
 from scanrnn_dist.cli.reproducing import command_that_makes
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.report import Check, ReportNumbers

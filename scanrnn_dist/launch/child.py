@@ -1,6 +1,7 @@
-"""The process of a worker that its driver started: `python -m scanrnn_dist.launch.child FD`, for `processes.py`.
+"""The process of a worker that its driver started: `python -m scanrnn_dist.launch.child FD [json]`, for `processes.py`.
 
-It answers what comes through the pipe until that is closed, as when the driver dies; then it ends in order.
+It answers what comes through the pipe until that is closed, as when the driver dies; then it ends in order. Its
+warnings are lines on standard error, as JSON where those of the driver are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from scanrnn_dist.job import UnitWorker
+from scanrnn_dist.observe import SHOWN, ToStderr
 
 
 def main() -> None:
@@ -20,7 +22,8 @@ def main() -> None:
     # These go to the whole group of processes: the driver heeds them, and tells its workers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    SHOWN.as_json = "json" in sys.argv[2:]
+    logging.basicConfig(handlers=[ToStderr()])
     worker, pipe = UnitWorker(), Connection(int(sys.argv[1]))
     while True:
         try:

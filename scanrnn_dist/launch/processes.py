@@ -19,7 +19,7 @@ from typing import Any
 from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
-from scanrnn_dist.observe import available_cores, cpu_devices_are_chosen, usable_bytes
+from scanrnn_dist.observe import SHOWN, available_cores, cpu_devices_are_chosen, usable_bytes
 
 MEMORY_SHARE = 8
 """As of `source/parquet/budget.py`: what reading may hold in one process is an eighth of what that process may use."""
@@ -86,8 +86,9 @@ class ProcessPool:
         ours, theirs = Pipe()
         # As for the child that reads footers: the same modules, by the parent's own path.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        json = ["json"] if SHOWN.as_json else []
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno()), *json],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **allocator_of_jobs(), "PYTHONPATH": path, **self._environment(place)},

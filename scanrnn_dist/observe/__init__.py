@@ -10,5 +10,5 @@ from scanrnn_dist.observe.memory import (
     share_of_memory,
     usable_bytes,
 )
-from scanrnn_dist.observe.messages import SHOWN, as_shown, print_line, to_stderr
+from scanrnn_dist.observe.messages import SHOWN, ToStderr, as_shown, print_line, to_stderr
 from scanrnn_dist.observe.progress import rows_progress, seconds_left

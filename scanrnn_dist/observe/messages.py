@@ -50,3 +50,11 @@ def print_line(line: str) -> None:
     """Print what is to be shown as it is."""
     with suppress(OSError):  # nobody reads it any more, as `tee` once Ctrl-C has ended it: no reason to end a job
         print(line, file=sys.stderr, flush=True)
+
+
+class ToStderr(logging.Handler):
+    """Prints what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        to_stderr(record.getMessage(), record.levelno)
