@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,8 @@ from scanrnn_dist.errors import StoppedError
 
 def main() -> None:
     """Run the command line; it puts its own handlers in place of this one."""
+    if sys.stderr is None:
+        _open_stderr()
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, _stop)
@@ -24,6 +27,13 @@ def main() -> None:
     from scanrnn_dist.cli import main as run_command_line
 
     run_command_line()
+
+
+def _open_stderr() -> None:
+    """Have standard error that is closed lead nowhere; else the next file that is opened gets its number and lines."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.set_inheritable(2, True)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _stop(number: int, frame: Any) -> None:

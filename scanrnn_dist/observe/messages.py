@@ -48,6 +48,8 @@ def as_shown(line: str, level: int, event: Mapping[str, Any] | None = None) -> s
 
 def print_line(line: str) -> None:
     """Print what is to be shown as it is."""
+    if sys.stderr is None:  # it was closed before the start; print would take standard output for it
+        return
     with suppress(OSError):  # nobody reads it any more, as `tee` once Ctrl-C has ended it: no reason to end a job
         print(line, file=sys.stderr, flush=True)
 

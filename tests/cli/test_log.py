@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ from sources import command_line_in_this_process
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli.defects import report_of
-from scanrnn_dist.observe import progress
+from scanrnn_dist.observe import progress, to_stderr
 
 GRU = ["--column", "x", "--hidden", "4"]
 
@@ -128,3 +129,29 @@ def test_a_terminal_has_its_cursor_again_where_a_bar_is_cut_off(source: str, tmp
             said += some
     assert process.wait(60) == 4 and b"\x1b[?25l" in said, "rich hides the cursor"
     assert re.search(rb"\n\x1b\[\?25hStopped\. [^\n]*\n$", said), said
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_standard_error_that_is_closed_gets_nothing_and_standard_output_results_alone(flag: list[str]) -> None:
+    words = [sys.executable, "-m", "scanrnn_dist", "status", "nosuch", *flag]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], stdout=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_no_file_is_opened_as_standard_error_that_is_closed() -> None:
+    script = (
+        "import os; from scanrnn_dist import __main__, cli\n"
+        "cli.main = lambda: print(os.readlink('/proc/self/fd/2'), os.get_inheritable(2))\n"
+        "__main__.main()"
+    )
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], stdout=subprocess.PIPE, timeout=120)
+    assert done.stdout == b"/dev/null True\n"
+
+
+def test_lines_without_a_standard_error_go_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    to_stderr("x", logging.ERROR)
+    assert capsys.readouterr().out == ""
