@@ -306,12 +306,15 @@ def find_sequences(
 ) -> Layout:
     """How sequences stand in an opened source; where nothing is said of their features, those that the input names come
     first. Texts are taken with an input, or where `takes_texts` says so. Raises as `plan_job`."""
-    _check_readable(opened, options)
-    schema, where, extensions = _for_sequences(opened, options), opened.files[0].path, opened.extensions
+    where, extensions = opened.files[0].path, opened.extensions
     if input is not None and options.features is None:
+        named = replace(options, features=input.names)
+        _check_readable(opened, named)
         with suppress(LayoutError, ConfigError):  # then they may have no names
-            asked = replace(options.asked, features=input.names)
-            return find_layout(schema, asked, where=where, extensions=extensions, takes_texts=True)
+            schema = _for_sequences(opened, named)
+            return find_layout(schema, named.asked, where=where, extensions=extensions, takes_texts=True)
+    _check_readable(opened, options)
+    schema = _for_sequences(opened, options)
     takes_texts = takes_texts or input is not None
     return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
 

@@ -175,6 +175,20 @@ def test_ids_may_be_several_columns_and_folders(tmp_path: Path) -> None:
     assert [len(sequence) for sequence in sequences] == [18, 9]
 
 
+def test_an_input_may_name_what_folders_spell_and_what_is_kept(tmp_path: Path) -> None:
+    for site in (1, 2):
+        table = events_of([2, 3], [10 * site, 10 * site + 1], pa.int64()).append_column("c", pa.array([site + 4] * 5))
+        write_events(tmp_path / f"site={site}", table, [], 5)
+    spec = InputSpec((Number("x"), Number("c"), Category("site", values=(1, 2))))
+    options = JobOptions(group_by=["id"], order_by=["t"], keep=["id", "c"])
+    plan = plan_job(tmp_path, options, spec)
+    assert plan.layout.asked.features == ("x", "c", "site")
+    chunks = list(read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep, input=spec)))
+    values = np.concatenate([chunk.sequences.values for chunk in chunks])
+    assert values[:, 1:].tolist() == [[5, 0]] * 5 + [[6, 1]] * 5
+    assert [row for chunk in chunks for row in chunk.kept["c"].to_pylist()] == [5, 5, 6, 6]
+
+
 def test_of_a_kept_column_a_sequence_has_one_value(tmp_path: Path) -> None:
     table = events_of([3, 4, 2], [1, 2, 3], pa.int64())
     nan = float("nan")
