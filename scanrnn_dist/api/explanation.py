@@ -86,7 +86,7 @@ def explain(
     refusal = ""
     if usable is not None and needed > usable:
         refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = _steps(plan, encoder, foreseen)
+    steps = _steps(plan, encoder, foreseen, filter)
     gflop = encoder.flops_per_step * steps / 1e9
     vector = f"fixed_size_list<float32>[{out_features}]"
     features = f"list<{vector}>" if encoder.gives_steps else vector
@@ -155,10 +155,10 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
 
 
-def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None) -> float:
+def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None, filter: str | None) -> float:
     """Steps of all rows, as far as those that were read tell."""
     if foreseen is None or not foreseen.rows:  # or all that was read is refused
-        return plan.mean_steps(encoder.in_features, encoder.input) * plan.source.rows
+        return plan.mean_steps(encoder.in_features, encoder.input, filter) * plan.source.rows
     scale = 1.0 if foreseen.whole and not foreseen.failed else plan.source.rows / max(1, foreseen.rows)
     return foreseen.steps * scale
 

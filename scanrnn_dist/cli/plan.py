@@ -44,7 +44,7 @@ def plan(
     from scanrnn_dist.job import check_destination, plan_for
 
     planned = plan_for(destination, one_or_many(source), options, handling, computation.input).within(handling.memory)
-    on_devices = computation.on_devices(planned.in_features)
+    on_devices = computation.on_devices(partial(planned.in_features, options.filter))
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)
     foreseen = _foreseen(planned, on_devices, options, scan)

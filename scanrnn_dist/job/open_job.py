@@ -86,13 +86,17 @@ class _Wanted:
     @cached_property
     def job(self) -> dict[str, Any]:
         """What the job is, for the records; starts JAX and draws the encoder."""
-        described = self.computation.described(self.plan.in_features, self.like)
+        described = self.computation.described(self.in_features, self.like)
         return {"format": JOB_FORMAT, "options": self.told_options, **described}
 
     @property
     def told_options(self) -> dict[str, Any]:
         """The options as the records tell them."""
         return {"source": self.plan.named, **self.options.to_json(), **self.plan.told}
+
+    def in_features(self) -> int:
+        """Features per step of the rows that are read."""
+        return self.plan.in_features(self.options.filter)
 
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
@@ -371,7 +375,7 @@ def _is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Want
     is_planned_so = wanted.plan.recorded == recorded["plan"]  # and was held against the source
     if not is_planned_so and Plan.from_records(records.read_plan(recorded)).changes():
         return False
-    return wanted.computation.is_recorded(recorded, wanted.plan.in_features) and not damaged_parts(records)
+    return wanted.computation.is_recorded(recorded, wanted.in_features) and not damaged_parts(records)
 
 
 def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: _Wanted, replaces: str = "") -> OpenJob:

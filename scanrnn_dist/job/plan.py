@@ -36,6 +36,7 @@ from scanrnn_dist.source import (
     BadRows,
     FailedUnit,
     FileTable,
+    Filter,
     Layout,
     LeftOut,
     Prefetched,
@@ -204,8 +205,10 @@ class Plan:
             f"{self.layout.described}. Choose another --encoder, or other --features."
         )
 
-    def in_features(self) -> int:
-        """Features per step, `D`: from the column's type, or from the first step that there is.
+    def in_features(self, filter: str | None = None) -> int:
+        """Features per step, `D`: from the column's type, or from the first step of a row that matches a filter.
+
+        Where no such row has a step, from the first step that there is.
 
         Raises:
             ConfigError: the source has no rows.
@@ -219,13 +222,27 @@ class Plan:
                 "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
                 "tells it."
             )
+        matches = None if filter is None else parsed_filter(filter)
+        features = self._first_step_features(matches)
+        if features is None and matches is not None:
+            features = self._first_step_features(None)
+        if features is None:
+            raise LayoutError(
+                f"All {self.source.rows:,} sequences of {self.layout.described} are empty, and its type does not say "
+                "how many features a step has; expected at least one step. Choose an encoder (--encoder), which tells "
+                "how many."
+            )
+        return features
+
+    def _first_step_features(self, matches: Filter | None) -> int | None:
+        """Features of the first step of a row that matches, with units that must hold a step first."""
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
         unread: UnreadableError | None = None
         # Where a column holds other lists too, of which nothing is read, the values may be theirs.
         for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
             try:
-                features = first_step_features(self.source, self.units[index], self.layout)
+                features = first_step_features(self.source, self.units[index], self.layout, matches)
             except UnreadableError as error:  # the job tells of it, or sets it aside
                 unread = unread or error
                 continue
@@ -233,17 +250,18 @@ class Plan:
                 return features
         if unread is not None:
             raise unread
-        raise LayoutError(
-            f"All {self.source.rows:,} sequences of {self.layout.described} are empty, and its type does not say how "
-            "many features a step has; expected at least one step. Choose an encoder (--encoder), which tells how many."
-        )
+        return None
 
-    def mean_steps(self, in_features: int, input: InputSpec | None) -> float:
-        """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any."""
+    def mean_steps(self, in_features: int, input: InputSpec | None, filter: str | None = None) -> float:
+        """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
+
+        Rows that do not match the filter count as rows without steps.
+        """
         rows = steps = 0
         bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
         unread = ""
-        options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18)
+        matches = None if filter is None else parsed_filter(filter)
+        options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18, filter=matches)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
                 if isinstance(chunk, FailedUnit):
@@ -251,7 +269,7 @@ class Plan:
                         raise DataError(chunk.reason)
                     unread = unread or chunk.reason
                     continue
-                rows += len(chunk.sequences)
+                rows += chunk.rows
                 steps += int(chunk.sequences.lengths.sum())
         if unread and not rows:
             raise UnreadableError(unread)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -145,15 +144,15 @@ def read_kept(
             yield decoder.kept(unit, np.arange(first_row, first_row + batch.num_rows), batch)
 
 
-def first_step_features(source: Source, unit: Unit, layout: Layout) -> int | None:
-    """Features of the first step in the sequences of a unit; None if all of them are empty.
+def first_step_features(source: Source, unit: Unit, layout: Layout, matches: Filter | None = None) -> int | None:
+    """Features of the first step in the sequences of a unit that match; None if all of them are empty.
 
     Reads no further, and holds some hundred kilobytes. Raises `DataError` as `read_chunks`.
     """
-    decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES))
-    with closing(decoder.units.open(unit)) as parquet, closing(decoder.units.unit_batches(parquet, unit)) as batches:
-        for first_row, batch in batches:
-            steps = placed(layout.steps, batch, None, where=partial(unit.where, after=first_row))
+    decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
+    with closing(decoder.units.open(unit)) as parquet, closing(decoder.matching(parquet, unit)) as batches:
+        for looked_at, numbers, batch in batches:
+            steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
             if steps.in_features is not None:
                 return steps.in_features
     return None
@@ -201,12 +200,26 @@ class Decoder:
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
+        for looked_at, numbers, batch in self.matching(parquet, unit):
+            yield self._chunk(unit, looked_at, numbers, batch)
+            del batch  # or it would stay alive while the next one is decoded
+
+    def matching(
+        self, parquet: CheckedFile, unit: Unit
+    ) -> Generator[tuple[range, np.ndarray, pa.RecordBatch], None, None]:
+        """The rows of a unit that match, batch by batch: which rows were looked at, the numbers of these, and they."""
         for piece, may_match in self._pieces(unit):
             after = piece.first_row - unit.first_row
             batches = self.units.unit_batches(parquet, piece) if may_match else self.units.nothing()
             for first_row, batch in batches:
-                rows = batch.num_rows if may_match else piece.rows
-                yield self._chunk(unit, after + first_row, batch, rows)
+                begin = after + first_row
+                looked_at = range(begin, begin + (batch.num_rows if may_match else piece.rows))
+                numbers = np.arange(begin, begin + batch.num_rows)
+                if self._options.filter is not None:
+                    matching = np.flatnonzero(self._matching(unit, batch))
+                    if len(matching) < batch.num_rows:
+                        batch, numbers = picked_rows(batch, matching), numbers[matching]
+                yield looked_at, numbers, batch
                 del batch  # or it would stay alive while the next one is decoded
 
     def unread(self, unit: Unit, error: DataError) -> pa.RecordBatch | None:
@@ -285,25 +298,26 @@ class Decoder:
         # Without columns a record batch made of arrays would forget how many rows it has.
         return pa.RecordBatch.from_arrays(arrays, schema=self._kept_schema) if arrays else batch.select([])
 
-    def _chunk(self, unit: Unit, first_row: int, batch: pa.RecordBatch, looked_at: int) -> Chunk:
-        numbers = np.arange(first_row, first_row + batch.num_rows)
-        if self._options.filter is not None:
-            matching = np.flatnonzero(self._matching(unit, batch))
-            if len(matching) < batch.num_rows:
-                batch, numbers = picked_rows(batch, matching), numbers[matching]
+    def _chunk(self, unit: Unit, looked_at: range, numbers: np.ndarray, batch: pa.RecordBatch) -> Chunk:
         with self._stage("convert"):
-            rows = self._taken(batch, lambda row: unit.where(int(numbers[row]) if len(numbers) else first_row))
-        end, filtered = first_row + looked_at, looked_at - len(numbers)
+            rows = self._taken(batch, _where(unit, numbers, looked_at.start))
+        filtered = len(looked_at) - len(numbers)
         kept, aside = self.kept(unit, numbers, batch), None
         if rows.aside:
             aside, kept = aside_batch(unit, numbers, rows.aside, kept), picked_rows(kept, rows.kept)
         numbers, counts, is_null = numbers[rows.kept], rows.counts, rows.is_null
-        return Chunk(unit, numbers, rows.sequences, kept, first_row, end, aside, counts, is_null, filtered)
+        begin, end = looked_at.start, looked_at.stop
+        return Chunk(unit, numbers, rows.sequences, kept, begin, end, aside, counts, is_null, filtered)
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""
         rows, self._width = take_batch(batch, self._source.schema, self._options, self._width, where)
         return rows
+
+
+def _where(unit: Unit, numbers: np.ndarray, begin: int) -> Where:
+    """Says where rows of these numbers stand, and where they would begin if there are none."""
+    return lambda row: unit.where(int(numbers[row]) if len(numbers) else begin)
 
 
 def take_batch(

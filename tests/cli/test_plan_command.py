@@ -137,6 +137,17 @@ def test_plan_ends_as_featurize_does(case: str, folder: Path, capsys: pytest.Cap
         assert "checked:      all 120 rows: nothing would fail" in out and not told
 
 
+def test_rows_that_a_filter_leaves_out_do_not_say_how_many_features_a_step_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.parquet", [[[]], [[1.0] * 3], [[1.0] * 2]])
+    words = [tmp_path / "a.parquet", tmp_path / "out", *GRU, "--filter", "id > 1"]
+    for command in ("plan", "featurize"):
+        code, _, told = run(capsys, command, *words)
+        assert code == 0, told
+    assert pq.read_table(tmp_path / "out").num_rows == 1
+
+
 CARRIES: dict[str, tuple[pa.DataType, list[Any], str]] = {
     "too short": (pa.list_(pa.float32()), [[0.5] * 4, [0.5] * 3], "holds 3 numbers; expected 4"),
     "null": (pa.list_(pa.float32()), [[0.5] * 4, None], "is null; expected a list of 4 numbers"),

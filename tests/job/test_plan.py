@@ -15,7 +15,7 @@ from scanrnn_dist.errors import ConfigError, LayoutError
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
-from scanrnn_dist.source import Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import Filter, Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
 from scanrnn_dist.source import source as source_module
 
 
@@ -116,14 +116,27 @@ def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: l
     assert Plan.from_records(plan.to_records()).in_features() == len(last[0])
 
 
+def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "k=a/a.parquet", [[[]], [[1.0] * 3]])
+    write_sequences(tmp_path / "k=b/a.parquet", [[[]], [[1.0] * 3], [], [[1.0] * 2]], row_group_size=2)
+    plan = plan_job(tmp_path)
+    assert plan.in_features("k == 'b' and id >= 2") == 2
+    assert plan.mean_steps(2, None, "k == 'b' and id >= 2") == 1 / 6
+    assert plan.in_features("id == 1") == plan.in_features("k == 'a' and id > 0") == 3
+    with pytest.raises(LayoutError, match=r"k=a/a.parquet.*a step has 0 features"):
+        plan.in_features()
+    write_sequences(tmp_path / "c/a.parquet", [[[1.0] * 3], []])
+    assert plan_job(tmp_path / "c").in_features("id == 1") == 3  # of rows that are left out, where no other has a step
+
+
 def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         write_sequences(tmp_path / f"{number}.parquet", [[[1.0, 2.0]] if number == 3 else []] * 2)
     looked_at = []
 
-    def noting(source: Source, unit: Unit, layout: Layout) -> int | None:
+    def noting(source: Source, unit: Unit, layout: Layout, matches: Filter | None) -> int | None:
         looked_at.append(unit.index)
-        return first_step_features(source, unit, layout)
+        return first_step_features(source, unit, layout, matches)
 
     monkeypatch.setattr(plan_module, "first_step_features", noting)
     assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]
