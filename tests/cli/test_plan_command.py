@@ -148,6 +148,14 @@ def test_rows_that_a_filter_leaves_out_do_not_say_how_many_features_a_step_has(
     assert pq.read_table(tmp_path / "out").num_rows == 1
 
 
+def test_a_new_destination_may_be_named_from_here(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, _ = run(capsys, "plan", "in", "new/out", *GRU)
+    assert code == 0 and "destination:  new" in out
+
+
 CARRIES: dict[str, tuple[pa.DataType, list[Any], str]] = {
     "too short": (pa.list_(pa.float32()), [[0.5] * 4, [0.5] * 3], "holds 3 numbers; expected 4"),
     "null": (pa.list_(pa.float32()), [[0.5] * 4, None], "is null; expected a list of 4 numbers"),
