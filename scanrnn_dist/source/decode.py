@@ -183,11 +183,13 @@ class Decoder:
         leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in read]
         paths = [*((name,) for name in (*options.keep, *asked)), *leaves]
         paths = [path for path in dict.fromkeys(paths) if path[0] in columns]
-        kept = [name for name in options.keep if name not in partitions]
         if options.layout:
             said = options.layout.asked
-            grouping = Grouping(options.layout.ids, said.order_by or (), said.features or (), kept)
-        grouping = replace(grouping, keep=kept) if grouping else Grouping((), (), (), kept)
+            grouping = Grouping(options.layout.ids, said.order_by or (), said.features or (), ())
+        grouping = grouping or Grouping((), (), (), ())
+        # Of a folder that orders steps, a sequence may go through many.
+        self._of_file = frozenset(partitions) - set(grouping.order)
+        grouping = replace(grouping, keep=[name for name in options.keep if name not in self._of_file])
         own = frozenset(read if options.layout else ())
         self.units = UnitReader(source, columns, paths, read, own, grouping, options.chunk_bytes, stage)
         asked = tuple(name for name in asked if name not in partitions)
@@ -281,7 +283,7 @@ class Decoder:
 
     def kept(self, unit: Unit, numbers: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The kept columns of a batch of rows of these numbers, partition values as columns."""
-        partitions = dict(unit.file.partitions)
+        partitions = {name: value for name, value in unit.file.partitions if name in self._of_file}
         arrays = [
             pa.repeat(pa.scalar(partitions[kept.name], kept.type), batch.num_rows)
             if kept.name in partitions

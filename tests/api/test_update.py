@@ -352,6 +352,26 @@ def test_steps_may_be_ordered_by_views_of_text(tmp_path: Path) -> None:
         continued(out, day("2"))
 
 
+def test_steps_may_be_ordered_by_folders(tmp_path: Path) -> None:
+    def days(name: str, *numbers: int) -> Path:
+        for number in numbers:
+            path = tmp_path / f"{name}/id=7/day={number}/a.parquet"
+            path.parent.mkdir(parents=True)
+            pq.write_table(pa.table({"t": [0, 1], "x": pa.array([7.0, number], pa.float32())}), path)
+        return tmp_path / name
+
+    out, encoder = tmp_path / "out", Encoder.from_seed(0, 1, 4)
+    featurize(
+        days("begun", 1, 2), out, encoder, group_by=["id"], order_by=["day", "t"], features=["x"], keep_state=True
+    )
+    assert pq.read_table(out).select(["id", "day", "t"]).to_pylist() == [{"id": 7, "day": 2, "t": 1}]
+    verify(out)
+    with pytest.raises(DataError, match=r"day=2, t=0; expected one that comes after day=2, t=1"):
+        continued(out, days("again", 2, 3))
+    continued(out, days("later", 3, 4))
+    assert pq.read_table(out)["day"].to_pylist() == [4]
+
+
 @pytest.mark.parametrize("unit", ["ns", "s"])
 def test_the_same_values_at_another_time_are_other_steps(tmp_path: Path, unit: str) -> None:
     def day(number: int) -> Path:
