@@ -81,7 +81,7 @@ def sorted_copy(
             "--order-by) TO 'sorted.parquet'."
         )
     folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
-    opened, layout, _ = choose(source, options, input)
+    opened, layout, keep = choose(source, options, input)
     given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
     for place in (destination, folder):
         check_apart(_Original(given, opened), place)
@@ -91,6 +91,8 @@ def sorted_copy(
         return str(folder)
     _remove_left(folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
+    if left := [name for name in keep if name not in columns]:  # a sequence may have many values of them
+        logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
     with _stopping(folder):
         aside = folder.with_name(f"{folder.name}.{new_attempt()}")
         try:

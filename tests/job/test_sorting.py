@@ -68,6 +68,16 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
     assert resume(tmp_path / "out", encoder_of()).is_complete
 
 
+def test_it_says_which_columns_of_folders_are_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mixed(tmp_path / "in", files=1)
+    with caplog.at_level("INFO", "scanrnn_dist"):
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+        assert "not kept with --sort unless --keep names them: p" in caplog.text
+        caplog.clear()
+        featurize(tmp_path / "in", tmp_path / "all", sort=True, keep=["id", "p"], **LONG)
+    assert "not kept" not in caplog.text and pq.read_table(tmp_path / "all").column_names == ["id", "p", "features"]
+
+
 def test_a_source_that_changed_since_is_told_and_sorted_anew_by_a_restart(tmp_path: Path) -> None:
     mixed(tmp_path / "in")
     featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
