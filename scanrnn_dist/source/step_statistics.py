@@ -138,10 +138,13 @@ class StepStatistics:
         if pa.types.is_decimal32(array.type) or pa.types.is_decimal64(array.type):
             array = array.cast(pa.decimal128(array.type.precision, array.type.scale))
         some = pc.unique(array[: 2 * self._most_distinct])  # all of 10,000,000 floats take 2 s
-        if len(some) > self._most_distinct + 1:
+        if len(some) > self._most_distinct + 2:  # a null and a NaN besides
             return None
         values = pc.unique(array).drop_null()
-        return frozenset(python_values(values)) if len(values) <= self._most_distinct else None
+        if len(values) > self._most_distinct + 1:
+            return None
+        distinct = frozenset(value for value in python_values(values) if value == value)  # NaNs are as many as batches
+        return distinct if len(distinct) <= self._most_distinct else None
 
 
 def measure(spec: InputSpec, batches: Iterable[tuple[Mapping[str, pa.Array], np.ndarray]]) -> InputSpec:

@@ -73,6 +73,15 @@ def test_a_null_is_no_category_that_occurs(type: pa.DataType) -> None:
     assert statistics.columns[0].distinct == {"a", "b"}
 
 
+@pytest.mark.parametrize("type", [pa.float16(), pa.float32(), pa.float64()])
+def test_nan_in_many_batches_is_no_value_that_occurs(type: pa.DataType) -> None:
+    statistics = StepStatistics(InputSpec((Number("x"),)), most_distinct=2)
+    for first in (1, 2, 1):
+        batch = pa.array(np.array([first, np.nan, 1], type.to_pandas_dtype()), type)
+        statistics.add({"x": pa.concat_arrays([batch, pa.nulls(1, type)])}, np.array([0, 4]))
+    assert statistics.columns[0].distinct == {1, 2}
+
+
 def test_distinct_decimals_of_every_width_are_known() -> None:
     for make in (pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256):
         statistics = StepStatistics(InputSpec((Number("x"),)))
