@@ -8,9 +8,9 @@ looked into before it is their turn.
 Parent and child speak JSON lines: first `{"uri": ..., "threads": ..., "idle": ..., "work": ...}` (a null URI for local
 files, and seconds), then a path per line; for each the child answers `{"schema": base64 of an Arrow IPC schema,
 "row_groups": [[rows, bytes], ...], "values": {column: [values of each row group]}, "unreadable": {column: reason}}`,
-the values for columns of lists alone, or `{"error": ...}`, or `{"stopped": ...}` if the file could not be reached,
-which says nothing about it. The child ends once its input ends, when it was idle for too long, or if it looked at one
-footer for too long.
+the values for columns of lists alone, or `{"error": ...}`, or `{"stopped": ...}` if the file could not be reached or
+memory ran out, which says nothing about it. The child ends once its input ends, when it was idle for too long, or if it
+looked at one footer for too long.
 Not covered: the data pages, which `decode.py` checks while it reads.
 
 Imports nothing heavier than pyarrow, 0.2 s.
@@ -34,6 +34,7 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import StoppedError, one_line
 from scanrnn_dist.source.parquet import Ahead, CheckedFile, Footer, read_ahead
+from scanrnn_dist.source.unit_reader import out_of_memory
 from scanrnn_dist.storage import resolve
 
 REACH_SECONDS = 600
@@ -50,12 +51,13 @@ def answer_of(filesystem: Any, path: str, ahead: Ahead | None = None) -> dict[st
         groups = [(group.rows, group.nbytes) for group in file.footer.row_groups]
         return {"schema": schema, "row_groups": groups, "values": _values(file.footer), "unreadable": file.unreadable}
     except Exception as error:
-        return _refusal(error)
+        return _refusal(path, error)
 
 
-def _refusal(error: Exception) -> dict[str, Any]:
-    if isinstance(error, StoppedError):
-        return {"stopped": str(error)}
+def _refusal(path: str, error: Exception) -> dict[str, Any]:
+    stopped = error if isinstance(error, StoppedError) else out_of_memory(path, error)
+    if stopped is not None:
+        return {"stopped": str(stopped)}
     text = one_line(str(error))  # some of pyarrow's take three lines
     return {"error": text if type(error) is ValueError else f"{type(error).__name__}: {text}"}
 
@@ -110,7 +112,7 @@ def _serve_ahead(filesystem: fs.FileSystem, told: dict[str, Any]) -> None:
         except TimeoutError:
             answer = {"stopped": f"{path} did not come in {REACH_SECONDS} s. Check the network, then run again."}
         except Exception as error:
-            answer = _refusal(error)
+            answer = _refusal(path, error)
         else:
             _end_after(told["work"])
             answer = answer_of(filesystem, path, came)

@@ -273,16 +273,23 @@ def _named(what: str) -> Iterator[None]:
     except ScanRNNError:
         raise  # it names its place itself
     except (pa.ArrowException, OSError, ValueError) as error:
+        if stopped := out_of_memory(what.rstrip(","), error):
+            raise stopped from error
         text = one_line(str(error)).rstrip(" .")  # some of pyarrow's take three lines
-        if isinstance(error, MemoryError) and not _is_beyond_the_machine(text):
-            raise StoppedError(
-                f"{what.rstrip(',')}: there is not enough memory to read it: {text}. Find more memory, or choose a "
-                "smaller --memory."
-            ) from error
         raise UnreadableError(
             f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         ) from error
+
+
+def out_of_memory(what: str, error: Exception) -> StoppedError | None:
+    """What to say where memory ran out while something was read; None of any other error."""
+    text = one_line(str(error)).rstrip(" .") or "MemoryError"
+    if not isinstance(error, MemoryError) or _is_beyond_the_machine(text):
+        return None
+    return StoppedError(
+        f"{what}: there is not enough memory to read it: {text}. Find more memory, or choose a smaller --memory."
+    )
 
 
 def _is_beyond_the_machine(text: str) -> bool:

@@ -8,8 +8,30 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
+from scanrnn_dist.source import footer_child
 from scanrnn_dist.source.footers import read_footers
+
+
+@pytest.mark.parametrize(
+    ("error", "key"),
+    [
+        (MemoryError(), "stopped"),
+        (pa.ArrowMemoryError("malloc of size 4096 failed"), "stopped"),
+        (pa.ArrowMemoryError(f"malloc of size {1 << 62} failed"), "error"),
+    ],
+)
+def test_memory_that_runs_out_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, key: str
+) -> None:
+    def without_memory(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(footer_child, "CheckedFile", without_memory)
+    answer = footer_child.answer_of(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))
+    assert list(answer) == [key] and (key == "error" or "a.parquet: there is not enough memory" in answer[key])
+
 
 PAIRS = pa.list_(pa.float32(), 2)
 
