@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices
     from scanrnn_dist.job import Foreseen, JobOptions, Plan
 
+_UNSORTED = "columns and types alone. featurize sorts the rows first; the rest is known once the sorted copy stands"
+
 
 @takes_flags(run=RunFlags)
 def plan(
@@ -40,10 +42,16 @@ def plan(
     computation, handling = run.computation(may_choose=True, check_fits=False), run.handling()
     run.executor()  # which may refuse
     start_devices(run.devices)
-    from scanrnn_dist.api import doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, plan_for
+    from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
+    from scanrnn_dist.job import check_destination, plan_for, sorted_source
 
-    planned = plan_for(destination, one_or_many(source), options, handling, computation.input).within(handling.memory)
+    given: Any = one_or_many(source)
+    if options.sort:
+        given = sorted_source(destination, given, options, handling, computation.input)
+        if given is None:
+            print_result(Explanation({"checked": _UNSORTED}, {}), as_json)
+            return
+    planned = plan_for(destination, given, options, handling, computation.input).within(handling.memory)
     on_devices = computation.on_devices(partial(planned.in_features, options.filter))
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)

@@ -27,9 +27,9 @@ from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.plan import Plan, absolute, plan_again, plan_job, with_columns
+from scanrnn_dist.job.plan import Plan, absolute, choose, plan_again, plan_job, with_columns
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, finish_publishing, publish, replacing, restart_of
-from scanrnn_dist.job.sorting import sorted_copy
+from scanrnn_dist.job.sorting import sorted_copy, standing_copy
 from scanrnn_dist.records import (
     ENCODER,
     JOB,
@@ -221,6 +221,32 @@ def plan_for(
             records = JobRecords(open_store(destination))
             _check_is_there(records, records.find_job(), source, handling)
         raise
+
+
+def sorted_source(
+    destination: str | os.PathLike[str] | None,
+    source: SourceLike,
+    options: JobOptions,
+    handling: Handling,
+    input: InputSpec | None,
+) -> str | None:
+    """The sorted copy that a job with `--sort` would read; None where it would be made first. Writes nothing.
+
+    Raises:
+        ConfigError, DataError, StoppedError: what `open_job` would refuse, as far as it can be told before rows are
+            sorted.
+    """
+    if destination is None:
+        choose(source, options, input)
+        return None
+    records = JobRecords(open_store(destination))
+    recorded = _recorded(records, handling)
+    copy = standing_copy(source, options, destination, handling.restart, input, lambda: _check_unread(records))
+    if copy is None:
+        if recorded is None:
+            records.check_is_free()
+        _check_may_write(records.store.root)
+    return copy
 
 
 def check_destination(

@@ -50,6 +50,16 @@ class _Original(NamedTuple):
     source: Source
 
 
+class _Asked(NamedTuple):
+    """The copy that is asked for: its folder, of which columns of what, sorted by which, and its record."""
+
+    folder: Path
+    source: Source
+    columns: list[str]
+    keys: list[str]
+    record: dict[str, Any]
+
+
 def sorted_copy(
     source: SourceLike,
     options: JobOptions,
@@ -74,24 +84,13 @@ def sorted_copy(
         DataError: the source changed since it was sorted; or as `read_chunks`.
         StoppedError: the disk refused.
     """
-    if is_uri(os.fspath(destination)):
-        raise ConfigError(
-            f"--sort writes a sorted copy beside the destination; expected a folder, not {destination}. Sort the "
-            "source first, in DuckDB: COPY (SELECT * FROM 'in/**/*.parquet' ORDER BY the columns of --group-by and "
-            "--order-by) TO 'sorted.parquet'."
-        )
-    folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
-    opened, layout, keep = choose(source, options, input)
-    given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
-    for place in (destination, folder):
-        check_apart(_Original(given, opened), place)
-    columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
-    wanted = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
+    folder, opened, columns, keys, wanted = _asked(source, options, destination, input)
     if _stands(folder, wanted, restart, check):
         return str(folder)
     _remove_left(folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
-    if left := [name for name in keep if name not in columns]:  # a sequence may have many values of them
+    partitions = opened.files.partition_schema.names  # of which a sequence may have many values
+    if left := [name for name in partitions if options.keep is None and name not in columns]:
         logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
     with _stopping(folder):
         aside = folder.with_name(f"{folder.name}.{new_attempt()}")
@@ -103,6 +102,47 @@ def sorted_copy(
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return str(folder)
+
+
+def standing_copy(
+    source: SourceLike,
+    options: JobOptions,
+    destination: str | os.PathLike[str],
+    restart: bool,
+    input: InputSpec | None,
+    check: Callable[[], None] = lambda: None,
+) -> str | None:
+    """The folder that `sorted_copy` would find; None where it would sort. Writes nothing.
+
+    Raises:
+        ConfigError, DataError: as `sorted_copy`, before it sorts.
+    """
+    asked = _asked(source, options, destination, input)
+    if _stands(asked.folder, asked.record, restart, check):
+        return str(asked.folder)
+    _sortable(asked.source, asked.columns)
+    _duckdb()
+    return None
+
+
+def _asked(
+    source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], input: InputSpec | None
+) -> _Asked:
+    """What is to be sorted, by what and into which folder."""
+    if is_uri(os.fspath(destination)):
+        raise ConfigError(
+            f"--sort writes a sorted copy beside the destination; expected a folder, not {destination}. Sort the "
+            "source first, in DuckDB: COPY (SELECT * FROM 'in/**/*.parquet' ORDER BY the columns of --group-by and "
+            "--order-by) TO 'sorted.parquet'."
+        )
+    folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
+    opened, layout, _ = choose(source, options, input)
+    given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
+    for place in (destination, folder):
+        check_apart(_Original(given, opened), place)
+    columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
+    record = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
+    return _Asked(folder, opened, columns, keys, record)
 
 
 def _fingerprint(source: Source) -> str:
@@ -157,10 +197,7 @@ def _take_place(aside: Path, folder: Path) -> None:
 
 def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: Path, memory_bytes: int) -> None:
     """Sort the rows into files in a folder."""
-    schema = pa.schema([source.schema.field(name).with_metadata(None) for name in columns])
-    for name, kind in zip(schema.names, schema.types, strict=True):
-        if not is_comparable(kind):
-            raise ConfigError(f"--sort: column {name!r} is {kind}; expected numbers, text, times or bytes. Drop it.")
+    schema = _sortable(source, columns)
     duckdb = _duckdb()
     folder.mkdir()
     plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
@@ -188,6 +225,15 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
             f"--sort: DuckDB gave back other rows than it was given ({back.rows:,} of {given.rows:,}, or other values)."
             f" It may not hold all values of these types: {', '.join(map(str, schema.types))}. Sort by other means."
         )
+
+
+def _sortable(source: Source, columns: Sequence[str]) -> pa.Schema:
+    """The columns of the copy; a `ConfigError` if one is of a type that is not sorted."""
+    schema = pa.schema([source.schema.field(name).with_metadata(None) for name in columns])
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if not is_comparable(kind):
+            raise ConfigError(f"--sort: column {name!r} is {kind}; expected numbers, text, times or bytes. Drop it.")
+    return schema
 
 
 class _Rows:

@@ -156,6 +156,34 @@ def test_a_new_destination_may_be_named_from_here(
     assert code == 0 and "destination:  new" in out
 
 
+def test_plan_of_what_is_sorted_first_ends_as_featurize_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
+    pq.write_table(pa.table({"id": [1, 2, 1], "t": [2, 1, 0], "x": [1.0, 2.0, 3.0], "c": ["a"] * 3}), tmp_path / "a")
+
+    def both(destination: str, *flags: str, order: str = "t") -> tuple[int, str]:
+        long = ["--group-by", "id", "--order-by", order, "--sort"]
+        words = [tmp_path / "a", tmp_path / destination, *GRU, *long, *flags]
+        before = entries(tmp_path)
+        code, out, _ = run(capsys, "plan", *words)
+        assert entries(tmp_path) == before, "plan writes nothing"
+        assert run(capsys, "featurize", *words)[0] == code
+        return code, out
+
+    code, out = both("out", "--features", "x")
+    assert code == 0 and "featurize sorts the rows first" in out
+    code, out = both("out", "--features", "x")
+    assert code == 0 and ", 2 rows, " in out and "holds this same job, finished" in out
+    assert both("out", "--features", "x", order="c")[0] == 3
+    assert both("out", "--features", "x", "--restart", order="c")[0] == 0
+    assert both("new", "--features", "c")[0] == 3
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/a.txt").write_text("")
+    assert both("others", "--features", "x")[0] == 2
+    assert run(capsys, "plan", tmp_path / "a", *GRU, "--group-by", "id", "--sort", "--features", "x")[0] == 0
+
+
 CARRIES: dict[str, tuple[pa.DataType, list[Any], str]] = {
     "too short": (pa.list_(pa.float32()), [[0.5] * 4, [0.5] * 3], "holds 3 numbers; expected 4"),
     "null": (pa.list_(pa.float32()), [[0.5] * 4, None], "is null; expected a list of 4 numbers"),
