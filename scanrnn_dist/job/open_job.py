@@ -258,7 +258,7 @@ def check_destination(
         ConfigError, DataError, StoppedError: the destination holds what `open_job` would refuse.
     """
     records = JobRecords(open_store(destination))
-    options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
+    asked, options = options, options.settled(plan.layout, plan.keep, plan.rows_per_part)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     check_apart(plan, destination)
     recorded = _recorded(records, handling)
@@ -272,6 +272,8 @@ def check_destination(
         return "holds a job; the new output replaces it once it is complete"
     _check_not_updated(records, recorded)
     before = Plan.from_records(records.read_plan(recorded))
+    if before.has_options(asked):  # what the first steps of the source tell, was told when the job began
+        options = asked.settled(before.layout, before.keep, before.rows_per_part)
     is_named_so = before.given == plan.given  # else that differs
     changes = None
     if _was_begun(records) and (is_named_so or handling.accept_changes):

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -234,7 +234,22 @@ class Plan:
             )
         return features
 
-    def _first_step_features(self, matches: Filter | None) -> int | None:
+    def with_width(self, filter: str | None, input: InputSpec) -> Plan:
+        """The plan whose layout says how many features a step has, as the first step that matches and fits an input.
+
+        So each reader of a share takes the same rows, whichever it begins with. As it is where no step can be read, and
+        where names or types tell.
+        """
+        is_open = any(field.name == "in_features" for field in fields(self.layout))
+        if not is_open or self.layout.width(self.source.schema) is not None:
+            return self
+        matches = None if filter is None else parsed_filter(filter)
+        with suppress(DataError):  # the job tells of it
+            width = self._first_step_features(matches, input)
+            return replace(self, layout=replace(self.layout, **{"in_features": width}))
+        return self
+
+    def _first_step_features(self, matches: Filter | None, input: InputSpec | None = None) -> int | None:
         """Features of the first step of a row that matches, with units that must hold a step first."""
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
@@ -242,7 +257,7 @@ class Plan:
         # Where a column holds other lists too, of which nothing is read, the values may be theirs.
         for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
             try:
-                features = first_step_features(self.source, self.units[index], self.layout, matches)
+                features = first_step_features(self.source, self.units[index], self.layout, matches, input)
             except UnreadableError as error:  # the job tells of it, or sets it aside
                 unread = unread or error
                 continue
@@ -284,7 +299,8 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
         DataError: an unreadable file, files of different schemas, or no column that holds sequences.
     """
     options = options or JobOptions()
-    return cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
+    plan = cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
+    return plan if input is None else plan.with_width(options.filter, input)
 
 
 def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:

@@ -17,7 +17,7 @@ from sources import command_line_in_this_process, entries
 
 from scanrnn_dist.api import computation
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.job import foresight, plan_job
+from scanrnn_dist.job import Plan, foresight, plan_job
 from scanrnn_dist.source import ReadOptions
 
 GRU = ["--hidden", "4"]
@@ -154,6 +154,22 @@ def test_a_new_destination_may_be_named_from_here(
     monkeypatch.chdir(folder)
     code, out, _ = run(capsys, "plan", "in", "new/out", *GRU)
     assert code == 0 and "destination:  new" in out
+
+
+def test_a_job_of_nested_lists_with_an_input_is_found_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "input.toml").write_text('[[column]]\nname = "1"\nkind = "number"\n')
+    for name in ("new", "old"):
+        words = [folder / "in", folder / name, *GRU, "--input", folder / "input.toml"]
+        with monkeypatch.context() as patched:
+            if name == "old":  # which did not record the width
+                patched.setattr(Plan, "with_width", lambda self, *_: self)
+            assert run(capsys, "featurize", *words)[0] == 0
+        (folder / name / "_SUCCESS").unlink()
+        code, out, told = run(capsys, "plan", *words)
+        assert code == 0 and "holds this same job, unfinished" in out, told
+        assert run(capsys, "featurize", *words)[0] == 0
 
 
 def test_plan_of_what_is_sorted_first_ends_as_featurize_does(

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
-from scanrnn_dist.source import Filter, Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import BadRows, Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
 from scanrnn_dist.source import source as source_module
 
 
@@ -129,14 +130,29 @@ def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
     assert plan_job(tmp_path / "c").in_features("id == 1") == 3  # of rows that are left out, where no other has a step
 
 
+def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "a.parquet", [[[1.0]], [[1.0], [1.0] * 2], [[1.0] * 3]])
+    write_sequences(tmp_path / "b.parquet", [[[2.0] * 2], [[2.0] * 3]])
+    spec, options = InputSpec((Number("0"), Number("1"))), JobOptions(bad_rows=BadRows(wrong_width="skip"))
+    plan = plan_job(tmp_path, options, spec)
+    assert plan.in_features() == Plan.from_records(plan.to_records()).in_features() == 3
+    settled = options.settled(plan.layout, plan.keep, None)
+    assert JobOptions.from_json(settled.to_json()) == settled and plan.has_options(options)
+    for units in (plan.units, [plan.units[1]]):
+        chunks = list(read_chunks(plan.source, units, settled.reading(2, spec)))
+        assert [row.as_py() for chunk in chunks for row in chunk.kept["id"]] == [2, 1][-len(chunks) :]
+    assert plan_job(tmp_path / "b.parquet", JobOptions(filter="id < 1"), spec).in_features() == 2
+    assert plan_job(tmp_path, options, InputSpec((Number("7"),))).in_features() == 1  # which is told when it is read
+
+
 def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         write_sequences(tmp_path / f"{number}.parquet", [[[1.0, 2.0]] if number == 3 else []] * 2)
     looked_at = []
 
-    def noting(source: Source, unit: Unit, layout: Layout, matches: Filter | None) -> int | None:
+    def noting(source: Source, unit: Unit, layout: Layout, *how: Any) -> int | None:
         looked_at.append(unit.index)
-        return first_step_features(source, unit, layout, matches)
+        return first_step_features(source, unit, layout, *how)
 
     monkeypatch.setattr(plan_module, "first_step_features", noting)
     assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]

@@ -118,7 +118,8 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     if len(nulls) or wrong.any():
         wrong_rows = np.unique(np.searchsorted(offsets, np.flatnonzero(wrong), side="right") - 1)
         hint = _hint(offsets, widths, expected, told=in_features is not None) if len(wrong_rows) else ""
-        source = "as in_features says" if in_features is not None else "as in the first step"
+        says = "as in_features, or the first step of the source, says"
+        source = says if in_features is not None else "as in the first step"
         for row in wrong_rows:
             step = int(offsets[row]) + int(wrong[offsets[row] : offsets[row + 1]].argmax())
             reason = f"{widths[step]} features; expected {expected}, {source}.{hint}"

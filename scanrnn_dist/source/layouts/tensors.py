@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
 from scanrnn_dist.source.layouts.lists import null_places, positions, storage, taken_apart
 from scanrnn_dist.source.layouts.paths import Path, within
 from scanrnn_dist.source.layouts.tensor_types import TensorType, tensor_type
@@ -37,11 +37,15 @@ class Tensors(Layout):
     words: ClassVar[str] = "tensors"
     understands: ClassVar[frozenset[str]] = frozenset({"arrow.fixed_shape_tensor", VARIABLE_TENSOR})
     column: str
+    in_features: int | None = None
 
     @classmethod
     def candidates(cls, schema: pa.Schema, asked: Asked) -> list[Tensors]:
+        kinds = [(field.name, tensor_type(field)) for field in schema if asked.column in (None, field.name)]
         return [
-            cls(field.name) for field in schema if asked.column in (None, field.name) and tensor_type(field) is not None
+            cls(name, asked.in_features if kind.shape[kind.feature] is None else None)
+            for name, kind in kinds
+            if kind is not None
         ]
 
     def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
@@ -56,13 +60,15 @@ class Tensors(Layout):
 
     def width(self, schema: pa.Schema) -> int | None:
         kind = _type(schema.field(self.column))
-        return kind.shape[kind.feature]
+        fixed = kind.shape[kind.feature]
+        return self.in_features if fixed is None else fixed
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         kind, column = _type(batch.schema.field(self.column)), storage(batch.column(self.column))
         width = kind.shape[kind.feature]
         if width is not None and in_features not in (None, width):
             raise LayoutError(f"the tensors have {width} feature(s) a step; expected {in_features}.")
+        in_features = agreed_width(self.in_features, in_features)
         faults = [Fault(int(row), "null_sequence", _NULL_SEQUENCE) for row in null_places(column)]
         if kind.is_fixed:
             shapes = np.tile(np.array(kind.shape, np.int64), (len(column), 1))

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.source.layouts.find import layout_of_column
+from scanrnn_dist.source.layouts.find import find_layout, layout_of_column
 from scanrnn_dist.source.layouts.flat_lists import FlatLists
-from scanrnn_dist.source.layouts.layout import Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.list_columns import ListColumns
 from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
@@ -112,6 +112,10 @@ def test_tensors_whose_shape_lies_are_faults() -> None:
     ]
     assert steps.faults[1].reason.startswith("3 features; expected 2.")
     assert rows_of(steps) == [[[1, 2], [3, 4]], [], [], [], [], [], [], [], [], [[5, 6]]]
+    schema = pa.schema([("t", type)])
+    told = find_layout(schema, Asked(in_features=3), where="here")
+    assert told == Tensors("t", 3) and told.width(schema) == 3 and Tensors("t").width(schema) is None
+    assert rows_of(taken(told, t=type.wrap_array(pa.array(rows, storage)))) == [[], [], [[1, 2, 3]], *[[]] * 7]
 
 
 @pytest.mark.parametrize("metadata", ['{"uniform_shape":[null,3]}', '{"permutation":[1,0],"uniform_shape":[3,null]}'])
