@@ -96,6 +96,16 @@ def option_name(field: str) -> str:
     return field.replace(".", "_") if is_of_two else field.rpartition(".")[2]
 
 
+def flag_of(option: str) -> str:
+    """The flag that gives an option.
+
+    Example:
+        >>> flag_of("null_sequence")
+        '--null-sequence'
+    """
+    return f"--{option.replace('_', '-')}"
+
+
 def joined_names(names: Iterable[str]) -> str:
     """Names as a flag takes them that takes several; those with a comma in quotes, as in CSV.
 

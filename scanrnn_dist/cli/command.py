@@ -22,7 +22,6 @@ CTRL_C, WRONG_USAGE = 130, 2
 HELP = "Help"
 """The last group of options."""
 COMPLETION = "Completion of the shell"
-_WORDS = {"source": "SRC", "destination": "DST"}
 
 
 class Command(TyperCommand):

@@ -29,7 +29,7 @@ from scanrnn_dist.cli.options import (
 )
 from scanrnn_dist.cli.printing import check_is_new
 from scanrnn_dist.cli.process import start_jax
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, flag_of
 from scanrnn_dist.observe import check_fits
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def convert(
     )  # fmt: skip
     surplus = sorted(options.keys() - TAKES[origin])
     if surplus:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+        flags = ", ".join(map(flag_of, surplus))
         raise ConfigError(f"--from {origin} takes no {flags}; see scanrnn encoder convert --help.")
     _check_out(out, force)
     start_jax()

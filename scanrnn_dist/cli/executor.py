@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, flag_of
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Executor
@@ -38,7 +38,7 @@ def executor_of(
 
         return RayExecutor(**ray)
     if ray:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in ray)
+        names = ", ".join(map(flag_of, ray))
         raise ConfigError(f"{names} is for --engine ray, which was not given.")
     from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 

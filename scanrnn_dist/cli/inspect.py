@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.drawing import terminal_width
 from scanrnn_dist.cli.inspected import told_of
-from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_job_options
+from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_flags
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import leave_pandas_out
 from scanrnn_dist.errors import ConfigError, StoppedError, one_line
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from scanrnn_dist.job import Inspection
 
 
-@takes_job_options(
-    "layout", "column", "features", "in_features", "group_by", "order_by", "limit", "bad_rows.unreadable_file"
+@takes_flags(
+    ("layout", "column", "features", "in_features", "group_by", "order_by", "limit", "bad_rows.unreadable_file")
 )
 def inspect_source(
     source: flags.Source,

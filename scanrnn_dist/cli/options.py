@@ -298,11 +298,6 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
-def takes_job_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """`takes_flags`, of a command that has no argument `run`."""
-    return takes_flags(names)
-
-
 def takes_flags(
     names: Sequence[str] = (), run: type | None = None, run_names: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

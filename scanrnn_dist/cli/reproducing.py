@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scanrnn_dist.cli.options import JOB_FLAGS
-from scanrnn_dist.errors import joined_names, option_name
+from scanrnn_dist.errors import flag_of, joined_names, option_name
 
 _SIZES = ("lanes", "block_steps", "window_blocks")
 _MOST_FILES = 4
@@ -39,7 +39,7 @@ def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bo
     if len(sources) > _MOST_FILES:
         return ""
     first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/').removesuffix(f'/{RESTART}')}-again"]
-    sizes = [word for name in _SIZES if name in job["window"] for word in (_named(name), str(job["window"][name]))]
+    sizes = [word for name in _SIZES if name in job["window"] for word in (flag_of(name), str(job["window"][name]))]
     kernel = ["--kernel", job["environment"]["kernel"]] if job["environment"].get("kernel") else []
     lines = [first, encoder, *_options_of(job["options"]), sizes + kernel]
     return " \\\n   ".join(shlex.join(words) for words in lines if words)
@@ -69,7 +69,7 @@ def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         option = flag.__metadata__[0]  # typer keeps the first of its own names as the default
         names = [each for each in (option.default, *(option.param_decls or ())) if str(each).startswith("--")]
-        named = names[0] if names else _named(option_name(name))
+        named = names[0] if names else flag_of(option_name(name))
         if value is True:
             yield [named]
         else:
@@ -80,7 +80,3 @@ def _value(options: Any, name: str) -> Any:
     for part in name.split("."):
         options = getattr(options, part)
     return options
-
-
-def _named(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from scanrnn_dist.errors import ConfigError, some_of
+from scanrnn_dist.errors import ConfigError, flag_of, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
@@ -109,9 +109,9 @@ class JobOptions:
         choices = asdict(self.bad_rows).items()
         excluded += [f"{name} {choice}" for name, choice in choices if choice in ("null", "forward-fill")]
         if excluded:
-            flag = f"--{excluded[0].replace('_', '-')}"
             raise ConfigError(
-                f"{excluded[0]} and keep_state exclude one another: leave out one of the two ({flag}, --keep-state)."
+                f"{excluded[0]} and keep_state exclude one another: leave out one of the two ({flag_of(excluded[0])}, "
+                "--keep-state)."
             )
 
     @property

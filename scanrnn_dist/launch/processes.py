@@ -19,10 +19,7 @@ from typing import Any
 from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
-from scanrnn_dist.observe import SHOWN, available_cores, cpu_devices_are_chosen, usable_bytes
-
-MEMORY_SHARE = 8
-"""As of `source/parquet/budget.py`: what reading may hold in one process is an eighth of what that process may use."""
+from scanrnn_dist.observe import MEMORY_SHARE, SHOWN, available_cores, cpu_devices_are_chosen, usable_bytes
 
 
 class ProcessExecutor(HandOut):

@@ -17,9 +17,9 @@ from typing import Any
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
-from scanrnn_dist.launch.processes import MEMORY_SHARE
 from scanrnn_dist.launch.ray_actor import Actor, Said
 from scanrnn_dist.launch.ray_cluster import Cluster
+from scanrnn_dist.observe import MEMORY_SHARE
 
 PATIENCE_SECONDS = 10.0
 """A person is told after so long that workers wait for a place, and again after twice that, and so on."""
@@ -100,7 +100,7 @@ class RayPool:
 
     @property
     def memory_bytes(self) -> int | None:
-        """As of `source/parquet/budget.py`, an eighth of what the actor may use: an even share of its node's."""
+        """What reading may hold: an eighth of what the actor may use, which is an even share of its node's."""
         memory = self._cluster.memory_bytes(self._cpus, self._gpus)
         return None if memory is None else max(1, memory // MEMORY_SHARE)
 

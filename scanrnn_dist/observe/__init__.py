@@ -1,6 +1,7 @@
 """What a person sees of a job while it runs, and what it takes of the machine's memory."""
 
 from scanrnn_dist.observe.memory import (
+    MEMORY_SHARE,
     available_cores,
     bytes_of,
     check_fits,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from scanrnn_dist.errors import ConfigError
 
-_SHARE = 8
+MEMORY_SHARE = 8
+"""One of the parts of a job may hold an eighth of what its process may use, where nobody said how much."""
 _UNTOLD_BYTES = 1 << 30
 """Where the system does not say how much memory there is."""
 
@@ -54,7 +55,7 @@ def share_of_memory() -> int:
     ones.
     """
     usable = usable_bytes()
-    return _UNTOLD_BYTES if usable is None else max(1, usable // _SHARE)
+    return _UNTOLD_BYTES if usable is None else max(1, usable // MEMORY_SHARE)
 
 
 def bytes_of(text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, flag_of
 from scanrnn_dist.ragged import checked_max_steps
 
 ERROR, SKIP, NULL = "error", "skip", "null"
@@ -72,10 +72,8 @@ class BadRows:
         for each in fields(self):
             choice, choices = getattr(self, each.name), CHOICES[each.name]
             if choice not in choices:
-                flag = f"--{each.name.replace('_', '-')}"
-                raise ConfigError(
-                    f"{each.name} is {choice!r}; expected one of {', '.join(map(repr, choices))} ({flag})."
-                )
+                expected = ", ".join(map(repr, choices))
+                raise ConfigError(f"{each.name} is {choice!r}; expected one of {expected} ({flag_of(each.name)}).")
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,6 @@ class Lengths:
 def count_name(policy: str, choice: str) -> str:
     """What a count of a choice is called: "null_sequence skip"."""
     return f"{policy} {choice}"
-
-
-def flag_of(policy: str) -> str:
-    """The flag that chooses what is done.
-
-    Example:
-        >>> flag_of("null_sequence")
-        '--null-sequence'
-    """
-    return f"--{policy.replace('_', '-')}"
 
 
 def told_counts(counts: Mapping[str, int]) -> str:

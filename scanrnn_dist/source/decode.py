@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, did_you_mean
+from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, did_you_mean, flag_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.bad_rows import ERROR, SKIP, BadRows, Lengths, flag_of
+from scanrnn_dist.source.bad_rows import ERROR, SKIP, BadRows, Lengths
 from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean, joined_names
+from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean, flag_of, joined_names
 from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout
 from scanrnn_dist.source.layouts.list_columns import ListColumns
@@ -152,7 +152,7 @@ def _flags(layout: Layout, asked: Asked) -> str:
 def as_flags(told: Mapping[str, Any]) -> str:
     """Options as the command line takes them."""
     texts = {name: joined_names(value) if isinstance(value, tuple) else str(value) for name, value in told.items()}
-    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
+    return " ".join(f"{flag_of(name)} {shlex.quote(text)}" for name, text in texts.items())
 
 
 def _names(layout: Layout, schema: pa.Schema) -> tuple[str, ...]:
