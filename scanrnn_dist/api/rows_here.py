@@ -13,7 +13,7 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.protocols import EngineLike, Finished, RunLike
-from scanrnn_dist.ragged import FeatureRows, Ragged
+from scanrnn_dist.ragged import FeatureRows, Ragged, cut
 
 OPEN_WINDOWS = 2
 """Where an engine keeps outputs of steps between layers, it has the rows of so many windows at most. Of 300,000 steps,
@@ -91,7 +91,7 @@ def _in_pieces(
         while taken < len(pieces) and run.wants_rows and (not open_steps or open_steps + steps[taken] <= most_steps):
             piece = pieces[taken]
             to = None if out is None else out[firsts[taken] : firsts[taken + 1]]
-            run.submit(_cut(piece.sequences), max_steps, piece.carries, to)
+            run.submit(cut(piece.sequences), max_steps, piece.carries, to)
             open_steps += steps[taken]
             taken += 1
         for finished in run.advance(taken < len(pieces) and run.has_window):
@@ -116,9 +116,3 @@ def _cost(rows: Rows, max_steps: int | None) -> np.ndarray:
     """Steps of each row that count; a row without steps is something too."""
     lengths = rows.sequences.lengths
     return np.maximum(1, lengths if max_steps is None else np.minimum(lengths, max_steps))
-
-
-def _cut(ragged: Ragged) -> Ragged:
-    """The same rows, with no values beside theirs: an engine may copy what it is given."""
-    begin, end = ragged.offsets[0], ragged.offsets[-1]
-    return Ragged(ragged.values[begin:end], ragged.offsets - begin)

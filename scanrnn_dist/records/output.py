@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, cut
 from scanrnn_dist.records.encodings import encodings_of
 
 FEATURES = "features"
@@ -192,6 +192,7 @@ def feature_columns(
     Raises:
         DataError: a number that the part's dtype cannot hold; says which row has it.
     """
+    features = cut(features) if isinstance(features, Ragged) else features
     offsets = features.offsets if isinstance(features, Ragged) else None
     mask = None if is_null is None or not is_null.any() else pa.array(is_null)
     vectors = stored_vectors(schema, features, is_null, first_row)

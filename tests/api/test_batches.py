@@ -130,6 +130,14 @@ def test_a_bad_carry_is_named_by_its_row_of_the_batch() -> None:
         featurizer(piece([[float("nan")] * D], [good, None]))
 
 
+def test_pieces_of_the_result_hold_the_steps_of_their_own_rows_alone() -> None:
+    table = pa.concat_tables(table_of(random_rows([8])) for _ in range(20))
+    encoder = Encoder.from_seed(SEED, D, H, readout="steps")
+    result = BatchFeaturizer(encoder, keep=[], output=Output(dtype="float16"), window_shape=SHAPE)(table)
+    assert result["features"].num_chunks == 20
+    assert result.get_total_buffer_size() < 2 * result.nbytes
+
+
 def test_a_kept_column_that_stands_twice_is_refused() -> None:
     table = table_of(ROWS)
     twice = table.append_column("id", table["id"])
