@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from threading import Lock
 from typing import Any, Literal
 
@@ -112,14 +113,15 @@ class BatchFeaturizer:
             reading = self._reading(batch.schema)
             taken = _taken(pieces, batch.schema, reading, self.encoder.in_features)
             kept = [_kept(piece, rows, reading.keep) for piece, rows in zip(pieces, taken, strict=True)]
-            features = self._computed(pieces, taken, kept)
+            places = _places(pieces, taken)
+            features = self._computed(taken, kept, places)
             schema = self._schema(batch.schema, reading.keep)
         _tell_of_aside(taken, batch.num_rows)
         made, begin = [], 0
-        for rows, columns in zip(taken, kept, strict=True):
+        for rows, columns, place in zip(taken, kept, places, strict=True):
             end = begin + columns.num_rows
             part = features.slice(begin, end) if isinstance(features, Ragged) else features[begin:end]
-            arrays = [*columns.columns, *feature_columns(schema, part, rows.is_null, begin)]
+            arrays = [*columns.columns, *feature_columns(schema, part, rows.is_null, place)]
             made.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
             begin = end
         return pa.Table.from_batches(made, schema)
@@ -192,16 +194,15 @@ class BatchFeaturizer:
         return part_schema(kept, encoder.out_features, {}, encoder.gives_steps, dtype, output)
 
     def _computed(
-        self, pieces: Sequence[pa.RecordBatch], taken: Sequence[Taken], kept: Sequence[pa.RecordBatch]
+        self, taken: Sequence[Taken], kept: Sequence[pa.RecordBatch], places: Sequence[Where]
     ) -> np.ndarray | Ragged:
         """The features of all rows, one after the other."""
         options = self._options
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
-        rows, first_row = [], 0
-        for piece, each, columns in zip(pieces, taken, kept, strict=True):
-            place = _place(first_row, each.kept)
-            rows.append(Rows(each.sequences, self._carries(columns, each, engine.carry_features, place)))
-            first_row += piece.num_rows
+        rows = [
+            Rows(each.sequences, self._carries(columns, each, engine.carry_features, place))
+            for each, columns, place in zip(taken, kept, places, strict=True)
+        ]
         return features_of_rows(engine, self.encoder, rows, checked_max_steps(options.max_steps))
 
     def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int, where: Where) -> np.ndarray | None:
@@ -257,6 +258,12 @@ def _tell_of_aside(taken: Sequence[Taken], rows: int) -> None:
     aside = [each for some in taken for each in some.aside]
     if aside:
         logger.warning("%d of %d rows of a batch are set aside. The first: %s", len(aside), rows, aside[0].reason)
+
+
+def _places(pieces: Sequence[pa.RecordBatch], taken: Sequence[Taken]) -> list[Where]:
+    """For each piece what says where its rows stand that were taken."""
+    first_rows = accumulate((piece.num_rows for piece in pieces), initial=0)
+    return [_place(first_row, rows.kept) for first_row, rows in zip(first_rows, taken, strict=False)]
 
 
 def _place(first_row: int, rows: np.ndarray | None = None) -> Where:

@@ -6,7 +6,7 @@ How a part becomes a file, whole or not at all, is `part_file.py`'s; a part's sc
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ of the part, when nothing else is left to do: 20 ms for 10 MB."""
 _MOST_BYTES = 2**31 - 1
 _OUT_FEATURES = b"out_features"
 """Of a `list`: how many features there are, which its type does not tell."""
+Where = Callable[[int], str]
 _COLUMN = re.compile(r"feature_\d+")
 
 
@@ -179,7 +180,7 @@ def value_dtype(schema: pa.Schema) -> np.dtype:
 
 
 def feature_columns(
-    schema: pa.Schema, features: np.ndarray | Ragged, is_null: np.ndarray | None = None, first_row: int = 0
+    schema: pa.Schema, features: np.ndarray | Ragged, is_null: np.ndarray | None, where: Where
 ) -> list[pa.Array]:
     """The columns of some rows' features, as a part of this schema holds them.
 
@@ -187,7 +188,7 @@ def feature_columns(
         schema: of the part.
         features: `(n, out_features)`, or of steps a `Ragged`.
         is_null: `(n,)` bool, rows whose features are null, whatever is given for them; None if none is.
-        first_row: number of the first of these rows, for errors.
+        where: says where one of these rows stands, for errors.
 
     Raises:
         DataError: a number that the part's dtype cannot hold; says which row has it.
@@ -195,7 +196,7 @@ def feature_columns(
     features = cut(features) if isinstance(features, Ragged) else features
     offsets = features.offsets if isinstance(features, Ragged) else None
     mask = None if is_null is None or not is_null.any() else pa.array(is_null)
-    vectors = stored_vectors(schema, features, is_null, first_row)
+    vectors = stored_vectors(schema, features, is_null, where)
     names, size = feature_names(schema), vectors.shape[1]
     if names != [FEATURES]:
         return [pa.array(column, mask=is_null) for column in np.ascontiguousarray(vectors.T)]
@@ -213,7 +214,7 @@ def feature_columns(
 
 
 def stored_vectors(
-    schema: pa.Schema, features: np.ndarray | Ragged, is_null: np.ndarray | None = None, first_row: int = 0
+    schema: pa.Schema, features: np.ndarray | Ragged, is_null: np.ndarray | None, where: Where
 ) -> np.ndarray:
     """The numbers of some rows' features, `(n, out_features)`, contiguous, of the dtype of a part with this schema.
 
@@ -225,10 +226,10 @@ def stored_vectors(
         vectors, offsets = features, None
         if is_null is not None and is_null.any():
             vectors = np.where(is_null[:, None], 0, vectors).astype(vectors.dtype)
-    return np.ascontiguousarray(_rounded(vectors, value_dtype(schema), offsets, first_row))
+    return np.ascontiguousarray(_rounded(vectors, value_dtype(schema), offsets, where))
 
 
-def _rounded(vectors: np.ndarray, dtype: np.dtype, offsets: np.ndarray | None, first_row: int) -> np.ndarray:
+def _rounded(vectors: np.ndarray, dtype: np.dtype, offsets: np.ndarray | None, where: Where) -> np.ndarray:
     """Numbers in another dtype, rounded once, to nearest, ties to even; none becomes infinite."""
     if vectors.dtype == dtype:
         return vectors
@@ -240,7 +241,7 @@ def _rounded(vectors: np.ndarray, dtype: np.dtype, offsets: np.ndarray | None, f
         vector, feature = (int(place[0]) for place in np.nonzero(overflows))
         row = vector if offsets is None else int(np.searchsorted(offsets, vector, side="right")) - 1
         raise DataError(
-            f"row {first_row + row}: feature {feature} is {vectors[vector, feature]:g}; expected at most "
+            f"{where(row)}: feature {feature} is {vectors[vector, feature]:g}; expected at most "
             f"{float(np.finfo(dtype).max):g} in size, which is all that {dtype} holds. Choose a wider --output-dtype, "
             "or leave it out."
         )

@@ -93,14 +93,18 @@ class PartFile:
         """Write rows, or keep them until the row group ends; how many bytes they take."""
         if isinstance(self._writer, VectorWriter):
             assert isinstance(features, np.ndarray)
-            vectors = stored_vectors(self.schema, features, is_null, self.rows)
+            vectors = stored_vectors(self.schema, features, is_null, self._place)
             others = pa.record_batch(kept.columns, schema=pa.schema(list(self.schema)[:-1]))
             self._writer.write(others, vectors, is_null if is_null is not None and is_null.any() else None)
             return int(others.nbytes + vectors.nbytes)
-        columns = feature_columns(self.schema, features, is_null, self.rows)
+        columns = feature_columns(self.schema, features, is_null, self._place)
         batch = pa.record_batch([*kept.columns, *columns], schema=self.schema)
         self._writer.write(batch)
         return int(batch.nbytes)
+
+    def _place(self, row: int) -> str:
+        """Where one of the rows stands that are written next."""
+        return f"row {self.rows + row}"
 
     def commit(
         self,

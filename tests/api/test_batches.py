@@ -130,6 +130,19 @@ def test_a_bad_carry_is_named_by_its_row_of_the_batch() -> None:
         featurizer(piece([[float("nan")] * D], [good, None]))
 
 
+@pytest.mark.parametrize("readout", ["last", "steps"])
+def test_a_feature_that_the_dtype_cannot_hold_is_named_by_its_row_of_the_batch(readout: str) -> None:
+    carries = pa.array([[0.5] * H, [0.5] * H, [0.5] * H, [1e6] * H], pa.list_(pa.float32()))
+    table = table_of([[[float("nan")] * D], *[[[0.5] * D]] * 3], carry=carries)
+    featurizer = BatchFeaturizer(
+        Encoder.from_seed(SEED, D, H, readout=readout), column="sequence", initial_carry="carry", window_shape=SHAPE,
+        bad_rows=BadRows(bad_value="skip"), output=Output(dtype="float16"),
+    )  # fmt: skip
+    for first in (1, 2, 4):
+        with pytest.raises(DataError, match=r"^row 3 of the batch: feature \d is .* expected at most 65504"):
+            featurizer(pa.concat_tables([table[:first], table[first:]]))
+
+
 def test_pieces_of_the_result_hold_the_steps_of_their_own_rows_alone() -> None:
     table = pa.concat_tables(table_of(random_rows([8])) for _ in range(20))
     encoder = Encoder.from_seed(SEED, D, H, readout="steps")
