@@ -188,6 +188,13 @@ def cut(ragged: Ragged) -> Ragged:
     return Ragged(ragged.values[begin:end], ragged.offsets - begin)
 
 
+def joined(parts: Sequence[Ragged], in_features: int) -> Ragged:
+    """The rows of all parts, one after the other, copied."""
+    values = [part.values[part.offsets[0] : part.offsets[-1]] for part in parts]
+    lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+    return Ragged(np.concatenate([np.empty((0, in_features), np.float32), *values]), np.cumsum(lengths))
+
+
 def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
     """Where, in flat order, the first number stands that its float32 does not equal; None if there is none.
 

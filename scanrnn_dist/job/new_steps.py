@@ -19,7 +19,7 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, joined
 from scanrnn_dist.source import is_comparable, positions, read_chunks, read_kept, stored_values, told
 
 _COPIES = 2
@@ -109,7 +109,7 @@ def read_new_steps(
                 f"{told_key(batch, ids, row)} stands in rows {numbers[key]} and {row} of the new steps; expected each "
                 "id once."
             )
-    sequences, order = _together(parts, in_features), plan.layout.asked.order_by or ()
+    sequences, order = joined(parts, in_features), plan.layout.asked.order_by or ()
     first = _first(plan, order)
     digest = _digest(ids, keys, keys_of(first, order) if order else [()] * len(batch), sequences)
     return NewSteps(tuple(ids), batch, sequences, numbers, first, digest)
@@ -140,12 +140,6 @@ def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:
 def told_key(table: pa.RecordBatch, ids: Sequence[str], row: int) -> str:
     """The id of a row in words: `client=7`."""
     return told(ids, [table.column(name) for name in ids], row)
-
-
-def _together(parts: list[Ragged], in_features: int) -> Ragged:
-    values = [part.values[part.offsets[0] : part.offsets[-1]] for part in parts]
-    lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-    return Ragged(np.concatenate([np.empty((0, in_features), np.float32), *values]), np.cumsum(lengths))
 
 
 def _digest(ids: Sequence[str], keys: Sequence[Any], first: Sequence[Any], sequences: Ragged) -> str:

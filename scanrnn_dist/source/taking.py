@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, joined
 from scanrnn_dist.source.bad_rows import (
     DROP_STEP,
     ERROR,
@@ -133,14 +133,25 @@ def to_ragged(
         LayoutError: another layout, another number of features than expected, or one that nobody knows.
         DataError: as `take`.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    # Chunk by chunk, as `combine_chunks` refuses lists of 2^31 values in all.
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     layout = placed(layout_of_column, column.type, "sequences", where=where)
-    batch = pa.RecordBatch.from_arrays([column], ["sequences"])
-    steps = placed(layout.steps, batch, in_features, where=where)
-    if steps.in_features is None and in_features is None:
+    width, given, first_row = in_features, [], 0
+    for chunk in [chunk for chunk in chunks if len(chunk)] or [pa.nulls(0, column.type)]:
+        place = _from(first_row, where)
+        steps = placed(layout.steps, pa.RecordBatch.from_arrays([chunk], ["sequences"]), width, where=place)
+        width = steps.in_features or width
+        given.append((steps, place))
+        first_row += len(chunk)
+    if width is None:
         raise unknown_width(where(0), f"{column.type}", len(column))
-    return take(steps, steps.in_features or in_features or 0, BadRows(nonfinite), lossy_cast, where).sequences
+    parts = [take(steps, width, BadRows(nonfinite), lossy_cast, place).sequences for steps, place in given]
+    return parts[0] if len(parts) == 1 else joined(parts, width)
+
+
+def _from(first_row: int, where: Where) -> Where:
+    """Says where a row stands of those from `first_row` on."""
+    return lambda row: where(first_row + row)
 
 
 def sequence_columns(schema: pa.Schema) -> list[str]:

@@ -188,7 +188,7 @@ def test_a_column_that_is_no_sequence_is_shown_with_the_way_out(type: pa.DataTyp
         ([[1.0], [2.0, None]], pa.list_(pa.float32()), "row 1, step 1: a value is null"),
         ([[], [[1.0, 2.0], [3.0, np.nan]]], SEQ, "row 1, step 1: feature 1 is nan"),
         ([[[1.0, -np.inf]]], SEQ, "row 0, step 0: feature 1 is -inf"),
-        ([[[1.0, 2.0]], [[1.0, 2.0], [3.0]]], SEQ, "row 1, step 1: 1 features; expected 2, as in the first step"),
+        ([[[1.0, 2.0]], [[1.0, 2.0], [3.0]]], SEQ, "row 1, step 1: 1 features; expected 2, as in"),
         ([[[1]], [[1], [2**24 + 1]]], pa.list_(pa.list_(pa.int64())), "row 1, step 1: int64 value 16777217 would"),
         ([[[2**63 - 1]]], pa.list_(pa.list_(pa.int64())), "would become .* --lossy-cast / lossy_cast=True"),
         ([[[2**64 - 1]]], pa.list_(pa.list_(pa.uint64())), "would become"),
@@ -210,6 +210,13 @@ def test_bad_rows_are_named(rows: Any, type: pa.DataType, place: str) -> None:
 def test_integers_that_float32_holds_pass(value: int) -> None:
     ragged = to_ragged(pa.array([[[value]]], pa.list_(pa.list_(pa.int64()))), where=where)
     assert int(ragged.values[0, 0]) == value
+
+
+def test_chunks_may_hold_more_values_than_the_offsets_of_one_list_count() -> None:
+    huge = pa.ListArray.from_arrays(pa.array([0, 2**31 - 1], pa.int32()), pa.nulls(2**31 - 1))
+    column = pa.chunked_array([pa.array([[], [None]], huge.type), huge])
+    with pytest.raises(DataError, match=r"row 1, step 0: .* null"):
+        to_ragged(column, where=where)
 
 
 def test_lossy_cast_rounds_but_does_not_overflow() -> None:
