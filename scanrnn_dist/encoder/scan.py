@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, hidden_state, initial_carry, join_directions
@@ -75,7 +76,7 @@ def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.
     batch = x.shape[:-2]
     lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
     _check_lengths(lengths, batch, x.shape[-2])
-    given = [x, lengths, *([] if carries is None else [jnp.asarray(carries)])]
+    given = [x, lengths.astype(jnp.int32), *([] if carries is None else [jnp.asarray(carries)])]
     wanted = (*batch, encoder.carry_features)
     if carries is not None and given[-1].shape != wanted:
         raise ConfigError(f"initial_carry has shape {given[-1].shape}; expected {wanted}.")
@@ -145,5 +146,8 @@ def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> No
     """Refuse lengths of another shape or kind, and, where they are known, of another range."""
     if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ConfigError(f"seq_lengths is {lengths.dtype}{list(lengths.shape)}; expected whole numbers {list(batch)}.")
-    if not isinstance(lengths, jax.core.Tracer) and ((lengths < 0) | (lengths > steps)).any():
-        raise ConfigError(f"seq_lengths reach from {lengths.min()} to {lengths.max()}; expected 0 to {steps}.")
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    known = np.asarray(lengths)  # JAX would cast `steps` to a narrow dtype of the lengths
+    if ((known < 0) | (known > steps)).any():
+        raise ConfigError(f"seq_lengths reach from {known.min()} to {known.max()}; expected 0 to {steps}.")

@@ -95,6 +95,13 @@ def test_leading_axes_are_a_batch_and_nothing_beyond_a_length_counts(batch: tupl
     np.testing.assert_array_equal(features[(0,) * len(batch)], np.zeros(5, np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_seq_lengths_may_be_integers_of_any_width(dtype: Any, bidirectional: bool) -> None:
+    encoder, x, lengths = Encoder.from_seed(4, 3, 7, bidirectional=bidirectional), normal(3, 700, 3), [5, 0, 100]
+    np.testing.assert_array_equal(encoder(x, np.array(lengths, dtype)), encoder(x, np.array(lengths)))
+
+
 def test_without_seq_lengths_all_steps_count() -> None:
     encoder = Encoder.from_seed(0, 3, 5)
     x = normal(4, 9, 3)
