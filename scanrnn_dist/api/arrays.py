@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from scanrnn_dist.api.row_shards import shards_of
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
-from scanrnn_dist.api.sequences import as_ragged
+from scanrnn_dist.api.sequences import as_ragged, without_torch
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
@@ -78,6 +78,7 @@ def encode(
         >>> encode(encoder, [np.ones((5, 2)), np.zeros((0, 2))]).shape
         (2, 3)
     """
+    seq_lengths, initial_carry = without_torch(seq_lengths), without_torch(initial_carry)
     shards = shards_of(sequences)
     if shards is None:
         return _encode(

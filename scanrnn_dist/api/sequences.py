@@ -36,8 +36,7 @@ def as_ragged(
     Where `in_features` is None, the sequences say it.
     """
     sequences = _column_of(sequences, column)
-    if _is_of(sequences, "torch"):
-        sequences = _of_torch(sequences)
+    sequences = without_torch(sequences)
     if _is_array(sequences):
         array = sequences if isinstance(sequences, np.ma.MaskedArray) else np.asarray(sequences)
         ragged = _from_array(array, seq_lengths, in_features, lossy_cast)
@@ -50,7 +49,7 @@ def as_ragged(
     elif _is_arrow(sequences):
         ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
     elif isinstance(sequences, Iterable) and not isinstance(sequences, str | bytes | Mapping | set | frozenset):
-        rows = [_of_torch(row) if _is_of(row, "torch") else row for row in sequences]
+        rows = [without_torch(row) for row in sequences]
         ragged = Ragged.from_sequences(rows, in_features, lossy_cast=lossy_cast)
     else:
         hint = " Collect it first: frame.collect()." if type(sequences).__name__ == "LazyFrame" else ""
@@ -147,20 +146,27 @@ def _from_array(array: np.ndarray, seq_lengths: Any, in_features: int | None, lo
     if array.ndim == 2:
         raise DataError(f"The sequences are one array of shape {array.shape}; for a single sequence (T, D), pass [x].")
     if array.dtype == object and array.ndim == 1 and seq_lengths is None:
-        rows = [_of_torch(row) if _is_of(row, "torch") else row for row in array]
+        rows = [without_torch(row) for row in array]
         return Ragged.from_sequences(rows, in_features, lossy_cast=lossy_cast)
     lengths = np.full(len(array), array.shape[1]) if seq_lengths is None and array.ndim == 3 else seq_lengths
     return Ragged.from_padded(array, lengths, lossy_cast=lossy_cast)
 
 
-def _of_torch(tensor: Any) -> Any:
-    """A tensor as a numpy array, one that is nested as a list of them; what else torch has, as it is."""
-    if getattr(tensor, "is_nested", False):
-        return [_of_torch(each) for each in tensor.unbind()]
-    if not hasattr(tensor, "detach"):
-        return tensor
-    plain = tensor.detach().cpu()
-    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()  # numpy has no bfloat16
+def without_torch(given: Any) -> Any:
+    """A tensor of PyTorch as a numpy array, one that is nested as a list of them; all else as it is.
+
+    Raises:
+        DataError: a tensor that numpy cannot take, such as a sparse one.
+    """
+    if not _is_of(given, "torch") or not hasattr(given, "detach"):
+        return given
+    if given.is_nested:
+        return [without_torch(each) for each in given.unbind()]
+    try:
+        plain = given.detach().cpu()
+        return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()  # numpy has no bfloat16
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"A tensor of PyTorch is no array: {error} Expected a dense one of numbers.") from error
 
 
 def _is_of(given: Any, package: str) -> bool:

@@ -134,6 +134,22 @@ def test_padded_tensors_take_lengths_as_tensors() -> None:
     assert rows.lengths.tolist() == [4, 0, 1]
 
 
+def test_lengths_and_initial_carries_may_be_tensors() -> None:
+    encoder, carries = Encoder.from_seed(0, 2, 3), np.float32([[0.5] * 3, [0.25] * 3])
+    padded, lengths = np.ones((2, 4, 2), np.float32), [4, 1]
+    expected = encode(encoder, padded, lengths, initial_carry=carries)
+    for options in ({"requires_grad": True}, {"dtype": torch().bfloat16}):
+        given = [torch().tensor(lengths), torch().tensor(carries, **options)]
+        np.testing.assert_array_equal(encode(encoder, padded, given[0], initial_carry=given[1]), expected)
+
+
+@pytest.mark.parametrize("name", ["sequences", "seq_lengths", "initial_carry"])
+def test_a_tensor_that_numpy_cannot_take_is_refused_in_words(name: str) -> None:
+    given = {"sequences": np.ones((2, 4, 2)), name: torch().ones(2).to_sparse()}
+    with pytest.raises(DataError, match=r"A tensor of PyTorch is no array: .*Sparse.* Expected a dense one"):
+        encode(Encoder.from_seed(0, 2, 3), **given)
+
+
 TABLES: dict[str, Callable[[], Any]] = {
     "Table": lambda: table(more=arrow()),
     "dict": lambda: {"id": [1, 2, 3], "seq": LISTS, "more": LISTS},
