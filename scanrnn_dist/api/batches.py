@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from flax import nnx
 
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
@@ -34,6 +35,9 @@ Where = Callable[[int], str]
 
 BATCH = "the batch"
 """Of another engine, for messages: it does not tell where its rows come from."""
+
+TORCH_MODULE = "torch.nn.modules.module.Module"
+"""The class of all modules of PyTorch, which is not imported."""
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -85,7 +89,7 @@ class BatchFeaturizer:
         output: Output = DEFAULT_OUTPUT,
         window_shape: WindowShape | None = None,
     ) -> None:
-        if not isinstance(encoder, bytes | str | os.PathLike) and not callable(encoder):
+        if not isinstance(encoder, bytes | str | os.PathLike) and (_is_module(encoder) or not callable(encoder)):
             checked_encoder(encoder)
         self._given, self._shape = encoder, window_shape
         self._options = JobOptions(
@@ -226,6 +230,12 @@ class _Same:
 def _engine(of: _Same, shape: WindowShape | None, own_carries: bool) -> EngineLike:
     """The engine of this process: Spark sends the function anew with every task, and compiling takes a second."""
     return build_engine(of.encoder, None, shape, own_carries)
+
+
+def _is_module(given: Any) -> bool:
+    """Whether it is a module of Flax or PyTorch, which can be called, but returns no encoder."""
+    is_torch = any(f"{kind.__module__}.{kind.__name__}" == TORCH_MODULE for kind in type(given).__mro__)
+    return is_torch or isinstance(given, nnx.Module)
 
 
 def _encoder_of(given: EncoderGiven) -> Encoder:

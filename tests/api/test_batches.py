@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import SEED, SEQUENCE, SHAPE, D, H, encoder_of, random_rows
@@ -193,8 +194,16 @@ def test_a_frame_of_another_library_is_refused() -> None:
 def test_what_is_no_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="The encoder is a int"):
         BatchFeaturizer(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"The encoder is a GRUCell; expected an Encoder"):
+        BatchFeaturizer(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected an Encoder"):
         _ = BatchFeaturizer(lambda: 3).encoder  # type: ignore[arg-type, return-value]
+
+
+def test_a_module_of_pytorch_is_no_function_that_returns_an_encoder() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match=r"The encoder is a GRU; expected an Encoder"):
+        BatchFeaturizer(torch.nn.GRU(D, H))
 
 
 def test_the_encoder_may_be_given_in_several_ways(tmp_path: Path) -> None:
