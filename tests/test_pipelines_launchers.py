@@ -35,11 +35,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> dict[str, str]:
-    """The environment of a machine that has `scanrnn`, `srun` and `nvidia-smi`, which tells of one GPU."""
+    """The environment of a machine that has `scanrnn` and `srun`."""
     (tmp_path / "bin").mkdir()
     scanrnn = f'#!/bin/bash\nexec "{sys.executable}" -m scanrnn_dist "$@"\n'
-    gpus = "#!/bin/bash\n[ $1 = --list-gpus ] && echo 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n"
-    for name, text in {"scanrnn": scanrnn, "srun": SRUN, "nvidia-smi": gpus}.items():
+    for name, text in {"scanrnn": scanrnn, "srun": SRUN}.items():
         path = tmp_path / "bin" / name
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -85,9 +84,12 @@ def test_a_batch_script_of_several_tasks_without_srun_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_gpu_launcher_starts_a_process_for_each_gpu(tmp_path: Path, source: Path, programs: dict[str, str]) -> None:
-    traced = ["bash", "-x", PIPELINES / "featurize_gpus.sh", source, tmp_path / "out", *FLAGS]
-    assert "20 --processes 1\n" in said_by(traced, {**programs, "JAX_PLATFORMS": "cpu"})
+def test_the_gpu_launcher_leaves_the_number_of_processes_to_the_command_unless_it_is_told(
+    tmp_path: Path, source: Path, programs: dict[str, str]
+) -> None:
+    traced, cpu = ["bash", "-x", PIPELINES / "featurize_gpus.sh", source], {**programs, "JAX_PLATFORMS": "cpu"}
+    assert "--processes" not in said_by([*traced, tmp_path / "out", *FLAGS], cpu)
+    assert "20 --processes 2\n" in said_by([*traced, tmp_path / "two", *FLAGS], {**cpu, "PROCESSES": "2"})
     check_parts(source, tmp_path / "out")
 
 
