@@ -85,8 +85,12 @@ def encode(
             encoder, sequences, seq_lengths, mesh, window_shape, max_steps, initial_carry, lossy_cast, nonfinite,
             show_progress, kernel, column,
         )  # fmt: skip
+    if column is not None:
+        raise ConfigError(f"column={column!r} was given, and the sequences are a global array. Leave column out.")
     if checked_encoder(encoder).gives_steps:
         raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
+    if not shards.ranges:  # all rows are other processes'
+        return shards.joined(np.empty((0, encoder.out_features), encoder.pool_dtype))
     here = [
         shards.taken(name, array)
         for name, array in (("sequences", sequences), ("seq_lengths", seq_lengths), ("initial_carry", initial_carry))

@@ -98,6 +98,12 @@ def test_outputs_of_all_steps_are_refused() -> None:
         encode(Encoder.from_seed(1, D, H, readout="steps"), rows)
 
 
+def test_a_column_is_refused_which_an_array_has_not() -> None:
+    rows = jax.device_put(PADDED, NamedSharding(mesh_of(2), P("data")))
+    with pytest.raises(ConfigError, match=r"column='x' was given, and the sequences are a global array"):
+        encode(ENCODER, rows, LENGTHS, column="x")
+
+
 PROCESS = """
 import sys
 import jax, numpy as np
@@ -125,6 +131,12 @@ for shard in mine:
     np.testing.assert_array_equal(np.asarray(shard.data), told["features"][shard.index])
 same = srd.encode(encoder, rows, told["lengths"], window_shape=shape)
 assert all(np.array_equal(a.data, b.data) for a, b in zip(same.addressable_shards, mine))
+first = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])  # of process 0
+at = NamedSharding(first, P("data"))
+there = jax.make_array_from_callback((8, 9, 2), at, lambda index: told["padded"][index], dtype=np.float32)
+features = srd.encode(encoder, there, told["lengths"], window_shape=shape)
+assert (features.shape, features.dtype, features.sharding) == ((8, 5), np.float32, at)
+assert len(features.addressable_shards) == (2 if process == "0" else 0)
 steps_cut = sharded(told["padded"][:, :8], P(None, "data"))
 for arguments, says in (
     ({"sequences": steps_cut}, "on devices of several processes"),
