@@ -75,11 +75,17 @@ class Classifier(nnx.Module):
 
 
 def read_labelled(
-    source: SourceLike, label: str, sequence: str | None, input: srd.InputSpec | None = None
+    source: SourceLike,
+    label: str,
+    sequence: str | None,
+    input: srd.InputSpec | None = None,
+    *,
+    lossy_cast: bool = False,
 ) -> tuple[srd.Ragged, np.ndarray, list[Any]]:
     """All rows of a source in memory, the class number of each `(N,)`, and the classes, sorted.
 
-    With an `input`, a step of a row is what travels of it: one number per column.
+    With an `input`, a step of a row is what travels of it: one number per column. With `lossy_cast`, numbers that
+    float32 cannot hold are rounded.
     """
     plan = plan_job(source, JobOptions(column=sequence, keep=[]), input)
     columns = plan.source.schema
@@ -95,7 +101,7 @@ def read_labelled(
     if not plan.source.rows:
         raise srd.DataError(f"{source} has no rows; expected some to train on.")
     in_features = plan.in_features() if input is None else input.in_features
-    options = ReadOptions(plan.layout, [label], in_features, input=input)
+    options = ReadOptions(plan.layout, [label], in_features, input=input, lossy_cast=lossy_cast)
     with closing(read_chunks(plan.source, plan.units, options)) as chunks:
         read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]
     labels = [value for _, column in read for value in column.to_pylist()]
@@ -212,6 +218,7 @@ def main() -> None:
     parser.add_argument("--label", required=True, help="the column of the classes")
     parser.add_argument("--sequence", help="the column of the sequences, if several could")
     parser.add_argument("--input", type=Path, help="a TOML file that says what a step holds")
+    parser.add_argument("--lossy-cast", action="store_true", help="round numbers that float32 cannot hold")
     for name, default in asdict(Settings()).items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help="%(default)s if not given"
@@ -223,7 +230,9 @@ def main() -> None:
         raise srd.ConfigError(f"There is no folder {arguments.encoder.parent} to write the encoder to; make it first.")
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
     input = srd.InputSpec.load(arguments.input) if arguments.input else None
-    rows, labels, classes = read_labelled(arguments.source, arguments.label, arguments.sequence, input)
+    rows, labels, classes = read_labelled(
+        arguments.source, arguments.label, arguments.sequence, input, lossy_cast=arguments.lossy_cast
+    )
     mesh = srd.default_mesh()
     print(f"{len(rows)} rows of {rows.in_features} features, {len(classes)} classes, {mesh.size} devices")
     train(rows, labels, settings, mesh, input=input).save(arguments.encoder)

@@ -107,6 +107,16 @@ def test_train_featurize_evaluate(source: Path, tmp_path: Path) -> None:
     assert evaluate_features.evaluate(two, "kind", "split")[1:4] == (16, 150, 150)
 
 
+@pytest.mark.slow
+def test_numbers_that_float32_cannot_hold_are_rounded_where_that_is_allowed(tmp_path: Path) -> None:
+    rows = pa.table({"kind": ["a", "b"], "sequence": [[[0.1]], [[0.2]]]})
+    pq.write_table(rows, tmp_path / "a.parquet")
+    options = (tmp_path / "a.parquet", tmp_path / "a.safetensors", "--label", "kind", "--hidden", 2, "--epochs", 1)
+    refused = run("train_encoder", *options)
+    assert refused.returncode == 3 and "Allow rounding with --lossy-cast" in refused.stderr
+    assert run("train_encoder", *options, "--lossy-cast").returncode == 0
+
+
 def test_one_device_equals_eight(source: Path) -> None:
     rows, labels, classes = train_encoder.read_labelled(source / "split=train", "kind", None)
     assert classes == list(KINDS)
