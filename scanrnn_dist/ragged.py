@@ -182,6 +182,14 @@ class Ragged:
         return Ragged(values, offsets)
 
 
+def numbers_of(name: str, given: Any, expected: str) -> np.ndarray:
+    """What is given as an array; a `DataError` where its rows are of several sizes."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{name} is no array of numbers: {error} Expected {expected}.") from error
+
+
 def cut(ragged: Ragged) -> Ragged:
     """The same rows, with no values beside theirs: whoever is given them may copy all."""
     begin, end = ragged.offsets[0], ragged.offsets[-1]
@@ -336,7 +344,7 @@ def _checked_lengths(seq_lengths: Any, rows: int, steps: int) -> np.ndarray:
     """`seq_lengths` as `(N,)` int64, or a `DataError` that names the first wrong one."""
     if np.ma.is_masked(seq_lengths):
         raise DataError("seq_lengths is masked; expected a length for every row, 0 for one without steps.")
-    given = np.asarray(seq_lengths)
+    given = numbers_of("seq_lengths", seq_lengths, "(N,)")
     if given.shape != (rows,) or given.dtype.kind not in "iuf":
         raise DataError(f"seq_lengths is {given.dtype}{list(given.shape)}; expected {rows} whole numbers, one per row.")
     wrong = ~((given >= 0) & (given <= steps) & (given == np.floor(given)))

@@ -19,7 +19,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.observe import rows_progress
 from scanrnn_dist.protocols import WindowShape
-from scanrnn_dist.ragged import Ragged, checked_max_steps
+from scanrnn_dist.ragged import Ragged, checked_max_steps, numbers_of
 
 
 def encode(
@@ -149,7 +149,9 @@ def _check_ids(input: InputSpec, ragged: Ragged) -> None:
 
 def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> np.ndarray:
     """Every row's initial carry, `(N, carry_features)`, under the rule of the sequences; other shapes as they are."""
-    carries = initial_carry if isinstance(initial_carry, np.ma.MaskedArray) else np.asarray(initial_carry)
+    carries = initial_carry
+    if not isinstance(carries, np.ma.MaskedArray):
+        carries = numbers_of("initial_carry", carries, "(N, carry_features)")
     if carries.ndim != 2:
         return carries  # which the engine refuses
     try:

@@ -150,6 +150,12 @@ def test_a_tensor_that_numpy_cannot_take_is_refused_in_words(name: str) -> None:
         encode(Encoder.from_seed(0, 2, 3), **given)
 
 
+@pytest.mark.parametrize("name", ["seq_lengths", "initial_carry"])
+def test_rows_of_several_sizes_are_refused_in_words(name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name} is no array of numbers: .* Expected"):
+        encode(Encoder.from_seed(0, 2, 3), np.ones((2, 4, 2)), **{name: [[1], [1, 2]]})
+
+
 TABLES: dict[str, Callable[[], Any]] = {
     "Table": lambda: table(more=arrow()),
     "dict": lambda: {"id": [1, 2, 3], "seq": LISTS, "more": LISTS},
