@@ -292,7 +292,7 @@ def check_destination(
         return done
     _check_may_write(records.store.root)
     if changes:
-        again = plan_again(before, plan.given, options.bad_rows.unreadable_file == "skip")
+        again = plan_again(before, plan.given, options)
         kept, parts = kept_parts(records, recorded, before, again), counted(len(again.units), "part")
         return f"holds this job of the source as it was; {kept:,} of {parts} would be kept"
     if damaged:
@@ -361,17 +361,17 @@ def _planned(
         return source
     if recorded and not handling.restart:
         _check_not_updated(records, recorded)
-        plan, skip = Plan.from_records(records.read_plan(recorded)), options.bad_rows.unreadable_file == "skip"
+        plan = Plan.from_records(records.read_plan(recorded))
         if plan.is_of(source, options):
             changes, is_begun = plan.changes(), _was_begun(records)
             if not changes:
                 return plan
             if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
-            return plan_again(plan, source, skip) if is_begun else plan_job(source, options, input)
+            return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)
         are_lists = not isinstance(plan.given, str) and not isinstance(source, str | os.PathLike)
         if handling.accept_changes and are_lists and plan.has_options(options):  # a shell has expanded a glob
-            return plan_again(plan, source, skip)
+            return plan_again(plan, source, options)
     return plan_job(source, options, input)
 
 

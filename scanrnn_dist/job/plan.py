@@ -330,8 +330,7 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
             )
     check_keeps(options, opened.schema, layout, keep)
-    if options.filter is not None:
-        parsed_filter(options.filter).of(opened.schema)  # or it is refused
+    _check_used(opened, options, layout, keep)
     return opened, layout, keep
 
 
@@ -353,14 +352,15 @@ def find_sequences(
     return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
 
 
-def plan_again(before: Plan, source: SourceLike, skip_unreadable: bool = False) -> Plan:
-    """A plan with the options of an earlier one, of its source as it is now; unreadable files maybe left out.
+def plan_again(before: Plan, source: SourceLike, options: JobOptions) -> Plan:
+    """A plan with the options of an earlier one, which are among these, of its source as it is now.
 
     Raises:
         ConfigError: nothing found.
-        DataError: an unreadable file, or other columns than before.
+        DataError: an unreadable file or column, or other columns than before.
     """
-    opened = with_columns(open_source(source, skip_unreadable), before)
+    opened = with_columns(open_source(source, options.bad_rows.unreadable_file == "skip"), before)
+    _check_used(opened, options, before.layout, before.keep)
     return cut(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
 
@@ -430,15 +430,33 @@ def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:
 
 def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
-    for name, reason in source.unreadable.items():
-        told = (options.features, options.group_by, options.order_by, options.keep)
-        named = {options.column, *(name for names in told for name in names or ())}
-        if name in named or (options.keep is None and options.group_by is None):
-            others = [other for other in source.schema.names if other != options.column]
-            raise DataError(
-                f"Column {name!r} cannot be read: {reason}. Go on without it by naming the columns to keep, with "
-                f"--keep, for instance {others[0] if others else ''!r}; or write the column as another type."
-            )
+    filtered = None if options.filter is None else parsed_filter(options.filter).columns
+    told = (options.features, options.group_by, options.order_by, options.keep, filtered)
+    named = {options.column or "", *(name for names in told for name in names or ())}
+    for name in source.unreadable:
+        # Of what no file can give, no schema tells whether a name with a point is of a field.
+        is_named = any(f"{other}.".startswith(f"{name}.") for other in named if other not in source.schema.names)
+        if is_named or name in named or (options.keep is None and options.group_by is None):
+            raise _cannot_be_read(source, name, options.column)
+
+
+def _check_used(source: Source, options: JobOptions, layout: Layout, keep: tuple[str, ...]) -> None:
+    """Refuse a filter that does not fit, and a column that is used and that some files cannot give."""
+    used = {*layout.columns(source.schema), *keep}
+    if options.filter is not None:
+        used |= {*parsed_filter(options.filter).of(source.schema)}
+    for name in source.unreadable:
+        if name in used:
+            raise _cannot_be_read(source, name, options.column)
+
+
+def _cannot_be_read(source: Source, name: str, column: str | None) -> DataError:
+    others = [other for other in source.schema.names if other not in (column, *source.unreadable)]
+    return DataError(
+        f"Column {name!r} cannot be read: {source.unreadable[name]}. Go on without it by naming the columns to keep, "
+        f"with --keep, for instance {others[0] if others else ''!r}, and others for the sequences and the filter; or "
+        "write the column as another type."
+    )
 
 
 def absolute(source: SourceLike) -> str | list[str]:

@@ -7,6 +7,7 @@ early parquet-rs, and parquet-go.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import pytest
 from scanrnn_dist.api import featurize
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.inspection import inspect
+from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.source import BadRows
 from scanrnn_dist.source.decode import read_kept
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
@@ -254,3 +258,60 @@ def test_dictionaries_within_lists_and_structs_may_differ_from_row_group_to_row_
     assert report.rows == 5 and out.select(["cats", "st"]).to_pylist() == [
         {name: row[name] for name in ("cats", "st")} for row in rows
     ]
+
+
+def make_unreadable(path: Path, column: str) -> None:
+    """Have the type of a column contradict itself."""
+    content = path.read_bytes()
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer, _ = read_struct(content[begin:-8])
+    elements = [raw.fields for raw in footer[key(2, LIST)]]
+    number = next(number for number, fields in enumerate(elements) if fields[key(4, BINARY)] == column.encode())
+    leaf = next(fields for fields in elements[number:] if key(1, I32) in fields)
+    leaf.update({key(6, I32): 21, key(10, STRUCT): {key(11, STRUCT): {}}})
+    stored = as_bytes(footer)
+    path.write_bytes(content[:begin] + stored + len(stored).to_bytes(4, "little") + b"PAR1")
+
+
+@pytest.mark.parametrize(
+    "unreadable, flags, is_named",
+    [
+        ("total", {"column": "seq", "keep": ("id",), "filter": "total > 5"}, True),
+        ("s", {"column": "seq", "keep": ("id",), "filter": "field('s.n') > 0"}, True),
+        ("s", {"column": "s.x", "keep": ("id",)}, True),
+        (
+            "seq",
+            {"layout": "flat-lists", "in_features": 1, "keep": ("id",), "bad_rows": BadRows(null_sequence="null")},
+            False,
+        ),
+        ("total", {"group_by": ("id",)}, False),
+    ],
+)
+def test_a_column_that_a_file_cannot_give_is_not_taken_for_one_that_it_lacks(
+    tmp_path: Path, unreadable: str, flags: dict[str, Any], is_named: bool
+) -> None:
+    schema = pa.schema([
+        ("id", pa.int64()), ("total", pa.int64()), ("seq", pa.list_(pa.float64())),
+        ("s", pa.struct([("x", pa.list_(pa.float64())), ("n", pa.int64())])),
+    ])  # fmt: skip
+    rows = [{"id": n, "total": 9, "seq": [1.0], "s": {"x": [2.0], "n": 1}} for n in range(3)]
+    for name in "ab":
+        pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / f"{name}.parquet", store_schema=False)
+    make_unreadable(tmp_path / "b.parquet", unreadable)
+    for source in (tmp_path, tmp_path / "b.parquet")[: 1 + is_named]:
+        with pytest.raises(DataError, match=f"Column '{unreadable}' cannot be read"):
+            featurize(Encoder.from_seed(0, 1, 2), source, tmp_path / "out", **flags)
+    looked_at = inspect(tmp_path, JobOptions(layout="struct-of-lists", features=("x",)), scan=True)
+    assert unreadable in looked_at.unreadable and looked_at.rows == 6
+
+
+def test_a_column_that_a_changed_file_cannot_give_any_more_is_not_taken_for_nulls(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        pq.write_table(pa.table({"id": [1, 2], "seq": [[1.0], [2.0]]}), tmp_path / f"in/{name}.parquet")
+    job = partial(featurize, Encoder.from_seed(0, 1, 2), tmp_path / "in", tmp_path / "out", column="seq")
+    job()
+    pq.write_table(pa.table({"id": [1, 2], "seq": [[1.0], [2.0]]}), tmp_path / "in/b.parquet", store_schema=False)
+    make_unreadable(tmp_path / "in/b.parquet", "id")
+    with pytest.raises(DataError, match="Column 'id' cannot be read"):
+        job(accept_changes=True)

@@ -30,6 +30,8 @@ def leaves_of(footer: Footer, schema: pa.Schema, path: Path) -> list[int]:
     leaves = [number for number, leaf in enumerate(footer.leaves) if names[leaf.column] == path[0]]
     if len(path) == 1 or not leaves:
         return leaves
+    if path[0] not in schema.names:
+        return []  # pyarrow cannot give it
     kind = schema.field(path[0]).type
     if _count(kind) != len(leaves):
         return leaves  # a type that is not stored as it is here: the column is read whole
