@@ -24,7 +24,7 @@ def encodings_of(kept: pa.Table, leaves: Mapping[str, str]) -> tuple[set[str], s
     differences, plain = set(), set()
     for name, column in zip(kept.column_names, kept.columns, strict=True):
         first = column.slice(0, _SAMPLE_ROWS).combine_chunks()
-        if name not in leaves or not _is_countable(first.type):  # nested, or has its dictionary
+        if not leaves.get(name) or not _is_countable(first.type):  # nested, has its dictionary, or shares its path
             continue
         is_new = 2 * pc.count_distinct(first, mode="only_valid").as_py() > len(first) - first.null_count
         if leaves[name] in ("INT32", "INT64") and (is_new or _is_narrow(first)):

@@ -100,7 +100,7 @@ class Output:
 
         Args:
             kept: the kept columns of the first row group, which show what pays.
-            leaves: the physical types of the Parquet columns, by their paths.
+            leaves: the physical types of the Parquet columns, by their paths; "" where several columns share one.
             features: those of them that hold features, of this dtype.
             dtype: of the features.
         """

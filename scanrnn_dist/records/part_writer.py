@@ -26,8 +26,9 @@ _SYNCED_BYTES = 1 << 20
 
 def writer_of(file: Hashed, schema: pa.Schema, output: Output) -> VectorWriter | ArrowWriter:
     """What writes the rows of a part of this schema to an empty file."""
-    leaves, names = leaves_of(schema), {*feature_names(schema), STATE}  # states are numbers like features
-    features = {leaf for leaf in leaves if leaf in names or leaf.partition(".")[0] in names}
+    leaves, names = leaves_of(schema), feature_names(schema)
+    own = pa.schema([field for field in schema if field.name in names or _are_states(field)])
+    features = {leaf for leaf in leaves_of(own) if leaves[leaf]}
 
     def options(kept: pa.Table) -> dict[str, Any]:
         return output.writing(kept, leaves, features, value_dtype(schema))
@@ -130,9 +131,18 @@ class Hashed:
 
 @lru_cache(maxsize=4)
 def leaves_of(schema: pa.Schema) -> Mapping[str, str]:
-    """The Parquet columns that a schema becomes: physical types by dotted paths."""
+    """The Parquet columns that a schema becomes: physical types by dotted paths, "" for a path of several columns."""
     empty = pa.BufferOutputStream()
     pq.ParquetWriter(empty, schema).close()  # an empty table cannot be made of every extension type
     parquet = pq.ParquetFile(empty.getvalue()).schema
-    columns = (parquet.column(index) for index in range(len(parquet.names)))
-    return {column.path: column.physical_type for column in columns}
+    leaves: dict[str, str] = {}
+    for column in map(parquet.column, range(len(parquet.names))):
+        leaves[column.path] = "" if column.path in leaves else column.physical_type
+    return leaves
+
+
+def _are_states(field: pa.Field) -> bool:
+    """Whether a column holds states, which are numbers like features."""
+    return (
+        field.name == STATE and pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
+    )

@@ -133,6 +133,27 @@ def test_a_kept_column_may_be_named_as_a_feature_where_features_have_a_column_of
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("codec", [None, "zstd"])
+def test_kept_columns_are_written_however_they_are_named(tmp_path: Path, layout: str, codec: str | None) -> None:
+    """Parquet writes a field `b` of a struct `a` as a column `a.b`, and pyarrow is told of columns by such names."""
+    kept = pa.record_batch({
+        "a.b": [1, 2], "a": [{"b": "x"}, {"b": "y"}], "c": [["x"], []], "c.list.element": [1, 2],
+        "features.name": ["x", "y"], "features.id": [1, 2], "features.list.element": ["x", "y"], "state": ["x", "y"],
+    })  # fmt: skip
+    output = Output(layout, compression=codec)
+    schema = part_schema(kept.schema, 2, {}, output=output)
+    store = LocalStore(str(tmp_path), "host.1.00000000")
+    with PartFile(store, "a.parquet", 0, schema, output) as part:
+        part.write(kept, np.float32([[1, 2], [3, 4]]))
+        part.commit()
+    path = store.path("a.parquet")
+    assert pq.read_table(path).select(kept.schema.names).to_pylist() == kept.to_pylist()
+    assert_same(read_features(store, "a.parquet", np.array([1]))[0], np.float32([3, 4]))
+    group = pq.read_metadata(path).row_group(0)
+    assert {group.column(number).compression for number in range(len(kept.schema))} == {"ZSTD"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("codec", [None, *CODECS])
 def test_a_codec_packs_all_columns_and_none_named_only_the_kept_ones(
     tmp_path: Path, layout: str, codec: str | None
