@@ -6,6 +6,7 @@ early parquet-rs, and parquet-go.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -260,17 +261,38 @@ def test_dictionaries_within_lists_and_structs_may_differ_from_row_group_to_row_
     ]
 
 
-def make_unreadable(path: Path, column: str) -> None:
-    """Have the type of a column contradict itself."""
+def change_column(path: Path, column: str, told: Fields) -> None:
+    """Say more of the type of a column, or of the first leaf within it."""
     content = path.read_bytes()
     begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     footer, _ = read_struct(content[begin:-8])
     elements = [raw.fields for raw in footer[key(2, LIST)]]
     number = next(number for number, fields in enumerate(elements) if fields[key(4, BINARY)] == column.encode())
-    leaf = next(fields for fields in elements[number:] if key(1, I32) in fields)
-    leaf.update({key(6, I32): 21, key(10, STRUCT): {key(11, STRUCT): {}}})
+    next(fields for fields in elements[number:] if key(1, I32) in fields).update(told)
     stored = as_bytes(footer)
     path.write_bytes(content[:begin] + stored + len(stored).to_bytes(4, "little") + b"PAR1")
+
+
+def make_unreadable(path: Path, column: str) -> None:
+    """Have the type of a column contradict itself."""
+    change_column(path, column, {key(6, I32): 21, key(10, STRUCT): {key(11, STRUCT): {}}})
+
+
+@pytest.mark.parametrize("is_in_lists", [False, True])
+def test_times_of_64_bits_beside_int96_are_read(tmp_path: Path, is_in_lists: bool) -> None:
+    struct = pa.struct([("old", pa.timestamp("us")), ("new", pa.int64())])
+    rows = [{"old": datetime.datetime(2020, 1, 1), "new": 1}, {"old": datetime.datetime(9999, 1, 1), "new": 10**15}]
+    rows, kind = ([rows, []], pa.list_(struct)) if is_in_lists else (rows, struct)
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"s": pa.array(rows, kind)}), path, use_deprecated_int96_timestamps=True, store_schema=False
+    )
+    change_column(path, "new", {key(6, I32): 10})  # microseconds
+    source = open_source(path)
+    (unit,) = plan_units(source, 100)
+    (batch,) = read_kept(source, unit, ["s"])
+    flat = batch.column(0).flatten() if is_in_lists else batch.column(0)
+    assert flat.field("new").cast(pa.int64()).to_pylist() == [1, 10**15]
 
 
 @pytest.mark.parametrize(
