@@ -29,8 +29,8 @@ def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: 
         batch: of a file; may have other columns too.
         fields: those of the source.
         where: the file and row groups, for messages.
-        own: columns that stay as the file has them where they are lists of numbers: any layout takes those apart, and
-            a number is then rounded once at most.
+        own: columns in whose lists, and structs of or in these, numbers stay as the file has them: any layout takes
+            those apart, and a number is then rounded once at most.
 
     Raises:
         DataError: a value that the type cannot hold.
@@ -41,8 +41,8 @@ def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: 
             arrays.append(pa.nulls(batch.num_rows, field.type))
         else:
             array = batch.column(field.name)
-            if field.name in own and _is_list_of_numbers(array.type) and _is_list_of_numbers(field.type):
-                field = field.with_type(array.type)
+            if field.name in own and not is_number(array.type):
+                field = field.with_type(_with_own_numbers(array.type, field.type))
             try:
                 array = conformed(array, field.type)
             except MemoryError:
@@ -83,6 +83,19 @@ def _is_list_of_numbers(kind: pa.DataType) -> bool:
     while is_list(kind):
         kind = kind.value_type
     return is_such and is_number(kind)
+
+
+def _with_own_numbers(kind: pa.DataType, wanted: pa.DataType) -> pa.DataType:
+    """The wanted type, in whose lists and structs numbers are those of a file."""
+    if any(is_such(kind) and is_such(wanted) for is_such in (is_number, _is_list_of_numbers)):
+        return kind
+    if types.is_struct(kind) and types.is_struct(wanted):
+        own = {field.name: field.type for field in kind}
+        fields = [field.with_type(_with_own_numbers(own.get(field.name, field.type), field.type)) for field in wanted]
+        return pa.struct(fields)
+    if is_list(kind) and is_list(wanted) and types.is_struct(wanted.value_type):
+        return pa.large_list(wanted.value_field.with_type(_with_own_numbers(kind.value_type, wanted.value_type)))
+    return wanted
 
 
 def _struct(array: pa.StructArray, wanted: pa.StructType) -> pa.Array:

@@ -21,6 +21,7 @@ from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
 from scanrnn_dist.source.decode import Chunk, ReadOptions, read_kept
+from scanrnn_dist.source.layouts import Asked, find_layout
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
@@ -276,6 +277,26 @@ def test_a_number_of_a_sequence_is_rounded_once(tmp_path: Path) -> None:
     assert chunk.sequences.values[0, 0] == np.array([number]).astype(np.float32)[0]
     with pytest.raises(DataError, match=r"a\.parquet, row group 0, row 0 .*int64 value"):
         read(open_source(tmp_path), [])
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+def test_a_number_of_structs_in_a_sequence_is_rounded_once(tmp_path: Path, is_list: bool) -> None:
+    number = 2**60 + 2**36 + 1
+    for name, kind, value in (("a", pa.int64(), number), ("b", pa.float64(), 0.5)):
+        value_type = kind if is_list else pa.list_(kind)
+        fields = pa.struct([("x", value_type), ("y", value_type)])
+        row = [{"x": value, "y": 1}] if is_list else {"x": [value], "y": [1]}
+        seq = pa.array([row, None], pa.list_(fields) if is_list else fields)
+        write(tmp_path / f"{name}.parquet", pa.table({"seq": seq}))
+    source = open_source(tmp_path)
+    layout = find_layout(source.schema, Asked(column="seq"), where="")
+    bad_rows = BadRows(null_sequence="null")
+    options = ReadOptions(layout, lossy_cast=True, bad_rows=bad_rows)
+    chunks = list(read_chunks(source, plan_units(source, 100), options))
+    rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
+    assert rows == [[[float(np.array([number]).astype(np.float32)[0]), 1]], [], [[0.5, 1]], []]
+    with pytest.raises(DataError, match=r"a\.parquet, row group 0, row 0 .*int64 value"):
+        list(read_chunks(source, plan_units(source, 100), ReadOptions(layout, bad_rows=bad_rows)))
 
 
 def test_a_value_that_the_united_type_does_not_hold_is_an_error_with_its_place(tmp_path: Path) -> None:
