@@ -35,8 +35,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "a.parquet"
 
 
-def kept(path: Path, names: list[str] | None = None) -> pa.Table:
-    plan = plan_job(path, JobOptions(keep=names))
+def kept(path: Path, names: list[str] | None = None, column: str | None = None) -> pa.Table:
+    plan = plan_job(path, JobOptions(keep=names, column=column))
     chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, plan.keep))
     return pa.Table.from_batches([chunk.kept for chunk in chunks], plan.kept_schema)
 
@@ -148,6 +148,34 @@ def test_a_column_that_pyarrow_cannot_give_is_left_out_or_named(tmp_path: Path) 
     for names in (None, ["big"]):
         with pytest.raises(DataError, match=r"Column 'big' cannot be read: Integers with more than 64 bits .*--keep"):
             kept(tmp_path / "a.parquet", names)
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_lists_of_a_large_fixed_size_may_all_be_null(tmp_path: Path, is_deep: bool) -> None:
+    kind = pa.list_(pa.float32(), 150_528)
+    image = pa.array([{"x": None}, None, {"x": None}], pa.struct([("x", kind)])) if is_deep else pa.nulls(3, kind)
+    long = pa.array([[1] * 200_000, [], []], pa.list_(pa.int8()))
+    for others in ({}, {"long": long}):
+        pq.write_table(pa.table({"seq": SEQUENCES, "image": image, **others}), tmp_path / "a.parquet")
+        assert kept(tmp_path / "a.parquet", ["image"], "seq")["image"].to_pylist() == image.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "kind, name, told",
+    [
+        (pa.list_(pa.float32(), 4), "arrow.fixed_shape_tensor", '{"shape": [2, 2]}'),
+        (pa.string(), "arrow.json", "{}"),
+    ],
+)
+def test_metadata_that_make_an_extension_type_may_be_spelled_in_any_way(
+    tmp_path: Path, kind: pa.DataType, name: str, told: str
+) -> None:
+    metadata = {"ARROW:extension:metadata": told, "unit": "m", "ARROW:extension:name": name}
+    column = pa.field("x", kind, metadata=metadata)
+    schema = pa.schema([pa.field("seq", SEQUENCES.type), column, pa.field("s", pa.struct([column]))])
+    columns = [SEQUENCES, *(pa.nulls(3, field.type) for field in list(schema)[1:])]
+    pq.write_table(pa.table(columns, schema), tmp_path / "a.parquet")
+    assert kept(tmp_path / "a.parquet", ["x", "s"], "seq").num_rows == 3
 
 
 def test_fields_of_arrow_are_read_one_by_one() -> None:

@@ -181,17 +181,19 @@ def _slot(content: bytes, table: int, number: int) -> int:
 def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
     """Refuse what a flipped bit makes of Arrow's own schema, as far as that can be told; it has no checksum.
 
-    Where this version of Arrow wrote it, it must be as this version writes it. And a time zone that nobody knows is
+    Where this version of Arrow wrote it, it must be as this version writes it, but for what is told of extension types,
+    whose metadata may be spelled in several ways. And a time zone that nobody knows is
     refused where one bit makes it a known one; others pass, known or not.
     """
     stored = stored_schema(footer)
     ours = footer.created_by.startswith(f"parquet-cpp-arrow version {pa.__version__}")
-    if stored and ours and pa.ipc.read_schema(pa.py_buffer(stored)).serialize().to_pybytes() != stored:
+    plain = stored.replace(b"ARROW:extension:name", b"arrow:extension:name")  # metadata of no type that Arrow knows
+    if stored and ours and pa.ipc.read_schema(pa.py_buffer(plain)).serialize().to_pybytes() != plain:
         raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
-    values = max((chunk.values for group in footer.row_groups for chunk in group.chunks), default=0)
-    for kind in _types(schema):
-        if pa.types.is_fixed_size_list(kind) and values and kind.list_size > max(values, _MAX_LIST):
-            raise ValueError(f"a column holds lists of {kind.list_size} values, and no row group has as many")
+    for field in schema:
+        sizes = [kind.list_size for kind in _types(field.type) if pa.types.is_fixed_size_list(kind)]
+        if max(sizes, default=0) > _MAX_LIST and max(sizes) > max(_listed(footer, field.name), default=max(sizes)):
+            raise ValueError(f"a column holds lists of {max(sizes)} values, and no row group has as many")
     zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
         for known in {*available_timezones(), "UTC"}:
@@ -199,6 +201,13 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
                 other = stored.replace(zone.encode(), known.encode())
                 if is_one_bit_off(base64.b64encode(stored), base64.b64encode(other)):
                     raise ValueError(f"its time zone {zone!r}, which nobody knows, is one bit off {known!r}")
+
+
+def _listed(footer: Footer, name: str) -> list[int]:
+    """How many values a column has in each row group and leaf, where it has more than rows: a null counts one."""
+    numbers = [number for number, leaf in enumerate(footer.leaves) if footer.names[leaf.column] == name]
+    counts = [(group.chunks[number].values, group.rows) for group in footer.row_groups for number in numbers]
+    return [values for values, rows in counts if values > rows]
 
 
 def check_indices(array: pa.Array) -> None:
