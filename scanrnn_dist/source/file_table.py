@@ -25,6 +25,7 @@ UNKNOWN_TIME = np.iinfo(np.int64).min
 """In place of nanoseconds, where a filesystem does not tell; numpy reads it as "not a time"."""
 _PIECE = 10_000
 _INTEGER = re.compile("-?[0-9]+")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _partition_keys(fields: pa.Schema) -> Callable[[str], dict[str, Any]]:
 def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
     """The hive partition fields below the base of `files`: those that pyarrow infers, text where a number is another.
 
+    Text is a field of which no folder has a value, too: pyarrow, which refuses to infer it, is shown one.
     A number that is not printed as its folder spells it ("01234", "0x10", "-0") would be the same as another one.
 
     Raises:
@@ -126,12 +128,17 @@ def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
 
     options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
     try:
-        factory = ds.FileSystemDatasetFactory(filesystem, files.paths.to_pylist(), ds.ParquetFileFormat(), options)
+        distinct = pc.unique(folders).to_pylist()
+        keys = dict.fromkeys(tuple(key.split("=", 1)) for folder in distinct for key in folder.split("/") if "=" in key)
+        valued = {name for name, value in keys if value != _NO_VALUE}
+        shown = [f"{base.rstrip('/')}/{name}=text/file" for name, _ in keys if name not in valued]
+        paths = [*files.paths.to_pylist(), *shown]
+        factory = ds.FileSystemDatasetFactory(filesystem, paths, ds.ParquetFileFormat(), options)
         # No fragment: pyarrow would look at footers here, in this process.
         fields = factory.inspect(fragments=0)
         as_text = _partition_keys(pa.schema([(name, pa.string()) for name in fields.names]))
         numbers = {field.name for field in fields if field.type != pa.string()}
-        for folder in pc.unique(folders).to_pylist():  # all, so that none is refused later, in the middle of a job
+        for folder in distinct:  # all, so that none is refused later, in the middle of a job
             keys = as_text(folder)
             numbers = {name for name in numbers if _is_printed_alike(keys.get(name))}
     except pa.ArrowException as error:

@@ -99,6 +99,16 @@ def test_partition_values_are_those_of_pyarrow(tmp_path: Path) -> None:
     assert open_source([tmp_path / "p=1/q=x%20y/a.parquet"]).schema.names == ["seq", "id"]
 
 
+def test_folders_of_which_none_has_a_value_are_a_column_of_nulls(tmp_path: Path) -> None:
+    write(tmp_path / "p=1/q=__HIVE_DEFAULT_PARTITION__/a.parquet")
+    write(tmp_path / "p=__HIVE_DEFAULT_PARTITION__/q=__HIVE_DEFAULT_PARTITION__/a.parquet")
+    source = open_source(tmp_path)
+    assert source.schema.names == ["seq", "id", "p", "q"]
+    assert [source.schema.field(name).type for name in "pq"] == [pa.int32(), pa.string()]
+    (_, first), (_, second) = [list(zip(*unit.file.partitions, strict=True)) for unit in plan_units(source, 100)]
+    assert (first, second) == ((1, None), (None, None))
+
+
 @pytest.mark.parametrize("bad", ["nope", "nope/*.parquet", "empty", "s*"])
 def test_nothing_found_says_what_was_looked_at(folder: Path, bad: str) -> None:
     (folder / "empty").mkdir()
