@@ -129,9 +129,9 @@ def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
     options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
     try:
         distinct = pc.unique(folders).to_pylist()
-        keys = dict.fromkeys(tuple(key.split("=", 1)) for folder in distinct for key in folder.split("/") if "=" in key)
-        valued = {name for name, value in keys if value != _NO_VALUE}
-        shown = [f"{base.rstrip('/')}/{name}=text/file" for name, _ in keys if name not in valued]
+        pairs = dict.fromkeys(tuple(key.split("=", 1)) for folder in distinct for key in folder.split("/") if "=" in key)
+        valued = {name for name, value in pairs if value != _NO_VALUE}
+        shown = [f"{base.rstrip('/')}/{name}=text/file" for name, _ in pairs if name not in valued]
         paths = [*files.paths.to_pylist(), *shown]
         factory = ds.FileSystemDatasetFactory(filesystem, paths, ds.ParquetFileFormat(), options)
         # No fragment: pyarrow would look at footers here, in this process.

@@ -182,8 +182,8 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
     """Refuse what a flipped bit makes of Arrow's own schema, as far as that can be told; it has no checksum.
 
     Where this version of Arrow wrote it, it must be as this version writes it, but for what is told of extension types,
-    whose metadata may be spelled in several ways. And a time zone that nobody knows is
-    refused where one bit makes it a known one; others pass, known or not.
+    whose metadata may be spelled in several ways. And a time zone that nobody knows is refused where one bit makes it a
+    known one; others pass, known or not.
     """
     stored = stored_schema(footer)
     ours = footer.created_by.startswith(f"parquet-cpp-arrow version {pa.__version__}")
