@@ -176,7 +176,7 @@ class BatchFeaturizer:
         input, asked = self.encoder.input, self._options.asked
         layout = None
         if input is not None and asked.features is None:
-            with suppress(LayoutError):  # then they may have no names
+            with suppress(LayoutError, ConfigError):  # then they may have no names
                 layout = find_layout(schema, replace(asked, features=input.names), where=BATCH, takes_texts=True)
         layout = layout or find_layout(schema, asked, where=BATCH, takes_texts=input is not None)
         keep = layout.kept(schema, ()) if self._options.keep is None else tuple(self._options.keep)

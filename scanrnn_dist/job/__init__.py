@@ -16,6 +16,7 @@ from scanrnn_dist.job.damage import (
     unread_units,
     wrong_parts,
 )
+from scanrnn_dist.job.destination import check_destination, plan_for, sorted_source
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.foresight import Foreseen, foresee
@@ -29,7 +30,6 @@ from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.lengths import Bar, LengthCounts
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
-from scanrnn_dist.job.open_job import check_destination, plan_for, sorted_source
 from scanrnn_dist.job.options import Handling, JobOptions, Sharing
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job

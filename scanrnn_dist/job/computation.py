@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import EngineLike, Stage
 
+RECIPE = "recipe"
+"""Of a job: how its encoder was asked for, where that tells it without drawing it."""
 InFeatures = Callable[[], int]
 """Gives the features per step, `D`, of the source; may have to read a row."""
 
@@ -32,7 +34,7 @@ class Computation(Protocol):
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All of it that the bits of the features depend on: "encoder", "window" and "environment", for the records.
 
-        `like` is the record of a job whose window shape is to be taken.
+        The `RECIPE` too, where there is one. `like` is the record of a job whose window shape is to be taken.
         """
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:

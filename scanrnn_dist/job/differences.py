@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, counted, option_name
+from scanrnn_dist.job.computation import RECIPE
 from scanrnn_dist.job.plan import Changes, Plan
 from scanrnn_dist.records import ENCODER
 
@@ -19,7 +20,7 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
     before, now = recorded.get("encoder", {}), job["encoder"]
     sections = ["options"] if allow_mixed else ["options", "environment"]
     if before.get("fingerprint") != now["fingerprint"]:
-        recipes = [it.get("recipe", {}) for it in (recorded, job)]
+        recipes = [it.get(RECIPE, {}) for it in (recorded, job)]
         if all("seed" in recipe for recipe in recipes):
             told += _fields(*recipes)
         told = told or list(_fields(before.get("architecture", {}), now["architecture"], "encoder."))

@@ -1,6 +1,6 @@
 """What rows a job would refuse, before it begins: some are read, or all, as the job would read them. Writes nothing.
 
-What would become of the destination says `open_job.check_destination`; how long a job takes is `api/`'s affair.
+What would become of the destination says `destination.py`; how long a job takes is `api/`'s affair.
 """
 
 from __future__ import annotations

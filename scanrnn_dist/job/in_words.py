@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from scanrnn_dist.errors import option_name, some_of
+from scanrnn_dist.job.computation import RECIPE
 from scanrnn_dist.job.options import JobOptions
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
@@ -63,7 +64,7 @@ def encoder_in_words(job: Mapping[str, Any]) -> str:
     names = [CELLS.get(cell["cell"], cell["cell"]) for cell in cells]
     kinds = [f"{len(list(same))} layers of {name}" for name, same in groupby(names)] if len(names) > 1 else names
     hidden = ", ".join(dict.fromkeys(str(cell.get("hidden_features", "?")) for cell in cells))
-    recipe = job.get("recipe", {})
+    recipe = job.get(RECIPE, {})
     weights = f"random weights of seed {recipe['seed']}" if "seed" in recipe else "weights of a file or of Python"
     readout = job["encoder"]["architecture"].get("readout", "last")
     what = ("bidirectional " if is_bidirectional else "") + ", ".join(kinds)

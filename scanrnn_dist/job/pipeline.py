@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.claims import Claims
-from scanrnn_dist.job.computation import Computation
+from scanrnn_dist.job.computation import RECIPE, Computation
 from scanrnn_dist.job.in_order import Stream, state_apart
-from scanrnn_dist.job.open_job import RECIPE, OpenJob
+from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics

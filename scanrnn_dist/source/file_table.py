@@ -129,7 +129,8 @@ def partition_schema(filesystem: fs.FileSystem, files: FileTable) -> pa.Schema:
     options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=ds.HivePartitioning.discover())
     try:
         distinct = pc.unique(folders).to_pylist()
-        pairs = dict.fromkeys(tuple(key.split("=", 1)) for folder in distinct for key in folder.split("/") if "=" in key)
+        spelled = (key.split("=", 1) for folder in distinct for key in folder.split("/") if "=" in key)
+        pairs = dict.fromkeys((name, value) for name, value in spelled)
         valued = {name for name, value in pairs if value != _NO_VALUE}
         shown = [f"{base.rstrip('/')}/{name}=text/file" for name, _ in pairs if name not in valued]
         paths = [*files.paths.to_pylist(), *shown]

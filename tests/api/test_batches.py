@@ -22,6 +22,7 @@ from sources import SEED, SEQUENCE, SHAPE, D, H, encoder_of, random_rows
 from scanrnn_dist.api import BatchFeaturizer, encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError, ScanRNNError
+from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.ray import FeaturizeBatches
 from scanrnn_dist.records import Output
 from scanrnn_dist.source import BadRows
@@ -73,6 +74,14 @@ def test_any_layout_is_found_or_asked_for() -> None:
         result = featurizer_of(**options)(table)
         assert result.column_names == ["id", "features"]
         assert np.array_equal(features_of(result), expected)
+
+
+def test_an_input_may_be_of_lists_whose_numbers_have_no_names() -> None:
+    spec = InputSpec(tuple(Number(str(feature), mean=0.5, std=2.0) for feature in range(D)))
+    encoder = Encoder.from_seed(SEED, None, H, input=spec)
+    result = BatchFeaturizer(encoder, window_shape=SHAPE)(table_of(ROWS))
+    scaled = [((row.astype(np.float64) - 0.5) / 2).astype(np.float32) for row in ROWS]
+    assert features_of(result).tobytes() == encode(encoder, scaled, window_shape=SHAPE).tobytes()
 
 
 def test_bad_rows_are_treated_as_asked(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,156 @@
+"""What a command asks for, held against the job that stands at its destination. Writes nothing.
+
+What is then done with that job is `open_job.py`'s, and what is said of it beforehand `destination.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.job.computation import Computation
+from scanrnn_dist.job.continued import APPLIED
+from scanrnn_dist.job.damage import damaged_parts
+from scanrnn_dist.job.differences import changed_source, differences_of
+from scanrnn_dist.job.in_words import command_that_continues
+from scanrnn_dist.job.options import Handling, JobOptions
+from scanrnn_dist.job.plan import Plan, absolute
+from scanrnn_dist.job.restart import check_idle, check_not_replaced
+from scanrnn_dist.records import JOB_FORMAT, RECORDS, JobRecords, living_workers
+from scanrnn_dist.source import SourceLike
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks for."""
+
+    root: str
+    plan: Plan
+    options: JobOptions
+    handling: Handling
+    computation: Computation
+    like: Mapping[str, Any] | None = None  # the job whose window shape is to be taken
+
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """What the job is, for the records; starts JAX and draws the encoder."""
+        described = self.computation.described(self.in_features, self.like)
+        return {"format": JOB_FORMAT, "options": self.told_options, **described}
+
+    @property
+    def told_options(self) -> dict[str, Any]:
+        """The options as the records tell them."""
+        return {"source": self.plan.named, **self.options.to_json(), **self.plan.told}
+
+    def in_features(self) -> int:
+        """Features per step of the rows that are read."""
+        return self.plan.in_features(self.options.filter)
+
+    def prepare(self) -> None:
+        """Start, draw and compile what is computed with: what refuses does so before anything is written."""
+        _ = self.job  # which draws and describes it
+        engine = self.computation.engine(self.options.has_own_carries, self.options.keep_state)
+        if self.computation.input is None:
+            self.plan.check_width(engine.in_features)
+        if engine.gives_steps:
+            self.options.output.check_holds_steps()
+
+
+def recorded_job(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
+    """The job of a destination, if there is one; empty if it is to be replaced and cannot be understood."""
+    try:
+        return records.find_job()
+    except DataError:
+        if not handling.restart:
+            raise
+        return {}
+
+
+def is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, was_published: bool) -> bool:
+    """Whether all that is wanted stands: the job is finished, its source is as it was, and so are its parts.
+
+    Also of a restart whose command died while it was published, and which was ended just now.
+    """
+    handling = wanted.handling
+    if not recorded or handling.discard or (handling.restart and not was_published) or not records.is_complete:
+        return False
+    if recorded.get("options") != wanted.told_options:
+        return False
+    is_planned_so = wanted.plan.recorded == recorded["plan"]  # and was held against the source
+    if not is_planned_so and Plan.from_records(records.read_plan(recorded)).changes():
+        return False
+    return wanted.computation.is_recorded(recorded, wanted.in_features) and not damaged_parts(records)
+
+
+def what_differs(
+    records: JobRecords, recorded: dict[str, Any], wanted: Wanted, allow_mixed: bool, accept_changes: bool
+) -> list[str]:
+    """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
+    options, is_list = wanted.told_options, not isinstance(wanted.plan.given, str)
+    if accept_changes and is_list and not isinstance(Plan.from_records(records.read_plan(recorded)).given, str):
+        options["source"] = recorded.get("options", {}).get("source")
+    return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
+
+
+def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, differences: list[str]) -> ConfigError:
+    """What to say of a job that differs, and of the flags that would help."""
+    hint, handling = "", wanted.handling
+    if not what_differs(records, recorded, wanted, True, handling.accept_changes):
+        hint = " --allow-mixed goes on all the same, with bits that may differ."
+    if not what_differs(records, recorded, wanted, handling.allow_mixed, True):
+        hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
+    return ConfigError(
+        f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
+        f"began it, or {command_that_continues(records.store.root)}; or choose another destination. --restart begins "
+        f"anew, and replaces the old output once the new one is complete.{hint}"
+    )
+
+
+def was_begun(records: JobRecords) -> bool:
+    """Whether there is a part, or somebody who makes one."""
+    return bool(living_workers(records.store)) or has_parts(records)
+
+
+def has_parts(records: JobRecords) -> bool:
+    """Whether anything stands there beside records."""
+    return any(name != f"{RECORDS}/" for name, _ in records.store.entries())
+
+
+def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:
+    """Refuse to go on with an output that updates have continued: it is no longer that of one source."""
+    if recorded["options"].get(APPLIED):
+        root = records.store.root
+        raise ConfigError(
+            f"{root} was continued by scanrnn update, so it is not the output of this source alone. To add steps, "
+            f"update it again; what was stopped goes on with {command_that_continues(root)}. Or choose another "
+            "destination; --restart begins anew, without what updates added."
+        )
+
+
+def check_is_there(
+    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike | Plan, handling: Handling
+) -> None:
+    """Raise `StoppedError` where a job was begun of a source of which nothing is there any more.
+
+    A list of files may be named by a glob now: a shell gives one as it is where it finds nothing.
+    """
+    if isinstance(source, Plan) or not recorded or handling.restart or not was_begun(records):
+        return
+    plan = Plan.from_records(records.read_plan(recorded))
+    may_be_named_so = plan.given == absolute(source) or not isinstance(plan.given, str)
+    if may_be_named_so and (changes := plan.changes()) and not changes.is_there:
+        raise changed_source(changes, plan, records.store.root)
+
+
+def check_unread(records: JobRecords) -> None:
+    """Refuse to replace the sorted copy of a source while somebody may read it: a job at work, or a restart of it."""
+    check_no_work(records)
+    check_not_replaced(records)
+
+
+def check_no_work(records: JobRecords) -> None:
+    """Refuse a restart while somebody works on the job."""
+    check_idle(records, ConfigError, "then --restart can begin")
