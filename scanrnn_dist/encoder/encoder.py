@@ -251,7 +251,8 @@ class Encoder(nnx.Module):
         """SHA-256, in hexadecimal, over the architecture and all variables: equal when the features are to be equal.
 
         Where the architecture does not say everything (a cell or readout of your own, a lambda), what JAX traces of a
-        step stands for it; such a fingerprint can change with the version of JAX.
+        step stands for it; such a fingerprint can change with the version of JAX. What a callback to Python does is not
+        traced, so it does not tell such encoders apart.
         """
         return fingerprint_of(Encoder, self)
 

@@ -74,9 +74,13 @@ def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.
         hint = time_first_hint(x.ndim == 2 and len(x) == encoder.in_features)
         raise ConfigError(f"x has shape {x.shape}; expected (..., T, {encoder.in_features}), features last.{hint}")
     batch = x.shape[:-2]
-    lengths = jnp.full(batch, x.shape[-2]) if seq_lengths is None else jnp.asarray(seq_lengths)
-    _check_lengths(lengths, batch, x.shape[-2])
-    given = [x, lengths.astype(jnp.int32), *([] if carries is None else [jnp.asarray(carries)])]
+    if seq_lengths is None:
+        lengths = jnp.full(batch, x.shape[-2])
+    else:
+        lengths = jnp.asarray(seq_lengths)
+        _check_lengths(lengths, batch, x.shape[-2])
+        lengths = lengths.astype(jnp.result_type(int))  # T may be more than a narrow dtype holds
+    given = [x, lengths, *([] if carries is None else [jnp.asarray(carries)])]
     wanted = (*batch, encoder.carry_features)
     if carries is not None and given[-1].shape != wanted:
         raise ConfigError(f"initial_carry has shape {given[-1].shape}; expected {wanted}.")

@@ -222,9 +222,11 @@ class Plan:
                 "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
                 "tells it."
             )
-        matches = None if filter is None else parsed_filter(filter)
-        features = self._first_step_features(matches)
-        if features is None and matches is not None:
+        features = None
+        if filter is not None:
+            with suppress(UnreadableError):  # what can be read decides
+                features = self._first_step_features(parsed_filter(filter))
+        if features is None:
             features = self._first_step_features(None)
         if features is None:
             raise LayoutError(
@@ -250,22 +252,30 @@ class Plan:
         return self
 
     def _first_step_features(self, matches: Filter | None, input: InputSpec | None = None) -> int | None:
-        """Features of the first step of a row that matches, with units that must hold a step first."""
+        """Features of the first step of a row that matches, with units that must hold a step first.
+
+        With an input those of the first step in the source that has what it names, if there is one.
+        """
         # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
         is_sure = self.units.values > self.units.rows
+        order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)] if input is None else range(len(self.units))
+        other: int | None = None
         unread: UnreadableError | None = None
         # Where a column holds other lists too, of which nothing is read, the values may be theirs.
-        for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
+        for index in order:
             try:
                 features = first_step_features(self.source, self.units[index], self.layout, matches, input)
             except UnreadableError as error:  # the job tells of it, or sets it aside
                 unread = unread or error
                 continue
-            if features is not None:
+            if features is None:
+                continue
+            if input is None or {*input.names} <= {*self.layout.feature_names(self.source.schema, features)}:
                 return features
-        if unread is not None:
+            other = other or features
+        if other is None and unread is not None:
             raise unread
-        return None
+        return other
 
     def mean_steps(self, in_features: int, input: InputSpec | None, filter: str | None = None) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
@@ -342,7 +352,8 @@ def find_sequences(
     where, extensions = opened.files[0].path, opened.extensions
     if input is not None and options.features is None:
         named = replace(options, features=input.names)
-        _check_readable(opened, named)
+        # Within a column that is told, these may be names of fields.
+        _check_readable(opened, named if options.column is None else options)
         with suppress(LayoutError, ConfigError):  # then they may have no names
             schema = _for_sequences(opened, named)
             return find_layout(schema, named.asked, where=where, extensions=extensions, takes_texts=True)

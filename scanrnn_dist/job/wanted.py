@@ -47,6 +47,10 @@ class Wanted:
 
     def in_features(self) -> int:
         """Features per step of the rows that are read."""
+        return self._width
+
+    @cached_property
+    def _width(self) -> int:
         return self.plan.in_features(self.options.filter)
 
     def prepare(self) -> None:

@@ -58,5 +58,5 @@ class ToStderr(logging.Handler):
     """Prints what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        to_stderr(record.getMessage(), record.levelno)
+        """Print one message, and the traceback where it has one."""
+        to_stderr(self.format(record), record.levelno)

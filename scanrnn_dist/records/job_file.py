@@ -194,8 +194,8 @@ class JobRecords:
         now = self.find_job()
         if now is None or now["id"] != job["id"]:
             raise StoppedError(
-                f"{self.store.root} does not hold the job any more that this process works on: another one took its "
-                "place, or it was removed. Nothing more is written. `scanrnn status` shows what is there."
+                f"{self.store.root} does not hold the job any more that this process began with: another one took its "
+                "place, or it was removed. Nothing more is done. `scanrnn status` shows what is there."
             )
 
     def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:

@@ -154,6 +154,8 @@ def first_step_features(
     """
     first: int | None = None
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
+    if matches is not None and not matches.may_match(decoder.partitions(unit)):
+        return None  # its file is not opened
     with closing(decoder.units.open(unit)) as parquet, closing(decoder.matching(parquet, unit)) as batches:
         for looked_at, numbers, batch in batches:
             while batch.num_rows:
@@ -265,11 +267,11 @@ class Decoder:
             matches is None
             or unit.grouped is not None
             or not unit.rows
-            or (self._asked is None and matches.may_match(self._partitions(unit)))
+            or (self._asked is None and matches.may_match(self.partitions(unit)))
         ):
             yield unit, True
             return
-        if not matches.may_match(self._partitions(unit)):
+        if not matches.may_match(self.partitions(unit)):
             yield unit, False
             return
         asked = self._asked
@@ -284,13 +286,14 @@ class Decoder:
             pieces = unit.pieces(nbytes, has_match)
         yield from pieces
 
-    def _partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
+    def partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
+        """What the folders of a unit's file spell."""
         schema = self._source.schema
         return {name: pa.scalar(value, schema.field(name).type) for name, value in unit.file.partitions}
 
     def _matching(self, unit: Unit, batch: pa.RecordBatch) -> np.ndarray:
         assert self._options.filter is not None, "who has a filter asks"
-        return self._options.filter.matching(batch, self._partitions(unit), unit.span)
+        return self._options.filter.matching(batch, self.partitions(unit), unit.span)
 
     def kept(self, unit: Unit, numbers: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The kept columns of a batch of rows of these numbers, partition values as columns."""

@@ -93,7 +93,7 @@ def test_of_two_updates_at_once_one_is_refused(tmp_path: Path, monkeypatch: pyte
         return run(*given)
 
     monkeypatch.setattr(updating, "run_job", after_another)
-    with pytest.raises(StoppedError, match="does not hold the job any more that this process works on"):
+    with pytest.raises(StoppedError, match="does not hold the job any more that this process began with"):
         continued(tmp_path / "out", second)
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == ([0] if is_same else [0, 1])
     if is_same:

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.errors import ConfigError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.source import BadRows, Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
 from scanrnn_dist.source import source as source_module
+from scanrnn_dist.source.unit_reader import UnitReader
 
 
 @pytest.fixture
@@ -130,6 +131,28 @@ def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
     assert plan_job(tmp_path / "c").in_features("id == 1") == 3  # of rows that are left out, where no other has a step
 
 
+def test_a_file_that_cannot_match_is_not_opened_for_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in "abc":
+        write_sequences(tmp_path / f"k={key}/a.parquet", [[[1.0] * (2 if key == "c" else 3)]])
+    opened, open = list[str](), UnitReader.open
+    monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
+    assert plan_job(tmp_path).in_features("k == 'c'") == 2
+    assert {path.split("k=")[1] for path in opened} == {"c/a.parquet"}
+
+
+def test_where_nothing_matches_what_can_be_read_says_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write_sequences(tmp_path / f"{number}.parquet", [[[1.0] * 3]])
+
+    def damaged(source: Source, unit: Unit, *how: Any) -> int | None:
+        if unit.index == 0:
+            raise UnreadableError("0.parquet: cannot be read")
+        return first_step_features(source, unit, *how)
+
+    monkeypatch.setattr(plan_module, "first_step_features", damaged)
+    assert plan_job(tmp_path).in_features("id > 7") == 3
+
+
 def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with(tmp_path: Path) -> None:
     write_sequences(tmp_path / "a.parquet", [[[1.0]], [[1.0], [1.0] * 2], [[1.0] * 3]])
     write_sequences(tmp_path / "b.parquet", [[[2.0] * 2], [[2.0] * 3]])
@@ -142,6 +165,10 @@ def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with
         chunks = list(read_chunks(plan.source, units, settled.reading(2, spec)))
         assert [row.as_py() for chunk in chunks for row in chunk.kept["id"]] == [2, 1][-len(chunks) :]
     assert plan_job(tmp_path / "b.parquet", JobOptions(filter="id < 1"), spec).in_features() == 2
+    write_sequences(tmp_path / "two/a.parquet", [[[1.0] * 2], [], [[1.0] * 2] * 9], row_group_size=1)
+    write_sequences(tmp_path / "two/b.parquet", [[[1.0] * 4], [[1.0] * 3] * 9], row_group_size=1)
+    parts = JobOptions(rows_per_part=1, bad_rows=options.bad_rows)
+    assert plan_job(tmp_path / "two", parts, InputSpec((Number("2"),))).in_features() == 4
     assert plan_job(tmp_path, options, InputSpec((Number("7"),))).in_features() == 1  # which is told when it is read
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -241,20 +240,27 @@ def test_a_wait_for_a_footer_that_is_interrupted_leaves_no_answer_behind(
     assert [len(child.ask(str(folder / name))["row_groups"]) for name in asked] == [2, 5, 2]
 
 
+FORKING = """
+import multiprocessing, sys
+from scanrnn_dist.source import open_source
+from scanrnn_dist.source.footers import _local_child
+
+def read_by_another(pid):
+    assert open_source(sys.argv[1]).rows > 0
+    assert _local_child()._process.pid != pid
+
+open_source(sys.argv[1])
+ours = _local_child()._process
+fork = multiprocessing.get_context("fork").Process(target=read_by_another, args=(ours.pid,))
+fork.start()
+fork.join()
+assert fork.exitcode == 0 and _local_child()._process is ours and ours.poll() is None
+"""
+
+
 def test_a_fork_begins_a_child_of_its_own(folder: Path) -> None:
-    open_source(folder)
-    ours = footers._local_child()._process
-    assert ours is not None
-    fork = multiprocessing.get_context("fork").Process(target=_read_by_another, args=(folder, ours.pid))
-    fork.start()
-    fork.join(60)
-    assert fork.exitcode == 0 and footers._local_child()._process is ours and ours.poll() is None
-
-
-def _read_by_another(folder: Path, pid: int) -> None:
-    assert open_source(folder).rows > 0
-    own = footers._local_child()._process
-    assert own is not None and own.pid != pid
+    told = subprocess.run([sys.executable, "-c", FORKING, folder], capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stderr
 
 
 OPENING = "        file = CheckedFile(filesystem, path, columns=(), ahead=ahead)"

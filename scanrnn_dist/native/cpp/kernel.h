@@ -86,7 +86,7 @@ class Lanes {
   }
 
   // Work until no row is left; or the queue is empty, and the next one is there, or the lanes did `most_dry` since; or
-  // they did `most_steps`.
+  // they did `most_steps`. But for some steps at least: else a row of a device that always comes late would never end.
   void run() {
     Queue& queue = *task.queue;
     int64_t left = queue.most_steps, dry = queue.most_dry;
@@ -95,7 +95,7 @@ class Lanes {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
-      if (left <= 0 || (is_empty && (n_busy == 0 || more == IS_HERE || dry <= 0))) break;
+      if (left <= 0 || (is_empty && (n_busy == 0 || (more == IS_HERE && !is_first) || dry <= 0))) break;
       int64_t span = is_empty && dry < left ? dry : left;
       if ((n_busy < task.lanes || more != NONE) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
