@@ -222,7 +222,7 @@ class Handling:
         if self.restart and self.accept_changes:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
-            raise ConfigError("A restart is made by one process: leave out --restart, or --shard and --steal.")
+            raise ConfigError("A restart is made by one command: leave out --restart, or --shard and --steal.")
         _ = self.memory  # which may refuse
         if self.max_bad_rows is not None and self.max_bad_rows < 0:
             raise ConfigError(f"max_bad_rows is {self.max_bad_rows}; expected 0 or more, or None for any number.")

@@ -405,7 +405,7 @@ def test_a_restart_of_another_job_than_the_one_begun_begins_anew(tmp_path: Path,
 
 def test_a_restart_is_made_by_one_process(tmp_path: Path, source: Path) -> None:
     for sharing in (Sharing((1, 2)), Sharing(steal=True)):
-        with pytest.raises(ConfigError, match="A restart is made by one process"):
+        with pytest.raises(ConfigError, match="A restart is made by one command"):
             featurize(source, tmp_path / "out", restart=True, sharing=sharing)
 
 
