@@ -68,9 +68,8 @@ class EncoderOnDevices(Computation):
 
     @property
     def kernel(self) -> str:
-        """What computes."""
-        self._kernel = chosen_kernel(self.encoder, self.mesh, self._kernel)
-        return self._kernel
+        """What computes: what was asked for, or what suits the encoder, unless a job says it later (`described`)."""
+        return chosen_kernel(self.encoder, self.mesh, self._kernel)
 
     @property
     def shape(self) -> WindowShape:
@@ -98,7 +97,7 @@ class EncoderOnDevices(Computation):
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),
-            "environment": {**environment_of(self.mesh), "kernel": self.kernel},
+            "environment": environment_of(self.mesh, self.kernel),
         }
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
 from scanrnn_dist.cli.process import start_devices, use_cache
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.observe import check_fits as check_memory
 
 if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices
+    from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.input_spec import InputSpec
     from scanrnn_dist.job import InFeatures
     from scanrnn_dist.protocols import EngineLike, Stage
@@ -68,7 +69,8 @@ class AskedComputation:
             raise ConfigError("--seed is for random weights; those of --encoder are in the file. Leave one out.")
         if file is not None and input is not None:
             raise ConfigError("--input is for random weights; that of --encoder is in the file. Leave one out.")
-        self.input = input if file is None else _input_of(file)
+        self._content = file if isinstance(file, bytes) else _read(file)  # once: somebody may replace the file
+        self.input = input if file is None else _input_of(self._content)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self.sizes, self._devices, self._check_fits = sizes, devices, check_fits
         self._cache = None if cache is None else cache.expanduser().absolute()  # workers may stand in other folders
@@ -89,10 +91,7 @@ class AskedComputation:
         if self._file is None:
             told = {"hidden_features": self._hidden, "seed": self._seed}
             return told if self.input is None else {**told, "input": self.input.to_dict()}
-        try:
-            return {"file_sha256": hashlib.sha256(_content_of(self._file)).hexdigest()}
-        except OSError:
-            return {}  # told when the file is read for its weights
+        return {} if self._content is None else {"file_sha256": hashlib.sha256(self._content).hexdigest()}
 
     @property
     def stage(self) -> Stage:
@@ -105,12 +104,12 @@ class AskedComputation:
             use_cache(self._cache)
             start_devices(self._devices)
             from scanrnn_dist.api import FEWER, EncoderOnDevices, doubts, window_bytes
-            from scanrnn_dist.encoder import Encoder, encoder_of_content
+            from scanrnn_dist.encoder import Encoder
 
-            if isinstance(self._file, bytes):
-                encoder = encoder_of_content(Encoder, self._file, "The job's encoder")
+            if self._content is not None:
+                encoder = self._encoder_of(self._content)
             elif self._file is not None:
-                encoder = Encoder.load(self._file)
+                encoder = Encoder.load(str(self._file))  # which tells why it cannot be read
             else:
                 width = in_features() if self.input is None else None
                 encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
@@ -122,13 +121,20 @@ class AskedComputation:
             self._on_devices = on_devices
         return self._on_devices
 
+    def _encoder_of(self, content: bytes) -> Encoder:
+        from scanrnn_dist.encoder import Encoder, encoder_of_content
+
+        where = str(self._file) if isinstance(self._file, Path) else "The job's encoder"
+        try:
+            return encoder_of_content(Encoder, content, where)
+        except DataError:
+            if isinstance(self._file, Path):
+                Encoder.load(self._file)  # which knows files of other libraries
+            raise
+
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which may not find the file, and have devices of their own."""
-        try:
-            file: Path | bytes | None = None if self._file is None else _content_of(self._file)
-        except OSError:
-            file = self._file  # the worker tells it, as this process would
-        return {**self.__dict__, "_file": file, "_devices": None, "_on_devices": None}
+        return {**self.__dict__, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
         is_shape = all(job["window"].get(name) == number for name, number in self.sizes.items())
@@ -151,11 +157,15 @@ class AskedComputation:
         return self._on_devices.encoder_content()
 
 
-def _content_of(file: Path | bytes) -> bytes:
-    return file if isinstance(file, bytes) else file.read_bytes()
+def _read(file: Path | None) -> bytes | None:
+    """What a file holds; None where it cannot be read, which is told when its weights are."""
+    try:
+        return None if file is None else file.read_bytes()
+    except OSError:
+        return None
 
 
-def _input_of(file: Path | bytes) -> InputSpec | None:
+def _input_of(content: bytes | None) -> InputSpec | None:
     """What a step holds, as the header of an encoder's file says; JAX is not started for it.
 
     None of a file without one, and of one that cannot be read, which is told when its weights are.
@@ -163,9 +173,10 @@ def _input_of(file: Path | bytes) -> InputSpec | None:
     from scanrnn_dist.input_spec import InputSpec
 
     try:
-        content = _content_of(file)
+        if content is None:
+            return None
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         told = json.loads(header["__metadata__"]["architecture"]).get("input")
         return None if told is None else InputSpec.from_dict(told)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None

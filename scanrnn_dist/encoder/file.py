@@ -109,10 +109,12 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
     """The encoder, of the class `kind`, of what `encoder_content` gave, or what a file of it holds."""
     try:
         weights = safetensors.numpy.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        architecture = header["__metadata__"]["architecture"]
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        architecture, is_known = metadata["architecture"], metadata.get("format") in (FORMAT, FORMAT_WITH_INPUT)
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{where} is no encoder file, or a damaged one: {error}.") from error
+    if not is_known:
+        raise DataError(f"{where} is of format {metadata.get('format')!r}; expected {FORMAT!r}, as of Encoder.save.")
     return _encoder_of(kind, weights, architecture, where)
 
 

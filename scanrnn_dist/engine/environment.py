@@ -13,13 +13,17 @@ from jax.sharding import Mesh
 from scanrnn_dist.engine.mesh import device_kind
 
 
-def environment_of(mesh: Mesh) -> dict[str, Any]:
-    """What may differ from one attempt at a job to the next only where the user allows it, as JSON can hold it."""
+def environment_of(mesh: Mesh, kernel: str) -> dict[str, Any]:
+    """What may differ from one attempt at a job to the next only where the user allows it, as JSON can hold it.
+
+    The compiler's options do not matter to the native kernel: its bits are the same on each kind of CPU.
+    """
     return {
         "device_kind": device_kind(mesh),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "compiler_options": compiler_options(mesh),
+        "compiler_options": {} if kernel == "native" else compiler_options(mesh),
         "versions": _versions(),
+        "kernel": kernel,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     if is_of_restart(store.root):
         mended = "again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
-    listed = f"`scanrnn status --json {store.root}` lists one place for each of these parts"
+    listed = f"`scanrnn status --json {shlex.quote(store.root)}` lists one place for each of these parts"
     is_lossy = [LOSSY in place for place in places[:MOST_TOLD]]
     told = [] if all(is_lossy) else [f"Mend these files, then run the same command {mended}."]
     told += [f"To round numbers that float32 does not hold, run the command with {LOSSY}."] if any(is_lossy) else []

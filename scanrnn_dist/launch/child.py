@@ -23,7 +23,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     SHOWN.as_json = "json" in sys.argv[2:]
-    logging.basicConfig(handlers=[ToStderr()])
+    logging.basicConfig(format="%(message)s", handlers=[ToStderr()])
     worker, pipe = UnitWorker(), Connection(int(sys.argv[1]))
     while True:
         try:

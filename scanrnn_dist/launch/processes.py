@@ -82,7 +82,7 @@ class ProcessPool:
         place = next(place for place in range(len(places) + 1) if place not in places)
         ours, theirs = Pipe()
         # As for the child that reads footers: the same modules, by the parent's own path.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
         json = ["json"] if SHOWN.as_json else []
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno()), *json],

@@ -178,7 +178,7 @@ def _child_of(pid: int) -> _Child:
 
 def _start(uri: str | None) -> subprocess.Popen[str]:
     # -P and the parent's own path: the child finds the same pyarrow, and this folder's modules shadow nothing.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
     child = subprocess.Popen(
         [sys.executable, "-P", CHILD],
         stdin=subprocess.PIPE,

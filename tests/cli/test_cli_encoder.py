@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -14,9 +15,11 @@ import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
 from flax import nnx
+from sources import command_line_in_this_process
 
 from scanrnn_dist.api import encode
 from scanrnn_dist.cli.app import run
+from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.input_spec import InputSpec
@@ -47,6 +50,18 @@ def test_make_writes_the_encoder_of_a_seed(tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
     succeeds("make", "--in-features", 3, "--hidden", 5, "--seed", 7, out)
     assert Encoder.load(out).fingerprint == Encoder.from_seed(7, 3, 5).fingerprint
+
+
+def test_a_file_that_is_replaced_while_a_command_begins_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, first = tmp_path / "e.safetensors", Encoder.from_seed(0, 2, 3)
+    first.save(file)
+    asked = AskedComputation(file, None, None, {}, None)
+    Encoder.from_seed(1, 2, 3).save(file)
+    assert asked.recipe["file_sha256"] != hashlib.sha256(file.read_bytes()).hexdigest()
+    with command_line_in_this_process(monkeypatch, columns=120):
+        assert asked.on_devices(lambda: 2).encoder.fingerprint == first.fingerprint
 
 
 def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:

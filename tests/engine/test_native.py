@@ -16,9 +16,18 @@ from cells import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import encoder_of, mesh_of, needs_native, random_rows, some_lengths, write_source
+from sources import (
+    command_line_in_this_process,
+    encoder_of,
+    mesh_of,
+    needs_native,
+    random_rows,
+    some_lengths,
+    write_source,
+)
 
 from scanrnn_dist.api import encode, featurize, verify
+from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
 from scanrnn_dist.engine import build_engine, native_run
 from scanrnn_dist.engine.kernels import loaded
@@ -325,6 +334,10 @@ def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest
     featurize(encoder_of(), source, by_xla, **options)
     assert json.loads((by_xla / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
     verify(by_xla)
+    with command_line_in_this_process(monkeypatch, columns=120):
+        by_command = begun("command", kernel="xla")
+        assert cli.run(["resume", str(by_command)]) == 0 == cli.run(["status", str(by_command)])
+    assert json.loads((by_command / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
     by_native = begun("native")
     monkeypatch.setenv("SCANRNN_NATIVE_LIBRARY", "")
     with pytest.raises(ConfigError, match="kernel was native and is xla"):

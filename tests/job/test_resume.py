@@ -29,10 +29,12 @@ from sources import (
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine import default_mesh, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
 from scanrnn_dist.job import JobReport, MemoryShares, attempt
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
+from scanrnn_dist.job.differences import differences_of
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
@@ -227,6 +229,17 @@ def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
         featurize(source / "a.parquet", tmp_path / "out", rows_per_part=5)
 
 
+def test_options_of_the_compiler_do_not_matter_to_the_native_kernel() -> None:
+    def job(kernel: str, options: dict[str, str]) -> dict[str, Any]:
+        environment = {"kernel": kernel, "compiler_options": options}
+        return {"encoder": {"fingerprint": "f"}, "window": {}, "options": {}, "environment": environment}
+
+    wide = {"xla_cpu_prefer_vector_width": "512"}
+    assert not differences_of(job("native", wide), job("native", {}), allow_mixed=False)
+    assert len(differences_of(job("xla", wide), job("xla", {}), allow_mixed=False)) == 1
+    assert environment_of(default_mesh(), "native")["compiler_options"] == {}
+
+
 def test_another_environment_is_refused_unless_allowed_and_then_recorded(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes | None]
 ) -> None:
@@ -378,7 +391,8 @@ def test_a_restart_leaves_the_old_output_until_the_new_one_is_complete(
         stopped(source, out)
     before = entries(out)
     with pytest.raises(StoppedError):
-        featurize(source, out, other, rows_per_part=10, restart=True, on_rows=stop_after(40))
+        at_40 = sources.stop_once_committed(out / RESTART, 40)
+        featurize(source, out, other, rows_per_part=10, restart=True, on_rows=at_40)
     passed = (RESTART, f"{WORKERS}/0-of-0")
     assert {name: content for name, content in entries(out).items() if not name.startswith(passed)} == before
     restart = read_status(out).restart
@@ -466,13 +480,16 @@ def test_a_restart_replaces_a_job_that_cannot_be_understood(tmp_path: Path, sour
     verify(tmp_path / "out")
 
 
-def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(tmp_path: Path, source: Path) -> None:
+def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, other = tmp_path / "out", encoder_of(seed=9)
     begun = []
 
     def on_rows(_: int) -> None:  # as if this process had slept for a minute, in which its lease expired
         if not begun:
             begun.append(True)
+            monkeypatch.setattr(Lease, "beat", lambda lease: True)
             (lease,) = (out / WORKERS).glob("1-of-1.*")
             lease.write_text(lease.read_text().replace('"working"', '"stopped"'))
             featurize(source, out, other, rows_per_part=10, restart=True)
@@ -549,11 +566,11 @@ def test_a_restart_where_nothing_is_begins(tmp_path: Path, source: Path, undistu
 # Shares and leases ----------------------------------------------------------------------------------------------------
 
 
-def held_by(held: Store, **changes: Any) -> None:
+def held_by(held: Store, number: int = 9, **changes: Any) -> None:
     """A share that a process of another machine has taken over."""
     now = time.time()
     worker = workers.Worker("elsewhere.7.01234567", "elsewhere", 7, (1, 1), "working", now, now)
-    path = Path(held.path(f"{WORKERS}/1-of-1.000009.json"))
+    path = Path(held.path(f"{WORKERS}/1-of-1.{number:06}.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(worker, **changes))))
     for earlier in set(path.parent.glob("1-of-1.*")) - {path}:
@@ -664,17 +681,20 @@ def test_an_owner_of_another_machine_that_is_not_heard_of_loses_its_share(
 def test_an_owner_whose_share_was_taken_stops_and_harms_nothing(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
 ) -> None:
-    out = tmp_path / "out"
+    out, done = tmp_path / "out", [0]
 
-    def on_rows(_: int) -> None:  # another process takes over while this one is asleep
-        if read_status(out).units_committed >= 2 and not list((out / WORKERS).glob("*.000009.json")):
-            held_by(open_store(out))
+    def on_rows(some: int) -> None:  # another process takes over while this one is asleep
+        done[0] += some
+        if done[0] >= 20 and not (out / WORKERS / "1-of-1.000002.json").exists():
+            while read_status(out).units_committed < 2:  # the writer is behind
+                time.sleep(0.001)
+            held_by(open_store(out), number=2)
             time.sleep(0.2)
 
     with pytest.raises(StoppedError, match=r"Share 1/1 of .* is not this process's any more: "):
         featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=1.0), on_rows=on_rows)
-    assert (out / WORKERS / "1-of-1.000009.json").exists()
-    held_by(open_store(out), state="stopped")
+    assert (out / WORKERS / "1-of-1.000002.json").exists()
+    held_by(open_store(out), number=2, state="stopped")
     featurize(source, out, rows_per_part=5)
     assert_whole(out, undisturbed)
 

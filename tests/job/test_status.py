@@ -84,7 +84,10 @@ def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source:
     assert "\nparts      12 of 12 written, 100.0% of the steps, in 2 attempts\n" in str(status)
 
 
-def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_path: Path, source: Path) -> None:
+def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 600)
     out, seen = tmp_path / "out", []
     stopped(source, out)
 
@@ -92,7 +95,7 @@ def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(tmp_p
         time.sleep(0.05)
         seen.append(read_status(out))
 
-    featurize(source, out, rows_per_part=5, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
+    featurize(source, out, rows_per_part=5, on_rows=on_rows)
     assert {status.state for status in seen} == {"running"}
     known = [status for status in seen if status.seconds_left is not None]
     assert known and "left, until 20" in str(known[-1])
@@ -108,13 +111,14 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryShares, "chunk", 300)  # about two rows
+    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 600)
     seen = []
 
     def on_rows(_: int) -> None:
         time.sleep(0.05)
         seen.append(read_status(tmp_path / "out"))
 
-    featurize(source, tmp_path / "out", rows_per_part=30, sharing=Sharing(expiry_seconds=2.0), on_rows=on_rows)
+    featurize(source, tmp_path / "out", rows_per_part=30, on_rows=on_rows)
     known = [status for status in seen if status.units_committed == 0 and status.seconds_left is not None]
     assert known
     for status in known:

@@ -240,6 +240,15 @@ def test_a_wait_for_a_footer_that_is_interrupted_leaves_no_answer_behind(
     assert [len(child.ask(str(folder / name))["row_groups"]) for name in asked] == [2, 5, 2]
 
 
+def test_what_is_no_text_among_the_places_of_modules_is_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, folder])
+    child = footers._Child(None)
+    assert child.ask(str(folder / "a.parquet"))["row_groups"]
+    child.close()
+
+
 FORKING = """
 import multiprocessing, sys
 from scanrnn_dist.source import open_source
