@@ -127,6 +127,12 @@ class Plan:
         return f"{self.given[0]} and {len(self.given) - 1} other files ({digest})"
 
     @property
+    def names_files(self) -> bool:
+        """Whether its files were named one by one, as a shell does with a glob: several, or one."""
+        paths = self.source.files.paths
+        return not isinstance(self.given, str) or (len(paths) == 1 and self.given.endswith(paths[0].as_py()))
+
+    @property
     def told(self) -> dict[str, Any]:
         """What the options of the job's record say of it besides."""
         return {}

@@ -93,8 +93,8 @@ def what_differs(
     records: JobRecords, recorded: dict[str, Any], wanted: Wanted, allow_mixed: bool, accept_changes: bool
 ) -> list[str]:
     """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
-    options, is_list = wanted.told_options, not isinstance(wanted.plan.given, str)
-    if accept_changes and is_list and not isinstance(Plan.from_records(records.read_plan(recorded)).given, str):
+    options = wanted.told_options
+    if accept_changes and wanted.plan.names_files and Plan.from_records(records.read_plan(recorded)).names_files:
         options["source"] = recorded.get("options", {}).get("source")
     return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
 

@@ -270,6 +270,19 @@ def test_a_list_of_files_as_a_shell_makes_it_may_be_another_list(tmp_path: Path,
     assert pq.read_table(out)["id"].to_pylist() == ["f"] * 10 + ["d"] * 10 + ["a"] * 5
 
 
+def test_a_glob_of_a_shell_may_find_one_file_and_then_several(tmp_path: Path, source: Path) -> None:
+    out, files = tmp_path / "out", sorted(source.glob("*.parquet"))
+    how: dict[str, Any] = {"rows_per_part": 5, "accept_changes": True}
+    featurize(files[0], out, **how)
+    assert featurize(files, out, **how).rows_before == 10
+    assert pq.read_table(out)["id"].to_pylist() == ["b"] * 10 + ["d"] * 15 + ["f"] * 10
+    assert featurize(files[2], out, **how).rows_before == 10
+    assert pq.read_table(out)["id"].to_pylist() == ["f"] * 10
+    with pytest.raises(ConfigError, match="source was"):
+        featurize(source, out, **how)
+    verify(out)
+
+
 def test_a_source_without_rows_may_get_some_and_lose_them(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     file_of(source, "a", 0, 1)
