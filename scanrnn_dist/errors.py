@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 _NAME = re.compile(r"""(?:^|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))""")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal acts on, and what turns text around."""
 """A name among several, in quotes or as it is."""
 
 
@@ -68,7 +70,17 @@ def one_line(text: str) -> str:
         >>> one_line("bad\\n  page")
         'bad page'
     """
-    return " ".join(line.strip() for line in text.splitlines())
+    return shown(" ".join(line.strip() for line in text.splitlines()))
+
+
+def shown(text: str) -> str:
+    """A text as a terminal may get it: what it would act on, but for ends of lines, is written as `\\x1b`.
+
+    Example:
+        >>> print(shown("a\\x1b[2J"))
+        a\\x1b[2J
+    """
+    return _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
 
 
 def not_text(name: str) -> ConfigError:

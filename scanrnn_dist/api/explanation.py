@@ -104,9 +104,10 @@ def explain(
             f"about {_duration(seconds)}, if one process does all: {gflops:,.1f} GFLOP/s, measured here on its first "
             "rows; reading and writing run at the same time"
         )
+    why_not_native = why_no_native(encoder, computation.mesh)
     lines |= {
         "devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
-        "kernel": kernel if kernel == "native" else f"xla. {why_no_native(encoder, computation.mesh)}".strip(),
+        "kernel": kernel if kernel == "native" else f"xla. {why_not_native}".removesuffix(". "),
         "shape": f"{shape.lanes:,} rows side by side a device, in blocks of {counted(shape.block_steps, 'step')}; "
         f"{counted(shape.window_blocks, 'block')} a call",
         "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "

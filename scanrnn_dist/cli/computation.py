@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.encoder import random_encoder
 from scanrnn_dist.cli.process import start_devices, use_cache
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.observe import check_fits as check_memory
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class AskedComputation:
         if file is not None and input is not None:
             raise ConfigError("--input is for random weights; that of --encoder is in the file. Leave one out.")
         self._content = file if isinstance(file, bytes) else _read(file)  # once: somebody may replace the file
+        self._sha256 = None if self._content is None else hashlib.sha256(self._content).hexdigest()
         self.input = input if file is None else _input_of(self._content)
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self.sizes, self._devices, self._check_fits = sizes, devices, check_fits
@@ -91,7 +92,7 @@ class AskedComputation:
         if self._file is None:
             told = {"hidden_features": self._hidden, "seed": self._seed}
             return told if self.input is None else {**told, "input": self.input.to_dict()}
-        return {} if self._content is None else {"file_sha256": hashlib.sha256(self._content).hexdigest()}
+        return {} if self._sha256 is None else {"file_sha256": self._sha256}
 
     @property
     def stage(self) -> Stage:
@@ -119,6 +120,8 @@ class AskedComputation:
             for doubt in doubts(on_devices, self.sizes, self._devices):
                 logger.warning("Warning: %s", doubt)
             self._on_devices = on_devices
+            if isinstance(self._file, Path):
+                self._content = None  # tables of embeddings may be large
         return self._on_devices
 
     def _encoder_of(self, content: bytes) -> Encoder:
@@ -129,12 +132,14 @@ class AskedComputation:
             return encoder_of_content(Encoder, content, where)
         except DataError:
             if isinstance(self._file, Path):
-                Encoder.load(self._file)  # which knows files of other libraries
+                with suppress(ConfigError, StoppedError):  # a worker may not find it
+                    Encoder.load(self._file)  # which knows files of other libraries
             raise
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which may not find the file, and have devices of their own."""
-        return {**self.__dict__, "_devices": None, "_on_devices": None}
+        content = _read(self._file) if self._content is None and isinstance(self._file, Path) else self._content
+        return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
         is_shape = all(job["window"].get(name) == number for name, number in self.sizes.items())
@@ -178,5 +183,5 @@ def _input_of(content: bytes | None) -> InputSpec | None:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         told = json.loads(header["__metadata__"]["architecture"]).get("input")
         return None if told is None else InputSpec.from_dict(told)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

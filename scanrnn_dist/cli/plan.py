@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, plan_for, sorted_source
+    from scanrnn_dist.job import check_destination, plan_for, sorted_source, standing_job
 
     given: Any = one_or_many(source)
     if options.sort:
@@ -55,6 +56,9 @@ def plan(
     on_devices = computation.on_devices(partial(planned.in_features, options.filter))
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)
+    with suppress(ConfigError):  # which is told below
+        if destination is not None and (recorded := standing_job(destination, handling)):
+            on_devices.described(partial(planned.in_features, options.filter), recorded)  # its kernel and its window
     foreseen = _foreseen(planned, on_devices, options, scan)
     told = explain(planned, on_devices, options.filter, handling.memory, foreseen)
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long

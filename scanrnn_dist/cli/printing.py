@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, UndoneError, one_line, shown
 from scanrnn_dist.observe import SHOWN, ToStderr, as_shown, print_line
 
 
@@ -22,7 +22,7 @@ def check_is_new(file: Path, force: bool) -> None:
 def print_result(result: Any, as_json: bool = False) -> None:
     """A result as people read it, or as JSON."""
     try:
-        print(json.dumps(_as_json(result)) if as_json else result, flush=True)
+        print(json.dumps(_as_json(result)) if as_json else shown(str(result)), flush=True)
     except BrokenPipeError:  # whoever read it has gone, as `head` does
         raise SystemExit(0) from None
     except OSError as error:

@@ -111,7 +111,7 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
         weights = safetensors.numpy.load(content)
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         architecture, is_known = metadata["architecture"], metadata.get("format") in (FORMAT, FORMAT_WITH_INPUT)
-    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{where} is no encoder file, or a damaged one: {error}.") from error
     if not is_known:
         raise DataError(f"{where} is of format {metadata.get('format')!r}; expected {FORMAT!r}, as of Encoder.save.")
@@ -124,8 +124,9 @@ def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | 
         raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     try:
         encoder = build_encoder(kind, json.loads(architecture or "{}"), weights)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{where} has a damaged or unknown architecture {architecture!r}: {error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        shown = repr(architecture)[:1000]
+        raise DataError(f"{where} has a damaged or unknown architecture {shown}: {error}") from error
     set_variables(encoder, weights, where)
     return encoder
 

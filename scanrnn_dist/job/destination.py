@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from scanrnn_dist.errors import NothingFoundError, StoppedError, counted
 from scanrnn_dist.input_spec import InputSpec
@@ -52,6 +53,11 @@ def plan_for(
             records = JobRecords(open_store(destination))
             check_is_there(records, records.find_job(), source, handling)
         raise
+
+
+def standing_job(destination: str | os.PathLike[str], handling: Handling) -> dict[str, Any] | None:
+    """The record of the job that a command would go on with, if there is one; raises as `check_destination`."""
+    return None if handling.restart else recorded_job(JobRecords(open_store(destination)), handling)
 
 
 def sorted_source(

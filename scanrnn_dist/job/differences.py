@@ -30,15 +30,10 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
     else:
         sections.append("window")  # that of another encoder follows from its size
     for section in sections:
-        told += _fields(_told(recorded, section), job[section])
-    return told
-
-
-def _told(recorded: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    """A section of a record, without what older versions recorded of the native kernel and what changes no bits."""
-    told: Mapping[str, Any] = recorded.get(section, {})
-    if section == "environment" and told.get("kernel") == "native":
-        return {**told, "compiler_options": {}}
+        before, now = recorded.get(section, {}), job[section]
+        if "native" in (before.get("kernel"), now.get("kernel")):  # whose bits do not depend on the compiler's options
+            before, now = ({name: it[name] for name in it if name != "compiler_options"} for it in (before, now))
+        told += _fields(before, now)
     return told
 
 

@@ -197,7 +197,8 @@ def _planned(
             if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)
-        may_be_others = handling.accept_changes and plan.names_files and plan.has_options(options)
+        is_list = not (isinstance(plan.given, str) and isinstance(source, str | os.PathLike))  # one of the two at least
+        may_be_others = handling.accept_changes and is_list and plan.names_files and plan.has_options(options)
         if may_be_others and _names_files(source):  # a shell has expanded a glob
             return plan_again(plan, source, options)
     return plan_job(source, options, input)

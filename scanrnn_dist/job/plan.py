@@ -252,8 +252,12 @@ class Plan:
         if not is_open or self.layout.width(self.source.schema) is not None:
             return self
         matches = None if filter is None else parsed_filter(filter)
+        # Names that no width gives are not looked for in the whole source.
+        may_fit = {name for name in input.names if not name.isdecimal()} <= {
+            *self.layout.feature_names(self.source.schema, 1)
+        }
         with suppress(DataError):  # the job tells of it
-            width = self._first_step_features(matches, input)
+            width = self._first_step_features(matches, input if may_fit else None)
             return replace(self, layout=replace(self.layout, **{"in_features": width}))
         return self
 

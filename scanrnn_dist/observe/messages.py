@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from scanrnn_dist.errors import shown
+
 
 @dataclass
 class Shown:
@@ -41,7 +43,7 @@ def to_stderr(line: str, level: int = logging.INFO, event: Mapping[str, Any] | N
 def as_shown(line: str, level: int, event: Mapping[str, Any] | None = None) -> str:
     """The line as it is printed."""
     if not SHOWN.as_json:
-        return line
+        return shown(line)
     told = {"time": f"{datetime.now():%Y-%m-%dT%H:%M:%S}", "level": logging.getLevelName(level).lower()}
     return json.dumps({**told, **({"message": line} if event is None else event)})
 

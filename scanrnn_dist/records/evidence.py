@@ -5,8 +5,10 @@ What follows from it is `suspects.py`'s.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +21,8 @@ from scanrnn_dist.storage import LocalStore, Store, stopping
 
 OUT_OF_MEMORY = "out of memory: the kernel killed it"
 _TRACE = "scanrnn-"
+_MOST_BYTES = 1 << 16
+"""Of a trace; its first line is what counts."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,12 +65,21 @@ def collect_traces(store: Store) -> None:
         process = attempt.split(".")[-2]
         is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
         if is_here and not (process.isdigit() and runs(int(process))):
-            with suppress(PermissionError):  # another user's, who collects it, too
-                with stopping(str(path), "read", but=(PermissionError,)):
-                    content = path.read_bytes()
+            with suppress(OSError):  # another user's, who collects it, too; or what another user put there
+                content = _own_content(path)
                 if content:
                     store.write(f"{COMMITS}/{attempt}{CRASH}", content)
                 path.unlink(missing_ok=True)
+
+
+def _own_content(path: Path) -> bytes:
+    """What a file of this user holds, the most of it that a trace has; `PermissionError` for anything else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        told = os.fstat(descriptor)
+        if not stat.S_ISREG(told.st_mode) or told.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "is no file of this user", str(path))
+        return file.read(_MOST_BYTES)
 
 
 def crash_in(trace: bytes) -> str:

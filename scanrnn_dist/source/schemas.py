@@ -74,7 +74,7 @@ def _changed(metadata: Metadata, change: _Change, names: frozenset[str], feature
         if key in (b"pandas", b"huggingface", b"geo"):
             try:
                 changed = change(key, json.loads(value), names, features)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # not what that library writes, so nobody can rely on it
             if changed is None:
                 continue

@@ -35,6 +35,7 @@ RETRY_SECONDS = 20
 """Of one request to Google Cloud Storage. pyarrow makes two to look at a name; that should end within a minute."""
 _FIRST_WAIT_SECONDS = 0.025
 _LOOK_AT_RETRY = 2
+_SECRETS = {"sig", "client_secret"}  # of Azure, in the query of a URI
 _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
 
 
@@ -58,7 +59,8 @@ def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
     if not is_uri(name):
         return fs.LocalFileSystem(), None, _absolute(os.path.expanduser(name))
     scheme, _, rest = name.partition("://")
-    if "@" in rest and urlsplit(name.replace("[", "%5B").replace("]", "%5D")).password is not None:
+    has_password = "@" in rest and urlsplit(name.replace("[", "%5B").replace("]", "%5D")).password is not None
+    if has_password or _SECRETS & parse_qs(rest.partition("?")[2], keep_blank_values=True).keys():
         raise ConfigError(
             f"A {scheme}:// URI holds a secret, which would be written to the records of the job; "
             "expected one without. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads, instead."

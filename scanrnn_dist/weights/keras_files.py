@@ -124,7 +124,7 @@ def _config(path: Path) -> Any:
             with optional_module("h5py", f"Reading {path}").File(path, "r") as file:
                 text = file.attrs.get("model_config")
         return None if text is None else json.loads(text)
-    except (*BAD_ARCHIVE, ValueError, TypeError) as error:
+    except (*BAD_ARCHIVE, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} has a damaged configuration: {error}") from error
 
 

@@ -52,6 +52,7 @@ class Graph:
         self.where = where
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output if output}
+        self._zeros: dict[str, bool] = {}
         self.nodes = [self._node(a) for a in graph.node if a.op_type in KINDS and a.domain in ("", "ai.onnx")]
         if not self.nodes:
             kinds = sorted({node.op_type for node in graph.node})
@@ -94,6 +95,11 @@ class Graph:
 
     def is_zero(self, value: str, depth: int = 0) -> bool:
         """Whether a value is known to be all zeros, whatever the inputs of the graph are."""
+        if value not in self._zeros:  # each is looked at once, though many paths may lead to it
+            self._zeros[value] = self._is_zero(value, depth)
+        return self._zeros[value]
+
+    def _is_zero(self, value: str, depth: int) -> bool:
         tensor, producer = self._tensor(value), self._producers.get(value)
         if tensor is not None:
             return not self._onnx.numpy_helper.to_array(tensor).any()

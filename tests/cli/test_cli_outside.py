@@ -282,12 +282,13 @@ def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
 ) -> None:
     from scanrnn_dist.encoder import file as encoder_file
 
-    def denied(*_: Any, **__: Any) -> None:
+    def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    file = tmp_path / "e.safetensors"
+    file, read_bytes = tmp_path / "e.safetensors", Path.read_bytes
     Encoder.from_seed(0, 3, 4).save(file)
     monkeypatch.setattr(encoder_file, "safe_open", denied)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: denied() if path == file else read_bytes(path))
     said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 4)
     assert f"{file} could not be read: Permission denied." in said
 

@@ -283,3 +283,12 @@ def test_statistics_that_overflow_are_null_in_json(tmp_path: Path, capsys: pytes
     told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     first, second = told["measured"]["columns"]
     assert first["std"] is None and first["max"] == 1.7e308 and second["mean"] == 2.0
+
+
+def test_what_a_terminal_would_act_on_is_shown_and_not_sent(tmp_path: Path, capsys: Capsys) -> None:
+    name = "x\x1b]52;c;ZXZpbA==\x07\u202egpj"
+    file = written(tmp_path / "a.parquet", {name: [1.0], "sequence": nested([2])[0]})
+    assert cli.run(["inspect", str(file)]) == 0
+    assert cli.run(["plan", str(file), "--hidden", "4", "--column", f"{name}z"]) == 2
+    told = "".join(capsys.readouterr())
+    assert not set("\x1b\x07\u202e") & set(told) and r"\x1b]52;c;" in told and r"\u202egpj" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import (
+    SEED,
+    H,
     command_line_in_this_process,
     encoder_of,
     mesh_of,
@@ -318,7 +321,9 @@ def test_a_kernel_of_another_name_is_refused() -> None:
 
 
 @needs_native
-def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_keeps_its_kernel_and_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_source(tmp_path / "in.parquet", random_rows(some_lengths(30)))
     options: dict[str, Any] = {"rows_per_part": 10, "mesh": mesh_of(1), "window_shape": SHAPE}
 
@@ -336,6 +341,9 @@ def test_a_job_keeps_its_kernel_and_tells_it(tmp_path: Path, monkeypatch: pytest
     verify(by_xla)
     with command_line_in_this_process(monkeypatch, columns=120):
         by_command = begun("command", kernel="xla")
+        flags = ["--hidden", str(H), "--seed", str(SEED), "--rows-per-part", "10"]
+        assert cli.run(["plan", str(source), str(by_command), *flags]) == 0
+        assert re.search(r"kernel: +xla\n(.|\n)*featurize would continue it", capsys.readouterr().out)
         assert cli.run(["resume", str(by_command)]) == 0 == cli.run(["status", str(by_command)])
     assert json.loads((by_command / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
     by_native = begun("native")

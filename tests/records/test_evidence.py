@@ -80,6 +80,15 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     others = {"scanrnn-other.1.00000003.crash", "scanrnn-notes.crash"}
     for name in others:
         (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")
+    (log,) = (tmp_path / "bucket" / COMMITS).glob("*00000001.*.jsonl")
+    names = [log.name.replace("00000001", f"0000000{number}") for number in (4, 5, 6)]
+    for name in names:  # what another user may put there
+        (tmp_path / "bucket" / COMMITS / name).write_bytes(log.read_bytes())
+    pipe, folder, link = (f"scanrnn-{name.rpartition('.')[0].rpartition('.')[0]}.crash" for name in names)
+    others |= {pipe, folder, link}
+    os.mkfifo(tmp_path / "temporary" / pipe)
+    (tmp_path / "temporary" / folder).mkdir()
+    (tmp_path / "temporary" / link).symlink_to(log)
     root = str(tmp_path / "bucket")
 
     def another_users(path: Path, *_: object, **__: object) -> None:

@@ -293,6 +293,14 @@ def test_a_file_of_damaged_pages_fails_alone(tmp_path: Path) -> None:
     assert sum(len(chunk.sequences) for chunk in good) == 60
 
 
+def test_descriptions_that_are_nested_deeply_are_passed_over(tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    said = dict.fromkeys(("pandas", "huggingface", "geo"), deep)
+    table = pa.table({"sequence": [[[1.0]]]}).replace_schema_metadata(said)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert open_source(tmp_path / "a.parquet").rows == 1
+
+
 def test_partition_values_that_look_like_paths_are_values_alone(tmp_path: Path) -> None:
     """They come out in their column as they are; no file is written outside of the destination."""
     values = ["%2e%2e%2f%2e%2e%2fetc", "..%2F..%2Fx", "%2Fetc%2Fpasswd", "a%00b", "..", "__scanrnn"]

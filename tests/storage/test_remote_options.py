@@ -82,8 +82,11 @@ def test_a_file_uri_is_a_folder(tmp_path) -> None:  # type: ignore[no-untyped-de
 
 
 def test_a_secret_in_a_uri_is_refused() -> None:
-    with pytest.raises(ConfigError, match="holds a secret"):
-        open_store("s3://key:secret@bucket/out?region=x")
+    azure = "abfs://c@acct.dfs.core.windows.net/out"
+    for uri in ("s3://key:secret@bucket/out?region=x", f"{azure}?sv=1&sig=secret", f"{azure}?client_secret=secret"):
+        with pytest.raises(ConfigError, match="holds a secret") as error:
+            open_store(uri)
+        assert "=secret" not in str(error.value) and ":secret" not in str(error.value)
 
 
 def test_without_obstore_pyarrow_writes_and_that_is_told_once(

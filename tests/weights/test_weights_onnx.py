@@ -265,3 +265,12 @@ def test_without_onnx_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match="needs the package 'onnx', which is not installed"):
         onnx_layers(tmp_path / "m.onnx")
+
+
+def test_a_graph_with_many_paths_to_one_value_is_looked_at_once(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    zeros = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "h0")
+    joined = [operator("Concat", [f"h{nth}"] * 2, f"h{nth + 1}", axis=0) for nth in range(32)]
+    node, weights = recurrent("GRU", "x", "r", inputs=("", "h32"))
+    path = save(tmp_path / "a.onnx", [*joined, (node, [*weights, zeros])], ["r.Y"])
+    assert len(onnx_layers(path)) == 1

@@ -81,7 +81,7 @@ def _variable(field: pa.Field, stored: pa.StructType, told: bytes) -> TensorType
         if len(sizes) != 2 or not all(size is None or (isinstance(size, int) and size >= 0) for size in sizes):
             raise ValueError(f"uniform_shape is {sizes}")
         return _of(field, value, sizes, said.get("permutation"), False)
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise LayoutError(
             f"column {field.name!r} holds tensors whose description cannot be right ({error}); expected what Arrow's "
             f"{VARIABLE_TENSOR} says. Write the column again."
