@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 _NAME = re.compile(r"""(?:^|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))""")
+"""A name among several, in quotes or as it is."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal acts on, and what turns text around."""
-"""A name among several, in quotes or as it is."""
 
 
 class ScanRNNError(Exception):

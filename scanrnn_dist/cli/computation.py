@@ -138,7 +138,13 @@ class AskedComputation:
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which may not find the file, and have devices of their own."""
-        content = _read(self._file) if self._content is None and isinstance(self._file, Path) else self._content
+        content = self._content
+        if content is None and isinstance(self._file, Path):
+            content = _read(self._file)
+            if self._sha256 != (None if content is None else hashlib.sha256(content).hexdigest()):
+                raise ConfigError(
+                    f"{self._file} was replaced or removed since it was read; run the same command again."
+                )
         return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
@@ -151,7 +157,14 @@ class AskedComputation:
         return self.on_devices(in_features).is_recorded(job, in_features) if known is None else known
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return {**self.on_devices(in_features).described(in_features, like), "recipe": self.recipe}
+        on_devices = self.on_devices(in_features)
+        told = on_devices.described(in_features, like)
+        if like is not None and self._check_fits:  # window and kernel may be that job's
+            from scanrnn_dist.api import FEWER, window_bytes
+
+            nbytes = window_bytes(on_devices.encoder, on_devices.shape, on_devices.kernel)
+            check_memory(nbytes, "Windows of this shape", FEWER)
+        return {**told, "recipe": self.recipe}
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
         assert self._on_devices is not None, "described comes first"

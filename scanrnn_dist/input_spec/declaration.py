@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ class InputSpec:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML has it: as JSON, but without surrogates, and with the letter 127 as a code."""
+    """A value as TOML has it: as JSON, but without surrogates, and with codes for the letters 127 to 159."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return re.sub(r"[\x7f-\x9f]", lambda letter: f"\\u{ord(letter[0]):04x}", json.dumps(value, ensure_ascii=False))

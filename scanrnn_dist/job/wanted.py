@@ -147,7 +147,7 @@ def check_is_there(
     if isinstance(source, Plan) or not recorded or handling.restart or not was_begun(records):
         return
     plan = Plan.from_records(records.read_plan(recorded))
-    may_be_named_so = plan.given == absolute(source) or not isinstance(plan.given, str)
+    may_be_named_so = plan.given == absolute(source) or plan.names_files
     if may_be_named_so and (changes := plan.changes()) and not changes.is_there:
         raise changed_source(changes, plan, records.store.root)
 

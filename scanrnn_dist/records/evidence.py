@@ -75,11 +75,13 @@ def collect_traces(store: Store) -> None:
 def _own_content(path: Path) -> bytes:
     """What a file of this user holds, the most of it that a trace has; `PermissionError` for anything else."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    try:
         told = os.fstat(descriptor)
         if not stat.S_ISREG(told.st_mode) or told.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "is no file of this user", str(path))
-        return file.read(_MOST_BYTES)
+        return os.read(descriptor, _MOST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def crash_in(trace: bytes) -> str:
