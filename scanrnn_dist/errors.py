@@ -85,8 +85,8 @@ def shown(text: str) -> str:
 
 def not_text(name: str) -> ConfigError:
     """What to say of a name whose bytes are no UTF-8."""
-    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return ConfigError(f"The name '{shown}' is not UTF-8; expected one that is. Rename it.")
+    escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return ConfigError(f"The name '{escaped}' is not UTF-8; expected one that is. Rename it.")
 
 
 def check_is_text(name: str) -> None:

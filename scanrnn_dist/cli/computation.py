@@ -104,7 +104,7 @@ class AskedComputation:
         if self._on_devices is None:
             use_cache(self._cache)
             start_devices(self._devices)
-            from scanrnn_dist.api import FEWER, EncoderOnDevices, doubts, window_bytes
+            from scanrnn_dist.api import EncoderOnDevices, doubts
             from scanrnn_dist.encoder import Encoder
 
             if self._content is not None:
@@ -115,14 +115,21 @@ class AskedComputation:
                 width = in_features() if self.input is None else None
                 encoder = random_encoder(self._seed, width, self._hidden, input=self.input)
             on_devices = EncoderOnDevices(encoder, sizes=self.sizes, kernel=self._kernel)
-            if self._check_fits:
-                check_memory(window_bytes(encoder, on_devices.shape, on_devices.kernel), "Windows of this shape", FEWER)
+            self._check_windows(on_devices)
             for doubt in doubts(on_devices, self.sizes, self._devices):
                 logger.warning("Warning: %s", doubt)
             self._on_devices = on_devices
             if isinstance(self._file, Path):
                 self._content = None  # tables of embeddings may be large
         return self._on_devices
+
+    def _check_windows(self, on_devices: EncoderOnDevices) -> None:
+        """Refuse windows that the memory does not hold, where that is asked for."""
+        if self._check_fits:
+            from scanrnn_dist.api import FEWER, window_bytes
+
+            nbytes = window_bytes(on_devices.encoder, on_devices.shape, on_devices.kernel)
+            check_memory(nbytes, "Windows of this shape", FEWER)
 
     def _encoder_of(self, content: bytes) -> Encoder:
         from scanrnn_dist.encoder import Encoder, encoder_of_content
@@ -159,11 +166,8 @@ class AskedComputation:
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         on_devices = self.on_devices(in_features)
         told = on_devices.described(in_features, like)
-        if like is not None and self._check_fits:  # window and kernel may be that job's
-            from scanrnn_dist.api import FEWER, window_bytes
-
-            nbytes = window_bytes(on_devices.encoder, on_devices.shape, on_devices.kernel)
-            check_memory(nbytes, "Windows of this shape", FEWER)
+        if like is not None:  # window and kernel may be that job's
+            self._check_windows(on_devices)
         return {**told, "recipe": self.recipe}
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:

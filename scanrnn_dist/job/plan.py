@@ -253,9 +253,8 @@ class Plan:
             return self
         matches = None if filter is None else parsed_filter(filter)
         # Names that no width gives are not looked for in the whole source.
-        may_fit = {name for name in input.names if not name.isdecimal()} <= {
-            *self.layout.feature_names(self.source.schema, 1)
-        }
+        own = [name for name in input.names if not name.isdecimal()]
+        may_fit = self.layout.has_features(own, self.source.schema, 1)
         with suppress(DataError):  # the job tells of it
             width = self._first_step_features(matches, input if may_fit else None)
             return replace(self, layout=replace(self.layout, **{"in_features": width}))
@@ -280,7 +279,7 @@ class Plan:
                 continue
             if features is None:
                 continue
-            if input is None or {*input.names} <= {*self.layout.feature_names(self.source.schema, features)}:
+            if input is None or self.layout.has_features(input.names, self.source.schema, features):
                 return features
             other = other or features
         if other is None and unread is not None:

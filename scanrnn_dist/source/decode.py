@@ -163,7 +163,7 @@ def first_step_features(
                 width = steps.in_features
                 if width is None:
                     break
-                if input is None or {*input.names} <= {*layout.feature_names(source.schema, width)}:
+                if input is None or layout.has_features(input.names, source.schema, width):
                     return width
                 first = first or width
                 others = [fault.row for fault in steps.faults if fault.kind == "wrong_width" and fault.row]
