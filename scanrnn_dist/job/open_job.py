@@ -49,7 +49,7 @@ from scanrnn_dist.records import (
     Lease,
     hashes_of,
 )
-from scanrnn_dist.source import SourceLike, pattern_of
+from scanrnn_dist.source import SourceLike
 from scanrnn_dist.storage import open_store
 
 logger = logging.getLogger("scanrnn_dist")
@@ -197,15 +197,9 @@ def _planned(
             if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)
-        is_list = not (isinstance(plan.given, str) and isinstance(source, str | os.PathLike))  # one of the two at least
-        may_be_others = handling.accept_changes and is_list and plan.names_files and plan.has_options(options)
-        if may_be_others and _names_files(source):  # a shell has expanded a glob
+        if handling.accept_changes and plan.has_options(options) and plan.may_become(source):
             return plan_again(plan, source, options)
     return plan_job(source, options, input)
-
-
-def _names_files(source: SourceLike) -> bool:
-    return not isinstance(source, str | os.PathLike) or pattern_of(os.fspath(source)) is None
 
 
 def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = "") -> OpenJob:

@@ -57,6 +57,7 @@ from scanrnn_dist.source import (
     new_files,
     open_source,
     parsed_filter,
+    pattern_of,
     plan_units,
     read_chunks,
     unchanged,
@@ -131,6 +132,15 @@ class Plan:
         """Whether its files were named one by one, as a shell does with a glob: several, or one."""
         paths = self.source.files.paths
         return not isinstance(self.given, str) or (len(paths) == 1 and self.given.endswith(paths[0].as_py()))
+
+    def may_become(self, source: SourceLike) -> bool:
+        """Whether a shell may have made both of one glob: lists of files, one of which may be a single file.
+
+        Two single files are two sources.
+        """
+        if isinstance(source, str | os.PathLike):
+            return not isinstance(self.given, str) and pattern_of(os.fspath(source)) is None
+        return self.names_files
 
     @property
     def told(self) -> dict[str, Any]:

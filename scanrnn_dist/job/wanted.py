@@ -94,11 +94,8 @@ def what_differs(
 ) -> list[str]:
     """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
     options = wanted.told_options
-    if accept_changes and wanted.plan.names_files:
-        before = Plan.from_records(records.read_plan(recorded))
-        is_list = not (isinstance(before.given, str) and isinstance(wanted.plan.given, str))  # one of the two at least
-        if is_list and before.names_files:
-            options["source"] = recorded.get("options", {}).get("source")
+    if accept_changes and Plan.from_records(records.read_plan(recorded)).may_become(wanted.plan.given):
+        options["source"] = recorded.get("options", {}).get("source")
     return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
 
 
