@@ -43,6 +43,22 @@ SHARED_DATA = Path(os.environ.get("SCANRNN_SHARED_DATA", Path(__file__).parents[
 """Real data sets, which are not part of the repository."""
 
 
+def pytest_configure() -> None:
+    """Refuse to test a native library that was built before its sources changed."""
+    library = Path(__file__).parents[1] / "scanrnn_dist/native/cpp/libscanrnn.so"
+    if not library.exists() or os.environ.get("SCANRNN_NATIVE_LIBRARY") is not None:
+        return
+    built = library.stat().st_mtime
+    newer = [
+        path.name
+        for pattern in ("*.h", "*.cpp")
+        for path in library.parent.glob(pattern)
+        if path.stat().st_mtime > built
+    ]
+    if newer:
+        raise pytest.UsageError(f"{library} is older than {', '.join(newer)}; build it anew: python hatch_build.py")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets."""
