@@ -18,6 +18,7 @@ from scanrnn_dist.job import Foreseen, Memory, Plan
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source import Filter
 
 FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
 """What to do about windows that the memory does not hold."""
@@ -61,7 +62,7 @@ class Explanation:
 def explain(
     plan: Plan,
     computation: EncoderOnDevices,
-    filter: str | None = None,
+    matches: Filter | None = None,
     memory: Memory = Memory(),  # noqa: B008 - frozen
     foreseen: Foreseen | None = None,
     gflops: float | None = None,
@@ -71,7 +72,7 @@ def explain(
     Args:
         plan: of the job.
         computation: its encoder and devices.
-        filter: which rows are read, as text.
+        matches: which rows are read; None for all.
         memory: the budget.
         foreseen: what was read of its rows; else the first ones are read, to tell how long sequences are.
         gflops: what was measured by `measured_gflops`; None tells no time.
@@ -86,7 +87,7 @@ def explain(
     refusal = ""
     if usable is not None and needed > usable:
         refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = _steps(plan, encoder, foreseen, filter)
+    steps = _steps(plan, encoder, foreseen, matches)
     gflop = encoder.flops_per_step * steps / 1e9
     vector = f"fixed_size_list<float32>[{out_features}]"
     features = f"list<{vector}>" if encoder.gives_steps else vector
@@ -113,7 +114,7 @@ def explain(
         "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "
         f"larger{f'; {refusal}' if refusal else ''}",
     }
-    lines |= _of_source(plan, filter)
+    lines |= _of_source(plan, matches)
     numbers = {
         "files": len(plan.source.files), "rows": rows, "steps": round(steps), "parts": len(plan.units),
         "in_features": in_features, "out_features": out_features, "gflop": gflop, "gflops": gflops,
@@ -156,10 +157,10 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
 
 
-def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None, filter: str | None) -> float:
+def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None, matches: Filter | None) -> float:
     """Steps of all rows, as far as those that were read tell."""
     if foreseen is None or not foreseen.rows:  # or all that was read is refused
-        return plan.mean_steps(encoder.in_features, encoder.input, filter) * plan.source.rows
+        return plan.mean_steps(encoder.in_features, encoder.input, matches) * plan.source.rows
     scale = 1.0 if foreseen.whole and not foreseen.failed else plan.source.rows / max(1, foreseen.rows)
     return foreseen.steps * scale
 
@@ -184,11 +185,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
 
 
-def _of_source(plan: Plan, filter: str | None) -> dict[str, str]:
+def _of_source(plan: Plan, matches: Filter | None) -> dict[str, str]:
     """What is to be said of the source where files differ or are left out, or where not all of its rows are read."""
     told = {"differences": "; ".join(plan.source.drift)} if plan.source.drift else {}
-    if filter is not None:
-        told["filter"] = f"only rows with {filter}; how many rows and steps these are is known once all were read"
+    if matches is not None:
+        told["filter"] = f"only rows with {matches.text}; how many rows and steps these are is known once all were read"
     if plan.limit is not None:
         told["limit"] = f"the first {plan.limit:,} rows of the source"
     if plan.source.left_out:

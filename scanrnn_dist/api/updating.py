@@ -112,7 +112,7 @@ def update(
             f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "
             "would count twice. Nothing was changed."
         )
-    before = Plan.from_records(records.read_plan(job))
+    before = Plan.read(records, job)
     parts, _ = recorded_parts(records, job, before)
     _check_has_all_rows(parts, before, root)
     names = part_names(parts["unit"].to_pylist(), len(parts))

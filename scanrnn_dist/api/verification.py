@@ -178,7 +178,7 @@ def verify(
     repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")
     job = records.read_job()
-    plan = Plan.from_records(records.read_plan(job))
+    plan = Plan.read(records, job)
     parts, is_complete = recorded_parts(records, job, plan)
     check_parts(records, parts, plan, is_complete)
     records.check_is(job)  # of which the parts are
@@ -220,7 +220,7 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     finish_publishing(records)
     job = records.read_job()
     check_is_whole(job, records.store.root)
-    plan, store = Plan.from_records(records.read_plan(job)), records.store
+    plan, store = Plan.read(records, job), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
     parts = read_commits(store, job["id"], plan.units.rows, first_standing=True).records
     with suppress(DataError):

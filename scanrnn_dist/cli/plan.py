@@ -53,17 +53,17 @@ def plan(
             print_result(Explanation({"checked": _UNSORTED}, {}), as_json)
             return
     planned = plan_for(destination, given, options, handling, computation.input).within(handling.memory)
-    on_devices = computation.on_devices(partial(planned.in_features, options.filter))
+    on_devices = computation.on_devices(partial(planned.in_features, options.matching))
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)
     with suppress(ConfigError):  # which is told below
         if destination is not None and (recorded := standing_job(destination, handling)):
-            on_devices.described(partial(planned.in_features, options.filter), recorded)  # its kernel and its window
+            on_devices.described(partial(planned.in_features, options.matching), recorded)  # its kernel and its window
     foreseen = _foreseen(planned, on_devices, options, scan)
-    told = explain(planned, on_devices, options.filter, handling.memory, foreseen)
+    told = explain(planned, on_devices, options.matching, handling.memory, foreseen)
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long
         gflops = measured_gflops(on_devices, foreseen.sample)
-        told = explain(planned, on_devices, options.filter, handling.memory, foreseen, gflops)
+        told = explain(planned, on_devices, options.matching, handling.memory, foreseen, gflops)
     lines = {**told.lines, "checked": _checked(foreseen, planned)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
     if destination is not None and not refusals:

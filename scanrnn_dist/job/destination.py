@@ -108,7 +108,7 @@ def check_destination(
         _check_may_write(records.store.root)
         return "holds a job; the new output replaces it once it is complete"
     check_not_updated(records, recorded)
-    before = Plan.from_records(records.read_plan(recorded))
+    before = Plan.read(records, recorded)
     if before.has_options(asked):  # what the first steps of the source tell, was told when the job began
         options = asked.settled(before.layout, before.keep, before.rows_per_part)
     is_named_so = before.given == plan.given  # else that differs

@@ -148,7 +148,7 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
     root = records.store.root
     check_not_ready(records, "export")
     job = records.read_job()
-    plan = Plan.from_records(records.read_plan(job))
+    plan = Plan.read(records, job)
     parts, is_complete = recorded_parts(records, job, plan)
     if not is_complete:
         raise ConfigError(

@@ -169,7 +169,7 @@ def inspect(
         LayoutError: no layout is what is asked for; or several fit, and one is needed for statistics.
     """
     options, whole = replace(options or JobOptions(), keep=()), scan or statistics
-    opened = open_source(source, options.bad_rows.unreadable_file == "skip")
+    opened = open_source(source, options.bad_rows.skips_files)
     opened = Memory(memory_bytes).bounded(opened)
     layouts = tuple(layouts_found(opened.schema, options.asked))
     try:

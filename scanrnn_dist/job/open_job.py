@@ -109,7 +109,7 @@ def open_job(
     like = None
     if source is None:
         like = recorded = recorded or records.read_job()
-        plan, options = Plan.from_records(records.read_plan(recorded)), JobOptions.from_json(recorded["options"])
+        plan, options = Plan.read(records, recorded), JobOptions.from_json(recorded["options"])
         if recorded["options"].get(APPLIED):
             if handling.discard or not records.is_complete or damaged_parts(records):
                 check_is_whole(recorded, records.store.root)
@@ -189,7 +189,7 @@ def _planned(
         return source
     if recorded and not handling.restart:
         check_not_updated(records, recorded)
-        plan = Plan.from_records(records.read_plan(recorded))
+        plan = Plan.read(records, recorded)
         if plan.is_of(source, options):
             changes, is_begun = plan.changes(), was_begun(records)
             if not changes:
@@ -224,7 +224,7 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, 
     if recorded["plan"] == (hashes or hashes_of(wanted.plan.to_records())):
         return _opened(wanted, records, recorded, wanted.plan)
     # Made before another process recorded the job, or by the user, or of a source that changed.
-    before = Plan.from_records(records.read_plan(recorded))
+    before = Plan.read(records, recorded)
     is_named_so = before.given == wanted.plan.given
     changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
     if is_named_so and not changes:
@@ -276,7 +276,7 @@ def _restarted(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, Any] 
             is_same = not differences_of(recorded, wanted.job, wanted.handling.allow_mixed)
             is_same = is_same and (
                 recorded["plan"] == hashes_of(wanted.plan.to_records())
-                or (not wanted.plan.told and not Plan.from_records(new.read_plan(recorded)).changes())
+                or (not wanted.plan.told and not Plan.read(new, recorded).changes())
             )
             if is_same:
                 return recorded

@@ -15,7 +15,17 @@ from scanrnn_dist.errors import ConfigError, flag_of, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
-from scanrnn_dist.source import Asked, BadRows, Layout, Lengths, ReadOptions, filter_text, layout_of, parsed_filter
+from scanrnn_dist.source import (
+    Asked,
+    BadRows,
+    Filter,
+    Layout,
+    Lengths,
+    ReadOptions,
+    filter_text,
+    layout_of,
+    parsed_filter,
+)
 
 _MOST_SECONDS = 1e6
 
@@ -92,7 +102,7 @@ class JobOptions:
         if self.group_by and (self.limit is not None or self.filter is not None):
             what = "--filter" if self.limit is None else "--limit"
             raise ConfigError(f"{what} is about rows, and with --group-by these are steps: leave one of them out.")
-        if self.group_by and self.bad_rows.unreadable_file == "skip":
+        if self.group_by and self.bad_rows.skips_files:
             raise ConfigError(
                 "--unreadable-file skip leaves out files, and with --group-by a sequence may go on in the next one: "
                 "leave out one of the two flags."
@@ -120,6 +130,11 @@ class JobOptions:
         return Lengths(self.min_steps, self.max_steps, self.truncate)
 
     @property
+    def matching(self) -> Filter | None:
+        """Which rows are read; None for all."""
+        return None if self.filter is None else parsed_filter(self.filter)
+
+    @property
     def has_own_carries(self) -> bool:
         """Whether every row brings its own initial carry."""
         return self.initial_carry is not None
@@ -136,8 +151,8 @@ class JobOptions:
     def reading(self, in_features: int, input: InputSpec | None, **more: Any) -> ReadOptions:
         """What of a source is read for the job, of settled options, for an encoder that takes such steps."""
         layout, keep = layout_of(self.asked), self.keep or ()
-        more["filter"] = None if self.filter is None else parsed_filter(self.filter)
-        return ReadOptions(layout, keep, in_features, input, self.lossy_cast, self.bad_rows, self.lengths, **more)
+        how = (self.lossy_cast, self.bad_rows, self.lengths)
+        return ReadOptions(layout, keep, in_features, input, *how, filter=self.matching, **more)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""

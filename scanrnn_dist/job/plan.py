@@ -30,7 +30,7 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.records import FEATURES, STATE, Facts, hashes_of, read_records, write_records
+from scanrnn_dist.records import FEATURES, STATE, Facts, JobRecords, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     UNKNOWN_TIME,
     BadRows,
@@ -56,7 +56,6 @@ from scanrnn_dist.source import (
     list_again,
     new_files,
     open_source,
-    parsed_filter,
     pattern_of,
     plan_units,
     read_chunks,
@@ -163,7 +162,7 @@ class Plan:
             and self.keep == (everything if options.keep is None else options.keep)
             and self.rows_per_part == options.rows_per_part
             and self.limit == options.limit
-            and (not self.source.left_out or options.bad_rows.unreadable_file == "skip")
+            and (not self.source.left_out or options.bad_rows.skips_files)
         )
 
     def to_records(self) -> dict[str, bytes]:
@@ -176,6 +175,11 @@ class Plan:
             self.given, self.layout.asked, self.keep, self.rows_per_part, self.source.schema, self.limit, left_out
         )
         return write_records(facts, self.units)
+
+    @classmethod
+    def read(cls, records: JobRecords, job: dict[str, Any]) -> Plan:
+        """The plan that a job's records hold. Raises as `from_records`."""
+        return cls.from_records(records.read_plan(job))
 
     @classmethod
     def from_records(cls, records: Mapping[str, bytes]) -> Plan:
@@ -221,7 +225,7 @@ class Plan:
             f"{self.layout.described}. Choose another --encoder, or other --features."
         )
 
-    def in_features(self, filter: str | None = None) -> int:
+    def in_features(self, matches: Filter | None = None) -> int:
         """Features per step, `D`: from the column's type, or from the first step of a row that matches a filter.
 
         Where no such row has a step, from the first step that there is.
@@ -239,9 +243,9 @@ class Plan:
                 "tells it."
             )
         features = None
-        if filter is not None:
+        if matches is not None:
             with suppress(UnreadableError):  # what can be read decides
-                features = self._first_step_features(parsed_filter(filter))
+                features = self._first_step_features(matches)
         if features is None:
             features = self._first_step_features(None)
         if features is None:
@@ -252,7 +256,7 @@ class Plan:
             )
         return features
 
-    def with_width(self, filter: str | None, input: InputSpec) -> Plan:
+    def with_width(self, matches: Filter | None, input: InputSpec) -> Plan:
         """The plan whose layout says how many features a step has, as the first step that matches and fits an input.
 
         So each reader of a share takes the same rows, whichever it begins with. As it is where no step can be read, and
@@ -261,7 +265,6 @@ class Plan:
         is_open = any(field.name == "in_features" for field in fields(self.layout))
         if not is_open or self.layout.width(self.source.schema) is not None:
             return self
-        matches = None if filter is None else parsed_filter(filter)
         # Names that no width gives are not looked for in the whole source.
         own = [name for name in input.names if not name.isdecimal()]
         may_fit = self.layout.has_features(own, self.source.schema, 1)
@@ -296,7 +299,7 @@ class Plan:
             raise unread
         return other
 
-    def mean_steps(self, in_features: int, input: InputSpec | None, filter: str | None = None) -> float:
+    def mean_steps(self, in_features: int, input: InputSpec | None, matches: Filter | None = None) -> float:
         """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
 
         Rows that do not match the filter count as rows without steps.
@@ -304,7 +307,6 @@ class Plan:
         rows = steps = 0
         bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
         unread = ""
-        matches = None if filter is None else parsed_filter(filter)
         options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18, filter=matches)
         with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
             while not steps and (chunk := next(chunks, None)) is not None:
@@ -329,12 +331,12 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
     """
     options = options or JobOptions()
     plan = cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
-    return plan if input is None else plan.with_width(options.filter, input)
+    return plan if input is None else plan.with_width(options.matching, input)
 
 
 def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
     """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
-    opened = open_source(source, options.bad_rows.unreadable_file == "skip")
+    opened = open_source(source, options.bad_rows.skips_files)
     where = opened.files[0].path
     layout = find_sequences(opened, options, input)
     everything = _all_but(opened, layout, options.keep_state)
@@ -389,7 +391,7 @@ def plan_again(before: Plan, source: SourceLike, options: JobOptions) -> Plan:
         ConfigError: nothing found.
         DataError: an unreadable file or column, or other columns than before.
     """
-    opened = with_columns(open_source(source, options.bad_rows.unreadable_file == "skip"), before)
+    opened = with_columns(open_source(source, options.bad_rows.skips_files), before)
     _check_used(opened, options, before.layout, before.keep)
     return cut(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
@@ -460,7 +462,7 @@ def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:
 
 def _check_readable(source: Source, options: JobOptions) -> None:
     """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
-    filtered = None if options.filter is None else parsed_filter(options.filter).columns
+    filtered = options.matching.columns if options.matching else None
     told = (options.features, options.group_by, options.order_by, options.keep, filtered)
     named = {options.column or "", *(name for names in told for name in names or ())}
     for name in source.unreadable:
@@ -473,8 +475,8 @@ def _check_readable(source: Source, options: JobOptions) -> None:
 def _check_used(source: Source, options: JobOptions, layout: Layout, keep: tuple[str, ...]) -> None:
     """Refuse a filter that does not fit, and a column that is used and that some files cannot give."""
     used = {*layout.columns(source.schema), *keep}
-    if options.filter is not None:
-        used |= {*parsed_filter(options.filter).of(source.schema)}
+    if options.matching is not None:
+        used |= {*options.matching.of(source.schema)}
     for name in source.unreadable:
         if name in used:
             raise _cannot_be_read(source, name, options.column)

@@ -25,7 +25,7 @@ def read_quarantined(destination: str | os.PathLike[str]) -> pa.Table:
     records = records_to_read(destination)
     check_not_ready(records, "read the rows")
     job = records.read_job()
-    plan = Plan.from_records(records.read_plan(job))
+    plan = Plan.read(records, job)
     parts, _ = recorded_parts(records, job, plan)
     schema, units, tables = aside_schema(plan.kept_schema), len(plan.units), []
     for part in parts.select(["unit", "aside"]).to_pylist():

@@ -51,7 +51,7 @@ class Wanted:
 
     @cached_property
     def _width(self) -> int:
-        return self.plan.in_features(self.options.filter)
+        return self.plan.in_features(self.options.matching)
 
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""
@@ -84,7 +84,7 @@ def is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted
     if recorded.get("options") != wanted.told_options:
         return False
     is_planned_so = wanted.plan.recorded == recorded["plan"]  # and was held against the source
-    if not is_planned_so and Plan.from_records(records.read_plan(recorded)).changes():
+    if not is_planned_so and Plan.read(records, recorded).changes():
         return False
     return wanted.computation.is_recorded(recorded, wanted.in_features) and not damaged_parts(records)
 
@@ -94,7 +94,7 @@ def what_differs(
 ) -> list[str]:
     """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
     options = wanted.told_options
-    if accept_changes and Plan.from_records(records.read_plan(recorded)).may_become(wanted.plan.given):
+    if accept_changes and Plan.read(records, recorded).may_become(wanted.plan.given):
         options["source"] = recorded.get("options", {}).get("source")
     return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
 
@@ -143,7 +143,7 @@ def check_is_there(
     """
     if isinstance(source, Plan) or not recorded or handling.restart or not was_begun(records):
         return
-    plan = Plan.from_records(records.read_plan(recorded))
+    plan = Plan.read(records, recorded)
     may_be_named_so = plan.given == absolute(source) or plan.names_files
     if may_be_named_so and (changes := plan.changes()) and not changes.is_there:
         raise changed_source(changes, plan, records.store.root)

@@ -170,7 +170,7 @@ class UnitWorker:
             )
         engine = self._asked.engine(task.options.has_own_carries, task.options.keep_state)
         records = JobRecords(store)
-        plan = Plan.from_records(records.read_plan(task.job)).within(task.memory)
+        plan = Plan.read(records, task.job).within(task.memory)
         file = plan.source.files[0].path
         _check_finds(plan.source.filesystem.get_file_info(file).type != fs.FileType.NotFound, file)
         environment = described["environment"]

@@ -30,7 +30,7 @@ def read_lengths_of(records: JobRecords, job: dict[str, Any]) -> Lengths:
     if job["options"].get(APPLIED):
         return Lengths(LengthCounts(), problem="The rows were continued by updates, so no source has all steps.")
     try:
-        plan = Plan.from_records(records.read_plan(job))
+        plan = Plan.read(records, job)
         read = read_lengths(plan)
     except (ScanRNNError, OSError) as error:
         return Lengths(LengthCounts(), problem=f"The source could not be read: {one_line(str(error))}")

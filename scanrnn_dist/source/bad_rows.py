@@ -75,6 +75,11 @@ class BadRows:
                 expected = ", ".join(map(repr, choices))
                 raise ConfigError(f"{each.name} is {choice!r}; expected one of {expected} ({flag_of(each.name)}).")
 
+    @property
+    def skips_files(self) -> bool:
+        """Whether files, and rows in pages, that cannot be read are left out."""
+        return self.unreadable_file == SKIP
+
 
 @dataclass(frozen=True)
 class Lengths:

@@ -19,7 +19,7 @@ from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, did_you
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source.bad_rows import ERROR, SKIP, BadRows, Lengths
+from scanrnn_dist.source.bad_rows import ERROR, BadRows, Lengths
 from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping
@@ -242,7 +242,7 @@ class Decoder:
 
         A file that changed since it was planned fails its units: its rows may be others by now.
         """
-        is_asked = self._options.bad_rows.unreadable_file == SKIP and unit.rows > 0 and unit.grouped is None
+        is_asked = self._options.bad_rows.skips_files and unit.rows > 0 and unit.grouped is None
         if not (is_asked and isinstance(error, UnreadableError)) or not is_unchanged(
             self._source.filesystem, unit.file
         ):

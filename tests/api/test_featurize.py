@@ -148,7 +148,7 @@ def test_the_records_name_source_units_and_parts_and_hold_the_encoder(tmp_path: 
     featurize(path, tmp_path / "out", rows_per_part=5)
     records = manifest_of(tmp_path / "out")
     recorded = records.read_job()
-    plan = Plan.from_records(records.read_plan(recorded))
+    plan = Plan.read(records, recorded)
     assert recorded["options"]["source"] == plan.given == str(path)
     assert [(file.path, file.size_bytes, file.modified_ns) for file in plan.source.files] == [
         (str(path), path.stat().st_size, path.stat().st_mtime_ns)

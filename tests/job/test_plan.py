@@ -16,7 +16,16 @@ from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.job.plan import Plan, plan_job
-from scanrnn_dist.source import BadRows, Layout, ReadOptions, Source, Unit, first_step_features, read_chunks
+from scanrnn_dist.source import (
+    BadRows,
+    Layout,
+    ReadOptions,
+    Source,
+    Unit,
+    first_step_features,
+    parsed_filter,
+    read_chunks,
+)
 from scanrnn_dist.source import source as source_module
 from scanrnn_dist.source.unit_reader import UnitReader
 
@@ -122,13 +131,14 @@ def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
     write_sequences(tmp_path / "k=a/a.parquet", [[[]], [[1.0] * 3]])
     write_sequences(tmp_path / "k=b/a.parquet", [[[]], [[1.0] * 3], [], [[1.0] * 2]], row_group_size=2)
     plan = plan_job(tmp_path)
-    assert plan.in_features("k == 'b' and id >= 2") == 2
-    assert plan.mean_steps(2, None, "k == 'b' and id >= 2") == 1 / 6
-    assert plan.in_features("id == 1") == plan.in_features("k == 'a' and id > 0") == 3
+    assert plan.in_features(parsed_filter("k == 'b' and id >= 2")) == 2
+    assert plan.mean_steps(2, None, parsed_filter("k == 'b' and id >= 2")) == 1 / 6
+    assert plan.in_features(parsed_filter("id == 1")) == plan.in_features(parsed_filter("k == 'a' and id > 0")) == 3
     with pytest.raises(LayoutError, match=r"k=a/a.parquet.*a step has 0 features"):
         plan.in_features()
     write_sequences(tmp_path / "c/a.parquet", [[[1.0] * 3], []])
-    assert plan_job(tmp_path / "c").in_features("id == 1") == 3  # of rows that are left out, where no other has a step
+    # Of rows that are left out, where no other has a step.
+    assert plan_job(tmp_path / "c").in_features(parsed_filter("id == 1")) == 3
 
 
 def test_a_file_that_cannot_match_is_not_opened_for_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +146,7 @@ def test_a_file_that_cannot_match_is_not_opened_for_d(tmp_path: Path, monkeypatc
         write_sequences(tmp_path / f"k={key}/a.parquet", [[[1.0] * (2 if key == "c" else 3)]])
     opened, open = list[str](), UnitReader.open
     monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
-    assert plan_job(tmp_path).in_features("k == 'c'") == 2
+    assert plan_job(tmp_path).in_features(parsed_filter("k == 'c'")) == 2
     assert {path.split("k=")[1] for path in opened} == {"c/a.parquet"}
 
 
@@ -150,7 +160,7 @@ def test_where_nothing_matches_what_can_be_read_says_d(tmp_path: Path, monkeypat
         return first_step_features(source, unit, *how)
 
     monkeypatch.setattr(plan_module, "first_step_features", damaged)
-    assert plan_job(tmp_path).in_features("id > 7") == 3
+    assert plan_job(tmp_path).in_features(parsed_filter("id > 7")) == 3
 
 
 def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with(tmp_path: Path) -> None:

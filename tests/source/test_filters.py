@@ -459,6 +459,7 @@ def test_plan_says_what_is_read(folder: Path) -> None:
     write(folder / "in/split=b/other.parquet", 90, 2, more=[1, 2])
     (folder / "in/bad.parquet").write_bytes(b"no parquet")
     plan = plan_job(folder / "in", JobOptions(limit=50, bad_rows=SKIP))
-    told = str(explain(plan, EncoderOnDevices(Encoder.from_seed(0, 2, 3), shape=WindowShape(2, 4, 2)), "id > 3"))
+    devices = EncoderOnDevices(Encoder.from_seed(0, 2, 3), shape=WindowShape(2, 4, 2))
+    told = str(explain(plan, devices, parsed_filter("id > 3")))
     assert "only rows with id > 3" in told and "the first 50 rows" in told
     assert "3 files without column 'more': nulls there" in told and "1 unreadable files, the first" in told
