@@ -29,10 +29,10 @@ from scanrnn_dist.source.units import Grouped, Unit
 
 _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
-_LOCAL_READ = 1 << 18
-"""Bytes of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
-_LEAST_REQUEST, _MOST_REQUEST = 1 << 20, 8 << 20
-"""The same from a bucket, where each read is a request, which costs a round trip."""
+_CHUNKS_FETCHED = 16
+"""Of a bucket, so many chunks at most are fetched ahead: who decodes small ones looks at the first rows only."""
+_FIRST_FETCHED = 1 << 20
+"""Of each column of row groups of which only the first rows are read."""
 
 
 class UnitReader:
@@ -65,14 +65,11 @@ class UnitReader:
 
     def open(self, unit: Unit) -> CheckedFile:
         """The file of a unit."""
-        filesystem = self._source.filesystem
-        buffer_bytes = _LOCAL_READ
-        if filesystem.type_name != "local":
-            of_each = self._source.request_bytes // max(1, len(self._paths))
-            buffer_bytes = max(_LEAST_REQUEST, min(_MOST_REQUEST, of_each))
-        bounds = (buffer_bytes, self._source.memory_bytes, self._source.kept_bytes)
+        source = self._source
+        request_bytes = min(source.request_bytes, _CHUNKS_FETCHED * self._chunk_bytes)
+        bounds = (source.memory_bytes, source.kept_bytes, request_bytes)
         with _named(unit.file.path):
-            return CheckedFile(filesystem, unit.file.path, self._paths, *bounds)
+            return CheckedFile(source.filesystem, unit.file.path, self._paths, *bounds)
 
     def nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The wanted columns without rows."""
@@ -92,15 +89,18 @@ class UnitReader:
                 yield from self._grouping.rows(unit, unit.grouped, events)
 
     def _row_batches(
-        self, parquet: CheckedFile, unit: Unit, most: int = _MAX_ROWS
+        self, parquet: CheckedFile, unit: Unit, wanted: int | None = None
     ) -> Generator[tuple[int, pa.RecordBatch], None, None]:
-        """The rows of a unit, at most so many at a time."""
+        """The rows of a unit; of one that only so many are wanted of, at most these at a time."""
         self._check(parquet, unit)
         if not unit.rows:
             yield from self.nothing()
             return
         delivered = 0
         is_cut = _is_cut(parquet, unit)
+        wants_all = not is_cut and (wanted is None or wanted >= unit.rows)
+        parquet.fetch(range(unit.row_group_begin, unit.row_group_end), None if wants_all else _FIRST_FETCHED)
+        most = _MAX_ROWS if wanted is None else min(wanted, _MAX_ROWS)
         for batch in self._batches(parquet, unit, min(most, self._chunk_rows(parquet, unit))):
             if is_cut:
                 batch = batch.slice(0, unit.rows - delivered)

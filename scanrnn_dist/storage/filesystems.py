@@ -13,7 +13,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, StoppedError, check_is_text, one_line
+from scanrnn_dist.storage.fetched import FetchedFile
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
 _PACKAGES = {"hf": "huggingface_hub"}  # what pyarrow asks for, where it is not fsspec itself
@@ -154,8 +155,10 @@ def endpoint_of_environment() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
-    """A file to read from.
+def open_input_file(
+    filesystem: fs.FileSystem, path: str, request_bytes: int | None = None
+) -> pa.NativeFile | FetchedFile:
+    """A file to read from; a remote one, where `request_bytes` are told, one that fetches so many of them ahead.
 
     Raises:
         FileNotFoundError: there is none.
@@ -163,7 +166,8 @@ def open_input_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
             all retries.
     """
     if filesystem.type_name != "local":
-        return pa.PythonFile(_RemoteFile(filesystem, path), mode="r")
+        file = _RemoteFile(filesystem, path)
+        return pa.PythonFile(file, mode="r") if request_bytes is None else FetchedFile(file, request_bytes)
     try:
         return filesystem.open_input_file(path)
     except PermissionError as error:
@@ -210,16 +214,27 @@ class _RemoteFile:
 
     def read_buffer(self, size: int = -1) -> Any:
         start = self._file.tell()
+
+        def read() -> Any:
+            self._file.seek(start)
+            return self._file.read_buffer(None if size < 0 else size)
+
+        return self._retried(read)
+
+    def read_at(self, begin: int, size: int) -> bytes:
+        """The bytes from `begin` on, fewer at the end of the file; several threads may ask."""
+        return bytes(self._retried(lambda: self._file.read_at(size, begin)))
+
+    def _retried(self, read: Callable[[], Any]) -> Any:
         for retry in range(RETRIES + 1):
             try:
-                return self._file.read_buffer(None if size < 0 else size)
+                return read()
             except self._refused as error:
                 if retry == RETRIES or "Failed to flush response stream" not in str(error):
                     raise self._stopped(error) from error
                 if retry == _LOOK_AT_RETRY and self._is_gone():
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from error
             time.sleep(_FIRST_WAIT_SECONDS * 2**retry)
-            self._file.seek(start)
         raise AssertionError
 
     def _is_gone(self) -> bool:

@@ -13,7 +13,6 @@ import pytest
 from holding import hold
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import fs
 from sources import D, features_of, featurize, random_rows, write_source
 
 from scanrnn_dist.errors import ConfigError
@@ -124,23 +123,19 @@ def test_the_least_budget_gives_the_same_parts(tmp_path: Path) -> None:
     assert [it.read_bytes() for it in parts["usual"]] == [it.read_bytes() for it in parts["least"]]
 
 
-@pytest.mark.parametrize(("request_bytes", "buffer_bytes"), [(56 << 20, 8 << 20), (6 << 20, 3 << 20), (1, 1 << 20)])
-def test_columns_of_a_bucket_share_what_may_be_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_bytes: int, buffer_bytes: int
+@pytest.mark.parametrize(("chunk_bytes", "fetched"), [(4 << 20, 56 << 20), (1 << 18, 4 << 20)])
+def test_of_a_bucket_as_much_is_fetched_as_there_is_room_for_and_less_where_few_rows_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, fetched: int
 ) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows([3]))
-    source = replace(open_source(path), request_bytes=request_bytes, kept_bytes=123)
+    source = replace(open_source(path), request_bytes=56 << 20, kept_bytes=123)
     opened: list[tuple[Any, ...]] = []
     monkeypatch.setattr(unit_reader, "CheckedFile", lambda *given: opened.append(given))
     reader = unit_reader.UnitReader(
-        source, ["id", "sequence"], [("id",), ("sequence",)], ["sequence"], frozenset(), None, 1  # type: ignore[arg-type]
+        source, ["id"], [("id",)], ["id"], frozenset(), None, chunk_bytes  # type: ignore[arg-type]
     )  # fmt: skip
-    unit: Any = type("Unit", (), {"file": source.files[0]})
-    reader.open(unit)
-    away = replace(source, filesystem=fs.SubTreeFileSystem("/", fs.LocalFileSystem()))
-    monkeypatch.setattr(reader, "_source", away)
-    reader.open(unit)
-    assert [given[3] for given in opened] == [1 << 18, buffer_bytes] and opened[0][-1] == 123
+    reader.open(type("Unit", (), {"file": source.files[0]}))  # type: ignore[arg-type]
+    assert opened[0][-2:] == (123, fetched)
 
 
 def test_freed_memory_is_given_back_once_it_may_be_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pyarrow import fs
 from s3_server import S3Server, refused_uri
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.source.decode import ReadOptions
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
@@ -90,6 +91,17 @@ def test_rows_are_those_of_the_local_files(folder: Path, uri: str, s3: S3Server,
     rows = read(source)
     assert rows == read(local) and len(rows[0]) == 2 * ROWS
     assert all(s3.injected(number) for number in numbers)
+
+
+def test_many_columns_and_row_groups_come_in_few_requests(tmp_path: Path, s3: S3Server) -> None:
+    lists = pa.array([[1.0, 2.0], [3.0]] * 30, pa.list_(pa.float32()))
+    pq.write_table(pa.table({f"x{number}": lists for number in range(12)}), tmp_path / "a.parquet", row_group_size=20)
+    s3.put("bucket", "wide/a.parquet", (tmp_path / "a.parquet").read_bytes())
+    plan = plan_job(s3.uri("bucket/wide"), JobOptions(layout="list-columns"))
+    s3.calm()
+    with closing(read_chunks(plan.source, plan.units, ReadOptions(plan.layout, chunk_bytes=2000))) as chunks:
+        assert sum(chunk.rows for chunk in chunks) == 60
+    assert s3.count("GET") == 2  # the footer, and all columns of all row groups
 
 
 def test_requests_smaller_than_the_text_of_an_error_are_retried(uri: str, s3: S3Server) -> None:
@@ -222,7 +234,7 @@ def test_a_server_that_is_gone_is_named(folder: Path) -> None:
 def test_a_server_that_fails_for_good_while_rows_are_read_stops_the_run(uri: str, s3: S3Server, kind: str) -> None:
     source = open_source(uri)
     s3.calm()
-    s3.inject(kind, methods=("GET",), after=8)
+    s3.inject(kind, methods=("GET",), after=1)
     with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read from its server: AWS"):
         read(source)
     s3.calm()

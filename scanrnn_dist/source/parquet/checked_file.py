@@ -31,10 +31,14 @@ from scanrnn_dist.source.parquet.readable import (
     readable,
     schema_of,
 )
-from scanrnn_dist.storage import open_input_file
+from scanrnn_dist.storage import FetchedFile, Span, open_input_file
 
 _NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Of the errors of the operating system those that say something about the file, and not about the way to it."""
+
+
+_READ_BYTES = 1 << 18
+"""Of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
 
 
 class Ahead(NamedTuple):
@@ -57,9 +61,9 @@ class CheckedFile:
         filesystem: where it is.
         path: the file.
         columns: those to be read, or fields within them, by the way there; None for all.
-        buffer_bytes: of one read of a column.
         memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
         kept_bytes: what pyarrow's allocator may keep meanwhile of what was freed, of `budget.py`.
+        request_bytes: of a bucket, what may be fetched before it is decoded; None fetches nothing ahead.
         ahead: what `read_ahead` read of it, if it did.
 
     Raises:
@@ -74,22 +78,23 @@ class CheckedFile:
         filesystem: fs.FileSystem,
         path: str,
         columns: Sequence[Path] | None = None,
-        buffer_bytes: int = 1 << 20,
         memory_bytes: int | None = None,
         kept_bytes: int = KEPT_BYTES,
+        request_bytes: int | None = None,
         ahead: Ahead | None = None,
     ) -> None:
         self._budget = Budget(memory_bytes, kept_bytes)
-        self._file, tail = (_opened(filesystem, path), None) if ahead is None else ahead
-        self._path, self._buffer_bytes = path, buffer_bytes
+        self._file: pa.NativeFile | FetchedFile
+        self._file, tail = (_opened(filesystem, path, request_bytes), None) if ahead is None else ahead
+        self._path, self._announced = path, list[list[Span]]()
         try:
             self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
             self._content, self.unreadable = readable(self.footer)
             names = self.footer.names
             wanted = [(name,) for name in names] if columns is None else columns
             schema = schema_of(self._content) if any(len(way) > 1 for way in wanted) else None
-            leaves = sorted({leaf for way in wanted for leaf in leaves_of(self.footer, schema, way)})
-            self._pages = PageFile(_Steady(self._file, path), self.footer, leaves, path, self._budget)
+            self._leaves = sorted({leaf for way in wanted for leaf in leaves_of(self.footer, schema, way)})
+            self._pages = PageFile(_Steady(self._file, path), self.footer, self._leaves, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
             check_stored_schema(self.footer, self.schema_arrow)
@@ -97,6 +102,20 @@ class CheckedFile:
             self._file.close()
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
+
+    def fetch(self, row_groups: Sequence[int], first_bytes: int | None = None) -> None:
+        """Have a bucket send what will be read of these row groups, or the first bytes of each column, meanwhile."""
+        if not isinstance(self._file, FetchedFile):
+            return
+        groups = [[self.footer.row_groups[group].chunks[leaf] for leaf in self._leaves] for group in row_groups]
+        self._announced = [
+            [
+                (chunk.begin, chunk.end if first_bytes is None else min(chunk.end, chunk.begin + first_bytes))
+                for chunk in group
+            ]
+            for group in groups
+        ]
+        self._file.fetch(self._announced)
 
     def iter_batches(
         self, rows: int, *, row_groups: Sequence[int], columns: Sequence[Path]
@@ -116,6 +135,8 @@ class CheckedFile:
                 return
             except FewerRows as fewer:
                 rows = max(1, min(fewer.rows, rows // 2))
+                if isinstance(self._file, FetchedFile):
+                    self._file.fetch(self._announced)
 
     def _batches_after(
         self, delivered: int, rows: int, row_groups: Sequence[int], columns: Sequence[Path]
@@ -196,7 +217,7 @@ class CheckedFile:
             pa.PythonFile(self._pages, mode="r"),
             metadata=pq.read_metadata(pa.BufferReader(footer_file(self._content))),
             pre_buffer=False,  # would read whole column chunks, and turns the stream buffer off
-            buffer_size=self._buffer_bytes,
+            buffer_size=_READ_BYTES,
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96_unit,
         )
@@ -205,7 +226,7 @@ class CheckedFile:
 class _Steady:
     """A file whose trouble on the way, which says nothing about its content, is a `StoppedError`."""
 
-    def __init__(self, file: pa.NativeFile, path: str) -> None:
+    def __init__(self, file: pa.NativeFile | FetchedFile, path: str) -> None:
         self._file, self._path = file, path
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
 
@@ -222,9 +243,9 @@ class _Steady:
             raise _stopped(self._path, error) from error
 
 
-def _opened(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
+def _opened(filesystem: fs.FileSystem, path: str, request_bytes: int | None = None) -> pa.NativeFile | FetchedFile:
     try:
-        return open_input_file(filesystem, path)
+        return open_input_file(filesystem, path, request_bytes)
     except _NO_TROUBLE:
         raise
     except OSError as error:

@@ -1,0 +1,206 @@
+"""A remote file of which spans are fetched before they are read: several requests at once, within a bound of bytes.
+
+A request to a bucket is mostly a wait. A reader of Parquet asks for one column chunk after the other, so that twenty
+columns of a small row group cost twenty waits; here neighbours come in one request, and many requests at once. With a
+server of the tests that answers after 30 ms, reading 16 list columns took, before and so: 44 MB in 4 row groups 9.6 and
+1.7 s (70 and 10 requests), 20 files of 1,000 rows 20.3 and 4.2 s (380 and 60).
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+_THREADS = 16
+_MOST_BYTES, _LEAST_BYTES = 8 << 20, 1 << 20
+"""Of a request for a part of one long span."""
+_GAP_BYTES = 1 << 20
+"""So much between two spans is fetched along: it takes less time than another request."""
+_SHARE = 8
+"""A request takes at most such a part of the bound."""
+
+Span = tuple[int, int]
+"""The first byte, and the one after the last."""
+
+
+class ReadsAt(Protocol):
+    """What is asked of the file: `read_at` by several threads, if there are several."""
+
+    def read_at(self, begin: int, size: int) -> bytes:
+        """The bytes from `begin` on, fewer at the end of the file."""
+
+    def size(self) -> int:
+        """Of the file."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """One request: the bytes `begin` to `end`, the spans in them that are wanted, and how far each was read."""
+
+    begin: int
+    end: int
+    spans: list[Span]
+    read_to: list[int]
+    answer: Future[pa.Buffer] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def is_read(self) -> bool:
+        return all(to >= end for to, (_, end) in zip(self.read_to, self.spans, strict=True))
+
+    def note(self, begin: int, end: int) -> None:
+        """Note that these bytes were read."""
+        for index, (first, last) in enumerate(self.spans):
+            if begin < last and end > first:
+                self.read_to[index] = max(self.read_to[index], min(end, last))
+
+
+class FetchedFile:
+    """A file to read from, which fetches ahead what `fetch` announces; anything else it reads when asked.
+
+    Args:
+        file: the file.
+        most_bytes: of what was asked for and is not read yet; one request is made in any case.
+        threads: requests at once; 1 for a file that several threads may not read.
+    """
+
+    def __init__(self, file: ReadsAt, most_bytes: int, threads: int = _THREADS) -> None:
+        self._file, self._most_bytes = file, most_bytes
+        self._pool = ThreadPoolExecutor(threads, "scanrnn-request")
+        self._requests: list[_Request] = []  # that are not read, by where they begin
+        self._begins: list[int] = []
+        self._to_make: deque[_Request] = deque()
+        self._under_way = 0  # bytes
+        self._position = 0
+        self.closed = False
+
+    def fetch(self, groups: Iterable[Iterable[Span]]) -> None:
+        """Announce spans that will be read: those of one group side by side, then those of the next one.
+
+        What was announced before and is none of these is forgotten.
+        """
+        kept = {(request.begin, request.end): request for request in self._requests if request.answer is not None}
+        most = max(_LEAST_BYTES, min(_MOST_BYTES, self._most_bytes // _SHARE))
+        wanted = [request for group in _joined(groups, most) for request in _requests(group, most)]
+        for request in wanted:
+            if before := kept.pop((request.begin, request.end), None):
+                request.answer = before.answer
+        self._to_make = deque(wanted)
+        for request in kept.values():
+            self._forget(request)
+        self._requests = sorted(wanted, key=lambda request: request.begin)
+        self._begins = [request.begin for request in self._requests]
+        self._go_on()
+
+    def read_buffer(self, size: int) -> pa.Buffer:
+        """The next bytes, fewer at the end of the file."""
+        begin, pieces = self._position, []
+        while self._position < begin + size:
+            piece = self._piece(self._position, begin + size - self._position)
+            if not piece.size:
+                break
+            pieces.append(piece)
+            self._position += piece.size
+        return pieces[0] if len(pieces) == 1 else pa.py_buffer(b"".join(pieces))
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        """Where to read next."""
+        self._position = position + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size()}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Where is read next."""
+        return self._position
+
+    def size(self) -> int:
+        """Of the file."""
+        return self._file.size()
+
+    def close(self) -> None:
+        """Close the file; waits for requests that are under way."""
+        self._pool.shutdown(cancel_futures=True)
+        self._requests, self._begins, self._to_make = [], [], deque()
+        self._file.close()
+        self.closed = True
+
+    def _piece(self, begin: int, size: int) -> pa.Buffer:
+        """So many bytes, or those to the end of a request."""
+        index = bisect_right(self._begins, begin) - 1
+        if index < 0 or begin >= self._requests[index].end:
+            after = self._begins[index + 1] if index + 1 < len(self._begins) else begin + size
+            return pa.py_buffer(self._file.read_at(begin, min(size, after - begin)))
+        request = self._requests[index]
+        answer = self._made(request).result()
+        piece = answer.slice(begin - request.begin, min(size, max(0, answer.size - (begin - request.begin))))
+        request.note(begin, begin + piece.size)
+        if request.is_read:
+            del self._requests[index], self._begins[index]
+            self._forget(request)
+            self._go_on()
+        return piece
+
+    def _go_on(self) -> None:
+        """Make the next requests, as far as there is room."""
+        while self._to_make and (
+            self._to_make[0].answer is not None or self._under_way + self._to_make[0].nbytes <= self._most_bytes
+        ):
+            self._made(self._to_make.popleft())
+
+    def _made(self, request: _Request) -> Future[pa.Buffer]:
+        if request.answer is None:
+            self._under_way += request.nbytes
+            request.answer = self._pool.submit(self._asked, request.begin, request.nbytes)
+        return request.answer
+
+    def _asked(self, begin: int, size: int) -> pa.Buffer:
+        return pa.py_buffer(self._file.read_at(begin, size))
+
+    def _forget(self, request: _Request) -> None:
+        if request.answer is not None:
+            request.answer.cancel()
+            self._under_way -= request.nbytes
+
+
+def _joined(groups: Iterable[Iterable[Span]], most: int) -> list[list[Span]]:
+    """Groups whose spans are sorted, small ones that follow one another as one."""
+    joined: list[list[Span]] = []
+    for group in map(sorted, groups):
+        if joined and group and joined[-1][-1][1] <= group[0][0] and group[-1][1] - joined[-1][0][0] <= most:
+            joined[-1] += group
+        elif group:
+            joined.append(group)
+    return joined
+
+
+def _requests(spans: Iterable[Span], most: int) -> list[_Request]:
+    """Requests for spans that are read side by side, in the order in which they will be needed.
+
+    Neighbours come together up to `most` bytes; longer spans come in parts, the first ones of all before the second.
+    """
+    together: list[list[Span]] = []
+    parts: list[tuple[float, Span]] = []
+    for begin, end in spans:
+        if end - begin > most:
+            count = -(-(end - begin) // most)
+            cuts = [begin + (end - begin) * nth // count for nth in range(count + 1)]
+            parts += [(nth / count, (cuts[nth], cuts[nth + 1])) for nth in range(count)]
+        elif together and begin - together[-1][-1][1] <= _GAP_BYTES and end - together[-1][0][0] <= most:
+            together[-1].append((begin, end))
+        elif end > begin:
+            together.append([(begin, end)])
+    asked = [(0.0, each) for each in together] + [(when, [span]) for when, span in parts]
+    asked.sort(key=lambda each: (each[0], each[1][0]))
+    return [_Request(each[0][0], each[-1][1], each, [begin for begin, _ in each]) for _, each in asked]
