@@ -31,8 +31,6 @@ _MAX_ROWS = 65_536
 _PROBE_ROWS = 64
 _CHUNKS_FETCHED = 16
 """Of a bucket, so many chunks at most are fetched ahead: who decodes small ones looks at the first rows only."""
-_FIRST_FETCHED = 1 << 20
-"""Of each column of row groups of which only the first rows are read."""
 
 
 class UnitReader:
@@ -98,10 +96,9 @@ class UnitReader:
             return
         delivered = 0
         is_cut = _is_cut(parquet, unit)
-        wants_all = not is_cut and (wanted is None or wanted >= unit.rows)
-        parquet.fetch(range(unit.row_group_begin, unit.row_group_end), None if wants_all else _FIRST_FETCHED)
-        most = _MAX_ROWS if wanted is None else min(wanted, _MAX_ROWS)
-        for batch in self._batches(parquet, unit, min(most, self._chunk_rows(parquet, unit))):
+        wanted = unit.rows if wanted is None else min(wanted, unit.rows)
+        parquet.fetch(range(unit.row_group_begin, unit.row_group_end), wanted)
+        for batch in self._batches(parquet, unit, min(wanted, self._chunk_rows(parquet, unit))):
             if is_cut:
                 batch = batch.slice(0, unit.rows - delivered)
             if 0 < batch.num_rows <= unit.rows - delivered:

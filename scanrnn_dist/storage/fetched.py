@@ -19,19 +19,19 @@ from typing import Protocol
 import pyarrow as pa
 
 _THREADS = 16
-_MOST_BYTES, _LEAST_BYTES = 8 << 20, 1 << 20
-"""Of a request for a part of one long span."""
+_MOST_BYTES, _LEAST_BYTES = 8 << 20, 1 << 18
+"""Of a request for a part of one long span, or for several short ones."""
 _GAP_BYTES = 1 << 20
 """So much between two spans is fetched along: it takes less time than another request."""
 _SHARE = 8
-"""A request takes at most such a part of the bound."""
+"""A request takes at most such a part of the bound, and so do answers that were read and may be read again."""
 
 Span = tuple[int, int]
 """The first byte, and the one after the last."""
 
 
 class ReadsAt(Protocol):
-    """What is asked of the file: `read_at` by several threads, if there are several."""
+    """What is asked of the file: `read_at` by several threads at once."""
 
     def read_at(self, begin: int, size: int) -> bytes:
         """The bytes from `begin` on, fewer at the end of the file."""
@@ -61,6 +61,10 @@ class _Request:
     def is_read(self) -> bool:
         return all(to >= end for to, (_, end) in zip(self.read_to, self.spans, strict=True))
 
+    @property
+    def is_under_way(self) -> bool:
+        return self.answer is not None and not self.answer.done()
+
     def note(self, begin: int, end: int) -> None:
         """Note that these bytes were read."""
         for index, (first, last) in enumerate(self.spans):
@@ -73,18 +77,21 @@ class FetchedFile:
 
     Args:
         file: the file.
-        most_bytes: of what was asked for and is not read yet; one request is made in any case.
-        threads: requests at once; 1 for a file that several threads may not read.
+        most_bytes: of what was asked for and is not read yet, or may be read again; but of each span that is read side
+            by side with others, some 256 KiB are asked for in any case.
     """
 
-    def __init__(self, file: ReadsAt, most_bytes: int, threads: int = _THREADS) -> None:
-        self._file, self._most_bytes = file, most_bytes
-        self._pool = ThreadPoolExecutor(threads, "scanrnn-request")
-        self._requests: list[_Request] = []  # that are not read, by where they begin
+    def __init__(self, file: ReadsAt, most_bytes: int) -> None:
+        self._file, self._most_bytes, self._size = file, most_bytes, file.size()
+        self._pool = ThreadPoolExecutor(_THREADS, "scanrnn-request")
+        self._requests: list[_Request] = []  # whose answers are wanted, by where they begin
         self._begins: list[int] = []
         self._to_make: deque[_Request] = deque()
-        self._under_way = 0  # bytes
+        self._were_read: deque[_Request] = deque()  # whose answers may be wanted again
+        self._held: list[_Request] = []  # that were made, and given up ones that are under way
+        self._given_up: set[_Request] = set()
         self._position = 0
+        self._failure: BaseException | None = None
         self.closed = False
 
     def fetch(self, groups: Iterable[Iterable[Span]]) -> None:
@@ -92,25 +99,25 @@ class FetchedFile:
 
         What was announced before and is none of these is forgotten.
         """
-        kept = {(request.begin, request.end): request for request in self._requests if request.answer is not None}
-        most = max(_LEAST_BYTES, min(_MOST_BYTES, self._most_bytes // _SHARE))
-        wanted = [request for group in _joined(groups, most) for request in _requests(group, most)]
+        before = {(request.begin, request.end): request.answer for request in self._requests}
+        wanted = [request for group in self._joined(groups) for request in self._requests_for(group)]
         for request in wanted:
-            if before := kept.pop((request.begin, request.end), None):
-                request.answer = before.answer
-        self._to_make = deque(wanted)
-        for request in kept.values():
-            self._forget(request)
+            request.answer = before.get((request.begin, request.end))
+        made = [request for request in wanted if request.answer is not None]
+        kept = {request.answer for request in made}
+        self._held = made + [each for each in self._held if each.is_under_way and each.answer not in kept]
+        self._given_up = {each for each in self._held if each not in made}
+        self._to_make, self._were_read = deque(wanted), deque()
         self._requests = sorted(wanted, key=lambda request: request.begin)
         self._begins = [request.begin for request in self._requests]
         self._go_on()
 
     def read_buffer(self, size: int) -> pa.Buffer:
         """The next bytes, fewer at the end of the file."""
-        begin, pieces = self._position, []
-        while self._position < begin + size:
-            piece = self._piece(self._position, begin + size - self._position)
-            if not piece.size:
+        end, pieces = min(self._position + size, self._size), []
+        while self._position < end:
+            piece = self._piece(self._position, end - self._position)
+            if not piece.size:  # the file is shorter by now
                 break
             pieces.append(piece)
             self._position += piece.size
@@ -118,7 +125,7 @@ class FetchedFile:
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
         """Where to read next."""
-        self._position = position + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size()}[whence]
+        self._position = position + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         return self._position
 
     def tell(self) -> int:
@@ -126,13 +133,14 @@ class FetchedFile:
         return self._position
 
     def size(self) -> int:
-        """Of the file."""
-        return self._file.size()
+        """Of the file, when it was opened."""
+        return self._size
 
     def close(self) -> None:
         """Close the file; waits for requests that are under way."""
+        self._failure = ValueError("the file is closed")
         self._pool.shutdown(cancel_futures=True)
-        self._requests, self._begins, self._to_make = [], [], deque()
+        self._requests, self._begins = [], []
         self._file.close()
         self.closed = True
 
@@ -143,64 +151,84 @@ class FetchedFile:
             after = self._begins[index + 1] if index + 1 < len(self._begins) else begin + size
             return pa.py_buffer(self._file.read_at(begin, min(size, after - begin)))
         request = self._requests[index]
-        answer = self._made(request).result()
+        was_read, answer = request.is_read, self._made(request).result()
         piece = answer.slice(begin - request.begin, min(size, max(0, answer.size - (begin - request.begin))))
         request.note(begin, begin + piece.size)
-        if request.is_read:
-            del self._requests[index], self._begins[index]
-            self._forget(request)
+        if request.is_read and not was_read:
+            self._were_read.append(request)
             self._go_on()
         return piece
 
     def _go_on(self) -> None:
-        """Make the next requests, as far as there is room."""
-        while self._to_make and (
-            self._to_make[0].answer is not None or self._under_way + self._to_make[0].nbytes <= self._most_bytes
-        ):
-            self._made(self._to_make.popleft())
+        """Forget what was read first, and make the next requests, as far as there is room."""
+        while sum(request.nbytes for request in self._were_read) > self._most_bytes // _SHARE:
+            request = self._were_read.popleft()
+            index = bisect_right(self._begins, request.begin) - 1
+            del self._requests[index], self._begins[index]
+            self._held.remove(request)
+        self._held = [each for each in self._held if each.is_under_way or each not in self._given_up]
+        room = self._most_bytes - sum(request.nbytes for request in self._held)
+        threads = _THREADS - sum(request.is_under_way for request in self._held)
+        while self._to_make:
+            request = self._to_make[0]
+            if request.answer is None:
+                room, threads = room - request.nbytes, threads - 1
+                if room < 0 or threads < 0:
+                    return
+                self._made(request)
+            self._to_make.popleft()
 
     def _made(self, request: _Request) -> Future[pa.Buffer]:
         if request.answer is None:
-            self._under_way += request.nbytes
             request.answer = self._pool.submit(self._asked, request.begin, request.nbytes)
+            self._held.append(request)
         return request.answer
 
     def _asked(self, begin: int, size: int) -> pa.Buffer:
-        return pa.py_buffer(self._file.read_at(begin, size))
+        """The answer to a request; nothing is asked once another one failed, which it does after all its retries."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return pa.py_buffer(self._file.read_at(begin, size))
+        except BaseException as error:
+            self._failure = error
+            raise
 
-    def _forget(self, request: _Request) -> None:
-        if request.answer is not None:
-            request.answer.cancel()
-            self._under_way -= request.nbytes
+    def _joined(self, groups: Iterable[Iterable[Span]]) -> list[list[Span]]:
+        """Groups whose spans are sorted, small ones that follow one another as one."""
+        joined: list[list[Span]] = []
+        most = self._most(0, 1)
+        for group in map(sorted, groups):
+            if joined and group and joined[-1][-1][1] <= group[0][0] and group[-1][1] - joined[-1][0][0] <= most:
+                joined[-1] += group
+            elif group:
+                joined.append(group)
+        return joined
 
+    def _most(self, nbytes: int, spans: int) -> int:
+        """Of a request, for so many spans that are read side by side: a part of all of them at once, if not all."""
+        share = self._most_bytes // _SHARE
+        if nbytes > self._most_bytes - share:
+            share = min(share, self._most_bytes // (2 * spans))
+        return max(_LEAST_BYTES, min(_MOST_BYTES, share))
 
-def _joined(groups: Iterable[Iterable[Span]], most: int) -> list[list[Span]]:
-    """Groups whose spans are sorted, small ones that follow one another as one."""
-    joined: list[list[Span]] = []
-    for group in map(sorted, groups):
-        if joined and group and joined[-1][-1][1] <= group[0][0] and group[-1][1] - joined[-1][0][0] <= most:
-            joined[-1] += group
-        elif group:
-            joined.append(group)
-    return joined
+    def _requests_for(self, group: list[Span]) -> list[_Request]:
+        """Requests for sorted spans that are read side by side, in the order in which they will be needed.
 
-
-def _requests(spans: Iterable[Span], most: int) -> list[_Request]:
-    """Requests for spans that are read side by side, in the order in which they will be needed.
-
-    Neighbours come together up to `most` bytes; longer spans come in parts, the first ones of all before the second.
-    """
-    together: list[list[Span]] = []
-    parts: list[tuple[float, Span]] = []
-    for begin, end in spans:
-        if end - begin > most:
-            count = -(-(end - begin) // most)
-            cuts = [begin + (end - begin) * nth // count for nth in range(count + 1)]
-            parts += [(nth / count, (cuts[nth], cuts[nth + 1])) for nth in range(count)]
-        elif together and begin - together[-1][-1][1] <= _GAP_BYTES and end - together[-1][0][0] <= most:
-            together[-1].append((begin, end))
-        elif end > begin:
-            together.append([(begin, end)])
-    asked = [(0.0, each) for each in together] + [(when, [span]) for when, span in parts]
-    asked.sort(key=lambda each: (each[0], each[1][0]))
-    return [_Request(each[0][0], each[-1][1], each, [begin for begin, _ in each]) for _, each in asked]
+        Neighbours come together; long spans come in parts, the first ones of all before the second.
+        """
+        most = self._most(sum(end - begin for begin, end in group), len(group))
+        together: list[list[Span]] = []
+        parts: list[tuple[float, Span]] = []
+        for begin, end in group:
+            if end - begin > most:
+                count = -(-(end - begin) // most)
+                cuts = [begin + (end - begin) * nth // count for nth in range(count + 1)]
+                parts += [(nth / count, (cuts[nth], cuts[nth + 1])) for nth in range(count)]
+            elif together and begin - together[-1][-1][1] <= _GAP_BYTES and end - together[-1][0][0] <= most:
+                together[-1].append((begin, end))
+            elif end > begin:
+                together.append([(begin, end)])
+        asked = [(0.0, each) for each in together] + [(when, [span]) for when, span in parts]
+        asked.sort(key=lambda each: (each[0], each[1][0]))
+        return [_Request(each[0][0], each[-1][1], each, [begin for begin, _ in each]) for _, each in asked]

@@ -84,19 +84,57 @@ def test_any_way_of_reading_gives_the_bytes_of_the_file(file: File, fetched: Fet
     assert fetched.seek(-3, 2) == len(CONTENT) - 3 and fetched.seek(1, 1) == len(CONTENT) - 2
 
 
-def test_columns_that_are_read_side_by_side_are_fetched_side_by_side_and_within_the_bound() -> None:
+@pytest.mark.parametrize("columns", [2, 20])
+def test_columns_that_are_read_side_by_side_are_fetched_side_by_side_and_within_the_bound(columns: int) -> None:
     file = File()
     fetched = FetchedFile(file, 8 * MIB)
-    fetched.fetch([[(0, 9 * MIB), (9 * MIB, 18 * MIB)]])
+    size = 19 * MIB // columns // 4 * 4
+    begins = [size * column for column in range(columns)]
+    fetched.fetch([[(begin, begin + size) for begin in begins]])
     ahead, done = [], 0
-    for begin in range(0, 9 * MIB, MIB // 2):
-        for place in (begin, begin + 9 * MIB):
-            assert read(fetched, place, MIB // 2) == CONTENT[place : place + MIB // 2]
-            done += MIB // 2
+    for part in range(0, size, size // 4):
+        for begin in begins:
+            assert read(fetched, begin + part, size // 4) == CONTENT[begin + part : begin + part + size // 4]
+            done += size // 4
             ahead.append(sum(last - first for first, last in list(file.asked)) - done)
     fetched.close()
-    assert 4 * MIB < max(ahead) <= 8 * MIB and len(file.asked) == 18
-    assert [begin for begin, _ in sorted(file.asked[:2])] == [0, 9 * MIB]
+    assert 4 * MIB < max(ahead) <= 8 * MIB
+    assert len(file.asked) <= columns * -(-size // (256 << 10))
+
+
+def test_a_column_that_is_needed_late_holds_no_bytes_of_the_others() -> None:
+    file = File()
+    fetched = FetchedFile(file, 4 * MIB)
+    fetched.fetch([[(0, 10 * MIB), (10 * MIB, 20 * MIB)]])
+    for begin in range(10 * MIB, 20 * MIB, MIB):
+        assert read(fetched, begin, MIB) == CONTENT[begin : begin + MIB]
+        held = sum(request.nbytes for request in fetched._requests if request.answer is not None)
+        assert held <= 5 * MIB
+    fetched.close()
+
+
+def test_what_was_read_last_may_be_read_again(file: File, fetched: FetchedFile) -> None:
+    fetched.fetch([[(0, 1000)]])
+    assert read(fetched, 0, 1000) == CONTENT[:1000] and read(fetched, 4, 30) == CONTENT[4:34]
+    assert file.asked == [(0, 1000)]
+
+
+def test_a_failing_server_is_not_asked_by_every_request_in_turn() -> None:
+    asked = []
+
+    class Failing(File):
+        def read_at(self, begin: int, size: int) -> bytes:
+            asked.append(begin)
+            time.sleep(0.02)
+            raise StoppedError("gone")
+
+    fetched = FetchedFile(Failing(), 8 * MIB)
+    fetched.fetch([[(begin, begin + 10)] for begin in range(0, 18 * MIB, 1 << 18)])
+    for begin in (0, 17 * MIB):
+        with pytest.raises(StoppedError, match="gone"):
+            read(fetched, begin, 10)
+    fetched.close()
+    assert len(asked) <= 16
 
 
 def test_requests_are_under_way_at_once() -> None:
@@ -115,15 +153,3 @@ def test_what_is_announced_again_is_not_fetched_again(file: File, fetched: Fetch
     fetched.fetch(spans)
     assert read(fetched, 0, MIB) == CONTENT[:MIB] and read(fetched, 4 * MIB, MIB) == CONTENT[4 * MIB : 5 * MIB]
     assert len(file.asked) == 2
-
-
-def test_what_a_request_raises_is_raised_where_its_bytes_are_read(
-    file: File, fetched: FetchedFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(begin: int, size: int) -> bytes:
-        raise StoppedError("gone")
-
-    monkeypatch.setattr(file, "read_at", refuse)
-    fetched.fetch([[(0, 10)]])
-    with pytest.raises(StoppedError, match="gone"):
-        read(fetched, 0, 10)

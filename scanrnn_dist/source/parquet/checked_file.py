@@ -41,6 +41,10 @@ _READ_BYTES = 1 << 18
 """Of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
 
 
+_SPARE_BYTES = 1 << 20
+"""Of a column, so much more is fetched than its part of the rows takes, where rows are of unequal length."""
+
+
 class Ahead(NamedTuple):
     """A file that was opened before it is looked at, and its last bytes."""
 
@@ -103,18 +107,18 @@ class CheckedFile:
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
-    def fetch(self, row_groups: Sequence[int], first_bytes: int | None = None) -> None:
-        """Have a bucket send what will be read of these row groups, or the first bytes of each column, meanwhile."""
+    def fetch(self, row_groups: Sequence[int], rows: int) -> None:
+        """Have a bucket send meanwhile what will be read for the first so many rows of these row groups."""
         if not isinstance(self._file, FetchedFile):
             return
-        groups = [[self.footer.row_groups[group].chunks[leaf] for leaf in self._leaves] for group in row_groups]
-        self._announced = [
-            [
-                (chunk.begin, chunk.end if first_bytes is None else min(chunk.end, chunk.begin + first_bytes))
-                for chunk in group
-            ]
-            for group in groups
-        ]
+        self._announced = []
+        for group in (self.footer.row_groups[number] for number in row_groups):
+            part, chunks = min(1.0, rows / max(1, group.rows)), [group.chunks[leaf] for leaf in self._leaves]
+            ends = [chunk.begin + int(part * (chunk.end - chunk.begin)) + _SPARE_BYTES for chunk in chunks]
+            if part:
+                spans = [(chunk.begin, min(end, chunk.end)) for chunk, end in zip(chunks, ends, strict=True)]
+                self._announced.append(spans)
+            rows = max(0, rows - group.rows)
         self._file.fetch(self._announced)
 
     def iter_batches(
@@ -198,6 +202,7 @@ class CheckedFile:
     def damaged(self, row_groups: Sequence[int], columns: Sequence[Path]) -> str:
         """Where reading fails, found by reading column after column; pyarrow does not say it. Empty if nowhere."""
         for group in row_groups:
+            self.fetch([group], self.footer.row_groups[group].rows)
             for path in columns:
                 try:
                     for _ in self.iter_batches(1024, row_groups=[group], columns=[path]):
