@@ -24,7 +24,7 @@ from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import attempt
-from scanrnn_dist.observe import available_cores, check_fits, memory, usable_bytes
+from scanrnn_dist.observe import available_cores, check_fits, memory, peak_memory_bytes, usable_bytes
 
 GRU = ["--hidden", "4"]
 
@@ -410,3 +410,15 @@ def test_a_demo_that_is_stopped_while_it_computes_does_not_say_that_it_continues
     said = capsys.readouterr().err
     assert "Stopped by Ctrl-C. If the demo's folder is there, remove it, then run the same command." in said
     assert "continue" not in said
+
+
+@pytest.mark.parametrize("told", [None, "Name:\tpython\nVmRSS:\t    9000 kB\n"])
+def test_the_peak_of_memory_is_told_where_a_sandbox_does_not_tell_of_it(tmp_path: Path, told: str | None) -> None:
+    status = tmp_path / "proc/self/status"
+    if told is not None:
+        status.parent.mkdir(parents=True)
+        status.write_text(told)
+    assert 2**20 < peak_memory_bytes(tmp_path) <= 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status.parent.mkdir(parents=True, exist_ok=True)
+    status.write_text("VmHWM:\t    9000 kB\n")
+    assert peak_memory_bytes(tmp_path) == 9000 << 10
