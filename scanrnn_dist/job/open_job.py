@@ -1,7 +1,7 @@
 """`open_job`: the only way to a job. It finds what stands, plans, compares, gives way, restarts, publishes.
 
 The same job is one with the same source, options, encoder and window. What must also be the same, unless the user
-allows otherwise, is the environment: device kind, flags and versions, which may change bits. Of a finished job nothing
+allows otherwise, is the environment: devices, flags and versions, which may change bits. Of a finished job nothing
 is computed any more, so its environment does not matter; nor is JAX started or a program compiled for it.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from sources import (
     write_source,
 )
 
-from scanrnn_dist.api import verify
+from scanrnn_dist.api import computation, verify
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import default_mesh, environment_of
+from scanrnn_dist.engine import default_mesh, environment, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
 from scanrnn_dist.job import JobReport, MemoryShares, attempt
 from scanrnn_dist.job.attempt import Sharing
@@ -238,6 +239,46 @@ def test_options_of_the_compiler_do_not_matter_to_the_native_kernel() -> None:
     assert not differences_of(job("native", wide), job("native", {}), allow_mixed=False)
     assert len(differences_of(job("xla", wide), job("xla", {}), allow_mixed=False)) == 1
     assert environment_of(default_mesh(), "native")["compiler_options"] == {}
+    assert "device_model" not in environment_of(default_mesh(), "native")
+
+
+def test_another_model_of_device_is_another_environment_for_xla(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, earlier = tmp_path / "out", tmp_path / "of an earlier version"
+    stopped(source, out, kernel="xla")
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "device_model", lambda mesh: "aarch64")
+        with pytest.raises(ConfigError, match=r": device_model was .* and is aarch64.* --allow-mixed goes on"):
+            featurize(source, out, rows_per_part=5, kernel="xla")
+
+    def untold(*of: Any) -> dict[str, Any]:
+        return {name: told for name, told in environment_of(*of).items() if name != "device_model"}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(computation, "environment_of", untold)
+        stopped(source, earlier, kernel="xla")
+    featurize(source, earlier, rows_per_part=5, kernel="xla")
+    assert read_status(earlier).environments == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "model"),
+    [("flags : sse2 avx avx2 avx512f", "avx512f"), ("Features : fp asimd sve", "sve"), (None, "")],
+)
+def test_the_model_of_a_cpu_is_its_architecture_and_its_vectors(
+    told: str | None, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        if told is None:
+            raise FileNotFoundError(path)
+        return told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", read)
+        environment._widest_vectors.cache_clear()
+        assert environment.device_model(default_mesh()) == f"{platform.machine()} {model}".rstrip()
+    environment._widest_vectors.cache_clear()
 
 
 def test_another_environment_is_refused_unless_allowed_and_then_recorded(
