@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.records.names import COMMITS, CRASH
 from scanrnn_dist.records.workers import runs, this_machine
 from scanrnn_dist.storage import LocalStore, Store, stopping
@@ -38,9 +39,10 @@ class CrashTrace:
     """
 
     def __init__(self, store: Store) -> None:
-        self._path = os.path.join(tempfile.gettempdir(), f"{_TRACE}{store.attempt}{CRASH}")
         if isinstance(store, LocalStore):
             self._path = store.path(f"{COMMITS}/{store.attempt}{CRASH}")
+        else:
+            self._path = os.path.join(_temporary_folder(), f"{_TRACE}{store.attempt}{CRASH}")
         self._file: IO[bytes] | None = None
         if not faulthandler.is_enabled():
             with stopping(self._path):
@@ -60,7 +62,7 @@ def collect_traces(store: Store) -> None:
     """Put what attempts at a job in a bucket left in this machine's temporary folder among its records."""
     if isinstance(store, LocalStore):
         return
-    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_TRACE}*.*.*{CRASH}")):
+    for path in sorted(Path(_temporary_folder()).glob(f"{_TRACE}*.*.*{CRASH}")):
         attempt = path.name.removeprefix(_TRACE).removesuffix(CRASH)
         process = attempt.split(".")[-2]
         is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
@@ -70,6 +72,16 @@ def collect_traces(store: Store) -> None:
                 if content:
                     store.write(f"{COMMITS}/{attempt}{CRASH}", content)
                 path.unlink(missing_ok=True)
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise StoppedError(
+            f"A job in a bucket needs a temporary folder on this machine: {error.strerror}. Name a folder with TMPDIR, "
+            "then start the same command again."
+        ) from error
 
 
 def _own_content(path: Path) -> bytes:

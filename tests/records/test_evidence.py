@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.records import evidence
 from scanrnn_dist.records.commit_log import read_commits
 from scanrnn_dist.records.names import COMMITS
@@ -101,6 +102,24 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     assert set(os.listdir(tmp_path / "temporary")) == others
     (trace,) = (tmp_path / "bucket" / COMMITS).glob("*.crash")
     assert trace.name.endswith("00000001.crash") and evidence.crash_in(trace.read_bytes()) == "Segmentation fault"
+
+
+def test_without_a_temporary_folder_a_folder_has_its_trace_and_a_bucket_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import fs
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(evidence.faulthandler, "is_enabled", lambda: True)  # pytest's
+    (tmp_path / COMMITS).mkdir(parents=True)
+    evidence.CrashTrace(LocalStore(str(tmp_path), "x")).close()
+    bucket = ObjectStore(str(tmp_path), "x", ArrowObjects(fs.LocalFileSystem()), str(tmp_path))
+    for asks in (evidence.CrashTrace, evidence.collect_traces):
+        with pytest.raises(StoppedError, match=r"No usable temporary directory.* Name a folder with TMPDIR"):
+            asks(bucket)
 
 
 def test_memory_that_ran_out_between_two_attempts_of_one_group_and_share_is_evidence(tmp_path: Path) -> None:
