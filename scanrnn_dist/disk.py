@@ -7,6 +7,7 @@ must not meet the Parquet that `storage` knows.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -55,10 +56,13 @@ class Disk:
         os.fsync(file.fileno())
 
     def sync_folder(self, path: str) -> None:
-        """Make the names in a folder durable."""
+        """Make the names in a folder durable, where the file system can: vboxsf, 9p and old CIFS cannot."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from conformance import StoreConformance
 from faults import WITHOUT_OBSTORE, CopyingStore, Died, full, watched
 from s3_server import S3Server
 
-from scanrnn_dist.disk import Disk
+from scanrnn_dist.disk import Disk, whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.storage import (
     ArrowObjects,
@@ -233,6 +234,26 @@ def test_a_folder_without_hard_links_will_do(tmp_path: Path) -> None:
     store.link("x", "y")
     store.write("x", b"3")
     assert store.read("y") == b"1" and store.below() == {"x": 1, "y": 1}
+
+
+def test_a_folder_that_cannot_be_synced_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+    refusal = OSError(errno.EINVAL, "Invalid argument")
+
+    def as_9p(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise refusal
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", as_9p)
+    store = LocalStore(str(tmp_path), "host.1.00000000")
+    store.write("x", b"1")
+    with whole_file(tmp_path / "y") as write:
+        write(b"2")
+    assert store.read("x") == b"1" and store.read("y") == b"2"
+    refusal = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(StoppedError, match="Input/output error"):
+        store.write("x", b"3")
 
 
 def test_a_line_that_does_not_fit_is_taken_back_and_the_next_one_is_whole(tmp_path: Path) -> None:
