@@ -1,8 +1,8 @@
 """The calls by which a folder is changed, one method each, so that something else may stand in their place.
 
 `storage/local.py` decides which of them make a write to a destination, and in which order. `whole_file` writes a single
-file of this machine, such as an encoder's or a report's. This is a room of its own, since `encoder` writes a file and
-must not meet the Parquet that `storage` knows.
+file of this machine, such as an encoder's or a report's; `is_within` tells where one lies. This is a room of its own,
+since `encoder` writes a file and must not meet the Parquet that `storage` knows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -129,3 +129,23 @@ def whole_file(
         with suppress(OSError):
             DISK.delete(aside)
         raise
+
+
+def place_of(path: str) -> Hashable:
+    """What stands at a path, whatever its name: some file systems ignore case. Its name where nothing is there."""
+    try:
+        status = os.stat(path or "/")
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
+
+
+def is_within(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a path of this machine is a folder, or lies in it; links are followed, and either may not be there."""
+    return place_of(os.path.realpath(folder)) in places_above(os.path.realpath(path))
+
+
+def places_above(path: str, place: Callable[[str], Hashable] = place_of) -> dict[Hashable, str]:
+    """An absolute path and the folders that it lies in, by the place of each; and how the path goes on from there."""
+    ends = [*(number for number, letter in enumerate(path) if letter == "/"), len(path)]
+    return {place(path[:end]): path[end:] for end in ends}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import scanrnn_dist.cli.options as flags
@@ -13,6 +12,7 @@ from scanrnn_dist.cli.options import given, one_or_many, takes_flags
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import SAVED, SIGNALS, import_ahead, leave_pandas_out, start_devices, use_cache
 from scanrnn_dist.cli.run_options import RunFlags
+from scanrnn_dist.disk import is_within
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import to_stderr
 
@@ -75,7 +75,7 @@ def check_profile(run: RunFlags, destination: str | None) -> None:
         raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
     if run.profile is None or destination is None:
         return
-    if run.profile.resolve().is_relative_to(Path(destination).resolve()):
+    if is_within(run.profile, destination):
         raise ConfigError(
             f"The trace's folder {run.profile} lies within the destination {destination}; choose another."
         )

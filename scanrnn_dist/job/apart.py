@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Protocol
 
 import pyarrow.compute as pc
 
+from scanrnn_dist.disk import place_of, places_above
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.source import Source, pattern_of
 from scanrnn_dist.storage import resolve
@@ -29,18 +31,18 @@ def check_apart(plan: Named, destination: str | os.PathLike[str]) -> None:
     filesystem, uri, path = resolve(os.fspath(destination))
     if not plan.source.filesystem.equals(filesystem):
         return
-    real = os.path.realpath if uri is None else str
+    real, place = (os.path.realpath, cache(place_of)) if uri is None else (str, str)
     resolved = real(path.rstrip("/"))
     folders = pc.unique(pc.replace_substring_regex(plan.source.files.paths, "/[^/]*$", "")).to_pylist()
-    if any(_is_within(real(folder), resolved) for folder in folders):
+    if any(place(resolved) in places_above(real(folder), place) for folder in folders):
         raise ConfigError(f"The destination {destination} holds files of the source; choose another.")
     pattern = pattern_of(plan.given) if isinstance(plan.given, str) else None
     if pattern is None:
         return
-    for named in _between(folders, pattern.base):
-        reached = real(named)  # maybe through a link, behind which the destination has another name
-        if _is_within(resolved, reached):
-            relative = f"{named}{resolved[len(reached.rstrip('/')) :]}"[len(pattern.base) :]
+    rests = places_above(resolved, place)
+    for named in _between(folders, pattern.base):  # maybe through a link, behind which the destination has another name
+        if (rest := rests.get(place(named))) is not None:
+            relative = f"{named}{rest}"[len(pattern.base) :]
             if pattern.is_all or pattern.matches(f"{relative}/part-00000.parquet"):
                 raise ConfigError(f"The destination {destination} lies within the source {plan.given}; choose another.")
 
@@ -53,7 +55,3 @@ def _between(folders: list[str], base: str) -> set[str]:
             found.add(folder)
             folder = folder.rpartition("/")[0]
     return found
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.disk import whole_file
+from scanrnn_dist.disk import is_within, whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.damage import recorded_parts
 from scanrnn_dist.job.plan import Plan
@@ -87,7 +87,7 @@ def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) ->
     path = _checked_path(path)
     records = JobRecords(open_store(destination))
     root = records.store.root
-    if not is_uri(root) and _is_within(path, root):
+    if not is_uri(root) and is_within(path, root):
         raise ConfigError(
             f"The file {path} lies within {root}, where readers take it for a part; choose another place."
         )
@@ -136,11 +136,6 @@ def _checked_path(path: str | os.PathLike[str]) -> str:
     if not os.path.isdir(folder):
         raise ConfigError(f"There is no folder {folder} to write {os.path.basename(told)} to; make it first.")
     return told
-
-
-def _is_within(path: str, folder: str) -> bool:
-    folder = os.path.realpath(folder)
-    return os.path.commonpath([os.path.realpath(path), folder]) == folder
 
 
 def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.ndarray]:

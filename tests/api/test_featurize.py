@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,12 @@ from sources import (
 )
 
 from scanrnn_dist.api import data_sets
+from scanrnn_dist.disk import is_within
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import JobOptions, MemoryShares, Plan
+from scanrnn_dist.job import JobOptions, MemoryShares, Plan, plan_job
 from scanrnn_dist.job import in_order as stream
+from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.observe.progress import Progress
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
@@ -432,6 +435,26 @@ def test_a_destination_that_a_link_leads_into_the_source_is_refused(tmp_path: Pa
             featurize(str(tmp_path / source), tmp_path / destination)
     assert not (tmp_path / "in/out").exists() and not (tmp_path / "elsewhere/out").exists()
     featurize(str(tmp_path / "in/*/*.parquet"), tmp_path / "elsewhere/out")
+
+
+def test_a_destination_within_the_source_is_seen_where_case_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_source(tmp_path / "data/sub/a.parquet", random_rows([3, 5]))
+    plan, status = plan_job(tmp_path / "data"), os.stat
+
+    def ignoring_case(path: object, **how: object) -> os.stat_result:
+        return status(str(path).replace("/Data", "/data"), **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", ignoring_case)
+    for name in ("Data/out", "Data/sub/deeper/out", "data/out"):
+        with pytest.raises(ConfigError, match="lies within the source"):
+            check_apart(plan, tmp_path / name)
+    for name in ("Data", "Data/sub", "data"):
+        with pytest.raises(ConfigError, match="holds files of the source"):
+            check_apart(plan, tmp_path / name)
+    check_apart(plan, tmp_path / "Data2/out")
+    assert is_within(tmp_path / "data/x", tmp_path / "Data") and not is_within(tmp_path / "x", tmp_path / "Data")
 
 
 def test_a_file_uri_is_a_folder_of_this_machine(tmp_path: Path) -> None:
