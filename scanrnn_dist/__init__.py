@@ -109,6 +109,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.ray")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scanrnn_dist.errors import check_platform
+
+    check_platform()
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

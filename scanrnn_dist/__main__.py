@@ -10,13 +10,18 @@ from contextlib import suppress
 from typing import Any
 
 from scanrnn_dist.allocator import allocator_of_jobs
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.errors import ConfigError, StoppedError, check_platform
 
 
 def main() -> None:
     """Run the command line; it puts its own handlers in place of this one."""
     if sys.stderr is None:
         _open_stderr()
+    try:
+        check_platform()
+    except ConfigError as error:
+        print(f"ConfigError: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     for number in (signal.SIGTERM, signal.SIGINT, *([] if has_nohup else [signal.SIGHUP])):
         signal.signal(number, _stop)

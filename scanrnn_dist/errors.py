@@ -5,6 +5,7 @@ wrong argument or wrong data caused it, so that callers who do not know this pac
 """
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -61,6 +62,16 @@ class StoppedError(ScanRNNError):
     """The run ended early for a reason from outside (signal, full disk); nothing committed was lost."""
 
     exit_code = 4
+
+
+def check_platform() -> None:
+    """Refuse Windows, which lacks signals, limits and ways to write files that this package needs.
+
+    Raises:
+        ConfigError: it is Windows, outside of WSL.
+    """
+    if sys.platform == "win32":
+        raise ConfigError("scanrnn_dist runs on Linux and macOS; on Windows, install and run it in WSL.")
 
 
 def one_line(text: str) -> str:

@@ -46,6 +46,15 @@ def source(folder: Path) -> Path:
     return folder / "in.parquet"
 
 
+@pytest.mark.parametrize("used", ["from scanrnn_dist import encode", "import scanrnn_dist.__main__ as m; m.main()"])
+def test_windows_is_refused_with_what_works(used: str) -> None:
+    code = f"import sys; sys.platform = 'win32'; {used}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = run.stderr.splitlines()[-1]
+    assert "ConfigError: scanrnn_dist runs on Linux and macOS; on Windows, install and run it in WSL." in last
+    assert run.returncode == 1 if "encode" in used else (run.returncode == 2 and run.stderr.count("\n") == 1)
+
+
 def test_help_imports_neither_half() -> None:
     assert not {"jax", "flax", "numpy", "pyarrow", "pandas"} & set(told("--help")["modules"])
 
