@@ -29,7 +29,7 @@ def use_compilation_cache(folder: str | os.PathLike[str]) -> None:
     Example:
         >>> use_compilation_cache("~/.cache/scanrnn")  # doctest: +SKIP
     """
-    path = Path(folder).expanduser().absolute()
+    path = Path(os.path.expanduser(folder)).absolute()
     of_machine = path / _machine()
     current: str | None = jax.config.values["jax_compilation_cache_dir"]
     if current is not None and Path(current) != of_machine:

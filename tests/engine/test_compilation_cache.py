@@ -16,6 +16,7 @@ import pytest
 from sources import encoder_of, features_of, mesh_of, random_rows, some_lengths, write_source
 
 from scanrnn_dist.api import featurize
+from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.engine import compilation_cache
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
 from scanrnn_dist.engine.engine import Engine
@@ -115,6 +116,16 @@ def test_each_kind_of_cpu_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: p
     small = compilation_cache._machine()
     monkeypatch.setattr(Path, "read_text", lambda path: "processor : 0\nflags : fpu sse avx512f")
     assert compilation_cache._machine() != small
+
+
+def test_a_folder_of_a_user_who_has_no_home_is_taken_as_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    use_compilation_cache("~no-such-user/cache")
+    assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "~no-such-user/cache"
+    asked = AskedComputation(None, 4, 0, {}, None, Path("~no-such-user/cache"))
+    assert asked._cache == tmp_path / "~no-such-user/cache"
 
 
 def test_cache_hits_of_other_threads_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
