@@ -14,6 +14,9 @@ import numpy as np
 PATH = Path(__file__).parent / "cpp" / "libscanrnn.so"
 OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
 """Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
+LAYOUT = 1_056_056_024_024_024
+"""`scanrnn_layout` in `cpp/ffi.cpp`: raised by 10**15 with each change of meaning; then the bytes of `Item`, `Queue`,
+`Told`, `Layer` and `Part` in `cpp/task.h`."""
 
 
 class Opened(NamedTuple):
@@ -52,6 +55,8 @@ def _opened(path: Path) -> Opened | str:
         return f"There is no {path.name}: {why}."
     try:
         functions = ctypes.CDLL(str(path))
+        if _layout_of(functions) != LAYOUT:
+            return f"{path.name} was built from other sources; python hatch_build.py builds it anew."
         functions.scanrnn_choose.restype = ctypes.c_char_p
         functions.scanrnn_packed_floats.restype = ctypes.c_int64
         functions.scanrnn_packed_floats.argtypes = [ctypes.c_void_p]
@@ -61,3 +66,11 @@ def _opened(path: Path) -> Opened | str:
     except (OSError, AttributeError) as error:
         return f"{path.name} cannot be loaded: {error}"
     return Opened(path, functions)
+
+
+def _layout_of(functions: ctypes.CDLL) -> int:
+    told = getattr(functions, "scanrnn_layout", None)
+    if told is None:  # an earlier library
+        return 0
+    told.restype = ctypes.c_int64
+    return int(told())

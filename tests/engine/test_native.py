@@ -33,11 +33,13 @@ from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
 from scanrnn_dist.engine import build_engine, native_run
-from scanrnn_dist.engine.kernels import loaded
-from scanrnn_dist.engine.row_queue import ROW, RowQueue
+from scanrnn_dist.engine.kernels import loaded, native_library
+from scanrnn_dist.engine.native import TOLD
+from scanrnn_dist.engine.row_queue import ROW, RowQueue, queue_of
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.native import library
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
@@ -155,6 +157,24 @@ def test_the_bits_are_the_same_for_every_number_of_lanes(cell: str) -> None:
     for lanes in range(1, 129):
         found = encoded(encoder, rows, window_shape=WindowShape(lanes, 4, 30))
         np.testing.assert_array_equal(found.view(np.uint32), wanted)
+
+
+@needs_native
+def test_a_library_that_was_built_from_other_sources_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [ROW.itemsize, queue_of(np.zeros(1, ROW), 1, False, 1, 1).nbytes, 8 * TOLD]
+    assert [int(size) for size in f"{library.LAYOUT:_}".split("_")[1:4]] == sizes
+    refusal = "was built from other sources; python hatch_build.py builds it anew."
+    for number, content in enumerate((library.PATH.read_bytes(), Path(np.random.mtrand.__file__).read_bytes())):
+        (tmp_path / f"{number}.so").write_bytes(content)
+        monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / f"{number}.so"))
+        assert library.opened() == f"1.so {refusal}" if number else not isinstance(library.opened(), str)
+    monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / "2.so"))
+    monkeypatch.setattr(library, "LAYOUT", library.LAYOUT + 10**15)
+    (tmp_path / "2.so").write_bytes(library.PATH.read_bytes())
+    with pytest.raises(ConfigError, match=rf"2\.so {refusal}"):
+        native_library()
 
 
 @needs_native

@@ -1,6 +1,7 @@
 // The doors of the library: the handler that JAX calls, and plain functions for `ctypes`. Both choose the widest vectors
 // that the processor has.
 #include <cstring>
+#include <initializer_list>
 
 #include "task.h"
 #include "xla_call.h"
@@ -45,6 +46,14 @@ PUBLIC void scanrnn_pack(const Layer* layer, const float* wi, const float* bi, c
 
 static void same(const XLA_FFI_Buffer* out, const XLA_FFI_Buffer* in) {  // where JAX could not hand on the buffer itself
   if (out->data != in->data) memcpy(out->data, in->data, 4 * elements(in));
+}
+
+// What Python and this library both lay out: a number that is raised with each change of what they mean, then the bytes of
+// each. `LAYOUT` in native/library.py.
+PUBLIC int64_t scanrnn_layout() {
+  int64_t layout = 1;
+  for (size_t bytes : {sizeof(Item), sizeof(Queue), sizeof(Told), sizeof(Layer), sizeof(Part)}) layout = 1000 * layout + bytes;
+  return layout;
 }
 
 // F are floats; U are 64-bit numbers, two words each: JAX has none by default.
