@@ -64,7 +64,7 @@ class Encoder(nnx.Module):
     carry_features: int
     """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
     flops_per_step: int
-    """Floating-point operations of the matrix products of one step: two per weight of every kernel."""
+    """Floating-point operations of the matrix products of one step: two per weight of every kernel, at least 1."""
     readout_widths: tuple[int, ...]
     """Features of each part of the readout."""
 
@@ -314,8 +314,9 @@ class Encoder(nnx.Module):
 
     def _settle(self) -> None:
         """Learn once, by a traced step, what is then asked for often: sizes, dtype, and which variables change."""
-        kernels = [w for w in jax.tree.leaves(nnx.state(self.layers, nnx.Param)) if w.ndim == 2]
-        self.flops_per_step = 2 * sum(int(w.size) for w in kernels)
+        leaves = jax.tree.leaves(nnx.state(self.layers))  # also of variables that are no `nnx.Param`: frozen ones
+        kernels = [w for w in leaves if np.ndim(w) == 2 and jnp.issubdtype(w.dtype, jnp.floating)]
+        self.flops_per_step = max(1, 2 * sum(int(w.size) for w in kernels))  # which divides
         self.changing: tuple[Any, ...] = ()
         if self.is_bidirectional:
             directions = self.directions()

@@ -94,6 +94,10 @@ class Counting(nnx.RNNCellBase):
         return 1
 
 
+def test_a_cell_without_products_is_some_work_too() -> None:
+    assert Encoder(Counting()).flops_per_step == 1  # it divides
+
+
 @pytest.mark.parametrize(
     ("encoder", "reason"),
     [

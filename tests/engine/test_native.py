@@ -177,6 +177,22 @@ def test_a_library_that_was_built_from_other_sources_is_refused(
         native_library()
 
 
+class Frozen(nnx.Variable):
+    """Of weights that an optimizer leaves alone."""
+
+
+@needs_native
+def test_a_frozen_cell_is_as_much_work_as_one_that_is_trained() -> None:
+    trained, frozen = drawn(nnx.GRUCell, D, 7), drawn(nnx.GRUCell, D, 7)
+    for kind, linear in ((nnx.Variable, frozen.dense_i), (Frozen, frozen.dense_h)):
+        linear.kernel = kind(linear.kernel[...])
+    frozen.keys = nnx.Rngs(0)
+    assert Encoder(frozen).flops_per_step == Encoder(trained).flops_per_step == 6 * 7 * (D + 7)
+    rows = random_rows([5, 2], in_features=D)
+    found, wanted = (encoded(Encoder(each), rows, window_shape=None) for each in (frozen, trained))
+    np.testing.assert_array_equal(found, wanted)
+
+
 @needs_native
 def test_narrower_vectors_give_the_same_bits() -> None:
     rows = random_rows(some_lengths(40), in_features=D)
