@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -117,16 +118,9 @@ def _read_checkpoint(path: Path) -> Named:
             metadata = checkpointer.metadata(path).item_metadata
             if metadata is None:  # orbax logs why, and raises nothing
                 raise ValueError(f"its {METADATA} does not say what it holds.")
-            as_numpy = _mapped(metadata.tree, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
+            as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), metadata.tree)
             restored = checkpointer.restore(path, restore_args=as_numpy)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a readable Orbax checkpoint: {error}") from error
     arrays = flat(restored, (Mapping, list, tuple))
     return {name.removesuffix(".value"): array for name, array in arrays.items()}  # nnx puts it below each variable
-
-
-def _mapped(tree: Any, function: Any) -> Any:
-    """A tree of mappings with a function applied to its leaves."""
-    if isinstance(tree, Mapping):
-        return {key: _mapped(value, function) for key, value in tree.items()}
-    return function(tree)

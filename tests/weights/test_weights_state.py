@@ -88,6 +88,15 @@ def test_a_state_within_a_checkpoint_and_a_manager(tmp_path: Path) -> None:
         from_orbax(fresh(), tmp_path / "manager")
 
 
+@pytest.mark.parametrize("prefix", ["model", "0.model"])
+def test_a_state_beside_lists_and_tuples_as_an_optimizer_has(prefix: str, tmp_path: Path) -> None:
+    optax = pytest.importorskip("optax", reason="of the extra [train]")
+    weights = nnx.to_pure_dict(nnx.state(trained().cell))
+    item = {"model": weights, "opt_state": optax.adam(1e-3).init(weights), "history": [np.zeros(2), np.ones(3)]}
+    folder = saved(tmp_path / "checkpoint", item if prefix == "model" else (item,))
+    assert from_orbax(fresh(), folder, prefix=prefix).fingerprint == trained().fingerprint
+
+
 def test_a_checkpoint_of_another_architecture_or_none_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "checkpoint", nnx.state(trained().cell))
     with pytest.raises(DataError, match=r"dense_h\.kernel: \(5, 15\), expected \(6, 18\)"):
