@@ -120,13 +120,16 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
 
 def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | None, where: str) -> Any:
     """The encoder of an architecture, as JSON, with these weights, which were found there."""
-    if '"float64"' in (architecture or "") and not jax.config.read("jax_enable_x64"):
-        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     try:
-        encoder = build_encoder(kind, json.loads(architecture or "{}"), weights)
+        parsed = json.loads(architecture or "{}")
+        is_wide = '"float64"' in json.dumps(parsed["layers"])  # as a dtype; an input may have columns of that name
+        would_round = is_wide and not jax.config.read("jax_enable_x64")
+        encoder = None if would_round else build_encoder(kind, parsed, weights)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         shown = repr(architecture)[:1000]
         raise DataError(f"{where} has a damaged or unknown architecture {shown}: {error}") from error
+    if encoder is None:
+        raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
     set_variables(encoder, weights, where)
     return encoder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,14 @@ def test_an_id_that_a_column_has_not_is_refused_and_on_a_device_a_nan() -> None:
             encode(encoder, Ragged.from_sequences([rows[2], row, rows[2]]).slice(0, 3))
         if wrong != 1.5:
             assert np.isnan(encoder(row)).all()
+
+
+def test_names_and_values_of_an_input_may_be_the_word_float64(tmp_path: Path) -> None:
+    spec = InputSpec((Number("float64"), Category("dtype", values=("float32", "float64"))))
+    encoder = Encoder.from_seed(0, None, H, input=spec)
+    encoder.save(tmp_path / "encoder.safetensors")
+    for read in (Encoder.load(tmp_path / "encoder.safetensors"), pickle.loads(pickle.dumps(encoder))):
+        assert read.fingerprint == encoder.fingerprint
 
 
 # Gradients
