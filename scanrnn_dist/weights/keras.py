@@ -93,7 +93,8 @@ def keras_layers(
 
     Raises:
         ConfigError: arrays or prefixes that can be read in several ways, or `reset_after` is needed.
-        DataError: lists every weight that is missing, surplus or misshapen; or the GRU is of `reset_after=False`.
+        DataError: lists every weight that is missing, surplus or misshapen; or the GRU is of `reset_after=False`, or
+            the prefix that of a backward cell alone.
 
     Example:
         >>> H, D = 4, 3
@@ -174,6 +175,11 @@ def _chosen(cells: dict[Parts, Named], prefix: Parts, given: str, shown: list[st
     # A prefix that ends before the direction is named means both.
     if len(below) == 1 and number is not None and _direction_number(below[0][: len(prefix)]) is None:
         raise DataError(f"{where} has only the {DIRECTIONS[number]} cell of {given!r}.")
+    if len(below) == 1 and number == 1:
+        raise DataError(
+            f"{where}: {given!r} is a backward cell, which reads from the end; no encoder of one direction does. "
+            f"Choose a prefix among {shown}."
+        )
     return {"/".join((*path, "")): cells[path] for path in below}
 
 

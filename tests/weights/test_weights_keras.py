@@ -125,6 +125,9 @@ def test_names_of_stacks_and_directions() -> None:
     model |= named("gru/gru_cell/", arrays[2])
     assert_computes(keras_layers(model, prefix="bi"), [both])
     assert_computes(keras_layers(model, prefix="bi/forward_lstm"), [both[:1]])
+    for prefix in ("bi/backward_lstm", "bi/backward_lstm/lstm_cell"):
+        with pytest.raises(DataError, match=rf"'{prefix}' is a backward cell, .* Choose a prefix among \['bi', "):
+            keras_layers(model, prefix=prefix)
     with pytest.raises(ConfigError, match=r"several recurrent layers: \['bi', 'gru/gru_cell'\]"):
         keras_layers(model)
     with pytest.raises(ConfigError, match="has 0 recurrent cells below 'gr'"):
@@ -136,6 +139,8 @@ def test_names_of_stacks_and_directions() -> None:
         del model[name]
     with pytest.raises(DataError, match="has only the forward cell of 'bi'"):
         keras_layers(model, prefix="bi")
+    with pytest.raises(DataError, match="'backward_lstm' is a backward cell"):
+        keras_layers(named("backward_lstm/", arrays[1]), prefix="backward_lstm")
 
 
 def test_npz_and_safetensors_files(tmp_path: Path) -> None:
