@@ -172,7 +172,9 @@ def convert(
             metavar="FILE",
         ),
     ] = None,
-    lossy_cast: Annotated[bool, flag("Round weights that float32 cannot hold.", "--lossy-cast", WEIGHTS)] = False,
+    lossy_cast: Annotated[
+        bool, flag("Round weights that float32, or the dtype of --like, cannot hold.", "--lossy-cast", WEIGHTS)
+    ] = False,
     nonlinearity: Annotated[
         str | None,
         option("Nonlinearity of a PyTorch RNN: tanh or relu (default: tanh).", group=ENCODER, metavar="CHOICE"),

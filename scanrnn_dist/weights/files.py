@@ -85,21 +85,27 @@ def optional_module(name: str, why: str) -> Any:
 
 
 def checked_weights(
-    arrived: Mapping[str, Any], expected: Mapping[str, Shape], where: str, *, lossy_cast: bool = False
+    arrived: Mapping[str, Any],
+    expected: Mapping[str, Shape],
+    where: str,
+    *,
+    lossy_cast: bool = False,
+    dtypes: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The arrays as float32, if they are exactly those expected, by name.
+    """The arrays as float32, or as the dtypes of their names, if they are exactly those expected, by name.
 
     Else a `DataError` lists every name that is missing, surplus, of another shape or type, not finite, or not exact,
     which `lossy_cast` lets through.
     """
+    dtypes = dict.fromkeys(expected, np.dtype(np.float32)) if dtypes is None else dtypes
     arrays = {name: np.asarray(array) for name, array in arrived.items()}
     wrong = [f"{name}: missing, expected {shape}" for name, shape in expected.items() if name not in arrays]
     wrong += [f"{name}: {array.shape}, expected none" for name, array in arrays.items() if name not in expected]
     for name, shape in expected.items():
         if name in arrays:
-            wrong += [f"{name}: {fault}" for fault in _faults(arrays[name], shape, lossy_cast)]
+            wrong += [f"{name}: {fault}" for fault in _faults(arrays[name], shape, dtypes[name], lossy_cast)]
     raise_if_any(wrong, where)
-    return {name: arrays[name].astype(np.float32) for name in expected}
+    return {name: arrays[name].astype(dtypes[name]) for name in expected}
 
 
 def raise_if_any(wrong: list[str], where: str) -> None:
@@ -108,16 +114,18 @@ def raise_if_any(wrong: list[str], where: str) -> None:
         raise DataError(f"{where} holds other weights than its architecture asks for: " + "; ".join(wrong) + ".")
 
 
-def _faults(array: np.ndarray, shape: Shape, lossy_cast: bool) -> list[str]:
-    """What is wrong with one array that should be of a shape; empty if nothing is."""
+def _faults(array: np.ndarray, shape: Shape, dtype: Any, lossy_cast: bool) -> list[str]:
+    """What is wrong with one array that should be of a shape and a dtype; empty if nothing is."""
     if array.shape != shape:
         return [f"{array.shape}, expected {shape}"]
+    if not jnp.issubdtype(dtype, jnp.floating):  # a cell's own counter, which no rounding makes right
+        return [] if array.dtype == dtype else [f"{array.dtype}, expected {dtype}"]
     if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16
         return [f"{array.dtype}, expected floating point"]
     with np.errstate(over="ignore"):
-        rounded = array.astype(np.float32)
+        rounded = array.astype(dtype)
     if not np.isfinite(rounded).all():
-        return ["holds a NaN, an infinity or a number beyond float32"]
+        return [f"holds a NaN, an infinity or a number beyond {dtype}"]
     if not lossy_cast and not np.array_equal(rounded.astype(array.dtype), array):
-        return [f"{array.dtype} holds numbers that float32 cannot; allow rounding with lossy_cast (--lossy-cast)"]
+        return [f"{array.dtype} holds numbers that {dtype} cannot; allow rounding with lossy_cast (--lossy-cast)"]
     return []

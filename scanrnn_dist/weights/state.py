@@ -32,7 +32,7 @@ def from_state(encoder: Encoder, source: Source, *, prefix: str | None = None, l
         encoder: of the architecture that the state belongs to.
         source: arrays by dotted names, or a `.safetensors` or `.npz` file of such.
         prefix: what stands before the names, such as `model.rnn`; the rest of the source is not looked at.
-        lossy_cast: round weights that float32 cannot hold.
+        lossy_cast: round weights that the encoder's dtypes cannot hold.
 
     Raises:
         ConfigError: no such file.
@@ -57,7 +57,7 @@ def from_orbax(
         encoder: of the architecture that the state belongs to.
         folder: of the checkpoint itself, which for a `CheckpointManager` is `STEP/default`.
         prefix: where in the checkpoint the state stands, such as `params.rnn`.
-        lossy_cast: round weights that float32 cannot hold.
+        lossy_cast: round weights that the encoder's dtypes cannot hold.
 
     Raises:
         ConfigError: the folder is no checkpoint; those below it are named.
@@ -79,9 +79,10 @@ def _restored(encoder: Encoder, named: Named, where: str, prefix: str | None, lo
     leaves = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
     skipped = _skipped(leaves, own)
     expected = {name.removeprefix(skipped): np.shape(leaf[...]) for name, leaf in leaves.items()}
-    weights = checked_weights(own, expected, where, lossy_cast=lossy_cast)
+    dtypes = {name.removeprefix(skipped): leaf[...].dtype for name, leaf in leaves.items()}
+    weights = checked_weights(own, expected, where, lossy_cast=lossy_cast, dtypes=dtypes)
     filled = [
-        (path, leaf.replace(jnp.asarray(weights[name.removeprefix(skipped)], leaf[...].dtype)))
+        (path, leaf.replace(jnp.asarray(weights[name.removeprefix(skipped)])))
         for (path, leaf), name in zip(nnx.to_flat_state(state), leaves, strict=True)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -59,6 +61,44 @@ def test_everything_wrong_in_a_state_is_listed() -> None:
         assert wrong in str(caught.value)
     with pytest.raises(ConfigError, match="holds nothing below 'rnn'"):
         from_state(fresh(), arrays, prefix="rnn")
+
+
+def kept_in(dtype: Any, seed: int = 0) -> Encoder:
+    normal = nnx.initializers.normal()  # no orthogonal matrix is drawn in half precision
+    return Encoder(nnx.GRUCell(3, 5, param_dtype=dtype, recurrent_kernel_init=normal, rngs=nnx.Rngs(seed)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_are_held_against_the_dtype_that_the_encoder_keeps_them_in(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        own = kept_in(jnp.dtype(dtype), TRAINED)
+        assert from_state(kept_in(jnp.dtype(dtype)), names_of(own)).fingerprint == own.fingerprint
+        given = from_state(kept_in(jnp.dtype(dtype)), names_of(fresh()), lossy_cast=True)
+        assert given.cell.dense_i.kernel.dtype == jnp.dtype(dtype)
+        if dtype == "float64":
+            assert from_state(kept_in(jnp.float64), names_of(fresh())).fingerprint == given.fingerprint
+            return
+        with pytest.raises(DataError, match=rf"float32 holds numbers that {dtype} cannot; .* \(--lossy-cast\)"):
+            from_state(kept_in(jnp.dtype(dtype)), names_of(fresh()))
+
+
+class Counting(nnx.GRUCell):
+    """A cell that counts its steps in a variable of its own."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(3, 5, rngs=nnx.Rngs(0))
+        self.n = nnx.Variable(jnp.asarray(n, jnp.int32))
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        self.n[...] += 1
+        return super().__call__(carry, inputs)
+
+
+def test_whole_numbers_that_a_cell_has_are_restored_and_no_others() -> None:
+    counted = Encoder(Counting(7), scan="nnx")
+    assert from_state(Encoder(Counting(0), scan="nnx"), names_of(counted)).cell.n[...] == 7
+    with pytest.raises(DataError, match=r"n: float32, expected int32"):
+        from_state(counted, names_of(counted) | {"layers.0.n": np.float32(7)}, lossy_cast=True)
 
 
 def saved(folder: Path, item: Any) -> Path:
