@@ -121,7 +121,20 @@ def _read(source: Any) -> tuple[Named, dict[str, list[str]], str]:
     nested, where = read_named(source.state_dict() if is_module else source, READERS)
     named = {name: _numpy(array) if _is_tensor(array) else array for name, array in flat(nested).items()}
     where = f"The module {type(source).__name__}" if is_module else where
-    return *whole_weights(named), where  # a checkpoint may keep its state dict within others
+    computed = _parametrized(source) if is_module else set()
+    return *whole_weights(named, computed), where  # a checkpoint may keep its state dict within others
+
+
+def _parametrized(module: Any) -> set[str]:
+    """The weights of a module that a parametrization computes, but for those of weight norm alone."""
+    names = set()
+    for path, part in module.named_modules(remove_duplicate=False):  # as its state dict
+        of_weights = getattr(getattr(part, "parametrizations", None), "named_children", tuple)
+        for weight, rules in of_weights():
+            kinds = [getattr(rule, "original_name", type(rule).__name__) for rule in rules.children()]  # of traced ones
+            if kinds != ["_WeightNorm"]:
+                names.add(f"{path}.{weight}" if path else weight)
+    return names
 
 
 def _is_module(source: Any) -> bool:

@@ -6,13 +6,14 @@
 
 What else stands beside a weight under a name of its own (spectral norm, weight drop, a parametrization of one's own)
 gives a weight that the state dict alone does not tell, even where a weight of the plain name is there too: weight drop
-leaves that of its last training step.
+leaves that of its last training step. A parametrization of one's own with two originals of the shapes of weight norm is
+taken for it, unless the module is there to tell.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +27,11 @@ Parts = dict[str, np.ndarray]
 """Arrays by the ends of their names."""
 
 
-def whole_weights(named: Named) -> tuple[Named, dict[str, list[str]]]:
+def whole_weights(named: Named, computed: Collection[str] = ()) -> tuple[Named, dict[str, list[str]]]:
     """The arrays with every weight that is certain in place of its parts.
 
-    And, by the path of the RNN they stand in, the names of the parts that make no certain weight.
+    And, by the path of the RNN they stand in, the names of the parts that make no certain weight; among them are those
+    of the `computed`, weights that are known to follow another rule.
     """
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for name in named:
@@ -40,7 +42,8 @@ def whole_weights(named: Named) -> tuple[Named, dict[str, list[str]]]:
     for (path, weight), names in groups.items():
         parts = {part: np.asarray(named[name]) for part, name in names.items()}
         rule = _RULES.get(frozenset(parts))
-        array = None if rule is None or path + weight in named else rule(parts)
+        is_doubted = path + weight in named or path + weight in computed
+        array = None if rule is None or is_doubted else rule(parts)
         if array is None:
             uncertain.setdefault(path, []).extend(sorted(names.values()))
         else:

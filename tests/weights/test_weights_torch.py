@@ -208,6 +208,40 @@ def test_other_weights_in_parts_are_refused_with_what_to_do(how: str, bias: bool
         torch_layers(state)
 
 
+@pytest.mark.filterwarnings("ignore")  # what torch says about tracing
+@pytest.mark.parametrize("how", ["own", "after weight norm", "traced", "weight norm"])
+def test_a_module_tells_weight_norm_from_other_parametrizations_with_two_originals(how: str) -> None:
+    torch = pytest.importorskip("torch")
+    parametrize = torch.nn.utils.parametrize
+
+    class Sum(torch.nn.Module):  # a scale and a matrix, as weight norm has them
+        def forward(self, scale: Any, matrix: Any) -> Any:
+            return scale + matrix
+
+        def right_inverse(self, matrix: Any) -> Any:
+            return torch.zeros(12, 1), matrix
+
+    class Twice(torch.nn.Module):
+        def forward(self, matrix: Any) -> Any:
+            return 2 * matrix
+
+    model = torch.nn.ModuleDict({"rnn": torch.nn.GRU(3, 4, batch_first=True)})
+    if "weight norm" in how:
+        torch.nn.utils.parametrizations.weight_norm(model["rnn"], "weight_hh_l0")
+    else:
+        parametrize.register_parametrization(model["rnn"], "weight_hh_l0", Sum())
+    if how == "after weight norm":
+        parametrize.register_parametrization(model["rnn"], "weight_hh_l0", Twice())
+    if how == "traced":
+        model = torch.jit.trace(model["rnn"], torch.zeros(1, 5, 3))
+    if how == "weight norm":
+        wanted = model["rnn"].weight_hh_l0.detach().numpy()
+        np.testing.assert_allclose(torch_layers(model)[0].dense_h.kernel[...].T, wanted, rtol=0, atol=TOLERANCE)
+        return
+    with pytest.raises(DataError, match=r"in parts.*weight_hh_l0\.original0.*remove_parametrizations"):
+        from_torch(model)
+
+
 @pytest.mark.parametrize("inner", ["", "module."])
 def test_weight_drop_is_not_taken_for_whole(inner: str) -> None:
     state = {f"rnns.0.{inner}{name}": array for name, array in gru_state().items()}
