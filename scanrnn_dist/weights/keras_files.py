@@ -167,15 +167,18 @@ def _snake_case(name: str) -> str:
 
 
 def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:
-    """What a layer, or the cell or the layers within it, has that is not the default."""
+    """What a layer, or the cells or the layers within it, has that is not the default."""
     for key, usual in _USUAL.items():
         if key in config and config[key] != usual:
             yield f"{key}={config[key]!r}"
     if bool(config.get("go_backwards", is_backward)) != is_backward:
         yield f"go_backwards={config['go_backwards']}"
-    for key in ("layer", "backward_layer", "cell"):
-        if isinstance(config.get(key), dict):
-            yield from _unusual(config[key].get("config") or {}, is_backward=key == "backward_layer")
+    stacked = config.get("cells")
+    within = [("cell", cell) for cell in stacked] if isinstance(stacked, list) else []
+    within += [(key, config.get(key)) for key in ("layer", "backward_layer", "cell")]
+    for key, inner in within:
+        if _is_layer(inner):
+            yield from _unusual(inner["config"], is_backward=key == "backward_layer")
 
 
 READERS = {".npz": read_npz, ".safetensors": read_tensors, ".h5": _read_h5, ".hdf5": _read_h5, ".keras": _read_archive}

@@ -342,6 +342,22 @@ def test_both_directions_are_looked_at(tmp_path: Path) -> None:
     assert reasons(layer=both["layer"], backward_layer=layer_config()) == ["go_backwards=False"]
 
 
+def test_each_of_stacked_cells_is_looked_at(tmp_path: Path) -> None:
+    h5py, path, arrays = pytest.importorskip("h5py"), tmp_path / "m.h5", keras_arrays("gru")
+    for activation in ("tanh", "relu"):
+        cells = [layer_config("a", "GRUCell"), layer_config("b", "GRUCell", activation=activation)]
+        stacked = {"class_name": "StackedRNNCells", "config": {"name": "stacked", "cells": cells}}
+        config = {"class_name": "RNN", "config": {"name": "rnn", "cell": stacked}}
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": [config]}})
+            for name, array in named("model_weights/rnn/rnn/b/", arrays).items():
+                file[name] = array
+        if activation == "tanh":
+            assert_computes(keras_layers(path), [[direction("gru", arrays)]])
+    with pytest.raises(DataError, match="the layer 'rnn' has activation='relu'"):
+        keras_layers(path)
+
+
 def test_the_file_that_was_found(shared_data: Path) -> None:
     pytest.importorskip("h5py")
     path = shared_data / "found" / "keras_legacy.h5"
