@@ -182,7 +182,8 @@ def _layers(
     nonlinearity = _nonlinearity(told_nonlinearity, _nonlinearities(source).get(prefix), where)
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
-    own = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
+    below = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
+    own = {name: array for name, array in below.items() if "." not in name}  # modules within the RNN have a dot
     if projections := sorted(name for name in own if name.startswith("weight_hr_")):
         raise DataError(
             f"{where} holds an LSTM with projections ({', '.join(projections)}; proj_size); there is no cell for that. "

@@ -406,6 +406,24 @@ def test_a_module_says_all_that_it_is(kind: str) -> None:
     np.testing.assert_array_equal(features_of(by_dict, rows), features_of(torch_layers(module), rows))
 
 
+@pytest.mark.parametrize("prefix", ["", "rnn"])
+def test_modules_within_an_rnn_are_not_its_weights(prefix: str) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.GRU):
+        def __init__(self) -> None:
+            super().__init__(3, 4)
+            self.head, self.second = torch.nn.Linear(4, 2), torch.nn.GRU(4, 4)
+
+    net = Net()
+    wanted = torch_layers({name: tensor for name, tensor in net.state_dict().items() if "." not in name})
+    assert_same(torch_layers(torch.nn.ModuleDict({"rnn": net}) if prefix else net, prefix=prefix), wanted)
+    del net.second
+    assert_same(torch_layers(net.state_dict()), wanted)
+    torch.nn.utils.parametrizations.weight_norm(net, "weight_hh_l0")
+    np.testing.assert_allclose(torch_layers(net)[0].dense_h.kernel[...], wanted[0].dense_h.kernel[...], atol=TOLERANCE)
+
+
 def test_what_a_module_says_is_not_overruled() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(ConfigError, match=r"'tanh', and that of The module RNN is 'relu'\. Leave"):
