@@ -9,7 +9,8 @@ sequence. Not covered: a validation split and early stopping; judge the encoder 
 were not trained on. Copy this file and edit it.
 
 Inputs are standardised during training, and that is then folded into the GRU's input weights, so the saved encoder
-takes raw values:  W ((x - mean) / scale) + b  =  (W / scale) x + (b - W (mean / scale)).
+takes raw values:  W ((x - mean) / scale) + b  =  (W / scale) x + (b - W (mean / scale)).  In float32 that is exact only
+while means are not far from zero; others are refused, and an --input with their mean and std does the same in float64.
 
     python train_encoder.py SESSIONS encoder.safetensors --label bought --input spec.toml
 
@@ -44,6 +45,10 @@ from scanrnn_dist.source import ReadOptions, SourceLike, read_chunks
 
 SHORTEST_BUCKET = 8
 """Batches are padded to this many steps, or twice, four times, ... as many: a program is compiled for each."""
+
+MOST_DEVIATIONS = 1000
+"""How many scales a mean may be from zero. Folded into float32 weights it changes features by some 1e-4 there (GRUs of
+128 with random weights), and ten times as much at ten times the distance."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ def train(
 ) -> srd.Encoder:
     """The trained encoder, for raw inputs; a line about every epoch goes to `report`."""
     mean, scale = scaling_of(rows, input)
+    check_foldable(mean, scale, input)
     scaled = srd.Ragged(((rows.values - mean) / scale).astype(np.float32), rows.offsets)
     rngs = nnx.Rngs(settings.seed)
     cell = nnx.GRUCell(rows.in_features if input is None else input.width, settings.hidden, rngs=rngs)
@@ -199,6 +205,17 @@ def scaling_of(rows: srd.Ragged, input: srd.InputSpec | None) -> tuple[np.ndarra
     mean, scale = rows.values.mean(axis=0, dtype=np.float64), rows.values.std(axis=0, dtype=np.float64)
     is_id = [isinstance(column, Category) for column in input.columns] if input is not None else False
     return np.where(is_id, 0, mean), np.where((scale > 0) & ~np.asarray(is_id), scale, 1)
+
+
+def check_foldable(mean: np.ndarray, scale: np.ndarray, input: srd.InputSpec | None) -> None:
+    """Refuse a mean so far from zero that float32 weights which have it folded in would do something else."""
+    for index in np.flatnonzero(abs(mean) > MOST_DEVIATIONS * scale):
+        name = f"Feature {index}" if input is None else f"Column {input.columns[index].name!r}"
+        raise srd.DataError(
+            f"{name} has the mean {mean[index]:,.9g} and the scale {scale[index]:.3g}; expected a mean of at most "
+            f"{MOST_DEVIATIONS:,} scales, or float32 weights for raw values lose what is trained. Scale it before: "
+            "give --input a file with its mean and std, as scanrnn inspect SOURCE --statistics --output FILE writes it."
+        )
 
 
 def fold_scaling(cell: nnx.GRUCell, mean: np.ndarray, scale: np.ndarray) -> None:

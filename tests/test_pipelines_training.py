@@ -154,6 +154,22 @@ def test_the_scaling_is_folded_into_the_cell() -> None:
     np.testing.assert_allclose(encoder(x), wanted, rtol=0, atol=1e-5)  # float32 of values up to 50, in the products
 
 
+@pytest.mark.parametrize("spread", [0, 3])  # a constant, which has the scale 1
+def test_means_too_far_from_zero_to_be_folded_are_refused_before_the_training(spread: float) -> None:
+    rng, base = np.random.default_rng(0), 1e5
+    near = [(rng.standard_normal((9, 2)) * [1, spread] + [0, 900]).astype(np.float32) for _ in range(4)]
+    labels, settings = np.arange(4, dtype=np.int32) % 2, train_encoder.Settings(hidden=2, epochs=1)
+    train_encoder.train(srd.Ragged.from_sequences(near), labels, settings, mesh_of(1), lambda line: None)
+    far = srd.Ragged.from_sequences([row + np.float32([0, base]) for row in near])
+    lines = list[str]()
+    with pytest.raises(srd.DataError, match=r"^Feature 1 has the mean 100,9.* and .* --statistics --output FILE"):
+        train_encoder.train(far, labels, settings, mesh_of(1), lines.append)
+    named = InputSpec((Number("x"), Number("pressure")))
+    with pytest.raises(srd.DataError, match=r"^Column 'pressure' has the mean "):
+        train_encoder.train(far, labels, settings, mesh_of(1), lines.append, named)
+    assert not lines
+
+
 ITEMS, ELSEWHERE = 15, 5
 SESSIONS = InputSpec(
     (
