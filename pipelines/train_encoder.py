@@ -201,10 +201,14 @@ def train(
 
 
 def scaling_of(rows: srd.Ragged, input: srd.InputSpec | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of every number of a step, `(in_features,)` each; 0 and 1 for ids, which are left alone."""
+    """Mean and scale of every number of a step, `(in_features,)` each; 0 and 1 for ids, which are left alone.
+
+    A constant has a scale of its own size, at which its weights stay small.
+    """
     mean, scale = rows.values.mean(axis=0, dtype=np.float64), rows.values.std(axis=0, dtype=np.float64)
     is_id = [isinstance(column, Category) for column in input.columns] if input is not None else False
-    return np.where(is_id, 0, mean), np.where((scale > 0) & ~np.asarray(is_id), scale, 1)
+    scale = np.where(scale > 1e-9 * abs(mean), scale, np.maximum(1, abs(mean)))
+    return np.where(is_id, 0, mean), np.where(is_id, 1, scale)
 
 
 def check_foldable(mean: np.ndarray, scale: np.ndarray, input: srd.InputSpec | None) -> None:

@@ -154,10 +154,17 @@ def test_the_scaling_is_folded_into_the_cell() -> None:
     np.testing.assert_allclose(encoder(x), wanted, rtol=0, atol=1e-5)  # float32 of values up to 50, in the products
 
 
-@pytest.mark.parametrize("spread", [0, 3])  # a constant, which has the scale 1
-def test_means_too_far_from_zero_to_be_folded_are_refused_before_the_training(spread: float) -> None:
+def test_a_constant_far_from_zero_is_trained_with() -> None:
+    rng = np.random.default_rng(0)
+    rows = srd.Ragged.from_sequences([(rng.standard_normal((9, 2)) * [1, 0] + [0, 1e7]) for _ in range(4)])
+    settings = train_encoder.Settings(hidden=2, epochs=1)
+    encoder = train_encoder.train(rows, np.arange(4, dtype=np.int32) % 2, settings, mesh_of(1), lambda line: None)
+    assert abs(np.asarray(encoder.cell.dense_i.kernel[...])[1]).max() < 1e-6
+
+
+def test_means_too_far_from_zero_to_be_folded_are_refused_before_the_training() -> None:
     rng, base = np.random.default_rng(0), 1e5
-    near = [(rng.standard_normal((9, 2)) * [1, spread] + [0, 900]).astype(np.float32) for _ in range(4)]
+    near = [(rng.standard_normal((9, 2)) * [1, 3] + [0, 900]).astype(np.float32) for _ in range(4)]
     labels, settings = np.arange(4, dtype=np.int32) % 2, train_encoder.Settings(hidden=2, epochs=1)
     train_encoder.train(srd.Ragged.from_sequences(near), labels, settings, mesh_of(1), lambda line: None)
     far = srd.Ragged.from_sequences([row + np.float32([0, base]) for row in near])
