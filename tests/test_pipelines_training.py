@@ -156,7 +156,8 @@ def test_the_scaling_is_folded_into_the_cell() -> None:
 
 def test_a_constant_far_from_zero_is_trained_with() -> None:
     rng = np.random.default_rng(0)
-    rows = srd.Ragged.from_sequences([(rng.standard_normal((9, 2)) * [1, 0] + [0, 1e7]) for _ in range(4)])
+    near = [(rng.standard_normal((9, 2)) * [1, 0] + [0, 1e7]).astype(np.float32) for _ in range(4)]
+    rows = srd.Ragged.from_sequences(near)
     settings = train_encoder.Settings(hidden=2, epochs=1)
     encoder = train_encoder.train(rows, np.arange(4, dtype=np.int32) % 2, settings, mesh_of(1), lambda line: None)
     assert abs(np.asarray(encoder.cell.dense_i.kernel[...])[1]).max() < 1e-6
