@@ -162,6 +162,7 @@ class Ragged:
             DataError: other shapes, no numbers, a length that is negative, not whole, or beyond `T`; within the
                 lengths, a masked value, or, without `lossy_cast`, a number that float32 does not hold exactly.
         """
+        padded = numbers_of("A padded batch", padded, "(N, T, D)")
         mask, padded = np.ma.getmask(padded), np.asarray(padded)
         if padded.ndim != 3 or padded.dtype.kind not in NUMBERS:
             found, hint = f"{padded.dtype}{list(padded.shape)}", HINTS.get(padded.dtype.kind, "")
@@ -183,10 +184,19 @@ class Ragged:
 
 
 def numbers_of(name: str, given: Any, expected: str) -> np.ndarray:
-    """What is given as an array; a `DataError` where its rows are of several sizes."""
+    """What is given as an array, masked where it or an array in it is; a `DataError` where it is none."""
     try:
+        if isinstance(given, np.ma.MaskedArray):
+            return given
+        if not isinstance(given, list | tuple):
+            array = np.asarray(given)
+            if array.dtype != object or array.ndim != 1:
+                return array
+            given = array.tolist()  # an array of arrays, as pandas reads nested lists
+        if any(isinstance(part, np.ma.MaskedArray) for part in given) and len({np.shape(part) for part in given}) == 1:
+            return np.ma.stack(given)  # np.asarray forgets the masks
         return np.asarray(given)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
         raise DataError(f"{name} is no array of numbers: {error} Expected {expected}.") from error
 
 
@@ -296,17 +306,7 @@ def checked_max_steps(max_steps: float | None) -> int | None:
 
 def _as_array(sequence: Any, index: int) -> np.ndarray:
     """Sequence `index` as a `(T, D)` array of numbers, or one of shape `(0,)` for `[]`; else a `DataError`."""
-    steps = sequence if isinstance(sequence, list | tuple) else ()
-    if any(isinstance(step, np.ma.MaskedArray) for step in steps):  # of which np.asarray forgets the masks
-        sequence = np.ma.stack(steps) if len({np.shape(step) for step in steps}) == 1 else sequence
-    try:
-        array = np.asarray(sequence)
-        if array.dtype == object and array.ndim == 1:  # an array of arrays, as pandas reads nested lists
-            array = np.asarray(array.tolist())
-    except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
-        raise DataError(
-            f"Sequence {index}, a {type(sequence).__name__}, is no array of numbers: {error} Expected (T, D)."
-        ) from error
+    array = numbers_of(f"Sequence {index}, a {type(sequence).__name__},", sequence, "(T, D)")
     if array.shape == (0,):
         return array
     if array.ndim != 2:
@@ -317,10 +317,10 @@ def _as_array(sequence: Any, index: int) -> np.ndarray:
     if array.dtype.kind not in NUMBERS:
         hint = HINTS.get(array.dtype.kind, "")
         raise DataError(f"Sequence {index} is of dtype {array.dtype}; expected numbers.{hint}")
-    mask = np.ma.getmask(sequence)
+    mask = np.ma.getmask(array)
     if mask.any():
         raise _masked(index, *divmod(int(mask.argmax()), array.shape[1]))
-    return array
+    return np.asarray(array)
 
 
 def _inexact(numbers: np.ndarray, index: int, row: int, step: int) -> DataError:
@@ -342,9 +342,10 @@ def _masked(row: int, step: int, feature: int, hint: str = "") -> DataError:
 
 def _checked_lengths(seq_lengths: Any, rows: int, steps: int) -> np.ndarray:
     """`seq_lengths` as `(N,)` int64, or a `DataError` that names the first wrong one."""
-    if np.ma.is_masked(seq_lengths):
-        raise DataError("seq_lengths is masked; expected a length for every row, 0 for one without steps.")
     given = numbers_of("seq_lengths", seq_lengths, "(N,)")
+    if np.ma.is_masked(given):
+        raise DataError("seq_lengths is masked; expected a length for every row, 0 for one without steps.")
+    given = np.asarray(given)
     if given.shape != (rows,) or given.dtype.kind not in "iuf":
         raise DataError(f"seq_lengths is {given.dtype}{list(given.shape)}; expected {rows} whole numbers, one per row.")
     wrong = ~((given >= 0) & (given <= steps) & (given == np.floor(given)))

@@ -114,6 +114,15 @@ def test_masked_values_are_no_ragged() -> None:
         Ragged(masked, np.array([0, 2]))
 
 
+def test_a_padded_batch_may_be_a_list_whose_masks_count() -> None:
+    rows = [np.ma.masked_array(np.ones((2, 1)), mask=[[False], [True]])] * 2
+    assert Ragged.from_padded(rows, [1, 1]).values.tolist() == [[1], [1]]
+    with pytest.raises(DataError, match="Sequence 1, step 1, feature 0 is masked"):
+        Ragged.from_padded(rows, [1, 2])
+    with pytest.raises(DataError, match=r"A padded batch is no array of numbers: .* Expected \(N, T, D\)"):
+        Ragged.from_padded([np.ones((2, 1)), np.ones((1, 1))], [1, 1])
+
+
 VALUES = st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]) | st.floats(
     width=32, allow_nan=False, allow_infinity=False
 )

@@ -149,9 +149,7 @@ def _check_ids(input: InputSpec, ragged: Ragged) -> None:
 
 def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], lossy_cast: bool) -> np.ndarray:
     """Every row's initial carry, `(N, carry_features)`, under the rule of the sequences; other shapes as they are."""
-    carries = initial_carry
-    if not isinstance(carries, np.ma.MaskedArray):
-        carries = numbers_of("initial_carry", carries, "(N, carry_features)")
+    carries = numbers_of("initial_carry", initial_carry, "(N, carry_features)")
     if carries.ndim != 2:
         return carries  # which the engine refuses
     try:

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scanrnn_dist.engine import AXIS
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import numbers_of
 
 
 class RowShards:
@@ -57,9 +58,10 @@ class RowShards:
                     f"{name} is sharded as {array.sharding}, so this process does not hold its rows {self._told}; "
                     f"expected its rows where those of the sequences are, {self.sharding}."
                 )
-        whole = array if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
+        expected = f"one entry for each of {self.rows} rows"
+        whole = numbers_of(name, array, expected)
         if whole.shape[:1] != (self.rows,):
-            raise DataError(f"{name} has shape {whole.shape}; expected one entry for each of {self.rows} rows.")
+            raise DataError(f"{name} has shape {whole.shape}; expected {expected}.")
         return whole[np.concatenate([np.arange(begin, end) for begin, end in self.ranges])]
 
     def joined(self, features: np.ndarray) -> jax.Array:

@@ -179,6 +179,12 @@ def test_a_number_beyond_a_length_need_not_fit() -> None:
     np.testing.assert_array_equal(small(INEXACT[None], [1]), small([INEXACT[:1].astype(np.float32)]))
 
 
+def objects(parts: list[Any]) -> np.ndarray:
+    array = np.empty(len(parts), object)
+    array[:] = parts
+    return array
+
+
 MASKED = np.ma.masked_array(np.ones((3, D), np.float32), mask=[[False] * D, [False, True], [True, True]])
 
 
@@ -191,6 +197,9 @@ MASKED = np.ma.masked_array(np.ones((3, D), np.float32), mask=[[False] * D, [Fal
         (np.ma.stack([MASKED, MASKED]), {"seq_lengths": [1, 2]}, "Sequence 1, step 1, feature 1 is masked"),
         (np.ones((2, 3, D)), {"seq_lengths": np.ma.masked_array([1, 2], [False, True])}, "seq_lengths is masked"),
         ([np.ones((1, D))], {"initial_carry": np.ma.masked_array(np.ones((1, H)), True)}, "initial_carry.*masked"),
+        ([np.ones((1, D))], {"initial_carry": [np.ma.masked_array(np.ones(H), True)]}, "initial_carry.*masked"),
+        ([np.ones((1, D)), objects(list(MASKED))], {}, "Sequence 1, step 1, feature 1 is masked"),
+        (np.ones((2, 3, D)), {"seq_lengths": [1, np.ma.masked]}, "seq_lengths is masked"),
     ],
 )
 def test_a_masked_value_is_not_computed_with(given: Any, arguments: Any, where: str) -> None:

@@ -81,6 +81,14 @@ def test_errors_name_the_rows_that_are_meant() -> None:
         encode(ENCODER, rows, [1, 2, 3])
 
 
+def test_carries_of_a_global_array_are_told_apart_from_what_is_no_array() -> None:
+    rows = jax.device_put(PADDED, NamedSharding(mesh_of(2), P("data")))
+    with pytest.raises(DataError, match=r"initial_carry.*masked"):
+        encode(ENCODER, rows, LENGTHS, initial_carry=[np.ma.masked_array(row, row > 1.5) for row in CARRIES])
+    with pytest.raises(DataError, match=r"initial_carry is no array of numbers: .* Expected one entry for each of 8"):
+        encode(ENCODER, rows, LENGTHS, initial_carry=[CARRIES[0], [1.0]])
+
+
 def test_rows_that_are_cut_are_refused() -> None:
     for spec in (P(None, None, "data"), P("data", None, "model")):
         mesh = mesh_of(2, 2, names=("data", "model"))
