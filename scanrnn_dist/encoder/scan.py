@@ -77,9 +77,10 @@ def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.
     if seq_lengths is None:
         lengths = jnp.full(batch, x.shape[-2])
     else:
-        lengths = jnp.asarray(seq_lengths)
-        _check_lengths(lengths, batch, x.shape[-2])
-        lengths = lengths.astype(jnp.result_type(int))  # T may be more than a narrow dtype holds
+        is_of_jax = any(isinstance(each, jax.Array) for each in jax.tree.leaves(seq_lengths))
+        told = jnp.asarray(seq_lengths) if is_of_jax else np.asarray(seq_lengths)  # or 2**32 + 1 would become 1
+        _check_lengths(told, batch, x.shape[-2])
+        lengths = jnp.asarray(told, jnp.result_type(int))  # T may be more than a narrow dtype holds
     given = [x, lengths, *([] if carries is None else [jnp.asarray(carries)])]
     wanted = (*batch, encoder.carry_features)
     if carries is not None and given[-1].shape != wanted:
@@ -146,7 +147,7 @@ def _both_directions(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.A
     return join_directions(there, back, (forward.readout_widths, backward.readout_widths))
 
 
-def _check_lengths(lengths: jax.Array, batch: tuple[int, ...], steps: int) -> None:
+def _check_lengths(lengths: jax.Array | np.ndarray, batch: tuple[int, ...], steps: int) -> None:
     """Refuse lengths of another shape or kind, and, where they are known, of another range."""
     if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ConfigError(f"seq_lengths is {lengths.dtype}{list(lengths.shape)}; expected whole numbers {list(batch)}.")

@@ -473,7 +473,13 @@ def test_nan_padding_does_not_reach_the_gradients() -> None:
         assert jnp.array_equal(nan, clean)
 
 
-@pytest.mark.parametrize("lengths", [np.array([-1, 2]), np.array([1, 9]), np.array([1.5, 2.0]), np.array([1])])
-def test_lengths_that_no_row_can_have_are_refused(lengths: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        *(np.array([-1, 2]), np.array([1, 9]), np.array([1.5, 2.0]), np.array([1])),
+        *(np.array([2**32 + 1, 2**32]), [1, 2**32], [1, np.int64(2**32)], np.array([1, 2**63], np.uint64)),
+    ],
+)
+def test_lengths_that_no_row_can_have_are_refused(lengths: Any) -> None:
     with pytest.raises(ConfigError, match="seq_lengths"):
         Encoder.from_seed(0, 3, 5)(np.zeros((2, 4, 3), np.float32), lengths)
