@@ -33,7 +33,7 @@ def scan_rnn_forward(seed: float, x: Any, hidden: float, T: float) -> jax.Array:
 
     Args:
         seed: seed of the weights, used as `int(seed)`.
-        x: `(T_x, D)` array, one sequence, time first.
+        x: `(T_x, D)` array, one sequence, time first, taken as float32.
         hidden: hidden features `H`, used as `int(hidden)`.
         T: number of steps to take, used as `int(T)`; beyond the end it takes all of `x`, and 0 gives zeros.
 
@@ -51,13 +51,13 @@ def scan_rnn_forward(seed: float, x: Any, hidden: float, T: float) -> jax.Array:
         [0.0, 0.0, 0.0, 0.0]
     """
     s, H, Tt = int(seed), int(hidden), int(T)
-    x = jnp.asarray(x)
+    x = jnp.asarray(x, jnp.float32)
     if x.ndim != 2:
         raise ValueError(f"x has shape {x.shape}; expected one sequence (T, D), time first.")
     if Tt < 0:
         raise ValueError(f"T is {Tt}; expected the number of steps to take, 0 or more.")
     cell = nnx.GRUCell(in_features=x.shape[-1], hidden_features=H, rngs=nnx.Rngs(s))
-    carry = jnp.zeros((H,))
+    carry = jnp.zeros((H,), jnp.float32)
 
     def step(carry: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
         new_carry, y = cell(carry, x_t)

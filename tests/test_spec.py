@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +46,23 @@ def test_it_equals_the_written_equations(seed: int, T: int, D: int, H: int) -> N
 def test_errors_do_not_grow_with_the_length() -> None:
     x = sequence(10_000, 4)
     np.testing.assert_allclose(scan_rnn_forward(5, x, 16, 10_000), expected(5, x, 16), rtol=0, atol=TOLERANCE)
+
+
+IN_X64 = """
+import numpy as np
+from scanrnn_dist import Encoder, scan_rnn_forward
+x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+made = [scan_rnn_forward(0, x, 4, 50), Encoder.from_seed(0, 3, 4)(x), scan_rnn_forward(0, x.astype(float), 4, 50)]
+print([(str(each.dtype), np.asarray(each).tobytes().hex()) for each in made])
+"""
+
+
+def test_features_are_the_same_bits_where_jax_has_float64() -> None:
+    features = np.asarray(scan_rnn_forward(0, sequence(50, 3), 4, 50))
+    told = subprocess.run(
+        [sys.executable, "-c", IN_X64], env={**os.environ, "JAX_ENABLE_X64": "1"}, capture_output=True, check=True
+    )
+    assert ast.literal_eval(told.stdout.decode()) == [("float32", features.tobytes().hex())] * 3
 
 
 def test_only_the_first_T_steps_count() -> None:
