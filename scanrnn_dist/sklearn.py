@@ -5,6 +5,7 @@ What counts as sequences is `encode`'s, and so are the features. Needs scikit-le
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Literal, Self
 
@@ -28,7 +29,8 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         seed: fixes the random weights.
         cell: `"gru"`, `"lstm"` or `"rnn"`.
         num_layers, bidirectional, readout: as of `Encoder.from_seed`; the readout is not `"steps"`.
-        encoder: an `Encoder`, or the path of its file, in place of random weights; all of the above is then unused.
+        encoder: an `Encoder`, of which `fit` makes a copy, or the path of its file, in place of random weights; all of
+            the above is then unused.
         column: where X is a table, the column that holds the sequences.
         max_steps: use only the first so many steps of each sequence.
         lossy_cast: round numbers, such as those of float64, that float32 cannot hold; otherwise they are refused.
@@ -94,7 +96,7 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _fit(self, X: Any) -> Ragged:
         """The sequences of `X`, for which the encoder is made."""
         given = self.encoder
-        told = None if given is None else given if isinstance(given, Encoder) else _loaded(given)
+        told = None if given is None else _own(given)
         sequences = self._sequences(X, None if told is None else told.in_features)
         if told is None:
             told = Encoder.from_seed(
@@ -126,6 +128,6 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return tags
 
 
-def _loaded(given: Any) -> Encoder:
-    """The encoder of a file; a `ConfigError` for what is no path."""
-    return Encoder.load(given) if isinstance(given, str | os.PathLike) else checked_encoder(given)
+def _own(given: Any) -> Encoder:
+    """The encoder of a file, or a copy of one, which may be trained further; a `ConfigError` for what is neither."""
+    return Encoder.load(given) if isinstance(given, str | os.PathLike) else copy.deepcopy(checked_encoder(given))

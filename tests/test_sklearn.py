@@ -6,9 +6,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pytest
+from flax import nnx
 
 from scanrnn_dist.api import encode
 from scanrnn_dist.encoder import Encoder
@@ -54,6 +56,15 @@ def test_an_encoder_of_ones_own(tmp_path: Path) -> None:
         ScanRNNFeatures(encoder=encoder).fit([np.ones((2, 3))])
     with pytest.raises(ConfigError, match="The encoder is a int"):
         ScanRNNFeatures(encoder=3).fit(X)
+
+
+def test_training_an_encoder_further_changes_nothing_that_was_fitted() -> None:
+    encoder = Encoder.from_seed(1, 2, 3)
+    made = ScanRNNFeatures(encoder=encoder).fit(X)
+    wanted = made.transform(X)
+    nnx.update(encoder, jax.tree.map(lambda weights: weights * 2, nnx.state(encoder)))
+    np.testing.assert_array_equal(made.transform(X), wanted)
+    assert not np.array_equal(encode(encoder, X), wanted)
 
 
 def test_what_does_not_fit_is_refused() -> None:
