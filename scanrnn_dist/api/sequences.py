@@ -37,8 +37,8 @@ def as_ragged(
     """
     sequences = _column_of(sequences, column)
     sequences = without_torch(sequences)
-    if _is_array(sequences):
-        array = sequences if isinstance(sequences, np.ma.MaskedArray) else np.asarray(sequences)
+    array = _array_of(sequences)
+    if array is not None:
         ragged = _from_array(array, seq_lengths, in_features, lossy_cast)
     elif seq_lengths is not None:
         raise ConfigError(
@@ -153,11 +153,13 @@ def _from_array(array: np.ndarray, seq_lengths: Any, in_features: int | None, lo
 
 
 def without_torch(given: Any) -> Any:
-    """A tensor of PyTorch as a numpy array, one that is nested as a list of them; all else as it is.
+    """A tensor of PyTorch as a numpy array, one that is nested, or a list of them, as a list; all else as it is.
 
     Raises:
         DataError: a tensor that numpy cannot take, such as a sparse one.
     """
+    if isinstance(given, list | tuple) and given and _is_of(given[0], "torch"):
+        return [without_torch(each) for each in given]
     if not _is_of(given, "torch") or not hasattr(given, "detach"):
         return given
     if given.is_nested:
@@ -178,6 +180,16 @@ def _is_array(given: Any) -> bool:
     """Whether it is an array of numpy, of JAX, or of whoever has as much of one."""
     is_array = isinstance(given, np.ndarray) or (hasattr(given, "ndim") and hasattr(given, "__array__"))
     return is_array and not _is_of(given, "pandas")
+
+
+def _array_of(given: Any) -> np.ndarray | None:
+    """What is an array as one of numpy; None of all else, such as arrays of awkward with rows of several sizes."""
+    if isinstance(given, np.ma.MaskedArray):
+        return given
+    try:
+        return np.asarray(given) if _is_array(given) else None
+    except (ValueError, TypeError, RuntimeError):
+        return None
 
 
 def _is_arrow(given: Any) -> bool:

@@ -30,6 +30,15 @@ def table(**others: Any) -> pa.Table:
     return pa.table({"id": [7, 8, 9], "seq": arrow(), **others})
 
 
+class NoArray(list[Any]):
+    """As awkward's arrays are: `ndim` and `__array__`, which refuses rows of several sizes."""
+
+    ndim = 3
+
+    def __array__(self, *given: Any, **named: Any) -> np.ndarray:
+        raise ValueError("cannot convert to RegularArray")
+
+
 def objects(rows: list[Any]) -> np.ndarray:
     array = np.empty(len(rows), object)
     array[:] = rows
@@ -92,6 +101,8 @@ FORMS: dict[str, Callable[[], Any]] = {
     "tensors": tensors,
     "tensors with gradients": lambda: tensors(requires_grad=True),
     "tensors of half precision": lambda: tensors(dtype=torch().bfloat16),
+    "lists of tensors": lambda: [list(row) for row in tensors(dtype=torch().bfloat16, requires_grad=True)],
+    "no array of several sizes, as awkward's": lambda: NoArray(LISTS),
     "nested tensor, jagged": lambda: torch().nested.nested_tensor(tensors(), layout=torch().jagged),
     "nested tensor, strided": lambda: torch().nested.nested_tensor(tensors()),
     "ragged": lambda: Ragged.from_sequences(ARRAYS),
@@ -141,6 +152,8 @@ def test_lengths_and_initial_carries_may_be_tensors() -> None:
     for options in ({"requires_grad": True}, {"dtype": torch().bfloat16}):
         given = [torch().tensor(lengths), torch().tensor(carries, **options)]
         np.testing.assert_array_equal(encode(encoder, padded, given[0], initial_carry=given[1]), expected)
+        listed = [list(map(torch().tensor, lengths)), [torch().tensor(row, **options) for row in carries]]
+        np.testing.assert_array_equal(encode(encoder, padded, listed[0], initial_carry=listed[1]), expected)
 
 
 @pytest.mark.parametrize("name", ["sequences", "seq_lengths", "initial_carry"])
@@ -154,6 +167,12 @@ def test_a_tensor_that_numpy_cannot_take_is_refused_in_words(name: str) -> None:
 def test_rows_of_several_sizes_are_refused_in_words(name: str) -> None:
     with pytest.raises(DataError, match=rf"{name} is no array of numbers: .* Expected"):
         encode(Encoder.from_seed(0, 2, 3), np.ones((2, 4, 2)), **{name: [[1], [1, 2]]})
+
+
+def test_a_list_with_what_is_no_array_is_refused_in_words() -> None:
+    carries = [np.ones(3), torch().ones(3, requires_grad=True)]
+    with pytest.raises(DataError, match=r"initial_carry is no array of numbers: .* Expected"):
+        encode(Encoder.from_seed(0, 2, 3), np.ones((2, 4, 2)), initial_carry=carries)
 
 
 TABLES: dict[str, Callable[[], Any]] = {
