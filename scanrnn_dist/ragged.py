@@ -64,6 +64,10 @@ class Ragged:
         """Number of rows."""
         return len(self.offsets) - 1
 
+    def __getitem__(self, index: int) -> np.ndarray:
+        """`row(index)`, so that a `Ragged` is one of the lists that scikit-learn splits."""
+        return self.row(index)
+
     @property
     def in_features(self) -> int:
         """Features per step, `D`."""

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from scanrnn_dist.api import as_ragged, encode
 from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, checked_max_steps
 
 
 class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -36,7 +36,7 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         lossy_cast: round numbers, such as those of float64, that float32 cannot hold; otherwise they are refused.
 
     Raises:
-        ConfigError: an encoder that gives no vectors, no such column, or numbers below 1; raised by `fit`.
+        ConfigError: an encoder that gives no vectors, no such column, or numbers that are too small; raised by `fit`.
         DataError: sequences that are not what they should be, raised by `fit` and `transform`.
 
     Example:
@@ -76,7 +76,7 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self._fit(X)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
         """`fit` and `transform`, reading `X` once, so that it may be a generator."""
         return self._features(self._fit(X))
 
@@ -95,6 +95,7 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _fit(self, X: Any) -> Ragged:
         """The sequences of `X`, for which the encoder is made."""
+        checked_max_steps(self.max_steps)
         given = self.encoder
         told = None if given is None else _own(given)
         sequences = self._sequences(X, None if told is None else told.in_features)

@@ -15,6 +15,7 @@ from flax import nnx
 from scanrnn_dist.api import encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import Ragged
 
 pytest.importorskip("sklearn")
 
@@ -22,7 +23,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import validate_data
@@ -72,6 +73,10 @@ def test_what_does_not_fit_is_refused() -> None:
         ScanRNNFeatures(readout="steps").fit(X)
     with pytest.raises(DataError, match="3 features per step, and the encoder takes 2"):
         ScanRNNFeatures(2).fit(X).transform([np.ones((1, 3))])
+    with pytest.raises(ConfigError, match="max_steps is -1; expected 0 or more"):
+        ScanRNNFeatures(2, max_steps=-1).fit(X)
+    with pytest.raises(TypeError, match="sample_weight"):
+        ScanRNNFeatures(2).fit_transform(X, Y, sample_weight=Y)
     with pytest.raises(DataError, match="lossy_cast"):
         ScanRNNFeatures(2).fit([np.full((1, 2), 0.1)])
     with pytest.raises(NotFittedError):
@@ -94,6 +99,11 @@ def test_a_grid_search_over_a_pipeline() -> None:
     assert search.cv_results_["param_scanrnnfeatures__hidden"].tolist() == [1, 4]
     assert search.best_estimator_[0].encoder_.out_features == search.best_params_["scanrnnfeatures__hidden"]
     assert search.score(X, Y) > 0.8
+
+
+def test_cross_validation_takes_a_ragged() -> None:
+    model = make_pipeline(ScanRNNFeatures(), LogisticRegression())
+    np.testing.assert_array_equal(cross_val_score(model, Ragged.from_sequences(X), Y), cross_val_score(model, X, Y))
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
