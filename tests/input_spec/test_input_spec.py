@@ -49,6 +49,29 @@ def test_json_gives_back_the_input(some: list[Any]) -> None:
     assert spec.places[-1].stop == spec.width == sum(column.width for column in some)
 
 
+@pytest.mark.parametrize(
+    ("of_numpy", "plain"),
+    [
+        (Category("a", values=np.array([3, 5])), Category("a", values=(3, 5))),
+        (Category(np.str_("a"), values=[np.int64(3), np.int64(5)]), Category("a", values=(3, 5))),
+        (Category("a", values=np.array(["x", "y"])), Category("a", values=("x", "y"))),
+        (Category("a", values=sorted(np.array(["x", "y"]))), Category("a", values=("x", "y"))),
+        (
+            Category("a", size=np.int64(5), encode="embedding", dimension=np.int32(2)),
+            Category("a", size=5, encode="embedding", dimension=2),
+        ),
+        (
+            Number("a", log1p=np.True_, mean=np.float32(1), std=np.int8(2), clip=np.array([0.0, 1.0])),
+            Number("a", log1p=True, mean=1, std=2, clip=(0, 1)),
+        ),
+        (Time("a", clip=(np.float32(0), 1), unit=np.str_("h")), Time("a", clip=(0, 1), unit="h")),
+    ],
+)
+def test_values_of_numpy_are_those_of_python(of_numpy: Any, plain: Any) -> None:
+    assert of_numpy == plain and repr(of_numpy) == repr(plain)
+    assert InputSpec((of_numpy,)).to_json() == InputSpec((plain,)).to_json()
+
+
 keys = st.sampled_from(["name", "kind", "values", "size", "encode", "dimension", "unknown", "mean", "std", "clip",
                         "unit", "give", "log1p"])  # fmt: skip
 words = st.sampled_from(["a", "number", "category", "time", "embedding", "own", "s", "hour"])
