@@ -11,13 +11,14 @@ import jax
 
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
 from scanrnn_dist.errors import counted
-from scanrnn_dist.job import Foreseen, Memory, Plan
+from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.records import STATE, features_in_words
 from scanrnn_dist.source import Filter
 
 FEWER = "Choose fewer --lanes, --block-steps, --window-blocks or --devices."
@@ -62,7 +63,7 @@ class Explanation:
 def explain(
     plan: Plan,
     computation: EncoderOnDevices,
-    matches: Filter | None = None,
+    options: JobOptions = JobOptions(),  # noqa: B008 - frozen
     memory: Memory = Memory(),  # noqa: B008 - frozen
     foreseen: Foreseen | None = None,
     gflops: float | None = None,
@@ -72,13 +73,14 @@ def explain(
     Args:
         plan: of the job.
         computation: its encoder and devices.
-        matches: which rows are read; None for all.
+        options: of the job.
         memory: the budget.
         foreseen: what was read of its rows; else the first ones are read, to tell how long sequences are.
         gflops: what was measured by `measured_gflops`; None tells no time.
 
     Raises:
         DataError: the first rows cannot be read.
+        ConfigError: an encoder whose features, or states, the output cannot hold.
     """
     encoder, shape, kernel = computation.encoder, computation.shape, computation.kernel
     rows, in_features, out_features = plan.source.rows, encoder.in_features, encoder.out_features
@@ -87,16 +89,17 @@ def explain(
     refusal = ""
     if usable is not None and needed > usable:
         refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = _steps(plan, encoder, foreseen, matches)
+    steps = _steps(plan, encoder, foreseen, options.matching)
     gflop = encoder.flops_per_step * steps / 1e9
-    vector = f"fixed_size_list<float32>[{out_features}]"
-    features = f"list<{vector}>" if encoder.gives_steps else vector
+    columns = features_in_words(options.output, out_features, encoder.pool_dtype, encoder.gives_steps)
+    if options.keep_state:
+        columns = f"{STATE}: fixed_size_list<float32>[{StatefulEncoder(encoder).state_features}], {columns}"
     about = "" if foreseen is not None and foreseen.whole and not foreseen.failed else "about "
     lines = {
         "source": f"{counted(len(plan.source.files), 'file')}, {counted(rows, 'row')}, {about}{steps:,.0f} steps",
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
-        "output": f"{counted(len(plan.units), 'part')}, features: {features}",
+        "output": f"{counted(len(plan.units), 'part')}, {columns}",
         "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
     seconds = None if gflops is None else _seconds(plan, gflop, gflops)
@@ -114,7 +117,7 @@ def explain(
         "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "
         f"larger{f'; {refusal}' if refusal else ''}",
     }
-    lines |= _of_source(plan, matches)
+    lines |= _of_source(plan, options.matching)
     numbers = {
         "files": len(plan.source.files), "rows": rows, "steps": round(steps), "parts": len(plan.units),
         "in_features": in_features, "out_features": out_features, "gflop": gflop, "gflops": gflops,

@@ -60,10 +60,10 @@ def plan(
         if destination is not None and (recorded := standing_job(destination, handling)):
             on_devices.described(partial(planned.in_features, options.matching), recorded)  # its kernel and its window
     foreseen = _foreseen(planned, on_devices, options, scan)
-    told = explain(planned, on_devices, options.matching, handling.memory, foreseen)
+    told = explain(planned, on_devices, options, handling.memory, foreseen)
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long
         gflops = measured_gflops(on_devices, foreseen.sample)
-        told = explain(planned, on_devices, options.matching, handling.memory, foreseen, gflops)
+        told = explain(planned, on_devices, options, handling.memory, foreseen, gflops)
     lines = {**told.lines, "checked": _checked(foreseen, planned)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
     if destination is not None and not refusals:

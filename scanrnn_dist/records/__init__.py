@@ -35,6 +35,7 @@ from scanrnn_dist.records.output import (
     Output,
     are_steps,
     feature_columns,
+    features_in_words,
     out_features_of,
     value_dtype,
     vector_of,

@@ -147,6 +147,23 @@ def feature_fields(output: Output, out_features: int, dtype: Any, steps: bool) -
     return [pa.field(FEATURES, pa.list_(vector) if steps else vector, metadata=told)]
 
 
+def features_in_words(output: Output, out_features: int, dtype: Any, steps: bool) -> str:
+    """The names and types of `feature_fields`, as people read them.
+
+    Example:
+        >>> features_in_words(Output("columns", "float16"), 12, "float32", False)
+        'feature_00 to feature_11: float16'
+        >>> features_in_words(Output(), 12, "float64", True)
+        'features: list<fixed_size_list<float64>[12]>'
+    """
+    fields, value = feature_fields(output, out_features, dtype, steps), np.dtype(output.dtype or dtype).name
+    if output.layout == "columns":
+        return f"{fields[0].name}{f' to {fields[-1].name}' if len(fields) > 1 else ''}: {value}"
+    layout = "fixed_shape_tensor" if output.layout == "tensor" else output.layout
+    kind = f"{layout}<{value}>{'' if layout == 'list' else f'[{out_features}]'}"
+    return f"{FEATURES}: {f'list<{kind}>' if steps else kind}"
+
+
 def feature_names(schema: pa.Schema) -> list[str]:
     """The names of the columns of a part that hold features."""
     return [FEATURES] if FEATURES in schema.names else [name for name in schema.names if _COLUMN.fullmatch(name)]

@@ -277,6 +277,23 @@ def test_the_plan_as_json_says_steps_time_and_memory(folder: Path, capsys: pytes
     assert cut["steps"] == 3 * 8 * 9
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("", "3 parts, features: fixed_size_list<float32>[4]"),
+        ("--keep-state", "3 parts, state: fixed_size_list<float32>[4], features: fixed_size_list<float32>[4]"),
+        ("--output-layout list --output-dtype float16", "3 parts, features: list<float16>"),
+        ("--output-layout tensor", "3 parts, features: fixed_shape_tensor<float32>[4]"),
+        ("--output-layout columns", "3 parts, feature_0 to feature_3: float32"),
+    ],
+)
+def test_the_plan_names_the_columns_that_featurize_writes(
+    flags: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [folder / "in", *GRU, *flags.split(), "--json"]
+    assert json.loads(run(capsys, "plan", *arguments)[1])["told"]["output"] == told
+
+
 def test_a_source_without_steps_has_a_plan_without_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(
         pa.table({"sequence": pa.array([[], []], pa.list_(pa.list_(pa.float32(), 2)))}), tmp_path / "a.parquet"

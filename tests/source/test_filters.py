@@ -460,6 +460,6 @@ def test_plan_says_what_is_read(folder: Path) -> None:
     (folder / "in/bad.parquet").write_bytes(b"no parquet")
     plan = plan_job(folder / "in", JobOptions(limit=50, bad_rows=SKIP))
     devices = EncoderOnDevices(Encoder.from_seed(0, 2, 3), shape=WindowShape(2, 4, 2))
-    told = str(explain(plan, devices, parsed_filter("id > 3")))
+    told = str(explain(plan, devices, JobOptions(filter="id > 3")))
     assert "only rows with id > 3" in told and "the first 50 rows" in told
     assert "3 files without column 'more': nulls there" in told and "1 unreadable files, the first" in told
