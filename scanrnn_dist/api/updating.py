@@ -23,6 +23,7 @@ from scanrnn_dist.job import (
     Plan,
     continued_plan,
     finish_publishing,
+    names_of,
     plan_job,
     read_new_steps,
     recorded_parts,
@@ -129,7 +130,7 @@ def _settled_ids(
     ids: Sequence[str] | None, options: JobOptions, applied: Sequence[str], plan: Plan, root: str
 ) -> tuple[str, ...]:
     """The ids that are asked for, or recorded; after an update its own, in the order in which they are digested."""
-    settled = (options.ids or ()) if applied else ()
+    ids, settled = names_of(ids or ()), (options.ids or ()) if applied else ()
     if ids and settled and set(ids) != set(settled):
         raise ConfigError(
             f"The sequences of {root} are identified by {list(settled)}; expected these ids in every update, and got "

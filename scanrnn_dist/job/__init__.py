@@ -30,7 +30,7 @@ from scanrnn_dist.job.kept_columns import compare_kept
 from scanrnn_dist.job.lengths import Bar, LengthCounts
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
-from scanrnn_dist.job.options import Handling, JobOptions, Sharing
+from scanrnn_dist.job.options import Handling, JobOptions, Sharing, names_of
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport

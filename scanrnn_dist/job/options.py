@@ -34,6 +34,8 @@ _MOST_SECONDS = 1e6
 class JobOptions:
     """What a job does: all that its output depends on besides the source, the encoder and the devices.
 
+    Where names of columns are taken, one name may be given alone.
+
     Args:
         layout, column, features, in_features, group_by, order_by: which layout the sequences have, as `Asked` tells it;
             None where the source allows only one.
@@ -83,11 +85,11 @@ class JobOptions:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if twice := [name for name, count in Counter(self.features or ()).items() if count > 1]:
+        if twice := [name for name, count in Counter(names_of(self.features or ())).items() if count > 1]:
             raise ConfigError(f"features names {some_of([*map(repr, twice)], 4)} more than once; expected each once.")
         for name in ("keep", "features", "group_by", "order_by", "ids"):
             if (columns := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
+                object.__setattr__(self, name, tuple(dict.fromkeys(names_of(columns))))
         object.__setattr__(self, "max_steps", self.lengths.max_steps)
         if self.sort and not self.group_by:
             raise ConfigError("--sort needs --group-by: the columns that say which sequence a row belongs to.")
@@ -164,6 +166,11 @@ class JobOptions:
         """The options that `to_json` gave; what else is told is passed over, and what is not told is the default."""
         options: JobOptions = _from_json(cls(), told)
         return options
+
+
+def names_of(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, of which one may be given alone."""
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 def _from_json(default: Any, told: Mapping[str, Any]) -> Any:

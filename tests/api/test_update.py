@@ -430,7 +430,7 @@ def test_ids_that_are_lists_or_nan_are_refused_and_views_of_text_are_found(tmp_p
         tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((1, 2, 2)))
         continued(tmp_path / "numbers", source("tensors", tensors), ids=["id"])
     featurize(source("texts", pa.array(["a", "b"], pa.string_view())), tmp_path / "texts", keep_state=True)
-    continued(tmp_path / "texts", source("more", pa.array(["c", "a"], pa.string_view())), ids=["id"])
+    continued(tmp_path / "texts", source("more", pa.array(["c", "a"], pa.string_view())), ids="id")
     assert pq.read_table(tmp_path / "texts")["id"].to_pylist() == ["a", "b", "c"]
 
 

@@ -233,6 +233,11 @@ def test_an_extension_type_in_any_of_the_files_is_seen(tmp_path: Path) -> None:
     assert plan_job(tmp_path, JobOptions(column="other")).keep == ("seq",)
 
 
+@pytest.mark.parametrize("name", ["keep", "features", "group_by", "order_by", "ids"])
+def test_a_text_is_the_name_of_one_column(name: str) -> None:
+    assert getattr(JobOptions(**{name: "id"}), name) == ("id",)
+
+
 def test_a_feature_that_is_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^features names 'x' more than once; expected each once\.$"):
         JobOptions(features=["x", "y", "x"])
