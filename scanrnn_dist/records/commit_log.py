@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.
 _FAILED = _FAILURE.append(pa.field("attempt", pa.string()))
 _LINE = pa.schema([*_COMMIT, *list(_FAILURE)[:2], *_BEGIN, ("end", pa.string()), ("took", TOOK)])
 _SMALL_LOG_BYTES = 1 << 20
+_RENUMBERED = re.compile(r"-[0-9a-f]{8}$")
+"""Ends the name of a log that was taken over: the beginning of the id of the job that did."""
 
 
 @dataclass(frozen=True)
@@ -217,13 +220,15 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
     """The files of the logs of a job, as those of another one that takes over some of its units under other numbers.
 
     Who committed them, when and where is kept. Nothing else is: what an attempt began, and how it ended, says nothing
-    of the units of the new job. `numbers` are those in the new job, by those in the old one.
+    of the units of the new job. `numbers` are those in the new job, by those in the old one. The files get names of
+    their own: in a bucket an attempt that was asleep writes its log again under the name that this had.
     """
-    for _, names in sorted(_logs_of(store).items()):
+    for attempt, names in sorted(_logs_of(store).items()):
         contents = [store.read(name) for name in names]
         header = _header(store.path(names[0]), contents[0])
         if header is None or header.get("job") != job:
             continue
+        new_attempt = f"{_RENUMBERED.sub('', attempt)}-{new_job[:8]}"
         for name, content in zip(names, contents, strict=True):
             lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
             kept = [{**line, "unit": numbers[line["unit"]]} for line in lines if line.get("unit") in numbers]
@@ -231,7 +236,10 @@ def renumbered_logs(store: Store, job: str, new_job: str, numbers: Mapping[int, 
             took = next((line["took"] for line in reversed(lines) if "took" in line), None)
             end = {"end": "amended"} if took is None else {"end": "amended", "took": took}
             last = [end] if name == names[-1] else []
-            yield name, "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode()
+            yield (
+                name.replace(attempt, new_attempt),
+                "".join(f"{json.dumps(line)}\n" for line in [*first, *kept, *last]).encode(),
+            )
 
 
 def _header(where: str, content: bytes) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, PUBLISHING, RESTART
-from scanrnn_dist.storage import LocalStore, new_attempt
+from scanrnn_dist.storage import LocalStore, new_attempt, open_store
 
 UNITS = 7
 
@@ -428,6 +428,28 @@ def test_a_job_that_was_asleep_while_its_source_was_amended_writes_nothing(tmp_p
     with pytest.raises(StoppedError, match=r"does not hold the job any more|is not this process's any more"):
         run(source, out, on_rows=on_rows)
     assert_undisturbed(source, out)
+
+
+def test_what_was_asleep_in_a_bucket_writes_its_log_over_no_amended_one(
+    tmp_path: Path, source: Path, s3: S3Server
+) -> None:
+    uri, rows = s3.uri("bucket/out"), [0]
+
+    def on_rows(more: int) -> None:
+        rows[0] += more
+        if rows[0] >= 20 > rows[0] - more:
+            store = open_store(uri)
+            for name in store.below("__scanrnn/workers"):
+                store.delete(name)
+            CHANGES["new, sorts first"][0](source)
+            assert run(source, uri, accept_changes=True).rows_before > 0
+
+    with pytest.raises(StoppedError, match=r"does not hold the job any more|is not this process's any more"):
+        run(source, uri, on_rows=on_rows)
+    file_of(source, "h", 5, 7)
+    report = run(source, uri, accept_changes=True)
+    assert (report.parts, report.rows_before) == (1, 40)
+    assert verify(uri, sample=4).is_complete
 
 
 def test_a_bucket_is_amended_as_a_folder_is(tmp_path: Path, source: Path, s3: S3Server) -> None:

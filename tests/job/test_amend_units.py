@@ -108,4 +108,4 @@ def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_pat
     assert [header["attempt"] for header in commits.headers] == ["a", "b", "d"]
     assert commits.headers[0]["environment"] == 1
     assert [it.took for it in commits.history] == [None, None, Took(3.5)]
-    assert commits.fatal == [] and commits.by_attempt["a.1.00000001"] == (2, 22)
+    assert commits.fatal == [] and commits.by_attempt["a.1.00000001-new"] == (2, 22)
