@@ -68,18 +68,17 @@ def put_through(
     engine = computation.engine(options.has_own_carries, options.keep_state)
     plan, shares = opened.plan.within(opened.memory, engine.is_static), opened.memory.shares(engine.is_static)
     reading = options.reading(engine.in_features, computation.input, chunk_bytes=shares.chunk)
+    done = Done()
+    writer = WriteBehind(
+        opened.records.store, _schema(opened, engine), len(plan.units), claims, stage, options.output, shares.unwritten
+    )
+    before, begin = claims.log.took, time.perf_counter()
     chunks = plan.chunks(
         claims.begun(numbers, alone), reading,
         prefetch_bytes=shares.read_ahead, stage=stage, keep_going=True,
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
-    done = Done()
-    writer = WriteBehind(
-        opened.records.store, _schema(opened, engine), len(plan.units), claims, stage, options.output, shares.unwritten
-    )
-    stream = Stream(engine, chunks, options, shares)
-    before, begin = claims.log.took, time.perf_counter()
-    with closing(chunks), closing(stream), writer:
+    with closing(chunks), closing(Stream(engine, chunks, options, shares)) as stream, writer:
         for finished in stream:
             if isinstance(finished, FailedUnit):
                 writer.fail(finished)

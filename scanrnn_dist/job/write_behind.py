@@ -114,10 +114,13 @@ class WriteBehind:
 
     def __exit__(self, *exception: Any) -> None:
         """Let the threads end; a part that was begun and not committed leaves nothing behind."""
-        self._thread.shutdown(cancel_futures=True)
-        self._namer.shutdown()
-        if self._begun is not None and exception[0] is not None:
-            self._begun.abandon()
+        try:
+            self._thread.shutdown(cancel_futures=True)
+        finally:  # also after a second Ctrl-C: the log is closed next, and a part is abandoned that nobody writes
+            self._thread.shutdown()
+            self._namer.shutdown()
+            if self._begun is not None and exception[0] is not None:
+                self._begun.abandon()
 
     def _submit(self, nbytes: int, ends_unit: bool, do: Callable[..., None], *given: Any) -> None:
         """Have the thread do something, after all before; nothing more once one of them raised."""

@@ -258,10 +258,12 @@ def _on_this_machine(path: str) -> Iterator[None]:
 class _UploadedLog(Log):
     def __init__(self, bucket: ObjectStore, name: str) -> None:
         self._bucket, self._name, self._lock = bucket, name, threading.Lock()
-        self._segment, self._lines = 0, list[str]()
+        self._segment, self._lines, self._is_closed = 0, list[str](), False
 
     def append(self, line: str, durable: bool = True) -> None:
         with self._lock:
+            if self._is_closed:
+                raise ValueError(f"the log {self._name} is closed")
             if len(self._lines) == SEGMENT_LINES:
                 self._segment, self._lines = self._segment + 1, []
             self._lines.append(line)
@@ -269,4 +271,5 @@ class _UploadedLog(Log):
             self._bucket.write(f"{self._name}.{self._segment:06}.jsonl", content)
 
     def close(self) -> None:
-        self._lines = []
+        with self._lock:
+            self._lines, self._is_closed = [], True

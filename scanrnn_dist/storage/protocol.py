@@ -103,7 +103,7 @@ class Log(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Append no more."""
+        """Append no more: from now on a line is a `ValueError`."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ from scanrnn_dist.job import JobReport, MemoryShares, attempt
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.differences import differences_of
+from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.status import read_status
+from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source.read_ahead import WAITING_UNITS
@@ -132,6 +135,47 @@ def test_a_job_that_is_stopped_again_and_again_ends_as_if_nothing_had_happened(
     assert times >= 2
     assert_whole(tmp_path / "out", undisturbed)
     assert json.loads((tmp_path / "out/_SUCCESS").read_text())["attempts"] == times + 1
+
+
+def test_a_second_ctrl_c_leaves_no_thread_that_records_parts(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = WriteBehind._name
+
+    def slow(*given: Any) -> None:
+        time.sleep(0.3)
+        name(*given)
+
+    def interrupted(pool: ThreadPoolExecutor, *_: Any, **how: Any) -> None:
+        if how.get("cancel_futures") and pool._thread_name_prefix == "scanrnn-writer":
+            raise KeyboardInterrupt
+        shutdown(pool, **how)
+
+    shutdown = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(WriteBehind, "_name", slow)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(source, tmp_path / "out", rows_per_part=5, on_rows=stop_after(10, KeyboardInterrupt()))
+    assert not sources.threads()
+
+
+def test_an_engine_that_does_not_begin_leaves_no_thread_that_reads(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = AttemptLog.begin
+
+    def slow(*given: Any) -> None:
+        time.sleep(0.3)
+        begin(*given)
+
+    def refuses(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(AttemptLog, "begin", slow)
+    monkeypatch.setattr(Stream, "__init__", refuses)
+    with pytest.raises(MemoryError):
+        featurize(source, tmp_path / "out", rows_per_part=5)
+    assert not sources.threads()
 
 
 def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path) -> None:

@@ -143,6 +143,14 @@ class StoreConformance:
         lines = b"".join(store.read(f"logs/{name}") for name in names).decode().splitlines()
         assert sorted(lines) == sorted(f"{n}:{i}" for n in range(4) for i in range(5))
 
+    def test_a_log_that_is_closed_takes_no_line(self, store: Store) -> None:
+        log = store.log("logs/a")
+        log.append("whole")
+        log.close()
+        with pytest.raises(ValueError, match="closed"):
+            log.append("late")
+        assert [store.read(f"logs/{name}") for name, _ in store.entries("logs")] == [b"whole\n"]
+
     def test_files_move_and_go(self, store: Store) -> None:
         store.write("a/x", b"new")
         store.write("x", b"old")
