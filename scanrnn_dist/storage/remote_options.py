@@ -53,6 +53,11 @@ class RemoteOptions:
             return host
         return f"{told.get('scheme') or told.get('blob_storage_scheme') or 'https'}://{host}"
 
+    @property
+    def verifies(self) -> bool:
+        """Whether certificates of the server are verified."""
+        return dict(self.query).get("tls_verify_certificates", "true").lower() in ("1", "true")
+
 
 def remote_options(uri: str, filesystem: fs.FileSystem, path: str) -> RemoteOptions | None:
     """What a URI that pyarrow understands says of its bucket; None where it is pyarrow that has to speak to it.
@@ -107,11 +112,9 @@ def obstore_client(options: RemoteOptions) -> Any:
     if options.kind == "azure":
         common |= {"endpoint": f"{endpoint}/{options.account}"} if endpoint else {}
         return AzureStore(options.bucket, account_name=options.account, **common)
-    is_virtual = told.get("force_virtual_addressing", "").lower() in ("1", "true")
-    is_virtual = is_virtual or (not endpoint and not endpoint_of_environment() and "." not in options.bucket)
+    is_virtual = not endpoint and not endpoint_of_environment() and "." not in options.bucket
     if endpoint:
-        scheme, _, host = endpoint.partition("://")
-        common["endpoint"] = f"{scheme}://{options.bucket}.{host}" if is_virtual else endpoint
+        common["endpoint"] = endpoint
     if provider := _profile():
         common["credential_provider"] = provider
     elif not _has_keys() and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
@@ -130,9 +133,8 @@ def boto3_client(options: RemoteOptions) -> Any:
         retries={"total_max_attempts": RETRIES + 1, "mode": "standard"},
         connect_timeout=CONNECT_SECONDS,
         read_timeout=REQUEST_SECONDS,
-        s3={"addressing_style": "virtual" if "force_virtual_addressing" in told else "auto"},
     )
-    verify = told.get("tls_ca_file_path") or (told.get("tls_verify_certificates", "true").lower() in ("1", "true"))
+    verify = options.verifies and (told.get("tls_ca_file_path") or True)
     return boto3.Session().client(
         "s3", region_name=options.region, endpoint_url=options.endpoint or endpoint_of_environment() or None,
         config=config,
@@ -149,7 +151,7 @@ def _client_options(options: RemoteOptions) -> dict[str, Any]:
     }
     if is_plain:
         chosen["allow_http"] = True
-    if told.get("tls_verify_certificates", "true").lower() in ("0", "false"):
+    if not options.verifies:
         chosen["allow_invalid_certificates"] = True
     if path := told.get("tls_ca_file_path"):
         with open(path, "rb") as file:

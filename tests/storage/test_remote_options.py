@@ -10,7 +10,7 @@ from s3_server import S3Server
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.storage import LocalStore, ObjectStore, open_store, resolve
 from scanrnn_dist.storage.remote_objects import RemoteObjects
-from scanrnn_dist.storage.remote_options import RemoteOptions, obstore_client
+from scanrnn_dist.storage.remote_options import RemoteOptions, boto3_client, obstore_client
 
 NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
@@ -74,6 +74,13 @@ def test_a_server_that_the_environment_names_is_asked_by_both_readers_and_writer
     filesystem, _, path = resolve("s3://bucket/out/y")
     with filesystem.open_input_stream(path) as stream:
         assert stream.read() == b"2"
+
+
+@pytest.mark.parametrize(("told", "verify"), [("false", False), ("true", "/ca.pem")])
+def test_certificates_are_verified_as_the_uri_says(told: str, verify: bool | str) -> None:
+    query = f"region=x&tls_ca_file_path=/ca.pem&tls_verify_certificates={told}"
+    client = boto3_client(options_of(f"s3://b/a?endpoint_override=minio:9000&{query}"))
+    assert client._endpoint.http_session._verify == verify
 
 
 def test_a_file_uri_is_a_folder(tmp_path) -> None:  # type: ignore[no-untyped-def]
