@@ -11,8 +11,8 @@ from typing import Self
 
 _NAME = re.compile(r"""(?:^|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))""")
 """A name among several, in quotes or as it is."""
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal acts on, and what turns text around."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal acts on, what turns text around, and bytes that are no text, as in a name that is not UTF-8."""
 
 
 class ScanRNNError(Exception):
@@ -85,7 +85,7 @@ def one_line(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A text as a terminal may get it: what it would act on, but for ends of lines, is written as `\\x1b`.
+    """A text as a terminal or a log may get it: what acts on one, but for ends of lines, or is no text, as `\\x1b`.
 
     Example:
         >>> print(shown("a\\x1b[2J"))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.report import Made
 from scanrnn_dist.job.restart import check_not_replaced
@@ -114,7 +114,7 @@ class Attempt:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         """Say how it ended, as far as the destination still takes it: an error on the way is told, not this one."""
-        says = str(error).partition("\n")[0]
+        says = one_line(str(error).partition("\n")[0])
         reason = "" if error is None else f"{type(error).__name__}: {says}"[:500]
         try:
             with nullcontext() if error is None else suppress(StoppedError):

@@ -135,7 +135,7 @@ class AttemptLog:
 
     def end(self, reason: str) -> None:
         """Say that the attempt ended by itself; with no unit in hand that need not survive a loss of power."""
-        self._append({"end": reason, **self._take(self.took)}, durable=bool(self.in_hand))
+        self._append({"end": one_line(reason), **self._take(self.took)}, durable=bool(self.in_hand))
         self._log.close()
 
     def _take(self, took: Took) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from scanrnn_dist.job.differences import differences_of
 from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.job.write_behind import WriteBehind
-from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, workers
+from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, read_workers, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source.read_ahead import WAITING_UNITS
 from scanrnn_dist.storage import LocalStore, Store, open_store
@@ -176,6 +176,14 @@ def test_an_engine_that_does_not_begin_leaves_no_thread_that_reads(
     with pytest.raises(MemoryError):
         featurize(source, tmp_path / "out", rows_per_part=5)
     assert not sources.threads()
+
+
+def test_an_error_that_names_a_file_that_is_not_utf8_leaves_a_log_that_is_read(tmp_path: Path, source: Path) -> None:
+    name = os.fsdecode(b"\xff.wav")
+    with pytest.raises(RuntimeError):
+        featurize(source, tmp_path / "out", rows_per_part=5, on_rows=stop_after(20, RuntimeError(name)))
+    assert any(r"\udcff.wav" in worker.reason for worker in read_workers(open_store(tmp_path / "out")))
+    assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
 
 
 def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path) -> None:

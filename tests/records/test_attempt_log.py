@@ -42,3 +42,11 @@ def test_an_attempt_that_did_nothing_or_died_tells_what_it_can(tmp_path: Path, e
         log._log.close()  # as the end of the process does
     (history,) = read_commits(store, "j", np.array([3])).history
     assert history.took == (None if end else Took(12.0, steps=5)) and history.is_ended == end
+
+
+def test_a_reason_with_bytes_that_are_no_text_is_read_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    log = AttemptLog(store, {"job": "j"})
+    log.fail(0, "\udcff is no file")
+    log.end("RuntimeError: \udcff")
+    assert read_commits(store, "j", np.array([3])).failures["reason"].to_pylist() == [r"\udcff is no file"]
