@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from scanrnn_dist.errors import ScanRNNError, StoppedError
 from scanrnn_dist.records.workers import (
     EXPIRY_SECONDS,
     REPLACING,
+    STOPPED,
     WORKING,
     Share,
     Worker,
@@ -64,13 +66,20 @@ class Lease:
         self._worker = Worker(
             store.attempt, host, pid, share, WORKING, now, now, machine=machine, expiry_seconds=expiry_seconds
         )
-        self._number, self._worker = _acquire(store, self._worker)
+        self._number, self._worker, earlier = _acquire(store, self._worker)
         self._history = deque([(self._worker.beat, 0)], maxlen=RATE_BEATS)
         self._changed = threading.Lock()
         self._released = threading.Event()
         # A daemon: a process that ends without releasing must end.
         self._thread = threading.Thread(target=self._beat_on, name="scanrnn-beat", daemon=True)
         self._thread.start()
+        try:
+            for name, version in earlier.items():  # which may take longer than others wait for a beat
+                store.remove(name, version)
+        except BaseException:
+            with suppress(StoppedError):
+                self.release(STOPPED)
+            raise
 
     @property
     def share(self) -> Share:
@@ -191,8 +200,8 @@ class Lease:
         self._store.replace(lease_file(self.share, self._number), worker_bytes(worker), version, durable=False)
 
 
-def _acquire(store: Store, worker: Worker) -> tuple[int, Worker]:
-    """Make the next file of a share once nobody alive holds it; its number, and the worker as of then."""
+def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]:
+    """Make the next file of a share once nobody alive holds it; its number, the worker as of then, earlier files."""
     heard: Worker | None = None
     since = time.monotonic()
     while True:
@@ -205,10 +214,7 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker]:
             now = time.time()  # it may have waited for as long as it takes to count as dead
             worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
-                for name, version in earlier.items():
-                    if version is not None:
-                        store.remove(name, version)
-                return number + 1, worker
+                return number + 1, worker, {name: version for name, version in earlier.items() if version is not None}
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise StoppedError(

@@ -4,8 +4,8 @@ What object_store does not offer on S3 (a conditional deletion, a copy of more t
 completed) is asked of boto3. Where a server is and who asks, says `remote_options.py`.
 
 A request whose answer was lost is made again, and may then find what it did itself: so whoever writes under a condition
-that was not met looks whether its own bytes stand there. object_store makes most requests again by itself; an answer
-that is cut in its body, as that of a listing, only `_asked` does.
+that was not met looks whether its own bytes stand there. object_store makes most requests again by itself; where an
+answer is cut in its body, as that of a listing, and where boto3 gave up, `_asked` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import one_line
 from scanrnn_dist.storage.filesystems import RETRIES
 from scanrnn_dist.storage.objects import Objects
-from scanrnn_dist.storage.remote_options import RemoteOptions, boto3_client, obstore_client
+from scanrnn_dist.storage.remote_options import RETRY_SECONDS, RemoteOptions, boto3_client, obstore_client
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -249,11 +249,13 @@ def _is_marker(path: str, size: int, folder: str) -> bool:
 
 def _asked(key: str, ask: Callable[[], _T]) -> _T:
     """What a server answers; whatever obstore or boto3 raises is an `OSError` that says in a line what was wrong."""
+    begin = time.monotonic()
     for retry in range(RETRIES + 1):
         try:
             return ask()
         except Exception as error:
-            if retry == RETRIES or not _is_cut(error):
+            is_last = retry == RETRIES or time.monotonic() - begin >= RETRY_SECONDS
+            if is_last or not (_is_cut(error) or _is_passing(error)):
                 if _is_of_a_server(error):
                     raise _refusal(key, error) from error
                 raise
@@ -281,6 +283,14 @@ def _is_met(key: str, ask: Callable[[], Any]) -> bool:
 def _is_cut(error: Exception) -> bool:
     """Whether an answer broke off in its body, which object_store takes for the end."""
     return type(error).__module__.startswith("obstore") and "response body" in _told(error).partition("<")[0]
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether boto3 may get another answer later: it got none, or one of a server that is busy or broken."""
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return isinstance(error, ConnectionError | HTTPClientError) or status in (500, 502, 503, 504)
 
 
 def _is_of_a_server(error: Exception) -> bool:

@@ -26,6 +26,8 @@ REQUEST_SECONDS = 60
 are 5 Mbit/s."""
 RETRY_SECONDS = 60
 """No request is made again later than that."""
+BOTO3_TRIES = 3
+"""boto3 waits for so many answers, all in all as long; what refuses at once is asked again by `remote_objects.py`."""
 _KINDS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 _KEYS = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -130,9 +132,9 @@ def boto3_client(options: RemoteOptions) -> Any:
 
     told = dict(options.query)
     config = Config(
-        retries={"total_max_attempts": RETRIES + 1, "mode": "standard"},
+        retries={"total_max_attempts": BOTO3_TRIES, "mode": "standard"},
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=REQUEST_SECONDS,
+        read_timeout=REQUEST_SECONDS / BOTO3_TRIES,
     )
     verify = options.verifies and (told.get("tls_ca_file_path") or True)
     return boto3.Session().client(

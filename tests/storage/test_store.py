@@ -29,6 +29,7 @@ from scanrnn_dist.storage import (
     new_attempt,
     open_store,
     remote_objects,
+    remote_options,
     resolve,
     staged,
     stopping,
@@ -428,3 +429,25 @@ def test_of_many_files_all_names_and_some_sizes_are_looked_at(tmp_path: Path, mo
     (tmp_path / "2").write_bytes(b"1")
     (tmp_path / "3").write_bytes(b"1")  # not of those that are asked
     assert sorted(store.changed(dict.fromkeys(names, 2))) == ["2", "5"]
+
+
+@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
+def test_a_conditional_removal_is_given_up_and_tried_again_as_other_requests_are(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3.uri("bucket/out"))
+    store.write("x", b"1")
+    version = store.version("x")
+    assert version is not None
+    monkeypatch.setattr(remote_objects, "boto3_client", remote_options.boto3_client.__wrapped__)  # none is kept
+    monkeypatch.setattr(remote_options, "REQUEST_SECONDS", 3)
+    s3.inject("refuse", methods=("DELETE",), times=5, status=503)
+    store.remove("x", version)
+    assert not store.exists("x")
+    store.write("x", b"1")
+    s3.calm()
+    monkeypatch.setattr(remote_objects, "RETRY_SECONDS", 3)
+    late = s3.inject("delay", methods=("DELETE",), seconds=6)
+    with pytest.raises(StoppedError, match="Read timeout"):
+        store.remove("x", version)
+    assert s3.injected(late) == 3, "of a second each"
