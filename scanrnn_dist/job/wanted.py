@@ -120,7 +120,7 @@ def was_begun(records: JobRecords) -> bool:
 
 def has_parts(records: JobRecords) -> bool:
     """Whether anything stands there beside records."""
-    return any(name != f"{RECORDS}/" for name, _ in records.store.entries())
+    return records.store.holds_beside(RECORDS)
 
 
 def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:

@@ -153,6 +153,10 @@ class Store(os.PathLike[str]):
         there = dict(self.entries())
         return [name for name, size in expected.items() if there.get(name) != size]
 
+    def holds_beside(self, folder: str) -> bool:
+        """Whether anything stands at the destination beside a folder in it."""
+        return any(name != f"{folder}/" for name, _ in self.entries())
+
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether a file stands under a name."""

@@ -33,6 +33,8 @@ UPLOAD_BYTES = 8 << 20
 """What is larger goes up in pieces of so many bytes. Against moto's server 64 MiB took 0.4 s in one piece and in eight;
 a piece that is lost on the way costs less than the whole."""
 UPLOADS_AT_ONCE = 4
+LISTED_AT_ONCE = 500
+"""Names, of which a server gives 1,000 in a page."""
 MOST_PIECES = 10_000
 """Of one upload, on S3."""
 COPY_BYTES = 5 << 30
@@ -72,17 +74,31 @@ class RemoteObjects(Objects):
             return None
 
     def files(self, folder: str, is_deep: bool) -> Iterator[tuple[str, int]]:
-        def ask() -> list[tuple[str, int]]:
-            if is_deep:
-                batches = self._store.list(folder or None, chunk_size=1000)
-                return [(item["path"], item["size"]) for batch in batches for item in batch]
-            listed = self._store.list_with_delimiter(folder or None)
-            found = [(item["path"], item["size"]) for item in listed["objects"]]
-            return [*((f"{name}/", 0) for name in listed["common_prefixes"]), *found]
-
-        for path, size in _asked(folder, ask):
+        for path, size in self._below(folder) if is_deep else self._directly_in(folder):
             if path.endswith("/") or not _is_marker(path, size, folder):
                 yield path, size
+
+    def _directly_in(self, folder: str) -> list[tuple[str, int]]:
+        listed = _asked(folder, lambda: self._store.list_with_delimiter(folder or None))
+        found = [(item["path"], item["size"]) for item in listed["objects"]]
+        return [*((f"{name}/", 0) for name in listed["common_prefixes"]), *found]
+
+    def _below(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Page by page, as they are taken; after an answer that was cut, from the last one on."""
+        last, batches = None, None
+
+        def ask() -> Any:
+            nonlocal batches
+            try:
+                batches = batches or iter(self._store.list(folder or None, offset=last, chunk_size=LISTED_AT_ONCE))
+                return next(batches, ())
+            except Exception:
+                batches = None
+                raise
+
+        while batch := _asked(folder, ask):
+            last = batch[-1]["path"]
+            yield from ((item["path"], item["size"]) for item in batch)
 
     def put(self, key: str, content: bytes) -> None:
         _asked(key, lambda: self._store.put(key, content, use_multipart=False))

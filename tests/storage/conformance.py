@@ -178,6 +178,12 @@ class StoreConformance:
         assert sorted(store.changed(expected)) == ["b", "d"]
         assert not store.changed({"b": 4}) and not store.changed({})
 
+    def test_what_stands_beside_a_folder(self, store: Store) -> None:
+        store.write("__scanrnn/a/b", b"1")
+        assert not store.holds_beside("__scanrnn")
+        store.write("__scanrnnb", b"1")
+        assert store.holds_beside("__scanrnn")
+
     def test_entries_tell_files_from_folders_and_a_child_is_a_part_of_the_whole(self, store: Store) -> None:
         store.write("a/b", b"12")
         store.write("c", b"1")

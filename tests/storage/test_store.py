@@ -7,10 +7,11 @@ import os
 import pickle
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -429,6 +430,30 @@ def test_of_many_files_all_names_and_some_sizes_are_looked_at(tmp_path: Path, mo
     (tmp_path / "2").write_bytes(b"1")
     (tmp_path / "3").write_bytes(b"1")  # not of those that are asked
     assert sorted(store.changed(dict.fromkeys(names, 2))) == ["2", "5"]
+
+
+@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow asks for all pages.")
+def test_a_listing_is_asked_for_page_by_page_and_from_where_it_was_cut(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutError(Exception):
+        __module__ = "obstore.exceptions"
+
+    keys, asked, is_whole = [f"out/part-{number}" for number in range(6)], list[str](), list[bool]()
+
+    def listed(_: str, offset: str | None, chunk_size: int) -> Iterator[list[dict[str, Any]]]:
+        for begin in range(keys.index(offset) + 1 if offset else 0, len(keys), 2):
+            asked.append(keys[begin])
+            if begin == 2 and not is_whole:
+                is_whole.append(True)
+                raise CutError("error decoding response body")
+            yield [{"path": key, "size": 1} for key in keys[begin : begin + 2]]
+
+    store = open_store(s3.uri("bucket/out"))
+    monkeypatch.setattr(remote_objects, "obstore_client", lambda _: SimpleNamespace(list=listed))
+    assert store.holds_beside("__scanrnn") and asked == keys[:1]
+    assert list(store.below()) == [key.removeprefix("out/") for key in keys]
+    assert asked == [*keys[:1], keys[0], keys[2], keys[2], keys[4]]
 
 
 @pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
