@@ -30,6 +30,7 @@ from scanrnn_dist.records import (
     AttemptLog,
     Commits,
     CrashTrace,
+    HeldError,
     JobRecords,
     Lease,
     PartRecord,
@@ -304,16 +305,25 @@ class Attempt:
 
     def _first_lease(self) -> Lease:
         """That of the own share; or, where another process took that over before this one came, of one that is free."""
-        own = self._sharing.share
         try:
-            return Lease(self._records.store, own, self._sharing.expiry_seconds)
-        except StoppedError:
-            if not self._sharing.steal:
+            return self._lease_of(self._sharing.share)
+        except HeldError:
+            lease = self._free_lease() if self._sharing.steal else None
+            if lease is None:
                 raise
-            for share in [*(worker.share for worker in self._others(own) if not worker.is_alive), *self._not_begun()]:
-                with suppress(StoppedError):  # another one was faster
-                    return Lease(self._records.store, share, self._sharing.expiry_seconds)
-            raise
+            return lease
+
+    def _free_lease(self) -> Lease | None:
+        """That of a share that nobody alive has: of one that stopped, was never begun, or is done; None if none is."""
+        gone = [worker for worker in self._others(REPLACING) if not worker.is_alive]
+        left, done = ([it.share for it in gone if (it.state == DONE) == is_done] for is_done in (False, True))
+        for share in [*left, *self._not_begun(), *done]:
+            with suppress(HeldError):  # another one was faster
+                return self._lease_of(share)
+        return None
+
+    def _lease_of(self, share: Share) -> Lease:
+        return Lease(self._records.store, share, self._sharing.expiry_seconds)
 
     def _others(self, own: Share) -> list[Worker]:
         """The present owner of every other share that ever had one."""
@@ -346,19 +356,24 @@ class Attempt:
             if has_work(share):
                 return self._steal(share, "which nobody has begun")
         if unfinished:
-            self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
-            time.sleep(self._pause_seconds)
+            self._pause()
         return bool(unfinished)
 
     def _steal(self, share: Share, whose: str) -> bool:
         self._lease.release(DONE)
         logger.info("Taking over share %d/%d, %s.", *share, whose)
-        try:
-            self._lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
-        except StoppedError:  # another one was faster
-            self._lease = Lease(self._records.store, self._sharing.share, self._sharing.expiry_seconds)
+        taken: Lease | None = None
+        with suppress(HeldError):  # another one was faster
+            taken = self._lease_of(share)
+        while taken is None and (taken := self._free_lease()) is None:
+            self._pause()  # all others have one; what they end is free
+        self._lease = taken
         self._lease.works_on(self._in_hand, self._helpers)
         return True
+
+    def _pause(self) -> None:
+        self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
+        time.sleep(self._pause_seconds)
 
 
 def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptLog) -> Iterator[Unit]:

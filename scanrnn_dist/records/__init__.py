@@ -8,7 +8,7 @@ from scanrnn_dist.records.commit_log import Commits, counts_of, read_commits, re
 from scanrnn_dist.records.evidence import CrashTrace, collect_traces, oom_kills
 from scanrnn_dist.records.history import AttemptHistory
 from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords
-from scanrnn_dist.records.lease import Lease
+from scanrnn_dist.records.lease import HeldError, Lease
 from scanrnn_dist.records.names import (
     COMMITS,
     CRASH,

@@ -49,13 +49,17 @@ RATE_BEATS = 100
 logger = logging.getLogger("scanrnn_dist")
 
 
+class HeldError(StoppedError):
+    """Another process works on the share."""
+
+
 class Lease:
     """A share that is held; beats in a thread of its own until it is released.
 
     Others may take it `expiry_seconds` after the last beat.
 
     Raises:
-        StoppedError: another process holds it, and was heard of while this one waited.
+        HeldError: another process holds it, and was heard of while this one waited.
     """
 
     def __init__(self, store: Store, share: Share, expiry_seconds: float = EXPIRY_SECONDS) -> None:
@@ -217,7 +221,7 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
                 return number + 1, worker, {name: version for name, version in earlier.items() if version is not None}
             continue
         if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
-            raise StoppedError(
+            raise HeldError(
                 f"{_what(worker.share)} of {store.root} is being worked on: {owner}. Wait for it, or stop it; "
                 "`scanrnn status` shows who is at work. With --shard several processes share a job."
             )

@@ -729,6 +729,30 @@ def test_who_comes_late_and_finds_the_own_share_taken_over_takes_another(
         held.release("stopped")
 
     assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
+    assert (out / WORKERS / "1-of-3.000001.json").exists()  # nobody took the one that was done
+    assert_whole(out, undisturbed)
+
+
+def test_who_loses_the_race_for_another_share_looks_for_one_that_is_free(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5, sharing=Sharing((1, 3)))
+    held = [Lease(open_store(out), (2, 2), expiry_seconds=1.0)]
+    asked: list[tuple[int, int]] = []
+
+    def lease(store: Store, share: tuple[int, int], expiry_seconds: float) -> Lease:
+        asked.append(share)
+        if asked[2:] == [(2, 2)]:  # it was stopped, and somebody takes it just before this process does
+            held.append(Lease(open_store(out), share, expiry_seconds))
+        if asked[3:] == [(1, 2)]:
+            held[1].release("stopped")
+        return Lease(store, share, expiry_seconds)
+
+    monkeypatch.setattr(attempt, "Lease", lease)
+    late, release = Sharing((2, 2), steal=True, expiry_seconds=1.0), lambda *_: held[0].release("stopped")
+    assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
+    assert asked == [(2, 2), (1, 2), (2, 2), (1, 2), (2, 2)]
     assert_whole(out, undisturbed)
 
 
