@@ -33,14 +33,16 @@ from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import absolute, choose
-from scanrnn_dist.records import runs
+from scanrnn_dist.records import runs, this_machine
 from scanrnn_dist.source import Source, SourceLike, comparable, hashes, is_comparable, read_rows
-from scanrnn_dist.storage import is_uri, new_attempt, this_host
+from scanrnn_dist.storage import is_uri, new_attempt
 
 logger = logging.getLogger("scanrnn_dist")
 
 RECORD = "_sorted.json"
 """Begins with `_`, so that it is no file of the source."""
+_ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<machine>[0-9a-f]{8})")
+"""What follows the copy's name until it stands: the attempt, and where the number of its process means that process."""
 _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
 
@@ -93,7 +95,7 @@ def sorted_copy(
     if left := [name for name in partitions if options.keep is None and name not in columns]:
         logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
     with _stopping(folder):
-        aside = folder.with_name(f"{folder.name}.{new_attempt()}")
+        aside = folder.with_name(f"{folder.name}.{new_attempt()}.{_machine()}")
         try:
             _write(memory.bounded(opened), columns, keys, aside, memory.sorting_bytes)
             (aside / RECORD).write_text(json.dumps(wanted))
@@ -179,9 +181,14 @@ def _stands(folder: Path, wanted: dict[str, Any], restart: bool, check: Callable
 def _remove_left(folder: Path) -> None:
     """Remove what processes of this machine left that were killed while they sorted."""
     for path in folder.parent.glob(f"{glob.escape(folder.name)}.*"):
-        match = re.fullmatch(r"(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{8}", path.name[len(folder.name) + 1 :])
-        if match and match["host"] == this_host() and not runs(int(match["pid"])):
+        match = _ASIDE.fullmatch(path.name[len(folder.name) + 1 :])
+        if match and match["machine"] == _machine() and not runs(int(match["pid"])):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _machine() -> str:
+    """What `this_machine` says, short enough for a name."""
+    return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
 
 
 def _take_place(aside: Path, folder: Path) -> None:

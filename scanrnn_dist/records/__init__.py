@@ -62,4 +62,5 @@ from scanrnn_dist.records.workers import (
     living_workers,
     read_workers,
     runs,
+    this_machine,
 )

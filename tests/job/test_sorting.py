@@ -219,10 +219,15 @@ def test_a_disk_or_memory_that_is_full_stops_it(tmp_path: Path, monkeypatch: pyt
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_of_this_machine_left_is_removed(tmp_path: Path) -> None:
     mixed(tmp_path / "in")
-    left, alive = f"out.sorted.{this_host()}.{2**22 + 1}.0123abcd", f"out.sorted.{new_attempt()}"
-    for name in (left, alive):
+    here = sorting._machine()
+    left, alive, elsewhere = (  # the last in a container of the same name, whose processes have other numbers
+        f"out.sorted.{this_host()}.{2**22 + 1}.0123abcd.{here}",
+        f"out.sorted.{new_attempt()}.{here}",
+        f"out.sorted.{this_host()}.{2**22 + 1}.0123abcd.{'0' * 8}",
+    )
+    for name in (left, alive, elsewhere):
         (tmp_path / name).mkdir()
     featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
-    assert sorted(os.listdir(tmp_path)) == ["in", "out", "out.sorted", alive]
+    assert sorted(os.listdir(tmp_path)) == sorted(["in", "out", "out.sorted", alive, elsewhere])
