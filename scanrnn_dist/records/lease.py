@@ -43,6 +43,9 @@ from scanrnn_dist.records.workers import (
 from scanrnn_dist.storage import Store
 
 BEATS_PER_EXPIRY = 20
+SILENT_BEATS = 3
+"""So many beats of an owner on another machine are missed, by one's own clock, before its old beat is believed: clocks
+differ."""
 RATE_BEATS = 100
 """The rate that is told is that of the last so many beats, 5 minutes."""
 
@@ -212,8 +215,7 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
         numbers = lease_numbers(store, worker.share)
         number = max(numbers, default=0)
         owner = read_worker(store, lease_file(worker.share, number)) if numbers else None
-        is_silent = time.monotonic() - since > (owner.expiry_seconds if owner else 0)
-        if owner is None or not owner.is_alive or is_silent:
+        if owner is None or time.monotonic() - since >= _patience_seconds(owner):
             earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
             now = time.time()  # it may have waited for as long as it takes to count as dead
             worker = replace(worker, started=now, beat=now)
@@ -226,10 +228,18 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
                 "`scanrnn status` shows who is at work. With --shard several processes share a job."
             )
         if heard is None:
-            what, most = _what(worker.share), owner.expiry_seconds
+            what, most = _what(worker.share), _patience_seconds(owner)
             logger.info("%s is held by %s; waiting for a sign of it, for up to %.0f s.", what, owner, most)
             heard = owner
         time.sleep(min(1.0, owner.expiry_seconds / BEATS_PER_EXPIRY / 4))
+
+
+def _patience_seconds(owner: Worker) -> float:
+    """For how long a sign of an owner is waited for."""
+    if owner.is_alive:
+        return owner.expiry_seconds
+    is_here = owner.machine == this_machine()
+    return 0.0 if owner.state != WORKING or is_here else SILENT_BEATS * owner.expiry_seconds / BEATS_PER_EXPIRY
 
 
 def _what(share: Share) -> str:

@@ -9,6 +9,7 @@ import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from scanrnn_dist.job.differences import differences_of
 from scanrnn_dist.job.in_order import Stream
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.job.write_behind import WriteBehind
-from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, Lease, read_workers, workers
+from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, HeldError, Lease, lease, read_workers, workers
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source.read_ahead import WAITING_UNITS
 from scanrnn_dist.storage import LocalStore, Store, open_store
@@ -741,7 +742,7 @@ def test_who_loses_the_race_for_another_share_looks_for_one_that_is_free(
     held = [Lease(open_store(out), (2, 2), expiry_seconds=1.0)]
     asked: list[tuple[int, int]] = []
 
-    def lease(store: Store, share: tuple[int, int], expiry_seconds: float) -> Lease:
+    def lease_of(store: Store, share: tuple[int, int], expiry_seconds: float) -> Lease:
         asked.append(share)
         if asked[2:] == [(2, 2)]:  # it was stopped, and somebody takes it just before this process does
             held.append(Lease(open_store(out), share, expiry_seconds))
@@ -749,7 +750,7 @@ def test_who_loses_the_race_for_another_share_looks_for_one_that_is_free(
             held[1].release("stopped")
         return Lease(store, share, expiry_seconds)
 
-    monkeypatch.setattr(attempt, "Lease", lease)
+    monkeypatch.setattr(attempt, "Lease", lease_of)
     late, release = Sharing((2, 2), steal=True, expiry_seconds=1.0), lambda *_: held[0].release("stopped")
     assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
     assert asked == [(2, 2), (1, 2), (2, 2), (1, 2), (2, 2)]
@@ -764,17 +765,35 @@ def test_an_expiry_that_is_none_is_refused(seconds: float) -> None:
 
 def test_a_share_that_is_worked_on_is_refused(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
-    lease = Lease(open_store(tmp_path / "out"), (1, 1), expiry_seconds=10.0)
+    held = Lease(open_store(tmp_path / "out"), (1, 1), expiry_seconds=10.0)
     with pytest.raises(StoppedError, match=r"Share 1/1 of .*out is being worked on: process \d+ on "):
         featurize(source, tmp_path / "out", rows_per_part=5)
-    lease.release("stopped")
+    held.release("stopped")
     assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
 
 
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_an_owner_of_another_machine_that_beats_keeps_its_share_whatever_its_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    store = open_store(tmp_path)
+    held_by(store, beat=time.time() + seconds)
+
+    def beats(waited: float) -> None:
+        time.sleep(waited)
+        held_by(store, beat=time.time() + seconds)
+
+    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=beats)
+    monkeypatch.setattr(lease, "time", clock)
+    with pytest.raises(HeldError, match="is being worked on: process 7 on elsewhere"):
+        Lease(store, (1, 1))
+
+
 @pytest.mark.parametrize(
-    "changes", [{"beat": 0.0}, {"state": "stopped"}, {"machine": workers.this_machine(), "pid": 2**22 + 1}]
+    "changes",
+    [{"beat": 0.0, "expiry_seconds": 5.0}, {"state": "stopped"}, {"machine": workers.this_machine(), "pid": 2**22 + 1}],
 )
-def test_a_share_whose_owner_is_gone_is_taken_over_at_once(
+def test_a_share_whose_owner_is_gone_is_taken_over_soon(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], changes: dict[str, Any]
 ) -> None:
     stopped(source, tmp_path / "out")
