@@ -30,7 +30,7 @@ KINDS = {
     "create": "put", "replace": "put", "upload": "put", "remove": "delete", "delete_empty": "delete",
 }  # fmt: skip
 """The kinds of steps whose calls are named otherwise."""
-LOOKS = {"get", "read", "exists", "version", "files", "unfinished", "options", "heeds_conditions"}
+LOOKS = {"get", "read", "exists", "version", "files", "unfinished", "options", "heeds_conditions", "renames"}
 """What is asked of a bucket and changes nothing."""
 TO = {"rename", "link", "copy"}
 """Calls whose step is named for their second argument."""

@@ -6,6 +6,7 @@ succeed, and the later one stands. obstore's stores (`remote_objects.py`) know n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,8 @@ from pyarrow import fs
 from scanrnn_dist.storage.filesystems import open_input_file, resolve
 from scanrnn_dist.storage.objects import Objects
 
+RENAMING = ("hdfs", "local")
+"""Filesystems in which a file is renamed, by one call, and is seen under its name from its first byte on."""
 UPLOAD_BYTES = 8 << 20
 COPY_BYTES = 5 << 30
 """What is larger S3 copies in no single request, and pyarrow makes but one: then it passes through this machine."""
@@ -89,6 +92,14 @@ class ArrowObjects(Objects):
         elif is_it:
             self.filesystem.copy_file(old, new)
         return is_it
+
+    @property
+    def renames(self) -> bool:  # type: ignore[override]
+        return self.filesystem.type_name in RENAMING
+
+    def rename(self, old: str, new: str) -> None:
+        self.filesystem.create_dir(os.path.dirname(new), recursive=True)
+        self.filesystem.move(old, new)
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:

@@ -60,7 +60,7 @@ class ObjectStore(Store):
                 yield self._is_called(key.rstrip("/").rpartition("/")[2]) + slash, size
 
     def below(self, folder: str = "") -> dict[str, int]:
-        begin = len(f"{self.prefix}/".lstrip("/"))
+        begin = len(self.prefix) + bool(self.prefix)  # and the slash
         with stopping(self.path(folder), "looked at"):
             found = self.objects.files(self._key(folder), is_deep=True)
             return {self._is_called(key[begin:]): size for key, size in found}
@@ -121,7 +121,10 @@ class ObjectStore(Store):
 
     def move(self, old: str, new: str, version: str | None = None) -> None:
         with stopping(self.path(new)):
-            if version is None:
+            if self.objects.renames:
+                if version is None or self.objects.version(self._key(old)) == version:
+                    self.objects.rename(self._key(old), self._key(new))
+            elif version is None:
                 self.objects.copy(self._key(old), self._key(new))
                 self.objects.delete([self._key(old)])
             elif self.objects.copy(self._key(old), self._key(new), version):
@@ -154,7 +157,7 @@ class ObjectStore(Store):
             self.objects.delete_empty(self._key(folder))
 
     def unfinished(self) -> list[str]:
-        begin = len(f"{self.prefix}/".lstrip("/"))
+        begin = len(self.prefix) + bool(self.prefix)  # and the slash
         with stopping(self.root, "looked at"):
             found = self.objects.unfinished(self.prefix)
         return [f"{key[begin:]}{UNFINISHED}{upload})" for key, upload in found]
@@ -169,11 +172,25 @@ class ObjectStore(Store):
 
         A small one is put where nothing stands, or in place of what stood there when it was checked.
         """
-        if size > AT_ONCE_BYTES:
+        if self.objects.renames:
+            self._upload_aside(name, file, size, check)
+        elif size > AT_ONCE_BYTES:
             self.objects.upload(self._key(name), file, size)
         else:
             file.seek(0)
             self._put_checked(name, file.read(), check)
+
+    def _upload_aside(self, name: str, file: IO[bytes], size: int, check: Check | None) -> None:
+        aside = self._key(self.aside_name(name))
+        try:
+            self.objects.upload(aside, file, size)
+            if check is not None:
+                check()
+            self.objects.rename(aside, self._key(name))
+        except BaseException:
+            with suppress(OSError):
+                self.objects.delete([aside])
+            raise
 
     def _put_checked(self, name: str, content: bytes, check: Check | None) -> None:
         key = self._key(name)

@@ -19,10 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from scanrnn_dist.disk import DISK, Disk
-from scanrnn_dist.storage.protocol import RECORDS, Check, Log, NewFile, Store, staged, stopping, unstaged
+from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
-ASIDE = f"{RECORDS}/aside"
-"""The folder of what has no name yet, in the same file system, so that it is named by a rename."""
 GLANCED_FILES = 100_000
 """So many files, evenly spread, are asked for their size at a glance: 0.3 s. A million take 2.3 s, their names 0.3."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -191,8 +189,8 @@ class LocalStore(Store):
             self.delete_below(folder)
 
     def aside(self, name: str) -> str:
-        """Where a file is written before it has its name: where no reader looks, told from others' by the attempt."""
-        path = self.path(f"{ASIDE}/{name.replace('/', '-')}.{self.attempt}.tmp")
+        """The path of `aside_name`, in a folder that is there."""
+        path = self.path(self.aside_name(name))
         self.make_folder_of(path)
         return path
 

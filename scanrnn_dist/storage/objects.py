@@ -19,6 +19,9 @@ class Objects(ABC):
     A version is text that tells an object from any other that ever stands under the same key.
     """
 
+    renames: bool = False
+    """Whether `rename` is there, and what is uploaded is seen as it grows."""
+
     @abstractmethod
     def get(self, key: str) -> tuple[bytes, str]:
         """All of an object, and its version."""
@@ -62,6 +65,10 @@ class Objects(ABC):
     @abstractmethod
     def copy(self, old: str, new: str, version: str | None = None) -> bool:
         """Copy an object, if it is of this version; whether it was."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an object another name at once, in place of what stands there."""
+        raise NotImplementedError
 
     @abstractmethod
     def delete(self, keys: list[str]) -> None:

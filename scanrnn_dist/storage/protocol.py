@@ -35,6 +35,8 @@ RECORDS = "__scanrnn"
 """The folder within a destination for all that is no part of the output.
 
 Hugging Face `datasets` passes over folders that begin with two underscores, most other readers over one."""
+ASIDE = f"{RECORDS}/aside"
+"""The folder of what has no name yet, in the same file system, so that it is named by a rename."""
 _PART, _STAGED = ".parquet", ".staged"
 
 
@@ -129,6 +131,10 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def path(self, name: str) -> str:
         """A name in full, for messages."""
+
+    def aside_name(self, name: str) -> str:
+        """What a file is called before it has its name: where no reader looks, told from others' by the attempt."""
+        return f"{ASIDE}/{name.replace('/', '-')}.{self.attempt}.tmp"
 
     @abstractmethod
     def prepare(self) -> None:

@@ -17,10 +17,12 @@ from typing import IO, Any
 import pytest
 from conformance import StoreConformance
 from faults import WITHOUT_OBSTORE, CopyingStore, Died, full, watched
+from pyarrow import fs
 from s3_server import S3Server
 
 from scanrnn_dist.disk import Disk, whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError
+from scanrnn_dist.job.cleaning import _ASIDE
 from scanrnn_dist.storage import (
     ArrowObjects,
     LocalStore,
@@ -57,6 +59,52 @@ class TestABucketByPyarrow(StoreConformance):
         uri = s3.uri("bucket/out")
         filesystem, _, path = resolve(uri)
         return lambda: ObjectStore("s3://bucket/out", new_attempt(), ArrowObjects(filesystem, uri), path, uri=uri)
+
+
+class FolderObjects(ArrowObjects):
+    """A folder by pyarrow, which renames files and makes the folders that they are in, as HDFS does."""
+
+    def _send(self, key: str, pieces: Iterator[bytes]) -> None:
+        os.makedirs(os.path.dirname(key), exist_ok=True)
+        super()._send(key, pieces)
+
+    def copy(self, old: str, new: str, version: str | None = None) -> bool:
+        os.makedirs(os.path.dirname(new), exist_ok=True)
+        return super().copy(old, new, version)
+
+
+class TestWhatRenames(StoreConformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Store]:
+        root = str(tmp_path / "out")
+        return lambda: ObjectStore(root, new_attempt(), FolderObjects(fs.LocalFileSystem()), root)
+
+    @pytest.mark.parametrize("size", [9, object_store.AT_ONCE_BYTES + 1])
+    def test_a_new_file_is_never_seen_as_it_grows(
+        self, opened: Callable[[], Store], size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, send, grew = opened(), FolderObjects._send, list[str]()
+
+        def sent(objects: FolderObjects, key: str, pieces: Iterator[bytes]) -> None:
+            grew.append(key)
+            send(objects, key, pieces)
+
+        monkeypatch.setattr(FolderObjects, "_send", sent)
+        name = "part-00000.parquet"
+        new_file(store, name, bytes(size))
+        assert store.below() == {name: size} and len(grew) == 1
+        assert _ASIDE.fullmatch(grew[0].removeprefix(f"{store.root}/"))
+
+        def taken() -> None:
+            if grew[1:]:
+                raise StoppedError("another process has taken over")
+
+        file = store.new_file(name)
+        file.write(b"new")
+        with pytest.raises(StoppedError, match="taken over"):
+            file.commit(taken)
+        file.abandon()
+        assert store.below() == {name: size}
 
 
 class TestARestartInAFolder(StoreConformance):
