@@ -35,7 +35,6 @@ from scanrnn_dist.records.workers import (
     Worker,
     lease_file,
     lease_numbers,
-    read_worker,
     read_worker_version,
     this_machine,
     worker_bytes,
@@ -186,11 +185,12 @@ class Lease:
         if self._store.exists(lease_file(self.share, self._number + 1)):
             return None
         told, version = read_worker_version(self._store, lease_file(self.share, self._number))
-        if told is None or told.attempt != self._worker.attempt:
+        # One that is not to be understood is being written by the other thread: nobody else writes this file.
+        if told is not None and told.attempt != self._worker.attempt:
             return None
         # Of the whole destination: once the others may think this one dead, they do not look for its lease any more.
         is_old = time.time() - self._worker.beat > self._worker.expiry_seconds and self.share == REPLACING
-        return None if is_old else version
+        return None if is_old else version or None
 
     def _write(self, version: str) -> None:
         with self._changed:
@@ -214,24 +214,26 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
     while True:
         numbers = lease_numbers(store, worker.share)
         number = max(numbers, default=0)
-        owner = read_worker(store, lease_file(worker.share, number)) if numbers else None
-        if owner is None or time.monotonic() - since >= _patience_seconds(owner):
+        owner, version = read_worker_version(store, lease_file(worker.share, number)) if numbers else (None, "")
+        # One that is not to be understood may be in the midst of a beat.
+        patience_seconds = _patience_seconds(owner) if owner else _silence_seconds(worker) if version else 0.0
+        if time.monotonic() - since >= patience_seconds:
             earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
             now = time.time()  # it may have waited for as long as it takes to count as dead
             worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
                 return number + 1, worker, {name: version for name, version in earlier.items() if version is not None}
             continue
-        if heard is not None and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
+        if heard and owner and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise HeldError(
                 f"{_what(worker.share)} of {store.root} is being worked on: {owner}. Wait for it, or stop it; "
                 "`scanrnn status` shows who is at work. With --shard several processes share a job."
             )
-        if heard is None:
-            what, most = _what(worker.share), _patience_seconds(owner)
-            logger.info("%s is held by %s; waiting for a sign of it, for up to %.0f s.", what, owner, most)
+        if heard is None and owner is not None:
+            what = _what(worker.share)
+            logger.info("%s is held by %s; waiting for a sign of it, for up to %.0f s.", what, owner, patience_seconds)
             heard = owner
-        time.sleep(min(1.0, owner.expiry_seconds / BEATS_PER_EXPIRY / 4))
+        time.sleep(min(1.0, (owner or worker).expiry_seconds / BEATS_PER_EXPIRY / 4))
 
 
 def _patience_seconds(owner: Worker) -> float:
@@ -239,7 +241,11 @@ def _patience_seconds(owner: Worker) -> float:
     if owner.is_alive:
         return owner.expiry_seconds
     is_here = owner.machine == this_machine()
-    return 0.0 if owner.state != WORKING or is_here else SILENT_BEATS * owner.expiry_seconds / BEATS_PER_EXPIRY
+    return 0.0 if owner.state != WORKING or is_here else _silence_seconds(owner)
+
+
+def _silence_seconds(of: Worker) -> float:
+    return SILENT_BEATS * of.expiry_seconds / BEATS_PER_EXPIRY
 
 
 def _what(share: Share) -> str:

@@ -144,10 +144,11 @@ def read_worker(store: Store, name: str) -> Worker | None:
 
 
 def read_worker_version(store: Store, name: str) -> tuple[Worker | None, str]:
-    """The same, and the version of its file.
+    """The same, and the version of its file, which is empty if there is none.
 
     On what only pyarrow speaks to, a file that is written anew while it is read comes cut.
     """
+    version = ""
     for _ in range(READINGS):
         try:
             content, version = store.read_version(name)
@@ -157,7 +158,7 @@ def read_worker_version(store: Store, name: str) -> tuple[Worker | None, str]:
         if worker is not None:
             return worker, version
         time.sleep(0.01)
-    return None, ""
+    return None, version
 
 
 def _understood(content: bytes) -> Worker | None:

@@ -640,7 +640,7 @@ def test_a_lock_that_cannot_be_understood_is_nobodys(tmp_path: Path, source: Pat
     stopped(source, tmp_path / "out")
     (tmp_path / "out" / WORKERS / "1-of-1.000009.json").write_text(content)
     assert read_status(tmp_path / "out").state == "stopped"
-    assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
+    assert featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing(expiry_seconds=1.0)).is_complete
 
 
 def test_a_job_without_rows_whose_part_does_not_stay_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -787,6 +787,28 @@ def test_an_owner_of_another_machine_that_beats_keeps_its_share_whatever_its_clo
     monkeypatch.setattr(lease, "time", clock)
     with pytest.raises(HeldError, match="is being worked on: process 7 on elsewhere"):
         Lease(store, (1, 1))
+
+
+def test_a_lock_that_is_found_empty_is_one_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)
+    held = Lease(store, (1, 1))
+    path = tmp_path / WORKERS / "1-of-1.000001.json"
+    path.write_bytes(b"")
+    held.confirm()
+    assert held.beat() and json.loads(path.read_bytes())["attempt"] == store.attempt
+    path.write_bytes(b"")
+
+    def beats(waited: float) -> None:
+        time.sleep(waited)
+        held.beat()
+
+    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=beats)
+    monkeypatch.setattr(lease, "time", clock)
+    with pytest.raises(HeldError, match="is being worked on"):
+        Lease(open_store(tmp_path), (1, 1))
+    held.release("stopped")
 
 
 @pytest.mark.parametrize(
