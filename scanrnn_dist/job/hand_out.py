@@ -120,7 +120,6 @@ class HandOut:
         self._pool = pool
         self._hands: list[_Hand] = []
         self._asked: Computation | None = None
-        self._starts_failed = self._deaths_in_vain = 0
         self.width: int | None = None  # features per step of the source, where they matter
 
     @property
@@ -129,8 +128,9 @@ class HandOut:
         return self._pool.count
 
     def computation(self, asked: Computation) -> Computation:
-        """What workers say of it."""
+        """What workers say of it; begins a job."""
         self._asked = asked
+        self._starts_failed = self._deaths_in_vain = 0
         return _Elsewhere(asked, self)
 
     def one_says(self, question: str, *given: Any) -> Any:

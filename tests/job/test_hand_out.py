@@ -268,6 +268,16 @@ def test_workers_that_never_come_up_end_the_job(tmp_path: Path, source: Path) ->
     assert pool.deaths == STARTS_FAILED + 2 and not (tmp_path / "out").exists()
 
 
+def test_deaths_of_one_job_are_not_counted_in_the_next(tmp_path: Path, source: Path) -> None:
+    pool = PoolHere(2, dies=lambda *_: True)
+    executor = HandOut(pool)
+    with pytest.raises(StoppedError, match="Workers die again and again"):
+        featurize(source, tmp_path / "out", executor=executor)
+    first = pool.started
+    pool._dies = lambda number, question, _: number == first + 1
+    assert featurize(source, tmp_path / "out", executor=executor).is_complete and pool.deaths == STARTS_FAILED + 3
+
+
 def test_workers_that_die_of_every_unit_end_the_job(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
