@@ -87,7 +87,7 @@ class Shares:
 
 
 class Queue:
-    """A driver: longest units first; what came back from the dead is a round of its own, once all else is done."""
+    """A driver: longest units first, but for a factor of two; what came back from the dead is a round of its own at the end."""
 
     waits, polls = True, False
 
@@ -131,6 +131,6 @@ class Queue:
         self._next = 0
 
     def _set_round(self, units: np.ndarray) -> None:
-        self._order = units[np.argsort(-self._weights[units], kind="stable")]
+        self._order = units[np.argsort(-np.frexp(self._weights[units])[1], kind="stable")]
         self._before = np.concatenate([[0.0], np.cumsum(self._weights[self._order], dtype=float)])
         self._next = len(units)  # until it begins

@@ -92,10 +92,13 @@ class _Hand:
 
 
 class UnitsLeft:
-    """Units that nobody has, the longest first; `values` of all units of the job."""
+    """Units that nobody has, the longest first; `values` of all units of the job.
+
+    Those within a factor of two keep their order, so that a worker gets units of one file, which it opens once.
+    """
 
     def __init__(self, numbers: Sequence[int] = (), values: Sequence[int] | np.ndarray = ()) -> None:
-        self._numbers = deque(sorted((int(unit) for unit in numbers), key=lambda unit: (-values[unit], unit)))
+        self._numbers = deque(sorted(map(int, numbers), key=lambda unit: (-int(values[unit]).bit_length(), unit)))
         self._values, self._sum = values, sum(int(values[unit]) for unit in self._numbers)
 
     def __bool__(self) -> bool:

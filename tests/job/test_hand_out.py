@@ -25,6 +25,7 @@ from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, Sharing, read_status, worker
 from scanrnn_dist.job.hand_out import (
+    AT_A_TIME,
     DEATHS_IN_VAIN,
     STARTS_FAILED,
     HandOut,
@@ -394,8 +395,20 @@ def test_a_worker_gets_a_part_of_the_steps_left_and_no_more_units_than_that(seed
         units = left.take(0.05)
         assert len(units) == 1 or values[list(units)].sum() <= 0.05 * before
         given += units
-    assert sorted(given) == list(range(200)) and (np.diff(values[given]) <= 0).all()
+    assert sorted(given) == list(range(200)) and (2 * np.minimum.accumulate(values[given]) >= values[given]).all()
     assert left.take(0.05) == ()
+
+
+def test_units_of_about_the_same_weight_are_given_file_by_file() -> None:
+    files, of_each, workers = 100, 100, 8
+    values = np.random.default_rng(0).integers(95_000, 105_000, files * of_each)  # about 1.5 times a power of two
+    left, openings = UnitsLeft(range(len(values)), values), 0
+    while units := left.take(1 / (AT_A_TIME * workers)):
+        openings += len({unit // of_each for unit in units})
+    assert openings < 10 * files
+    values[::of_each] *= 10
+    first = UnitsLeft(range(len(values)), values).take(0.05)
+    assert len(first) > 1 and {unit % of_each for unit in first} == {0}
 
 
 def test_units_to_be_done_alone_are_taken_one_by_one_even_if_they_are_empty() -> None:
