@@ -62,11 +62,15 @@ def collect_traces(store: Store) -> None:
     """Put what attempts at a job in a bucket left in this machine's temporary folder among its records."""
     if isinstance(store, LocalStore):
         return
+    left = dict[str, Path]()
     for path in sorted(Path(_temporary_folder()).glob(f"{_TRACE}*.*.*{CRASH}")):
         attempt = path.name.removeprefix(_TRACE).removesuffix(CRASH)
         process = attempt.split(".")[-2]
-        is_here = any(name.startswith(f"{attempt}.") for name, _ in store.entries(COMMITS))
-        if is_here and not (process.isdigit() and runs(int(process))):
+        if not (process.isdigit() and runs(int(process))):
+            left[attempt] = path
+    names = [name for name, _ in store.entries(COMMITS)] if left else []
+    for attempt, path in left.items():
+        if any(name.startswith(f"{attempt}.") for name in names):
             with suppress(OSError):  # another user's, who collects it, too; or what another user put there
                 content = _own_content(path)
                 if content:

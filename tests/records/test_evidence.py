@@ -122,6 +122,22 @@ def test_without_a_temporary_folder_a_folder_has_its_trace_and_a_bucket_names_th
             asks(bucket)
 
 
+def test_the_commits_are_listed_once_whatever_the_traces_and_not_for_those_of_living_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import fs
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    listed: list[str] = []
+    monkeypatch.setattr(ObjectStore, "entries", lambda _, folder: iter(listed.append(folder) or ()))
+    store = ObjectStore(str(tmp_path), "x", ArrowObjects(fs.LocalFileSystem()), str(tmp_path))
+    for process, listings in ((os.getpid(), 0), (2**22 + 1, 1)):
+        for number in range(3):
+            (tmp_path / f"scanrnn-here.{process}.{number:08}.crash").touch()
+        evidence.collect_traces(store)
+        assert len(listed) == listings
+
+
 def test_memory_that_ran_out_between_two_attempts_of_one_group_and_share_is_evidence(tmp_path: Path) -> None:
     (tmp_path / COMMITS).mkdir(parents=True)
     # (group, share, kills so far): of the first, the next one on its share in its group is told of one more.
