@@ -87,7 +87,7 @@ class Shares:
 
 
 class Queue:
-    """A driver: longest units first, but for a factor of two; what came back from the dead is a round of its own at the end."""
+    """A driver: longest units first, within a factor of two; what came back from the dead is a round of its own, the last."""
 
     waits, polls = True, False
 

@@ -222,7 +222,7 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
             now = time.time()  # it may have waited for as long as it takes to count as dead
             worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):
-                return number + 1, worker, {name: version for name, version in earlier.items() if version is not None}
+                return number + 1, worker, {name: seen for name, seen in earlier.items() if seen is not None}
             continue
         if heard and owner and (owner.attempt, owner.beat) != (heard.attempt, heard.beat):
             raise HeldError(
