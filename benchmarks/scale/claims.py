@@ -87,7 +87,7 @@ class Shares:
 
 
 class Queue:
-    """A driver: longest units first, within a factor of two; what came back from the dead is a round of its own, the last."""
+    """A driver: longest units first, within a factor of two; what came back from the dead is a later round."""
 
     waits, polls = True, False
 
