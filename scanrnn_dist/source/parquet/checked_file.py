@@ -21,7 +21,7 @@ from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.source.parquet.budget import KEPT_BYTES, Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
-from scanrnn_dist.source.parquet.leaves import Path, decoded_bytes, leaves_of, names_for, type_at
+from scanrnn_dist.source.parquet.leaves import Leaves, Path, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
 from scanrnn_dist.source.parquet.readable import (
     check_indices,
@@ -29,7 +29,6 @@ from scanrnn_dist.source.parquet.readable import (
     footer_file,
     has_nested_dictionary,
     readable,
-    schema_of,
 )
 from scanrnn_dist.storage import FetchedFile, Span, open_input_file
 
@@ -93,12 +92,12 @@ class CheckedFile:
         self._path, self._announced = path, list[list[Span]]()
         try:
             self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
-            self._content, self.unreadable = readable(self.footer)
+            self._content, schema, self.unreadable = readable(self.footer)
             names = self.footer.names
             wanted = [(name,) for name in names] if columns is None else columns
-            schema = schema_of(self._content) if any(len(way) > 1 for way in wanted) else None
-            self._leaves = sorted({leaf for way in wanted for leaf in leaves_of(self.footer, schema, way)})
-            self._pages = PageFile(_Steady(self._file, path), self.footer, self._leaves, path, self._budget)
+            self._leaves = Leaves(self.footer, schema)
+            self._wanted = sorted({leaf for way in wanted for leaf in self._leaves.of(way)})
+            self._pages = PageFile(_Steady(self._file, path), self.footer, self._wanted, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
             check_stored_schema(self.footer, self.schema_arrow)
@@ -113,7 +112,7 @@ class CheckedFile:
             return
         self._announced = []
         for group in (self.footer.row_groups[number] for number in row_groups):
-            part, chunks = min(1.0, rows / max(1, group.rows)), [group.chunks[leaf] for leaf in self._leaves]
+            part, chunks = min(1.0, rows / max(1, group.rows)), [group.chunks[leaf] for leaf in self._wanted]
             ends = [chunk.begin + int(part * (chunk.end - chunk.begin)) + _SPARE_BYTES for chunk in chunks]
             if part:
                 spans = [(chunk.begin, min(end, chunk.end)) for chunk, end in zip(chunks, ends, strict=True)]
@@ -167,7 +166,7 @@ class CheckedFile:
         return max(1, min(rows, self._budget.nbytes // max(1, sum(row_bytes.values()))))
 
     def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-        wanted = names_for(self.footer, self.schema_arrow, columns)
+        wanted = self._leaves.names_for(columns)
         columns_read = list(dict.fromkeys(path[0] for path in columns))
         pieces = [list(row_groups)]
         if any(has_nested_dictionary(self.schema_arrow.field(name).type) for name in columns_read):
@@ -187,8 +186,8 @@ class CheckedFile:
             yield batch
 
     def decoded_bytes(self, path: Path, row_groups: Sequence[int]) -> int | None:
-        """As `leaves.decoded_bytes`; at least what the type takes of each row, be it null."""
-        nbytes = decoded_bytes(self.footer, self.schema_arrow, path, row_groups)
+        """As `Leaves.decoded_bytes`; at least what the type takes of each row, be it null."""
+        nbytes = self._leaves.decoded_bytes(path, row_groups)
         if nbytes is None:
             return None
         rows = sum(self.footer.row_groups[group].rows for group in row_groups)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class Footer:
     row_groups: tuple[RowGroup, ...]
     unreadable: dict[int, str]  # why columns cannot be read though all others can, by their numbers
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names of the columns."""
         elements = self.fields[key(2, LIST)]

@@ -6,7 +6,10 @@ order. Only what is asked for is then read and checked.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import pyarrow as pa
 
@@ -16,35 +19,81 @@ Path = tuple[str, ...]
 """The name of a column, then those of fields within it; lists on the way have no name."""
 
 
-def leaves_of(footer: Footer, schema: pa.Schema, path: Path) -> list[int]:
-    """The numbers of the leaves that a way leads to; none if there is no such column.
-
-    Of a field that is not there, one leaf that stands beside it: that says how long lists are, and what is null.
+class Leaves:
+    """Which leaves a file's columns, and fields within them, are; what was counted once is kept.
 
     Args:
         footer: of the file.
         schema: of the file, as pyarrow gives it.
-        path: the way.
     """
-    names = footer.names
-    leaves = [number for number, leaf in enumerate(footer.leaves) if names[leaf.column] == path[0]]
-    if len(path) == 1 or not leaves:
-        return leaves
-    if path[0] not in schema.names:
-        return []  # pyarrow cannot give it
-    kind = schema.field(path[0]).type
-    if _count(kind) != len(leaves):
-        return leaves  # a type that is not stored as it is here: the column is read whole
-    begin = 0
-    for name in path[1:]:
-        while not pa.types.is_struct(kind) and kind.num_fields == 1:
-            kind = kind.field(0).type
-        index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
-        if index < 0:
-            return leaves[begin : begin + 1]
-        begin += sum(_count(kind.field(before).type) for before in range(index))
-        kind = kind.field(index).type
-    return leaves[begin : begin + _count(kind)]
+
+    def __init__(self, footer: Footer, schema: pa.Schema) -> None:
+        self._footer, self._schema = footer, schema
+        self._of_column = defaultdict[str, list[int]](list)
+        for number, leaf in enumerate(footer.leaves):
+            self._of_column[footer.names[leaf.column]].append(number)
+        self._bounds = dict[Path, list[int]]()
+
+    def of(self, path: Path) -> list[int]:
+        """The numbers of the leaves that a way leads to; none if there is no such column.
+
+        Of a field that is not there, one leaf that stands beside it: that says how long lists are, and what is null.
+        """
+        leaves = self._of_column.get(path[0], [])
+        if len(path) == 1 or not leaves:
+            return leaves
+        if self._schema.get_field_index(path[0]) < 0:
+            return []  # pyarrow cannot give it
+        if path[0] not in self._stored_alike:
+            return leaves  # the column is read whole
+        kind, begin, end = self._schema.field(path[0]).type, 0, len(leaves)
+        for depth, name in enumerate(path[1:], 1):
+            while not pa.types.is_struct(kind) and kind.num_fields == 1:
+                kind = kind.field(0).type
+            index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+            if index < 0:
+                return leaves[begin : begin + 1]
+            bounds = self._bounds_of(path[:depth], kind)
+            begin, end = begin + bounds[index], begin + bounds[index + 1]
+            kind = kind.field(index).type
+        return leaves[begin:end]
+
+    def names_for(self, paths: Sequence[Path]) -> list[str]:
+        """What makes pyarrow read these columns and fields (and maybe more, where dotted names are alike)."""
+        told = [[path[0]] if len(path) == 1 else [self._footer.leaves[leaf].name for leaf in self.of(path)]
+                for path in paths]  # fmt: skip
+        return list(dict.fromkeys(name for names in told for name in names))
+
+    def decoded_bytes(self, path: Path, row_groups: Iterable[int]) -> int | None:
+        """About what a column, or a field within it, of these row groups takes once it is decoded.
+
+        By the footer's numbers of values and the widths of their types; None where only the values tell, as of texts.
+        Of lists within lists the offsets are left out: nobody knows how many there are.
+        """
+        leaves, kinds = self.of(path), list(_leaf_types(type_at(self._schema, path)))
+        if len(leaves) != len(kinds):
+            return None
+        nbytes = 0
+        for group in (self._footer.row_groups[number] for number in row_groups):
+            for leaf, kind in zip(leaves, kinds, strict=True):
+                types = pa.types
+                if not (types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)):
+                    return None
+                nbytes += group.chunks[leaf].values * kind.bit_width // 8
+                nbytes += 4 * group.rows * (self._footer.leaves[leaf].max_repetition > 0)
+        return nbytes
+
+    @cached_property
+    def _stored_alike(self) -> set[str]:
+        """The columns of which the file has as many leaves as their types are stored as here."""
+        return {field.name for field in self._schema if _count(field.type) == len(self._of_column.get(field.name, ()))}
+
+    def _bounds_of(self, path: Path, kind: pa.StructType) -> list[int]:
+        """How many leaves of a struct stand before each of its fields, and how many it has; counted once."""
+        if path not in self._bounds:
+            counts = (_count(kind.field(number).type) for number in range(kind.num_fields))
+            self._bounds[path] = list(accumulate(counts, initial=0))
+        return self._bounds[path]
 
 
 def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
@@ -58,33 +107,6 @@ def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
             break
         kind = kind.field(index).type
     return kind
-
-
-def names_for(footer: Footer, schema: pa.Schema, paths: Sequence[Path]) -> list[str]:
-    """What makes pyarrow read these columns and fields (and maybe more, where dotted names are alike)."""
-    told = [[path[0]] if len(path) == 1 else [footer.leaves[leaf].name for leaf in leaves_of(footer, schema, path)]
-            for path in paths]  # fmt: skip
-    return list(dict.fromkeys(name for names in told for name in names))
-
-
-def decoded_bytes(footer: Footer, schema: pa.Schema, path: Path, row_groups: Iterable[int]) -> int | None:
-    """About what a column, or a field within it, of these row groups takes once it is decoded.
-
-    By the footer's numbers of values and the widths of their types; None where only the values tell, as of texts. Of
-    lists within lists the offsets are left out: nobody knows how many there are.
-    """
-    leaves, kinds = leaves_of(footer, schema, path), list(_leaf_types(type_at(schema, path)))
-    if len(leaves) != len(kinds):
-        return None
-    nbytes = 0
-    for group in (footer.row_groups[number] for number in row_groups):
-        for leaf, kind in zip(leaves, kinds, strict=True):
-            types = pa.types
-            if not (types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)):
-                return None
-            nbytes += group.chunks[leaf].values * kind.bit_width // 8
-            nbytes += 4 * group.rows * (footer.leaves[leaf].max_repetition > 0)
-    return nbytes
 
 
 def _count(kind: pa.DataType) -> int:

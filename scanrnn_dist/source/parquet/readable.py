@@ -46,13 +46,12 @@ def schema_of(content: bytes) -> pa.Schema:
     return pq.ParquetFile(pa.BufferReader(footer_file(content))).schema_arrow
 
 
-def readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
-    """The footer without the columns that pyarrow cannot give, and these with the reasons."""
+def readable(footer: Footer) -> tuple[bytes, pa.Schema, dict[str, str]]:
+    """The footer without the columns that pyarrow cannot give, its schema, and these columns with the reasons."""
     try:
         if footer.unreadable:
             raise ValueError(next(iter(footer.unreadable.values())))
-        schema_of(footer.content)
-        return footer.content, {}
+        return footer.content, schema_of(footer.content), {}
     except (pa.ArrowException, OSError, ValueError):
         fields = arrow_fields(stored_schema(footer), len(footer.columns))
         unreadable = {
@@ -63,8 +62,7 @@ def readable(footer: Footer) -> tuple[bytes, dict[str, str]]:
         if not unreadable or len(unreadable) == len(footer.columns):
             raise
     content = _without(footer, set(unreadable), fields)
-    schema_of(content)
-    return content, {footer.names[number]: reason for number, reason in unreadable.items()}
+    return content, schema_of(content), {footer.names[number]: reason for number, reason in unreadable.items()}
 
 
 def _trouble(footer: Footer, number: int, field: pa.Field | Exception | None) -> Exception | None:

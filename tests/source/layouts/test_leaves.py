@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import plan_job
 from scanrnn_dist.source import read_chunks
 from scanrnn_dist.source.parquet import CheckedFile
-from scanrnn_dist.source.parquet.leaves import leaves_of
+from scanrnn_dist.source.parquet.leaves import Leaves
 
 ROWS = [
     [{"x": row + step, "s": "text", "in": {"y": 2 * step, "z": [step]}} for step in range(row % 4)] for row in range(40)
@@ -119,7 +120,7 @@ def test_leaves_are_counted_through_every_type(tmp_path: Path) -> None:
     names = [leaf.name for leaf in file.footer.leaves]
 
     def found(*path: str) -> list[str]:
-        return [names[leaf] for leaf in leaves_of(file.footer, file.schema_arrow, path)]
+        return [names[leaf] for leaf in Leaves(file.footer, file.schema_arrow).of(path)]
 
     assert found("s") == names[1:] and found("first") == ["first"]
     for name in types:
@@ -129,6 +130,28 @@ def test_leaves_are_counted_through_every_type(tmp_path: Path) -> None:
     assert found("nope") == [] and found("first", "x") == ["first"]
     assert found("s", "nope") == names[1:2], "a leaf beside it, by which lists are as long as they are"
     file.close()
+
+
+@pytest.mark.parametrize("is_struct", [False, True], ids=["columns", "fields"])
+def test_twice_as_many_columns_or_fields_take_twice_the_work(tmp_path: Path, is_struct: bool) -> None:
+    calls = []
+    for count in (60, 120):
+        names, value = [f"c{number}" for number in range(count)], pa.array([[1.0, 2.0]], pa.list_(pa.float32()))
+        table = pa.table([value] * count, names)
+        table = pa.table({"s": table.to_struct_array()}) if is_struct else table
+        pq.write_table(table, tmp_path / f"{count}.parquet")
+        paths = [("s", name) if is_struct else (name,) for name in names]
+        made: list[str] = []
+        sys.setprofile(lambda frame, event, _, made=made: made.append(event))
+        try:
+            file = CheckedFile(fs.LocalFileSystem(), str(tmp_path / f"{count}.parquet"), paths)
+            for _ in file.iter_batches(1, row_groups=[0], columns=paths):
+                assert all(file.decoded_bytes(path, [0]) for path in paths)
+        finally:
+            sys.setprofile(None)
+        file.close()
+        calls.append(len(made))
+    assert calls[1] < 2.2 * calls[0]
 
 
 def test_the_width_is_found_where_other_lists_of_the_column_hold_the_values(tmp_path: Path) -> None:
