@@ -156,7 +156,11 @@ def first_step_features(
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
     if matches is not None and not matches.may_match(decoder.partitions(unit)):
         return None  # its file is not opened
-    with closing(decoder.units.open(unit)) as parquet, closing(decoder.matching(parquet, unit)) as batches:
+    with (
+        closing(decoder),
+        closing(decoder.units.open(unit)) as parquet,
+        closing(decoder.matching(parquet, unit)) as batches,
+    ):
         for looked_at, numbers, batch in batches:
             while batch.num_rows:
                 steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
@@ -207,11 +211,18 @@ class Decoder:
         self.units = UnitReader(source, columns, paths, read, own, grouping, options.chunk_bytes, stage)
         asked = tuple(name for name in asked if name not in partitions)
         self._asked = Decoder(source, ReadOptions(None, asked)) if asked else None  # reads what the filter is about
+        self._asked_file: tuple[str, CheckedFile] | None = None  # stays open from one unit of it to the next
         self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
         # Of what the layout gives, which is what travels unless there is an input.
         self._width = None if options.input else options.in_features
         if options.layout and not self._width:
             self._width = options.layout.width(source.schema)
+
+    def close(self) -> None:
+        """Close the file in which the filter's columns were read; it is opened again where it is needed."""
+        if self._asked_file is not None:
+            self._asked_file[1].close()
+            self._asked_file = None
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
@@ -276,14 +287,21 @@ class Decoder:
             return
         asked = self._asked
         assert asked is not None
-        with closing(asked.units.open(unit)) as parquet:
-            nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
+        if self._asked_file is None or self._asked_file[0] != unit.file.path:
+            self.close()
+            self._asked_file = unit.file.path, asked.units.open(unit)
+        parquet = self._asked_file[1]
+        nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
 
-            def has_match(piece: Unit) -> bool:
-                with closing(asked.units.unit_batches(parquet, piece)) as batches:
-                    return any(self._matching(unit, batch).any() for _, batch in batches)
+        def has_match(piece: Unit) -> bool:
+            with closing(asked.units.unit_batches(parquet, piece)) as batches:
+                return any(self._matching(unit, batch).any() for _, batch in batches)
 
+        try:
             pieces = unit.pieces(nbytes, has_match)
+        except DataError:
+            self.close()  # it may not be read on
+            raise
         yield from pieces
 
     def partitions(self, unit: Unit) -> dict[str, pa.Scalar]:

@@ -116,6 +116,7 @@ def _decoded(
             if failed is not None:
                 yield failed
     finally:
+        decoder.close()
         if parquet is not None:
             parquet.close()
 

@@ -349,6 +349,28 @@ def test_row_groups_without_a_match_are_not_decoded(folder: Path, monkeypatch: p
     )
 
 
+def test_a_file_is_opened_as_often_however_many_units_it_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for what the filter is about, once for the rest."""
+    from scanrnn_dist.source import unit_reader
+
+    opened: list[Any] = []
+    own = unit_reader.CheckedFile
+
+    def counting(*args: Any) -> Any:
+        opened.append(own(*args))
+        monkeypatch.setattr(opened[-1], "close", lambda: closed.append(1))
+        return opened[-1]
+
+    closed: list[int] = []
+    options = JobOptions(filter="id != 25", rows_per_part=10)
+    plan = plan_job(folder / "in", options)
+    reading = options.settled(plan.layout, plan.keep, plan.rows_per_part).reading(2, None)
+    monkeypatch.setattr(unit_reader, "CheckedFile", counting)
+    chunks = list(read_chunks(plan.source, plan.units, reading))
+    assert sum(len(chunk.numbers) for chunk in chunks) == 89 and len(plan.units) > 6
+    assert len(opened) == len(closed) == 2 * 3
+
+
 def test_a_bad_row_that_the_filter_leaves_out_is_no_error(tmp_path: Path) -> None:
     seq = pa.array([[1.0], [float("nan")], [2.0], [None]], pa.list_(pa.float32()))
     pq.write_table(pa.table({"seq": seq, "id": [0, 1, 2, 3]}), tmp_path / "a.parquet")
