@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, counted
-from scanrnn_dist.source.schemas import agreed
+from scanrnn_dist.source.layouts import Path, foreign_extensions
+from scanrnn_dist.source.schemas import Metadata, agreed, agreed_metadata, metadata_of_many, plain
 from scanrnn_dist.source.united import lacking, united
 
 _TYPE_LETTERS = 200
@@ -20,32 +21,42 @@ _TYPE_LETTERS = 200
 
 @dataclass
 class _Kind:
-    """Files of one schema: how many, and the first."""
+    """Files of the same columns: how many, the first, and the metadata of the last as they stand there."""
 
     schema: pa.Schema
     path: str
+    metadata: Metadata
     files: int = 1
 
 
 class Drift:
-    """Gathers the schemas of files, each plain: columns in the order of the first file, then others as they come.
+    """Gathers the schemas of files: columns in the order of the first file, then others as they come.
 
-    Files are of few kinds as a rule, so each kind is united once.
+    Files are of few kinds as a rule, but for their metadata, so each kind is united once.
     """
 
     def __init__(self) -> None:
+        self.extensions: dict[Path, str] = {}
+        """Extension types that are not understood, by the columns and fields that have them in any file."""
         self._kinds: dict[bytes, _Kind] = {}
         self._schema: pa.Schema | None = None
         self._rounding: dict[str, str] = {}
 
-    def add(self, own: pa.Schema, path: str) -> None:
+    def add(self, schema: pa.Schema, path: str) -> None:
         """The schema of the next file; `DataError` if a column of it cannot be one with those before."""
-        digest = hashlib.blake2b(memoryview(own.serialize()), digest_size=16).digest()
-        if (kind := self._kinds.get(digest)) is not None:
-            kind.files += 1
+        digest = hashlib.blake2b(memoryview(schema.remove_metadata().serialize()), digest_size=16).digest()
+        metadata = schema.metadata
+        if (kind := self._kinds.get(digest)) is None:
+            own = plain(schema, path)
+            self.extensions |= dict(found for field in own for found in foreign_extensions(field))
+            self._schema = own if self._schema is None else self._united(self._schema, own, path)
+            self._kinds[digest] = _Kind(own, path, metadata)
             return
-        self._schema = own if self._schema is None else self._united(self._schema, own, path)
-        self._kinds[digest] = _Kind(own, path)
+        kind.files += 1
+        if metadata != kind.metadata:
+            kind.metadata = metadata
+            both = agreed_metadata(self.schema.metadata, metadata_of_many(metadata))
+            self._schema = self.schema.with_metadata(both)
 
     @property
     def schema(self) -> pa.Schema:
@@ -55,7 +66,7 @@ class Drift:
 
     def is_in_all(self, name: str) -> bool:
         """Whether every file has the column."""
-        return all(name in kind.schema.names for kind in self._kinds.values())
+        return all(kind.schema.get_field_index(name) >= 0 for kind in self._kinds.values())
 
     @property
     def rounding(self) -> dict[str, str]:
@@ -89,7 +100,8 @@ class Drift:
                 fields.append(field.with_type(self._type(field, own.field(field.name).type, path)))
             else:
                 fields.append(lacking(field))
-        new = [lacking(field) for field in own if field.name not in schema.names]
+        known = set(schema.names)
+        new = [lacking(field) for field in own if field.name not in known]
         # What is said beside names and types, of columns that both have.
         both = pa.schema([field for field in fields if field.name in names], schema.metadata)
         theirs = pa.schema([own.field(field.name).with_type(field.type) for field in both], own.metadata)
@@ -116,7 +128,7 @@ class Drift:
     def _other(self, name: str, its: pa.DataType) -> tuple[str, pa.DataType] | None:
         """The first file, with its type, of which the column cannot be one with another type."""
         for kind in self._kinds.values():
-            if name in kind.schema.names and united(kind.schema.field(name).type, its) is None:
+            if kind.schema.get_field_index(name) >= 0 and united(kind.schema.field(name).type, its) is None:
                 return kind.path, kind.schema.field(name).type
         return None
 

@@ -33,7 +33,12 @@ def plain(schema: pa.Schema, path: str) -> pa.Schema:
     twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
-    return schema.with_metadata(_changed(schema.metadata, _of_many_files, frozenset(), None))
+    return schema.with_metadata(metadata_of_many(schema.metadata))
+
+
+def metadata_of_many(metadata: Metadata) -> Metadata:
+    """The metadata of a file without what holds for the file alone."""
+    return _changed(metadata, _of_many_files, frozenset(), None)
 
 
 def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
@@ -45,13 +50,18 @@ def agreed(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
         its = other.field(field.name)
         said = {key: value for key, value in (field.metadata or {}).items() if (its.metadata or {}).get(key) == value}
         fields.append(pa.field(field.name, field.type, field.nullable or its.nullable, said or None))
-    theirs = other.metadata or {}
-    metadata = {
+    return pa.schema(fields, agreed_metadata(schema.metadata, other.metadata))
+
+
+def agreed_metadata(metadata: Metadata, other: Metadata) -> Metadata:
+    """What the metadata of two schemas say both."""
+    theirs = other or {}
+    said = {
         key: value
-        for key, value in (schema.metadata or {}).items()
+        for key, value in (metadata or {}).items()
         if key in theirs and (theirs[key] == value or _told(key, theirs[key]) == _told(key, value))
     }
-    return pa.schema(fields, metadata or None)
+    return said or None
 
 
 def with_true_metadata(schema: pa.Schema, metadata: Metadata, *features: str) -> pa.Schema:

@@ -25,9 +25,8 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source.drift import Drift
 from scanrnn_dist.source.file_table import FileTable, partition_schema
 from scanrnn_dist.source.footers import read_footers
-from scanrnn_dist.source.layouts import Path, foreign_extensions
+from scanrnn_dist.source.layouts import Path
 from scanrnn_dist.source.listing import SourceLike, list_source
-from scanrnn_dist.source.schemas import plain
 from scanrnn_dist.source.units import Spans, Starts, Units, running_sums
 
 logger = logging.getLogger("scanrnn_dist")
@@ -111,7 +110,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
             link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
         )  # fmt: skip
     drift, left_out, sound = Drift(), list[LeftOut](), list[int]()
-    read, unreadable, extensions = _Footers(), dict[str, str](), dict[Path, str]()
+    read, unreadable = _Footers(), dict[str, str]()
     for number, (path, footer) in enumerate(
         zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True)
     ):
@@ -128,8 +127,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
             )
         sound.append(number)
         unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        extensions |= dict(found for field in footer["schema"] for found in foreign_extensions(field))
-        drift.add(plain(footer["schema"], path), path)
+        drift.add(footer["schema"], path)
         read.add(footer)
     if left_out:
         files = _sound(files, sound, left_out)
@@ -149,7 +147,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
     files = replace(files, partition_schema=fields)
     schema = pa.schema([*schema, *fields], schema.metadata)
     return Source(
-        listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, extensions, drift.rounding,
+        listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, drift.extensions, drift.rounding,
         drift.told, tuple(left_out),
     )  # fmt: skip
 

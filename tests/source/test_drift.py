@@ -18,6 +18,7 @@ from scanrnn_dist.api import featurize, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.source import drift
 from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
 from scanrnn_dist.source.decode import Chunk, ReadOptions, read_kept
@@ -318,6 +319,23 @@ def test_dictionaries_stay_where_all_files_have_them(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert pa.types.is_dictionary(source.schema.field("k").type) and not source.drift
     assert [row["k"] for row in kept(source, ["k"])] == ["x", "y", "z", "z"]
+
+
+def test_files_that_differ_in_their_metadata_alone_are_one_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the number of a batch; what files agree on is kept."""
+    for number in range(6):
+        said = {"by": "us", "batch": str(number)} if number else {"by": "us", "batch": "1", "gone": "1"}
+        pq.write_table(pa.table({"id": [number], "seq": [[1.0]]}, metadata=said), tmp_path / f"{number}.parquet")
+    looked_at: list[str] = []
+    whole = pa.schema([("id", pa.int64()), ("seq", pa.list_(pa.float64()))])
+    for module, name in ((drift, "agreed"), (drift, "foreign_extensions")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, own=own, name=name: looked_at.append(name) or own(*given))
+    source = open_source(tmp_path)
+    assert source.schema == whole and source.schema.metadata == {b"by": b"us"} and not source.drift
+    assert looked_at == ["foreign_extensions"] * 2
 
 
 def test_files_that_agree_are_handed_on_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
