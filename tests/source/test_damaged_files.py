@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import errno
+import gc
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from scanrnn_dist.source.decode import ReadOptions, read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
-from scanrnn_dist.source.parquet.pages import PageFile
+from scanrnn_dist.source.parquet.pages import PageFile, PageWalk
 from scanrnn_dist.source.parquet.readable import arrow_fields
-from scanrnn_dist.source.parquet.thrift import I32, integer_bytes, key, read_struct
+from scanrnn_dist.source.parquet.thrift import I32, Raw, integer_bytes, key, read_struct
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import open_source, plan_units
 
@@ -284,3 +286,19 @@ def test_the_pages_before_a_row_group_without_rows_are_looked_at_as_they_are_rea
     monkeypatch.setattr(PageFile, "_look", lambda self, walk: looks.append(walk.position) or look(self, walk))
     assert kept(tmp_path / "a.parquet", ["seq"]).num_rows == 20_000
     assert not looks, "of pages that were read, no header is read once more"
+
+
+def test_an_open_file_holds_no_more_of_its_footer_than_is_needed(tmp_path: Path) -> None:
+    """Nothing of how it was parsed, and of pages only what was asked for: that lies beside any bound on memory."""
+    pq.write_table(pa.table({"x": range(40), "y": range(40)}), tmp_path / "a.parquet", row_group_size=2)
+
+    def held(kind: type) -> int:
+        gc.collect()
+        return sum(type(each) is kind for each in gc.get_objects())
+
+    before = held(Raw), held(PageWalk)
+    with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as checked:
+        assert (held(Raw), held(PageWalk)) == before
+        assert sum(batch.num_rows for batch in checked.iter_batches(9, row_groups=[3], columns=[("x",)])) == 2
+        checked.check_pages([3])
+        assert held(PageWalk) - before[1] == 2 and checked.footer.names == ["x", "y"]

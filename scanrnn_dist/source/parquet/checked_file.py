@@ -10,6 +10,7 @@ Which columns and row groups are read say `source/footer_child.py` and `source/d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -91,16 +92,17 @@ class CheckedFile:
         self._file, tail = (_opened(filesystem, path, request_bytes), None) if ahead is None else ahead
         self._path, self._announced = path, list[list[Span]]()
         try:
-            self.footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
-            self._content, schema, self.unreadable = readable(self.footer)
-            names = self.footer.names
+            footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
+            self._content, schema, self.unreadable = readable(footer)
+            check_stored_schema(footer, schema)
+            self.footer = replace(footer, fields={})
+            names = footer.names
             wanted = [(name,) for name in names] if columns is None else columns
             self._leaves = Leaves(self.footer, schema)
             self._wanted = sorted({leaf for way in wanted for leaf in self._leaves.of(way)})
             self._pages = PageFile(_Steady(self._file, path), self.footer, self._wanted, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
-            check_stored_schema(self.footer, self.schema_arrow)
         except BaseException:
             self._file.close()
             raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -75,22 +74,13 @@ class Footer:
     """A footer that does not contradict itself."""
 
     content: bytes
-    fields: Fields  # what these bytes say
+    fields: Fields  # what these bytes say; many times as large, so none once they were looked at
+    names: list[str]  # of the columns
+    created_by: str  # the name and version of the writer
     columns: tuple[tuple[int, int], ...]  # of each the elements of the schema that it takes, `(begin, end)`; no root
     leaves: tuple[Leaf, ...]  # the columns as they are stored
     row_groups: tuple[RowGroup, ...]
     unreadable: dict[int, str]  # why columns cannot be read though all others can, by their numbers
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The names of the columns."""
-        elements = self.fields[key(2, LIST)]
-        return [elements[begin].fields[key(4, BINARY)].decode() for begin, _ in self.columns]
-
-    @property
-    def created_by(self) -> str:
-        """The name and version of the writer."""
-        return str(self.fields.get(key(6, BINARY), b"").decode(errors="replace"))
 
 
 def read_footer(file: Any, memory_bytes: Callable[[], int] | None = None, tail: bytes | None = None) -> Footer:
@@ -171,7 +161,10 @@ def parse_footer(content: bytes, begin: int) -> Footer:
     elements = list_of(fields, "the footer", 2, STRUCT)
     columns, leaves = read_schema(elements)
     row_groups = tuple(_row_group(raw.fields, index, leaves, begin) for index, raw in enumerate(groups))
-    footer = Footer(content, fields, columns, leaves, row_groups, unreadable_columns(elements, columns))
+    names = [elements[begin].fields[key(4, BINARY)].decode() for begin, _ in columns]
+    created_by = fields.get(key(6, BINARY), b"").decode(errors="replace")
+    unreadable = unreadable_columns(elements, columns)
+    footer = Footer(content, fields, names, created_by, columns, leaves, row_groups, unreadable)
     # Early writers in Rust never counted the rows of the whole file.
     if rows and rows != sum(group.rows for group in row_groups):
         raise ValueError(f"the footer promises {rows} rows, its row groups {sum(group.rows for group in row_groups)}")

@@ -276,22 +276,15 @@ class PageFile:
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
         self._file, self._budget = file, budget
         self._footer, self._path, self._leaves = footer, path, list(leaves)
-        self._walks = {
-            (group, leaf): PageWalk(
-                row_group.chunks[leaf],
-                footer.leaves[leaf],
-                row_group.rows,
-                self._where(group, leaf),
-                footer.created_by,
-                budget,
-            )
+        self._walks = dict[tuple[int, int], PageWalk]()
+        # By their ends too: one of a row group without rows may be said to begin where another does.
+        chunks = [
+            (row_group.chunks[leaf].begin, row_group.chunks[leaf].end, group, leaf)
             for group, row_group in enumerate(footer.row_groups)
             for leaf in self._leaves
-        }
-        # By their ends too: one of a row group without rows may be said to begin where another does.
-        chunks = {key: footer.row_groups[key[0]].chunks[key[1]] for key in self._walks}
-        order = sorted(chunks, key=lambda key: (chunks[key].begin, chunks[key].end))
-        self._begins, self._order = [chunks[key].begin for key in order], [self._walks[key] for key in order]
+        ]
+        chunks.sort()
+        self._begins, self._order = [chunk[0] for chunk in chunks], [chunk[2:] for chunk in chunks]
 
     @property
     def closed(self) -> bool:
@@ -304,8 +297,9 @@ class PageFile:
         data = self._file.read(self._file.size() - begin if size < 0 else size)
         index = bisect_right(self._begins, begin) - 1
         if index >= 0 and len(data):
-            self._order[index].check_grown()
-            self._walk(self._order[index], begin, memoryview(data).cast("B"))
+            walk = self._walk_of(*self._order[index])
+            walk.check_grown()
+            self._walk(walk, begin, memoryview(data).cast("B"))
             self.seek(begin + len(data))
         return data
 
@@ -315,17 +309,26 @@ class PageFile:
         """Hold what one row takes at least, by the footer, against the budget."""
         for group in row_groups:
             for leaf in self._leaves:
-                self._walks[group, leaf].check_row()
+                self._walk_of(group, leaf).check_row()
 
     def check_all(self, row_groups: Iterable[int]) -> None:
         """Look at the pages of these row groups that were not read yet, and hold all counts against the footer."""
         for group in row_groups:
             for leaf in self._leaves:
-                walk = self._walks[group, leaf]
+                walk = self._walk_of(group, leaf)
                 while not walk.is_done:
                     self._look(walk)
                     self._check_within(walk)
                 walk.check_end()
+
+    def _walk_of(self, group: int, leaf: int) -> PageWalk:
+        """The walk along a chunk, begun when it is first asked for."""
+        if (group, leaf) not in self._walks:
+            row_group, of = self._footer.row_groups[group], self._footer.leaves[leaf]
+            where = f"{self._path}, row group {group}, column {of.name!r}"
+            writer, chunk = self._footer.created_by, row_group.chunks[leaf]
+            self._walks[group, leaf] = PageWalk(chunk, of, row_group.rows, where, writer, self._budget)
+        return self._walks[group, leaf]
 
     def _walk(self, walk: PageWalk, begin: int, data: memoryview) -> None:
         """Show bytes to a walk; a header that lies across two reads is read once more, alone."""
@@ -359,6 +362,3 @@ class PageFile:
     def _read_at(self, begin: int, size: int) -> memoryview:
         self._file.seek(begin)
         return memoryview(self._file.read(size)).cast("B")
-
-    def _where(self, group: int, leaf: int) -> str:
-        return f"{self._path}, row group {group}, column {self._footer.leaves[leaf].name!r}"
