@@ -87,9 +87,11 @@ def take(
         DataError: a number that float32 does not hold; or what is not as it should be, under "error".
     """
     judged = Judged(len(steps), bad_rows, where)
-    faults = {fault.row: (fault.reason, fault.step) for fault in steps.faults}
+    faults, rows_of = {fault.row: (fault.reason, fault.step) for fault in steps.faults}, dict[str, list[int]]()
     for fault in steps.faults:
-        judged.judge(fault.kind, np.array([fault.row]), faults.__getitem__)
+        rows_of.setdefault(fault.kind, []).append(fault.row)
+    for kind, rows in rows_of.items():  # by their first rows, so that the first error is the one that is raised
+        judged.judge(kind, np.array(rows), faults.__getitem__)
     source: StepsAsGiven | StepsAsInputs
     if named is None:
         values, nulls, inexact = placed(float32_of, steps, in_features, where=where)

@@ -16,6 +16,7 @@ from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
+from scanrnn_dist.source.judging import Judged
 from scanrnn_dist.source.layouts import Steps, layout_of_column, picked_rows
 from scanrnn_dist.source.layouts.layout import Fault
 from scanrnn_dist.source.set_aside import aside_schema
@@ -97,6 +98,22 @@ def test_every_row_is_what_plain_python_makes_of_it(case: Any) -> None:
     assert [(each.row, each.policy, each.step) for each in got.aside] == aside
     assert got.counts == sum((Counter(one.counts) for one in made), Counter())
     assert got.sequences.values.dtype == np.float32 and got.sequences.in_features == in_features
+
+
+def test_rows_with_one_kind_of_fault_are_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[str, int]] = []
+    judge = Judged.judge
+
+    def counting(self: Judged, policy: str, rows: np.ndarray, reason: Any) -> None:
+        judged.append((policy, len(rows)))
+        judge(self, policy, rows, reason)
+
+    monkeypatch.setattr(Judged, "judge", counting)
+    rows = [None, [[1.0, 2.0]], [[1.0]], None] * 25
+    got = taken(pa.array(rows), 2, BadRows(null_sequence="skip", wrong_width="skip"), Lengths())
+    assert judged == [("null_sequence", 50), ("wrong_width", 25)] and len(got.aside) == 75
+    with pytest.raises(DataError, match="row 2, step 0"):
+        taken(pa.array(rows), 2, BadRows(null_sequence="skip", wrong_width="error"), Lengths())
 
 
 @pytest.mark.parametrize("policy", CHOICES)
