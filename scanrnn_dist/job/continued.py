@@ -48,6 +48,7 @@ class ContinuedPlan(Plan):
         new: the new steps.
         store: where the old output stands.
         names: of the old output's parts, one for each of the first units.
+        found: of each of these parts its rows that have new steps, rising, and which rows of `new` these are.
         begun: `(n,)` rows of `new` whose ids the old output does not have.
         joined: how many of these, the first ones, follow in the last of the old parts.
         applied: digests of the new steps, the last being these.
@@ -57,6 +58,7 @@ class ContinuedPlan(Plan):
     new: NewSteps | None = None
     store: Store | None = None
     names: tuple[str, ...] = ()
+    found: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     begun: np.ndarray | None = None
     joined: int = 0
     applied: tuple[str, ...] = ()
@@ -88,9 +90,11 @@ class ContinuedPlan(Plan):
         if unit.index >= len(self.names):
             yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
             return
-        begin, columns = 0, [*self.keep, STATE]
+        begin, columns, (old, found) = 0, [*self.keep, STATE], self.found[unit.index]
         for batch in read_part(self.store, self.names[unit.index], columns):
-            rows, end = self.new.rows_of(batch), begin + batch.num_rows
+            rows, end = np.full(batch.num_rows, -1), begin + batch.num_rows
+            here = slice(*np.searchsorted(old, (begin, end)))
+            rows[old[here] - begin] = found[here]
             _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
             sequences = self.new.sequences_of(rows)
             kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
@@ -147,26 +151,32 @@ def continued_plan(
         DataError: a part that cannot be read, other types than the new steps have, or an id that stands twice.
     """
     names = tuple(name for name, rows in parts.items() if rows)
-    is_begun, steps = np.ones(len(new), bool), [0] * len(names)
+    is_begun, steps, found = np.ones(len(new), bool), [0] * len(names), []
     order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
     for index, name in enumerate(names):
+        begin, hits = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for batch in read_part(store, name, [*new.ids, *order]):
             _check_types(batch.schema, new.kept.schema, (*new.ids, *order), store.path(name))
             rows = new.rows_of(batch)
             _check_is_later(batch, rows, new, order)
-            rows = rows[rows >= 0]
+            hit = np.flatnonzero(rows >= 0)
+            rows = rows[hit]
+            hits.append((begin + hit, rows))
+            begin += batch.num_rows
             twice = rows[~is_begun[rows]]
             if len(twice) or len(np.unique(rows)) < len(rows):
                 raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
             is_begun[rows] = False
             steps[index] += int(new.sequences.lengths[rows].sum())
+        old, ours = map(np.concatenate, zip(*hits, strict=True))
+        found.append((old, ours))
     begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part or ROWS_PER_PART
     joined = min(len(begun), max(0, most - parts[names[-1]])) if names else 0
     units = _units(store, new_plan, [parts[name] for name in names], names, steps, new.sequences.lengths[begun], joined)
     source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
-        source=source, units=units, new=new, store=store, names=names, begun=begun, joined=joined,
+        source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
         applied=(*applied, new.digest), of_job=of_job, **base,
     )  # fmt: skip
 

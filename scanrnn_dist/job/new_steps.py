@@ -24,6 +24,8 @@ from scanrnn_dist.source import is_comparable, positions, read_chunks, read_kept
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
+_ROW_BYTES = 256
+"""Of each row besides: its id, which is a key, its number and its digest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ def read_new_steps(
         kind = plan.kept_schema.field(name).type
         if not is_comparable(kind):
             raise ConfigError(f"The ids in {name!r} are {kind}; expected numbers, texts or times.")
-    parts, kept, nbytes = [], [], 0
+    parts, kept, needed_bytes = [], [], 0
     with closing(read_chunks(plan.source, plan.units, options.reading(in_features, input))) as chunks:
         for chunk in chunks:
             if len(chunk.sequences) != chunk.rows:
@@ -96,8 +98,8 @@ def read_new_steps(
                 )
             parts.append(chunk.sequences)
             kept.append(chunk.kept)
-            nbytes += chunk.nbytes
-            check_fits(_COPIES * nbytes, "The new steps", "Give them in several updates, the earliest first.")
+            needed_bytes += _COPIES * chunk.nbytes + _ROW_BYTES * chunk.rows
+            check_fits(needed_bytes, "The new steps", "Give them in several updates, the earliest first.")
     batch = _as_one(kept, plan.kept_schema)
     keys, numbers = keys_of(batch, ids), dict[Any, int]()
     for row, key in enumerate(keys):
@@ -144,9 +146,10 @@ def told_key(table: pa.RecordBatch, ids: Sequence[str], row: int) -> str:
 
 def _digest(ids: Sequence[str], keys: Sequence[Any], first: Sequence[Any], sequences: Ragged) -> str:
     """Of each sequence, then of all of these in an order that does not depend on where they stand."""
-    of_each = []
+    of_each = bytearray()
     for row, (key, began) in enumerate(zip(keys, first, strict=True)):
         digest = hashlib.sha256(f"{key!r}\n{began!r}\n".encode())
         digest.update(np.ascontiguousarray(sequences.row(row)))
-        of_each.append(digest.digest())
-    return hashlib.sha256(repr(tuple(ids)).encode() + b"".join(sorted(of_each))).hexdigest()
+        of_each += digest.digest()
+    in_order = np.sort(np.frombuffer(of_each, "S32"))
+    return hashlib.sha256(repr(tuple(ids)).encode() + in_order.tobytes()).hexdigest()

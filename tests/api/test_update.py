@@ -32,6 +32,8 @@ from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job import new_steps
+from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.source import BadRows
 from scanrnn_dist.storage import LocalStore
 
@@ -315,6 +317,27 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"were applied to .* before"):
         continued(out, write(tmp_path / "in another order.parquet", cut[1], seed=1))
     assert entries(out) == held
+
+
+def test_each_old_row_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cut = slices(2)
+    featurize(write(tmp_path / "0.parquet", cut[0]), tmp_path / "out", keep_state=True, ids=["id"], rows_per_part=5)
+    looked_up: list[int] = []
+    own = NewSteps.rows_of
+    monkeypatch.setattr(NewSteps, "rows_of", lambda self, table: looked_up.append(len(table)) or own(self, table))
+    continued(tmp_path / "out", write(tmp_path / "1.parquet", cut[1]))
+    assert sum(looked_up) == len(cut[0]) > 0
+
+
+def test_new_rows_without_steps_fill_the_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their ids and digests."""
+    empty = np.zeros((0, D), np.float32)
+    featurize(write(tmp_path / "0.parquet", {0: empty}), tmp_path / "out", keep_state=True, ids=["id"])
+    source = write(tmp_path / "1.parquet", dict.fromkeys(range(2000), empty))
+    needed: list[int] = []
+    monkeypatch.setattr(new_steps, "check_fits", lambda nbytes, *_: needed.append(nbytes))
+    continued(tmp_path / "out", source)
+    assert needed[-1] > 2000 * 200
 
 
 def test_the_same_steps_are_known_by_ids_in_another_order_and_other_ids_refused(tmp_path: Path) -> None:
