@@ -20,6 +20,7 @@ from scanrnn_dist.engine.in_flight import host_shards
 from scanrnn_dist.engine.native import TOLD, NativeProgram
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, left_of, queue_of
+from scanrnn_dist.engine.shapes import NATIVE_WINDOW_FLOP
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
 from scanrnn_dist.protocols import Finished, Statistics
@@ -29,7 +30,8 @@ LAST_SHARE = 8
 """The last window of a job may be so much smaller than others."""
 MOST_WINDOWS = 8
 """As so many windows may lanes do in one before what is finished is told: without the next one, or full of long rows.
-Whoever waits for two of them hears no signal meanwhile: 1.4 s with H = 512."""
+Nor more work than so many of `NATIVE_WINDOW_FLOP`, however large an encoder or a window: whoever stops a job waits for
+two of them, 1.4 s with H = 512."""
 
 
 _AT_WORK: set[NativeRun] = set()
@@ -62,6 +64,8 @@ class NativeRun(Emptied):
         self.statistics = Statistics(compilations=engine.compilations)
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
         self._window_steps = engine.lanes * engine.shape.window_steps
+        most = MOST_WINDOWS * NATIVE_WINDOW_FLOP // (engine.flops_per_step * engine.shape.lanes)
+        self._most_steps = min(MOST_WINDOWS * engine.shape.window_steps, max(most, 1))
         self._queue = RowQueue(engine.lanes, engine.shape.window_steps)
         self._submissions = Submissions()
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
@@ -169,8 +173,8 @@ class NativeRun(Emptied):
         if self._sent:  # whose lanes may end it, once they run dry
             self._sent[-1].queue[MORE] = NEXT_IS_HERE
         # Until the next rows are there, lanes that run dry go on with what they have.
-        steps = engine.shape.window_steps
-        queue = queue_of(rows, engine.devices, more, MOST_WINDOWS * steps, (MOST_WINDOWS if more else 1) * steps)
+        most_dry = self._most_steps if more else min(engine.shape.window_steps, self._most_steps)
+        queue = queue_of(rows, engine.devices, more, self._most_steps, most_dry)
         self._sent.append(Sent(queue, rows, self._dispatcher.submit(self._dispatch, queue)))
         self._unfinished += len(rows)
         self.statistics.windows += 1

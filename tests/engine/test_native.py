@@ -286,6 +286,22 @@ def test_a_window_ends_although_its_rows_are_long_and_no_row_is_lost() -> None:
     )
 
 
+@needs_native
+def test_a_window_ends_by_its_work_and_the_bits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_rows([90, 3, 70, 0, 41, 64], in_features=D)
+    wanted = encoded(made("gru", 16), rows)
+    most_steps = 3
+    engine = build_engine(made("gru", 16), mesh_of(2), SHAPE, kernel="native")
+    flop = most_steps * SHAPE.lanes * engine.flops_per_step // native_run.MOST_WINDOWS
+    monkeypatch.setattr(native_run, "NATIVE_WINDOW_FLOP", flop + 1)
+    with closing(engine.run()) as run:
+        run.submit(Ragged.from_sequences(rows))
+        found = {n: row for done in run.results() for n, row in zip(done.rows.tolist(), done.features, strict=True)}
+        assert run.statistics.windows >= 90 / most_steps
+    features = np.stack([found[n] for n in range(len(rows))])
+    np.testing.assert_array_equal(features.view(np.uint32), wanted.view(np.uint32))
+
+
 @given(data=st.data())
 def test_every_row_is_taken_once(data: st.DataObject) -> None:
     queue = RowQueue(lanes=data.draw(st.integers(1, 5)), long_steps=data.draw(st.integers(1, 50)))
