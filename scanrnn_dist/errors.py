@@ -11,6 +11,8 @@ from typing import Self
 
 _NAME = re.compile(r"""(?:^|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))""")
 """A name among several, in quotes or as it is."""
+SAVED = "What is done is saved; run the same command to continue."
+"""What is said after "Stopped." where a job runs."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal acts on, what turns text around, and bytes that are no text, as in a name that is not UTF-8."""
 
@@ -72,6 +74,25 @@ def check_platform() -> None:
     """
     if sys.platform == "win32":
         raise ConfigError("scanrnn_dist runs on Linux and macOS; on Windows, install and run it in WSL.")
+
+
+def stopped_by_machine(error: BaseException, rest: str) -> StoppedError | None:
+    """What to say of an error where memory ran out or the system refused something; None of any other.
+
+    Args:
+        error: what nobody closer to it has put into words.
+        rest: what is said after "Stopped.".
+    """
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        return StoppedError(f"{error.strerror or error}{name}. Stopped. {rest}")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    ):  # JAX's
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
+        return StoppedError(f"Out of memory: {what}. {remedy} Stopped. {rest}")
+    return None
 
 
 def one_line(text: str) -> str:

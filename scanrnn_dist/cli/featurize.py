@@ -10,10 +10,10 @@ import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
 from scanrnn_dist.cli.options import given, one_or_many, takes_flags
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import SAVED, SIGNALS, import_ahead, leave_pandas_out, start_devices, use_cache
+from scanrnn_dist.cli.process import SIGNALS, import_ahead, leave_pandas_out, start_devices, use_cache
 from scanrnn_dist.cli.run_options import RunFlags
 from scanrnn_dist.disk import is_within
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import SAVED, ConfigError
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:

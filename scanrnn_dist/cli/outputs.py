@@ -11,7 +11,8 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result
-from scanrnn_dist.cli.process import SAVED, SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
+from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
+from scanrnn_dist.errors import SAVED
 
 
 def verify(

@@ -18,13 +18,12 @@ import typer
 
 from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import error_line, log_to_stderr, print_error
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text
+from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text, stopped_by_machine
 from scanrnn_dist.observe import SHOWN, as_shown, available_cores, cpu_devices_are_chosen, print_line
 
 CTRL_C, UNREAD = 130, 1
 SHOW_CURSOR = "\x1b[?25h"
 NOTHING = "Nothing was written."
-SAVED = "What is done is saved; run the same command to continue."
 
 
 _OWNED: list[bool] = []
@@ -46,9 +45,6 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
         return _called(app, arguments)
     except ScanRNNError as error:
         return print_error(error)
-    except OSError as error:  # what nobody closer to it has put into words: the machine's affair, not a defect
-        name = f" ({error.filename})" if error.filename else ""
-        return print_error(StoppedError(f"{error.strerror or error}{name}. Stopped. {SIGNALS.rest}"))
     except SystemExit as end:  # how typer ends: 0, 1 if nobody reads stdout, 2 for wrong usage, 130 for Ctrl-C
         if end.code == UNREAD and not SIGNALS.had_job:
             return 0
@@ -66,7 +62,7 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
 
 
 def _called(app: typer.Typer, arguments: list[str]) -> int:
-    """Run the command line; what is raised where memory runs out, or a name is no text, is put into words."""
+    """Run the command line; what the machine refuses, or where a name is no text, is put into words."""
     try:
         for argument in arguments:
             check_is_text(argument)
@@ -75,12 +71,11 @@ def _called(app: typer.Typer, arguments: list[str]) -> int:
         if error.reason != "surrogates not allowed":
             raise
         raise not_text(error.object) from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's
+    except (OSError, MemoryError, RuntimeError) as error:  # the machine's affair, or a defect
+        stopped = stopped_by_machine(error, SIGNALS.rest)
+        if stopped is None:
             raise
-        what = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
-        raise StoppedError(f"Out of memory: {what}. {remedy} Stopped. {SIGNALS.rest}") from error
+        raise stopped from error
 
 
 def end_process(code: int) -> None:

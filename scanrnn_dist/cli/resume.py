@@ -9,9 +9,9 @@ from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.cli.options import bytes_told
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import SAVED, SIGNALS, leave_pandas_out
+from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out
 from scanrnn_dist.cli.run_options import MaxBadRows, Retry
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import SAVED, ConfigError
 
 
 def resume(

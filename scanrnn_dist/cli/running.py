@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scanrnn_dist.cli.process import SAVED, SIGNALS
-from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.cli.process import SIGNALS
+from scanrnn_dist.errors import SAVED, StoppedError
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pyarrow import fs
 
-from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError
+from scanrnn_dist.errors import SAVED, ConfigError, ScanRNNError, StoppedError, stopped_by_machine
 from scanrnn_dist.job.attempt import begun_units
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.differences import differences_of
@@ -126,8 +126,9 @@ class UnitWorker:
             return Answer(getattr(self, question)(*given))
         except ScanRNNError as error:
             return Answer(error=error)
-        except Exception:
-            return Answer(defect=traceback.format_exc())
+        except Exception as error:
+            stopped = stopped_by_machine(error, SAVED)
+            return Answer(error=stopped) if stopped is not None else Answer(defect=traceback.format_exc())
 
     def takes(self, computation: Computation) -> None:
         """What to compute with."""

@@ -316,6 +316,25 @@ def test_a_defect_in_a_worker_comes_with_its_traceback(
         featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "Out of memory: MemoryError. Choose fewer --lanes"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while\nmore"), "Out of memory: RESOURCE_EXHAUSTED: Out of"),
+        (OSError(28, "No space left on device", "/tmp/x"), r"No space left on device \(/tmp/x\)"),
+    ],
+)
+def test_what_the_machine_refuses_a_worker_stops_the_job_as_in_one_process(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def refused(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(UnitWorker, "begin", refused)
+    with pytest.raises(StoppedError, match=f"^{said}.* Stopped. What is done is saved"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whichever_worker_is_asked_next_it_knows_what_was_asked_before(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, seed: int
