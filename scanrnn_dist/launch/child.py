@@ -14,14 +14,15 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from scanrnn_dist.job import UnitWorker
+from scanrnn_dist.launch.processes import OF_DRIVER
 from scanrnn_dist.observe import SHOWN, ToStderr
 
 
 def main() -> None:
     """Answer questions; a driver that is there no more asks none, and what is being done is stopped."""
-    # These go to the whole group of processes: the driver heeds them, and tells its workers.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in OF_DRIVER:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_DRIVER)  # the driver blocked them
     SHOWN.as_json = "json" in sys.argv[2:]
     logging.basicConfig(format="%(message)s", handlers=[ToStderr()])
     worker, pipe = UnitWorker(), Connection(int(sys.argv[1]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
 from scanrnn_dist.observe import MEMORY_SHARE, SHOWN, available_cores, cpu_devices_are_chosen, usable_bytes
+
+OF_DRIVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that go to the whole group of processes: the driver heeds them, and tells its workers."""
 
 
 class ProcessExecutor(HandOut):
@@ -84,12 +88,16 @@ class ProcessPool:
         # As for the child that reads footers: the same modules, by the parent's own path.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
         json = ["json"] if SHOWN.as_json else []
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno()), *json],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **allocator_of_jobs(), "PYTHONPATH": path, **self._environment(place)},
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_DRIVER)  # the child inherits it, and imports in peace
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "scanrnn_dist.launch.child", str(theirs.fileno()), *json],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **allocator_of_jobs(), "PYTHONPATH": path, **self._environment(place)},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         if cores := self._cores(place):
             os.sched_setaffinity(child.pid, cores)  # before it has imported what sizes its pools of threads by it

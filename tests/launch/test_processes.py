@@ -16,7 +16,7 @@ import pytest
 from sources import parts_of, random_rows, write_source
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import read_status
+from scanrnn_dist.job import Answer, read_status
 from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 from scanrnn_dist.launch.processes import ProcessPool
 
@@ -94,6 +94,22 @@ def test_a_child_that_is_killed_is_replaced_and_the_parts_are_those_of_one_proce
     assert code == 0, said
     assert "was killed by signal 9. Another one takes its place." in said
     assert parts_of(out) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_child_that_imports_yet_leaves_signals_to_its_driver(
+    capfd: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    pool = ProcessPool(1, None)
+    worker = pool.start()
+    try:
+        os.kill(pool._children[worker][0].pid, number)
+        pool.ask(worker, "end", "")
+        assert pool.wait() == (worker, Answer())
+    finally:
+        pool.stop(worker)
+    assert capfd.readouterr().err == ""
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.soak
