@@ -24,7 +24,7 @@ FLOORS = [
     ("source", "encoder"),
     ("storage", "observe", "spec"),
     ("protocols",),
-    ("ragged", "input_spec", "draws"),
+    ("ragged", "input_spec", "draws", "threads"),
     ("errors", "disk", "allocator", "native"),
 ]
 """The rooms, top floor first: imports run downwards only. A room is a folder, or a file that stands alone."""

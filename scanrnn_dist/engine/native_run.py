@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.threads import Threads
 
 LAST_SHARE = 8
 """The last window of a job may be so much smaller than others."""
@@ -75,7 +76,7 @@ class NativeRun(Emptied):
         self._unfinished = 0  # rows that were sent
         self._is_in_place = True  # whether features go to where the caller wants them
         self._is_draining = False  # whether the last window that was fetched had no rows of its own
-        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
+        self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
     def wants_rows(self) -> bool:

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.threads import Threads
 
 PROFILE_SECONDS = 2.0
 """On CPU every operation of every step is an event, half a million of them a second, and the trace that Perfetto opens
@@ -75,7 +75,7 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
         jax.profiler.stop_trace()
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-profile") as thread:
+    with Threads(1, thread_name_prefix="scanrnn-profile") as thread:
         stopped = thread.submit(stop)
         try:
             yield

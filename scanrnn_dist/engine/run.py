@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -29,6 +28,7 @@ from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WIND
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.threads import Threads
 
 STATIC_WINDOWS_AHEAD = 4
 """On accelerators, whose windows are large, as far as a share of the memory allows. With 2 it is late when the longest
@@ -69,7 +69,7 @@ class Run(Emptied):
         self._all_lanes, self._drain = engine, drain
         self._may_drain = True  # until it was decided against, for the rows that are there now
         self._smaller = SmallerWindows(engine) if engine.is_static else None
-        self._dispatcher = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-dispatch")
+        self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
     def wants_rows(self) -> bool:

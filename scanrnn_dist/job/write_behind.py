@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import Output, PartFile, PartRecord, QuarantineFile, part_name
 from scanrnn_dist.source import SKIP, WAITING_UNITS, Chunk, FailedUnit, Unit, count_name
 from scanrnn_dist.storage import Store
+from scanrnn_dist.threads import Threads
 
 
 @dataclass
@@ -86,8 +87,8 @@ class WriteBehind:
         self._store, self._schema, self._units, self._output = store, schema, units, output
         self._claims, self._stage = claims, stage
         self._most_waiting_bytes, self._is_broken = waiting_bytes, False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer")
-        self._namer = ThreadPoolExecutor(1, thread_name_prefix="scanrnn-writer-names")
+        self._thread = Threads(1, thread_name_prefix="scanrnn-writer")
+        self._namer = Threads(1, thread_name_prefix="scanrnn-writer-names")
         self._named: Future[None] | None = None  # the part before the one that is written
         self._pending: deque[tuple[Future[None], int, bool]] = deque()
         self._waiting_bytes = self._waiting_units = 0
@@ -186,10 +187,10 @@ class WriteBehind:
             begun.end()
         try:
             self._wait_for_name()
+            self._named = self._namer.submit(self._name, unit, begun)
         except BaseException:
             begun.abandon()
             raise
-        self._named = self._namer.submit(self._name, unit, begun)
 
     def _name(self, unit: Unit, begun: _Begun) -> None:
         with self._stage("commit"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
@@ -18,6 +17,7 @@ from pyarrow import fs
 
 from scanrnn_dist.storage.filesystems import open_input_file, resolve
 from scanrnn_dist.storage.objects import Objects
+from scanrnn_dist.threads import Threads
 
 RENAMING = ("hdfs", "local")
 """Filesystems in which a file is renamed, by one call, and is seen under its name from its first byte on."""
@@ -137,7 +137,7 @@ class ArrowObjects(Objects):
                 stream.write(piece)
             stream.close()
 
-        with ThreadPoolExecutor(1, thread_name_prefix="scanrnn-upload") as thread:
+        with Threads(1, thread_name_prefix="scanrnn-upload") as thread:
             thread.submit(send).result()
 
 

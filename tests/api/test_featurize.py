@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -630,3 +632,25 @@ def test_progress_is_shown_where_it_is_wanted(tmp_path: Path, monkeypatch: pytes
     assert heard[0] == (0, 3) and sum(heard[1:]) == 3
     featurize(path, tmp_path / "other")
     assert len(shown) == 1
+
+
+def test_a_thread_that_outlives_the_main_thread_is_told_so_and_leaves_nothing_aside(tmp_path: Path) -> None:
+    script = """
+import sys, threading, time, pathlib
+import sources
+out = pathlib.Path(sys.argv[1])
+def work():
+    try:
+        sources.featurize(out / "in.parquet", out / "out", rows_per_part=2)
+    except Exception as error:
+        print(type(error).__name__, error)
+source = sources.write_source(out / "in.parquet", sources.random_rows([30] * 400))
+threading.Thread(target=work).start()
+while not list((out / "out").glob("part-*")):
+    time.sleep(0.005)
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.stdout.startswith("StoppedError The program's main thread has ended"), done.stdout + done.stderr
+    assert not list((tmp_path / "out").rglob("*.tmp"))
