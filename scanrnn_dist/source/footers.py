@@ -124,7 +124,7 @@ class _Child:
                 if answer is None and was_there:  # it may have ended before, of idleness
                     answer, status = self._answer(path)
             except BaseException:  # the answer may still come, and be taken for that to another path
-                self._end()
+                self.close()
                 raise
             if answer is None:
                 return {"error": f"looking at its footer ended the process that did (exit status {status})"}
@@ -140,18 +140,19 @@ class _Child:
         """The answer to the first request that has none; None if the process ended."""
         return self._received()[0]
 
-    def close(self) -> int | None:
-        """End the process, if there is one, by closing its pipe; its exit status."""
+    def close(self) -> None:
+        """End the process, if there is one; by its pipe alone it would go on while a fork of this process has that."""
+        if self._process is not None:
+            self._process.kill()
+            self._status()
+
+    def _status(self) -> int | None:
+        """The exit status of the process, which has ended."""
         process, self._process = self._process, None
         if process is None:
             return None
         process.communicate()
         return process.returncode
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self.close()
 
     def _answer(self, path: str) -> tuple[dict[str, Any] | None, int | None]:
         self.send(path)
@@ -161,7 +162,7 @@ class _Child:
         """What the process says, or None and the status with which it ended."""
         assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
-        return (json.loads(line), None) if line.endswith("\n") else (None, self.close())
+        return (json.loads(line), None) if line.endswith("\n") else (None, self._status())
 
 
 def _local_child() -> _Child:

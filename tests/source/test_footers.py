@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from scanrnn_dist.source import footer_child
+from scanrnn_dist.source import footer_child, footers
 from scanrnn_dist.source.footers import read_footers
 
 
@@ -57,3 +59,15 @@ def test_values_of_lists_are_counted(tmp_path: Path, column: pa.Array, values: i
     (footer,) = read_footers([str(tmp_path / "a.parquet")], uri=None)
     expected = {"a.b": [3], "b": [6]} | ({} if values is None else {"a": [values]})
     assert footer["values"] == expected
+
+
+def test_the_child_ends_at_once_although_another_process_has_the_end_of_its_pipe(tmp_path: Path) -> None:
+    """As a fork has that was made meanwhile."""
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    child = footers._Child(None)
+    child.ask(str(tmp_path / "a.parquet"))
+    process = child._process
+    assert process is not None and process.stdin is not None
+    with open(os.dup(process.stdin.fileno()), "wb"):
+        child.close()
+        assert process.returncode == -signal.SIGKILL
