@@ -159,7 +159,7 @@ class NativeRun(Emptied):
         _AT_WORK.add(self)  # whoever is interrupted here leaves it there
         self._dispatcher.shutdown(cancel_futures=True)
         for sent in self._sent:
-            if not sent.told.cancelled() and sent.told.exception() is None:
+            if not sent.told.cancel() and sent.told.exception() is None:
                 sent.told.result().block_until_ready()
         _AT_WORK.discard(self)
 
@@ -176,18 +176,26 @@ class NativeRun(Emptied):
         # Until the next rows are there, lanes that run dry go on with what they have.
         most_dry = self._most_steps if more else min(engine.shape.window_steps, self._most_steps)
         queue = queue_of(rows, engine.devices, more, self._most_steps, most_dry)
-        self._sent.append(Sent(queue, rows, self._dispatcher.submit(self._dispatch, queue)))
+        sent = Sent(queue, rows, Future())
+        self._sent.append(sent)  # first: whoever is interrupted in between has it
+        self._dispatcher.submit(self._dispatch, sent)
         self._unfinished += len(rows)
         self.statistics.windows += 1
 
-    def _dispatch(self, queue: np.ndarray) -> jax.Array:
+    def _dispatch(self, sent: Sent) -> None:
         """Run the program on a queue, after the one before; in a thread of its own, since a call need not return."""
         engine = self.engine
-        with stage("dispatch"):
-            told = self._spare.pop() if self._spare else engine.new_told()
-            states, in_lanes, told = engine.program(*engine.weights, *self._on_devices, told, address_of(queue))
-            self._on_devices = type(self._on_devices)(states, in_lanes)
-        return told
+        if not sent.told.set_running_or_notify_cancel():
+            return
+        try:
+            with stage("dispatch"):
+                told = self._spare.pop() if self._spare else engine.new_told()
+                queue = address_of(sent.queue)
+                states, in_lanes, told = engine.program(*engine.weights, *self._on_devices, told, queue)
+                self._on_devices = type(self._on_devices)(states, in_lanes)
+            sent.told.set_result(told)
+        except BaseException as error:
+            sent.told.set_exception(error)
 
     def _fetch(self) -> Finished:
         """Wait for the oldest window; the rows that ended in it. Whoever is interrupted meanwhile still has it."""

@@ -434,6 +434,23 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     assert sent.is_ready and run not in native_run._AT_WORK
 
 
+@needs_native
+def test_a_window_is_waited_for_although_sending_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = build_engine(made("lstm", 300), mesh_of(2), kernel="native").run()
+    run.submit(Ragged.from_sequences(random_rows([500] * 64, in_features=D)))
+    submit = run._dispatcher.submit
+
+    def interrupted(*given: Any) -> None:
+        submit(*given).exception()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run._dispatcher, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.results()
+    run.close()
+    assert run._on_devices.states.is_ready()
+
+
 @pytest.mark.parametrize("kernel", [pytest.param("native", marks=needs_native), "xla"])
 def test_no_rows_with_carries_of_their_own_are_no_rows(kernel: str) -> None:
     encoder = made("both directions", 9)
