@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator
@@ -121,17 +122,29 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
 def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | None, where: str) -> Any:
     """The encoder of an architecture, as JSON, with these weights, which were found there."""
     try:
-        parsed = json.loads(architecture or "{}")
-        is_wide = '"float64"' in json.dumps(parsed["layers"])  # as a dtype; an input may have columns of that name
+        told = json.loads(architecture or "{}")
+        is_wide = '"float64"' in json.dumps(told["layers"])  # as a dtype; an input may have columns of that name
         would_round = is_wide and not jax.config.read("jax_enable_x64")
-        encoder = None if would_round else build_encoder(kind, parsed, weights)
+        shapes = None if would_round else nnx.eval_shape(lambda: build_encoder(kind, told, weights))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         shown = repr(architecture)[:1000]
         raise DataError(f"{where} has a damaged or unknown architecture {shown}: {error}") from error
-    if encoder is None:
+    if shapes is None:
         raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
+    _check_sizes(shapes, weights, where)
+    encoder = build_encoder(kind, told, weights)
     set_variables(encoder, weights, where)
     return encoder
+
+
+def _check_sizes(shapes: Any, weights: dict[str, np.ndarray], where: str) -> None:
+    """Refuse an architecture of more weights than there are before memory is asked for all of them."""
+    asked = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(shapes.layers)))
+    held = sum(array.size for array in weights.values())
+    if asked > held:
+        raise DataError(
+            f"{where} holds other weights than its architecture asks for: {held:,} numbers, expected {asked:,}."
+        )
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

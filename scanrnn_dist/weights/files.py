@@ -5,6 +5,7 @@ No file is ever unpickled, not even one that asks for it.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ Source = str | os.PathLike[str] | Mapping[str, Any]
 """A file, or arrays by name."""
 BAD_ARCHIVE = (BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 """What reading a damaged zip archive raises; `RuntimeError` where it asks for a password, or an unknown method."""
+MOST_COMPRESSION = 1032
+"""Bytes that deflate, of zip and HDF5, makes of one at most (https://zlib.net/zlib_tech.html)."""
 Shape = tuple[int | str, ...]
 """Of an array; a word stands for a size that nothing tells, and fits none."""
 
@@ -60,12 +63,36 @@ def read_npz(path: Path) -> Named:
     """All arrays of a file written by `numpy.savez`, in its order; an array of objects is refused, as it is pickled."""
     try:
         with open(path, "rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if isinstance(file, np.ndarray):
+            if opened.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("it holds one array without a name, as numpy.save writes it")
+            opened.seek(0)
+            file = np.load(opened, allow_pickle=False)
+            for member in file.zip.infolist():  # type: ignore[attr-defined]
+                with file.zip.open(member) as array:  # type: ignore[attr-defined]
+                    _check_header(member.filename, array, path.stat().st_size)
             return {name: file[name] for name in file.files}
     except (*BAD_ARCHIVE, ValueError) as error:
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+
+
+def _check_header(name: str, file: Any, file_bytes: int) -> None:
+    """Check what the header of a file says that `numpy.save` wrote; one of another version is left to numpy."""
+    magic = file.read(np.lib.format.MAGIC_LEN)
+    readers = {b"\1\0": np.lib.format.read_array_header_1_0, b"\2\0": np.lib.format.read_array_header_2_0}
+    if magic[:-2] == np.lib.format.MAGIC_PREFIX and magic[-2:] in readers:
+        shape, _, dtype = readers[magic[-2:]](file)
+        check_size(name, shape, dtype, file_bytes)
+
+
+def check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, file_bytes: int) -> None:
+    """Refuse an array that a file of so many bytes cannot hold, before memory is asked for it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes > MOST_COMPRESSION * file_bytes:
+        raise ValueError(f"{name} would be {nbytes:,} bytes, which a file of {file_bytes:,} bytes cannot hold")
 
 
 def flat(tree: Any, kinds: tuple[Any, ...] = (Mapping,), path: tuple[str, ...] = ()) -> Named:

@@ -21,7 +21,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.weights.files import BAD_ARCHIVE, Named, optional_module, read_npz, read_tensors
+from scanrnn_dist.weights.files import BAD_ARCHIVE, Named, check_size, optional_module, read_npz, read_tensors
 
 VARIABLES = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
 """What the numbered variables of a cell are, in a `.weights.h5` file of Keras 3."""
@@ -77,8 +77,8 @@ def _read_h5(path: Path) -> Named:
     h5py = optional_module("h5py", f"Reading {path}")
     try:
         with h5py.File(path, "r") as file:
-            return _arrays(h5py, file)
-    except (OSError, RuntimeError) as error:
+            return _arrays(h5py, file, path.stat().st_size)
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
 
 
@@ -88,22 +88,25 @@ def _read_archive(path: Path) -> Named:
         return _read_h5(path)  # Keras 2 wrote HDF5 under any name
     h5py = optional_module("h5py", f"Reading {path}")
     try:
-        with ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
-            return _arrays(h5py, file)
-    except (*BAD_ARCHIVE, KeyError) as error:
+        with ZipFile(path) as archive:
+            content = archive.read(_WEIGHTS)
+        with h5py.File(io.BytesIO(content), "r") as file:
+            return _arrays(h5py, file, len(content))
+    except (*BAD_ARCHIVE, KeyError, ValueError) as error:
         raise DataError(
             f"{path} is not a readable .keras archive with a {_WEIGHTS}: {error}. Save the weights alone, with "
             f"model.save_weights('{path.stem}.weights.h5')."
         ) from error
 
 
-def _arrays(h5py: Any, file: Any) -> Named:
+def _arrays(h5py: Any, file: Any, file_bytes: int) -> Named:
     numbered, plain = Named(), Named()
 
     def visit(name: str, item: object) -> None:
         *cell, parent, last = ("", "", *name.split("/"))
         if not isinstance(item, h5py.Dataset) or "optimizer" in name.split("/")[0]:
             return
+        check_size(name, item.shape or (), item.dtype, file_bytes)
         if parent == "vars" and cell[-1] == "cell" and last in VARIABLES:
             numbered["/".join([*cell, VARIABLES[last]])] = np.asarray(item)
         elif parent != "vars":

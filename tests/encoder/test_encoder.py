@@ -21,7 +21,7 @@ from cells import drawn
 from flax import nnx
 
 from scanrnn_dist.encoder.encoder import Encoder, State
-from scanrnn_dist.encoder.file import FORMAT
+from scanrnn_dist.encoder.file import FORMAT, variables_of
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -447,6 +447,16 @@ def test_load_names_a_file_whose_architecture_is_damaged(architecture: str | Non
     safetensors.numpy.save_file({}, tmp_path / "damaged.safetensors", metadata)
     with pytest.raises(DataError, match=r"damaged\.safetensors has a damaged or unknown architecture"):
         Encoder.load(tmp_path / "damaged.safetensors")
+
+
+def test_an_architecture_larger_than_its_file_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    encoder = Encoder.from_seed(0, 2, 3)
+    (layer,) = encoder.architecture["layers"]
+    architecture = {**encoder.architecture, "layers": [{**layer, "hidden_features": 10**9}]}
+    metadata = {"format": FORMAT, "architecture": json.dumps(architecture)}
+    safetensors.numpy.save_file(variables_of(encoder), tmp_path / "a.safetensors", metadata)
+    with pytest.raises(DataError, match=r"holds other weights .*: 54 numbers, expected 3,0"):
+        Encoder.load(tmp_path / "a.safetensors")
 
 
 def test_a_file_has_the_mode_of_other_new_files_and_needs_its_folder(tmp_path: Path) -> None:

@@ -165,6 +165,25 @@ def test_damaged_or_pickled_npz_files_are_refused(content: str, tmp_path: Path) 
         keras_layers(path)
 
 
+@pytest.mark.parametrize("kind", ["npz", "one array", "h5", "keras"])
+def test_a_file_that_claims_more_than_it_can_hold_is_damaged(kind: str, tmp_path: Path) -> None:
+    header, h5 = io.BytesIO(), io.BytesIO()
+    array = {"descr": "<f4", "fortran_order": False, "shape": (1 << 21, 1 << 20)}
+    np.lib.format.write_array_header_1_0(header, array)
+    with pytest.importorskip("h5py").File(h5, "w") as file:
+        file.create_dataset("layers/gru/cell/vars/0", array["shape"], "f4", chunks=(8, 8))
+    path = tmp_path / ("gru.npz" if kind == "one array" else f"gru.{kind}")
+    if kind in ("npz", "keras"):
+        with zipfile.ZipFile(path, "w") as archive:
+            name, content = ("kernel.npy", header) if kind == "npz" else ("model.weights.h5", h5)
+            archive.writestr(name, content.getvalue())
+    else:
+        path.write_bytes((h5 if kind == "h5" else header).getvalue())
+    said = "holds one array" if kind == "one array" else "would be 8,796,093,022,208 bytes, which a file of"
+    with pytest.raises(DataError, match=said):
+        keras_layers(path)
+
+
 @pytest.mark.parametrize("kind", ["savez", "savez_compressed", "keras", "keras_compressed"])
 def test_an_archive_with_any_byte_changed_is_read_or_told_as_damaged(kind: str, tmp_path: Path) -> None:
     path, arrays = tmp_path / ("m.keras" if "keras" in kind else "gru.npz"), keras_arrays("gru")
