@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scanrnn_dist.errors import DataError, UndoneError
+from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, read_first
@@ -57,7 +57,7 @@ class Foreseen:
             more = [f"  and {self.failed - len(self.failures):,} more"] if self.failed > len(self.failures) else []
             head = "featurize would leave out the parts that hold these rows, and end with 3:"
             advice = "Mend these files, or say what to do with such rows (--bad-value skip, --lossy-cast, ...)."
-            raise UndoneError("\n".join([head, *(f"  {it}" for it in self.failures), *more, advice]))
+            raise UndoneError("\n".join([head, *(f"  {one_line(it)}" for it in self.failures), *more, advice]))
         if max_bad_rows is not None and self.set_aside > max_bad_rows:
             raise UndoneError(
                 f"featurize would stop: {self.set_aside:,} rows would be set aside, and --max-bad-rows is "

@@ -7,7 +7,7 @@ import shlex
 
 import numpy as np
 
-from scanrnn_dist.errors import UndoneError
+from scanrnn_dist.errors import UndoneError, one_line
 from scanrnn_dist.job.restart import is_of_restart
 from scanrnn_dist.records import Commits
 from scanrnn_dist.source import Units
@@ -55,7 +55,7 @@ def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:
     more = f" The same holds for parts {fatal[1:8]}." if len(fatal) > 1 else ""
     return (
         f"The rows of part {unit.index} end the process that computes them: {commits.suspects[unit.index].verdict}. "
-        f"They are {unit.span} {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of "
+        f"They are {one_line(unit.span)} {unit.rows} rows, {unit.nbytes:,} bytes decoded.{more} All others of "
         "this share are done. The cause may be a page that crashes the decoder, or a row that needs more memory than "
         "there is. Write the file again or find more memory, then run the same command with --retry."
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scanrnn_dist.errors import shown
+from scanrnn_dist.errors import one_line, shown
 
 
 @dataclass
@@ -36,8 +36,13 @@ SHOWN = Shown()
 
 def to_stderr(line: str, level: int = logging.INFO, event: Mapping[str, Any] | None = None) -> None:
     """Print a line, unless it matters less than what is to be shown; as JSON, the fields of `event` in its place."""
+    _print(line, "", level, event)
+
+
+def _print(line: str, more: str, level: int, event: Mapping[str, Any] | None = None) -> None:
+    """Print one line, whatever names stand in it, and more lines, as of a traceback."""
     if level >= SHOWN.level:
-        print_line(as_shown(line, level, event))
+        print_line(as_shown((line if SHOWN.as_json else one_line(line)) + more, level, event))
 
 
 def as_shown(line: str, level: int, event: Mapping[str, Any] | None = None) -> str:
@@ -61,4 +66,5 @@ class ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message, and the traceback where it has one."""
-        to_stderr(self.format(record), record.levelno)
+        message = record.getMessage()
+        _print(message, self.format(record).removeprefix(message), record.levelno)

@@ -19,6 +19,9 @@ from sources import command_line_in_this_process
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.cli.defects import report_of
+from scanrnn_dist.cli.printing import log_to_stderr
+from scanrnn_dist.errors import UndoneError
+from scanrnn_dist.job import Foreseen
 from scanrnn_dist.observe import progress, to_stderr
 
 GRU = ["--column", "x", "--hidden", "4"]
@@ -52,6 +55,22 @@ def test_quiet_prints_warnings(source: str, tmp_path: Path, capsys: pytest.Captu
     assert code == 0 and err.startswith("Warning: --lanes 40,000 has each device compute")
     code, _, err = run(capsys, "-q", "--log-format", "json", "featurize", source, str(tmp_path / "another"), *many)
     assert code == 0 and json.loads(err)["level"] == "warning"
+
+
+def test_a_name_with_a_new_line_forges_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("scanrnn_dist")
+    log_to_stderr()
+    logger.warning("%s is left out.", "a\nStoppedError: forged")
+    to_stderr("a\u2028forged is written.")
+    try:
+        raise ValueError("as it is")
+    except ValueError:
+        logger.exception("told")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == [
+        "a StoppedError: forged is left out.", "a forged is written.", "told", "Traceback (most recent call last):",
+    ]  # fmt: skip
+    assert lines[-1] == "ValueError: as it is"
 
 
 def test_as_json_each_line_is_an_object(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,3 +175,9 @@ def test_lines_without_a_standard_error_go_nowhere(
     monkeypatch.setattr(sys, "stderr", None)
     to_stderr("x", logging.ERROR)
     assert capsys.readouterr().out == ""
+
+
+def test_a_place_with_a_new_line_forges_no_other_place() -> None:
+    with pytest.raises(UndoneError) as raised:
+        Foreseen(whole=True, failed=1, failures=["a\nb.parquet, row 3: null"]).check()
+    assert "\n  a b.parquet, row 3: null\n" in str(raised.value)
