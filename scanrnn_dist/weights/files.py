@@ -67,8 +67,8 @@ def read_npz(path: Path) -> Named:
                 raise ValueError("it holds one array without a name, as numpy.save writes it")
             opened.seek(0)
             file = np.load(opened, allow_pickle=False)
-            for member in file.zip.infolist():  # type: ignore[attr-defined]
-                with file.zip.open(member) as array:  # type: ignore[attr-defined]
+            for member in file.zip.infolist():
+                with file.zip.open(member) as array:
                     _check_header(member.filename, array, path.stat().st_size)
             return {name: file[name] for name in file.files}
     except (*BAD_ARCHIVE, ValueError) as error:
