@@ -12,11 +12,13 @@ import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
+
+from scanrnn_dist.threads import Threads
 
 _THREADS = 16
 _MOST_BYTES, _LEAST_BYTES = 8 << 20, 1 << 18
@@ -83,7 +85,7 @@ class FetchedFile:
 
     def __init__(self, file: ReadsAt, most_bytes: int) -> None:
         self._file, self._most_bytes, self._size = file, most_bytes, file.size()
-        self._pool = ThreadPoolExecutor(_THREADS, "scanrnn-request")
+        self._pool = Threads(_THREADS, "scanrnn-request")
         self._requests: list[_Request] = []  # whose answers are wanted, by where they begin
         self._begins: list[int] = []
         self._to_make: deque[_Request] = deque()
