@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -38,6 +39,9 @@ FORMAT_WITH_INPUT = "scanrnn_dist.encoder/3"
 """Of an encoder with an input, which readers of the other format would pass over."""
 MOST_HEADER_BYTES = 40_000_000
 """safetensors reads no header of more than 100,000,000; within it, quotes and backslashes of the JSON are doubled."""
+_WHOLE = re.compile(r"\d+")
+_USUAL = 64
+"""An architecture whose largest size squared is so many times its weights may ask for more: to count takes 25 ms."""
 ORIGIN_OF_SUFFIX = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
@@ -121,30 +125,27 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
 
 def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | None, where: str) -> Any:
     """The encoder of an architecture, as JSON, with these weights, which were found there."""
+    held, asked, encoder = sum(array.size for array in weights.values()), 0, None
     try:
         told = json.loads(architecture or "{}")
-        is_wide = '"float64"' in json.dumps(told["layers"])  # as a dtype; an input may have columns of that name
-        would_round = is_wide and not jax.config.read("jax_enable_x64")
-        shapes = None if would_round else nnx.eval_shape(lambda: build_encoder(kind, told, weights))
+        layers = json.dumps(told["layers"])
+        would_round = '"float64"' in layers and not jax.config.read("jax_enable_x64")  # an input may have such a name
+        if max(map(int, _WHOLE.findall(layers)), default=0) ** 2 > _USUAL * held:  # else memory holds what is asked for
+            shapes = nnx.eval_shape(lambda: build_encoder(kind, told, weights))
+            asked = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(shapes.layers)))
+        if not would_round and asked <= held:
+            encoder = build_encoder(kind, told, weights)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         shown = repr(architecture)[:1000]
         raise DataError(f"{where} has a damaged or unknown architecture {shown}: {error}") from error
-    if shapes is None:
+    if would_round:
         raise ConfigError(f"{where} holds an encoder of float64, which JAX would round; set JAX_ENABLE_X64=1 for it.")
-    _check_sizes(shapes, weights, where)
-    encoder = build_encoder(kind, told, weights)
-    set_variables(encoder, weights, where)
-    return encoder
-
-
-def _check_sizes(shapes: Any, weights: dict[str, np.ndarray], where: str) -> None:
-    """Refuse an architecture of more weights than there are before memory is asked for all of them."""
-    asked = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(shapes.layers)))
-    held = sum(array.size for array in weights.values())
-    if asked > held:
+    if encoder is None:
         raise DataError(
             f"{where} holds other weights than its architecture asks for: {held:,} numbers, expected {asked:,}."
         )
+    set_variables(encoder, weights, where)
+    return encoder
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
