@@ -197,11 +197,17 @@ def numbers_of(name: str, given: Any, expected: str) -> np.ndarray:
             if array.dtype != object or array.ndim != 1:
                 return array
             given = array.tolist()  # an array of arrays, as pandas reads nested lists
-        if any(isinstance(part, np.ma.MaskedArray) for part in given) and len({np.shape(part) for part in given}) == 1:
-            return np.ma.stack(given)  # np.asarray forgets the masks
+        if any(map(_is_masked, given)) and len({np.shape(part) for part in given}) == 1:  # np.asarray forgets masks
+            return np.ma.stack([np.ma.stack(part) if isinstance(part, list | tuple) else part for part in given])
         return np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
         raise DataError(f"{name} is no array of numbers: {error} Expected {expected}.") from error
+
+
+def _is_masked(part: Any) -> bool:
+    """Whether it is a masked array, or a list that holds one."""
+    parts = part if isinstance(part, list | tuple) else (part,)
+    return any(isinstance(each, np.ma.MaskedArray) for each in parts)
 
 
 def cut(ragged: Ragged) -> Ragged:

@@ -212,7 +212,7 @@ KeepState = Annotated[
 AllowMixed = Annotated[
     bool,
     flag(
-        "Continue a job that was begun with another kind of device, XLA flags or versions. Features may then differ "
+        "Continue a job that was begun with other devices, XLA flags or versions. Features may then differ "
         "in their last digits.",
         "--allow-mixed",
         GOING_ON,

@@ -40,8 +40,8 @@ FORMAT_WITH_INPUT = "scanrnn_dist.encoder/3"
 MOST_HEADER_BYTES = 40_000_000
 """safetensors reads no header of more than 100,000,000; within it, quotes and backslashes of the JSON are doubled."""
 _WHOLE = re.compile(r"\d+")
-_USUAL = 64
-"""An architecture whose largest size squared is so many times its weights may ask for more: to count takes 25 ms."""
+_FEW = 10_000_000
+"""An architecture that by its sizes asks for fewer weights is not held against those that are there: it takes 25 ms."""
 ORIGIN_OF_SUFFIX = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "torch"),
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".npz"), "keras"),
@@ -130,7 +130,8 @@ def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | 
         told = json.loads(architecture or "{}")
         layers = json.dumps(told["layers"])
         would_round = '"float64"' in layers and not jax.config.read("jax_enable_x64")  # an input may have such a name
-        if max(map(int, _WHOLE.findall(layers)), default=0) ** 2 > _USUAL * held:  # else memory holds what is asked for
+        sizes = [int(size) for size in _WHOLE.findall(layers)]
+        if not would_round and len(sizes) * max(sizes, default=0) ** 2 > _FEW:
             shapes = nnx.eval_shape(lambda: build_encoder(kind, told, weights))
             asked = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(shapes.layers)))
         if not would_round and asked <= held:

@@ -282,6 +282,9 @@ def _restarted(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, Any] 
                 return recorded
     except DataError:
         logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
+        recorded = None
+    if recorded is not None:
+        logger.info("%s is of another job, or of a source that changed since; the restart begins anew.", new.store.root)
     while new.store.below():  # once its record is gone, nobody adds to it for long
         lease.guarded(new.store.delete)(JOB)
         lease.guarded(new.store.delete_below)("")

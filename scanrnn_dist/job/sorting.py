@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
 from scanrnn_dist.job.memory import Memory
@@ -41,7 +41,7 @@ logger = logging.getLogger("scanrnn_dist")
 
 RECORD = "_sorted.json"
 """Begins with `_`, so that it is no file of the source."""
-_ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<machine>[0-9a-f]{8})")
+_ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}(?:\.(?P<machine>[0-9a-f]{8}))?")
 """What follows the copy's name until it stands: the attempt, and where the number of its process means that process."""
 _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
@@ -179,11 +179,19 @@ def _stands(folder: Path, wanted: dict[str, Any], restart: bool, check: Callable
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove what processes of this machine left that were killed while they sorted."""
+    """Remove what processes of this machine left that were killed while they sorted; of others it tells."""
+    others = list[str]()
     for path in folder.parent.glob(f"{glob.escape(folder.name)}.*"):
         match = _ASIDE.fullmatch(path.name[len(folder.name) + 1 :])
-        if match and match["machine"] == _machine() and not runs(int(match["pid"])):
+        if match and match["machine"] != _machine():
+            others.append(path.name)
+        elif match and not runs(int(match["pid"])):
             shutil.rmtree(path, ignore_errors=True)
+    if others:
+        logger.warning(
+            "%s holds half-made sorted copies of other machines or containers, or of before this one started: %s. "
+            "Remove them if nobody sorts there.", folder.parent, some_of(sorted(others), 4),
+        )  # fmt: skip
 
 
 def _machine() -> str:

@@ -70,7 +70,7 @@ def collect_traces(store: Store) -> None:
             left[attempt] = path
     names = [name for name, _ in store.entries(COMMITS)] if left else []
     for attempt, path in left.items():
-        if any(name.startswith(f"{attempt}.") for name in names):
+        if any(name.startswith((f"{attempt}.", f"{attempt}-")) for name in names):  # the latter of an amended job
             with suppress(OSError):  # another user's, who collects it, too; or what another user put there
                 content = _own_content(path)
                 if content:

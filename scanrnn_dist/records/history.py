@@ -19,7 +19,7 @@ class AttemptHistory:
     """What one attempt did, as its log tells.
 
     Args:
-        name: of it, `HOST.PID.RANDOM`.
+        name: of it, `HOST.PID.RANDOM`, and `-JOB` once its parts are another job's.
         header: the first line of its log.
         rows: `(n,)`, of each part that it committed, in the order of the log.
         finished: `(n,)`, when each was committed, in seconds since 1970.

@@ -20,7 +20,7 @@ class Attempt:
     """What one process did.
 
     Args:
-        name: of it, `HOST.PID.RANDOM`.
+        name: of it, `HOST.PID.RANDOM`, and `-JOB` once its parts are another job's.
         started: in seconds since 1970.
         commits: `(n, 3)`, for each part: its rows, when the one before was saved, or the attempt began, and
             when it was saved itself.

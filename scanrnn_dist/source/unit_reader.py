@@ -189,8 +189,8 @@ class UnitReader:
         """Rows per chunk of a unit; from the unit alone, so that it is read alike whichever were read before it.
 
         The footer says how many numbers there are; of texts, whose lengths it does not say, a few rows are decoded.
-        That takes 0.4 to 2 ms a unit, more where columns have large dictionaries, and of a bucket one more request for
-        each: 4 of 137 ms for nested lists of 100 MB, 22 of 159 ms for 16 columns of lists, were all columns tried.
+        That takes 0.4 to 2 ms a unit, more where columns have large dictionaries: 4 of 137 ms for nested lists of 100
+        MB, 22 of 159 ms for 16 columns of lists, were all columns tried.
         """
         groups = range(unit.row_group_begin, unit.row_group_end)
         there = set(parquet.schema_arrow.names)

@@ -66,9 +66,8 @@ class ObjectStore(Store):
             return {self._is_called(key[begin:]): size for key, size in found}
 
     def holds_beside(self, folder: str) -> bool:
-        begin = f"{self._key(folder)}/"
-        with stopping(self.root, "looked at"):  # a listing of one level comes at the end of all its pages
-            return any(not key.startswith(begin) for key, _ in self.objects.files(self.prefix, is_deep=True))
+        with stopping(self.root, "looked at"):
+            return self.objects.holds_beside(self.prefix, self._key(folder))
 
     def exists(self, name: str) -> bool:
         with stopping(self.path(name), "looked at"):

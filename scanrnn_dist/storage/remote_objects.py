@@ -11,6 +11,7 @@ answer is cut in its body, as that of a listing, and where boto3 gave up, `_aske
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import re
@@ -78,14 +79,21 @@ class RemoteObjects(Objects):
             if path.endswith("/") or not _is_marker(path, size, folder):
                 yield path, size
 
+    def holds_beside(self, folder: str, below: str) -> bool:
+        # Of one level all pages would come before an answer, so what sorts before the other folder is asked for, and
+        # what sorts after all that stands in it: 0 comes after the slash.
+        first, after = (self._below(folder, last) for last in (None, f"{below}0"))
+        names = itertools.chain(itertools.takewhile(lambda each: not each[0].startswith(f"{below}/"), first), after)
+        return any(not _is_marker(*each, folder) for each in names)
+
     def _directly_in(self, folder: str) -> list[tuple[str, int]]:
         listed = _asked(folder, lambda: self._store.list_with_delimiter(folder or None))
         found = [(item["path"], item["size"]) for item in listed["objects"]]
         return [*((f"{name}/", 0) for name in listed["common_prefixes"]), *found]
 
-    def _below(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Page by page, as they are taken; after an answer that was cut, from the last one on."""
-        last, batches = None, None
+    def _below(self, folder: str, last: str | None = None) -> Iterator[tuple[str, int]]:
+        """Those after `last`, page by page, as they are taken; after an answer that was cut, from the last one on."""
+        batches = None
 
         def ask() -> Any:
             nonlocal batches
@@ -137,7 +145,7 @@ class RemoteObjects(Objects):
         if self.options.kind != "s3" or (version is None and meta["size"] <= COPY_BYTES):
             _asked(old, lambda: self._store.copy(old, new))
             return True
-        client, bucket = boto3_client(self.options), self.options.bucket
+        client, bucket = boto3_client(self.options, is_patient=True), self.options.bucket
         source, seen = {"Bucket": bucket, "Key": old}, {"CopySourceIfMatch": meta["e_tag"]}
         if meta["size"] > COPY_BYTES:
             return _is_met(old, lambda: client.copy(source, bucket, new, ExtraArgs=seen))

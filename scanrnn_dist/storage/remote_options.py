@@ -125,16 +125,15 @@ def obstore_client(options: RemoteOptions) -> Any:
 
 
 @lru_cache(maxsize=8)
-def boto3_client(options: RemoteOptions) -> Any:
-    """What asks an S3 server for what obstore does not offer."""
+def boto3_client(options: RemoteOptions, is_patient: bool = False) -> Any:
+    """What asks an S3 server for what obstore does not offer; for copies, which take long, a patient one."""
     import boto3
     from botocore.config import Config
 
     told = dict(options.query)
+    tries, seconds = (RETRIES + 1, REQUEST_SECONDS) if is_patient else (BOTO3_TRIES, REQUEST_SECONDS / BOTO3_TRIES)
     config = Config(
-        retries={"total_max_attempts": BOTO3_TRIES, "mode": "standard"},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=REQUEST_SECONDS / BOTO3_TRIES,
+        retries={"total_max_attempts": tries, "mode": "standard"}, connect_timeout=CONNECT_SECONDS, read_timeout=seconds
     )
     verify = options.verifies and (told.get("tls_ca_file_path") or True)
     return boto3.Session().client(

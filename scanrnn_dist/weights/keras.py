@@ -8,7 +8,8 @@ no weights make a cell of flax compute it, so it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ RESET_AFTER_FALSE = (
 
 
 DIRECTIONS = ("forward", "backward")
+_BACKWARD = re.compile(r"backward_(layer|lstm|gru|simple_rnn)(_\d+)?").fullmatch
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _chosen(cells: dict[Parts, Named], prefix: Parts, given: str, shown: list[st
     # A prefix that ends before the direction is named means both.
     if len(below) == 1 and number is not None and _direction_number(below[0][: len(prefix)]) is None:
         raise DataError(f"{where} has only the {DIRECTIONS[number]} cell of {given!r}.")
-    if len(below) == 1 and number == 1:
+    if len(below) == 1 and number == 1 and _reads_backward(cells, below[0]):
         raise DataError(
             f"{where}: {given!r} is a backward cell, which reads from the end; no encoder of one direction does. "
             f"Choose a prefix among {shown}."
@@ -187,6 +189,13 @@ def _direction_number(path: Parts) -> int | None:
     """0 for a forward cell, 1 for a backward one; None for a cell that is neither."""
     found = (number for part in path for number, way in enumerate(DIRECTIONS) if part.startswith(way))
     return next(found, None)
+
+
+def _reads_backward(cells: Iterable[Parts], backward: Parts) -> bool:
+    """Whether a cell that is called backward is one, by Keras's own names or a forward one beside it."""
+    layer = _layer(backward)
+    has_forward = any(path[: len(layer)] == layer and _direction_number(path[len(layer) :]) == 0 for path in cells)
+    return has_forward or _BACKWARD(backward[len(layer)]) is not None
 
 
 def _layer(path: Parts) -> Parts:

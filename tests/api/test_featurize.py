@@ -645,8 +645,9 @@ def work():
     except Exception as error:
         print(type(error).__name__, error)
 source = sources.write_source(out / "in.parquet", sources.random_rows([30] * 400))
-threading.Thread(target=work).start()
-while not list((out / "out").glob("part-*")):
+thread = threading.Thread(target=work)
+thread.start()
+while thread.is_alive() and not list((out / "out").glob("part-*")):
     time.sleep(0.005)
 """
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])

@@ -450,6 +450,7 @@ def test_a_job_writes_float64_where_the_encoder_computes_in_it(tmp_path: Path) -
         featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", mesh=mesh_of(2), window_shape=SHAPE)
         result = verify(tmp_path / "out", sample=100)
         encoder.save(tmp_path / "encoder.safetensors")
+        Encoder.from_seed(0, 4000, 2, dtype="float64").save(tmp_path / "wide.safetensors")
         weights = oracle.weights_of(encoder.cell)
     column = pq.read_table(tmp_path / "out")["features"].combine_chunks()
     assert column.type == pa.list_(pa.float64(), H)
@@ -460,6 +461,8 @@ def test_a_job_writes_float64_where_the_encoder_computes_in_it(tmp_path: Path) -
     for load in (Encoder.load, lambda path: verify(path.parent / "out")):
         with pytest.raises(ConfigError, match=r"set JAX_ENABLE_X64=1"):
             load(tmp_path / "encoder.safetensors")
+    with pytest.raises(ConfigError, match=r"set JAX_ENABLE_X64=1"):
+        Encoder.load(tmp_path / "wide.safetensors")
 
 
 def test_weights_of_float64_are_not_rounded_where_the_encoder_is_made() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import platform
 import time
@@ -296,7 +297,7 @@ def test_options_of_the_compiler_do_not_matter_to_the_native_kernel() -> None:
 
 
 def test_another_model_of_device_is_another_environment_for_xla(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, earlier = tmp_path / "out", tmp_path / "of an earlier version"
     stopped(source, out, kernel="xla")
@@ -313,6 +314,21 @@ def test_another_model_of_device_is_another_environment_for_xla(
         stopped(source, earlier, kernel="xla")
     featurize(source, earlier, rows_per_part=5, kernel="xla")
     assert read_status(earlier).environments == 1
+
+    def begins_restart() -> None:
+        with pytest.raises(StoppedError):
+            on_rows = sources.stop_once_committed(earlier, 20)
+            featurize(source, earlier, rows_per_part=5, kernel="xla", restart=True, on_rows=on_rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(computation, "environment_of", untold)
+        begins_restart()
+    with caplog.at_level(logging.INFO):
+        featurize(source, earlier, rows_per_part=5, kernel="xla", restart=True)
+        assert "begins anew" not in caplog.text
+        begins_restart()
+        featurize(source, earlier, rows_per_part=5, kernel="xla", restart=True, max_steps=3)
+        assert caplog.text.count("begins anew") == 1
 
 
 @pytest.mark.parametrize(

@@ -504,6 +504,27 @@ def test_a_listing_is_asked_for_page_by_page_and_from_where_it_was_cut(
     assert asked == [*keys[:1], keys[0], keys[2], keys[2], keys[4]]
 
 
+@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow asks for one level.")
+def test_many_records_are_not_listed_to_learn_whether_there_is_a_part(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, asked = [f"out/__scanrnn/{number:04}" for number in range(6)], list[str]()
+
+    def listed(_: str, offset: str | None, chunk_size: int) -> Iterator[list[dict[str, Any]]]:
+        for key in sorted(keys):
+            if key > (offset or ""):
+                asked.append(key)
+                yield [{"path": key, "size": 1}]
+
+    store = open_store(s3.uri("bucket/out"))
+    monkeypatch.setattr(remote_objects, "obstore_client", lambda _: SimpleNamespace(list=listed))
+    assert not store.holds_beside("__scanrnn") and asked == keys[:1]
+    for beside in ("out/part-0", "out/A"):
+        keys.append(beside)
+        assert store.holds_beside("__scanrnn") and len(asked) <= 4
+        keys.remove(beside)
+
+
 @pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
 def test_a_conditional_removal_is_given_up_and_tried_again_as_other_requests_are(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch

@@ -141,6 +141,8 @@ def test_names_of_stacks_and_directions() -> None:
         keras_layers(model, prefix="bi")
     with pytest.raises(DataError, match="'backward_lstm' is a backward cell"):
         keras_layers(named("backward_lstm/", arrays[1]), prefix="backward_lstm")
+    plain = keras_layers(named("backward_net/lstm/lstm_cell/", arrays[1]), prefix="backward_net/lstm")
+    assert_computes(plain, [both[1:]])
 
 
 def test_npz_and_safetensors_files(tmp_path: Path) -> None:
