@@ -117,9 +117,9 @@ def test_masked_values_are_no_ragged() -> None:
 def test_a_padded_batch_may_be_a_list_whose_masks_count() -> None:
     rows = [np.ma.masked_array(np.ones((2, 1)), mask=[[False], [True]])] * 2
     assert Ragged.from_padded(rows, [1, 1]).values.tolist() == [[1], [1]]
-    for given in (rows, [list(row) for row in rows]):
+    for padded in (rows, [list(row) for row in rows]):
         with pytest.raises(DataError, match="Sequence 1, step 1, feature 0 is masked"):
-            Ragged.from_padded(given, [1, 2])
+            Ragged.from_padded(padded, [1, 2])
     with pytest.raises(DataError, match=r"A padded batch is no array of numbers: .* Expected \(N, T, D\)"):
         Ragged.from_padded([np.ones((2, 1)), np.ones((1, 1))], [1, 1])
 
