@@ -7,11 +7,12 @@ it. Beside a part, the rows of its unit that were set aside. One part is `part_f
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class _Begun:
             if self.quarantine is not None:
                 with self.quarantine:
                     sha256 = self.quarantine.commit(check)
-            return self.part.commit(self.aside, self.filtered, self.counts, sha256, check)
+            record = self.part.commit(check)
+        counts = json.dumps(self.counts, sort_keys=True)
+        return replace(record, aside=self.aside, filtered=self.filtered, counts=counts, aside_sha256=sha256)
 
     def abandon(self) -> None:
         """Remove what stands aside."""

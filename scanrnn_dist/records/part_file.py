@@ -8,8 +8,7 @@ part are a function of the rows, of the batches they come in, and of the options
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
@@ -106,23 +105,12 @@ class PartFile:
         """Where one of the rows stands that are written next."""
         return f"row {self.rows + row}"
 
-    def commit(
-        self,
-        aside: int = 0,
-        filtered: int = 0,
-        counts: Mapping[str, int] | None = None,
-        aside_sha256: str = "",
-        check: Check | None = None,
-    ) -> PartRecord:
-        """Make the part durable and give it its name, after a check; the other arguments are for the record."""
+    def commit(self, check: Check | None = None) -> PartRecord:
+        """Make the part durable and give it its name, after a check; what is recorded of the file itself."""
         self.end()
         with self._stopping():
-            told = json.dumps(dict(counts or {}), sort_keys=True)
-            record = PartRecord(
-                self.unit, self.rows, self._hashed.tell(), self._hashed.sha256, aside, filtered, told, aside_sha256
-            )
             self._file.commit(check)
-        return record
+        return PartRecord(self.unit, self.rows, self._hashed.tell(), self._hashed.sha256)
 
     def end(self) -> None:
         """Write what is left to be written: after that only `commit` may follow, in whichever thread."""

@@ -58,7 +58,8 @@ class ArrowWriter:
 
     def close(self) -> None:
         """Write the footer."""
-        self._begun(self._schema.empty_table()).close()
+        empty = pa.Table.from_batches([], self._schema)  # `empty_table` does not know every extension type
+        self._begun(empty).close()
 
     def abandon(self) -> None:
         """Write nothing more that counts."""

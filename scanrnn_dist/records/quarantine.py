@@ -12,12 +12,11 @@ from contextlib import suppress
 from types import TracebackType
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scanrnn_dist.records.names import quarantine_name
 from scanrnn_dist.records.output import ROW_GROUP_BYTES
 from scanrnn_dist.records.part_file import file_sha256, read_part, read_part_schema
-from scanrnn_dist.records.part_writer import Hashed
+from scanrnn_dist.records.part_writer import ArrowWriter, Hashed
 from scanrnn_dist.storage import Check, Store, stopping
 
 
@@ -33,34 +32,23 @@ class QuarantineFile:
         self.path, self.rows = store.path(name), 0
         with stopping(self.path):
             self._file = store.new_file(name)
-        self._schema, self._group, self._group_bytes = schema, list[pa.RecordBatch](), 0
-        self._hashed = Hashed(self._file)
-        try:
-            with stopping(self.path, but=(pa.ArrowException,)):
-                self._writer = pq.ParquetWriter(self._hashed, schema, compression="zstd", write_page_checksum=True)
-        except BaseException:
-            self._file.abandon()
-            raise
+        self._hashed, self._group_bytes = Hashed(self._file), 0
+        self._writer = ArrowWriter(self._hashed, schema, lambda _: {"compression": "zstd", "write_page_checksum": True})
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        self._group.append(batch)
+        self._writer.write(batch)
         self._group_bytes += batch.nbytes
         self.rows += batch.num_rows
         if self._group_bytes >= ROW_GROUP_BYTES:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._group, self._schema)
-        self._group, self._group_bytes = [], 0
-        if len(table):
+            self._group_bytes = 0
             with stopping(self.path, but=(pa.ArrowException,)):
-                self._writer.write_table(table, row_group_size=table.num_rows)
+                self._writer.end_group()
 
     def commit(self, check: Check | None = None) -> str:
         """Make the file durable and give it its name, after a check; its SHA-256 in hexadecimal."""
-        self._write_group()
         with stopping(self.path, but=(pa.ArrowException,)):
+            self._writer.end_group()
             self._writer.close()
             self._hashed.flush()
             sha256 = self._hashed.sha256
@@ -78,8 +66,7 @@ class QuarantineFile:
     def abandon(self) -> None:
         """Remove what stands aside."""
         with suppress(OSError, pa.ArrowException):
-            self._writer.close()
-        self._writer.is_open = False  # else it would write the footer when it is collected, and fail once more
+            self._writer.abandon()
         self._file.abandon()
 
 
