@@ -39,7 +39,7 @@ from scanrnn_dist.job import (
     unread_units,
     wrong_parts,
 )
-from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_commits, read_features
+from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_features, records_of_parts
 from scanrnn_dist.source import Chunk, fixed_lists, read_chunks
 from scanrnn_dist.storage import open_store
 
@@ -222,7 +222,7 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     check_is_whole(job, records.store.root)
     plan, store = Plan.read(records, job), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
-    parts = read_commits(store, job["id"], plan.units.rows, first_standing=True).records
+    parts = records_of_parts(store, job["id"], plan.units.rows)
     with suppress(DataError):
         parts, _ = recorded_parts(records, job, plan)
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]

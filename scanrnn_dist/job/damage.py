@@ -27,8 +27,8 @@ from scanrnn_dist.records import (
     part_name,
     part_names,
     quarantine_name,
-    read_commits,
     read_parts,
+    records_of_parts,
 )
 from scanrnn_dist.source import SKIP, count_name
 
@@ -92,7 +92,7 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tupl
     """
     rows = plan.units.rows
     if not records.is_complete:
-        listed = read_commits(records.store, job["id"], rows, first_standing=True).records
+        listed = records_of_parts(records.store, job["id"], rows)
         there = dict(records.store.entries())
         stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
         return listed.filter(pa.array(stands, pa.bool_())), False

@@ -4,7 +4,14 @@ Files and their formats only; the order in which a job writes them, and what fol
 """
 
 from scanrnn_dist.records.attempt_log import AttemptLog, PartRecord, Took
-from scanrnn_dist.records.commit_log import Commits, counts_of, read_commits, read_parts, renumbered_logs
+from scanrnn_dist.records.commit_log import (
+    Commits,
+    counts_of,
+    read_commits,
+    read_parts,
+    records_of_parts,
+    renumbered_logs,
+)
 from scanrnn_dist.records.evidence import CrashTrace, collect_traces, oom_kills
 from scanrnn_dist.records.history import AttemptHistory
 from scanrnn_dist.records.job_file import JOB_FORMAT, JobRecords

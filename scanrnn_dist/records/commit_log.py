@@ -140,13 +140,7 @@ def read_parts(content: bytes, where: str) -> pa.Table:
 
 
 def read_commits(
-    store: Store,
-    job: str,
-    rows: np.ndarray,
-    alive: Collection[str] = (),
-    *,
-    only_standing: bool = False,
-    first_standing: bool = False,
+    store: Store, job: str, rows: np.ndarray, alive: Collection[str] = (), *, only_standing: bool = False
 ) -> Commits:
     """What the attempts at a job of units of so many rows have committed.
 
@@ -154,21 +148,55 @@ def read_commits(
         rows: of each unit.
         alive: attempts that are at work now, whose units did not end them.
         only_standing: whether a unit counts as committed only while its part stands, with the size that is recorded.
-        first_standing: whether of the records of a unit the last one counts that has the size of the part that stands,
-            where there is one: a part that stands is held against the record of who made it.
 
     Raises:
         DataError: a log is damaged, or speaks of other units.
     """
-    logs = [log for log in _read_logs(store, job) if log is not None]
-    # The last record of each unit is the one that wrote its part last.
-    every = pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)])
-    records = _last_of_each(every, "unit")
+    logs, every, records, failures = _logged(store, job, rows)
     done_at = np.full(len(rows), -np.inf)
+    done_at[records["unit"].to_numpy()] = records["finished"].to_numpy()
+    if only_standing:  # of those that fit, since the clock of another machine may have been ahead
+        records = _last_of_each(_standing(store, every, len(rows)), "unit")
+    records = records.select(_RECORD.names)
     committed = records["unit"].to_numpy()
+    # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
+    is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]
+    failures = _without(failures.filter(pa.array(is_last)), "failed", committed)
+    failures = failures.drop_columns("finished").combine_chunks()
+    suspects = suspects_of(_deaths(store, logs, alive, committed))
+    return Commits(records, len(rows), tuple(log.history for log in logs), failures, suspects)
+
+
+def records_of_parts(store: Store, job: str, rows: np.ndarray) -> pa.Table:
+    """What is recorded of the parts of a job of units of so many rows, by unit, with the fields of `PartRecord`.
+
+    Of the records of a unit the last one counts that has the size of the part that stands, where there is one: a part
+    that stands is held against the record of who made it. Raises `DataError` as `read_commits`.
+    """
+    _, every, last, _ = _logged(store, job, rows)
+    standing = _last_of_each(_standing(store, every, len(rows)), "unit")
+    others = _without(last, "unit", standing["unit"].to_numpy())
+    return _last_of_each(pa.concat_tables([standing, others]), "unit").select(_RECORD.names)
+
+
+class _Logged(NamedTuple):
+    """What the logs of all attempts say of units that the job has."""
+
+    logs: list[_AttemptRead]
+    every: pa.Table  # record there is
+    last: pa.Table  # record of each unit: the one that wrote its part last
+    failures: pa.Table  # the last one of each unit
+
+
+def _logged(store: Store, job: str, rows: np.ndarray) -> _Logged:
+    """The logs of a job of units of so many rows; `DataError` if they speak of other ones."""
+    logs = [log for log in _read_logs(store, job) if log is not None]
+    every = pa.concat_tables([_COMMIT.empty_table(), *(log.records for log in logs)])
+    last = _last_of_each(every, "unit")
+    committed = last["unit"].to_numpy()
     if len(committed) and not 0 <= committed[0] <= committed[-1] < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: part {committed[-1]} of {len(rows)} is recorded.")
-    accounted = sum(records[name].to_numpy() for name in _ROWS)
+    accounted = sum(last[name].to_numpy() for name in _ROWS)
     wrong = np.flatnonzero(accounted != rows[committed])
     if len(wrong):
         unit = committed[wrong[0]]
@@ -176,21 +204,7 @@ def read_commits(
     failures = _last_of_each(pa.concat_tables([_FAILED.empty_table(), *(log.failures for log in logs)]), "failed")
     if len(failures) and not 0 <= failures["failed"][0].as_py() <= failures["failed"][-1].as_py() < len(rows):
         raise DataError(f"{store.path(COMMITS)} is damaged: a part beyond the {len(rows)} that there are has failed.")
-    done_at[committed] = records["finished"].to_numpy()
-    if only_standing:  # of those that fit, since the clock of another machine may have been ahead
-        records = _last_of_each(_standing(store, every, len(rows)), "unit")
-        committed = records["unit"].to_numpy()
-    elif first_standing:
-        standing = _last_of_each(_standing(store, every, len(rows)), "unit")
-        others = _without(records, "unit", standing["unit"].to_numpy())
-        records = _last_of_each(pa.concat_tables([standing, others]), "unit")
-    records = records.select(_RECORD.names)
-    # Done after it had failed is done; failed after it was done, since its part is gone, has failed.
-    is_last = failures["finished"].to_numpy() > done_at[failures["failed"].to_numpy()]
-    failures = _without(failures.filter(pa.array(is_last)), "failed", committed)
-    failures = failures.drop_columns("finished").combine_chunks()
-    suspects = suspects_of(_deaths(store, logs, alive, committed))
-    return Commits(records, len(rows), tuple(log.history for log in logs), failures, suspects)
+    return _Logged(logs, every, last, failures)
 
 
 def _standing(store: Store, records: pa.Table, units: int) -> pa.Table:
