@@ -97,7 +97,7 @@ class UnitsLeft:
     Those within a factor of two keep their order, so that a worker gets units of one file, which it opens once.
     """
 
-    def __init__(self, numbers: Sequence[int] = (), values: Sequence[int] | np.ndarray = ()) -> None:
+    def __init__(self, numbers: Sequence[int], values: Sequence[int] | np.ndarray) -> None:
         self._numbers = deque(sorted(map(int, numbers), key=lambda unit: (-int(values[unit]).bit_length(), unit)))
         self._values, self._sum = values, sum(int(values[unit]) for unit in self._numbers)
 
@@ -182,8 +182,10 @@ class HandOut:
                     done += value.done
                     hand.is_in_round = False
                     self._give(hand, left, alone)  # if fewer workers are up than there are units to be done alone
+                elif value.wants:
+                    self._give(hand, left, alone)
                 else:
-                    self._give(hand, left if value.wants else UnitsLeft(), alone, goes_on=not value.wants)
+                    self._order(hand, (), is_last=alone, alone=alone)
         return done
 
     def close(self, reason: str) -> None:
@@ -224,14 +226,16 @@ class HandOut:
     def _begin(self, hand: _Hand) -> None:
         self._ask(hand, "begin", self._asked, self._task, self.width, hand.replaces)
 
-    def _give(self, hand: _Hand, left: UnitsLeft, alone: bool, goes_on: bool = False) -> None:
+    def _give(self, hand: _Hand, left: UnitsLeft, alone: bool) -> None:
         """Give a worker its next units, if there are some; it has to hear that there are none."""
-        if not left and not goes_on and not hand.is_in_round:
-            return
-        units = left.take(None if alone else 1 / (AT_A_TIME * self._pool.count))
-        hand.units |= set(units)
-        self._attempt.handed |= set(units)
-        is_last = alone or (not left and not goes_on)
+        if left or hand.is_in_round:
+            units = left.take(None if alone else 1 / (AT_A_TIME * self._pool.count))
+            hand.units |= set(units)
+            self._attempt.handed |= set(units)
+            self._order(hand, units, is_last=alone or not left, alone=alone)
+
+    def _order(self, hand: _Hand, units: tuple[int, ...], is_last: bool, alone: bool) -> None:
+        """Have a worker do these units too, and tell what happened."""
         seconds = max(NEWS_SECONDS, self._pool.count / NEWS_PER_SECOND)
         hand.is_in_round = True
         self._ask(hand, "exchange", Orders(units, is_last, alone, seconds))
@@ -322,12 +326,12 @@ class _Elsewhere:
         """Whether the job of a record is of this encoder; no worker is asked where the same was asked for before."""
         known = self._asked.is_known(job)
         if known is None:
-            known = bool(self._workers.one_says("is_recorded", job, self._width(in_features)))
+            known = bool(self._workers.one_says("is_recorded", job, self._note_width(in_features)))
         return known
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All that the bits of the features depend on."""
-        self._described = self._width(in_features), like
+        self._described = self._note_width(in_features), like
         told: dict[str, Any] = self._workers.one_says("described", *self._described)
         return told
 
@@ -341,8 +345,8 @@ class _Elsewhere:
         content: bytes | None = self._workers.one_says("encoder_content", *self._described)
         return content
 
-    def _width(self, in_features: InFeatures) -> int | None:
-        """Features per step of the source, where workers have to know them."""
+    def _note_width(self, in_features: InFeatures) -> int | None:
+        """Note down the features per step of the source, where workers have to know them."""
         self._workers.width = in_features() if self.input is None else None
         return self._workers.width
 
