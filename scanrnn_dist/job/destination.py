@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from scanrnn_dist.errors import NothingFoundError, StoppedError, counted
@@ -78,7 +79,8 @@ def sorted_source(
         return None
     records = JobRecords(open_store(destination))
     recorded = recorded_job(records, handling)
-    copy = standing_copy(source, options, destination, handling.restart, input, lambda: check_unread(records))
+    may_replace = partial(check_unread, records) if handling.restart else None
+    copy = standing_copy(source, options, destination, input, may_replace)
     if copy is None:
         if recorded is None:
             records.check_is_free()

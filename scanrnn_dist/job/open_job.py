@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
@@ -119,10 +120,8 @@ def open_job(
             raise changed_source(changes, plan, records.store.root)
     else:
         if options.sort and not isinstance(source, Plan):
-            source = sorted_copy(
-                source, options, destination, handling.restart, computation.input, handling.memory,
-                check=lambda: check_unread(records),
-            )  # fmt: skip
+            may_replace = partial(check_unread, records) if handling.restart else None
+            source = sorted_copy(source, options, destination, computation.input, handling.memory, may_replace)
         try:
             plan = _planned(records, recorded, source, options, handling, computation.input)
         except NothingFoundError:

@@ -66,10 +66,9 @@ def sorted_copy(
     source: SourceLike,
     options: JobOptions,
     destination: str | os.PathLike[str],
-    restart: bool,
     input: InputSpec | None,
     memory: Memory = Memory(),  # noqa: B008 - frozen
-    check: Callable[[], None] = lambda: None,
+    may_replace: Callable[[], None] | None = None,
 ) -> str:
     """The folder with the sorted copy of a source; it is made if it does not stand beside the destination.
 
@@ -77,29 +76,30 @@ def sorted_copy(
         source: of the job.
         options: of the job, which say what is grouped and ordered by which columns.
         destination: of the job, a folder.
-        restart: whether a copy of other files, or by other columns, may be replaced.
-        check: called before a restart makes or replaces a copy; raises if somebody may read the one that is there.
         memory: of the job. What DuckDB needs beyond its `sorting_bytes` goes to the disk.
+        may_replace: called before a copy is made or replaced; raises if somebody may read the one that is there. None:
+            a copy of other files, or by other columns, may not be replaced.
 
     Raises:
         ConfigError: the destination is in a bucket, DuckDB is not there or cannot sort such columns; or as `plan_job`.
         DataError: the source changed since it was sorted; or as `read_chunks`.
         StoppedError: the disk refused.
     """
-    folder, opened, columns, keys, wanted = _asked(source, options, destination, input)
-    if _stands(folder, wanted, restart, check):
+    asked = _asked(source, options, destination, input)
+    folder, opened = asked.folder, asked.source
+    if _stands(asked, may_replace):
         return str(folder)
     _remove_left(folder)
-    logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(keys), folder)
+    logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(asked.keys), folder)
     partitions = opened.files.partition_schema.names  # of which a sequence may have many values
-    if left := [name for name in partitions if options.keep is None and name not in columns]:
+    if left := [name for name in partitions if options.keep is None and name not in asked.columns]:
         logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
     with _stopping(folder):
         aside = folder.with_name(f"{folder.name}.{new_attempt()}.{_machine()}")
         try:
-            _write(memory.bounded(opened), columns, keys, aside, memory.sorting_bytes)
-            (aside / RECORD).write_text(json.dumps(wanted))
-            if not _stands(folder, wanted, restart, check):  # by now: sorting may have taken hours
+            _write(memory.bounded(opened), asked.columns, asked.keys, aside, memory.sorting_bytes)
+            (aside / RECORD).write_text(json.dumps(asked.record))
+            if not _stands(asked, may_replace):  # by now: sorting may have taken hours
                 _take_place(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -110,9 +110,8 @@ def standing_copy(
     source: SourceLike,
     options: JobOptions,
     destination: str | os.PathLike[str],
-    restart: bool,
     input: InputSpec | None,
-    check: Callable[[], None] = lambda: None,
+    may_replace: Callable[[], None] | None = None,
 ) -> str | None:
     """The folder that `sorted_copy` would find; None where it would sort. Writes nothing.
 
@@ -120,7 +119,7 @@ def standing_copy(
         ConfigError, DataError: as `sorted_copy`, before it sorts.
     """
     asked = _asked(source, options, destination, input)
-    if _stands(asked.folder, asked.record, restart, check):
+    if _stands(asked, may_replace):
         return str(asked.folder)
     _sortable(asked.source, asked.columns)
     _duckdb()
@@ -162,19 +161,20 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} is no sorted copy: {error}. Remove it, or choose another destination.") from error
 
 
-def _stands(folder: Path, wanted: dict[str, Any], restart: bool, check: Callable[[], None]) -> bool:
+def _stands(asked: _Asked, may_replace: Callable[[], None] | None) -> bool:
     """Whether the copy is there; raises where it is not and must not be put there."""
-    if folder.exists():
-        differing = [name for name, value in wanted.items() if _read_record(folder).get(name) != value]
+    if asked.folder.exists():
+        record = _read_record(asked.folder)
+        differing = [name for name, value in asked.record.items() if record.get(name) != value]
         if not differing:
             return True
-        if not restart:
+        if may_replace is None:
             raise DataError(
-                f"{folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed since, or "
-                "the command. Bring the source back as it was, or begin anew with --restart."
+                f"{asked.folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed "
+                "since, or the command. Bring the source back as it was, or begin anew with --restart."
             )
-    if restart:
-        check()
+    if may_replace is not None:
+        may_replace()
     return False
 
 

@@ -153,7 +153,7 @@ VALUES: dict[str, Any] = {
 def copied(folder: Path, columns: dict[str, Any]) -> pa.Table:
     pq.write_table(pa.table({"id": [2, 1, 2], "x": [1.0, 2.0, 3.0], **columns}), folder / "in.parquet")
     options = JobOptions(group_by=["id"], features=["x"], keep=["id", *columns], sort=True)
-    return pq.read_table(sorted_copy(folder / "in.parquet", options, folder / "out", restart=False, input=None))
+    return pq.read_table(sorted_copy(folder / "in.parquet", options, folder / "out", input=None))
 
 
 @pytest.mark.parametrize("name", list(VALUES))
@@ -187,7 +187,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError, match="comes again"):
         plan_job(tmp_path / "in", JobOptions(sort=True, **LONG))
     with pytest.raises(ConfigError, match="beside the destination; expected a folder"):
-        sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out", restart=False, input=None)
+        sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out", input=None)
     with pytest.raises(ConfigError, match="lies within the source"):
         featurize(tmp_path / "in", tmp_path / "in/out", sort=True, **LONG)
     path = tmp_path / "in/p=1/a.parquet"
