@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ScanRNNError
-from scanrnn_dist.job import Handling, JobOptions, Sharing, attempt, work
+from scanrnn_dist.job import Handling, JobOptions, Sharing, held_share, work
 from scanrnn_dist.job.pipeline import Done
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import PartRecord, lease, part_name, workers
@@ -369,7 +369,7 @@ def in_order(order: Order, beats: Beats) -> Iterator[None]:
                 order.step("join")
 
     clock = SimpleNamespace(time=lambda: order.seconds, monotonic=lambda: order.seconds, sleep=order.sleep)
-    patched = [(lease, "time", clock), (workers, "time", clock), (attempt, "time", clock)]
+    patched = [(lease, "time", clock), (workers, "time", clock), (held_share, "time", clock)]
     patched += [
         (lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event)),
     ]

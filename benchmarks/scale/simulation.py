@@ -21,7 +21,7 @@ from benchmarks.scale.hosts import Died, Host, Steps
 
 NOTHING = Cost()
 FIRST_PAUSE, LAST_PAUSE = 0.2, EXPIRY / 4
-"""Seconds that one who has no share waits before it looks again, at first and at most (`job/attempt.py`)."""
+"""Seconds that one who has no share waits before it looks again, at first and at most (`job/held_share.py`)."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """One process's attempt at a job: which units it works on, in which order, until nothing is left for it.
 
-Takes shares by the leases of `lease.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
+Has its shares from `held_share.py`, learns what is committed from `commit_log.py`, and says when the last unit is,
 or which units are left because they failed. What is done to a unit is `pipeline.py`'s, by whom `executor.py`'s.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -17,30 +15,25 @@ import numpy as np
 import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError, one_line
+from scanrnn_dist.job.held_share import HeldShare
 from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.report import Made
 from scanrnn_dist.job.restart import check_not_replaced
-from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
     DONE,
     QUARANTINE,
-    REPLACING,
     STOPPED,
     AttemptLog,
     Commits,
     CrashTrace,
-    HeldError,
     JobRecords,
-    Lease,
     PartRecord,
     Share,
-    Worker,
     collect_traces,
     living_workers,
     oom_kills,
     read_commits,
-    read_workers,
 )
 from scanrnn_dist.source import Unit, Units
 
@@ -80,17 +73,14 @@ class Attempt:
         self._times_unread = 0  # units that were set aside as a whole here
         self._aside = 0  # rows that were set aside here since it was last looked what all attempts had committed
         self._rows = units.rows
-        # Of one who waits for work; longer each time, since a look at a million units takes seconds.
-        self._pause_seconds = 0.2
         self._times_done = np.zeros(len(self._rows), np.int8)
         self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
         self._trace: CrashTrace | None = None
-        self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
         self.made = Made()
         self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
-        self._lease = self._first_lease()
+        self._held = HeldShare(records.store, units.values, sharing)
         try:
             # Somebody may have all of it; who does looks for attempts after it took its lease.
             check_not_replaced(records)
@@ -98,7 +88,7 @@ class Attempt:
             header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
             self.log = AttemptLog(records.store, header)  # before the others' are read: it tells how the last one died
         except BaseException:
-            self._lease.release(STOPPED)
+            self._held.lease.release(STOPPED)
             raise
         try:
             self._trace = CrashTrace(records.store) if sharing.owns_process else None
@@ -108,7 +98,7 @@ class Attempt:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._lease.works_on(self._in_hand, self._helpers)
+        self._held.works_on(self._in_hand, self._helpers)
 
     def __enter__(self) -> Attempt:
         return self
@@ -124,7 +114,7 @@ class Attempt:
             if self._trace is not None:
                 self._trace.close()
             with nullcontext() if error is None else suppress(StoppedError):
-                self._lease.release(STOPPED if reason else DONE, reason)
+                self._held.lease.release(STOPPED if reason else DONE, reason)
 
     def work(self, at_once: int = 1) -> Iterator[tuple[np.ndarray, bool]]:
         """Sorted numbers of units to do now, and whether alone, until none is left.
@@ -139,14 +129,14 @@ class Attempt:
                 set aside.
             StoppedError: the share was taken over by another process, or parts do not stay where they were put.
         """
-        shares = {self._lease.share}
+        shares = {self.share}
         while True:
             commits = self.commits
             self._check_bad_rows()
             if commits.is_complete:
                 self._finish(commits)
                 return
-            safe, suspects = self._to_do(commits, self._lease.share)
+            safe, suspects = self._to_do(commits, self.share)
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
@@ -155,7 +145,7 @@ class Attempt:
                 self.check_job()  # else what was done here would count for nobody
                 self._check_nothing_is_undone(commits, shares)
                 return
-            shares.add(self._lease.share)
+            shares.add(self.share)
             self.commits = self._read_commits()
 
     def _alone(self, suspects: np.ndarray, at_once: int) -> Iterator[tuple[np.ndarray, bool]]:
@@ -181,13 +171,13 @@ class Attempt:
     def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
         self._has_failed[unit.index] = True
-        self._lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
+        self._held.lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
     def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
-        self._lease.finished(unit.rows - rows, unit.values - unit.values * rows // max(1, unit.rows))
+        self._held.lease.finished(unit.rows - rows, unit.values - unit.values * rows // max(1, unit.rows))
         self._times_unread += 1
         if self._times_unread <= TOLD_AT_ONCE:
             logger.warning("All %d rows of part %d are set aside. %s", unit.rows, unit.index, reason)
@@ -195,31 +185,31 @@ class Attempt:
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
         self.made.add(record)
-        self._lease.committed(unit.rows, unit.values)
+        self._held.lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
             self._check_bad_rows()
 
     def finished(self, unit: Unit, rows: int) -> None:
         """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
-        self._lease.finished(rows, unit.values * rows // max(1, unit.rows))
-        self._lease.check()
+        self._held.lease.finished(rows, unit.values * rows // max(1, unit.rows))
+        self._held.lease.check()
 
     def check_job(self) -> None:
         """The same, and if another job took the place of this one, by asking the store; before anything is named."""
         self._records.check_is(self._job)
-        self._lease.confirm()
+        self._held.lease.confirm()
 
     @property
     def share(self) -> Share:
         """The share that is worked on now."""
-        return self._lease.share
+        return self._held.lease.share
 
     @property
     def share_rows(self) -> tuple[int, int]:
         """Rows of the share that are committed already, and all of it."""
-        rows = self._rows[self._share_units(self.share)]
-        missing = self._rows[self.commits.missing(self._share_units(self.share))]
+        rows = self._rows[self._held.units(self.share)]
+        missing = self._rows[self.commits.missing(self._held.units(self.share))]
         return int(rows.sum() - missing.sum()), int(rows.sum())
 
     @property
@@ -263,7 +253,7 @@ class Attempt:
 
     def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
         """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""
-        missing = commits.missing(self._share_units(share))
+        missing = commits.missing(self._held.units(share))
         missing = missing[~self._has_failed[missing]]
         suspects = np.intersect1d(missing, list(commits.suspects)).tolist()
         safe = np.setdiff1d(missing, suspects, assume_unique=True)
@@ -272,7 +262,7 @@ class Attempt:
 
     def _check_nothing_is_undone(self, commits: Commits, shares: set[Share]) -> None:
         """Raise `DataError` for units of these shares that this attempt could not do; of all shares if it steals."""
-        held = np.unique(np.concatenate([self._share_units(share) for share in shares]))
+        held = np.unique(np.concatenate([self._held.units(share) for share in shares]))
         missing = commits.missing(np.arange(len(self._rows)) if self._sharing.steal else held)
         failed = missing[self._has_failed[missing]]
         fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
@@ -290,12 +280,6 @@ class Attempt:
             )
         return numbers
 
-    def _share_units(self, share: Share) -> np.ndarray:
-        index, count = share
-        if count not in self._owners:
-            self._owners[count] = share_of_units(self._units.values, count)
-        return np.flatnonzero(self._owners[count] == index - 1)
-
     def _finish(self, commits: Commits) -> None:
         self.check_job()
         if not self._records.is_complete:
@@ -303,77 +287,17 @@ class Attempt:
             totals |= {"set_aside": commits.aside} if commits.aside else {}
             self._records.write_success(commits.to_parquet(), totals, self.check_job)
 
-    def _first_lease(self) -> Lease:
-        """That of the own share; or, where another process took that over before this one came, of one that is free."""
-        try:
-            return self._lease_of(self._sharing.share)
-        except HeldError:
-            lease = self._free_lease() if self._sharing.steal else None
-            if lease is None:
-                raise
-            return lease
-
-    def _free_lease(self) -> Lease | None:
-        """That of a share that nobody alive has: of one that stopped, was never begun, or is done; None if none is."""
-        gone = [worker for worker in self._others(REPLACING) if not worker.is_alive]
-        left, done = ([it.share for it in gone if (it.state == DONE) == is_done] for is_done in (False, True))
-        for share in [*left, *self._not_begun(), *done]:
-            with suppress(HeldError):  # another one was faster
-                return self._lease_of(share)
-        return None
-
-    def _lease_of(self, share: Share) -> Lease:
-        return Lease(self._records.store, share, self._sharing.expiry_seconds)
-
-    def _others(self, own: Share) -> list[Worker]:
-        """The present owner of every other share that ever had one."""
-        return [worker for worker in read_workers(self._records.store) if worker.share not in (own, REPLACING)]
-
-    def _not_begun(self) -> list[Share]:
-        """The shares that never had an owner, in random order: many who come at once mostly take different ones."""
-        count, seen = self._sharing.share[1], {worker.share for worker in read_workers(self._records.store)}
-        free = [(k, count) for k in range(1, count + 1) if (k, count) not in seen]
-        return random.sample(free, len(free))
-
     def _take_another(self, commits: Commits) -> bool:
-        """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
+        """Take over a share that has units left, or wait for one; whether there is work to look for again.
 
-        Whether there is work to look for again. Shares that nobody ever began come last. A unit that failed since this
-        attempt began, or in one that is still at work, is waited for by nobody.
+        A unit that failed since this attempt began, or in one that is still at work, is waited for by nobody.
         """
-        if not self._sharing.steal:
-            return False
-        others, failed = self._others(self._lease.share), commits.failed_by(commits.attempts - self._earlier)
+        failed = commits.failed_by(commits.attempts - self._earlier)
 
         def has_work(share: Share) -> bool:
             return len(np.setdiff1d(np.concatenate(self._to_do(commits, share)), failed)) > 0
 
-        unfinished = [worker for worker in others if has_work(worker.share)]
-        for worker in unfinished:
-            if not worker.is_alive:
-                return self._steal(worker.share, f"from {worker}")
-        for share in self._not_begun():
-            if has_work(share):
-                return self._steal(share, "which nobody has begun")
-        if unfinished:
-            self._pause()
-        return bool(unfinished)
-
-    def _steal(self, share: Share, whose: str) -> bool:
-        self._lease.release(DONE)
-        logger.info("Taking over share %d/%d, %s.", *share, whose)
-        taken: Lease | None = None
-        with suppress(HeldError):  # another one was faster
-            taken = self._lease_of(share)
-        while taken is None and (taken := self._free_lease()) is None:
-            self._pause()  # all others have one; what they end is free
-        self._lease = taken
-        self._lease.works_on(self._in_hand, self._helpers)
-        return True
-
-    def _pause(self) -> None:
-        self._pause_seconds = min(1.5 * self._pause_seconds, self._sharing.expiry_seconds / 4)
-        time.sleep(self._pause_seconds)
+        return self._held.take_another(has_work)
 
 
 def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptLog) -> Iterator[Unit]:

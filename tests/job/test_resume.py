@@ -35,7 +35,7 @@ from scanrnn_dist.api import computation, verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import default_mesh, environment, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import JobReport, MemoryShares, attempt
+from scanrnn_dist.job import JobReport, MemoryShares, attempt, held_share
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.differences import differences_of
@@ -766,7 +766,7 @@ def test_who_loses_the_race_for_another_share_looks_for_one_that_is_free(
             held[1].release("stopped")
         return Lease(store, share, expiry_seconds)
 
-    monkeypatch.setattr(attempt, "Lease", lease_of)
+    monkeypatch.setattr(held_share, "Lease", lease_of)
     late, release = Sharing((2, 2), steal=True, expiry_seconds=1.0), lambda *_: held[0].release("stopped")
     assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
     assert asked == [(2, 2), (1, 2), (2, 2), (1, 2), (2, 2)]
