@@ -5,11 +5,12 @@ Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens t
 
 from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths, count_name, told_counts
 from scanrnn_dist.source.conform import conforms
-from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, read_kept, take_batch
+from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, take_batch
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.filters import Filter, filter_text, parsed_filter
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.groups import find_starts, read_rows
+from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.layouts import (
     REPLACED,
     Asked,

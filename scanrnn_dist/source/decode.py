@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, did_you_mean, flag_of
+from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, flag_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
@@ -24,16 +24,17 @@ from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
+from scanrnn_dist.source.kept import KeptColumns, check_columns, check_none_twice
 from scanrnn_dist.source.layouts import Layout, picked_rows
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.set_aside import aside_batch, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
+from scanrnn_dist.source.unit_filter import UnitFilter
 from scanrnn_dist.source.unit_reader import UnitReader
 from scanrnn_dist.source.units import Unit
 
 _PROBE_BYTES = 1 << 18
-_KEPT_BYTES = 8 << 20  # of a batch of columns that are no sequences
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ReadOptions:
     """What is read of a source, and what its numbers may be.
 
     Args:
-        layout: of the sequences; None where only kept columns are read.
+        layout: of the sequences.
         keep: columns and partition fields to carry along, none twice.
         in_features: features of every step; None takes those of the first.
         input: what of a step travels, which is then `in_features` numbers; None for its numbers as they are.
@@ -55,7 +56,7 @@ class ReadOptions:
         ConfigError: a name twice, or a size below 1.
     """
 
-    layout: Layout | None
+    layout: Layout
     keep: Sequence[str] = ()
     in_features: int | None = None
     input: InputSpec | None = None
@@ -68,8 +69,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.chunk_bytes < 1:
             raise ConfigError(f"chunk_bytes is {self.chunk_bytes}; expected at least 1.")
-        if len(set(self.keep)) != len(self.keep):
-            raise ConfigError(f"The kept columns {list(self.keep)} hold a name twice; expected each once.")
+        check_none_twice(self.keep)
 
 
 @dataclass(frozen=True)
@@ -126,24 +126,6 @@ class Chunk:
         return int(self.kept.nbytes + (self.aside.nbytes if self.aside is not None else 0))
 
 
-def read_kept(
-    source: Source, unit: Unit, keep: Sequence[str], layout: Layout | None = None, *, takes_first: bool = False
-) -> Generator[pa.RecordBatch, None, None]:
-    """The columns `keep` of a unit, in order, without its sequences.
-
-    Where the layout groups steps, one value for each sequence: of a column that orders them that of its last step, or
-    with `takes_first` of its first.
-
-    A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`.
-    """
-    ids, order = (layout.ids, layout.asked.order_by or ()) if layout else ((), ())
-    grouping = Grouping(ids, order if set(keep) & set(order) else (), (), keep, takes_first)
-    decoder = Decoder(source, ReadOptions(None, keep, chunk_bytes=_KEPT_BYTES), grouping=grouping)
-    with closing(decoder.units.open(unit)) as parquet:
-        for first_row, batch in decoder.units.unit_batches(parquet, unit):
-            yield decoder.kept(unit, np.arange(first_row, first_row + batch.num_rows), batch)
-
-
 def first_step_features(
     source: Source, unit: Unit, layout: Layout, matches: Filter | None = None, input: InputSpec | None = None
 ) -> int | None:
@@ -154,7 +136,7 @@ def first_step_features(
     """
     first: int | None = None
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
-    if matches is not None and not matches.may_match(decoder.partitions(unit)):
+    if not decoder.may_match(unit):
         return None  # its file is not opened
     with (
         closing(decoder),
@@ -182,47 +164,29 @@ class Decoder:
         ConfigError: a column that the source does not have.
     """
 
-    def __init__(
-        self, source: Source, options: ReadOptions, stage: Stage = nullcontext, grouping: Grouping | None = None
-    ) -> None:
+    def __init__(self, source: Source, options: ReadOptions, stage: Stage = nullcontext) -> None:
         self._source, self._options, self._stage = source, options, stage
-        names, partitions = source.schema.names, source.files.partition_schema.names
-        grouped = (*grouping.ids, *grouping.order) if grouping else ()
-        read = options.layout.columns(source.schema) if options.layout else tuple(dict.fromkeys(grouped))
-        wanted = [*read, *options.keep]
-        for name in wanted:
-            if name not in names:
-                near = did_you_mean(name, names)
-                raise ConfigError(f"{name!r} is no column of the source; expected one of {names}.{near}")
-        asked = options.filter.of(source.schema) if options.filter else ()
-        wanted += asked
-        columns = [name for name in dict.fromkeys(wanted) if name not in partitions]
-        leaves = options.layout.leaves(source.schema) if options.layout else [(name,) for name in read]
-        paths = [*((name,) for name in (*options.keep, *asked)), *leaves]
-        paths = [path for path in dict.fromkeys(paths) if path[0] in columns]
-        if options.layout:
-            said = options.layout.asked
-            grouping = Grouping(options.layout.ids, said.order_by or (), said.features or (), ())
-        grouping = grouping or Grouping((), (), (), ())
-        # Of a folder that orders steps, a sequence may go through many.
-        self._of_file = frozenset(partitions) - set(grouping.order)
-        grouping = replace(grouping, keep=[name for name in options.keep if name not in self._of_file])
-        own = frozenset(read if options.layout else ())
-        self.units = UnitReader(source, columns, paths, read, own, grouping, options.chunk_bytes, stage)
-        asked = tuple(name for name in asked if name not in partitions)
-        self._asked = Decoder(source, ReadOptions(None, asked)) if asked else None  # reads what the filter is about
-        self._asked_file: tuple[str, CheckedFile] | None = None  # stays open from one unit of it to the next
-        self._kept_schema = pa.schema([source.schema.field(name) for name in options.keep])
+        layout, schema = options.layout, source.schema
+        read, order = layout.columns(schema), layout.asked.order_by or ()
+        check_columns(source, (*read, *options.keep))
+        self._filter = UnitFilter(source, options.filter) if options.filter else None
+        beside = (*options.keep, *(self._filter.columns if self._filter else ()))
+        self._kept = KeptColumns(source, options.keep, order)
+        grouping = Grouping(layout.ids, order, layout.asked.features or (), self._kept.of_rows)
+        self.units = UnitReader(
+            source, layout.leaves(schema), beside, frozenset(read), grouping, options.chunk_bytes, stage
+        )
         # Of what the layout gives, which is what travels unless there is an input.
-        self._width = None if options.input else options.in_features
-        if options.layout and not self._width:
-            self._width = options.layout.width(source.schema)
+        self._width = (None if options.input else options.in_features) or layout.width(schema)
 
     def close(self) -> None:
         """Close the file in which the filter's columns were read; it is opened again where it is needed."""
-        if self._asked_file is not None:
-            self._asked_file[1].close()
-            self._asked_file = None
+        if self._filter is not None:
+            self._filter.close()
+
+    def may_match(self, unit: Unit) -> bool:
+        """Whether a unit may have rows that match, by the folders of its file."""
+        return self._filter is None or self._filter.may_match(unit)
 
     def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit, of its file."""
@@ -234,15 +198,15 @@ class Decoder:
         self, parquet: CheckedFile, unit: Unit
     ) -> Generator[tuple[range, np.ndarray, pa.RecordBatch], None, None]:
         """The rows of a unit that match, batch by batch: which rows were looked at, the numbers of these, and they."""
-        for piece, may_match in self._pieces(unit):
+        for piece, may_match in self._filter.pieces(unit) if self._filter else [(unit, True)]:
             after = piece.first_row - unit.first_row
             batches = self.units.unit_batches(parquet, piece) if may_match else self.units.nothing()
             for first_row, batch in batches:
                 begin = after + first_row
                 looked_at = range(begin, begin + (batch.num_rows if may_match else piece.rows))
                 numbers = np.arange(begin, begin + batch.num_rows)
-                if self._options.filter is not None:
-                    matching = np.flatnonzero(self._matching(unit, batch))
+                if self._filter is not None:
+                    matching = np.flatnonzero(self._filter.matching(unit, batch))
                     if len(matching) < batch.num_rows:
                         batch, numbers = picked_rows(batch, matching), numbers[matching]
                 yield looked_at, numbers, batch
@@ -258,7 +222,7 @@ class Decoder:
             self._source.filesystem, unit.file
         ):
             return None
-        return unread_batch(unit, str(error), self._kept_schema)
+        return unread_batch(unit, str(error), self._kept.schema)
 
     def flag(self, unit: Unit, error: DataError) -> str:
         """The flag by which an error of a unit need not be one, in parentheses behind a blank; empty if none is."""
@@ -267,76 +231,11 @@ class Decoder:
         is_chosen = has_no_choice or getattr(self._options.bad_rows, policy) != ERROR
         return "" if is_chosen else f" ({flag_of(policy)})"
 
-    def _pieces(self, unit: Unit) -> Iterator[tuple[Unit, bool]]:
-        """The row groups of a unit, and whether they may have rows that match; alike ones together.
-
-        What the filter is about is read first, row group by row group, up to a row that matches: statistics in a footer
-        are not relied on.
-        """
-        matches = self._options.filter
-        if (
-            matches is None
-            or unit.grouped is not None
-            or not unit.rows
-            or (self._asked is None and matches.may_match(self.partitions(unit)))
-        ):
-            yield unit, True
-            return
-        if not matches.may_match(self.partitions(unit)):
-            yield unit, False
-            return
-        asked = self._asked
-        assert asked is not None
-        if self._asked_file is None or self._asked_file[0] != unit.file.path:
-            self.close()
-            self._asked_file = unit.file.path, asked.units.open(unit)
-        parquet = self._asked_file[1]
-        nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
-
-        def has_match(piece: Unit) -> bool:
-            with closing(asked.units.unit_batches(parquet, piece)) as batches:
-                return any(self._matching(unit, batch).any() for _, batch in batches)
-
-        try:
-            pieces = unit.pieces(nbytes, has_match)
-        except DataError:
-            self.close()  # it may not be read on
-            raise
-        yield from pieces
-
-    def partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
-        """What the folders of a unit's file spell."""
-        schema = self._source.schema
-        return {name: pa.scalar(value, schema.field(name).type) for name, value in unit.file.partitions}
-
-    def _matching(self, unit: Unit, batch: pa.RecordBatch) -> np.ndarray:
-        assert self._options.filter is not None, "who has a filter asks"
-        return self._options.filter.matching(batch, self.partitions(unit), unit.span)
-
-    def kept(self, unit: Unit, numbers: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The kept columns of a batch of rows of these numbers, partition values as columns."""
-        partitions = {name: value for name, value in unit.file.partitions if name in self._of_file}
-        arrays = [
-            pa.repeat(pa.scalar(partitions[kept.name], kept.type), batch.num_rows)
-            if kept.name in partitions
-            else batch.column(kept.name)
-            for kept in self._kept_schema
-        ]
-        for kept, array in zip(self._kept_schema, arrays, strict=True):
-            if array.null_count and not kept.nullable:  # in a file that came after the job began
-                where = unit.where(int(numbers[array.is_null().index(True).as_py()]))
-                raise DataError(
-                    f"{where}: {kept.name!r} is null, and the files that the job began with say that it "
-                    "never is. Write the file without nulls there; or begin anew with --restart."
-                )
-        # Without columns a record batch made of arrays would forget how many rows it has.
-        return pa.RecordBatch.from_arrays(arrays, schema=self._kept_schema) if arrays else batch.select([])
-
     def _chunk(self, unit: Unit, looked_at: range, numbers: np.ndarray, batch: pa.RecordBatch) -> Chunk:
         with self._stage("convert"):
             rows = self._taken(batch, _where(unit, numbers, looked_at.start))
         filtered = len(looked_at) - len(numbers)
-        kept, aside = self.kept(unit, numbers, batch), None
+        kept, aside = self._kept.of(unit, numbers, batch), None
         if rows.aside:
             aside, kept = aside_batch(unit, numbers, rows.aside, kept), picked_rows(kept, rows.kept)
         numbers, counts, is_null = numbers[rows.kept], rows.counts, rows.is_null
@@ -362,7 +261,7 @@ def take_batch(
     Args:
         batch: has the columns of the layout, and maybe others.
         schema: of the source.
-        options: has a layout; the filter and the kept columns are not looked at.
+        options: of which the filter and the kept columns are not looked at.
         width: features that the layout gives of a step; None takes those of the first step.
         where: says where a row of the batch stands.
 
@@ -370,7 +269,6 @@ def take_batch(
         DataError: as `take`.
     """
     layout = options.layout
-    assert layout is not None, "only who reads sequences asks for chunks"
     steps = placed(layout.steps, batch, width, where=where)
     width = steps.in_features or width
     named = None

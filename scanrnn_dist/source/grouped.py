@@ -44,10 +44,10 @@ class Grouping:
         takes_first: whether it is that of the first step.
     """
 
-    ids: Sequence[str]
-    order: Sequence[str]
-    features: Sequence[str]
-    keep: Sequence[str]
+    ids: Sequence[str] = ()
+    order: Sequence[str] = ()
+    features: Sequence[str] = ()
+    keep: Sequence[str] = ()
     takes_first: bool = False
 
     def rows(

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.source.decode import read_kept
+from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.layouts import (
     Layout,
     changes,

@@ -38,10 +38,9 @@ class UnitReader:
 
     Args:
         source: of the units.
-        columns: what is read, by names in the schema of the source; none that folders spell.
-        paths: the same as columns, or as fields within them.
-        read: the columns of the sequences, also those that folders spell.
-        own: those of them that are lists, which any layout takes apart in the types that a file has.
+        sequences: the columns of the sequences, or fields within them; also those that folders spell.
+        beside: what else is read, by names in the schema of the source; of it, what folders spell is left out.
+        own: the columns of sequences that are lists, which any layout takes apart in the types that a file has.
         grouping: how events become sequences.
         chunk_bytes: about the decoded size of a batch, which has at most 65,536 rows and at least one.
         stage: names the stage "read".
@@ -50,15 +49,18 @@ class UnitReader:
     def __init__(
         self,
         source: Source,
-        columns: Sequence[str],
-        paths: Sequence[Path],
-        read: Sequence[str],
+        sequences: Sequence[Path],
+        beside: Sequence[str],
         own: frozenset[str],
         grouping: Grouping,
         chunk_bytes: int,
         stage: Stage = nullcontext,
     ) -> None:
-        self._source, self._columns, self._paths, self._read = source, columns, paths, read
+        self._source, self._read = source, tuple(dict.fromkeys(path[0] for path in sequences))
+        partitions = source.files.partition_schema.names
+        self._columns = [name for name in dict.fromkeys((*self._read, *beside)) if name not in partitions]
+        paths = dict.fromkeys((*((name,) for name in beside), *sequences))
+        self._paths = [path for path in paths if path[0] not in partitions]
         self._own, self._grouping, self._chunk_bytes, self._stage = own, grouping, chunk_bytes, stage
 
     def open(self, unit: Unit) -> CheckedFile:

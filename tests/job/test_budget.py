@@ -132,7 +132,7 @@ def test_of_a_bucket_as_much_is_fetched_as_there_is_room_for_and_less_where_few_
     opened: list[tuple[Any, ...]] = []
     monkeypatch.setattr(unit_reader, "CheckedFile", lambda *given: opened.append(given))
     reader = unit_reader.UnitReader(
-        source, ["id"], [("id",)], ["id"], frozenset(), None, chunk_bytes  # type: ignore[arg-type]
+        source, [("id",)], (), frozenset(), None, chunk_bytes  # type: ignore[arg-type]
     )  # fmt: skip
     reader.open(type("Unit", (), {"file": source.files[0]}))  # type: ignore[arg-type]
     assert opened[0][-2:] == (123, fetched)

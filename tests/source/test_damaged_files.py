@@ -18,7 +18,8 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job
-from scanrnn_dist.source.decode import ReadOptions, read_kept
+from scanrnn_dist.source.decode import ReadOptions
+from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
 from scanrnn_dist.source.parquet.footer import parse_footer, read_footer

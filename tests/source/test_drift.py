@@ -21,7 +21,8 @@ from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import drift
 from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
-from scanrnn_dist.source.decode import Chunk, ReadOptions, read_kept
+from scanrnn_dist.source.decode import Chunk, ReadOptions
+from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.layouts import Asked, find_layout
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.read_ahead import read_chunks

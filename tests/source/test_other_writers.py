@@ -22,7 +22,7 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.inspection import inspect
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.source import BadRows
-from scanrnn_dist.source.decode import read_kept
+from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
     I8,
