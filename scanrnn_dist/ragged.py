@@ -95,7 +95,7 @@ class Ragged:
         if max_steps is None:
             return self
         lengths = np.minimum(self.lengths, max_steps)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = running_sums(lengths)
         index = np.repeat(self.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(self.values[index], offsets)
 
@@ -172,7 +172,7 @@ class Ragged:
             found, hint = f"{padded.dtype}{list(padded.shape)}", HINTS.get(padded.dtype.kind, "")
             raise DataError(f"A padded batch is {found}; expected numbers (N, T, D).{hint}")
         lengths = _checked_lengths(seq_lengths, len(padded), padded.shape[1])
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = running_sums(lengths)
         real = np.arange(padded.shape[1]) < lengths[:, None]
         if mask is not np.ma.nomask and (masked := mask & real[:, :, None]).any():
             row, step, feature = (int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape))
@@ -208,6 +208,13 @@ def _is_masked(part: Any) -> bool:
     """Whether it is a masked array, or a list that holds one."""
     parts = part if isinstance(part, list | tuple) else (part,)
     return any(isinstance(each, np.ma.MaskedArray) for each in parts)
+
+
+def running_sums(numbers: np.ndarray) -> np.ndarray:
+    """Running sums from 0 on: `(N,)` -> `(N + 1,)` int64."""
+    sums = np.zeros(len(numbers) + 1, np.int64)
+    np.cumsum(numbers, out=sums[1:])
+    return sums
 
 
 def cut(ragged: Ragged) -> Ragged:

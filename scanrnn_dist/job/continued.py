@@ -20,6 +20,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records import STATE, read_part
 from scanrnn_dist.source import (
     ROWS_PER_PART,
@@ -32,7 +33,6 @@ from scanrnn_dist.source import (
     Unit,
     Units,
     picked_rows,
-    running_sums,
 )
 from scanrnn_dist.storage import Store
 

@@ -19,7 +19,7 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
-from scanrnn_dist.ragged import Ragged, joined
+from scanrnn_dist.ragged import Ragged, joined, running_sums
 from scanrnn_dist.source import is_comparable, positions, read_chunks, read_kept, stored_values, told
 
 _COPIES = 2
@@ -63,7 +63,7 @@ class NewSteps:
         begins = np.where(there, offsets[rows], 0)
         lengths = np.where(there, offsets[rows + 1] - begins, 0)
         values = self.sequences.values[positions(begins, lengths)]
-        return Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+        return Ragged(values, running_sums(lengths))
 
 
 def read_new_steps(

@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records.arrow_bytes import reader_of
 from scanrnn_dist.records.names import FILES, UNITS
-from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units, running_sums
+from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units
 
 FORMAT = "scanrnn_dist.plan/2"
 _KEY = b"scanrnn_dist"

@@ -40,4 +40,4 @@ from scanrnn_dist.source.step_input import Refusal, StepInputs, apply_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured
 from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics, measure
 from scanrnn_dist.source.taking import Taken, fixed_lists, is_fixed_lists, sequence_columns, to_ragged
-from scanrnn_dist.source.units import Spans, Unit, Units, found_again, running_sums
+from scanrnn_dist.source.units import Spans, Unit, Units, found_again

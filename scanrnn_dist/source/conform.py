@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.source.layouts import is_list, is_view
 from scanrnn_dist.source.united import is_number, united
 
@@ -130,7 +131,7 @@ def _list(array: pa.Array, wanted: pa.DataType) -> pa.Array:
         is_valid = array.is_valid().to_numpy(zero_copy_only=False)
         sizes = array.sizes.to_numpy().astype(np.int64) if is_view(kind) else kind.list_size
         # Not `take`, which knows no views of text; in their order, without what stands under nulls.
-        offsets, values = _running(sizes * is_valid), array.flatten()
+        offsets, values = running_sums(sizes * is_valid), array.flatten()
     else:
         offsets, begin, end = _offsets(array)
         values = array.values.slice(begin, end - begin)
@@ -153,10 +154,6 @@ def _offsets(array: pa.Array) -> tuple[np.ndarray, int, int]:
     """Offsets from 0, and where the elements begin and end."""
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], int(offsets[0]), int(offsets[-1])
-
-
-def _running(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 def _validity(array: pa.Array) -> pa.Buffer | None:

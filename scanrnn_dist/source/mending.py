@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, running_sums
 
 
 def without_steps(ragged: Ragged, bad: np.ndarray) -> Ragged:
@@ -20,8 +20,8 @@ def without_steps(ragged: Ragged, bad: np.ndarray) -> Ragged:
         >>> mended.values.tolist(), mended.offsets.tolist()
         ([[2.0], [3.0]], [0, 1, 2])
     """
-    is_kept = ~bad.any(axis=1)
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(is_kept)])
+    is_kept = ~np.any(bad, axis=1)
+    before = running_sums(is_kept)
     return Ragged(ragged.values[is_kept], before[ragged.offsets])
 
 

@@ -22,12 +22,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.source.drift import Drift
 from scanrnn_dist.source.file_table import FileTable, partition_schema
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Path
 from scanrnn_dist.source.listing import SourceLike, list_source
-from scanrnn_dist.source.units import Spans, Starts, Units, running_sums
+from scanrnn_dist.source.units import Spans, Starts, Units
 
 logger = logging.getLogger("scanrnn_dist")
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.ragged import Ragged, joined
+from scanrnn_dist.ragged import Ragged, joined, running_sums
 from scanrnn_dist.source.bad_rows import (
     DROP_STEP,
     ERROR,
@@ -310,7 +310,7 @@ def _laid_out(ragged: Ragged, steps: np.ndarray, lengths: Lengths, judged: Judge
 
 def _compact(values: np.ndarray, begins: np.ndarray, steps: np.ndarray) -> Ragged:
     """Rows that begin at `begins` and have so many `steps`; the values are copied unless they follow each other."""
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
+    offsets = running_sums(steps)
     filled = steps > 0
     first = int(begins[filled.argmax()]) if filled.any() else 0
     if np.array_equal(begins[filled] - first, offsets[:-1][filled]):

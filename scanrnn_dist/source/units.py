@@ -17,6 +17,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.source.file_table import FileTable, SourceFile
 
 
@@ -238,10 +239,3 @@ def _goes_on_alike(now: Units, places: np.ndarray) -> np.ndarray:
     is_other[1:] = (places[1:] < 0) | (np.diff(places) != 1)
     others = running_sums(is_other)
     return np.asarray(others[last + 1] == others[now.file + 1])
-
-
-def running_sums(numbers: np.ndarray) -> np.ndarray:
-    """Running sums from 0 on: `(N,)` -> `(N + 1,)` int64."""
-    sums = np.zeros(len(numbers) + 1, np.int64)
-    np.cumsum(numbers, out=sums[1:])
-    return sums

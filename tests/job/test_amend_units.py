@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.job.restart import spans_of
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records import COMMITS, read_commits, renumbered_logs
 from scanrnn_dist.records.attempt_log import PartRecord, Took
-from scanrnn_dist.source import FileTable, Units, found_again, new_files, running_sums, unchanged
+from scanrnn_dist.source import FileTable, Units, found_again, new_files, unchanged
 from scanrnn_dist.storage import LocalStore
 
 Listed = dict[str, tuple[int, list[list[int]]]]

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records import plan_file
 from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.records.plan_file import Facts, read_records, write_records
-from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Units, running_sums
+from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Units
 
 SCHEMA = pa.schema([("seq", pa.list_(pa.float32(), 3)), ("größe", pa.dictionary(pa.int8(), pa.string()))])
 FACTS = Facts("/in=0", Asked("nested-lists", "seq"), ("größe", "p"), 7, SCHEMA)

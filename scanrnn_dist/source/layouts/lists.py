@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scanrnn_dist.ragged import running_sums
+
 NO_PLACES = np.zeros(0, np.int64)
 NO_PLACES.flags.writeable = False
 
@@ -77,8 +79,7 @@ def taken_apart(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
         begins, lengths = stored[:-1], np.diff(stored)
     if len(nulls):
         lengths[nulls] = 0
-    ends = np.cumsum(lengths)
-    offsets = np.concatenate([np.zeros(1, np.int64), ends])
+    offsets = running_sums(lengths)
     filled = lengths > 0
     first = int(begins[filled.argmax()]) if filled.any() else 0
     if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
@@ -140,4 +141,4 @@ def without_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.
     """Offsets of the same rows, those of `rows` empty, and the positions of the elements that are left."""
     lengths = np.diff(offsets)
     lengths[rows] = 0
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), positions(offsets[:-1], lengths)
+    return running_sums(lengths), positions(offsets[:-1], lengths)

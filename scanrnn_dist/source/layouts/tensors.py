@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
 from scanrnn_dist.source.layouts.lists import null_places, positions, storage, taken_apart
 from scanrnn_dist.source.layouts.paths import Path, within
@@ -131,7 +132,7 @@ def _in_order(
 ) -> Steps:
     """The steps of all tensors, one after the other, each with its features side by side."""
     steps = shapes[:, kind.time]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
+    offsets = running_sums(steps)
     if in_features is not None and (kind.time == 1 or len(values) != offsets[-1] * in_features):
         # By rows: where the step's first value stands, and how far it is to the next feature.
         nth = positions(np.zeros(len(steps), np.int64), steps)
