@@ -192,10 +192,9 @@ def inspect(
 
 def _of_files(source: Source, plain: Plain) -> Inspection:
     """What the footers say, and what columns of one value a row hold."""
-    assert source.row_groups is not None, "a source whose footers were read"
     columns = tuple((column.name, str(column.type)) for column in source.schema)
     left_out = {file.path: file.reason for file in source.left_out}
-    files, groups = source.files, len(source.row_groups.rows)
+    files, groups = source.files, len(source.footer_groups.rows)
     return Inspection(
         len(files), groups, source.rows, int(np.sum(files.sizes_bytes)), files[0].path, columns,
         tuple(files.partition_schema.names), plain, source.unreadable, source.drift, left_out,

@@ -65,8 +65,7 @@ def find_starts(source: Source, layout: Layout) -> Starts:
 
 def _counted(source: Source, ids: Sequence[str], keys: _Rising | _Distinct) -> Starts | None:
     """The starts of all sequences; None as soon as `keys` do not take theirs."""
-    assert source.row_groups is not None, "a source whose footers were read"
-    offsets, rows = source.row_groups.offsets, source.row_groups.rows
+    offsets, rows = source.footer_groups.offsets, source.footer_groups.rows
     begun_in, skip = np.zeros(len(rows), np.int64), rows.copy()
     for begun in _all_begun(source, ids):
         if not len(begun.rows):
@@ -109,8 +108,7 @@ def _all_begun(source: Source, ids: Sequence[str]) -> Iterator[_Begun]:
 
 def _whole_files(source: Source) -> Iterator[Unit]:
     """Each file that has rows as if it were a unit, whose number is that of the file."""
-    groups = source.row_groups
-    assert groups is not None, "a source whose footers were read"
+    groups = source.footer_groups
     for number in range(len(source.files)):
         mine = slice(int(groups.offsets[number]), int(groups.offsets[number + 1]))
         rows = tuple(groups.rows[mine].tolist())

@@ -82,6 +82,12 @@ class Source:
     request_bytes: int = 56 << 20
     kept_bytes: int = 32 << 20
 
+    @property
+    def footer_groups(self) -> RowGroups:
+        """Its row groups; only of a source whose footers were read, which is not yet cut into units."""
+        assert self.row_groups is not None, "a source whose footers were read"
+        return self.row_groups
+
 
 def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
     """List the files of a source and read their footers.
@@ -171,8 +177,7 @@ def _sound(files: FileTable, sound: list[int], left_out: list[LeftOut]) -> FileT
 
 def limited(source: Source, rows: int | None) -> Source:
     """The first rows of a source: its last row group is cut there, and those after it are not there. None for all."""
-    groups = source.row_groups
-    assert groups is not None, "a source whose footers were read"
+    groups = source.footer_groups
     if rows is None or rows >= source.rows:
         return source
     before = running_sums(groups.rows)
@@ -209,8 +214,7 @@ def plan_units(
     """
     if rows_per_part is not None and rows_per_part < 1:
         raise ConfigError(f"rows_per_part is {rows_per_part}; expected at least 1.")
-    assert source.row_groups is not None, "a source whose footers were read"
-    groups = source.row_groups
+    groups = source.footer_groups
     counted = groups if starts is None else replace(groups, rows=starts.rows)
     begins, ends = _cut(counted, rows_per_part) if source.rows else (np.zeros(1, np.int64), np.zeros(1, np.int64))
     listed = [groups.values[name] for name in columns if name in groups.values]
