@@ -48,9 +48,7 @@ class Leaves:
             return leaves  # the column is read whole
         kind, begin, end = self._schema.field(path[0]).type, 0, len(leaves)
         for depth, name in enumerate(path[1:], 1):
-            while not pa.types.is_struct(kind) and kind.num_fields == 1:
-                kind = kind.field(0).type
-            index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+            kind, index = _field_of(kind, name)
             if index < 0:
                 return leaves[begin : begin + 1]
             bounds = self._bounds_of(path[:depth], kind)
@@ -100,13 +98,18 @@ def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
     """The type of a column, or of a field within it; of what is not there that of the last one on the way."""
     kind = schema.field(path[0]).type
     for name in path[1:]:
-        while not pa.types.is_struct(kind) and kind.num_fields == 1:
-            kind = kind.field(0).type
-        index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+        kind, index = _field_of(kind, name)
         if index < 0:
             break
         kind = kind.field(index).type
     return kind
+
+
+def _field_of(kind: pa.DataType, name: str) -> tuple[pa.DataType, int]:
+    """What a type is within its lists, and the number of its field of that name; -1 if it has none."""
+    while not pa.types.is_struct(kind) and kind.num_fields == 1:
+        kind = kind.field(0).type
+    return kind, kind.get_field_index(name) if pa.types.is_struct(kind) else -1
 
 
 def _count(kind: pa.DataType) -> int:
