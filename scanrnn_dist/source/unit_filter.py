@@ -77,10 +77,12 @@ class UnitFilter:
                 return any(self.matching(unit, batch).any() for _, batch in batches)
 
         try:
-            return unit.pieces(nbytes, has_match)
+            pieces = unit.pieces(nbytes, has_match)
         except DataError:
             self.close()  # it may not be read on
             raise
+        parquet.fetch((), 0)  # what came beyond the first rows that match is not kept
+        return pieces
 
     def _partitions(self, unit: Unit) -> dict[str, pa.Scalar]:
         """What the folders of a unit's file spell."""
