@@ -40,7 +40,7 @@ from jax.sharding import Mesh
 import scanrnn_dist as srd
 from scanrnn_dist.engine import AXIS, replicated, sharded
 from scanrnn_dist.input_spec import Category
-from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.job import JobOptions, in_features_of, plan_job
 from scanrnn_dist.source import ReadOptions, SourceLike, read_chunks
 
 SHORTEST_BUCKET = 8
@@ -105,7 +105,7 @@ def read_labelled(
         )
     if not plan.source.rows:
         raise srd.DataError(f"{source} has no rows; expected some to train on.")
-    in_features = plan.in_features() if input is None else input.in_features
+    in_features = in_features_of(plan) if input is None else input.in_features
     options = ReadOptions(plan.layout, [label], in_features, input=input, lossy_cast=lossy_cast)
     with closing(read_chunks(plan.source, plan.units, options)) as chunks:
         read = [(chunk.sequences, chunk.kept.column(0)) for chunk in chunks]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.job import JobOptions, plan_job
+from scanrnn_dist.job import JobOptions, in_features_of, plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
@@ -80,7 +80,7 @@ def test_recipes_make_sequences_of_other_layouts(
     pq.write_table(pa.table(layout), "in.parquet")
     duckdb.sql(recipe)
     plan = plan_job("out.parquet", JobOptions(column="seq", keep=["id"]))
-    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, ["id"], plan.in_features()))
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, ["id"], in_features_of(plan)))
     rows = {
         number: chunk.sequences.row(row).tolist()
         for chunk in chunks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import scanrnn_dist.cli.options as flags
@@ -38,11 +39,11 @@ def bench(
     start_devices(run.devices)
     from scanrnn_dist.api import read_sample
     from scanrnn_dist.api import tune as tune_shape
-    from scanrnn_dist.job import Memory, plan_job
+    from scanrnn_dist.job import Memory, in_features_of, plan_job
 
     memory = Memory(bytes_told(run.memory))
     planned = plan_job(one_or_many(source), replace(options, keep=()), computation.input).within(memory)
-    on_devices = computation.on_devices(planned.in_features)
+    on_devices = computation.on_devices(partial(in_features_of, planned))
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
     shown = tune_shape(

@@ -44,7 +44,7 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, plan_for, sorted_source, standing_job
+    from scanrnn_dist.job import check_destination, in_features_of, plan_for, sorted_source, standing_job
 
     given: Any = one_or_many(source)
     if options.sort:
@@ -53,12 +53,13 @@ def plan(
             print_result(Explanation({"checked": _UNSORTED}, {}), as_json)
             return
     planned = plan_for(destination, given, options, handling, computation.input).within(handling.memory)
-    on_devices = computation.on_devices(partial(planned.in_features, options.matching))
+    in_features = partial(in_features_of, planned, options.matching)
+    on_devices = computation.on_devices(in_features)
     if computation.input is None:
         planned.check_width(on_devices.encoder.in_features)
     with suppress(ConfigError):  # which is told below
         if destination is not None and (recorded := standing_job(destination, handling)):
-            on_devices.described(partial(planned.in_features, options.matching), recorded)  # its kernel and its window
+            on_devices.described(in_features, recorded)  # its kernel and its window
     foreseen = _foreseen(planned, on_devices, options, scan)
     told = explain(planned, on_devices, options, handling.memory, foreseen)
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long

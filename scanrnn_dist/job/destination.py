@@ -10,12 +10,13 @@ from scanrnn_dist.errors import NothingFoundError, StoppedError, counted
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import kept_parts
 from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.job.columns import choose
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.differences import changed_source
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.plan import Plan, choose, plan_again, plan_job
+from scanrnn_dist.job.plan import Plan, plan_again, plan_job
 from scanrnn_dist.job.sorting import standing_copy
 from scanrnn_dist.job.wanted import (
     Wanted,

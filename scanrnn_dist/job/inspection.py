@@ -16,10 +16,11 @@ import numpy as np
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.input_spec import Category, Column, InputSpec
+from scanrnn_dist.job.columns import find_sequences
 from scanrnn_dist.job.lengths import Bar
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.job.plan import Plan, cut, find_sequences
+from scanrnn_dist.job.plan import Plan, cut
 from scanrnn_dist.job.sampling import WHOLE_FILES, Plain, StepsRead, read_plain, read_sequences
 from scanrnn_dist.source import REPLACED, ColumnStatistics, Source, SourceLike, as_flags, layouts_found, open_source
 

@@ -1,7 +1,7 @@
 """What a job would do, before it does it: source, sequence column, kept columns, units. Writes nothing.
 
-Files are listed and layouts judged by `source/`, records encoded by `records/plan_file.py`; the plan is carried out by
-whoever made it.
+Files are listed and layouts judged by `source/`, columns chosen by `columns.py`, records encoded by
+`records/plan_file.py`; the plan is carried out by whoever made it.
 """
 
 from __future__ import annotations
@@ -9,34 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import (
-    ConfigError,
-    DataError,
-    LayoutError,
-    NothingFoundError,
-    UnreadableError,
-    counted,
-    did_you_mean,
-    one_line,
-)
+from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, counted, one_line
 from scanrnn_dist.input_spec import InputSpec
-from scanrnn_dist.job.keeping import check_keeps
+from scanrnn_dist.job.columns import check_used, choose, kept_by_default
+from scanrnn_dist.job.first_rows import layout_with_width
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.records import FEATURES, STATE, Facts, JobRecords, hashes_of, read_records, write_records
+from scanrnn_dist.records import Facts, JobRecords, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     UNKNOWN_TIME,
-    BadRows,
-    FailedUnit,
     FileTable,
-    Filter,
     Layout,
     LeftOut,
     Prefetched,
@@ -48,9 +36,7 @@ from scanrnn_dist.source import (
     conforms,
     differences,
     filesystem_of,
-    find_layout,
     find_starts,
-    first_step_features,
     layout_of,
     limited,
     list_again,
@@ -156,7 +142,7 @@ class Plan:
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
-        everything = _all_but(self.source, self.layout, options.keep_state)
+        everything = kept_by_default(self.source, self.layout, options.keep_state)
         return (
             self.layout.is_asked_for(options.asked)
             and self.keep == (everything if options.keep is None else options.keep)
@@ -225,102 +211,6 @@ class Plan:
             f"{self.layout.described}. Choose another --encoder, or other --features."
         )
 
-    def in_features(self, matches: Filter | None = None) -> int:
-        """Features per step, `D`: from the column's type, or from the first step of a row that matches a filter.
-
-        Where no such row has a step, from the first step that there is.
-
-        Raises:
-            ConfigError: the source has no rows.
-            LayoutError: all of its sequences are empty.
-        """
-        fixed = self.layout.width(self.source.schema)
-        if fixed is not None:
-            return fixed
-        if not self.source.rows:
-            raise ConfigError(
-                "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
-                "tells it."
-            )
-        features = None
-        if matches is not None:
-            with suppress(UnreadableError):  # what can be read decides
-                features = self._first_step_features(matches)
-        if features is None:
-            features = self._first_step_features(None)
-        if features is None:
-            raise LayoutError(
-                f"All {self.source.rows:,} sequences of {self.layout.described} are empty, and its type does not say "
-                "how many features a step has; expected at least one step. Choose an encoder (--encoder), which tells "
-                "how many."
-            )
-        return features
-
-    def with_width(self, matches: Filter | None, input: InputSpec) -> Plan:
-        """The plan whose layout says how many features a step has, as the first step that matches and fits an input.
-
-        So each reader of a share takes the same rows, whichever it begins with. As it is where no step can be read, and
-        where names or types tell.
-        """
-        is_open = any(field.name == "in_features" for field in fields(self.layout))
-        if not is_open or self.layout.width(self.source.schema) is not None:
-            return self
-        # Names that no width gives are not looked for in the whole source.
-        own = [name for name in input.names if not name.isdecimal()]
-        may_fit = self.layout.has_features(own, self.source.schema, 1)
-        with suppress(DataError):  # the job tells of it
-            width = self._first_step_features(matches, input if may_fit else None)
-            return replace(self, layout=replace(self.layout, **{"in_features": width}))
-        return self
-
-    def _first_step_features(self, matches: Filter | None, input: InputSpec | None = None) -> int | None:
-        """Features of the first step of a row that matches, with units that must hold a step first.
-
-        With an input those of the first step in the source that has what it names, if there is one.
-        """
-        # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
-        is_sure = self.units.values > self.units.rows
-        order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)] if input is None else range(len(self.units))
-        other: int | None = None
-        unread: UnreadableError | None = None
-        # Where a column holds other lists too, of which nothing is read, the values may be theirs.
-        for index in order:
-            try:
-                features = first_step_features(self.source, self.units[index], self.layout, matches, input)
-            except UnreadableError as error:  # the job tells of it, or sets it aside
-                unread = unread or error
-                continue
-            if features is None:
-                continue
-            if input is None or self.layout.has_features(input.names, self.source.schema, features):
-                return features
-            other = other or features
-        if other is None and unread is not None:
-            raise unread
-        return other
-
-    def mean_steps(self, in_features: int, input: InputSpec | None, matches: Filter | None = None) -> float:
-        """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
-
-        Rows that do not match the filter count as rows without steps.
-        """
-        rows = steps = 0
-        bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
-        unread = ""
-        options = ReadOptions(self.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18, filter=matches)
-        with closing(read_chunks(self.source, self.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
-            while not steps and (chunk := next(chunks, None)) is not None:
-                if isinstance(chunk, FailedUnit):
-                    if chunk.aside is None:
-                        raise DataError(chunk.reason)
-                    unread = unread or chunk.reason
-                    continue
-                rows += chunk.rows
-                steps += int(chunk.sequences.lengths.sum())
-        if unread and not rows:
-            raise UnreadableError(unread)
-        return steps / rows if rows else 0.0
-
 
 def plan_job(source: SourceLike, options: JobOptions | None = None, input: InputSpec | None = None) -> Plan:
     """List a source, find its sequence column and cut it into units; writes nothing, so it does not sort either.
@@ -331,57 +221,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
     """
     options = options or JobOptions()
     plan = cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
-    return plan if input is None else plan.with_width(options.matching, input)
-
-
-def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
-    """A source, opened; how sequences stand in it, and what is kept. Raises as `plan_job`."""
-    opened = open_source(source, options.bad_rows.skips_files)
-    where = opened.files[0].path
-    layout = find_sequences(opened, options, input)
-    everything = _all_but(opened, layout, options.keep_state)
-    keep = everything if options.keep is None else tuple(options.keep)
-    order = layout.asked.order_by or ()
-    if options.keep_state and not set(order) <= set(keep):
-        raise ConfigError(
-            f"With --keep-state, the columns of --order-by are kept, since they tell which steps are later: add "
-            f"{', '.join(name for name in order if name not in keep)} to --keep."
-        )
-    for name in keep:
-        if name in opened.rounding:
-            raise DataError(
-                f"{opened.rounding[name]}: float64 cannot hold all integers of 64 bits, so the column cannot be kept. "
-                "Write one of the files anew with the other's type, or choose others with --keep."
-            )
-        if name not in opened.schema.names:
-            near = did_you_mean(name, opened.schema.names)
-            raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.{near}")
-        if name == FEATURES or (name == STATE and options.keep_state):
-            raise ConfigError(
-                f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."
-            )
-    check_keeps(options, opened.schema, layout, keep)
-    _check_used(opened, options, layout, keep)
-    return opened, layout, keep
-
-
-def find_sequences(
-    opened: Source, options: JobOptions, input: InputSpec | None, *, takes_texts: bool = False
-) -> Layout:
-    """How sequences stand in an opened source; where nothing is said of their features, those that the input names come
-    first. Texts are taken with an input, or where `takes_texts` says so. Raises as `plan_job`."""
-    where, extensions = opened.files[0].path, opened.extensions
-    if input is not None and options.features is None:
-        named = replace(options, features=input.names)
-        # Within a column that is told, these may be names of fields.
-        _check_readable(opened, named if options.column is None else options)
-        with suppress(LayoutError, ConfigError):  # then they may have no names
-            schema = _for_sequences(opened, named)
-            return find_layout(schema, named.asked, where=where, extensions=extensions, takes_texts=True)
-    _check_readable(opened, options)
-    schema = _for_sequences(opened, options)
-    takes_texts = takes_texts or input is not None
-    return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
+    return plan if input is None else replace(plan, layout=layout_with_width(plan, options.matching, input))
 
 
 def plan_again(before: Plan, source: SourceLike, options: JobOptions) -> Plan:
@@ -392,7 +232,7 @@ def plan_again(before: Plan, source: SourceLike, options: JobOptions) -> Plan:
         DataError: an unreadable file or column, or other columns than before.
     """
     opened = with_columns(open_source(source, options.bad_rows.skips_files), before)
-    _check_used(opened, options, before.layout, before.keep)
+    check_used(opened, options, before.layout, before.keep)
     return cut(source, opened, before.layout, before.keep, before.rows_per_part, before.limit)
 
 
@@ -441,54 +281,6 @@ def _without(files: FileTable, left_out: tuple[LeftOut, ...]) -> FileTable:
     seen = zip(files.paths.to_pylist(), files.sizes_bytes.tolist(), files.modified_ns.tolist(), strict=True)
     stays = [number for number, (path, size, time) in enumerate(seen) if gone.get(path) != (size, time)]
     return files.take(np.array(stays, np.int64))
-
-
-def _all_but(source: Source, layout: Layout, keep_state: bool) -> tuple[str, ...]:
-    """The columns that are kept where nothing is said; with states, those that tell which steps are later, too."""
-    order = (layout.asked.order_by or ()) if keep_state else ()
-    return tuple(dict.fromkeys((*layout.kept(source.schema, source.files.partition_schema.names), *order)))
-
-
-def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:
-    """The columns among which those of the sequences are looked for.
-
-    Not what folders spell, and where one step is a row not what is kept, one value a sequence; unless it is asked for.
-    """
-    told = (options.features, options.group_by, options.order_by)
-    named = {options.column, *(name for names in told for name in names or ())}
-    others = {*source.files.partition_schema.names, *((options.group_by and options.keep) or ())} - named
-    return pa.schema([field for field in source.schema if field.name not in others])
-
-
-def _check_readable(source: Source, options: JobOptions) -> None:
-    """Refuse to go on without a column that was asked for, or to drop one in silence where all are kept."""
-    filtered = options.matching.columns if options.matching else None
-    told = (options.features, options.group_by, options.order_by, options.keep, filtered)
-    named = {options.column or "", *(name for names in told for name in names or ())}
-    for name in source.unreadable:
-        # Of what no file can give, no schema tells whether a name with a point is of a field.
-        is_named = any(f"{other}.".startswith(f"{name}.") for other in named if other not in source.schema.names)
-        if is_named or name in named or (options.keep is None and options.group_by is None):
-            raise _cannot_be_read(source, name, options.column)
-
-
-def _check_used(source: Source, options: JobOptions, layout: Layout, keep: tuple[str, ...]) -> None:
-    """Refuse a filter that does not fit, and a column that is used and that some files cannot give."""
-    used = {*layout.columns(source.schema), *keep}
-    if options.matching is not None:
-        used |= {*options.matching.of(source.schema)}
-    for name in source.unreadable:
-        if name in used:
-            raise _cannot_be_read(source, name, options.column)
-
-
-def _cannot_be_read(source: Source, name: str, column: str | None) -> DataError:
-    others = [other for other in source.schema.names if other not in (column, *source.unreadable)]
-    return DataError(
-        f"Column {name!r} cannot be read: {source.unreadable[name]}. Go on without it by naming the columns to keep, "
-        f"with --keep, for instance {others[0] if others else ''!r}, and others for the sequences and the filter; or "
-        "write the column as another type."
-    )
 
 
 def absolute(source: SourceLike) -> str | list[str]:

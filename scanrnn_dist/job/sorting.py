@@ -30,9 +30,10 @@ import pyarrow.parquet as pq
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.job.columns import choose
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.job.plan import absolute, choose
+from scanrnn_dist.job.plan import absolute
 from scanrnn_dist.records import runs, this_machine
 from scanrnn_dist.source import Source, SourceLike, comparable, hashes, is_comparable, read_rows
 from scanrnn_dist.storage import is_uri, new_attempt

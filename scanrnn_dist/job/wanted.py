@@ -15,6 +15,7 @@ from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.differences import changed_source, differences_of
+from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.in_words import command_that_continues
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, absolute
@@ -51,7 +52,7 @@ class Wanted:
 
     @cached_property
     def _width(self) -> int:
-        return self.plan.in_features(self.options.matching)
+        return in_features_of(self.plan, self.options.matching)
 
     def prepare(self) -> None:
         """Start, draw and compile what is computed with: what refuses does so before anything is written."""

@@ -10,7 +10,7 @@ import pytest
 
 from scanrnn_dist.cli import first_steps
 from scanrnn_dist.cli.demo import FLAGS, KINDS, make_source, options_of
-from scanrnn_dist.job import plan_job
+from scanrnn_dist.job import in_features_of, plan_job
 from scanrnn_dist.source import ReadOptions, read_chunks
 
 
@@ -19,7 +19,7 @@ def recordings(folder: Path, kind: str) -> dict[str, np.ndarray]:
     make_source(folder, 13, 3, kind)
     plan = plan_job(str(folder), options_of(kind))
     kept = ["id", "kind"]
-    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, kept, plan.in_features()))
+    chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, kept, in_features_of(plan)))
     return {
         name: np.asarray(chunk.sequences.row(row))
         for chunk in chunks

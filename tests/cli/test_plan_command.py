@@ -17,7 +17,8 @@ from sources import command_line_in_this_process, entries
 
 from scanrnn_dist.api import computation
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.job import Plan, foresight, plan_job
+from scanrnn_dist.job import foresight, plan_job
+from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.source import ReadOptions
 
 GRU = ["--hidden", "4"]
@@ -164,7 +165,7 @@ def test_a_job_of_nested_lists_with_an_input_is_found_again(
         words = [folder / "in", folder / name, *GRU, "--input", folder / "input.toml"]
         with monkeypatch.context() as patched:
             if name == "old":  # which did not record the width
-                patched.setattr(Plan, "with_width", lambda self, *_: self)
+                patched.setattr(plan_module, "layout_with_width", lambda plan, *_: plan.layout)
             assert run(capsys, "featurize", *words)[0] == 0
         (folder / name / "_SUCCESS").unlink()
         code, out, told = run(capsys, "plan", *words)

@@ -13,8 +13,8 @@ import pytest
 
 from scanrnn_dist.errors import ConfigError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec, Number
-from scanrnn_dist.job import JobOptions
-from scanrnn_dist.job import plan as plan_module
+from scanrnn_dist.job import JobOptions, first_rows
+from scanrnn_dist.job.first_rows import in_features_of, mean_steps
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.source import (
     BadRows,
@@ -65,7 +65,7 @@ def test_a_plan_is_read_back_without_a_look_at_footers(folder: Path, way: int, m
     assert list(read.units) == list(plan.units) and list(read.source.files) == list(plan.source.files)
     assert (read.source.rows, read.source.schema) == (plan.source.rows, plan.source.schema)
     assert read.source.filesystem.equals(plan.source.filesystem)
-    assert read.kept_schema == plan.kept_schema and read.in_features() == 2 and list(read.changes().told) == []
+    assert read.kept_schema == plan.kept_schema and in_features_of(read) == 2 and list(read.changes().told) == []
     assert rows_of(read) == rows_of(plan) and read.to_records() == records
 
 
@@ -122,23 +122,24 @@ def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: l
     write_sequences(tmp_path / "day2.parquet", [])
     write_sequences(tmp_path / "day3.parquet", [[]] * 70_000 + [last])
     plan = plan_job(tmp_path)
-    assert plan.in_features() == len(last[0])
-    assert plan.mean_steps(plan.in_features(), None) == pytest.approx(1 / plan.source.rows, rel=0.1)
-    assert Plan.from_records(plan.to_records()).in_features() == len(last[0])
+    assert in_features_of(plan) == len(last[0])
+    assert mean_steps(plan, in_features_of(plan), None) == pytest.approx(1 / plan.source.rows, rel=0.1)
+    assert in_features_of(Plan.from_records(plan.to_records())) == len(last[0])
 
 
 def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
     write_sequences(tmp_path / "k=a/a.parquet", [[[]], [[1.0] * 3]])
     write_sequences(tmp_path / "k=b/a.parquet", [[[]], [[1.0] * 3], [], [[1.0] * 2]], row_group_size=2)
     plan = plan_job(tmp_path)
-    assert plan.in_features(parsed_filter("k == 'b' and id >= 2")) == 2
-    assert plan.mean_steps(2, None, parsed_filter("k == 'b' and id >= 2")) == 1 / 6
-    assert plan.in_features(parsed_filter("id == 1")) == plan.in_features(parsed_filter("k == 'a' and id > 0")) == 3
+    assert in_features_of(plan, parsed_filter("k == 'b' and id >= 2")) == 2
+    assert mean_steps(plan, 2, None, parsed_filter("k == 'b' and id >= 2")) == 1 / 6
+    assert in_features_of(plan, parsed_filter("id == 1")) == 3
+    assert in_features_of(plan, parsed_filter("k == 'a' and id > 0")) == 3
     with pytest.raises(LayoutError, match=r"k=a/a.parquet.*a step has 0 features"):
-        plan.in_features()
+        in_features_of(plan)
     write_sequences(tmp_path / "c/a.parquet", [[[1.0] * 3], []])
     # Of rows that are left out, where no other has a step.
-    assert plan_job(tmp_path / "c").in_features(parsed_filter("id == 1")) == 3
+    assert in_features_of(plan_job(tmp_path / "c"), parsed_filter("id == 1")) == 3
 
 
 def test_a_file_that_cannot_match_is_not_opened_for_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ def test_a_file_that_cannot_match_is_not_opened_for_d(tmp_path: Path, monkeypatc
         write_sequences(tmp_path / f"k={key}/a.parquet", [[[1.0] * (2 if key == "c" else 3)]])
     opened, open = list[str](), UnitReader.open
     monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
-    assert plan_job(tmp_path).in_features(parsed_filter("k == 'c'")) == 2
+    assert in_features_of(plan_job(tmp_path), parsed_filter("k == 'c'")) == 2
     assert {path.split("k=")[1] for path in opened} == {"c/a.parquet"}
 
 
@@ -159,8 +160,8 @@ def test_where_nothing_matches_what_can_be_read_says_d(tmp_path: Path, monkeypat
             raise UnreadableError("0.parquet: cannot be read")
         return first_step_features(source, unit, *how)
 
-    monkeypatch.setattr(plan_module, "first_step_features", damaged)
-    assert plan_job(tmp_path).in_features(parsed_filter("id > 7")) == 3
+    monkeypatch.setattr(first_rows, "first_step_features", damaged)
+    assert in_features_of(plan_job(tmp_path), parsed_filter("id > 7")) == 3
 
 
 def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with(tmp_path: Path) -> None:
@@ -168,18 +169,18 @@ def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with
     write_sequences(tmp_path / "b.parquet", [[[2.0] * 2], [[2.0] * 3]])
     spec, options = InputSpec((Number("0"), Number("1"))), JobOptions(bad_rows=BadRows(wrong_width="skip"))
     plan = plan_job(tmp_path, options, spec)
-    assert plan.in_features() == Plan.from_records(plan.to_records()).in_features() == 3
+    assert in_features_of(plan) == in_features_of(Plan.from_records(plan.to_records())) == 3
     settled = options.settled(plan.layout, plan.keep, None)
     assert JobOptions.from_json(settled.to_json()) == settled and plan.has_options(options)
     for units in (plan.units, [plan.units[1]]):
         chunks = list(read_chunks(plan.source, units, settled.reading(2, spec)))
         assert [row.as_py() for chunk in chunks for row in chunk.kept["id"]] == [2, 1][-len(chunks) :]
-    assert plan_job(tmp_path / "b.parquet", JobOptions(filter="id < 1"), spec).in_features() == 2
+    assert in_features_of(plan_job(tmp_path / "b.parquet", JobOptions(filter="id < 1"), spec)) == 2
     write_sequences(tmp_path / "two/a.parquet", [[[1.0] * 2], [], [[1.0] * 2] * 9], row_group_size=1)
     write_sequences(tmp_path / "two/b.parquet", [[[1.0] * 4], [[1.0] * 3] * 9], row_group_size=1)
     parts = JobOptions(rows_per_part=1, bad_rows=options.bad_rows)
-    assert plan_job(tmp_path / "two", parts, InputSpec((Number("2"),))).in_features() == 4
-    assert plan_job(tmp_path, options, InputSpec((Number("7"),))).in_features() == 1  # which is told when it is read
+    assert in_features_of(plan_job(tmp_path / "two", parts, InputSpec((Number("2"),)))) == 4
+    assert in_features_of(plan_job(tmp_path, options, InputSpec((Number("7"),)))) == 1  # told when it is read
 
 
 def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +192,8 @@ def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeyp
         looked_at.append(unit.index)
         return first_step_features(source, unit, layout, *how)
 
-    monkeypatch.setattr(plan_module, "first_step_features", noting)
-    assert plan_job(tmp_path).in_features() == 2 and looked_at == [3]
+    monkeypatch.setattr(first_rows, "first_step_features", noting)
+    assert in_features_of(plan_job(tmp_path)) == 2 and looked_at == [3]
 
 
 def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
@@ -200,11 +201,11 @@ def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
     write_sequences(tmp_path / "b.parquet", [[]])
     plan = plan_job(tmp_path)
     with pytest.raises(LayoutError, match=r"All 4 sequences of column 'seq' are empty.*--encoder"):
-        plan.in_features()
-    assert plan.mean_steps(2, None) == 0
+        in_features_of(plan)
+    assert mean_steps(plan, 2, None) == 0
     write_sequences(tmp_path / "none/a.parquet", [])
     with pytest.raises(ConfigError, match="no rows"):
-        plan_job(tmp_path / "none").in_features()
+        in_features_of(plan_job(tmp_path / "none"))
 
 
 def test_text_keys_are_read_back_as_text(tmp_path: Path) -> None:

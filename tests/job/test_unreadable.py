@@ -18,7 +18,17 @@ from sources import NAN, D, entries, featurize, leftovers, random_rows, stop_onc
 from scanrnn_dist import BadRows, quarantined
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError, UnreadableError
-from scanrnn_dist.job import JobOptions, MemoryShares, Plan, Sharing, clean, plan_job, read_status
+from scanrnn_dist.job import (
+    JobOptions,
+    MemoryShares,
+    Plan,
+    Sharing,
+    clean,
+    in_features_of,
+    mean_steps,
+    plan_job,
+    read_status,
+)
 from scanrnn_dist.records import QUARANTINE
 from scanrnn_dist.source import read_footers
 from scanrnn_dist.source.parquet import CheckedFile
@@ -175,14 +185,14 @@ def test_where_nobody_tells_the_width_it_is_that_of_the_first_unit_that_can_be_r
     flip(tmp_path / "in/a.parquet", group.data_page_offset + group.total_compressed_size - 3)
     options = JobOptions(column="sequence", rows_per_part=ROWS, bad_rows=SKIP)
     plan = plan_job(tmp_path / "in", options)
-    assert plan.in_features() == D
-    assert plan.mean_steps(D, None) == 4
+    assert in_features_of(plan) == D
+    assert mean_steps(plan, D, None) == 4
     pq.write_table(pq.read_table(tmp_path / "in/b.parquet"), tmp_path / "c.parquet", use_dictionary=False,
                    write_page_checksum=True, compression="none")  # fmt: skip
     group = pq.read_metadata(tmp_path / "c.parquet").row_group(0).column(1)
     flip(tmp_path / "c.parquet", group.data_page_offset + group.total_compressed_size - 3)
     plan = plan_job(tmp_path / "c.parquet", options)
-    for told in (lambda: plan.in_features(), lambda: plan.mean_steps(D, None)):
+    for told in (lambda: in_features_of(plan), lambda: mean_steps(plan, D, None)):
         with pytest.raises(UnreadableError, match=r"c\.parquet.*cannot be read"):
             told()
 

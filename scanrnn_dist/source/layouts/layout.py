@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -177,6 +177,11 @@ class Layout(ABC):
             LayoutError: the columns are of types that are no such layout, or of another `D`; its message begins after
                 the place.
         """
+
+    def with_width(self, in_features: int | None) -> Layout:
+        """This layout with steps of so many features, where that may be asked of it; else as it is."""
+        is_asked = any(field.name == "in_features" for field in fields(self))
+        return replace(self, **{"in_features": in_features}) if is_asked else self
 
     @property
     def asked(self) -> Asked:

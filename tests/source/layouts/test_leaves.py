@@ -14,6 +14,7 @@ import pytest
 from pyarrow import fs
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import plan_job
 from scanrnn_dist.source import read_chunks
@@ -42,7 +43,7 @@ def write(path: Path, **options: Any) -> Path:
 def read(path: Path, keep: list[str], **asked: Any) -> tuple[list[Any], pa.Table]:
     plan = plan_job(path, JobOptions(**asked, keep=keep))
     options = JobOptions(**asked).settled(plan.layout, plan.keep, plan.rows_per_part)
-    chunks = list(read_chunks(plan.source, plan.units, options.reading(plan.in_features(), None)))
+    chunks = list(read_chunks(plan.source, plan.units, options.reading(in_features_of(plan), None)))
     rows = [chunk.sequences.row(row).tolist() for chunk in chunks for row in range(len(chunk.sequences))]
     return rows, pa.Table.from_batches([chunk.kept for chunk in chunks])
 
@@ -159,7 +160,7 @@ def test_the_width_is_found_where_other_lists_of_the_column_hold_the_values(tmp_
     type = pa.struct([("other", pa.list_(pa.int8())), ("seq", pa.list_(pa.list_(pa.float32())))])
     pq.write_table(pa.table({"a": pa.array(rows, type)}), tmp_path / "a.parquet", row_group_size=2)
     plan = plan_job(tmp_path / "a.parquet", JobOptions(column="a.seq", rows_per_part=1))
-    assert len(plan.units) == 3 and plan.in_features() == 2
+    assert len(plan.units) == 3 and in_features_of(plan) == 2
 
 
 ARRAYS = {

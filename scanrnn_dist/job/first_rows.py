@@ -1,0 +1,140 @@
+"""What the first rows of a planned source say of all: features per step, and steps of a row. Opens files, and decodes.
+
+How a unit is decoded is `source/decode.py`'s.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from typing import Protocol
+
+import numpy as np
+
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError
+from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.source import (
+    BadRows,
+    FailedUnit,
+    Filter,
+    Layout,
+    ReadOptions,
+    Source,
+    Units,
+    first_step_features,
+    read_chunks,
+)
+
+
+class Planned(Protocol):
+    """A source, cut into units: a `Plan` is such."""
+
+    @property
+    def source(self) -> Source:
+        """Its files."""
+
+    @property
+    def units(self) -> Units:
+        """Which rows make which part."""
+
+    @property
+    def layout(self) -> Layout:
+        """How its sequences stand in its columns."""
+
+
+def in_features_of(plan: Planned, matches: Filter | None = None) -> int:
+    """Features per step, `D`: from the column's type, or from the first step of a row that matches a filter.
+
+    Where no such row has a step, from the first step that there is.
+
+    Raises:
+        ConfigError: the source has no rows.
+        LayoutError: all of its sequences are empty.
+    """
+    fixed = plan.layout.width(plan.source.schema)
+    if fixed is not None:
+        return fixed
+    if not plan.source.rows:
+        raise ConfigError(
+            "The source has no rows, so the number of features per step is unknown. Give --encoder FILE, which "
+            "tells it."
+        )
+    features = None
+    if matches is not None:
+        with suppress(UnreadableError):  # what can be read decides
+            features = _first_step_features(plan, matches)
+    if features is None:
+        features = _first_step_features(plan, None)
+    if features is None:
+        raise LayoutError(
+            f"All {plan.source.rows:,} sequences of {plan.layout.described} are empty, and its type does not say "
+            "how many features a step has; expected at least one step. Choose an encoder (--encoder), which tells "
+            "how many."
+        )
+    return features
+
+
+def layout_with_width(plan: Planned, matches: Filter | None, input: InputSpec) -> Layout:
+    """The layout, saying how many features a step has, as the first step that matches and fits an input.
+
+    So each reader of a share takes the same rows, whichever it begins with. As it is where no step can be read, and
+    where names or types tell.
+    """
+    layout, schema = plan.layout, plan.source.schema
+    if layout.width(schema) is not None:
+        return layout
+    # Names that no width gives are not looked for in the whole source.
+    own = [name for name in input.names if not name.isdecimal()]
+    may_fit = layout.has_features(own, schema, 1)
+    with suppress(DataError):  # the job tells of it
+        return layout.with_width(_first_step_features(plan, matches, input if may_fit else None))
+    return layout
+
+
+def mean_steps(plan: Planned, in_features: int, input: InputSpec | None, matches: Filter | None = None) -> float:
+    """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
+
+    Rows that do not match the filter count as rows without steps.
+    """
+    rows = steps = 0
+    bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
+    unread = ""
+    options = ReadOptions(plan.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18, filter=matches)
+    with closing(read_chunks(plan.source, plan.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
+        while not steps and (chunk := next(chunks, None)) is not None:
+            if isinstance(chunk, FailedUnit):
+                if chunk.aside is None:
+                    raise DataError(chunk.reason)
+                unread = unread or chunk.reason
+                continue
+            rows += chunk.rows
+            steps += int(chunk.sequences.lengths.sum())
+    if unread and not rows:
+        raise UnreadableError(unread)
+    return steps / rows if rows else 0.0
+
+
+def _first_step_features(plan: Planned, matches: Filter | None, input: InputSpec | None = None) -> int | None:
+    """Features of the first step of a row that matches, with units that must hold a step first.
+
+    With an input those of the first step in the source that has what it names, if there is one.
+    """
+    # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
+    is_sure = plan.units.values > plan.units.rows
+    order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)] if input is None else range(len(plan.units))
+    other: int | None = None
+    unread: UnreadableError | None = None
+    # Where a column holds other lists too, of which nothing is read, the values may be theirs.
+    for index in order:
+        try:
+            features = first_step_features(plan.source, plan.units[index], plan.layout, matches, input)
+        except UnreadableError as error:  # the job tells of it, or sets it aside
+            unread = unread or error
+            continue
+        if features is None:
+            continue
+        if input is None or plan.layout.has_features(input.names, plan.source.schema, features):
+            return features
+        other = other or features
+    if other is None and unread is not None:
+        raise unread
+    return other
