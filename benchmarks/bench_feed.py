@@ -43,7 +43,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.job import Memory, MemoryShares, Plan, plan_job
 from scanrnn_dist.protocols import EngineLike, Finished
-from scanrnn_dist.source import Prefetched
+from scanrnn_dist.source import Prefetched, read_chunks
 
 H = 64
 CHUNK_BYTES = MemoryShares().chunk
@@ -108,7 +108,7 @@ def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
     pa.set_memory_pool(OURS)
     options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
     reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
-    return plan.chunks(plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)
+    return read_chunks(plan.source, plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)
 
 
 def read(plan: Plan, source: FeedSource) -> int:

@@ -9,7 +9,7 @@ in between has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records import STATE, read_part
 from scanrnn_dist.source import (
@@ -40,7 +41,7 @@ APPLIED = "applied"
 """Of a job's options: the digests of all new steps that were applied to its output, in their order."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ContinuedPlan(Plan):
     """What an update would do.
 
@@ -55,26 +56,34 @@ class ContinuedPlan(Plan):
         of_job: the id of the job whose output it is.
     """
 
-    new: NewSteps | None = None
-    store: Store | None = None
-    names: tuple[str, ...] = ()
-    found: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    begun: np.ndarray | None = None
-    joined: int = 0
-    applied: tuple[str, ...] = ()
-    of_job: str = ""
+    new: NewSteps
+    store: Store
+    names: tuple[str, ...]
+    found: tuple[tuple[np.ndarray, np.ndarray], ...]
+    begun: np.ndarray
+    joined: int
+    applied: tuple[str, ...]
+    of_job: str
 
     @property
     def told(self) -> dict[str, Any]:
         """What was applied to the output, for the job's record."""
         return {APPLIED: list(self.applied)}
 
-    def chunks(self, units: Iterable[Unit], reading: ReadOptions, **how: Any) -> Prefetched:
+    def chunks(
+        self,
+        units: Iterable[Unit],
+        reading: ReadOptions,
+        *,
+        prefetch_bytes: int,
+        stage: Stage,
+        keep_going: bool,
+        on_chunk: Callable[[], None] | None,
+    ) -> Prefetched:
         """The rows of some of its units, as `Plan.chunks` gives them: their sequences are the new steps alone."""
-        prefetch_bytes, on_chunk = how["prefetch_bytes"], how.get("on_chunk")
         return Prefetched(self._all_chunks(units, on_chunk), prefetch_bytes)
 
-    def _all_chunks(self, units: Iterable[Unit], on_chunk: Any) -> Iterator[Chunk | FailedUnit]:
+    def _all_chunks(self, units: Iterable[Unit], on_chunk: Callable[[], None] | None) -> Iterator[Chunk | FailedUnit]:
         for unit in units:
             try:
                 for chunk in self._chunks_of(unit):
@@ -86,7 +95,6 @@ class ContinuedPlan(Plan):
 
     def _chunks_of(self, unit: Unit) -> Iterator[Chunk]:
         """The rows of a unit, batch by batch."""
-        assert self.new is not None and self.begun is not None and self.store is not None
         if unit.index >= len(self.names):
             yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
             return
@@ -107,14 +115,12 @@ class ContinuedPlan(Plan):
 
     def _begun_chunk(self, unit: Unit, first: int, count: int, begin: int) -> Chunk:
         """Rows of a unit, from its row `begin` on, of ids that the old output does not have, the `first` and on."""
-        assert self.new is not None and self.begun is not None
         rows, end = self.begun[first : first + count], begin + count
         kept = picked_rows(self.new.kept, rows)
         return Chunk(unit, np.arange(begin, end), self.new.sequences_of(rows), kept, begin, end)
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """The kept columns: those of the new steps, where a row has any."""
-        assert self.new is not None
         old = pa.RecordBatch.from_arrays([batch.column(name) for name in self.keep], schema=self.kept_schema)
         hit = np.flatnonzero(rows >= 0)
         if not len(hit):

@@ -14,7 +14,7 @@ import numpy as np
 from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, read_first
+from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, read_chunks, read_first
 from scanrnn_dist.storage import is_uri
 
 MOST_FILES, MOST_OBJECTS = 1_000, 32
@@ -105,8 +105,7 @@ def foresee(
 def _read(plan: Plan, reading: Callable[[int], ReadOptions], whole: bool) -> Generator[Chunk | FailedUnit, None, None]:
     """The chunks that are looked at."""
     if whole:
-        chunks = plan.chunks(plan.units, reading(MOST_BYTES), keep_going=True)
-        with closing(chunks):
+        with closing(read_chunks(plan.source, plan.units, reading(MOST_BYTES), keep_going=True)) as chunks:
             yield from chunks
         return
     _, firsts = np.unique(plan.units.file[plan.units.rows > 0], return_index=True)

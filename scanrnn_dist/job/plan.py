@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from scanrnn_dist.job.columns import check_used, choose, kept_by_default
 from scanrnn_dist.job.first_rows import layout_with_width
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.protocols import Stage
 from scanrnn_dist.records import Facts, JobRecords, hashes_of, read_records, write_records
 from scanrnn_dist.source import (
     UNKNOWN_TIME,
@@ -132,9 +133,21 @@ class Plan:
         """What the options of the job's record say of it besides."""
         return {}
 
-    def chunks(self, units: Iterable[Unit], reading: ReadOptions, **how: Any) -> Prefetched:
+    def chunks(
+        self,
+        units: Iterable[Unit],
+        reading: ReadOptions,
+        *,
+        prefetch_bytes: int,
+        stage: Stage,
+        keep_going: bool,
+        on_chunk: Callable[[], None] | None,
+    ) -> Prefetched:
         """The rows of some of its units, as `read_chunks` gives them."""
-        return read_chunks(self.source, units, reading, **how)
+        return read_chunks(
+            self.source, units, reading, prefetch_bytes=prefetch_bytes, stage=stage, keep_going=keep_going,
+            on_chunk=on_chunk,
+        )  # fmt: skip
 
     def is_of(self, source: SourceLike, options: JobOptions) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
