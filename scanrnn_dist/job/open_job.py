@@ -65,6 +65,7 @@ class OpenJob:
         records, job: where it is recorded, and its record.
         plan, options: that hold for it.
         environment: that of the process, which may be another than the record's; nothing of a job that is done.
+        memory: what it may hold of rows.
         is_done: whether it was found finished, so that nothing was prepared to compute with.
     """
 
@@ -107,58 +108,84 @@ def open_job(
     records = JobRecords(open_store(destination))
     was_published = finish_publishing(records)
     recorded = recorded_job(records, handling)
-    like = None
     if source is None:
-        like = recorded = recorded or records.read_job()
-        plan, options = Plan.read(records, recorded), JobOptions.from_json(recorded["options"])
+        recorded = recorded or records.read_job()
+        plan, options = _as_recorded(records, recorded, handling)
         if recorded["options"].get(APPLIED):
-            if handling.discard or not records.is_complete or damaged_parts(records):
-                check_is_whole(recorded, records.store.root)
             yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
             return
-        if changes := plan.changes():
-            raise changed_source(changes, plan, records.store.root)
     else:
-        if options.sort and not isinstance(source, Plan):
-            may_replace = partial(check_unread, records) if handling.restart else None
-            source = sorted_copy(source, options, destination, computation.input, handling.memory, may_replace)
-        try:
-            plan = _planned(records, recorded, source, options, handling, computation.input)
-        except NothingFoundError:
-            check_is_there(records, recorded, source, handling)
-            raise
-        options = options.settled(plan.layout, plan.keep, plan.rows_per_part)
+        plan, options = _as_asked(destination, records, recorded, source, options, handling, computation.input)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
-    if isinstance(plan, ContinuedPlan):
-        like = recorded
-    else:
+    is_continued = isinstance(plan, ContinuedPlan)
+    if not is_continued:
         check_apart(plan, destination)
-        like = like or (None if handling.restart else recorded)
+    like = recorded if source is None or is_continued or not handling.restart else None
     plan = plan.within(handling.memory)
     wanted = Wanted(records.store.root, plan, options, handling, computation, like)
     if is_done(records, recorded, wanted, was_published):
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
-        check_no_work(records)
-        wanted.prepare()
-        if isinstance(plan, ContinuedPlan):
-            _check_goes_on(recorded, wanted)
-        with replacing(records, handling.sharing.expiry_seconds) as lease:
-            if isinstance(plan, ContinuedPlan):
-                records.check_is({"id": plan.of_job})  # another update may have been published since it was planned
-            new = restart_of(records, lease)
-            yield _open(new, _restarted(new, wanted, lease), wanted, replaces=recorded.get("id", ""))
-            publish(records, lease)
+        with _restarted_job(records, recorded, wanted) as opened:
+            yield opened
     else:
-        opened = _open(records, recorded, wanted)
+        opened = _found_or_recorded(records, recorded, wanted)
         set_right(records, opened.job, opened.plan, handling.discard, handling.sharing.expiry_seconds)
         yield opened
 
 
-def _opened(wanted: Wanted, records: JobRecords, job: dict[str, Any], plan: Plan) -> OpenJob:
+def _as_recorded(records: JobRecords, recorded: dict[str, Any], handling: Handling) -> tuple[Plan, JobOptions]:
+    """The plan and the options that the records tell; refused where the job cannot go on with them alone."""
+    plan, options = Plan.read(records, recorded), JobOptions.from_json(recorded["options"])
+    if recorded["options"].get(APPLIED):
+        if handling.discard or not records.is_complete or damaged_parts(records):
+            check_is_whole(recorded, records.store.root)
+    elif changes := plan.changes():
+        raise changed_source(changes, plan, records.store.root)
+    return plan, options
+
+
+def _as_asked(
+    destination: str | os.PathLike[str],
+    records: JobRecords,
+    recorded: dict[str, Any] | None,
+    source: SourceLike | Plan,
+    options: JobOptions,
+    handling: Handling,
+    input: InputSpec | None,
+) -> tuple[Plan, JobOptions]:
+    """The plan of a source, which is sorted first where that is asked for, and the options with what it settles."""
+    if options.sort and not isinstance(source, Plan):
+        may_replace = partial(check_unread, records) if handling.restart else None
+        source = sorted_copy(source, options, destination, input, handling.memory, may_replace)
+    try:
+        plan = _planned(records, recorded, source, options, handling, input)
+    except NothingFoundError:
+        check_is_there(records, recorded, source, handling)
+        raise
+    return plan, options.settled(plan.layout, plan.keep, plan.rows_per_part)
+
+
+@contextmanager
+def _restarted_job(records: JobRecords, recorded: dict[str, Any], wanted: Wanted) -> Iterator[OpenJob]:
+    """The job, made anew aside; at the end it takes the place of the old output."""
+    check_no_work(records)
+    wanted.prepare()
+    plan = wanted.plan
+    if isinstance(plan, ContinuedPlan):
+        _check_goes_on(recorded, wanted)
+    with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
+        if isinstance(plan, ContinuedPlan):
+            records.check_is({"id": plan.of_job})  # another update may have been published since it was planned
+        new = restart_of(records, lease)
+        yield _found_or_recorded(new, _begun_restart(new, wanted, lease), wanted, replaces=recorded.get("id", ""))
+        publish(records, lease)
+
+
+def _to_work_on(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, plan: Plan) -> OpenJob:
     """The job, to be worked on."""
     environment, memory = wanted.job["environment"], wanted.handling.memory
-    return OpenJob(wanted.root, records, job, plan, wanted.options, environment, memory)
+    return OpenJob(wanted.root, records, recorded, plan, wanted.options, environment, memory)
 
 
 def _check_goes_on(recorded: dict[str, Any], wanted: Wanted) -> None:
@@ -201,7 +228,9 @@ def _planned(
     return plan_job(source, options, input)
 
 
-def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = "") -> OpenJob:
+def _found_or_recorded(
+    records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = ""
+) -> OpenJob:
     """The job that is recorded, if it is this one, or this one, recorded now."""
     if recorded is None:
         try:
@@ -221,13 +250,13 @@ def _open(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, 
             return _anew(records, wanted, replaces)
         raise refusal(records, recorded, wanted, differences)
     if recorded["plan"] == (hashes or hashes_of(wanted.plan.to_records())):
-        return _opened(wanted, records, recorded, wanted.plan)
+        return _to_work_on(records, recorded, wanted, wanted.plan)
     # Made before another process recorded the job, or by the user, or of a source that changed.
     before = Plan.read(records, recorded)
     is_named_so = before.given == wanted.plan.given
     changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
     if is_named_so and not changes:
-        return _opened(wanted, records, recorded, before)
+        return _to_work_on(records, recorded, wanted, before)
     if not was_begun(records):
         return _anew(records, wanted, replaces)
     if not handling.accept_changes:
@@ -243,9 +272,9 @@ def _anew(records: JobRecords, wanted: Wanted, replaces: str) -> OpenJob:
         for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, JOB):
             lease.remove(name)
     if is_begun:
-        return _open(records, records.find_job(), wanted, replaces)
+        return _found_or_recorded(records, records.find_job(), wanted, replaces)
     logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
-    return _open(records, None, wanted, replaces)
+    return _found_or_recorded(records, None, wanted, replaces)
 
 
 def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted: Wanted) -> OpenJob:
@@ -263,11 +292,11 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
         if now is None or now["id"] == recorded["id"]:
             raise
         finish_publishing(records)
-        return _open(records, records.read_job(), wanted)  # another process was faster
-    return _opened(wanted, records, records.read_job(), plan)
+        return _found_or_recorded(records, records.read_job(), wanted)  # another process was faster
+    return _to_work_on(records, records.read_job(), wanted, plan)
 
 
-def _restarted(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, Any] | None:
+def _begun_restart(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, Any] | None:
     """The same job, if a restart of it was begun here and its source is as it was; else nothing is left of it."""
     try:
         recorded = new.find_job()
