@@ -13,17 +13,18 @@ _SIZES = ("lanes", "block_steps", "window_blocks")
 _MOST_FILES = 4
 
 
-def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bool) -> str:
+def command_that_makes(job: Mapping[str, Any], source: str | list[str], destination: str, has_encoder: bool) -> str:
     """The command, a flag a line; nothing where no command makes it.
 
     Args:
         job: its record.
+        source: as it was named, absolute; empty where that is not known.
         destination: where the output stands, with a copy of the encoder in its records if `has_encoder`.
         has_encoder: whether it has.
 
     Example:
-        >>> job = {"options": {"source": "in", "max_steps": 7}, "recipe": {"hidden_features": 64, "seed": 0}}
-        >>> print(command_that_makes({**job, "window": {}, "environment": {}}, "out", True))
+        >>> job = {"options": {"max_steps": 7}, "recipe": {"hidden_features": 64, "seed": 0}}
+        >>> print(command_that_makes({**job, "window": {}, "environment": {}}, "in", "out", True))
         scanrnn featurize in out-again \\
            --hidden 64 --seed 0 \\
            --max-steps 7
@@ -32,11 +33,8 @@ def command_that_makes(job: Mapping[str, Any], destination: str, has_encoder: bo
     from scanrnn_dist.records import RESTART
 
     encoder = _encoder_of(job, destination, has_encoder)
-    source = job["options"]["source"]
-    if not encoder or job["options"].get(APPLIED) or not isinstance(source, str | list):
-        return ""
     sources = [source] if isinstance(source, str) else source
-    if len(sources) > _MOST_FILES:
+    if not encoder or job["options"].get(APPLIED) or not source or len(sources) > _MOST_FILES:
         return ""
     first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/').removesuffix(f'/{RESTART}')}-again"]
     sizes = [word for name in _SIZES if name in job["window"] for word in (flag_of(name), str(job["window"][name]))]

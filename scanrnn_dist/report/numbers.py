@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.job import Status, look_at, records_to_read
+from scanrnn_dist.errors import ScanRNNError
+from scanrnn_dist.job import Plan, Status, look_at, records_to_read
+from scanrnn_dist.records import JobRecords
 from scanrnn_dist.report.aside import AsideRow, first_aside
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
 from scanrnn_dist.report.lengths import Lengths, read_lengths_of
@@ -17,9 +19,9 @@ from scanrnn_dist.report.sample import Sample, read_sample
 from scanrnn_dist.report.throughput import Throughput, attempts_of, throughput_of
 from scanrnn_dist.report.work import Work, work_of
 
-CommandOf = Callable[[Mapping[str, Any], str, bool], str]
-"""Gives the command that makes an output again, of the record of a job, its destination, and whether that holds the
-encoder; nothing where there is none."""
+CommandOf = Callable[[Mapping[str, Any], str | list[str], str, bool], str]
+"""Gives the command that makes an output again, of the record of a job, its source as it was named, its destination,
+and whether that holds the encoder; nothing where there is none."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_numbers(
     destination: str | os.PathLike[str],
     colour: str | None = None,
     lengths: Lengths | None = None,
-    command_of: CommandOf = lambda job, destination, has_encoder: "",
+    command_of: CommandOf = lambda job, source, destination, has_encoder: "",
 ) -> ReportNumbers:
     """Read what a report shows; nothing is changed.
 
@@ -108,8 +110,16 @@ def read_numbers(
         status, throughput_of(attempts_of(commits.history)), work_of(commits.history),
         lengths or read_lengths_of(records, job), first_aside(records.store, commits), sample,
         numbers_of(sample.features), map_of(sample.features), _environment(job["environment"]),
-        command_of(job, records.store.root, records.has_encoder),
+        command_of(job, _source_of(records, job), records.store.root, records.has_encoder),
     )  # fmt: skip
+
+
+def _source_of(records: JobRecords, job: dict[str, Any]) -> str | list[str]:
+    """The source as it was named; empty where the plan cannot be read."""
+    try:
+        return Plan.read(records, job).given
+    except ScanRNNError:
+        return ""
 
 
 def _environment(told: Mapping[str, Any]) -> dict[str, str]:

@@ -15,8 +15,7 @@ import sources
 
 from scanrnn_dist import cli
 from scanrnn_dist.cli.reproducing import command_that_makes
-from scanrnn_dist.records import JobRecords
-from scanrnn_dist.storage import open_store
+from scanrnn_dist.report import read_numbers
 
 ROWS = 24
 SIZES = ["--lanes", "4", "--block-steps", "4", "--window-blocks", "8"]
@@ -38,8 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command_of(out: Path) -> str:
-    records = JobRecords(open_store(out))
-    return command_that_makes(records.read_job(), str(out), records.has_encoder)
+    return read_numbers(out, command_of=command_that_makes).command
 
 
 FLAGS = [
@@ -84,7 +82,23 @@ def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, t
     assert cli.run(words[1:]) == 0
     assert (out / "part-00000.parquet").read_bytes() == Path(words[3], "part-00000.parquet").read_bytes()
     job = json.loads((out / "__scanrnn/job.json").read_text())
-    assert command_that_makes(job, str(out), has_encoder=False) == ""
-    assert command_that_makes(job, "s3://bucket/out", has_encoder=True) == ""
-    for other in ({"source": [f"{number}.parquet" for number in range(9)]}, {"applied": ["x"]}):
-        assert command_that_makes({**job, "options": {**job["options"], **other}}, str(out), True) == ""
+    assert command_that_makes(job, str(source), str(out), has_encoder=False) == ""
+    assert command_that_makes(job, str(source), "s3://bucket/out", has_encoder=True) == ""
+    updated = {**job, "options": {**job["options"], "applied": ["x"]}}
+    assert command_that_makes(updated, str(source), str(out), has_encoder=True) == ""
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_few_files_are_named_one_by_one_and_of_many_no_command_is_given(tmp_path: Path, count: int) -> None:
+    rows = [row.tolist() for row in sources.random_rows(sources.some_lengths(6))]
+    files = [str(sources.write_source(tmp_path / f"in {number}.parquet", rows)) for number in range(count)]
+    out = tmp_path / "out"
+    assert cli.run(["featurize", *files, str(out), "--hidden", "5", *SIZES]) == 0
+    words = shlex.split(command_of(out).replace("\\\n", ""))
+    if count > 4:
+        assert not words
+        return
+    assert words[2 : 3 + count] == [*files, f"{out}-again"]
+    assert cli.run(words[1:]) == 0
+    for part in out.glob("part-*"):
+        assert part.read_bytes() == Path(f"{out}-again", part.name).read_bytes()
