@@ -82,13 +82,17 @@ def foresee(
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """
-    found = Foreseen(whole)
+    found, unit, before = Foreseen(whole), -1, (0, 0, 0)
     files, most = set[str](), reading(MOST_BYTES).lengths.max_steps
     with closing(_read(plan, reading, whole)) as read:
         for chunk in _with_carries(read, carries):
             files.add(chunk.unit.file.path)
+            if chunk.unit.index != unit:
+                unit, before = chunk.unit.index, (found.rows, found.steps, found.set_aside)
             if isinstance(chunk, FailedUnit):
-                _add_failed(found, chunk)
+                rows = _add_failed(found, chunk, before)
+                if on_rows is not None:
+                    on_rows(rows)
                 continue
             lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
             found.rows, found.steps = found.rows + chunk.rows, found.steps + int(lengths.sum())
@@ -134,11 +138,19 @@ def _with_carries(
         del item  # or it would stay alive while the next one is decoded
 
 
-def _add_failed(found: Foreseen, failed: FailedUnit) -> None:
-    """Take note of a unit that is refused or set aside as a whole."""
+def _add_failed(found: Foreseen, failed: FailedUnit, before: tuple[int, int, int]) -> int:
+    """Take note of a unit that is refused or set aside as a whole, none of whose chunks count then; how many rows of it
+    are dealt with besides those that were read.
+
+    `before` are the rows, steps and rows set aside of what comes before the unit.
+    """
+    rows, steps, found.set_aside = before
     if failed.aside is not None:
+        read = found.rows - rows
         found.set_aside += failed.unit.rows
-        return
+        found.rows, found.steps = rows + failed.unit.rows * found.whole, steps
+        return failed.unit.rows - read
     found.failed += 1
     if len(found.failures) < MOST_TOLD:
         found.failures.append(failed.reason)
+    return 0

@@ -17,9 +17,9 @@ from sources import command_line_in_this_process, entries
 
 from scanrnn_dist.api import computation
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.job import foresight, plan_job
+from scanrnn_dist.job import Plan, foresight, plan_job
 from scanrnn_dist.job import plan as plan_module
-from scanrnn_dist.source import ReadOptions
+from scanrnn_dist.source import BadRows, ReadOptions
 
 GRU = ["--hidden", "4"]
 FLOATS = pa.list_(pa.list_(pa.float32()))
@@ -238,6 +238,41 @@ def test_a_unit_whose_carries_fail_is_one_place(
     for scan in ([], ["--scan"]):
         code, out, err = run(capsys, "plan", tmp_path / "a.parquet", *flags, *scan)
         assert code == 3 and "1 place would fail" in out and err.count("holds 3 numbers; expected 4") == 1
+
+
+def write_damaged(path: Path, at: int) -> None:
+    """A file of one part of 40 rows, the first with a NaN, and a wrong byte at a place of the column's pages."""
+    sequences = rows()
+    sequences[0][0][1] = float("nan")
+    table = pa.table({"sequence": pa.array(sequences, FLOATS)})
+    pages: Any = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(table, path, data_page_size=64, write_batch_size=1, **pages)
+    column, content = pq.read_metadata(path).row_group(0).column(0), bytearray(path.read_bytes())
+    content[column.data_page_offset + at % column.total_compressed_size] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_part_that_is_set_aside_as_a_whole_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "MOST_BYTES", 1)  # a chunk for each row
+    monkeypatch.setattr(foresight, "LEAST_BYTES", 1)
+    (tmp_path / "in").mkdir()
+    write_damaged(tmp_path / "in/0.parquet", -3)
+    write(tmp_path / "in/1.parquet", rows())
+    skips = ["--unreadable-file", "skip", "--bad-value", "skip", "--max-bad-rows", "40"]
+    words = [tmp_path / "in", tmp_path / "out", *GRU, *skips, "--column", "sequence", "--keep", ""]
+    code, out, _ = run(capsys, "plan", *words, "--scan", "--json")
+    told = json.loads(out)
+    assert (code, told["set_aside"], told["rows_checked"], told["steps"]) == (0, 40, 80, sum(map(len, rows())))
+    plan = plan_job(tmp_path / "in")
+    bad_rows, seen = BadRows("skip", unreadable_file="skip"), list[int]()
+    foresight.foresee(
+        plan, lambda size: ReadOptions(plan.layout, bad_rows=bad_rows, chunk_bytes=size), lambda _: None,
+        whole=True, on_rows=seen.append,
+    )  # fmt: skip
+    assert sum(seen) == 80
+    assert run(capsys, "featurize", *words)[0] == 0
 
 
 def test_without_scan_the_first_rows_of_each_file_are_read(
