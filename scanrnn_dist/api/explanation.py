@@ -13,7 +13,7 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
-from scanrnn_dist.errors import counted
+from scanrnn_dist.errors import UnreadableError, counted
 from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, mean_steps
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
@@ -163,7 +163,12 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
 def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None, matches: Filter | None) -> float:
     """Steps of all rows, as far as those that were read tell."""
     if foreseen is None or not foreseen.rows:  # or all that was read is refused
-        return mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
+        try:
+            return mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
+        except UnreadableError:
+            if foreseen is None or not foreseen.set_aside or foreseen.failed:
+                raise
+            return 0.0  # all rows are set aside
     scale = 1.0 if foreseen.whole and not foreseen.failed else plan.source.rows / max(1, foreseen.rows)
     return foreseen.steps * scale
 

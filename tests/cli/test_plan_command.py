@@ -275,6 +275,19 @@ def test_a_part_that_is_set_aside_as_a_whole_is_counted_once(
     assert run(capsys, "featurize", *words)[0] == 0
 
 
+def test_a_source_of_which_nothing_can_be_read_may_be_set_aside_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_damaged(tmp_path / "a.parquet", 30)
+    sources.encoder_of(in_features=2).save(tmp_path / "a.safetensors")
+    words = [tmp_path / "a.parquet", tmp_path / "out", "--encoder", tmp_path / "a.safetensors"]
+    for scan in ([], ["--scan"]):
+        code, out, told = run(capsys, "plan", *words, "--unreadable-file", "skip", *scan)
+        assert code == 0 and "40 rows would be set aside" in out, told
+        assert run(capsys, "plan", *words, *scan)[0] == 3
+    assert run(capsys, "featurize", *words, "--unreadable-file", "skip")[0] == 0
+
+
 def test_without_scan_the_first_rows_of_each_file_are_read(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
