@@ -243,13 +243,15 @@ class HandOut:
     def _take_in(self, hand: _Hand, events: Sequence[Any], opened: OpenJob, on_rows: OnRows | None) -> None:
         """Tell the attempt what became of units."""
         for event in events:
-            getattr(self._attempt, event.what)(opened.plan.units[event.unit], *event.given)
+            unit = opened.plan.units[event.unit]
+            getattr(self._attempt, event.what)(unit, *event.given)
             if event.what in ("committed", "failed"):
                 hand.units.discard(event.unit)
                 self._attempt.handed.discard(event.unit)
                 self._deaths_in_vain = 0
-            if event.what == "finished" and on_rows is not None:
-                on_rows(*event.given)
+            if event.what in ("finished", "set_aside") and on_rows is not None:
+                rows = event.given[-1]
+                on_rows(rows if event.what == "finished" else unit.rows - rows)
 
     def _ask(self, hand: _Hand, question: str, *given: Any) -> None:
         hand.questions.append(question)

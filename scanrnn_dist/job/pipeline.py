@@ -79,11 +79,16 @@ def put_through(
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
     with closing(chunks), closing(Stream(engine, chunks, options, shares)) as stream, writer:
+        told = 0  # rows of the unit that is not whole yet
         for finished in stream:
             if isinstance(finished, FailedUnit):
                 writer.fail(finished)
+                if on_rows is not None and finished.aside is not None:
+                    on_rows(finished.unit.rows - told)
+                told = 0
                 continue
             rows = finished.chunk.rows
+            told = 0 if finished.chunk.is_last else told + rows
             claims.finished(finished.chunk.unit, rows)
             writer.put(*state_apart(finished, engine.state_features))
             claims.log.took = before + _took(begin, stream, writer)

@@ -33,6 +33,7 @@ class _Begun:
 
     part: PartFile
     quarantine: QuarantineFile | None = None
+    rows: int = 0  # of the unit, written or not
     aside: int = 0
     filtered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -175,6 +176,7 @@ class WriteBehind:
                     begun.quarantine = QuarantineFile(self._store, unit.index, self._units, chunk.aside.schema)
                 begun.quarantine.write(chunk.aside)
                 begun.aside += chunk.aside.num_rows
+            begun.rows += chunk.rows
             begun.filtered += chunk.filtered
             begun.counts.update(chunk.counts)
         if chunk.is_last:
@@ -202,12 +204,12 @@ class WriteBehind:
         self._claims.committed(unit, record)
 
     def _drop(self) -> int:
-        """Abandon the part that was begun, if one was; how many rows it had."""
+        """Abandon the part that was begun, if one was; of how many rows of its unit."""
         begun, self._begun = self._begun, None
         if begun is None:
             return 0
         begun.abandon()
-        return begun.part.rows
+        return begun.rows
 
     def _give_up(self, failed: FailedUnit) -> None:
         rows = self._drop()

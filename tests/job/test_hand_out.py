@@ -210,6 +210,17 @@ def test_data_that_is_not_what_it_should_be_is_told_as_by_one_process(tmp_path: 
     assert read_status(tmp_path / "many").units_committed == 6
 
 
+def test_rows_of_units_that_are_set_aside_as_a_whole_count_as_finished(tmp_path: Path) -> None:
+    folder, seen = write_files(tmp_path / "in", set(), files=3), list[int]()
+    damaged = folder / "01.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:4] + bytes(40) + damaged.read_bytes()[44:])
+    skip, workers = BadRows(unreadable_file="skip"), HandOut(PoolHere(2))
+    report = featurize(
+        folder, tmp_path / "out", column="sequence", bad_rows=skip, executor=workers, on_rows=seen.append
+    )
+    assert report.set_aside and sum(seen) == report.rows + report.set_aside
+
+
 def test_more_bad_rows_than_may_be_end_the_job(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "in", {0, 1, 2, 5}, files=8)
     how: dict[str, Any] = {"bad_rows": BadRows(bad_value="skip"), "max_bad_rows": 1}

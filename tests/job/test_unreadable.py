@@ -29,7 +29,7 @@ from scanrnn_dist.job import (
     plan_job,
     read_status,
 )
-from scanrnn_dist.records import QUARANTINE
+from scanrnn_dist.records import QUARANTINE, Lease
 from scanrnn_dist.source import read_footers
 from scanrnn_dist.source.parquet import CheckedFile
 
@@ -136,6 +136,21 @@ def test_features_of_all_others_are_as_without_the_damage(source: Path, tmp_path
     go_on(tmp_path / "in", tmp_path / "mended", bad_rows=BadRows())
     whole, table = pq.read_table(tmp_path / "mended"), pq.read_table(tmp_path / "out")
     assert table.equals(pa.concat_tables([whole.slice(0, 10), whole.slice(15)]))
+
+
+def test_rows_of_units_that_are_set_aside_count_as_finished(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, in_hand, release = list[int](), list[tuple[int, int]](), Lease.release
+
+    def watching(self: Any, *given: Any) -> None:
+        in_hand.append((self._worker.rows_in_hand, self._worker.values_in_hand))
+        release(self, *given)
+
+    monkeypatch.setattr(Lease, "release", watching)
+    monkeypatch.setattr(MemoryShares, "chunk", 1)
+    assert go_on(source, tmp_path / "out", filter="id != 10", on_rows=seen.append).is_complete
+    assert sum(seen) == ROWS * (UNITS + 1) and in_hand == [(0, 0)]
 
 
 def test_under_error_the_unit_fails_as_ever(source: Path, tmp_path: Path) -> None:
