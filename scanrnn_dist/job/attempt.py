@@ -7,7 +7,7 @@ or which units are left because they failed. What is done to a unit is `pipeline
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -163,10 +163,14 @@ class Attempt:
         """The units of these numbers, each noted down as it is taken to be read."""
         yield from begun_units(self._units, numbers, alone, self.log)
 
-    def lost(self, numbers: Collection[int]) -> None:
-        """Take note of units that were given out by `work`, and whose worker died before it said that they are done."""
-        self._times_done[list(numbers)] -= 1
-        self._lost.update(numbers)
+    def lost(self, finished: Mapping[int, int]) -> None:
+        """Take note of units that were given out by `work`, and whose worker died before it said that they are done;
+        of how many of their rows it said so."""
+        self._times_done[list(finished)] -= 1
+        self._lost.update(finished)
+        for number, rows in finished.items():
+            unit = self._units[number]
+            self._held.lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
 
     def failed(self, unit: Unit, reason: str, rows: int) -> None:
         """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -87,6 +87,7 @@ class _Hand:
     attempt: str = ""  # its name, once it has begun
     replaces: str = ""  # the name of the one that died, whose place it took
     units: set[int] = field(default_factory=set)  # that it has
+    finished: Counter[int] = field(default_factory=Counter)  # rows of these
     questions: deque[str] = field(default_factory=deque)  # that it has not answered
     is_in_round: bool = False
 
@@ -123,6 +124,7 @@ class HandOut:
         self._pool = pool
         self._hands: list[_Hand] = []
         self._asked: Computation | None = None
+        self._told = Counter[int]()  # rows of units that are not done: those of a worker that died are told once
         self.width: int | None = None  # features per step of the source, where they matter
 
     @property
@@ -134,6 +136,7 @@ class HandOut:
         """What workers say of it; begins a job."""
         self._asked = asked
         self._starts_failed = self._deaths_in_vain = 0
+        self._told.clear()
         return _Elsewhere(asked, self)
 
     def one_says(self, question: str, *given: Any) -> Any:
@@ -247,11 +250,16 @@ class HandOut:
             getattr(self._attempt, event.what)(unit, *event.given)
             if event.what in ("committed", "failed"):
                 hand.units.discard(event.unit)
+                del hand.finished[event.unit], self._told[event.unit]
                 self._attempt.handed.discard(event.unit)
                 self._deaths_in_vain = 0
-            if event.what in ("finished", "set_aside") and on_rows is not None:
+            if event.what in ("finished", "set_aside"):
                 rows = event.given[-1]
-                on_rows(rows if event.what == "finished" else unit.rows - rows)
+                hand.finished[event.unit] += rows if event.what == "finished" else unit.rows - rows
+                more = hand.finished[event.unit] - self._told[event.unit]
+                if more > 0 and on_rows is not None:
+                    self._told[event.unit] += more
+                    on_rows(more)
 
     def _ask(self, hand: _Hand, question: str, *given: Any) -> None:
         hand.questions.append(question)
@@ -297,7 +305,7 @@ class HandOut:
         if hand.attempt:
             self._attempt.helpers.discard(hand.attempt)
             self._attempt.handed -= hand.units
-            self._attempt.lost(hand.units)
+            self._attempt.lost({unit: hand.finished[unit] for unit in hand.units})
         if hand.attempt or "begin" in hand.questions:
             self._begin(self._hands[-1])
 

@@ -23,7 +23,7 @@ from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares, Sharing, read_status, worker
+from scanrnn_dist.job import MemoryShares, Sharing, hand_out, read_status, worker
 from scanrnn_dist.job.hand_out import (
     AT_A_TIME,
     DEATHS_IN_VAIN,
@@ -35,7 +35,7 @@ from scanrnn_dist.job.hand_out import (
 )
 from scanrnn_dist.job.restart import replacing, restart_of
 from scanrnn_dist.job.worker import Answer, Task, UnitWorker
-from scanrnn_dist.records import JobRecords
+from scanrnn_dist.records import JobRecords, Lease
 from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source import BadRows
@@ -150,6 +150,26 @@ def test_workers_that_die_at_any_moment_cost_nothing_but_time(
     report = featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
     assert pool.deaths > 0 and report.is_complete
     assert_whole(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_workers_that_died_are_told_once_and_do_not_stay_in_hand(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    seen, in_hand, release = list[int](), list[int](), Lease.release
+
+    def watching(self: Any, *given: Any) -> None:
+        in_hand.append(self._worker.rows_in_hand)
+        release(self, *given)
+
+    monkeypatch.setattr(Lease, "release", watching)
+    monkeypatch.setattr(hand_out, "NEWS_SECONDS", 0)  # so that they tell of parts that are not whole
+    monkeypatch.setattr(hand_out, "NEWS_PER_SECOND", 1 << 40)
+    questions = itertools.count(seed)
+    pool = PoolHere(2, seed, dies=lambda *_: next(questions) % 9 == 8 and pool.deaths < 4)
+    report = featurize(source, tmp_path / "out", rows_per_part=30, executor=HandOut(pool), on_rows=seen.append)
+    assert pool.deaths > 0 and report.is_complete
+    assert sum(seen) <= 60 and min(seen) > 0 and in_hand == [0]
 
 
 @pytest.mark.parametrize("seed", range(4))
