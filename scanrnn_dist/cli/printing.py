@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def check_is_new(file: Path, force: bool) -> None:
 def print_result(result: Any, as_json: bool = False) -> None:
     """A result as people read it, or as JSON."""
     try:
-        print(json.dumps(_as_json(result)) if as_json else shown(str(result)), flush=True)
+        print(json.dumps(_as_json(result), allow_nan=False) if as_json else shown(str(result)), flush=True)
     except BrokenPipeError:  # whoever read it has gone, as `head` does
         raise SystemExit(0) from None
     except OSError as error:
@@ -67,4 +68,13 @@ def indented(value: Any) -> str:
 
 def _as_json(result: Any) -> Any:
     """What JSON can hold of a result: what it says itself, else its fields."""
-    return result.to_json() if hasattr(result, "to_json") else dataclasses.asdict(result)
+    return _finite(result.to_json() if hasattr(result, "to_json") else dataclasses.asdict(result))
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for each number that is not finite, which JSON has none for."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

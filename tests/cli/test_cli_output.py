@@ -13,7 +13,9 @@ import sources
 from sources import SEED, H, random_rows, write_source
 
 from scanrnn_dist.api import computation
+from scanrnn_dist.api.verification import SampledRow, Verification
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.cli.printing import print_result
 
 GRU = ["--hidden", str(H), "--seed", str(SEED)]
 
@@ -54,6 +56,19 @@ def test_a_layout_that_there_is_none_of_is_wrong_usage(
 ) -> None:
     assert cli.run(["featurize", source, str(tmp_path / "out"), *GRU, "--output-layout", "array"]) == 2
     assert "layout is 'array'; expected one of fixed_size_list, list, columns, tensor" in capsys.readouterr().err
+
+
+def test_json_has_null_for_what_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (SampledRow("part-00000.parquet", 3, 2, distance=np.inf, specification=np.nan),)
+    print_result(Verification("out", 1, 4, 4, rows, True, 1, ()), as_json=True)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    told = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    (row,) = told["sample"]
+    assert (row["distance"], row["specification"], row["bound"]) == (None, None, 0.0)
+    assert (told["greatest_distance"], told["rows"], told["is_complete"]) == (None, 4, True)
 
 
 def test_an_output_is_exported(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
