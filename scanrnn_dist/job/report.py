@@ -19,6 +19,7 @@ class Made:
     rows: int = 0
     parts: int = 0
     set_aside: int = 0
+    filtered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: PartRecord) -> None:
@@ -26,6 +27,7 @@ class Made:
         self.parts += 1
         self.rows += record.rows
         self.set_aside += record.aside
+        self.filtered += record.filtered
         self.counts.update(json.loads(record.counts))
 
 
@@ -43,6 +45,7 @@ class JobReport:
 
     `set_aside` rows were set aside, and are not in `rows`. `counts` says how often each choice for bad rows was
     applied: `{"null_sequence skip": 3}`. `files_left_out` files of the source could not be read, and were left out.
+    `filtered` rows were left out by the filter.
     """
 
     destination: str
@@ -65,6 +68,7 @@ class JobReport:
     counts: Mapping[str, int] = field(default_factory=dict)
     files_left_out: int = 0
     kernel: str = ""
+    filtered: int = 0
     rows_per_second: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,8 @@ class JobReport:
             if self.set_aside
             else ""
         )
+        if self.filtered:
+            more += f"\n{counted(self.filtered, 'row')} left out by --filter"
         if self.files_left_out:
             more += f"\n{counted(self.files_left_out, 'file')} of the source left out: unreadable"
         more += "" if self.is_complete else f"\nNot complete: {self._left}"

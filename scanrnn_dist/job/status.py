@@ -66,6 +66,7 @@ class Status:
         set_aside: rows of the committed units that were set aside.
         counts: how often each choice for rows that are not what they should be was applied in these units.
         job: what the job is, in words: its source, sequences, encoder, options, what it was made with, when it began.
+        filtered: rows of the committed units that the filter left out.
     """
 
     destination: str
@@ -88,6 +89,7 @@ class Status:
     set_aside: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     job: Mapping[str, str] = field(default_factory=dict)
+    filtered: int = 0
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -123,6 +125,8 @@ class Status:
         yield f"rows       {self.rows_committed:,} of {self.rows:,}"
         if self.set_aside:
             yield f"aside      {self.set_aside:,} of these rows were set aside, in {self.destination}/{QUARANTINE}"
+        if self.filtered:
+            yield f"filtered   {self.filtered:,} of these rows were left out by --filter"
         if told := told_counts(self.counts):
             yield f"choices    {told}"
         if self.seconds_left is not None:
@@ -207,6 +211,7 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
         restart=None if is_replaced or new_job is None or ACCEPTED in new_job else look_at(new, new_job)[0],
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
         set_aside=commits.aside, counts=commits.counts, job=job_in_words(job, commits.headers),
+        filtered=commits.filtered,
     )  # fmt: skip
     return status, commits
 

@@ -124,5 +124,5 @@ class _Work:
             write_wait_seconds=done.write_wait_seconds,
             peak_memory_bytes=max(done.peak_memory_bytes, peak_memory_bytes()),
             set_aside=made.set_aside, counts=dict(sorted(made.counts.items())),
-            files_left_out=len(self.opened.plan.source.left_out), kernel=self.kernel,
+            files_left_out=len(self.opened.plan.source.left_out), kernel=self.kernel, filtered=made.filtered,
         )  # fmt: skip

@@ -83,6 +83,11 @@ class Commits:
         return int(self.records["aside"].to_numpy().sum())
 
     @property
+    def filtered(self) -> int:
+        """Rows of all units that a filter left out."""
+        return int(self.records["filtered"].to_numpy().sum())
+
+    @property
     def counts(self) -> dict[str, int]:
         """How often each choice of a policy was applied."""
         return counts_of(self.records)

@@ -19,7 +19,7 @@ from scanrnn_dist import BadRows
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.records import JobRecords, read_commits
-from scanrnn_dist.report import read_numbers, sample
+from scanrnn_dist.report import page, read_numbers, sample
 from scanrnn_dist.report.features import map_of, numbers_of
 from scanrnn_dist.report.plots import groups_of
 from scanrnn_dist.report.sample import read_sample
@@ -124,6 +124,21 @@ def test_rows_that_were_set_aside_are_shown_with_their_reasons(tmp_path: Path) -
     for name in (tmp_path / "out/__scanrnn/quarantine").iterdir():
         name.write_bytes(b"damaged")
     assert all("cannot be read" in row.reason for row in read_numbers(tmp_path / "out").aside)
+
+
+@pytest.mark.parametrize("last", [4, 0])
+def test_rows_that_a_filter_leaves_out_are_told(tmp_path: Path, last: int) -> None:
+    out = tmp_path / "out"
+    report = featurize(write_source(tmp_path / "a.parquet", random_rows([3] * 10)), out, filter=f"id < {last}")
+    assert (report.rows, report.filtered) == (last, 10 - last) and f"{10 - last} rows left out by --filter" in str(
+        report
+    )
+    status = read_numbers(out).status
+    assert status.filtered == 10 - last and f"filtered   {10 - last} of these rows" in str(status)
+    pytest.importorskip("jinja2")
+    told = page.page_of(read_numbers(out))
+    assert f"<dt>rows filtered</dt><dd>{10 - last}</dd>" in told
+    assert ("The saved parts have no rows." in told) == (not last) and "saved yet" not in told
 
 
 def test_lengths_are_told_unless_the_source_is_gone(tmp_path: Path) -> None:
