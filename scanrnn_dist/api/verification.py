@@ -45,6 +45,7 @@ from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
 """Units that the sample is taken from at most, since a unit is read from its beginning."""
+_OUTPUT_ALONE = "`scanrnn verify --sample 0` (sample=0) checks only the output itself"
 COMPARED_BYTES = 2 << 20
 """Of a chunk, where the rows of a part have to be found among those of the source."""
 
@@ -186,9 +187,9 @@ def verify(
     rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
     if sample < 1 or rows == 0 or job["options"].get(APPLIED):
         return Verification(root, len(parts), rows, 0, (), is_complete, units, repaired, aside, filtered)
-    encoder = encoder_of(records, job, encoder)
+    encoder = encoder_of(records, job, encoder, f" {_OUTPUT_ALONE}.")
     if changes := plan.changes():
-        output_alone = f"{'; '.join(changes.told)}. With --sample 0 only the output itself is checked"
+        output_alone = f"{'; '.join(changes.told)}. {_OUTPUT_ALONE}"
         if not changes.is_there:
             raise StoppedError(f"The source cannot be read: {output_alone}.")
         if not changes.is_listed:
@@ -239,11 +240,14 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     return tuple(wrong)
 
 
-def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None) -> Encoder:
-    """The job's encoder, the given one if a file could not hold it, checked by its fingerprint."""
+def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None, otherwise: str = "") -> Encoder:
+    """The job's encoder, the given one if a file could not hold it, checked by its fingerprint.
+
+    `otherwise` says what can be done without it.
+    """
     if given is None and not records.has_encoder:
         missing = records.store.path(ENCODER)
-        raise ConfigError(f"There is no {missing}; pass the encoder, or sample=0 to check the parts alone.")
+        raise ConfigError(f"There is no {missing}; pass the encoder, in Python, as encoder=.{otherwise}")
     encoder = given
     if encoder is None:
         encoder = encoder_of_content(Encoder, records.store.read(ENCODER), records.store.path(ENCODER))

@@ -56,7 +56,7 @@ def _of_columns(found: Inspection, width: int) -> list[str]:
         lines.append(f"... ({len(found.columns) - len(told):,} more; --json prints all)")
     for name, reason in found.unreadable.items():
         lines += folded(f"{name}: cannot be read: {reason}", width)
-    if plain.nulls and plain.rows < found.rows:
+    if plain.nulls and not plain.is_whole:
         lines += folded(f"Nulls are counted in {plain.rows:,} of the rows; --scan counts in all.", width)
     return [*lines, ""]
 

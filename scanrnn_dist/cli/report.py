@@ -14,7 +14,7 @@ from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import leave_pandas_out, start_jax
 from scanrnn_dist.cli.reproducing import command_that_makes
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def report(
         raise wrong
 
 
-def _check(destination: str) -> tuple[Check, DataError | StoppedError | None]:
+def _check(destination: str) -> tuple[Check, ScanRNNError | None]:
     """What the check of the output found, or what is not right or not there, which is raised once it is written."""
     start_jax()
     from scanrnn_dist.api import verify
@@ -80,8 +80,8 @@ def _check(destination: str) -> tuple[Check, DataError | StoppedError | None]:
 
     try:
         return Check(verify(destination)), None
-    except (DataError, StoppedError) as error:
-        return Check(None, str(error), isinstance(error, StoppedError)), error
+    except (ConfigError, DataError, StoppedError) as error:
+        return Check(None, str(error), not isinstance(error, DataError)), error
 
 
 @dataclass(frozen=True)

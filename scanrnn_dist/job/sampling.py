@@ -64,11 +64,13 @@ class Plain:
         rows: that were read.
         nulls: of these, by column.
         nans: of these, by column of floats.
+        is_whole: whether these are all rows, or all within the limit.
     """
 
     rows: int
     nulls: dict[str, int]
     nans: dict[str, int]
+    is_whole: bool = False
 
 
 def read_sequences(
@@ -130,6 +132,7 @@ def read_plain(source: Source, whole: bool, limit: int | None = None) -> Plain:
         for name in floats:
             found.nans[name] += pc.sum(pc.is_nan(batch.column(name))).as_py() or 0
         del batch  # or it would stay alive while the next one is decoded
+    found.is_whole = found.rows == source.rows
     return found
 
 

@@ -33,14 +33,15 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     places = [f"  {reason}" for reason in commits.failures["reason"].take(at).to_pylist()]
     if len(failed) > MOST_TOLD:
         places.append(f"  and {len(failed) - MOST_TOLD:,} more")
-    mended = "with --accept-changes: it redoes only what holds their rows"
+    mended = "the command that began the job, with --accept-changes: it redoes only what holds their rows"
     if is_of_restart(store.root):
-        mended = "again: the restart begins anew, with the files as they are then"
+        mended = "the same command again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
     listed = f"`scanrnn status --json {shlex.quote(store.root)}` lists one place for each of these parts"
     is_lossy = [LOSSY in place for place in places[:MOST_TOLD]]
-    told = [] if all(is_lossy) else [f"Mend these files, then run the same command {mended}."]
-    told += [f"To round numbers that float32 does not hold, run the command with {LOSSY}."] if any(is_lossy) else []
+    told = [] if all(is_lossy) else [f"Mend these files, then run {mended}."]
+    if any(is_lossy):
+        told.append(f"To round numbers that float32 does not hold, run the command that began the job, with {LOSSY}.")
     told.append(f"{listed}; a part may hold more bad rows.")
     has_policy = any(FLAG.search(place) for place in places)
     if has_policy:

@@ -31,7 +31,8 @@ class Check:
     Args:
         found: what `verify` gave; None where the output is not right.
         problem: what is not right.
-        was_stopped: whether that is not the output, but what kept it from being checked, as a source that is not there.
+        was_stopped: whether that is not the output, but what kept it from being checked, as a source that is not there,
+            or an encoder that only Python has.
     """
 
     found: Any

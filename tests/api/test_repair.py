@@ -212,7 +212,7 @@ def test_repair_needs_the_source_as_it_was_and_an_encoder(finished: Path, tmp_pa
     before = parts_of(tmp_path / "out")
     damage(tmp_path / "out")
     damaged = entries(tmp_path / "out")
-    with pytest.raises(ConfigError, match="pass the encoder"):
+    with pytest.raises(ConfigError, match=r"pass the encoder, in Python, as encoder=\.$"):
         verify(tmp_path / "out", repair=True)
     with pytest.raises(ConfigError, match="fingerprint"):
         verify(tmp_path / "out", repair=True, encoder=encoder(1))

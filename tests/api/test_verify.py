@@ -301,7 +301,7 @@ def test_a_cell_that_no_file_holds_is_asked_for(tmp_path: Path) -> None:
     path = write_source(tmp_path / "a.parquet", random_rows(some_lengths(12)))
     featurize(path, tmp_path / "out", encoder())
     assert not (tmp_path / "out/__scanrnn/encoder.safetensors").exists()
-    with pytest.raises(ConfigError, match="pass the encoder, or sample=0"):
+    with pytest.raises(ConfigError, match=r"pass the encoder, .*`scanrnn verify --sample 0`"):
         verify(tmp_path / "out")
     assert verify(tmp_path / "out", sample=0).rows == 12
     assert verify(tmp_path / "out", encoder=encoder()).sampled == 12

@@ -223,7 +223,8 @@ def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
     }  # fmt: skip
     written(tmp_path / "in/site=a/x.parquet", columns, row_group_size=7)
     told = looked_at(capsys, tmp_path / "in")
-    assert told["plain"] == {"rows": 30, "nulls": {"name": 20, "size": 10}, "nans": {"size": 10}}
+    read = {"rows": 30, "nulls": {"name": 20, "size": 10}, "nans": {"size": 10}, "is_whole": True}
+    assert told["plain"] == read
     assert told["spelled"] == ["site"] and told["sequences"]["faults"] == {"null_sequence": 10}
     numbers = [[one[name] for name in ("count", "nulls", "nans", "infinite")] for one in told["measured"]["columns"]]
     assert numbers == [[20, 10, 0, 0], [0, 0, 20, 10]]
@@ -235,7 +236,10 @@ def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
 def test_a_limit_holds_where_no_layout_is_known(tmp_path: Path, capsys: Capsys, how: tuple[str, ...]) -> None:
     written(tmp_path / "in.parquet", {"name": ["a", None] * 20, "size": [1.0] * 40}, row_group_size=5)
     told = looked_at(capsys, tmp_path / "in.parquet", "--limit", "8", *how)
-    assert told["no_layout"] and told["plain"] == {"rows": 8, "nulls": {"name": 4, "size": 0}, "nans": {"size": 0}}
+    read = {"rows": 8, "nulls": {"name": 4, "size": 0}, "nans": {"size": 0}, "is_whole": True}
+    assert told["no_layout"] and told["plain"] == read
+    assert cli.run(["inspect", str(tmp_path / "in.parquet"), "--limit", "8", *how]) == 0
+    assert "--scan counts in all" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("columns", "encoding"), [(60, "utf-8"), (80, "utf-8"), (60, "ascii")])

@@ -67,7 +67,7 @@ def test_one_run_does_all_good_files_and_names_all_bad_ones_and_the_next_tries_t
     assert says.startswith("3 of 30 parts could not be made; all others of this share are done.")
     for line, number in zip(says.splitlines()[1:], sorted(bad), strict=False):
         assert line.startswith(f"  {source}/{number:02}.parquet, row group 0, row 2 (row 2 of the file)")
-    assert "--accept-changes" in says and "scanrnn status" in says
+    assert "run the command that began the job, with --accept-changes" in says and "scanrnn status" in says
     good = write_files(tmp_path / "good", set(), FILES)
     featurize(good, tmp_path / "undisturbed")
     whole = parts_in(tmp_path / "undisturbed")

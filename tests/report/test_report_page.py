@@ -14,7 +14,7 @@ from sources import NAN, featurize, keep_devices, random_rows, write_source
 
 from scanrnn_dist import cli
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.records import JOB, RESTART
+from scanrnn_dist.records import ENCODER, JOB, RESTART
 from scanrnn_dist.report import page, read_numbers, write_report
 from scanrnn_dist.report.features import Map, numbers_of
 from scanrnn_dist.report.page import as_script
@@ -134,9 +134,22 @@ def test_a_check_without_the_source_is_shown(
         (tmp_path / "away").rename(source)
     assert "The source cannot be read" in capsys.readouterr().err
     assert re.search(
-        r"The output could not be checked.*The source cannot be read: .*With --sample 0 only the output",
+        r"The output could not be checked.*The source cannot be read: .*`scanrnn verify --sample 0`",
         path.read_text(),
     )
+
+
+def test_a_check_without_the_encoder_is_shown(
+    out: Path, tmp_path: Path, needs_extra: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_devices(monkeypatch)
+    path, copy = tmp_path / "page.html", tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / ENCODER).unlink()
+    assert cli.run(["report", str(copy), "--output", str(path), "--verify"]) == 2
+    assert "pass the encoder" in capsys.readouterr().err
+    problem = r"The output could not be checked.*pass the encoder, .*`scanrnn verify --sample 0`"
+    assert re.search(problem, path.read_text())
 
 
 @pytest.mark.parametrize("name", ["", "no/page.html"])
