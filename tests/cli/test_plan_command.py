@@ -17,7 +17,7 @@ from sources import command_line_in_this_process, entries
 
 from scanrnn_dist.api import computation
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.job import Plan, foresight, plan_job
+from scanrnn_dist.job import foresight, plan_job
 from scanrnn_dist.job import plan as plan_module
 from scanrnn_dist.source import BadRows, ReadOptions
 
