@@ -1,4 +1,4 @@
-"""Threads that work for others, one thing after the other."""
+"""Pools of threads, which say what to do where Python takes no more work."""
 
 from __future__ import annotations
 

@@ -113,8 +113,8 @@ def featurize(
             taken if such a text can say the same.
         limit: read only the first `limit` rows of the source, before any filter, to try something out.
         sharing: which share of the job this process does, and whether it takes over others; None does all of it.
-        allow_mixed: whether to continue a job that was begun on other devices, with other XLA flags or other versions.
-            Features may then differ in their last digits.
+        allow_mixed: whether to continue a job that was begun on another kind or model of device, with other XLA flags
+            or other versions. Features may then differ in their last digits.
         restart: whether to make the output anew if the destination holds a job of any kind. The old output stays until
             the new one is complete, and is then replaced.
         accept_changes: whether files of the source may have changed, come or gone since the job began. Only their parts

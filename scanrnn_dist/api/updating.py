@@ -60,8 +60,8 @@ def update(
             is grouped, or those of the update before.
         encoder: needed for a cell that could not be written to a file; None takes the job's own.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; None takes all local devices.
-        allow_mixed: whether to continue on other devices, with other XLA flags or other versions. Features may then
-            differ in their last digits.
+        allow_mixed: whether to continue on another kind or model of device, with other XLA flags or other versions.
+            Features may then differ in their last digits.
         on_start, on_rows: as of `featurize`.
 
     Returns:

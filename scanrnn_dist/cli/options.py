@@ -212,8 +212,8 @@ KeepState = Annotated[
 AllowMixed = Annotated[
     bool,
     flag(
-        "Continue a job that was begun with other devices, XLA flags or versions. Features may then differ "
-        "in their last digits.",
+        "Continue a job that was begun on another kind or model of device, or with other XLA flags or versions. "
+        "Features may then differ in their last digits.",
         "--allow-mixed",
         GOING_ON,
     ),

@@ -109,8 +109,8 @@ def check_used(source: Source, options: JobOptions, layout: Layout, keep: tuple[
 
 def _cannot_be_read(source: Source, name: str, column: str | None) -> DataError:
     others = [other for other in source.schema.names if other not in (column, *source.unreadable)]
+    instance = f", for instance {others[0]!r}" if others else ""
     return DataError(
         f"Column {name!r} cannot be read: {source.unreadable[name]}. Go on without it by naming the columns to keep, "
-        f"with --keep, for instance {others[0] if others else ''!r}, and others for the sequences and the filter; or "
-        "write the column as another type."
+        f"with --keep{instance}, and others for the sequences and the filter; or write the column as another type."
     )

@@ -56,7 +56,10 @@ def _opened(path: Path) -> Opened | str:
     try:
         functions = ctypes.CDLL(str(path))
         if _layout_of(functions) != LAYOUT:
-            return f"{path.name} was built from other sources; python hatch_build.py builds it anew."
+            return (
+                f"{path} was built from other sources than this version of the package. In a checkout run python "
+                f"hatch_build.py; else install the package again, or unset {OTHER_PATH}."
+            )
         functions.scanrnn_choose.restype = ctypes.c_char_p
         functions.scanrnn_packed_floats.restype = ctypes.c_int64
         functions.scanrnn_packed_floats.argtypes = [ctypes.c_void_p]

@@ -165,11 +165,12 @@ def test_a_library_that_was_built_from_other_sources_is_refused(
 ) -> None:
     sizes = [ROW.itemsize, queue_of(np.zeros(1, ROW), 1, False, 1, 1).nbytes, 8 * TOLD]
     assert [int(size) for size in f"{library.LAYOUT:_}".split("_")[1:4]] == sizes
-    refusal = "was built from other sources; python hatch_build.py builds it anew."
+    refusal = "was built from other sources than this version of the package. In a checkout run python hatch_build.py"
     for number, content in enumerate((library.PATH.read_bytes(), Path(np.random.mtrand.__file__).read_bytes())):
         (tmp_path / f"{number}.so").write_bytes(content)
         monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / f"{number}.so"))
-        assert library.opened() == f"1.so {refusal}" if number else not isinstance(library.opened(), str)
+        opened = library.opened()
+        assert f"1.so {refusal}" in opened if number else not isinstance(opened, str)
     monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / "2.so"))
     monkeypatch.setattr(library, "LAYOUT", library.LAYOUT + 10**15)
     (tmp_path / "2.so").write_bytes(library.PATH.read_bytes())
