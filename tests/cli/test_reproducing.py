@@ -15,6 +15,7 @@ import sources
 
 from scanrnn_dist import cli
 from scanrnn_dist.cli.reproducing import command_that_makes
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.report import read_numbers
 
 ROWS = 24
@@ -89,12 +90,21 @@ def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, t
 
 
 @pytest.mark.parametrize("count", [3, 5])
-def test_a_few_files_are_named_one_by_one_and_of_many_no_command_is_given(tmp_path: Path, count: int) -> None:
+def test_a_few_files_are_named_one_by_one_and_of_many_no_command_is_given(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [row.tolist() for row in sources.random_rows(sources.some_lengths(6))]
     files = [str(sources.write_source(tmp_path / f"in {number}.parquet", rows)) for number in range(count)]
     out = tmp_path / "out"
     assert cli.run(["featurize", *files, str(out), "--hidden", "5", *SIZES]) == 0
     words = shlex.split(command_of(out).replace("\\\n", ""))
+
+    def refused(given: object) -> None:
+        raise StoppedError("no network")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("scanrnn_dist.job.plan.filesystem_of", refused)
+        assert shlex.split(command_of(out).replace("\\\n", "")) == words
     if count > 4:
         assert not words
         return
