@@ -99,8 +99,11 @@ class UnitReader:
         delivered = 0
         is_cut = _is_cut(parquet, unit)
         wanted = unit.rows if wanted is None else min(wanted, unit.rows)
-        parquet.fetch(range(unit.row_group_begin, unit.row_group_end), wanted)
-        for batch in self._batches(parquet, unit, min(wanted, self._chunk_rows(parquet, unit))):
+        groups = range(unit.row_group_begin, unit.row_group_end)
+        parquet.fetch(groups, wanted)
+        rows = min(wanted, self._chunk_rows(parquet, unit))
+        parquet.fetch(groups, wanted)  # once more what was read to learn how long texts are
+        for batch in self._batches(parquet, unit, rows):
             if is_cut:
                 batch = batch.slice(0, unit.rows - delivered)
             if 0 < batch.num_rows <= unit.rows - delivered:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import pyarrow as pa
@@ -52,8 +53,17 @@ class _Request:
     begin: int
     end: int
     spans: list[Span]
-    read_to: list[int]
-    answer: Future[pa.Buffer] | None = None
+    answer: Future[pa.Buffer] | None = None  # None too once it was forgotten
+    is_made: bool = False
+    is_wanted: bool = True
+
+    def __post_init__(self) -> None:
+        self.begin_anew(self.spans)
+
+    def begin_anew(self, spans: list[Span]) -> None:
+        """Nothing was read of these spans."""
+        self.spans, self.read_to = spans, [begin for begin, _ in spans]
+        self.unread = sum(end - begin for begin, end in spans)
 
     @property
     def nbytes(self) -> int:
@@ -61,7 +71,7 @@ class _Request:
 
     @property
     def is_read(self) -> bool:
-        return all(to >= end for to, (_, end) in zip(self.read_to, self.spans, strict=True))
+        return self.unread <= 0
 
     @property
     def is_under_way(self) -> bool:
@@ -69,9 +79,12 @@ class _Request:
 
     def note(self, begin: int, end: int) -> None:
         """Note that these bytes were read."""
-        for index, (first, last) in enumerate(self.spans):
-            if begin < last and end > first:
-                self.read_to[index] = max(self.read_to[index], min(end, last))
+        index = max(0, bisect_right(self.spans, begin, key=itemgetter(0)) - 1)
+        index += begin >= self.spans[index][1]
+        while index < len(self.spans) and self.spans[index][0] < end:
+            to = max(self.read_to[index], min(end, self.spans[index][1]))
+            self.unread -= to - self.read_to[index]
+            self.read_to[index], index = to, index + 1
 
 
 class FetchedFile:
@@ -90,8 +103,8 @@ class FetchedFile:
         self._begins: list[int] = []
         self._to_make: deque[_Request] = deque()
         self._were_read: deque[_Request] = deque()  # whose answers may be wanted again
-        self._held: list[_Request] = []  # that were made, and given up ones that are under way
-        self._given_up: set[_Request] = set()
+        self._under_way: list[_Request] = []  # given up ones too
+        self._held = self._read = 0  # bytes: of answers that are wanted, and of these in `_were_read`
         self._position = 0
         self._failure: BaseException | None = None
         self.closed = False
@@ -101,14 +114,15 @@ class FetchedFile:
 
         What was announced before and is none of these is forgotten.
         """
-        before = {(request.begin, request.end): request.answer for request in self._requests}
-        wanted = [request for group in self._joined(groups) for request in self._requests_for(group)]
-        for request in wanted:
-            request.answer = before.get((request.begin, request.end))
-        made = [request for request in wanted if request.answer is not None]
-        kept = {request.answer for request in made}
-        self._held = made + [each for each in self._held if each.is_under_way and each.answer not in kept]
-        self._given_up = {each for each in self._held if each not in made}
+        before = {(request.begin, request.end): request for request in self._requests if request.is_made}
+        wanted = []
+        for new in (request for group in self._joined(groups) for request in self._requests_for(group)):
+            wanted.append(before.get((new.begin, new.end), new))
+            wanted[-1].begin_anew(new.spans)
+        kept = set(wanted)
+        for request in self._requests:  # never False for one that is kept: a worker would answer it with nothing
+            request.is_wanted = request in kept
+        self._held, self._read = sum(request.nbytes for request in wanted if request.is_made), 0
         self._to_make, self._were_read = deque(wanted), deque()
         self._requests = sorted(wanted, key=lambda request: request.begin)
         self._begins = [request.begin for request in self._requests]
@@ -142,7 +156,8 @@ class FetchedFile:
         """Close the file; waits for requests that are under way."""
         self._failure = ValueError("the file is closed")
         self._pool.shutdown(cancel_futures=True)
-        self._requests, self._begins = [], []
+        self._requests, self._begins, self._under_way = [], [], []
+        self._to_make, self._were_read = deque(), deque()
         self._file.close()
         self.closed = True
 
@@ -158,22 +173,24 @@ class FetchedFile:
         request.note(begin, begin + piece.size)
         if request.is_read and not was_read:
             self._were_read.append(request)
+            self._read += request.nbytes
             self._go_on()
         return piece
 
     def _go_on(self) -> None:
         """Forget what was read first, and make the next requests, as far as there is room."""
-        while sum(request.nbytes for request in self._were_read) > self._most_bytes // _SHARE:
+        while self._read > self._most_bytes // _SHARE:
             request = self._were_read.popleft()
             index = bisect_right(self._begins, request.begin) - 1
             del self._requests[index], self._begins[index]
-            self._held.remove(request)
-        self._held = [each for each in self._held if each.is_under_way or each not in self._given_up]
-        room = self._most_bytes - sum(request.nbytes for request in self._held)
-        threads = _THREADS - sum(request.is_under_way for request in self._held)
+            request.answer = None
+            self._held, self._read = self._held - request.nbytes, self._read - request.nbytes
+        self._under_way = [each for each in self._under_way if each.is_under_way]
+        given_up = sum(each.nbytes for each in self._under_way if not each.is_wanted)
+        room, threads = self._most_bytes - self._held - given_up, _THREADS - len(self._under_way)
         while self._to_make:
             request = self._to_make[0]
-            if request.answer is None:
+            if not request.is_made:
                 room, threads = room - request.nbytes, threads - 1
                 if room < 0 or threads < 0:
                     return
@@ -182,16 +199,19 @@ class FetchedFile:
 
     def _made(self, request: _Request) -> Future[pa.Buffer]:
         if request.answer is None:
-            request.answer = self._pool.submit(self._asked, request.begin, request.nbytes)
-            self._held.append(request)
+            request.answer = self._pool.submit(self._asked, request)
+            request.is_made = True
+            self._under_way.append(request)
+            self._held += request.nbytes
         return request.answer
 
-    def _asked(self, begin: int, size: int) -> pa.Buffer:
+    def _asked(self, request: _Request) -> pa.Buffer:
         """The answer to a request; nothing is asked once another one failed, which it does after all its retries."""
         if self._failure is not None:
             raise self._failure
         try:
-            return pa.py_buffer(self._file.read_at(begin, size))
+            data = self._file.read_at(request.begin, request.nbytes) if request.is_wanted else b""
+            return pa.py_buffer(data if request.is_wanted else b"")
         except BaseException as error:
             self._failure = error
             raise
@@ -233,4 +253,4 @@ class FetchedFile:
                 together.append([(begin, end)])
         asked = [(0.0, each) for each in together] + [(when, [span]) for when, span in parts]
         asked.sort(key=lambda each: (each[0], each[1][0]))
-        return [_Request(each[0][0], each[-1][1], each, [begin for begin, _ in each]) for _, each in asked]
+        return [_Request(each[0][0], each[-1][1], each) for _, each in asked]

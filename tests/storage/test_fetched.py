@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.storage import fetched as fetched_module
 from scanrnn_dist.storage.fetched import FetchedFile
 
 MIB = 1 << 20
@@ -52,6 +54,13 @@ def fetched(file: File) -> Iterator[FetchedFile]:
     yield opened
     opened.close()
     assert opened.closed
+
+
+def held_by(fetched: FetchedFile) -> int:
+    """The bytes of all answers that are alive."""
+    gc.collect()
+    answers = [each.answer for each in gc.get_objects() if isinstance(each, fetched_module._Request)]
+    return sum(each.result().size for each in answers if each is not None and each.done() and not each.cancelled())
 
 
 def read(fetched: FetchedFile, begin: int, size: int) -> bytes:
@@ -108,9 +117,25 @@ def test_a_column_that_is_needed_late_holds_no_bytes_of_the_others() -> None:
     fetched.fetch([[(0, 10 * MIB), (10 * MIB, 20 * MIB)]])
     for begin in range(10 * MIB, 20 * MIB, MIB):
         assert read(fetched, begin, MIB) == CONTENT[begin : begin + MIB]
-        held = sum(request.nbytes for request in fetched._requests if request.answer is not None)
-        assert held <= 5 * MIB
+        assert held_by(fetched) <= 5 * MIB
     fetched.close()
+
+
+def test_what_is_not_announced_any_more_is_dropped() -> None:
+    fetched = FetchedFile(File(wait=0.01), 16 * MIB)
+    fetched.fetch([[(0, 16 * MIB)]])
+    fetched.fetch([])  # while they are under way
+    time.sleep(0.1)
+    assert held_by(fetched) == 0
+    fetched.fetch([[(0, 10)]])
+    assert read(fetched, 0, 10) == CONTENT[:10]
+    fetched.close()
+
+
+def test_a_read_between_two_spans_is_no_read_of_them(file: File, fetched: FetchedFile) -> None:
+    fetched.fetch([[(0, 1000), (3000, 4000)]])
+    read(fetched, 2000, 10)
+    assert [request.unread for request in fetched._requests] == [2000]
 
 
 def test_what_was_read_last_may_be_read_again(file: File, fetched: FetchedFile) -> None:
