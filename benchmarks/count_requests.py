@@ -47,8 +47,11 @@ def kind_of(method: str, path: str, query: str) -> str:
     return "DELETE" if method == "POST" and "delete" in asked else method
 
 
-def serve(pipe: Connection) -> None:
-    """The process of the server: the port at first, then what was counted since it was last asked."""
+def serve(pipe: Connection, wait_seconds: float = 0.0) -> None:
+    """The process of the server: the port at first, then what was counted since it was last asked.
+
+    Each answer takes at least `wait_seconds`, as from far away.
+    """
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -58,6 +61,7 @@ def serve(pipe: Connection) -> None:
     def counted(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         kind = kind_of(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
         counts[kind] += 1
+        time.sleep(wait_seconds)
         content = b"".join(app(environ, start))
         if kind == "LIST":
             counts["names listed"] += content.count(b"<Key>") + content.count(b"<CommonPrefixes>")
@@ -78,11 +82,11 @@ def serve(pipe: Connection) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[int, Callable[[], dict[str, int]]]]:
+def serving(wait_seconds: float = 0.0) -> Iterator[tuple[int, Callable[[], dict[str, int]]]]:
     """A server, until the block ends: its port, and what counts."""
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=serve, args=(theirs,), daemon=True)
+    process = spawning.Process(target=serve, args=(theirs, wait_seconds), daemon=True)
     process.start()
     try:
         port = ours.recv()

@@ -135,7 +135,7 @@ def test_rows_that_a_filter_leaves_out_are_told(tmp_path: Path, last: int) -> No
     )
     status = read_numbers(out).status
     assert status.filtered == 10 - last and f"filtered   {10 - last} of these rows" in str(status)
-    pytest.importorskip("jinja2")
+    pytest.importorskip("plotly", reason="The page needs plotly: install the extra 'report'.")
     told = page.page_of(read_numbers(out))
     assert f"<dt>rows filtered</dt><dd>{10 - last}</dd>" in told
     assert ("The saved parts have no rows." in told) == (not last) and "saved yet" not in told
