@@ -77,7 +77,6 @@ class ContinuedPlan(Plan):
         *,
         prefetch_bytes: int,
         stage: Stage,
-        keep_going: bool,
         on_chunk: Callable[[], None] | None,
     ) -> Prefetched:
         """The rows of some of its units, as `Plan.chunks` gives them: their sequences are the new steps alone."""

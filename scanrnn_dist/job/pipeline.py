@@ -75,7 +75,7 @@ def put_through(
     before, begin = claims.log.took, time.perf_counter()
     chunks = plan.chunks(
         claims.begun(numbers, alone), reading,
-        prefetch_bytes=shares.read_ahead, stage=stage, keep_going=True,
+        prefetch_bytes=shares.read_ahead, stage=stage,
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
     with closing(chunks), closing(Stream(engine, chunks, options, shares)) as stream, writer:

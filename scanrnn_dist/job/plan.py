@@ -140,14 +140,12 @@ class Plan:
         *,
         prefetch_bytes: int,
         stage: Stage,
-        keep_going: bool,
         on_chunk: Callable[[], None] | None,
     ) -> Prefetched:
-        """The rows of some of its units, as `read_chunks` gives them."""
+        """The rows of some of its units, as `read_chunks` gives them with `keep_going`."""
         return read_chunks(
-            self.source, units, reading, prefetch_bytes=prefetch_bytes, stage=stage, keep_going=keep_going,
-            on_chunk=on_chunk,
-        )  # fmt: skip
+            self.source, units, reading, prefetch_bytes=prefetch_bytes, stage=stage, keep_going=True, on_chunk=on_chunk
+        )
 
     def is_of(self, source: SourceLike, options: JobOptions) -> bool:
         """Whether `plan_job` with these arguments would give this plan, if the source is as it was."""
