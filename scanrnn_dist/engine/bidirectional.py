@@ -66,7 +66,9 @@ class BidirectionalRun(Emptied):
     ) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
-        of_each = (share_of_memory() if memory_bytes is None else memory_bytes) // sum(map(len, engine.layers))
+        if memory_bytes is None and engine.is_static:
+            memory_bytes = share_of_memory()
+        of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
         self._runs = [tuple(direction.run(of_each, look_ahead_bytes) for direction in layer) for layer in engine.layers]
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sources import needs_native
 from scanrnn_dist.api import BatchFeaturizer, arrays, encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -38,11 +40,7 @@ def featurized(rows: Ragged, **options: Any) -> None:
 
 
 def most_bytes(compute: Callable[..., None], number: int) -> int:
-    """What computing so many rows holds at most, of all that numpy allocates: the least of three times.
-
-    The counts of `tracemalloc` were not safe from other threads before Python 3.12.9 and 3.13.2: once, on 3.12.1, it
-    told of 4.7 GB.
-    """
+    """What computing so many rows holds at most, of all that numpy allocates: the least of three times."""
     rows, told = rows_of([STEPS] * number), []
     compute(rows_of([STEPS] * 9), num_layers=2, bidirectional=True)  # what is compiled or loaded once
     tracemalloc.start()
@@ -57,14 +55,25 @@ def most_bytes(compute: Callable[..., None], number: int) -> int:
         tracemalloc.stop()
 
 
+@needs_native  # XLA's runs let rows wait up to their look-ahead only, for which they allocate room at once
 @pytest.mark.parametrize("compute", [encoded, featurized])
 def test_outputs_between_layers_are_held_of_few_rows_only(compute: Callable[..., None]) -> None:
-    few, many = 500, 2_500
+    few, many = 500, 2_000
     more = most_bytes(compute, many) - most_bytes(compute, few)
     rows = many - few
     outputs_bytes = rows * STEPS * 2 * H * 4  # of the first layer, in both directions
     given_bytes, features_bytes = rows * STEPS * D * 4, rows * 2 * H * 4
     assert more < 4 * given_bytes + 4 * features_bytes < outputs_bytes
+
+
+@pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_a_run_without_a_budget_wants_no_more_than_the_look_ahead(kernel: str, options: Any) -> None:
+    rows = Ragged(np.zeros((LOOK_AHEAD_BYTES // (4 * D), D), np.float32), np.array([0, LOOK_AHEAD_BYTES // (4 * D)]))
+    with closing(build_engine(Encoder.from_seed(0, D, H, **options), None, SHAPE, kernel=kernel).run()) as run:
+        assert run.wants_rows
+        run.submit(rows)
+        assert not run.wants_rows
 
 
 @pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
