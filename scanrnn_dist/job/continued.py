@@ -39,6 +39,8 @@ from scanrnn_dist.storage import Store
 
 APPLIED = "applied"
 """Of a job's options: the digests of all new steps that were applied to its output, in their order."""
+_ROWS = "new_rows"
+"""The digest of the kept columns of the last ones: by which a half-made update tells whether its rows are the same."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,8 +69,8 @@ class ContinuedPlan(Plan):
 
     @property
     def told(self) -> dict[str, Any]:
-        """What was applied to the output, for the job's record."""
-        return {APPLIED: list(self.applied)}
+        """What was applied to the output, and in which rows it came, for the job's record."""
+        return {APPLIED: list(self.applied), _ROWS: self.new.kept_digest}
 
     def chunks(
         self,

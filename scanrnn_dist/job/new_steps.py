@@ -6,6 +6,7 @@ They are read as any source is, by the same options. How they are joined with an
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class NewSteps:
         first: `(N,)` rows of the columns that order steps, each the first step's; without columns where none do.
         digest: SHA-256 of ids, steps and what orders the first ones, in hexadecimal: of the same steps it is the same,
             wherever they stand and in whatever order of rows.
+        kept_digest: SHA-256 of the kept columns, in hexadecimal: of the same rows in another order it is another one.
     """
 
     ids: tuple[str, ...]
@@ -48,6 +50,7 @@ class NewSteps:
     numbers: dict[Any, int]
     first: pa.RecordBatch
     digest: str
+    kept_digest: str
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -114,7 +117,7 @@ def read_new_steps(
     sequences, order = joined(parts, in_features), plan.layout.asked.order_by or ()
     first = _first(plan, order)
     digest = _digest(ids, keys, keys_of(first, order) if order else [()] * len(batch), sequences)
-    return NewSteps(tuple(ids), batch, sequences, numbers, first, digest)
+    return NewSteps(tuple(ids), batch, sequences, numbers, first, digest, _kept_digest(batch))
 
 
 def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
@@ -153,3 +156,25 @@ def _digest(ids: Sequence[str], keys: Sequence[Any], first: Sequence[Any], seque
         of_each += digest.digest()
     in_order = np.sort(np.frombuffer(of_each, "S32"))
     return hashlib.sha256(repr(tuple(ids)).encode() + in_order.tobytes()).hexdigest()
+
+
+def _kept_digest(kept: pa.RecordBatch) -> str:
+    """Of all values in their order."""
+    sink = _Digesting()
+    with pa.ipc.new_stream(sink, kept.schema) as stream:
+        stream.write_batch(kept)
+    return sink.digest.hexdigest()
+
+
+class _Digesting(io.RawIOBase):
+    """A file that keeps nothing but the digest of what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return len(content)

@@ -34,6 +34,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import new_steps
 from scanrnn_dist.job.new_steps import NewSteps
+from scanrnn_dist.records import RESTART
 from scanrnn_dist.source import BadRows
 from scanrnn_dist.storage import LocalStore
 
@@ -317,6 +318,38 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"were applied to .* before"):
         continued(out, write(tmp_path / "in another order.parquet", cut[1], seed=1))
     assert entries(out) == held
+
+
+@pytest.mark.parametrize("change", ["nothing", "the order", "a kept column"])
+def test_an_update_goes_on_only_with_the_same_rows_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Which new ids are in which part depends on their order, and what stands beside them on the kept columns."""
+    steps, out, new = random_rows([1] * 6), tmp_path / "out", tmp_path / "1.parquet"
+    first = write_source(tmp_path / "0.parquet", steps[4:], id=pa.array([4, 5]), kind=pa.array(["old", None]))
+    featurize(first, out, keep_state=True, ids=["id"], rows_per_part=2)
+    write_source(new, steps[:4], kind=pa.array(["a", None, "a", "a"]))
+    name = LocalStore._name
+
+    def stops(self: LocalStore, aside: str, path: str, *how: Any) -> None:
+        if "part-00002" in path:
+            raise StoppedError("SIGTERM")
+        name(self, aside, path, *how)
+
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(LocalStore, "_name", stops)
+        continued(out, new)
+    assert (out / RESTART / "part-00001.parquet.staged").exists()
+    ids, kinds = [0, 1, 2, 3], ["a", None, "a", "a"]
+    if change == "the order":
+        ids, kinds = [2, 3, 0, 1], ["a", "a", "a", None]
+    if change == "a kept column":
+        kinds = ["b", None, "b", "b"]
+    write_source(new, [steps[number] for number in ids], id=pa.array(ids), kind=pa.array(kinds))
+    assert continued(out, new).rows_before == (4 if change == "nothing" else 0)
+    assert pq.read_table(out)["id"].to_pylist() == [4, 5, *ids]
+    assert pq.read_table(out)["kind"].to_pylist() == ["old", None, *kinds]
+    assert verify(out).rows == 6 and not leftovers(out)
 
 
 def test_each_old_row_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
