@@ -18,7 +18,6 @@ from scanrnn_dist.errors import DataError, StoppedError, one_line
 from scanrnn_dist.job.held_share import HeldShare
 from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.report import Made
-from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.undone import error_of_undone
 from scanrnn_dist.records import (
     DONE,
@@ -80,10 +79,8 @@ class Attempt:
         self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
-        self._held = HeldShare(records.store, units.values, sharing)
+        self._held = HeldShare(records, units.values, sharing)
         try:
-            # Somebody may have all of it; who does looks for attempts after it took its lease.
-            check_not_replaced(records)
             collect_traces(records.store)
             header = {"job": job["id"], "share": list(sharing.share), **oom_kills(), **header}
             self.log = AttemptLog(records.store, header)  # before the others' are read: it tells how the last one died

@@ -15,9 +15,9 @@ from contextlib import suppress
 import numpy as np
 
 from scanrnn_dist.job.options import Sharing
+from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.shares import share_of_units
-from scanrnn_dist.records import DONE, REPLACING, HeldError, Lease, Share, Worker, read_workers
-from scanrnn_dist.storage import Store
+from scanrnn_dist.records import DONE, REPLACING, STOPPED, HeldError, JobRecords, Lease, Share, Worker, read_workers
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -26,16 +26,17 @@ class HeldShare:
     """The share whose `lease` this process has, until it takes another one.
 
     Args:
-        store: the destination.
+        records: of the job.
         values: of each unit of the job.
         sharing: which share is the own one, and whether those of others may be taken.
 
     Raises:
         HeldError: another process works on the share.
+        StoppedError: another process restarts, amends or cleans the job.
     """
 
-    def __init__(self, store: Store, values: np.ndarray, sharing: Sharing) -> None:
-        self._store, self._values, self._sharing = store, values, sharing
+    def __init__(self, records: JobRecords, values: np.ndarray, sharing: Sharing) -> None:
+        self._records, self._values, self._sharing = records, values, sharing
         # Of one who waits for work; longer each time, since a look at a million units takes seconds.
         self._pause_seconds = 0.2
         self._owners: dict[int, np.ndarray] = {}  # by the count of shares, the share of each unit
@@ -91,15 +92,22 @@ class HeldShare:
         return None
 
     def _lease_of(self, share: Share) -> Lease:
-        return Lease(self._store, share, self._sharing.expiry_seconds)
+        """That of a share of a job that nobody has all of; who does looks for leases after it took its own."""
+        lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
+        try:
+            check_not_replaced(self._records)
+        except BaseException:
+            lease.release(STOPPED)
+            raise
+        return lease
 
     def _others(self, own: Share) -> list[Worker]:
         """The present owner of every other share that ever had one."""
-        return [worker for worker in read_workers(self._store) if worker.share not in (own, REPLACING)]
+        return [worker for worker in read_workers(self._records.store) if worker.share not in (own, REPLACING)]
 
     def _not_begun(self) -> list[Share]:
         """The shares that never had an owner, in random order: many who come at once mostly take different ones."""
-        count, seen = self._sharing.share[1], {worker.share for worker in read_workers(self._store)}
+        count, seen = self._sharing.share[1], {worker.share for worker in read_workers(self._records.store)}
         free = [(k, count) for k in range(1, count + 1) if (k, count) not in seen]
         return random.sample(free, len(free))
 

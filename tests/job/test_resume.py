@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,9 +41,23 @@ from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.differences import differences_of
 from scanrnn_dist.job.in_order import Stream
+from scanrnn_dist.job.restart import replacing
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.job.write_behind import WriteBehind
-from scanrnn_dist.records import JOB, RESTART, WORKERS, AttemptLog, HeldError, Lease, lease, read_workers, workers
+from scanrnn_dist.records import (
+    JOB,
+    REPLACING,
+    RESTART,
+    WORKERS,
+    AttemptLog,
+    HeldError,
+    JobRecords,
+    Lease,
+    lease,
+    living_workers,
+    read_workers,
+    workers,
+)
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source.read_ahead import WAITING_UNITS
 from scanrnn_dist.storage import LocalStore, Store, open_store
@@ -771,6 +786,24 @@ def test_who_loses_the_race_for_another_share_looks_for_one_that_is_free(
     assert featurize(source, out, rows_per_part=5, sharing=late, on_start=release).is_complete
     assert asked == [(2, 2), (1, 2), (2, 2), (1, 2), (2, 2)]
     assert_whole(out, undisturbed)
+
+
+def test_who_takes_a_share_over_stops_where_a_restart_began_meanwhile(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody works there between the own share, which is done, and the other one."""
+    out = tmp_path / "out"
+    with ExitStack() as stack:
+
+        def lease_of(store: Store, share: tuple[int, int], expiry_seconds: float) -> Lease:
+            if share == (2, 2):
+                stack.enter_context(replacing(JobRecords(open_store(out))))
+            return Lease(store, share, expiry_seconds)
+
+        monkeypatch.setattr(held_share, "Lease", lease_of)
+        with pytest.raises(StoppedError, match="is being restarted, amended or cleaned"):
+            featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2), steal=True))
+        assert [worker.share for worker in living_workers(open_store(out))] == [REPLACING]
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
