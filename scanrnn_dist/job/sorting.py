@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scanrnn_dist.disk import DISK, whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
@@ -42,6 +43,8 @@ logger = logging.getLogger("scanrnn_dist")
 
 RECORD = "_sorted.json"
 """Begins with `_`, so that it is no file of the source."""
+_FILES = "files of the copy"
+"""In the record: their sizes in bytes, by their names."""
 _ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}(?:\.(?P<machine>[0-9a-f]{8}))?")
 """What follows the copy's name until it stands: the attempt, and where the number of its process means that process."""
 _NUMBER = "number of the row"
@@ -91,6 +94,8 @@ def sorted_copy(
     if _stands(asked, may_replace):
         return str(folder)
     _remove_left(folder)
+    if folder.exists():
+        logger.info("%s is not whole, or of other rows or columns: it is made anew.", folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(asked.keys), folder)
     partitions = opened.files.partition_schema.names  # of which a sequence may have many values
     if left := [name for name in partitions if options.keep is None and name not in asked.columns]:
@@ -99,7 +104,7 @@ def sorted_copy(
         aside = folder.with_name(f"{folder.name}.{new_attempt()}.{_machine()}")
         try:
             _write(memory.bounded(opened), asked.columns, asked.keys, aside, memory.sorting_bytes)
-            (aside / RECORD).write_text(json.dumps(asked.record))
+            _seal(aside, asked.record)
             if not _stands(asked, may_replace):  # by now: sorting may have taken hours
                 _take_place(aside, folder)
         finally:
@@ -163,13 +168,13 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _stands(asked: _Asked, may_replace: Callable[[], None] | None) -> bool:
-    """Whether the copy is there; raises where it is not and must not be put there."""
+    """Whether the copy is there, and whole; raises where it is not and must not be put there."""
     if asked.folder.exists():
         record = _read_record(asked.folder)
         differing = [name for name, value in asked.record.items() if record.get(name) != value]
-        if not differing:
+        if not differing and record.get(_FILES) == _sizes(asked.folder):
             return True
-        if may_replace is None:
+        if differing and may_replace is None:
             raise DataError(
                 f"{asked.folder} is a sorted copy that differs in its {', '.join(differing)}: the source changed "
                 "since, or the command. Bring the source back as it was, or begin anew with --restart."
@@ -200,15 +205,34 @@ def _machine() -> str:
     return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
 
 
+def _seal(aside: Path, record: dict[str, Any]) -> None:
+    """Make the files of a copy durable, then its record, which tells of them."""
+    sizes = _sizes(aside)
+    for name in sizes:
+        with open(aside / name, "rb") as file:
+            DISK.sync(file)
+    with whole_file(aside / RECORD) as write:
+        write(json.dumps({**record, _FILES: sizes}).encode())
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("*.parquet")}
+
+
 def _take_place(aside: Path, folder: Path) -> None:
     """Give the copy its name; that of another process, which was faster, is as good."""
-    if folder.exists() and _read_record(folder) != _read_record(aside):
+    if folder.exists() and not _is_as_good(folder, aside):
         shutil.rmtree(folder)
     try:
         os.rename(aside, folder)
     except OSError:
-        if not folder.exists() or _read_record(folder) != _read_record(aside):
+        if not folder.exists() or not _is_as_good(folder, aside):
             raise
+    DISK.sync_folder(str(folder.parent))
+
+
+def _is_as_good(folder: Path, aside: Path) -> bool:
+    return _read_record(folder) == _read_record(aside) and _sizes(folder) == _sizes(aside)
 
 
 def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: Path, memory_bytes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from sources import D, encoder_of, features_of, featurize
 from scanrnn_dist.api import resume, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job, sorting
-from scanrnn_dist.job.sorting import RECORD, sorted_copy
+from scanrnn_dist.job.sorting import RECORD, sorted_copy, standing_copy
 from scanrnn_dist.source.layouts import picked
 from scanrnn_dist.storage import new_attempt, this_host
 
@@ -124,6 +125,63 @@ def test_of_two_that_sort_at_once_the_slower_one_leaves_the_copy_of_the_faster(
     with pytest.raises(DataError, match="differs in its columns, sorted by"):
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **{**LONG, "order_by": None})
     assert verify(tmp_path / "out").rows_compared == 6 and len(os.listdir(tmp_path)) == 3
+
+
+def numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """What to sort into a copy of several files."""
+    monkeypatch.setattr(sorting, "_GROUP_ROWS", 2048)
+    monkeypatch.setattr(sorting, "_FILE_ROWS", 2048)
+    pq.write_table(pa.table({"id": np.arange(5000)[::-1], "x": np.arange(5000.0)}), folder / "in.parquet")
+    options = JobOptions(group_by=["id"], features=["x"], keep=["id"], sort=True)
+    return folder / "in.parquet", options, folder / "out", None
+
+
+@pytest.mark.parametrize("change", ["a file is missing", "a file is cut", "its record does not tell of files"])
+def test_a_copy_that_is_not_known_to_be_whole_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    asked = numbers(tmp_path, monkeypatch)
+    copy = Path(sorted_copy(*asked))
+    before, part = files_of(copy), copy / "part-00001.parquet"
+    assert len(before) == 4
+    if change == "a file is missing":
+        part.unlink()
+    elif change == "a file is cut":
+        part.write_bytes(part.read_bytes()[:-1])
+    else:
+        record = json.loads((copy / RECORD).read_text())
+        del record["files of the copy"]
+        (copy / RECORD).write_text(json.dumps(record))
+    assert standing_copy(*asked) is None
+    assert sorted_copy(*asked) == str(copy) == standing_copy(*asked)
+    assert files_of(copy) == before and sorted(os.listdir(tmp_path)) == ["in.parquet", "out.sorted"]
+    made = part.stat()
+    sorted_copy(*asked)
+    assert part.stat() == made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Names of open files are read from /proc.")
+def test_a_copy_is_durable_before_it_has_its_name_and_so_is_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, sync, rename = list[str](), os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        steps.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+        sync(descriptor)
+
+    def renamed(old: Any, new: Any) -> None:
+        steps.append("named")
+        rename(old, new)
+
+    asked = numbers(tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    sorted_copy(*asked)
+    assert steps[-2:] == ["named", "."]
+    aside = steps[-3]
+    assert sorted(steps[:3]) == [f"{aside}/part-0000{number}.parquet" for number in range(3)]
+    assert steps[3].startswith(f"{aside}/.{RECORD}.") and len(steps) == 7
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
