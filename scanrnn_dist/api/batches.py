@@ -52,7 +52,8 @@ class BatchFeaturizer:
         encoder: an `Encoder`; the path or the content of its file; or a function that returns one, for cells that no
             file can hold.
         layout, column, features, in_features: how the sequences stand in the columns, as `featurize` takes it. A row is
-            a sequence; where a row is one step, have the engine collect the steps of a sequence first.
+            a sequence; where a row is one step, have the engine collect the steps of a sequence first. An encoder with
+            an input needs `in_features` where the type of the column does not say how many features a step has.
         keep: the columns to carry along; None keeps all but those of the sequences.
         max_steps, truncate, min_steps, bad_rows, initial_carry, lossy_cast: as of `featurize`. Rows that `bad_rows`
             sets aside are not in the result, which a warning of the logger "scanrnn_dist" tells.
@@ -115,7 +116,7 @@ class BatchFeaturizer:
         pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         with self._lock:  # an engine may call from several threads, and the devices are busy anyway
             reading = self._reading(batch.schema)
-            taken = _taken(pieces, batch.schema, reading, self.encoder.in_features)
+            taken = _taken(pieces, batch.schema, reading)
             kept = [_kept(piece, rows, reading.keep) for piece, rows in zip(pieces, taken, strict=True)]
             places = _places(pieces, taken)
             features = self._computed(taken, kept, places)
@@ -179,6 +180,11 @@ class BatchFeaturizer:
             with suppress(LayoutError, ConfigError):  # then they may have no names
                 layout = find_layout(schema, replace(asked, features=input.names), where=BATCH, takes_texts=True)
         layout = layout or find_layout(schema, asked, where=BATCH, takes_texts=input is not None)
+        if input is not None and layout.width(schema) is None:
+            raise ConfigError(
+                f"The type of {layout.described} does not say how many features a step has, and batches may begin with "
+                "different steps; expected in_features. Give in_features=N, the features of every step."
+            )
         keep = layout.kept(schema, ()) if self._options.keep is None else tuple(self._options.keep)
         for name in keep:
             if name == FEATURES:
@@ -247,11 +253,11 @@ def _encoder_of(given: EncoderGiven) -> Encoder:
     return Encoder.load(given) if isinstance(given, str | os.PathLike) else checked_encoder(given())
 
 
-def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOptions, in_features: int) -> list[Taken]:
+def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOptions) -> list[Taken]:
     """The rows of the pieces of a batch as sequences."""
-    taken, first_row, width = [], 0, None if reading.input else in_features
+    taken, first_row, width = [], 0, reading.width(schema)
     for piece in pieces:
-        rows, width = take_batch(piece, schema, reading, width, _place(first_row))
+        rows, _ = take_batch(piece, schema, reading, width, _place(first_row))
         taken.append(rows)
         first_row += piece.num_rows
     return taken

@@ -71,6 +71,10 @@ class ReadOptions:
             raise ConfigError(f"chunk_bytes is {self.chunk_bytes}; expected at least 1.")
         check_none_twice(self.keep)
 
+    def width(self, schema: pa.Schema) -> int | None:
+        """Features that the layout gives of a step, which is what travels unless there is an input; None if untold."""
+        return (None if self.input else self.in_features) or self.layout.width(schema)
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -169,15 +173,13 @@ class Decoder:
         layout, schema = options.layout, source.schema
         read, order = layout.columns(schema), layout.asked.order_by or ()
         check_columns(source, (*read, *options.keep))
-        self._filter = UnitFilter(source, options.filter) if options.filter else None
+        own = frozenset(read)
+        self._filter = UnitFilter(source, options.filter, own) if options.filter else None
         beside = (*options.keep, *(self._filter.columns if self._filter else ()))
         self._kept = KeptColumns(source, options.keep, order)
         grouping = Grouping(layout.ids, order, layout.asked.features or (), self._kept.of_rows)
-        self.units = UnitReader(
-            source, layout.leaves(schema), beside, frozenset(read), grouping, options.chunk_bytes, stage
-        )
-        # Of what the layout gives, which is what travels unless there is an input.
-        self._width = (None if options.input else options.in_features) or layout.width(schema)
+        self.units = UnitReader(source, layout.leaves(schema), beside, own, grouping, options.chunk_bytes, stage)
+        self._width = options.width(schema)
 
     def close(self) -> None:
         """Close the file in which the filter's columns were read; it is opened again where it is needed."""

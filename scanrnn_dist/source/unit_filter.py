@@ -28,17 +28,18 @@ class UnitFilter:
     Args:
         source: of the units.
         filter: which rows are wanted.
+        own: as of `UnitReader`.
 
     Raises:
         ConfigError: as `Filter.of`.
     """
 
-    def __init__(self, source: Source, filter: Filter) -> None:
+    def __init__(self, source: Source, filter: Filter, own: frozenset[str]) -> None:
         self._schema, self._filter = source.schema, filter
         self.columns = filter.of(source.schema)
         """What it is about, also what folders spell."""
         is_read = not {*self.columns} <= {*source.files.partition_schema.names}
-        self._reader = UnitReader(source, (), self.columns, frozenset(), Grouping(), _CHUNK_BYTES) if is_read else None
+        self._reader = UnitReader(source, (), self.columns, own, Grouping(), _CHUNK_BYTES) if is_read else None
         self._opened: tuple[str, CheckedFile] | None = None
 
     def close(self) -> None:

@@ -79,9 +79,23 @@ def test_any_layout_is_found_or_asked_for() -> None:
 def test_an_input_may_be_of_lists_whose_numbers_have_no_names() -> None:
     spec = InputSpec(tuple(Number(str(feature), mean=0.5, std=2.0) for feature in range(D)))
     encoder = Encoder.from_seed(SEED, None, H, input=spec)
-    result = BatchFeaturizer(encoder, window_shape=SHAPE)(table_of(ROWS))
+    result = BatchFeaturizer(encoder, in_features=D, window_shape=SHAPE)(table_of(ROWS))
     scaled = [((row.astype(np.float64) - 0.5) / 2).astype(np.float32) for row in ROWS]
     assert features_of(result).tobytes() == encode(encoder, scaled, window_shape=SHAPE).tobytes()
+
+
+def test_an_input_over_lists_whose_type_fixes_no_width_needs_to_be_told_it() -> None:
+    spec = InputSpec(tuple(Number(str(feature)) for feature in range(D)))
+    encoder = Encoder.from_seed(SEED, None, H, input=spec)
+    table = table_of([[[1.0] * (D - 1)], [[1.0] * D], [[1.0] * (D + 2)], [[2.0] * D]])
+    for ask in (BatchFeaturizer(encoder), lambda table: BatchFeaturizer(encoder).schema(table.schema)):
+        with pytest.raises(ConfigError, match=r"type of column 'sequence' does not say how many.*Give in_features=N"):
+            ask(table)
+    skips = BadRows(wrong_width="skip")
+    featurizer = BatchFeaturizer(encoder, in_features=D, bad_rows=skips, window_shape=SHAPE)
+    whole = featurizer(table)
+    assert whole["id"].to_pylist() == [1, 3]
+    assert pa.concat_tables(featurizer(table[row : row + 1]) for row in range(4)).equals(whole)
 
 
 def test_bad_rows_are_treated_as_asked(caplog: pytest.LogCaptureFixture) -> None:

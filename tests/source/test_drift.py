@@ -22,6 +22,7 @@ from scanrnn_dist.source import drift
 from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
 from scanrnn_dist.source.decode import Chunk, ReadOptions
+from scanrnn_dist.source.filters import parsed_filter
 from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.layouts import Asked, find_layout
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
@@ -299,6 +300,19 @@ def test_a_number_of_structs_in_a_sequence_is_rounded_once(tmp_path: Path, is_li
     assert rows == [[[float(np.array([number]).astype(np.float32)[0]), 1]], [], [[0.5, 1]], []]
     with pytest.raises(DataError, match=r"a\.parquet, row group 0, row 0 .*int64 value"):
         list(read_chunks(source, plan_units(source, 100), ReadOptions(layout, bad_rows=bad_rows)))
+
+
+def test_a_filter_beside_a_sequence_leaves_its_numbers_as_each_file_has_them(tmp_path: Path) -> None:
+    number = 2**53 + 1
+    for name, kind, value in (("a", pa.int64(), number), ("b", pa.float64(), 0.5)):
+        fields = pa.struct([("t", pa.list_(kind)), ("label", pa.string())])
+        rows = [{"t": [value], "label": "x"}, {"t": [1], "label": "y"}]
+        write(tmp_path / f"{name}.parquet", pa.table({"s": pa.array(rows, fields)}))
+    source = open_source(tmp_path)
+    layout = find_layout(source.schema, Asked(column="s.t"), where="")
+    options = ReadOptions(layout, lossy_cast=True, filter=parsed_filter("s.label == 'x'"))
+    chunks = list(read_chunks(source, plan_units(source, 100), options))
+    assert [chunk.sequences.values.tolist() for chunk in chunks] == [[[float(np.float32(number))]], [[0.5]]]
 
 
 def test_a_value_that_the_united_type_does_not_hold_is_an_error_with_its_place(tmp_path: Path) -> None:
