@@ -43,15 +43,15 @@ def time_numbers(column: Time, array: pa.Array, offsets: np.ndarray) -> np.ndarr
     differences[1:][is_null[1:] | is_null[:-1]] = np.nan
     starts = offsets[:-1][np.diff(offsets) > 0]
     differences[starts] = 0.0
-    differences[starts[is_null[starts] | ~np.isfinite(counts[starts])]] = np.nan
+    differences[starts[is_null[starts] | ~np.isfinite(counts[starts].astype(np.float64))]] = np.nan
     return differences * numerator / denominator
 
 
 def _counted(column: Time, array: pa.Array) -> tuple[np.ndarray, int, int]:
     """Times as numbers, and the fraction of the column's unit that each of them counts.
 
-    Plain numbers are int64 with 0 for a null where that holds them all, as of nanoseconds since 1970 float64 keeps but
-    every 256th; else float64.
+    Plain numbers without fractions are whole ones with 0 for a null, as of nanoseconds since 1970 float64 keeps but
+    every 256th; others float64.
     """
     if not any(of(array.type) for of in TIMES["difference"]):
         whole = _whole_numbers(array)
@@ -63,23 +63,24 @@ def _counted(column: Time, array: pa.Array) -> tuple[np.ndarray, int, int]:
 
 
 def _whole_numbers(array: pa.Array) -> np.ndarray | None:
-    """Numbers of a type without fractions as int64, 0 for a null; None of other types, or where one is beyond that."""
+    """Numbers of a type without fractions as int64, uint64 or Python's integers, 0 for a null; None of other types."""
     if not (types.is_integer(array.type) or (types.is_decimal(array.type) and array.type.scale == 0)):
         return None
     try:
-        return array.cast(pa.int64()).fill_null(0).to_numpy()
-    except pa.ArrowInvalid:
-        return None
+        return (array if array.type == pa.uint64() else array.cast(pa.int64())).fill_null(0).to_numpy()
+    except pa.ArrowInvalid:  # decimals beyond int64
+        return np.array([int(number or 0) for number in array.to_pylist()], object)
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:
     """Of each to the one before, float64, 0 first; exact before the one rounding to float64."""
     differences = np.zeros(len(counts), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        differences[1:] = counts[1:] - counts[:-1]
-        if counts.dtype == np.int64:
+        exact = counts[1:] - counts[:-1]
+        differences[1:] = exact.view(np.int64) if counts.dtype == np.uint64 else exact
+        if counts.dtype.kind in "iu":
             rough = counts[1:].astype(np.float64) - counts[:-1]
-            is_far = np.abs(rough) > 2.0**62  # where int64 may have gone round
+            is_far = np.abs(rough) > 2.0**62  # where they may have gone round
             differences[1:][is_far] = rough[is_far]
     return differences
 

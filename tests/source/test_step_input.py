@@ -53,8 +53,20 @@ def test_differences_of_whole_numbers_are_exact(type: pa.DataType) -> None:
     assert_same(values_of(Time("x", unit="ns"), times), [0, 100, NAN, NAN, 101])
 
 
-def test_differences_of_numbers_beyond_int64_are_those_of_float64() -> None:
-    assert values_of(Time("x"), pa.array([2**63, 2**63 + 4096], pa.uint64())) == [0, 4096]
+@pytest.mark.parametrize("type", [pa.uint64(), pa.decimal128(38, 0), pa.decimal256(76, 0)])
+def test_a_number_beyond_int64_leaves_the_differences_of_others_exact(type: pa.DataType) -> None:
+    start, large = 1_700_000_000_000_000_000, 2**63 + 5
+    times = [start, start + 100, large, large + 100, large - 1, None, 0, 2**64 - 1, 0, start]
+    array = pa.array([x if x is None else Decimal(x) for x in times], pa.decimal128(38, 0)).cast(type)
+    far = [float(np.float32(x)) for x in (2**64 - 1, 1 - 2**64, start)]
+    assert_same(values_of(Time("x"), array, [0, 2, 6, 10]), [0, 100, 0, 100, -101, NAN, 0, *far])
+
+
+@pytest.mark.parametrize("type", [pa.decimal128(38, 0), pa.decimal256(76, 0)])
+def test_differences_of_the_largest_decimals_are_exact(type: pa.DataType) -> None:
+    most = 10**type.precision - 1
+    array = pa.array([Decimal(most - 100), Decimal(most), None, Decimal(1 - most), Decimal(-most)], type)
+    assert_same(values_of(Time("x"), array), [0, 100, NAN, NAN, -1])
 
 
 @pytest.mark.parametrize("number", [0.1, 0.3, 1000000.1])

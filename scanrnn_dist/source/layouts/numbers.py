@@ -78,10 +78,9 @@ def _cast(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact |
     if len(nulls) == len(array):
         return np.full(len(array), np.nan, np.float32), nulls, None
     if pa.types.is_decimal(array.type):
-        numbers, is_exact = decimal_numbers(array)
+        values, is_exact = decimal_numbers(array)
         is_exact[nulls] = True
-        inexact = None if is_exact.all() else int(is_exact.argmin())
-        values = _rounded(numbers)
+        numbers, inexact = values, (None if is_exact.all() else int(is_exact.argmin()))
     else:
         plain = as_integers(array)
         zero = False if pa.types.is_boolean(plain.type) else 0

@@ -53,22 +53,50 @@ def decimal_array(numbers: list[int | None], type: pa.DataType) -> pa.Array:
         return pa.array([None if n is None else Decimal(n).scaleb(-type.scale) for n in numbers], type)
 
 
+MIDDLE = (2**24 + 1) * 10**30 // 2**24
+"""Of 1 and the next float32, in units of 1e-30."""
+SHORT = ((2**24 + 3 * pow(5**15, -1, 512) % 512) * 5**15 - 3) // 512
+"""So little below another such middle that float64 does not tell them apart, in units of 1e-15."""
+TINY = (2**20 + 1) * 10**76 // 2**150
+"""Of two float32 of less than 24 bits, rounded down, in units of 1e-76."""
+MOST = (2**128 - 2**103) * 10**30
+"""Of the greatest float32 and what would follow, in units of 1e-30."""
+
+
+def nearest(value: Fraction) -> float:
+    """The float32 that is nearest to a number, and of two the even one; infinities stand for 2**128."""
+
+    def key(single: np.float32) -> tuple[Fraction, int]:
+        as_fraction = Fraction(float(single)) if np.isfinite(single) else Fraction(2**128) * int(np.sign(single))
+        return abs(as_fraction - value), int(single.view(np.uint32)) & 1
+
+    with np.errstate(over="ignore"):
+        middle = np.float32(value.numerator / value.denominator)
+        below, above = (np.nextafter(middle, np.float32(end)) for end in (-np.inf, np.inf))
+    return float(min(middle, below, above, key=key))
+
+
 @given(decimals(), st.integers(0, 2))
 @example(([2**53 + 1, -(2**53), 2**63 - 1, -(10**18)], pa.decimal128(38, 0)), 0)
 @example(([-(2**63), 2**64], pa.decimal256(76, 22)), 0)
 @example(([5**22, 1], pa.decimal128(38, 22)), 0)
 @example(([10**75], pa.decimal256(76, 0)), 0)
+@example(([MIDDLE + 1, MIDDLE, MIDDLE - 1, -MIDDLE - 1], pa.decimal128(38, 30)), 0)
+@example(([SHORT, -SHORT], pa.decimal64(18, 15)), 0)
+@example(([TINY, TINY + 1, -TINY, -TINY - 1], pa.decimal256(76, 76)), 0)
+@example(([MOST + 1, MOST, MOST - 1, 1 - MOST], pa.decimal256(76, 30)), 0)
 def test_decimals_are_rounded_as_python_rounds_them(case: Any, begin: int) -> None:
     numbers, type = case
     array = decimal_array([*[1] * begin, *numbers], type)[begin:]
     there = [n for n in numbers if n is not None]
     floats, is_exact = decimal_numbers(array.drop_null())
     exact = [Fraction(n) / Fraction(10) ** type.scale for n in there]
-    assert floats.tolist() == [value.numerator / value.denominator for value in exact]
-    with np.errstate(over="ignore"):
-        singles = floats.astype(np.float32).tolist()
+    singles = [nearest(value) for value in exact]
+    assert floats.dtype == np.float32 and floats.tolist() == singles
     held = [np.isfinite(single) and Fraction(single) == value for single, value in zip(singles, exact, strict=True)]
     assert is_exact.tolist() == held
+    if None not in numbers:
+        assert values_of(array, lossy_cast=True, nonfinite="propagate") == singles
     if all(held) and None not in numbers:
         assert values_of(array) == singles
     elif not all(held):
