@@ -149,8 +149,9 @@ class Ragged:
         with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is reported with its row
             np.concatenate(arrays, out=values, casting="unsafe")
         for row, array in enumerate([] if lossy_cast else arrays):
-            if (inexact := first_inexact(array, values[offsets[row] : offsets[row + 1]])) is not None:
-                raise _inexact(array, inexact, row, inexact // array.shape[1])
+            numbers = _as_given(sequences[row], array)
+            if (inexact := first_inexact(numbers, values[offsets[row] : offsets[row + 1]])) is not None:
+                raise _inexact(numbers, inexact, row, inexact // array.shape[1])
         return Ragged(values, offsets)
 
     @staticmethod
@@ -166,22 +167,22 @@ class Ragged:
             DataError: other shapes, no numbers, a length that is negative, not whole, or beyond `T`; within the
                 lengths, a masked value, or, without `lossy_cast`, a number that float32 does not hold exactly.
         """
-        padded = numbers_of("A padded batch", padded, "(N, T, D)")
-        mask, padded = np.ma.getmask(padded), np.asarray(padded)
-        if padded.ndim != 3 or padded.dtype.kind not in NUMBERS:
-            found, hint = f"{padded.dtype}{list(padded.shape)}", HINTS.get(padded.dtype.kind, "")
+        array = numbers_of("A padded batch", padded, "(N, T, D)")
+        mask, array = np.ma.getmask(array), np.asarray(array)
+        if array.ndim != 3 or array.dtype.kind not in NUMBERS:
+            found, hint = f"{array.dtype}{list(array.shape)}", HINTS.get(array.dtype.kind, "")
             raise DataError(f"A padded batch is {found}; expected numbers (N, T, D).{hint}")
-        lengths = _checked_lengths(seq_lengths, len(padded), padded.shape[1])
+        lengths = _checked_lengths(seq_lengths, len(array), array.shape[1])
         offsets = running_sums(lengths)
-        real = np.arange(padded.shape[1]) < lengths[:, None]
+        real = np.arange(array.shape[1]) < lengths[:, None]
         if mask is not np.ma.nomask and (masked := mask & real[:, :, None]).any():
             row, step, feature = (int(index) for index in np.unravel_index(int(masked.argmax()), masked.shape))
             raise _masked(row, step, feature, " For padding, give its lengths as seq_lengths.")
-        numbers = padded[real]
+        numbers = (array if lossy_cast else _as_given(padded, array))[real]
         with np.errstate(over="ignore"):
             values = numbers.astype(np.float32, copy=False)
         if not lossy_cast and (inexact := first_inexact(numbers, values)) is not None:
-            step = inexact // padded.shape[2]
+            step = inexact // array.shape[2]
             row = int(np.searchsorted(offsets, step, side="right")) - 1
             raise _inexact(numbers, inexact, row, step - int(offsets[row]))
         return Ragged(values, offsets)
@@ -202,6 +203,19 @@ def numbers_of(name: str, given: Any, expected: str) -> np.ndarray:
         return np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # the last two: tensors with a gradient or on a device
         raise DataError(f"{name} is no array of numbers: {error} Expected {expected}.") from error
+
+
+def _as_given(given: Any, array: np.ndarray) -> np.ndarray:
+    """The array that `numbers_of` made, or Python's numbers where it was made of lists and may hold other integers.
+
+    numpy makes float64 of integers beside floats, which may round those beyond 2**53.
+    """
+    is_lists = isinstance(given, list | tuple) or np.asarray(given).dtype == object
+    if array.dtype != np.float64 or not is_lists or not (np.abs(array) >= 2.0**53).any():
+        return array
+    objects = np.asarray(list(given), object)
+    numbers = [each.item() if isinstance(each, np.generic) else each for each in objects.flat]
+    return np.array(numbers, object).reshape(array.shape)
 
 
 def _is_masked(part: Any) -> bool:
@@ -233,8 +247,8 @@ def joined(parts: Sequence[Ragged], in_features: int) -> Ragged:
 def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
     """Where, in flat order, the first number stands that its float32 does not equal; None if there is none.
 
-    `numbers` are floats, integers or booleans of any width, a NaN counting as held; `values` are the same as float32,
-    an overflow being an infinity.
+    `numbers` are floats, integers or booleans of any width, or objects of Python that are such, a NaN counting as held;
+    `values` are the same as float32, an overflow being an infinity.
     """
     lost = inexact(numbers, values)
     return int(lost.argmax()) if lost is not None and lost.any() else None
@@ -244,8 +258,8 @@ def inexact(numbers: np.ndarray, values: np.ndarray) -> np.ndarray | None:
     """Which of the numbers their float32 does not equal; None where the dtype says that there are none."""
     if numbers.dtype == np.float32 or numbers.dtype.itemsize <= 2:
         return None  # float32 holds all of float16, boolean, and integers of 8 and 16 bits
-    if numbers.dtype.kind == "f":
-        return (values != numbers) & ~np.isnan(numbers)
+    if numbers.dtype.kind in "fO":
+        return (values != numbers) & ~np.isnan(values)
     # The way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63.
     inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
     return ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
@@ -342,10 +356,11 @@ def _as_array(sequence: Any, index: int) -> np.ndarray:
 
 def _inexact(numbers: np.ndarray, index: int, row: int, step: int) -> DataError:
     number, feature = numbers.flat[index], index % numbers.shape[-1]
+    kind = type(number).__name__
     with np.errstate(over="ignore"):
         became = np.float32(number)
     return DataError(
-        f"Sequence {row}, step {step}, feature {feature}: {numbers.dtype} value {number} would become {became}; "
+        f"Sequence {row}, step {step}, feature {feature}: {kind} value {number} would become {became}; "
         "expected a value that float32 holds exactly. Allow rounding with lossy_cast=True, or pass float32."
     )
 

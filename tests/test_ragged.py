@@ -93,6 +93,14 @@ def test_a_float64_beyond_float32_becomes_an_infinity_with_its_row() -> None:
     assert Ragged.from_padded(np.array([[[1.0], [1e300]]]), [2], lossy_cast=True).first_nonfinite() == (0, 1)
 
 
+def test_an_integer_beside_a_float_is_as_exact_in_a_padded_list_and_may_be_anything_in_the_padding() -> None:
+    padded = [[[2**60, 0.5]], [[2**53 + 1, 0.5]]]
+    with pytest.raises(DataError, match=rf"Sequence 1, step 0, feature 0: int value {2**53 + 1} would become"):
+        Ragged.from_padded(padded, [1, 1])
+    assert Ragged.from_padded(padded, [1, 0]).values.tolist() == [[2**60, 0.5]]
+    assert Ragged.from_padded(padded, [1, 1], lossy_cast=True).values.tolist() == [[2**60, 0.5], [2**53, 0.5]]
+
+
 @given(st.data())
 def test_the_first_number_that_float32_cannot_hold_is_found(data: Any) -> None:
     dtype = np.dtype(data.draw(st.sampled_from(["f8", "i4", "u4", "i8", "u8"])))

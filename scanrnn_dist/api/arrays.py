@@ -153,9 +153,9 @@ def _own_carries(initial_carry: Any, nonfinite: Literal["error", "propagate"], l
     if carries.ndim != 2:
         return carries  # which the engine refuses
     try:
-        steps = Ragged.from_padded(carries[:, None, :], np.ones(len(carries), np.int64), lossy_cast=lossy_cast)
+        rows = Ragged.from_sequences([initial_carry], lossy_cast=lossy_cast)
     except DataError as error:
-        raise DataError(f"initial_carry, each row of which counts as a sequence of one step: {error}") from error
-    if nonfinite == "error" and (bad := steps.first_nonfinite()):
-        raise DataError(f"initial_carry[{bad[0]}] holds a NaN or an infinity; expected finite numbers. Clean it.")
-    return steps.values
+        raise DataError(f"initial_carry, whose rows count as the steps of a sequence: {error}") from error
+    if nonfinite == "error" and (bad := rows.first_nonfinite()):
+        raise DataError(f"initial_carry[{bad[1]}] holds a NaN or an infinity; expected finite numbers. Clean it.")
+    return rows.values

@@ -159,6 +159,9 @@ INEXACT = np.array([[0.5, 1.0], [2.0, 0.1], [0.2, 0.3]])
         (pa.array([[[0.0, 0.0]], INEXACT.tolist()]), {}, "sequence 1, step 1: double value 0.1|float64 value 0.1"),
         ([np.array([[1, 2**24 + 1]])], {}, "Sequence 0, step 0, feature 1: int64 value 16777217"),
         ([np.array([[0, 2**63 - 1]])], {}, f"int64 value {2**63 - 1} would become 9.2233[0-9]*e\\+18"),
+        ([[[2**53 + 1, 0.5]]], {}, f"Sequence 0, step 0, feature 0: int value {2**53 + 1} would become {2**53}"),
+        ([[[0.5, 1]], [np.array([0.5, 1]), np.array([1, 2**62 + 1])]], {}, "Sequence 1, step 1, feature 1: int value"),
+        ([np.array([[0.5, np.uint64(2**64 - 1)], None], object)[:1]], {}, f"feature 1: int value {2**64 - 1} would"),
     ],
 )
 def test_what_float32_cannot_hold_is_refused_as_featurize_does_and_rounded_if_told(
@@ -219,12 +222,13 @@ def test_a_mask_that_hides_nothing_or_only_padding_is_as_good_as_none() -> None:
     ("carry", "message"),
     [
         (np.full((1, H), 0.1), "float64 value 0.1 .*lossy_cast=True"),
-        (np.full((1, H), np.nan), r"initial_carry\[0\] holds"),
+        ([[0.5] * (H - 1) + [2**53 + 1]], rf"initial_carry.*step 0, feature {H - 1}: int value {2**53 + 1}"),
+        (np.array([[0.5] * H, [np.nan] * H]), r"initial_carry\[1\] holds"),
     ],
 )
-def test_initial_carries_follow_the_same_rule(carry: np.ndarray, message: str) -> None:
+def test_initial_carries_follow_the_same_rule(carry: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        small([np.ones((1, D))], initial_carry=carry)
+        small([np.ones((1, D))] * len(carry), initial_carry=carry)
 
 
 @pytest.mark.parametrize(
