@@ -48,7 +48,7 @@ def in_features_of(plan: Planned, matches: Filter | None = None) -> int:
 
     Raises:
         ConfigError: the source has no rows.
-        LayoutError: all of its sequences are empty.
+        LayoutError: none of its sequences has a step that is not null.
     """
     fixed = plan.layout.width(plan.source.schema)
     if fixed is not None:
@@ -66,9 +66,9 @@ def in_features_of(plan: Planned, matches: Filter | None = None) -> int:
         features = _first_step_features(plan, None)
     if features is None:
         raise LayoutError(
-            f"All {plan.source.rows:,} sequences of {plan.layout.described} are empty, and its type does not say "
-            "how many features a step has; expected at least one step. Choose an encoder (--encoder), which tells "
-            "how many."
+            f"None of the {plan.source.rows:,} sequences of {plan.layout.described} has a step that is not null, and "
+            "its type does not say how many features a step has; expected at least one such step. Choose an encoder "
+            "(--encoder), which tells how many."
         )
     return features
 

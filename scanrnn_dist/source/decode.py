@@ -133,7 +133,7 @@ class Chunk:
 def first_step_features(
     source: Source, unit: Unit, layout: Layout, matches: Filter | None = None, input: InputSpec | None = None
 ) -> int | None:
-    """Features of the first step in the sequences of a unit that match; None if all of them are empty.
+    """Features of the first step in the sequences of a unit that match; None if none has a step that tells.
 
     With an input those of the first step that has what it names, if there is one. Reads no further, and holds some
     hundred kilobytes. Raises `DataError` as `read_chunks`.

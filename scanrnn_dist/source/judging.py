@@ -87,9 +87,9 @@ class NamedInput:
     names: tuple[str, ...]
 
     def fields(self, steps: Steps) -> dict[str, pa.Array]:
-        """The features by their names; without any step, of which a layout may not know how many, nulls."""
+        """The features by their names; nulls where no step tells how many there are."""
         given = dict(zip(self.names, steps.by_feature(), strict=False))
-        return given or {name: pa.nulls(0) for name in self.spec.names}
+        return given or {name: pa.nulls(int(steps.offsets[-1])) for name in self.spec.names}
 
     def applied(self, steps: Steps, lossy_cast: bool) -> StepInputs:
         """What travels of each step; raises `ConfigError` and `LayoutError` as `apply_input`."""

@@ -140,14 +140,18 @@ def to_ragged(
     layout = placed(layout_of_column, column.type, "sequences", where=where)
     width, given, first_row = in_features, [], 0
     for chunk in [chunk for chunk in chunks if len(chunk)] or [pa.nulls(0, column.type)]:
-        place = _from(first_row, where)
-        steps = placed(layout.steps, pa.RecordBatch.from_arrays([chunk], ["sequences"]), width, where=place)
+        batch, place = pa.RecordBatch.from_arrays([chunk], ["sequences"]), _from(first_row, where)
+        steps = placed(layout.steps, batch, width, where=place)
         width = steps.in_features or width
-        given.append((steps, place))
+        given.append((steps, batch, place))
         first_row += len(chunk)
     if width is None:
         raise unknown_width(where(0), f"{column.type}", len(column))
-    parts = [take(steps, width, BadRows(nonfinite), lossy_cast, place).sequences for steps, place in given]
+    parts = []
+    for steps, batch, place in given:
+        if steps.in_features is None:  # the chunk stands before the first step that tells
+            steps = placed(layout.steps, batch, width, where=place)
+        parts.append(take(steps, width, BadRows(nonfinite), lossy_cast, place).sequences)
     return parts[0] if len(parts) == 1 else joined(parts, width)
 
 
@@ -185,10 +189,10 @@ def placed(do: Callable[..., _Given], *given: object, where: Where) -> _Given:
 
 
 def unknown_width(place: str, what: str, rows: int) -> LayoutError:
-    """What to say of rows without steps whose width nobody knows."""
+    """What to say of rows whose width nobody knows, without steps or with null ones alone."""
     return LayoutError(
-        f"{place}: all {rows} rows are empty and {what} does not say how many features a step has; expected at least "
-        "one step. Choose an encoder, which tells how many."
+        f"{place}: none of the {rows} rows has a step that is not null, and {what} does not say how many features a "
+        "step has; expected at least one such step. Choose an encoder, which tells how many."
     )
 
 

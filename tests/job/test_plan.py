@@ -200,7 +200,7 @@ def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
     write_sequences(tmp_path / "a.parquet", [[], [], []], row_group_size=1)
     write_sequences(tmp_path / "b.parquet", [[]])
     plan = plan_job(tmp_path)
-    with pytest.raises(LayoutError, match=r"All 4 sequences of column 'seq' are empty.*--encoder"):
+    with pytest.raises(LayoutError, match=r"None of the 4 sequences of column 'seq' has a step.*--encoder"):
         in_features_of(plan)
     assert mean_steps(plan, 2, None) == 0
     write_sequences(tmp_path / "none/a.parquet", [])

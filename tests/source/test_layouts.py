@@ -254,6 +254,17 @@ def test_empty_rows_take_their_features_from_what_is_known() -> None:
         to_ragged(pa.array([[]], pa.list_(pa.float32())), in_features=2, where=where)
 
 
+def test_null_steps_before_the_first_that_tells_the_features_are_told_as_such() -> None:
+    chunks = pa.chunked_array([[[None, None], []], [[[1.0, 2.0]]]], SEQ)
+    with pytest.raises(DataError, match="row 0, step 0: the timestep is null"):
+        to_ragged(chunks, where=where)
+    ragged = to_ragged(chunks, nonfinite="propagate", where=where)
+    np.testing.assert_array_equal(ragged.values, [[np.nan] * 2, [np.nan] * 2, [1, 2]])
+    assert ragged.lengths.tolist() == [2, 0, 1]
+    with pytest.raises(LayoutError, match="none of the 2 rows has a step that is not null, and list"):
+        to_ragged(chunks.chunk(0), where=where)
+
+
 @pytest.mark.parametrize("item", [pa.binary(), pa.month_day_nano_interval(), pa.map_(pa.int8(), pa.int8()), SEQ])
 def test_other_items_are_refused(item: pa.DataType) -> None:
     for type in (pa.list_(item), pa.list_(pa.list_(item))):

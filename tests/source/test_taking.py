@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
+from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
-from scanrnn_dist.source.judging import Judged
+from scanrnn_dist.source.judging import Judged, NamedInput
 from scanrnn_dist.source.layouts import Steps, layout_of_column, picked_rows
 from scanrnn_dist.source.layouts.layout import Fault
 from scanrnn_dist.source.set_aside import aside_schema
@@ -203,3 +204,13 @@ def test_features_in_columns_of_their_own_are_judged_alike() -> None:
         (0, "bad_value", 0, "feature 1 is nan"),
         (1, "unequal_lengths", None, "x has 2 steps an"),
     ]
+
+
+def test_null_steps_of_an_input_are_judged_though_no_step_tells_the_features() -> None:
+    array = pa.array([[None, None], []], pa.list_(pa.list_(FLOAT)))
+    steps = layout_of_column(array.type, "seq").steps(pa.record_batch({"seq": array}), None)
+    named = NamedInput(InputSpec((Number("0"), Number("1", mean=2.0))), ())
+    with pytest.raises(DataError, match=r"^row 0, step 0: column '0' is null; expected a finite number"):
+        take(steps, 0, BadRows(), False, where, named=named)
+    for choice, rows in (("drop-step", [[], []]), ("zero", [[[0, 0], [0, 0]], []])):
+        assert cut(take(steps, 0, BadRows(choice), False, where, named=named), Lengths()) == rows

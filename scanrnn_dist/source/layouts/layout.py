@@ -46,7 +46,7 @@ class Steps:
             none.
         values: of all steps, with nulls where there is none: one array `(S * D,)`, step after step; or `D` arrays
             `(S,)`, one for each feature, which may be of different types.
-        in_features: `D`; None if no step says it.
+        in_features: `D`; None if no step says it: then all steps are null, and there are no values.
         faults: by their rows.
         names: of the arrays, for messages: a column, or one for each feature.
     """

@@ -111,7 +111,7 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
         there = np.delete(widths, nulls) if len(nulls) else widths
         expected = int(there[0]) if len(there) else None
     _check_type_width(kind, expected)
-    if expected is None:  # no step tells, which is for the caller to refuse
+    if expected is None:  # no step tells, as there is none or all are null
         return Steps(offsets, values, None, tuple(faults))
     wrong = widths != expected
     wrong[nulls] = False
