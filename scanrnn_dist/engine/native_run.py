@@ -22,7 +22,7 @@ from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, left_of, queue_of
 from scanrnn_dist.engine.shapes import NATIVE_WINDOW_FLOP
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
-from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
 from scanrnn_dist.protocols import Finished, Statistics
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.threads import Threads
@@ -107,13 +107,10 @@ class NativeRun(Emptied):
         out: np.ndarray | None = None,
     ) -> None:
         engine = self.engine
-        max_steps = checked_rows(engine, ragged, max_steps, carries)
+        ragged, lengths = taken(engine, ragged, max_steps, carries)
         n = len(ragged)
         if n == 0:
             return
-        if self._outputs is not None:
-            ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
-        lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         with stage("submit"):
             values = np.ascontiguousarray(ragged.values, np.float32)
             own = None if carries is None else np.array(carries, np.float32, order="C")

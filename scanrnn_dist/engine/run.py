@@ -24,7 +24,7 @@ from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
-from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, checked_rows
+from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -104,15 +104,12 @@ class Run(Emptied):
         carries: np.ndarray | None = None,
         out: np.ndarray | None = None,  # it tells features; where they belong is the caller's affair
     ) -> None:
-        max_steps = checked_rows(self.engine, ragged, max_steps, carries)
+        ragged, lengths = taken(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
             return
         self._may_drain = True
         if self._smaller is not None:
             self._smaller.rows_came()
-        if self._outputs is not None:
-            ragged, max_steps = ragged.first_steps(max_steps), None  # outputs are kept by the positions of steps
-        lengths = ragged.lengths if max_steps is None else np.minimum(ragged.lengths, max_steps)
         with stage("submit"):
             own = None if carries is None else np.array(carries, np.float32)
             batch = self._submissions.add(ragged, lengths, own)

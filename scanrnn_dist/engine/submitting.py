@@ -34,18 +34,23 @@ class Taking(Protocol):
     in_features: int
     carry_features: int
     own_carries: bool
+    gives_steps: bool
 
 
-def checked_rows(engine: Taking, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None) -> int | None:
-    """`max_steps` as a whole number; what is raised see `RunLike.submit`."""
-    steps = checked_max_steps(max_steps)
+def taken(
+    engine: Taking, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None
+) -> tuple[Ragged, np.ndarray]:
+    """The rows as they go in, and how many steps of each count; what is raised see `RunLike.submit`."""
+    most = checked_max_steps(max_steps)
     expected = engine.in_features
     if ragged.in_features != expected:
         hint = time_first_hint(len(ragged) > 0 and len(ragged.row(0)) == expected)
         has = f"{ragged.in_features} features per step"
         raise DataError(f"The sequences have {has}; the encoder takes {expected}.{hint}")
     check_carries(carries, (len(ragged), engine.carry_features) if engine.own_carries else None)
-    return steps
+    if engine.gives_steps:  # outputs are kept by the positions of steps
+        ragged = ragged.first_steps(most)
+    return ragged, ragged.lengths if most is None else np.minimum(ragged.lengths, most)
 
 
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
