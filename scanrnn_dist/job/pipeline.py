@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -29,21 +29,18 @@ OnRows = Callable[[int], None]
 """Called with the number of rows each time some are finished."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
-    """How the work went so far, of one process or of several together; what was committed counts the attempt."""
+    """What was done by one process, or by several together; what was committed counts the attempt."""
 
     statistics: Statistics = field(default_factory=Statistics)
-    read_wait_seconds: float = 0.0
-    write_wait_seconds: float = 0.0
+    took: Took = field(default_factory=Took)
     peak_memory_bytes: int = 0  # of one process
 
-    def __iadd__(self, other: Done) -> Done:
+    def __add__(self, other: Done) -> Done:
+        """Of both, one after the other or side by side."""
         peak = max(self.peak_memory_bytes, other.peak_memory_bytes)
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-        self.peak_memory_bytes = peak
-        return self
+        return Done(self.statistics + other.statistics, self.took + other.took, peak)
 
 
 def put_through(
@@ -68,7 +65,6 @@ def put_through(
     engine = computation.engine(options.has_own_carries, options.keep_state)
     plan, shares = opened.plan.within(opened.memory, engine.is_static), opened.memory.shares(engine.is_static)
     reading = options.reading(engine.in_features, computation.input, chunk_bytes=shares.chunk)
-    done = Done()
     writer = WriteBehind(
         opened.records.store, _schema(opened, engine), len(plan.units), claims, stage, options.output, shares.unwritten
     )
@@ -96,11 +92,9 @@ def put_through(
                 on_rows(rows)
         writer.finish()
         did = stream.statistics
-        claims.log.took = before + replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)
-    done.statistics, done.read_wait_seconds = stream.statistics, stream.read_wait_seconds
-    done.write_wait_seconds = writer.wait_seconds
-    done.peak_memory_bytes = peak_memory_bytes()
-    return done
+        took = replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)
+        claims.log.took = before + took
+    return Done(did, took, peak_memory_bytes())
 
 
 def _took(begin: float, stream: Stream, writer: WriteBehind) -> Took:

@@ -114,14 +114,14 @@ class _Work:
     def report(self, rows_before: int, units_left: int, begin: float) -> JobReport:
         """What was done since `begin`."""
         done, made, seconds = self.done, self.made, time.perf_counter() - begin
-        did = done.statistics
+        did, took = done.statistics, done.took
         return JobReport(
             self.opened.destination, rows=made.rows, steps=did.steps, parts=made.parts,
             rows_before=rows_before, units_left=units_left, failed_units=self.failed_units,
             is_complete=not units_left, seconds=seconds,
             gflops=self.gflop / seconds, occupancy=did.occupancy, compilations=did.compilations,
-            read_wait_seconds=done.read_wait_seconds, device_wait_seconds=did.device_wait_seconds,
-            write_wait_seconds=done.write_wait_seconds,
+            read_wait_seconds=took.read_wait_seconds, device_wait_seconds=took.device_wait_seconds,
+            write_wait_seconds=took.write_wait_seconds,
             peak_memory_bytes=max(done.peak_memory_bytes, peak_memory_bytes()),
             set_aside=made.set_aside, counts=dict(sorted(made.counts.items())),
             files_left_out=len(self.opened.plan.source.left_out), kernel=self.kernel, filtered=made.filtered,
