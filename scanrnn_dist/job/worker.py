@@ -115,10 +115,7 @@ class UnitWorker:
 
     def __init__(self) -> None:
         self._computation: Computation | None = None
-        self._opened: OpenJob | None = None
-        self._claims: _HandedClaims | None = None
-        self._trace: CrashTrace | None = None
-        self._round: _Round | None = None
+        self._begun: _Begun | None = None
 
     def answer(self, question: str, given: tuple[Any, ...]) -> Answer:
         """The answer to a question, which names one of the methods below."""
@@ -175,43 +172,58 @@ class UnitWorker:
         file = plan.source.files[0].path
         _check_finds(plan.source.filesystem.get_file_info(file).type != fs.FileType.NotFound, file)
         environment = described["environment"]
-        self._opened = OpenJob(task.destination, records, task.job, plan, task.options, environment, task.memory)
+        opened = OpenJob(task.destination, records, task.job, plan, task.options, environment, task.memory)
         header = {"job": task.job["id"], "share": list(task.share), "replaces": replaces, **oom_kills()}
         log = AttemptLog(store, {**header, "environment": environment, "devices": engine.devices})
-        self._trace = CrashTrace(store) if task.has_own_process else None
-        self._claims = _HandedClaims(records, task.job, plan.units, log)
+        trace = CrashTrace(store) if task.has_own_process else None
+        self._begun = _Begun(opened, self._asked, _HandedClaims(records, task.job, plan.units, log), trace)
         return store.attempt
 
     def exchange(self, orders: Orders) -> News:
         """Take units, and tell what happened since the last time; waits for something that is worth telling."""
-        assert self._opened is not None and self._claims is not None, "begin comes first"
-        if self._round is None:
-            self._round = _Round(self._opened, self._asked, self._claims, orders.alone)
-        done = self._round.goes_on(orders)
-        if done is not None:
-            self._round = None
-        return News(self._claims.news(), wants=done is None and self._round_wants, done=done)
+        assert self._begun is not None, "begin comes first"
+        return self._begun.exchange(orders)
 
     def end(self, reason: str) -> None:
         """Stop what is being done, and say how the attempt ended."""
-        if self._claims is None:
-            return
-        self._claims.stopped = reason
-        if self._round is not None:
-            self._round.stop()
-        self._claims.log.end(reason)
-        if self._trace is not None:
-            self._trace.close()
-        self._claims = self._round = self._trace = None
+        if self._begun is not None:
+            self._begun.end(reason)
+            self._begun = None  # last: an end that raised may be asked for again
 
     @property
     def _asked(self) -> Computation:
         assert self._computation is not None, "takes comes first"
         return self._computation
 
-    @property
-    def _round_wants(self) -> bool:
-        return self._round is not None and self._round.wants
+
+@dataclass
+class _Begun:
+    """An attempt at a job, from its beginning to its end."""
+
+    opened: OpenJob
+    computation: Computation
+    claims: _HandedClaims
+    trace: CrashTrace | None
+    round: _Round | None = None
+
+    def exchange(self, orders: Orders) -> News:
+        """As `UnitWorker.exchange`."""
+        if self.round is None:
+            self.round = _Round(self.opened, self.computation, self.claims, orders.alone)
+        done = self.round.goes_on(orders)
+        news = News(self.claims.news(), wants=done is None and self.round.wants, done=done)
+        if done is not None:
+            self.round = None
+        return news
+
+    def end(self, reason: str) -> None:
+        """As `UnitWorker.end`."""
+        self.claims.stopped = reason
+        if self.round is not None:
+            self.round.stop()
+        self.claims.log.end(reason)
+        if self.trace is not None:
+            self.trace.close()
 
 
 class _HandedClaims:

@@ -89,11 +89,11 @@ class PoolHere:
         """It stops at once, and writes nothing down."""
         self._asked.pop(worker, None)
         gone = self.workers.pop(worker, None)
-        if gone is not None and gone._claims is not None:
-            gone._claims.stopped = "dead"
-            if gone._round is not None:
-                gone._round.stop()
-            gone._claims.log._log.close()
+        if gone is not None and gone._begun is not None:
+            gone._begun.claims.stopped = "dead"
+            if gone._begun.round is not None:
+                gone._begun.round.stop()
+            gone._begun.claims.log._log.close()
 
 
 @pytest.fixture(autouse=True)
