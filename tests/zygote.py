@@ -258,10 +258,10 @@ def _kill_at_unit(poison: int, number: int) -> None:
     """Have the reader of a unit end this process by a signal."""
     whole = decode.Decoder.unit_chunks
 
-    def unit_chunks(self: Any, parquet: Any, unit: Any) -> Any:
+    def unit_chunks(self: Any, unit: Any) -> Any:
         if unit.index == poison:
             os.kill(os.getpid(), number)
-        return whole(self, parquet, unit)
+        return whole(self, unit)
 
     decode.Decoder.unit_chunks = unit_chunks
 

@@ -26,7 +26,6 @@ from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.kept import KeptColumns, check_columns, check_none_twice
 from scanrnn_dist.source.layouts import Layout, picked_rows
-from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.set_aside import aside_batch, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
@@ -142,11 +141,7 @@ def first_step_features(
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
     if not decoder.may_match(unit):
         return None  # its file is not opened
-    with (
-        closing(decoder),
-        closing(decoder.units.open(unit)) as parquet,
-        closing(decoder.matching(parquet, unit)) as batches,
-    ):
+    with closing(decoder), closing(decoder.matching(unit)) as batches:
         for looked_at, numbers, batch in batches:
             while batch.num_rows:
                 steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
@@ -182,7 +177,8 @@ class Decoder:
         self._width = options.width(schema)
 
     def close(self) -> None:
-        """Close the file in which the filter's columns were read; it is opened again where it is needed."""
+        """Close the file that is open; it is opened again where it is needed."""
+        self.units.close()
         if self._filter is not None:
             self._filter.close()
 
@@ -190,19 +186,18 @@ class Decoder:
         """Whether a unit may have rows that match, by the folders of its file."""
         return self._filter is None or self._filter.may_match(unit)
 
-    def unit_chunks(self, parquet: CheckedFile, unit: Unit) -> Iterator[Chunk]:
-        """The chunks of a unit, of its file."""
-        for looked_at, numbers, batch in self.matching(parquet, unit):
+    def unit_chunks(self, unit: Unit) -> Iterator[Chunk]:
+        """The chunks of a unit."""
+        for looked_at, numbers, batch in self.matching(unit):
             yield self._chunk(unit, looked_at, numbers, batch)
             del batch  # or it would stay alive while the next one is decoded
 
-    def matching(
-        self, parquet: CheckedFile, unit: Unit
-    ) -> Generator[tuple[range, np.ndarray, pa.RecordBatch], None, None]:
+    def matching(self, unit: Unit) -> Generator[tuple[range, np.ndarray, pa.RecordBatch], None, None]:
         """The rows of a unit that match, batch by batch: which rows were looked at, the numbers of these, and they."""
+        self.units.file_of(unit)  # whose footer is checked also where no row matches
         for piece, may_match in self._filter.pieces(unit) if self._filter else [(unit, True)]:
             after = piece.first_row - unit.first_row
-            batches = self.units.unit_batches(parquet, piece) if may_match else self.units.nothing()
+            batches = self.units.unit_batches(piece) if may_match else self.units.nothing()
             for first_row, batch in batches:
                 begin = after + first_row
                 looked_at = range(begin, begin + (batch.num_rows if may_match else piece.rows))

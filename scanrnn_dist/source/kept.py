@@ -79,8 +79,8 @@ def read_kept(
     kept = KeptColumns(source, keep, order)
     grouping = Grouping(ids, order, (), kept.of_rows, takes_first)
     reader = UnitReader(source, [(name,) for name in grouped], keep, frozenset(), grouping, _BATCH_BYTES)
-    with closing(reader.open(unit)) as parquet:
-        for first_row, batch in reader.unit_batches(parquet, unit):
+    with closing(reader):
+        for first_row, batch in reader.unit_batches(unit):
             yield kept.of(unit, np.arange(first_row, first_row + batch.num_rows), batch)
 
 

@@ -16,10 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, UnreadableError
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.source.decode import Chunk, Decoder, ReadOptions
-from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.units import Unit
 
@@ -90,19 +89,12 @@ def read_first(source: Source, units: Iterable[Unit], options: ReadOptions) -> I
 def _decoded(
     decoder: Decoder, units: Iterable[Unit], keep_going: bool, on_chunk: Callable[[], None] | None
 ) -> Generator[Chunk | FailedUnit, None, None]:
-    """The chunks of all units; the file stays open from one unit of it to the next, unless it could not be read."""
-    parquet: CheckedFile | None = None
-    path = None
-    try:
+    """The chunks of all units; a file stays open from one unit of it to the next, unless it could not be read."""
+    with closing(decoder):
         for unit in units:
             failed = None
             try:
-                if parquet is not None and unit.file.path != path:
-                    parquet.close()
-                    parquet = None
-                if parquet is None:
-                    parquet, path = decoder.units.open(unit), unit.file.path
-                for chunk in decoder.unit_chunks(parquet, unit):
+                for chunk in decoder.unit_chunks(unit):
                     if on_chunk is not None:
                         on_chunk()
                     yield chunk
@@ -110,15 +102,12 @@ def _decoded(
             except DataError as error:
                 if not keep_going:
                     raise
-                path = None if error.__cause__ else path
+                if isinstance(error, UnreadableError):
+                    decoder.close()  # the file may not be read on
                 aside = decoder.unread(unit, error)
                 failed = FailedUnit(unit, f"{error}{decoder.flag(unit, error)}", aside)
             if failed is not None:
                 yield failed
-    finally:
-        decoder.close()
-        if parquet is not None:
-            parquet.close()
 
 
 class Prefetched:

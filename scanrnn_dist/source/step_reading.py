@@ -33,16 +33,14 @@ def read_steps(
     """
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=chunk_bytes))
     width = layout.width(source.schema)
-    for unit in units:
-        with (
-            closing(decoder.units.open(unit)) as parquet,
-            closing(decoder.units.unit_batches(parquet, unit)) as batches,
-        ):
-            for first_row, batch in batches:
-                steps = placed(layout.steps, batch, width, where=partial(unit.where, after=first_row))
-                width = steps.in_features or width
-                yield steps
-                del batch, steps  # or they would stay alive while the next ones are decoded
+    with closing(decoder):
+        for unit in units:
+            with closing(decoder.units.unit_batches(unit)) as batches:
+                for first_row, batch in batches:
+                    steps = placed(layout.steps, batch, width, where=partial(unit.where, after=first_row))
+                    width = steps.in_features or width
+                    yield steps
+                    del batch, steps  # or they would stay alive while the next ones are decoded
 
 
 def unmeasured(names: Sequence[str], types: Sequence[pa.DataType]) -> InputSpec:

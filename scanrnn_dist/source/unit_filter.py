@@ -10,10 +10,8 @@ from contextlib import closing
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping
-from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.unit_reader import UnitReader
 from scanrnn_dist.source.units import Unit
@@ -40,13 +38,11 @@ class UnitFilter:
         """What it is about, also what folders spell."""
         is_read = not {*self.columns} <= {*source.files.partition_schema.names}
         self._reader = UnitReader(source, (), self.columns, own, Grouping(), _CHUNK_BYTES) if is_read else None
-        self._opened: tuple[str, CheckedFile] | None = None
 
     def close(self) -> None:
         """Close the file that it reads; it is opened again where it is needed."""
-        if self._opened is not None:
-            self._opened[1].close()
-            self._opened = None
+        if self._reader is not None:
+            self._reader.close()
 
     def may_match(self, unit: Unit) -> bool:
         """Whether a unit may have rows that match, by the folders of its file."""
@@ -67,21 +63,14 @@ class UnitFilter:
         may_match, reader = self.may_match(unit), self._reader
         if reader is None or not may_match:
             return [(unit, may_match)]
-        if self._opened is None or self._opened[0] != unit.file.path:
-            self.close()
-            self._opened = unit.file.path, reader.open(unit)
-        parquet = self._opened[1]
+        parquet = reader.file_of(unit)
         nbytes = [group.nbytes for group in parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]]
 
         def has_match(piece: Unit) -> bool:
-            with closing(reader.unit_batches(parquet, piece)) as batches:
+            with closing(reader.unit_batches(piece)) as batches:
                 return any(self.matching(unit, batch).any() for _, batch in batches)
 
-        try:
-            pieces = unit.pieces(nbytes, has_match)
-        except DataError:
-            self.close()  # it may not be read on
-            raise
+        pieces = unit.pieces(nbytes, has_match)
         parquet.fetch((), 0)  # what came beyond the first rows that match is not kept
         return pieces
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ _CHUNKS_FETCHED = 16
 
 
 class UnitReader:
-    """Reads units of a source.
+    """Reads units of a source; a file stays open from one unit of it to the next.
 
     Args:
         source: of the units.
@@ -62,9 +62,23 @@ class UnitReader:
         paths = dict.fromkeys((*((name,) for name in beside), *sequences))
         self._paths = [path for path in paths if path[0] not in partitions]
         self._own, self._grouping, self._chunk_bytes, self._stage = own, grouping, chunk_bytes, stage
+        self._opened: tuple[str, CheckedFile] | None = None
+
+    def file_of(self, unit: Unit) -> CheckedFile:
+        """The file of a unit; it stays open until that of another one is asked for, or `close`."""
+        if self._opened is None or self._opened[0] != unit.file.path:
+            self.close()
+            self._opened = unit.file.path, self.open(unit)
+        return self._opened[1]
+
+    def close(self) -> None:
+        """Close the file that is open; it is opened again where it is needed."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1].close()
 
     def open(self, unit: Unit) -> CheckedFile:
-        """The file of a unit."""
+        """The file of a unit, for the caller to close."""
         source = self._source
         request_bytes = min(source.request_bytes, _CHUNKS_FETCHED * self._chunk_bytes)
         bounds = (source.memory_bytes, source.kept_bytes, request_bytes)
@@ -77,11 +91,12 @@ class UnitReader:
         arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
         yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
-    def unit_batches(self, parquet: CheckedFile, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
+    def unit_batches(self, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The wanted columns of a unit (and maybe more), batch by batch, each with its first row.
 
         Where rows of the files are events, as `Grouping.rows` hands them on.
         """
+        parquet = self.file_of(unit)
         if unit.grouped is None:
             yield from self._row_batches(parquet, unit)
         else:
@@ -138,32 +153,29 @@ class UnitReader:
     def _tail(self, parquet: CheckedFile, unit: Unit, grouped: Grouped) -> Iterator[pa.RecordBatch]:
         """The events of the last sequence of a unit that stand after its row groups, also in the files that follow."""
         left, number, begin, file = grouped.tail, grouped.file, unit.row_group_end, unit.file
-        with ExitStack() as opened:
-            while left:
-                count = len(parquet.footer.row_groups)
-                if begin == count:
-                    number, begin = number + 1, 0
-                    if number == len(self._source.files):
-                        raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
-                    opened.close()
-                    file = self._source.files[number]
-                    parquet = self.open(replace(unit, file=file))
-                    opened.callback(parquet.close)
-                    continue
-                end, rows = begin, 0
-                while end < count and rows < left:
-                    rows, end = rows + parquet.footer.row_groups[end].rows, end + 1
-                piece = _piece(parquet, unit, file, begin, end)
-                with closing(self._row_batches(parquet, piece, left)) as batches:
-                    for _, batch in batches if rows else ():
-                        batch = batch.slice(0, left)
-                        left -= batch.num_rows
-                        yield self._with_partitions(batch, file)
-                        if not left:
-                            break
-                with _named(piece.span):
-                    parquet.check_pages(range(begin, end))
-                begin = end
+        while left:
+            count = len(parquet.footer.row_groups)
+            if begin == count:
+                number, begin = number + 1, 0
+                if number == len(self._source.files):
+                    raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
+                file = self._source.files[number]
+                parquet = self.file_of(replace(unit, file=file))
+                continue
+            end, rows = begin, 0
+            while end < count and rows < left:
+                rows, end = rows + parquet.footer.row_groups[end].rows, end + 1
+            piece = _piece(parquet, unit, file, begin, end)
+            with closing(self._row_batches(parquet, piece, left)) as batches:
+                for _, batch in batches if rows else ():
+                    batch = batch.slice(0, left)
+                    left -= batch.num_rows
+                    yield self._with_partitions(batch, file)
+                    if not left:
+                        break
+            with _named(piece.span):
+                parquet.check_pages(range(begin, end))
+            begin = end
 
     def _with_partitions(self, batch: pa.RecordBatch, file: SourceFile) -> pa.RecordBatch:
         """A batch with the columns of the layout that folders spell."""

@@ -30,8 +30,9 @@ from scanrnn_dist.job import (
     read_status,
 )
 from scanrnn_dist.records import QUARANTINE, Lease
-from scanrnn_dist.source import read_footers
+from scanrnn_dist.source import FailedUnit, ReadOptions, Unit, read_chunks, read_footers
 from scanrnn_dist.source.parquet import CheckedFile
+from scanrnn_dist.source.unit_reader import UnitReader
 
 SKIP = BadRows(unreadable_file="skip")
 ROWS, UNITS, BROKEN = 5, 4, 2
@@ -187,6 +188,24 @@ def test_what_a_policy_fails_and_what_changed_is_not_set_aside(tmp_path: Path, m
         go_on(tmp_path / "in", tmp_path / "out")
     assert "b.parquet: cannot be read" in str(caught.value) and "(--" not in str(caught.value)
     assert read_status(tmp_path / "out").set_aside == 5  # of the other file, which is as it was
+
+
+def test_a_file_with_a_unit_that_cannot_be_read_is_opened_anew_for_the_next_one(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[tuple[int, CheckedFile]] = []
+    own = UnitReader.file_of
+
+    def file_of(self: UnitReader, unit: Unit) -> CheckedFile:
+        used.append((unit.index, own(self, unit)))
+        return used[-1][1]
+
+    monkeypatch.setattr(UnitReader, "file_of", file_of)
+    plan = plan_job(source, JobOptions(column="sequence", rows_per_part=ROWS))
+    read = list(read_chunks(plan.source, plan.units, ReadOptions(plan.layout), keep_going=True))
+    assert [one.unit.index for one in read if isinstance(one, FailedUnit)] == [BROKEN]
+    files = dict(used)
+    assert files[0] is files[1] is files[BROKEN] is not files[BROKEN + 1]
 
 
 def test_long_format_refuses_it() -> None:

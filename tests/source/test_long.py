@@ -20,9 +20,10 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import Category, InputSpec, Number
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.source import ReadOptions, groups, read_chunks
+from scanrnn_dist.source import ReadOptions, groups, read_chunks, read_steps
 from scanrnn_dist.source.layouts import changes, comparable, differ, hashes, picked, rise
 from scanrnn_dist.source.layouts.keys import is_comparable
+from scanrnn_dist.source.unit_reader import UnitReader
 
 KEYS: dict[str, list[Any]] = {
     "int64": [3, 4, 9, 10, 11, 12, 20, 21],
@@ -220,6 +221,19 @@ def test_a_sequence_that_goes_through_many_row_groups_and_files_is_joined(tmp_pa
     assert [unit.rows for unit in plan.units] == [2, 1]
     assert [(unit.grouped.skip, unit.grouped.tail) for unit in plan.units if unit.grouped] == [(0, 92), (12, 2)]
     check(plan, table.to_pylist(), chunk_bytes)
+
+
+def test_a_file_is_opened_once_also_where_a_sequence_goes_on_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, open = list[str](), UnitReader.open
+    monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
+    plan = planned(write_events(tmp_path, events_of([2, 20, 9], [1, 2, 3], pa.int64()), [10, 25], 3), rows_per_part=1)
+    assert len(plan.units) == 2
+    for read_all in (lambda: read(plan), lambda: list(read_steps(plan.source, plan.units, plan.layout))):
+        opened.clear()
+        read_all()
+        assert opened == [str(tmp_path / f"0{number}.parquet") for number in range(3)]
 
 
 def test_a_source_without_rows_is_one_unit_without_sequences(tmp_path: Path) -> None:
