@@ -27,7 +27,7 @@ from scanrnn_dist.source.drift import Drift
 from scanrnn_dist.source.file_table import FileTable, partition_schema
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Path
-from scanrnn_dist.source.listing import SourceLike, list_source
+from scanrnn_dist.source.listing import Listing, SourceLike, list_source
 from scanrnn_dist.source.units import Spans, Starts, Units
 
 logger = logging.getLogger("scanrnn_dist")
@@ -109,38 +109,49 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
         StoppedError: something may not be read, or its server cannot be reached, which says nothing about its content.
     """
     listing = list_source(source)
-    files = listing.files
     if listing.repeated:
         link, real = listing.repeated[0]
         logger.warning(
             "Each file is read once; links to files or folders that are read anyway are skipped: %s leads to %s%s.",
             link, real, f" (and {len(listing.repeated) - 1:,} more)" * (len(listing.repeated) > 1),
         )  # fmt: skip
-    drift, left_out, sound = Drift(), list[LeftOut](), list[int]()
-    read, unreadable = _Footers(), dict[str, str]()
+    files, read = _with_footers(listing, skip_unreadable)
+    groups, drift, schema = read.row_groups(), read.drift, read.drift.schema
+    fields = _folder_fields(listing.filesystem, files, drift)
+    files = replace(files, partition_schema=fields)
+    schema = pa.schema([*schema, *fields], schema.metadata)
+    return Source(
+        listing.filesystem, files, schema, int(groups.rows.sum()), groups, read.unreadable, drift.extensions,
+        drift.rounding, drift.told, tuple(read.left_out),
+    )  # fmt: skip
+
+
+def _with_footers(listing: Listing, skip_unreadable: bool) -> tuple[FileTable, _Footers]:
+    """The files whose footers can be read, and what these say; a file that cannot be read is left out, or raises."""
+    files, read, sound = listing.files, _Footers(), list[int]()
     for number, (path, footer) in enumerate(
         zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True)
     ):
-        if "error" in footer:
-            reason = footer["error"].rstrip(" .")
-            if skip_unreadable:
-                file = files[number]
-                left_out.append(LeftOut(path, file.size_bytes, file.modified_ns, reason))
-                continue
+        if "error" not in footer:
+            sound.append(number)
+            read.add(footer, path)
+            continue
+        reason = footer["error"].rstrip(" .")
+        if not skip_unreadable:
             raise DataError(
                 f"{path} cannot be read as Parquet: {reason}. Expected sound Parquet files only: mend or replace this "
                 "one, name the others by a glob such as 'folder/**/*.parquet', or leave it out by "
                 "--unreadable-file skip."
             )
-        sound.append(number)
-        unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
-        drift.add(footer["schema"], path)
-        read.add(footer)
-    if left_out:
-        files = _sound(files, sound, left_out)
-    schema = drift.schema
-    fields, groups = partition_schema(listing.filesystem, files), read.row_groups()
-    twice = [name for name in fields.names if name in schema.names]
+        file = files[number]
+        read.left_out.append(LeftOut(path, file.size_bytes, file.modified_ns, reason))
+    return (_sound(files, sound, read.left_out) if read.left_out else files), read
+
+
+def _folder_fields(filesystem: fs.FileSystem, files: FileTable, drift: Drift) -> pa.Schema:
+    """The partition fields, but for those that are columns of all files too."""
+    fields = partition_schema(filesystem, files)
+    twice = [name for name in fields.names if name in drift.schema.names]
     for name in twice:
         if not drift.is_in_all(name):
             raise DataError(
@@ -150,13 +161,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
     if twice:
         told = ", ".join(map(repr, twice))
         logger.warning("Files have columns that their folders spell too, %s: these are read from the files.", told)
-    fields = pa.schema([field for field in fields if field.name not in twice])
-    files = replace(files, partition_schema=fields)
-    schema = pa.schema([*schema, *fields], schema.metadata)
-    return Source(
-        listing.filesystem, files, schema, int(groups.rows.sum()), groups, unreadable, drift.extensions, drift.rounding,
-        drift.told, tuple(left_out),
-    )  # fmt: skip
+    return pa.schema([field for field in fields if field.name not in twice])
 
 
 def _sound(files: FileTable, sound: list[int], left_out: list[LeftOut]) -> FileTable:
@@ -273,14 +278,17 @@ def _sums_between(numbers: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> 
 
 
 class _Footers:
-    """Gathers what footers say about row groups."""
+    """Gathers what footers say, and which files are left out since theirs cannot be read."""
 
     def __init__(self) -> None:
+        self.drift, self.unreadable, self.left_out = Drift(), dict[str, str](), list[LeftOut]()
         self._offsets, self._rows, self._nbytes = array("q", [0]), array("q"), array("q")
         self._values: dict[str, array[int]] = {}
 
-    def add(self, footer: dict[str, Any]) -> None:
-        """Those of the next file."""
+    def add(self, footer: dict[str, Any], path: str) -> None:
+        """What the next file says; `DataError` as `Drift.add`."""
+        self.unreadable.update((name, f"{reason} (in {path})") for name, reason in footer["unreadable"].items())
+        self.drift.add(footer["schema"], path)
         rows = [rows for rows, _ in footer["row_groups"]]
         # Where a file does not tell of a column's values, or lacks the column, its rows take their place.
         for name, counts in footer["values"].items():
@@ -292,7 +300,7 @@ class _Footers:
         self._offsets.append(len(self._rows))
 
     def row_groups(self) -> RowGroups:
-        """All that was added."""
+        """Those of all files that were added."""
         values = {name: np.array(counts, np.int64) for name, counts in self._values.items()}
         offsets, rows, nbytes = (np.array(of, np.int64) for of in (self._offsets, self._rows, self._nbytes))
         return RowGroups(offsets, rows, nbytes, values)
