@@ -87,22 +87,17 @@ class EncoderOnDevices(Computation):
         return self.is_known(job)
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        is_untold = False  # by an earlier version, for which a job's device has no model
         if like is not None and like["encoder"]["fingerprint"] == self.encoder.fingerprint:
             self._shape = replace(WindowShape(**like["window"]), **self._sizes)  # nothing is tried out again
             recorded = like["environment"].get("kernel", "xla")
             if recorded == "xla" or not why_no_native(self.encoder, self.mesh):
                 self._kernel = self._kernel or recorded
-            is_untold = recorded == "xla" and "device_model" not in like["environment"]
         elif "lanes" not in self._sizes:
             self._shape = fitting_shape(self.encoder, self.mesh, self.shape)
-        environment = environment_of(self.mesh, self.kernel)
-        if is_untold:
-            environment.pop("device_model", None)
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),
-            "environment": environment,
+            "environment": environment_of(self.mesh, self.kernel),
         }
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:

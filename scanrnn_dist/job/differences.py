@@ -30,12 +30,7 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
     else:
         sections.append("window")  # that of another encoder follows from its size
     for section in sections:
-        before, now = recorded.get(section, {}), job[section]
-        ignored = {"device_model"} - before.keys()  # which earlier versions did not tell
-        if "native" in (before.get("kernel"), now.get("kernel")):  # whose bits do not depend on these
-            ignored = {"compiler_options", "device_model"}
-        before, now = ({name: it[name] for name in it if name not in ignored} for it in (before, now))
-        told += _fields(before, now)
+        told += _fields(recorded.get(section, {}), job[section])
     return told
 
 
