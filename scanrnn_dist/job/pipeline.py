@@ -17,6 +17,7 @@ import pyarrow as pa
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.claims import Claims
 from scanrnn_dist.job.computation import RECIPE, Computation
+from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.in_order import Stream, state_apart
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
@@ -106,11 +107,14 @@ def _took(begin: float, stream: Stream, writer: WriteBehind) -> Took:
 def _schema(opened: OpenJob, engine: EngineLike) -> pa.Schema:
     """Of the parts, with the job in its metadata: the same for all attempts in one environment.
 
-    Nothing of it tells of other units, so that a part stays what it is when other files of the source change.
+    Nothing of it tells of other units, so that a part stays what it is when other files of the source change; nor
+    where a sorted copy stands, which is beside the destination.
     """
     described = {**opened.job, "environment": opened.environment}
-    if not isinstance(opened.plan.given, str):
-        described["options"] = {**described["options"], "source": "a list of files"}
+    is_copy = opened.options.sort and APPLIED not in opened.job["options"]  # updates do not sort
+    if is_copy or not isinstance(opened.plan.given, str):
+        named = "a sorted copy" if is_copy else "a list of files"
+        described["options"] = {**described["options"], "source": named}
     told = sorted(described.keys() - {"id", "plan", ACCEPTED, RECIPE})
     metadata = {"scanrnn_dist": json.dumps({name: described[name] for name in told})}
     kept, output, state = opened.plan.kept_schema, opened.options.output, engine.state_features

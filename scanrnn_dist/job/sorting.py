@@ -159,6 +159,16 @@ def _fingerprint(source: Source) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in content)).hexdigest()
 
 
+def original_of(copy: str) -> str | list[str]:
+    """The source that a sorted copy was made of, as it was named, absolute.
+
+    Raises:
+        ConfigError: it is no sorted copy, or not there any more.
+    """
+    source: str | list[str] = _read_record(Path(copy))["source"]
+    return source
+
+
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads((folder / RECORD).read_text())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scanrnn_dist.errors import ScanRNNError
-from scanrnn_dist.job import Status, look_at, records_to_read
+from scanrnn_dist.job import Status, look_at, original_of, records_to_read
 from scanrnn_dist.records import JobRecords, read_records
 from scanrnn_dist.report.aside import AsideRow, first_aside
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
@@ -116,9 +116,10 @@ def read_numbers(
 
 
 def _source_of(records: JobRecords, job: dict[str, Any]) -> str | list[str]:
-    """The source as it was named; empty where the plan cannot be read."""
+    """The source as it was named; empty where the plan, or the record of a sorted copy, cannot be read."""
     try:
-        return read_records(records.read_plan(job))[0].given  # its filesystem need not be had here
+        given = read_records(records.read_plan(job))[0].given  # its filesystem need not be had here
+        return original_of(given) if job["options"].get("sort") and isinstance(given, str) else given
     except ScanRNNError:
         return ""
 

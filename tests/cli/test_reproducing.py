@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows[3] = None
     names = pa.array([f"row {row}" for row in range(ROWS)])
     folder = tmp_path_factory.mktemp("a b")  # a blank, so that quoting matters
+    steps = np.random.default_rng(0).permutation(60)  # in no order
+    events = {"id": steps % 7, "t": steps, "x": steps / 64, "y": -steps / 32}
+    pq.write_table(pa.table(events), folder / "events.parquet")
     return sources.write_source(folder / "in put.parquet", rows, name=names, size=pa.array(np.arange(ROWS)))
 
 
@@ -47,20 +52,27 @@ FLAGS = [
      "--truncate", "tail", "--output-layout", "list", "--output-dtype", "float16", "--compression", "gzip"],
     ["--hidden", "5", "--bad-value", "zero", "--null-sequence", "skip", "--limit", "20", "--keep", "size,name",
      "--filter", "size < 15 and name != 'row 7'", "--row-group-bytes", "100000", "--min-steps", "2"],
+    pytest.param(
+        ["--hidden", "5", "--group-by", "id", "--order-by", "t", "--features", "x,y", "--lossy-cast", "--sort"],
+        marks=pytest.mark.skipif(find_spec("duckdb") is None, reason="--sort needs the extra 'duckdb'."),
+    ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_the_command_makes_the_same_bytes(source: Path, tmp_path: Path, flags: list[str]) -> None:
-    out = tmp_path / "out"
-    assert cli.run(["featurize", str(source), str(out), *flags, *SIZES]) == 0
+    out, given = tmp_path / "out", source.with_name("events.parquet") if "--sort" in flags else source
+    assert cli.run(["featurize", str(given), str(out), *flags, *SIZES]) == 0
     words = shlex.split(command_of(out).replace("\\\n", ""))  # as a shell reads it
-    assert words[:2] == ["scanrnn", "featurize"] and words[3] == f"{out}-again"
+    assert words[:4] == ["scanrnn", "featurize", str(given), f"{out}-again"]
     assert cli.run(words[1:]) == 0
     parts = sorted(path.name for path in out.glob("part-*"))
     assert parts and parts == sorted(path.name for path in Path(words[3]).glob("part-*"))
     for name in parts:
         assert (out / name).read_bytes() == Path(words[3], name).read_bytes()
+    if "--sort" in flags:
+        shutil.rmtree(f"{out}.sorted")  # which says what it is a copy of
+        assert command_of(out) == ""
 
 
 def test_names_with_commas_are_told_so_that_they_are_found_again(tmp_path: Path) -> None:

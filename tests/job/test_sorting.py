@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from sources import D, encoder_of, features_of, featurize
 
-from scanrnn_dist.api import resume, verify
+from scanrnn_dist.api import resume, update, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, plan_job, sorting
 from scanrnn_dist.job.sorting import RECORD, sorted_copy, standing_copy
@@ -67,6 +67,20 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
         featurize(copy, tmp_path / "out", **LONG)
     (tmp_path / "out/_SUCCESS").unlink()
     assert resume(tmp_path / "out", encoder_of()).is_complete
+
+
+def test_parts_do_not_name_the_copy_and_those_of_an_update_name_what_it_read(tmp_path: Path) -> None:
+    def told_source() -> str:
+        said = json.loads(pq.read_schema(tmp_path / "out/part-00000.parquet").metadata[b"scanrnn_dist"])
+        return str(said["options"]["source"])
+
+    mixed(tmp_path / "in")
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, keep_state=True, **LONG)
+    assert told_source() == "a sorted copy"
+    new = {"id": ["k1"], "t": [9], **{name: np.ones(1, np.float32) for name in LONG["features"]}}
+    pq.write_table(pa.table(new), tmp_path / "new.parquet")
+    update(tmp_path / "out", tmp_path / "new.parquet")
+    assert told_source() == str(tmp_path / "new.parquet")
 
 
 def test_it_says_which_columns_of_folders_are_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
