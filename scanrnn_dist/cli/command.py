@@ -5,6 +5,8 @@ What a flag means stands in `options.py`, examples in `examples.py`; the file of
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +65,8 @@ class Command(TyperCommand):
             for param in arguments:
                 param.required = True
         if shows:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")  # as TOML is, whatever the terminal's
             print(config_text(ctx, params), end="")
             raise typer.Exit
         return rest

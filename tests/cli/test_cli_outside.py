@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,15 @@ def test_letters_that_the_output_cannot_show_are_no_defect(tmp_path: Path) -> No
         env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0 and "d\\xe9" in run.stdout and "defect" not in run.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_print_config_prints_is_read_back_whatever_the_terminal_shows(encoding: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "scanrnn_dist", "featurize", "d\xe9", "\u6e29\U0001f600", "--print-config"],
+        env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert tomllib.loads(run.stdout.decode()) == {"source": ["d\xe9"], "destination": "\u6e29\U0001f600"}
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
