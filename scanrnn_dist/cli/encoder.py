@@ -27,7 +27,7 @@ from scanrnn_dist.cli.options import (
     option,
     read_input,
 )
-from scanrnn_dist.cli.printing import check_is_new
+from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import start_jax
 from scanrnn_dist.errors import ConfigError, flag_of
 from scanrnn_dist.observe import check_fits
@@ -283,6 +283,8 @@ def _write(encoder: Encoder, out: Path, as_json: bool) -> None:
     if as_json:
         print_encoder(encoder, as_json)
         return
-    print(f"Wrote {out}: {in_words(encoder)}.")
     file = shlex.quote(str(out))
-    print(f"Details: scanrnn encoder inspect {file}. Use it: scanrnn featurize SRC DST --encoder {file}")
+    print_result(
+        f"Wrote {out}: {in_words(encoder)}.\n"
+        f"Details: scanrnn encoder inspect {file}. Use it: scanrnn featurize SRC DST --encoder {file}"
+    )

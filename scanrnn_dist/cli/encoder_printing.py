@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scanrnn_dist.cli.printing import indented
+from scanrnn_dist.cli.printing import indented, print_result
 
 if TYPE_CHECKING:
     from scanrnn_dist.encoder import Encoder
@@ -15,19 +15,28 @@ MOST_VALUES = 6
 """Of a vocabulary that are printed."""
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What an encoder is: what it computes, its cells, options and input, and the shapes of its parameters."""
+
+    summary: str
+    architecture: dict[str, Any]
+    in_features: int
+    out_features: int
+    parameters: dict[str, list[int]]
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return _table(self)
+
+
 def print_encoder(encoder: Encoder, as_json: bool) -> None:
-    """Print what an encoder is: what it computes, its cells, options, input and parameters, or JSON of them."""
+    """Print what an encoder is, or JSON of it."""
     from scanrnn_dist.encoder import in_words
 
-    description = {
-        "summary": in_words(encoder),
-        "architecture": encoder.architecture,
-        "in_features": encoder.in_features,
-        "out_features": encoder.out_features,
-        "parameters": _shapes(encoder),
-        "fingerprint": encoder.fingerprint,
-    }
-    print(json.dumps(description) if as_json else _table(description))
+    sizes = encoder.in_features, encoder.out_features
+    told = _Description(in_words(encoder), encoder.architecture, *sizes, _shapes(encoder), encoder.fingerprint)
+    print_result(told, as_json)
 
 
 def _shapes(encoder: Encoder) -> dict[str, list[int]]:
@@ -64,18 +73,18 @@ def _cell_line(cell: dict[str, Any]) -> str:
     return ", ".join([cell["cell"], *told])
 
 
-def _table(description: dict[str, Any]) -> str:
+def _table(description: _Description) -> str:
     """What a person reads of a description."""
     from scanrnn_dist.weights import flat
 
-    summary = description["summary"]
+    summary = description.summary
     lines = [summary[:1].upper() + summary[1:]]
-    architecture = dict(description["architecture"])
+    architecture = dict(description.architecture)
     columns = architecture.pop("input", {"column": []})["column"]
     sections = [
         ("cells:", {name: _cell_line(cell) for name, cell in _cells(architecture.pop("layers"))}),
         ("options:", flat(architecture, (dict, list))),
-        ("parameters:", description["parameters"]),
+        ("parameters:", description.parameters),
     ]
     if columns:
         sections.insert(
@@ -84,4 +93,4 @@ def _table(description: dict[str, Any]) -> str:
     for title, values in sections:
         width = max(map(len, values), default=0)
         lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
-    return "\n".join([*lines, f"fingerprint: {description['fingerprint']}"])
+    return "\n".join([*lines, f"fingerprint: {description.fingerprint}"])

@@ -27,7 +27,12 @@ def print_result(result: Any, as_json: bool = False) -> None:
     except BrokenPipeError:  # whoever read it has gone, as `head` does
         raise SystemExit(0) from None
     except OSError as error:
-        raise StoppedError(f"The result could not be printed: {error.strerror}. All else was done.") from error
+        raise not_printed(error) from error
+
+
+def not_printed(error: OSError) -> StoppedError:
+    """What to say of a result that standard output does not take."""
+    return StoppedError(f"The result could not be printed: {error.strerror}. All else was done.")
 
 
 def print_error(error: ScanRNNError) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from scanrnn_dist.cli.command import call
-from scanrnn_dist.cli.printing import error_line, log_to_stderr, print_error
+from scanrnn_dist.cli.printing import error_line, log_to_stderr, not_printed, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text, stopped_by_machine
 from scanrnn_dist.observe import SHOWN, as_shown, available_cores, cpu_devices_are_chosen, print_line
 
@@ -86,8 +86,8 @@ def end_process(code: int) -> None:
                 stream.flush()
         except BrokenPipeError:
             pass  # whoever read it has gone, as `head` does
-        except OSError:
-            code = code or StoppedError.exit_code  # `print_result` has told
+        except OSError as error:
+            code = code or print_error(not_printed(error))
     # Without Python's own end: what was interrupted may be anywhere, and waiting for its threads serves nobody. Also, a
     # thread of pyarrow that lets go of Python's bytes then ends the process by SIGABRT: 3 of 40 `verify`, under load.
     os._exit(code)

@@ -376,13 +376,19 @@ def test_a_result_that_cannot_be_printed_is_told(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
-    command = f"{sys.executable} -m scanrnn_dist status {tmp_path / 'out'}"
-    run = subprocess.run(["bash", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
-    assert run.returncode == 4 and run.stderr.startswith(
-        "StoppedError: The result could not be printed: No space left on device."
-    )
-    run = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
+    status = f"status {tmp_path / 'out'}"
+    encoder = f"encoder make {tmp_path / 'e.safetensors'} --in-features 2 --hidden 3"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+    def ends(words: str, stdout: str) -> tuple[int, str]:
+        command = f"{sys.executable} -m scanrnn_dist {words} {stdout}"
+        run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
+        return run.returncode, run.stderr
+
+    told = "StoppedError: The result could not be printed: No space left on device. All else was done.\n"
+    for words in (status, encoder, "plan in --print-config", "--version"):
+        assert ends(words, ">/dev/full") == (4, told), words
+    assert ends(status, ">&-") == (0, "")
 
 
 def test_a_restart_that_is_refused_has_written_nothing(

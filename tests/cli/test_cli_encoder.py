@@ -46,10 +46,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return capsys.readouterr().err
 
 
-def test_make_writes_the_encoder_of_a_seed(tmp_path: Path) -> None:
-    out = tmp_path / "e.safetensors"
+def test_make_writes_the_encoder_of_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "e\x1b[2J.safetensors"
     succeeds("make", "--in-features", 3, "--hidden", 5, "--seed", 7, out)
     assert Encoder.load(out).fingerprint == Encoder.from_seed(7, 3, 5).fingerprint
+    printed = capsys.readouterr().out
+    assert "e\\x1b[2J.safetensors: GRU" in printed and "\x1b" not in printed
 
 
 def test_a_file_that_is_replaced_while_a_command_begins_is_read_once(
@@ -84,6 +86,7 @@ def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
         ("--scan", "loop", "scan is 'loop'; expected 'lax'"),
         ("--precision", "most", "precision is 'most'; expected one of highest"),
         ("--readout", "first", "readout is 'first'; expected one or several of last, mean, max"),
+        ("--initial-carry", "inf", "initial_carry is inf; expected a finite number."),
     ],
 )
 def test_make_refuses_what_no_encoder_is(

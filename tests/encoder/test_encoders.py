@@ -297,6 +297,7 @@ def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
         (lambda: stacked("g"), {"readout": "steps+last"}, "'steps' alone"),
         (lambda: stacked("g"), {"scan": "loop"}, "scan is 'loop'"),
         (lambda: stacked("g"), {"precision": "most"}, "precision is 'most'"),
+        (lambda: stacked("g"), {"initial_carry": float("nan")}, "initial_carry is nan; expected a finite number."),
     ],
 )
 def test_what_does_not_fit_is_refused(layers: Callable[[], Any], options: dict[str, Any], message: str) -> None:
