@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.options import count, option
 from scanrnn_dist.cli.printing import indented
 from scanrnn_dist.cli.process import SIGNALS, start_devices, use_cache
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, shown
 
 
 def demo(
@@ -45,21 +46,22 @@ def demo(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; choose another with --folder, or remove it.")
     source, destination = folder / "recordings", folder / "features"
-    print(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
+    print(shown(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}"))
     make_source(source, rows, seed, kind)
     print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
     computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
-    print(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation)))
+    print(shown(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation))))
     print("3. verify: a sample of rows, each scanned alone as the specification says")
-    print(indented(verify_output(destination)))
+    print(shown(indented(verify_output(destination))))
     table = pq.read_table(destination)
     features = table["features"].combine_chunks().flatten().to_numpy().reshape(rows, hidden)
     accuracy = nearest_mean_accuracy(features, table["kind"].to_numpy(zero_copy_only=False))
     print(f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})")
     python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
     print("\nTry next:")
-    print(f"   {python} -c \"import pyarrow.parquet as pq; print(pq.read_table('{destination}'))\"")
-    print(f"   {scanrnn} plan {shlex.quote(str(source))}{FLAGS[kind]}")
+    code = f"import pyarrow.parquet as pq; print(pq.read_table({json.dumps(str(destination), ensure_ascii=False)}))"
+    print(shown(f"   {python} -c {shlex.quote(code)}"))
+    print(shown(f"   {scanrnn} plan {shlex.quote(str(source))}{FLAGS[kind]}"))
     print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
 
 
@@ -69,4 +71,4 @@ def _as_called(name: str, path: str) -> str:
         return f"{_as_called('python', sys.executable)} -m scanrnn_dist"
     found = shutil.which(name)
     is_it = found is not None and os.path.exists(path) and os.path.samefile(found, path)
-    return name if is_it else os.path.relpath(path)
+    return name if is_it else shlex.quote(os.path.relpath(path))

@@ -139,11 +139,15 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
 
 
 def test_demo_ends_well_and_its_output_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = done(capsys, ["demo", "--folder", tmp_path / "demo", "--rows", "60", "--hidden", "8"])
+    folder = tmp_path / 'it\'s a "demo"'
+    out = done(capsys, ["demo", "--folder", folder, "--rows", "60", "--hidden", "8"])
     assert "60 rows" in out
     assert "right (by chance 33%)" in out
-    assert "60 rows" in done(capsys, ["verify", tmp_path / "demo/features"])
-    assert "not empty" in failed_after_output(capsys, ["demo", "--folder", tmp_path / "demo"], 2)
+    assert "60 rows" in done(capsys, ["verify", folder / "features"])
+    (reads,) = (line for line in out.splitlines() if " -c " in line)
+    run = subprocess.run(["bash", "-c", reads], capture_output=True, text=True, check=True)
+    assert "features: fixed_size_list<" in run.stdout
+    assert "not empty" in failed_after_output(capsys, ["demo", "--folder", folder], 2)
 
 
 def failed_after_output(capsys: pytest.CaptureFixture[str], arguments: list[Any], code: int) -> str:

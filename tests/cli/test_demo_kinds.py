@@ -1,5 +1,6 @@
 """The demo's recordings are the same numbers in each way in which they can stand in Parquet."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,8 @@ def test_the_demo_runs_on_each_kind_and_names_flags_that_read_it(kind: str, tmp_
 def test_a_demo_that_was_called_as_a_module_names_commands_that_are_so() -> None:
     told = first_steps._as_called("scanrnn", str(Path(first_steps.__file__).parents[1] / "__main__.py"))
     assert told.endswith(" -m scanrnn_dist") and not told.startswith("scanrnn")
+
+
+def test_a_program_at_a_place_with_a_blank_is_named_as_one_word(tmp_path: Path) -> None:
+    (word,) = shlex.split(first_steps._as_called("python", str(tmp_path / "a b/python")))
+    assert Path(word).resolve() == tmp_path / "a b/python"
