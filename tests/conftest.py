@@ -16,6 +16,8 @@ import s3_server
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
 
+from scanrnn_dist.engine.kernels import loaded
+
 pytest.register_assert_rewrite("crashing")
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -44,7 +46,11 @@ SHARED_DATA = Path(os.environ.get("SCANRNN_SHARED_DATA", Path(__file__).parents[
 
 
 def pytest_configure() -> None:
-    """Refuse to test a native library that was built before its sources changed."""
+    """Refuse to test without a native library that is asked for, or with one that is older than its sources."""
+    if os.environ.get("SCANRNN_NATIVE") == "require" or os.environ.get("SCANRNN_NATIVE_LIBRARY"):
+        why = loaded()
+        if isinstance(why, str):
+            raise pytest.UsageError(why)
     library = Path(__file__).parents[1] / "scanrnn_dist/native/cpp/libscanrnn.so"
     if not library.exists() or os.environ.get("SCANRNN_NATIVE_LIBRARY") is not None:
         return

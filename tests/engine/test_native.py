@@ -178,6 +178,18 @@ def test_a_library_that_was_built_from_other_sources_is_refused(
         native_library()
 
 
+@pytest.mark.parametrize(("needs", "path", "said"), [("", "no.so", "There is no no.so"), ("require", "", "is empty")])
+def test_tests_that_need_the_kernel_do_not_begin_without(
+    needs: str, path: str, said: str, tmp_path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conftest = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).parents[1] / "conftest.py"))
+    assert conftest is not None
+    monkeypatch.setenv("SCANRNN_NATIVE", needs)
+    monkeypatch.setenv("SCANRNN_NATIVE_LIBRARY", path and str(tmp_path / path))
+    with pytest.raises(pytest.UsageError, match=said):
+        conftest.pytest_configure()
+
+
 class Frozen(nnx.Variable):
     """Of weights that an optimizer leaves alone."""
 
