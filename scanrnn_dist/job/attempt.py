@@ -7,7 +7,7 @@ or which units are left because they failed. What is done to a unit is `pipeline
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -54,7 +54,8 @@ class Attempt:
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
     tells. It ends once all attempts have set aside more rows than its `max_bad_rows`; where it says none, than that of
     the last attempt that did; None is no bound. `made` is what it committed itself. An executor that hands units to
-    workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts.
+    workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts. It sets `on_found`,
+    which is called with the number and the rows of a unit that was lost with its worker, but is committed.
 
     Raises:
         StoppedError: another process works on the share.
@@ -79,6 +80,7 @@ class Attempt:
         self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
+        self.on_found: Callable[[int, int], None] = lambda unit, rows: None
         self._held = HeldShare(records, units.values, sharing)
         try:
             collect_traces(records.store)
@@ -225,6 +227,7 @@ class Attempt:
         if self._lost:
             for record in commits.records.filter(pc.field("unit").isin(sorted(self._lost))).to_pylist():
                 self.made.add(PartRecord(**record))  # all that its worker could not say any more
+                self.on_found(record["unit"], int(self._rows[record["unit"]]))
             self._lost.clear()
         return commits
 

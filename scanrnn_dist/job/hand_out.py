@@ -164,6 +164,7 @@ class HandOut:
         """Hand these units to the workers until all are done, or lost with a worker."""
         left, done = UnitsLeft(numbers, opened.plan.units.values), Done()
         self._attempt, self._task = attempt, self._task_of(opened, handling, attempt)
+        self._on_rows, attempt.on_found = on_rows, self._tell
         self._start_missing()
         for hand in self._hands:
             if hand.attempt:
@@ -180,7 +181,7 @@ class HandOut:
                 attempt.helpers.add(value)
                 self._give(hand, left, alone)
             elif question == "exchange":
-                self._take_in(hand, value.events, opened, on_rows)
+                self._take_in(hand, value.events, opened)
                 if value.done is not None:
                     done += value.done
                     hand.is_in_round = False
@@ -243,7 +244,7 @@ class HandOut:
         hand.is_in_round = True
         self._ask(hand, "exchange", Orders(units, is_last, alone, seconds))
 
-    def _take_in(self, hand: _Hand, events: Sequence[Any], opened: OpenJob, on_rows: OnRows | None) -> None:
+    def _take_in(self, hand: _Hand, events: Sequence[Any], opened: OpenJob) -> None:
         """Tell the attempt what became of units."""
         for event in events:
             unit = opened.plan.units[event.unit]
@@ -256,10 +257,14 @@ class HandOut:
             if event.what in ("finished", "set_aside"):
                 rows = event.given[-1]
                 hand.finished[event.unit] += rows if event.what == "finished" else unit.rows - rows
-                more = hand.finished[event.unit] - self._told[event.unit]
-                if more > 0 and on_rows is not None:
-                    self._told[event.unit] += more
-                    on_rows(more)
+                self._tell(event.unit, hand.finished[event.unit])
+
+    def _tell(self, unit: int, rows: int) -> None:
+        """Tell that so many rows of a unit are finished, but for those that were told before."""
+        more = rows - self._told[unit]
+        if more > 0 and self._on_rows is not None:
+            self._told[unit] += more
+            self._on_rows(more)
 
     def _ask(self, hand: _Hand, question: str, *given: Any) -> None:
         hand.questions.append(question)
