@@ -8,6 +8,7 @@ that in a job ends the process of this test.
 from __future__ import annotations
 
 import datetime
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -85,7 +86,7 @@ def outcomes(folder: Path, first: int, last: int) -> tuple[Counter[str], list[st
         first += len(lines)
         if first < last:
             found["died"] += 1
-            bad.append(f"{first} died {done.stderr[-200:]}")
+            bad.append(f"{first} died {done.returncode} {done.stderr[-200:]}")
             first += 1
     return found, bad
 
@@ -104,3 +105,28 @@ def test_a_mutated_file_gives_the_right_rows_or_an_error(
     wrong = [line for line in bad if has_checksums or line.split()[1] != "rows"]
     assert not wrong, wrong[:5]
     assert found["refused"] > found["right"] > 0 and sum(found.values()) == last - first
+
+
+HANGS = """
+import importlib, sys, time
+from pathlib import Path
+from scanrnn_dist.source import footer_child
+def hang(filesystem, path, **options):
+    if not path.endswith("a.parquet"):
+        time.sleep(60)
+    return opened(filesystem, path, **options)
+opened, footer_child.CheckedFile = footer_child.CheckedFile, hang
+script = importlib.import_module(sys.argv[1])
+script.SECONDS = 1
+for one in script.sweep(Path(sys.argv[2]), range(1)):
+    print(*one)
+"""
+"""Runs a script of this folder with a reader that does not come back from a changed file."""
+
+
+@pytest.mark.parametrize(("script", "swept"), [("bit_flips", "a.parquet"), ("mutations", ".")])
+def test_a_hang_is_not_taken_for_a_refusal(tmp_path: Path, script: str, swept: str) -> None:
+    pq.write_table(table(), tmp_path / "a.parquet")
+    command = [sys.executable, "-c", HANGS, script, str(tmp_path / swept)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=Path(__file__).parent)
+    assert (done.returncode, done.stdout) == (-signal.SIGALRM, ""), done.stderr[-2000:]
