@@ -98,12 +98,22 @@ def _stopped() -> str:
     return error_line(StoppedError(f"Stopped. {SIGNALS.rest}"))
 
 
-def _write_to_stderr(line: str) -> None:
+def _write_to_stderr(line: str, stderr: int = 2) -> None:
     """Write at once, even from a handler of signals; it may be that nobody reads it any more."""
-    of_terminal = "\n" if os.isatty(2) else ""  # where "^C" or a bar stands on a line without an end
+    of_terminal = "\n" if os.isatty(stderr) else ""  # where "^C" or a bar stands on a line without an end
     of_bar = SHOW_CURSOR if SHOWN.has_bar else ""
     with suppress(OSError):
-        os.write(2, f"{of_terminal}{of_bar}{line}\n".encode())
+        os.write(stderr, f"{of_terminal}{of_bar}{line}\n".encode())
+
+
+def _stderr_alone() -> int:
+    """Standard error by another number; what others write to it from now on, such as a bar, goes nowhere."""
+    try:
+        alone = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    except OSError:  # it is closed
+        return 2
+    return alone
 
 
 class Signals:
@@ -125,7 +135,7 @@ class Signals:
     def handle(self, number: int, frame: Any) -> None:
         """Raise, or end the process."""
         if self._stopped is not None or not self.job_runs:
-            _write_to_stderr(_stopped())
+            _write_to_stderr(_stopped(), _stderr_alone())
             os._exit(StoppedError.exit_code)
         self.stopped_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._stopped = StoppedError(f"Stopped by {self.stopped_by}. {self.rest}")
