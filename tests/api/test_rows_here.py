@@ -40,17 +40,13 @@ def featurized(rows: Ragged, **options: Any) -> None:
 
 
 def most_bytes(compute: Callable[..., None], number: int) -> int:
-    """What computing so many rows holds at most, of all that numpy allocates: the least of three times."""
-    rows, told = rows_of([STEPS] * number), []
+    """What computing so many rows holds at most, of all that numpy allocates."""
+    rows = rows_of([STEPS] * number)
     compute(rows_of([STEPS] * 9), num_layers=2, bidirectional=True)  # what is compiled or loaded once
     tracemalloc.start()
     try:
-        for _ in range(3):
-            before, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            compute(rows, num_layers=2, bidirectional=True)
-            told.append(tracemalloc.get_traced_memory()[1] - before)
-        return min(told)
+        compute(rows, num_layers=2, bidirectional=True)
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 

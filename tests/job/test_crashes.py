@@ -362,8 +362,9 @@ def shared(zygote: Zygote, known: Known, destination: Path, count: int, seed: in
     ]
     yield tuple(runs)
     for number, run in enumerate(runs):
-        # On a busy machine one may be silent for longer than the expiry, lose its share, and stop.
         assert run.exit_code in ((0, STOPPED, KILLED) if number == victim else (0, STOPPED)), run
+        # On a busy machine one may be silent for longer than the expiry, lose its share, and stop.
+        assert run.exit_code != STOPPED or "is not this process's any more" in run.said, run
     assert_whole(destination, known.undisturbed)
     run = zygote.start(known.job, destination)
     yield (run,)
