@@ -169,7 +169,7 @@ def _keys(s3: S3Server, name: str) -> list[str]:
 @contextmanager
 def ray_node() -> Iterator[str]:
     """The address of a Ray cluster of one node with one CPU."""
-    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an extra: pip install '.[ray]'.")
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an extra: pip install -e '.[ray]'.")
     told = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=told)
     try:

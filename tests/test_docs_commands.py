@@ -169,6 +169,11 @@ def test_extras_that_are_named_exist() -> None:
     assert len(named) > 20 and {(path, extra) for path, extra in named if extra not in extras} == set()
 
 
+def test_a_checkout_is_installed_with_e_so_that_the_library_is_built_in_it() -> None:
+    found = [line for path in SAYING for line in re.findall(r"pip install [\"']?\..*", path.read_text())]
+    assert found == []
+
+
 def test_packages_that_python_imports_are_brought_by_an_extra_or_the_table_says_why_not() -> None:
     extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
     told = {re.split(r"[^\w-]", name)[0] for name in [*PROJECT["project"]["dependencies"], *extras]}

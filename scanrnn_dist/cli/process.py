@@ -196,7 +196,7 @@ def start_jax(cpu_devices: int | None = None) -> None:
             raise ConfigError(f"JAX does not start: {said}. Correct the variables that it reads.") from error
         raise ConfigError(
             f"JAX does not start with JAX_PLATFORMS={platforms}: {said}. Unset it to use the devices there are, or "
-            "install what JAX needs for that platform (for NVIDIA GPUs: pip install '.[cuda]')."
+            "install what JAX needs for that platform (for NVIDIA GPUs: pip install -e '.[cuda]')."
         ) from error
 
 

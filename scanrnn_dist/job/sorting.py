@@ -363,7 +363,7 @@ def _duckdb() -> Any:
     try:
         import duckdb
     except ImportError as error:
-        raise ConfigError("--sort needs DuckDB: pip install '.[duckdb]'.") from error
+        raise ConfigError("--sort needs DuckDB: pip install -e '.[duckdb]'.") from error
     return duckdb
 
 

@@ -80,7 +80,7 @@ class RayPool:
                 raise ConfigError(f"{name} is {number}; expected {least} or more.")
         self._cluster = Cluster(address)
         if importlib.util.find_spec("ray") is None:
-            raise ConfigError("Ray is not installed; expected the extra: pip install '.[ray]'.")
+            raise ConfigError("Ray is not installed; expected the extra: pip install -e '.[ray]'.")
         self._workers, self._cpus, self._gpus = workers, cpus_per_worker, gpus_per_worker
         self._count: int | None = None
         self._actors: dict[int, Any] = {}

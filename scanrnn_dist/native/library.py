@@ -51,8 +51,8 @@ def copy_side_by_side(columns: Sequence[np.ndarray], values: np.ndarray) -> bool
 def _opened(path: Path) -> Opened | str:
     if not path.exists():
         note = path.with_name("build.txt")  # of hatch_build.py
-        why = note.read_text().strip() if note.exists() else "nobody built it; python hatch_build.py does"
-        return f"There is no {path.name}: {why}."
+        not_built = "nobody built it; in a checkout run pip install -e . or python hatch_build.py"
+        return f"There is no {path.name}: {note.read_text().strip() if note.exists() else not_built}."
     try:
         functions = ctypes.CDLL(str(path))
         if _layout_of(functions) != LAYOUT:

@@ -58,7 +58,7 @@ def check_can_draw() -> None:
     if missing:
         raise ConfigError(
             f"A report needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. In a "
-            "checkout of scanrnn_dist, run: pip install '.[report]'"
+            "checkout of scanrnn_dist, run: pip install -e '.[report]'"
         )
 
 

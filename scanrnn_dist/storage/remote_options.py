@@ -92,7 +92,7 @@ def _is_installed(scheme: str) -> bool:
     except ImportError as error:
         logger.warning(
             "%s is not installed, so %s:// is written by pyarrow, which knows no conditional writes. "
-            "`pip install '.[remote]'` brings it.",
+            "`pip install -e '.[remote]'` brings it.",
             error.name,
             scheme,
         )

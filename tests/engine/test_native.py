@@ -159,6 +159,13 @@ def test_the_bits_are_the_same_for_every_number_of_lanes(cell: str) -> None:
         np.testing.assert_array_equal(found.view(np.uint32), wanted)
 
 
+def test_a_checkout_without_the_library_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(library.OTHER_PATH, raising=False)
+    monkeypatch.setattr(library, "PATH", tmp_path / "libscanrnn.so")
+    said = library.opened()
+    assert isinstance(said, str) and "in a checkout run pip install -e . or python hatch_build.py" in said
+
+
 @needs_native
 def test_a_library_that_was_built_from_other_sources_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

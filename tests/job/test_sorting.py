@@ -269,7 +269,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: p
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
     path.write_bytes(whole)
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[duckdb\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[duckdb\]'"):
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
     monkeypatch.undo()
     (tmp_path / "out.sorted").mkdir()

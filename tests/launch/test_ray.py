@@ -78,7 +78,7 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'.")
     nodes = TwoNodes()
     yield nodes
     nodes.cluster.shutdown()
@@ -273,7 +273,7 @@ def test_a_gpu_that_jax_does_not_find_is_told(tmp_path: Path, source: Path, node
 
 @pytest.mark.sweep
 def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, source: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'.")
     nodes = TwoNodes()
     address = nodes.address
     try:
@@ -289,7 +289,7 @@ def test_a_cluster_whose_head_is_gone_ends_the_command_in_order(tmp_path: Path, 
 
 @pytest.mark.sweep
 def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Path, source: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'.")
     words = command(source, tmp_path / "out", "--engine", "ray", "--address", "local", "--workers", "2")
     process = subprocess.Popen(words, cwd=tmp_path, text=True, stderr=-1, stdout=-1, start_new_session=True)
     while not list((tmp_path / "out").glob("part-*")):
@@ -303,7 +303,7 @@ def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Pat
 
 def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install '\.\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install -e '\.\[ray\]'"):
         executor_of("ray", None, None, {})
 
 
@@ -340,7 +340,7 @@ class ClusterWithoutUs:
 
 
 def test_an_actor_that_cannot_begin_is_told_although_more_was_asked_of_it() -> None:
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install '.[ray]'.")
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'.")
     pool = RayPool("local", 1, 1, 0)
     pool._cluster = cast(Any, ClusterWithoutUs(ray.exceptions))
     workers = HandOut(pool)

@@ -62,7 +62,7 @@ def test_without_the_extra_the_command_says_how_to_install_it(
 ) -> None:
     monkeypatch.setattr(page, "NEEDED", ("nowhere_to_be_found",))
     assert cli.run(["report", str(out), "--output", str(tmp_path / "a.html")]) == 2
-    assert "pip install '.[report]'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "pip install -e '.[report]'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_page_says_how_to_go_on_and_has_no_markup_of_the_data(out: Path, needs_extra: None) -> None:
