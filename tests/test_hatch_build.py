@@ -114,6 +114,15 @@ def test_a_wheel_names_the_newest_c_library_that_a_symbol_asks_for(hook, version
     assert hook.wheel_tag(tmp_path / "library") == f"py3-none-manylinux_{tag}_x86_64"
 
 
+@pytest.mark.parametrize("python", ["macosx-14.5-arm64", "macosx-10.13-universal2"])
+def test_a_wheel_of_macos_names_this_machine_as_pip_does(hook, python, tmp_path, monkeypatch):
+    monkeypatch.setattr(hook.sys, "platform", "darwin")
+    monkeypatch.setattr(hook.sysconfig, "get_platform", lambda: python)
+    monkeypatch.setattr(hook.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(hook.platform, "mac_ver", lambda: ("14.5", ("", "", ""), "arm64"))
+    assert hook.wheel_tag(tmp_path / "library") == "py3-none-macosx_14_0_arm64"
+
+
 @pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("objdump"), reason="Reads ELF by objdump.")
 def test_the_kernel_itself_needs_the_c_library_alone_and_shares_no_code_between_instruction_sets(hook, tmp_path):
