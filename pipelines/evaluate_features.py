@@ -87,7 +87,7 @@ def arrays(table: pa.Table, label: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if table[label].null_count:
         raise srd.DataError(f"{table[label].null_count} rows have no {label!r}; expected a class in every row.")
-    vectors = features.flatten().to_numpy().reshape(len(table) - features.null_count, -1)
+    vectors = features.flatten().to_numpy().reshape(len(table) - features.null_count, features.type.list_size)
     if bad := features.null_count + int((~np.isfinite(vectors)).any(axis=1).sum()):
         raise srd.DataError(
             f"The features of {bad} rows are null or not finite; expected numbers. Leave such rows out."

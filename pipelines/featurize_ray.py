@@ -27,4 +27,8 @@ def main(source: str, destination: str, address: str | None = None) -> srd.JobRe
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    try:
+        print(main(*sys.argv[1:]))
+    except srd.ScanRNNError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -33,10 +33,14 @@ def share_of_this_host() -> tuple[int, int]:
 
 def main(source: str, destination: str) -> srd.JobReport:
     """Do this host's share of the job, then those of hosts that died."""
-    sharing = srd.Sharing(share=share_of_this_host(), steal=True)
+    sharing = srd.Sharing(share=share_of_this_host(), steal=True, owns_process=True)
     encoder = srd.Encoder.from_seed(SEED, IN_FEATURES, HIDDEN_FEATURES)  # or srd.Encoder.load("encoder.safetensors")
     return srd.featurize(encoder, source, destination, column=COLUMN, rows_per_part=ROWS_PER_PART, sharing=sharing)
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    try:
+        print(main(*sys.argv[1:]))
+    except srd.ScanRNNError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -21,7 +21,6 @@ trained along with the GRU; ids are not standardised.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -41,6 +40,7 @@ import scanrnn_dist as srd
 from scanrnn_dist.engine import AXIS, replicated, sharded
 from scanrnn_dist.input_spec import Category
 from scanrnn_dist.job import JobOptions, in_features_of, plan_job
+from scanrnn_dist.observe import available_cores, cpu_devices_are_chosen
 from scanrnn_dist.source import ReadOptions, SourceLike, read_chunks
 
 SHORTEST_BUCKET = 8
@@ -244,9 +244,10 @@ def main() -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help="%(default)s if not given"
         )
-    parser.add_argument("--devices", type=int, default=os.cpu_count(), help="CPU devices; one per core if not given")
+    parser.add_argument("--devices", type=int, help="CPU devices; one for each core if not given")
     arguments = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", arguments.devices)  # before the first use of JAX
+    if not cpu_devices_are_chosen(arguments.devices):  # by JAX_NUM_CPU_DEVICES or XLA_FLAGS
+        jax.config.update("jax_num_cpu_devices", arguments.devices or available_cores())  # before the first use of JAX
     if not arguments.encoder.absolute().parent.is_dir():  # told now, not after the training
         raise srd.ConfigError(f"There is no folder {arguments.encoder.parent} to write the encoder to; make it first.")
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})

@@ -1,5 +1,7 @@
 """The pipelines run as scripts, as a user starts them."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,23 +9,45 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import scanrnn_dist as srd
 
-ROOT = Path(__file__).parent.parent
+PIPELINES = Path(__file__).parent.parent / "pipelines"
 
 
-def test_featurize_parquet_gives_what_the_specification_gives(tmp_path):
+def run(script: str, *given: object) -> subprocess.CompletedProcess[str]:
+    """Start a pipeline where JAX is told to have three CPU devices."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, PIPELINES / script, *map(str, given)],
+        env=environment | {"JAX_NUM_CPU_DEVICES": "3"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_featurize_parquet_does_the_job_of_the_command_line_and_gives_what_the_specification_gives(tmp_path):
     rng = np.random.default_rng(0)
     rows = [rng.standard_normal((length, 12), np.float32) for length in (3, 0, 20)]
     column = pa.array([row.tolist() for row in rows], pa.list_(pa.list_(pa.float32())))
     pq.write_table(pa.table({"id": [1, 2, 3], "sequence": column}), tmp_path / "in.parquet")
-    script = ROOT / "pipelines" / "featurize_parquet.py"
-    command = [sys.executable, script, tmp_path / "in.parquet", tmp_path / "out"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "3 rows, 23 steps" in printed
+    done = run("featurize_parquet.py", tmp_path / "in.parquet", tmp_path / "out")
+    assert "3 rows, 23 steps" in done.stdout, done.stderr
     table = pq.read_table(tmp_path / "out")
     assert table["id"].to_pylist() == [1, 2, 3]
     for row, features in zip(rows, table["features"].to_pylist(), strict=True):
         expected = srd.scan_rnn_forward(0, row, 64, len(row))
         np.testing.assert_allclose(features, expected, rtol=0, atol=1e-6)  # the bound of the design
+    (log,) = (tmp_path / "out" / "__scanrnn" / "commits").glob("*.jsonl")
+    assert json.loads(log.read_text().splitlines()[0])["devices"] == 3
+    words = ["-m", "scanrnn_dist", "featurize", tmp_path / "in.parquet", tmp_path / "out", "--hidden", "64"]
+    same = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert same.returncode == 0 and "Nothing to do" in same.stdout, same.stderr
+
+
+@pytest.mark.parametrize("script", ["featurize_parquet.py", "featurize_ray.py"])
+def test_an_error_is_told_and_ends_a_pipeline_with_the_exit_code_of_the_command_line(tmp_path, script):
+    done = run(script, tmp_path / "none.parquet", tmp_path / "out")
+    assert done.returncode == srd.ConfigError.exit_code and "Error: " in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "none.parquet" in done.stderr

@@ -279,11 +279,12 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
     (tmp_path / "half" / "__scanrnn").mkdir(parents=True)
     with pytest.raises(srd.DataError, match="has no _SUCCESS"):
         evaluate_features.evaluate(str(tmp_path / "half"), "kind", "split")
-    for bad in (None, [1.0, float("nan")]):
-        features = pa.array([[1.0, 0.0], bad, [0.0, 1.0]], pa.list_(pa.float32(), 2))
+    good = [0.0, 1.0]
+    for vectors, bad in (([good, None, good], 1), ([good, [1.0, float("nan")], good], 1), ([None, None, None], 2)):
+        features = pa.array(vectors, pa.list_(pa.float32(), 2))
         kinds = {"kind": ["a", "b", "a"], "split": ["train", "train", "test"]}
         pq.write_table(pa.table({"features": features, **kinds}), tmp_path / "c.parquet")
-        with pytest.raises(srd.DataError, match="features of 1 rows are null or not finite"):
+        with pytest.raises(srd.DataError, match=f"features of {bad} rows are null or not finite"):
             evaluate_features.evaluate(str(tmp_path / "c.parquet"), "kind", "split")
     alike = features_file(tmp_path / "b.parquet", kind=["a", "a", "b"], split=["train", "train", "test"])
     with pytest.raises(srd.DataError, match="expected two classes or more"):
