@@ -33,6 +33,8 @@ from benchmarks.workloads import FOLDER, WORKLOADS
 
 INSIDE = "BENCHMARKS_TUNE_INSIDE"
 """Set in the process that measures, which has the contender's environment."""
+BUILT = [name for name, contender in CONTENDERS.items() if contender.module not in (None, "ray_torch")]
+"""Opponents that are one model in one process."""
 
 
 def grid(settings: Settings, options: list[str]) -> list[Settings]:
@@ -71,13 +73,14 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, float]:
 def main() -> None:
     """Parse, start the process that measures, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("contender", choices=BUILT)
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE,VALUE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--end-to-end", action="store_true", help="leave compute alone out")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     if INSIDE not in os.environ:
         environment = CONTENDERS[arguments.contender].process_environment(arguments.folder) | {INSIDE: "1"}
         sys.exit(subprocess.run([sys.executable, "-m", "benchmarks.tune", *sys.argv[1:]], env=environment).returncode)

@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("psutil")
 
-from benchmarks import workloads
+from benchmarks import tune, workloads
 from benchmarks.contenders import CONTENDERS, Child, Contender, Failed
 from benchmarks.opponents import reading
 from benchmarks.run import PRODUCT_GFLOP, Case, Comparison, Oracle, show
@@ -94,6 +95,19 @@ class _Product:
 
     def ask(self, command: str, destination: Path) -> tuple[float, float]:
         return 0.5, 1.0
+
+
+def test_what_is_tuned_can_be_built_and_needs_no_folder(tmp_path, monkeypatch):
+    modules = {name: f"{contender.module}.py" for name, contender in CONTENDERS.items() if contender.module}
+    opponents = Path(tune.__file__).parent / "opponents"
+    can_be_built = [name for name, file in modules.items() if "\ndef build(" in (opponents / file).read_text()]
+    assert can_be_built == tune.BUILT
+    monkeypatch.setattr(sys, "argv", ["tune", "vmap", "W1", "--folder", str(tmp_path / "new")])
+    monkeypatch.setattr(tune, "subprocess", SimpleNamespace(run=lambda *given, **named: SimpleNamespace(returncode=0)))
+    monkeypatch.delenv(tune.INSIDE, raising=False)
+    with pytest.raises(SystemExit):
+        tune.main()
+    assert (tmp_path / "new").is_dir()
 
 
 def test_who_fails_or_is_far_too_slow_is_told_and_sits_out(tmp_path):
