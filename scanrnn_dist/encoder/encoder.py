@@ -50,7 +50,9 @@ class Encoder(nnx.Module):
         tables: for each column of `input` with an embedding its table `(ids, dimension)`; or the seed of random ones.
 
     Raises:
-        ConfigError: no cells, sizes that do not fit together, or cells that change variables where `scan` is `"lax"`.
+        ConfigError: no cells, sizes that do not fit together, cells that change variables
+            where `scan` is `"lax"`, or a subclass with a method that nobody would call: `initial_state`, `step` or
+            `readout` where there are two directions, `step` where `scan` is `"nnx"`, `readout` where it is `"steps"`.
 
     Example:
         >>> import numpy as np
@@ -90,6 +92,7 @@ class Encoder(nnx.Module):
             raise ConfigError(f"scan is {scan!r}; expected 'lax', or 'nnx' for cells that change their own variables.")
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+        self._check_own_methods()
         self._check_dtypes()
         try:
             self._settle()
@@ -174,9 +177,9 @@ class Encoder(nnx.Module):
     @property
     def out_features(self) -> int:
         """Features per sequence, or per step where the readout is `"steps"`."""
-        if self.is_bidirectional or self.gives_steps or type(self).readout is Encoder.readout:
+        if "readout" not in own_methods(self):
             return sum(self.readout_widths)
-        return int(jax.eval_shape(lambda: self.readout(self.initial_state())).size)  # a readout of a subclass
+        return int(jax.eval_shape(lambda: self.readout(self.initial_state())).size)
 
     def initial_state(self, carry: jax.Array | None = None) -> State:
         """The state before the first step; `carry`, `(carry_features,)`, is that of the cells one after the other."""
@@ -306,6 +309,20 @@ class Encoder(nnx.Module):
         copied: Encoder = nnx.merge(graphdef, copy.deepcopy(state, memo))
         return copied
 
+    def _check_own_methods(self) -> None:
+        """Refuse methods of a subclass that nobody would call."""
+        own = own_methods(self)
+        for what, is_so, not_called in (
+            ("bidirectional layers", self.is_bidirectional, own),
+            ("scan='nnx'", self.scan == "nnx", own & {"step"}),
+            ("readout='steps'", self.gives_steps, own & {"readout"}),
+        ):
+            if is_so and not_called:
+                raise ConfigError(
+                    f"{type(self).__name__} has methods of its own that an encoder with {what} does not call: "
+                    f"{', '.join(sorted(not_called))}. Leave out one of the two."
+                )
+
     def _check_dtypes(self) -> None:
         """Refuse cells that compute in float64, or keep their weights in it, where JAX would round it to float32."""
         for name in ("dtype", "param_dtype"):
@@ -351,6 +368,12 @@ class _Direction(Encoder):
         self.layers, self.step_input = nnx.List([cell]), step_input
         self.readout_names, self.fill, self.scan, self.precision = readout, of.fill, of.scan, of.precision
         self._settle()
+
+
+def own_methods(encoder: Encoder) -> set[str]:
+    """Which of the three methods that the engine calls are of a class of somebody's own, not of `Encoder`."""
+    names = ("initial_state", "step", "readout")
+    return {name for name in names if getattr(type(encoder), name) is not getattr(Encoder, name)}
 
 
 def checked_encoder(encoder: Any) -> Encoder:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from scanrnn_dist.encoder.encoder import Encoder
+from scanrnn_dist.encoder.encoder import Encoder, own_methods
 from scanrnn_dist.encoder.scan import State
 from scanrnn_dist.errors import ConfigError
 
@@ -29,9 +29,10 @@ class StatefulEncoder(Encoder):
         encoder: whose weights and options it shares.
 
     Raises:
-        ConfigError: an encoder whose state after a step says nothing of the features after later ones (bidirectional,
-            or all steps), or not all of it (times as differences to the step before), or does not fit into one vector
-            (variables that change, carries that are no floats).
+        ConfigError: an encoder of a class with a step, a readout or a first state of its own; or one whose state after
+            a step says nothing of the features after later ones (bidirectional, or all steps), or not all of it (times
+            as differences to the step before), or does not fit into one vector (variables that change, carries that are
+            no floats).
 
     Example:
         >>> import numpy as np
@@ -46,10 +47,14 @@ class StatefulEncoder(Encoder):
     """Numbers of the state; they stand last in the features."""
 
     def __init__(self, encoder: Encoder) -> None:
+        if own := own_methods(encoder):
+            raise ConfigError(
+                f"{type(encoder).__name__} has methods of its own, {', '.join(sorted(own))}, so a sequence cannot be "
+                "continued; expected a class that leaves them to Encoder."
+            )
         self.layers, self.step_input = nnx.List(list(encoder.layers)), encoder.step_input
         self.readout_names, self.fill = encoder.readout_names, encoder.fill
         self.scan, self.precision = encoder.scan, encoder.precision
-        self._plain = type(encoder)
         if encoder.is_bidirectional or encoder.gives_steps:
             what = "reads each sequence from its end too" if encoder.is_bidirectional else "gives the outputs of steps"
             raise ConfigError(f"The encoder {what}, so a sequence cannot be continued; expected one that does not.")
@@ -94,7 +99,7 @@ class StatefulEncoder(Encoder):
 
     def readout(self, state: State) -> jax.Array:
         """The features, then the state."""
-        return jnp.concatenate([self._plain.readout(self, state), self._vector(state)])
+        return jnp.concatenate([super().readout(state), self._vector(state)])
 
     def _vector(self, state: State) -> jax.Array:
         with jax.numpy_dtype_promotion("standard"):
@@ -112,5 +117,4 @@ def _holds(wide: Any, dtype: Any) -> bool:
 
 def is_plain(encoder: Encoder) -> bool:
     """Whether an encoder's steps and readouts are those of `Encoder`, not of a class of somebody's own."""
-    kind = encoder._plain if isinstance(encoder, StatefulEncoder) else type(encoder)
-    return all(getattr(kind, name) is getattr(Encoder, name) for name in ("initial_state", "step", "readout"))
+    return isinstance(encoder, StatefulEncoder) or not own_methods(encoder)

@@ -30,7 +30,7 @@ from sources import (
 from scanrnn_dist.api import quarantined, update, updating, verify
 from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import new_steps
 from scanrnn_dist.job.new_steps import NewSteps
@@ -659,4 +659,15 @@ def test_ids_that_no_kept_column_has_are_refused_at_once(tmp_path: Path) -> None
             featurize(source, tmp_path / "out", keep_state=True, ids=["client"], keep=keep)
     with pytest.raises(ConfigError, match=r"^--ids names 'id', which is no kept column; expected some of \['n'\]"):
         featurize(source, tmp_path / "out", keep_state=True, ids=["id"], keep=["n"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_that_cannot_be_continued_is_refused_before_the_job_begins(tmp_path: Path) -> None:
+    class Halved(Encoder):
+        def step(self, state: State, x_t: Any) -> Any:
+            return super().step(state, x_t / 2)
+
+    source = write(tmp_path / "in.parquet", slices(1)[0])
+    with pytest.raises(ConfigError, match="Halved has methods of its own, step, so a sequence cannot be continued"):
+        featurize(source, tmp_path / "out", Halved.from_seed(0, D, 4), keep_state=True)
     assert not (tmp_path / "out").exists()

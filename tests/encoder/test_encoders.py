@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh
 
 from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
-from scanrnn_dist.encoder.encoder import Encoder
+from scanrnn_dist.encoder.encoder import Encoder, State
 from scanrnn_dist.engine import Engine
 from scanrnn_dist.engine.bidirectional import BidirectionalEngine, BidirectionalRun
 from scanrnn_dist.errors import ConfigError, DataError
@@ -72,6 +72,27 @@ class TreeCell(nnx.RNNCellBase):
     @property
     def num_feature_axes(self) -> int:
         return 1
+
+
+class Doubled(Encoder):
+    """An encoder with a readout of its own."""
+
+    def readout(self, state: State) -> jax.Array:
+        return jnp.concatenate([super().readout(state)] * 2)
+
+
+class Halved(Encoder):
+    """An encoder with a step of its own."""
+
+    def step(self, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
+        return super().step(state, x_t / 2)
+
+
+class Begun(Encoder):
+    """An encoder with a first state of its own."""
+
+    def initial_state(self, carry: jax.Array | None = None) -> State:
+        return super().initial_state(jnp.ones(self.carry_features) if carry is None else carry)
 
 
 def stacked(kinds: str) -> list[nnx.RNNCellBase]:
@@ -284,6 +305,31 @@ def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None
 def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"change variables of their own in a step: 0\.steps.*scan='nnx'"):
         Encoder(drawn(Counting, D, H))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "not_called"),
+    [
+        (Doubled, {"bidirectional": True}, "bidirectional layers does not call: readout"),
+        (Halved, {"bidirectional": True}, "bidirectional layers does not call: step"),
+        (Begun, {"bidirectional": True}, "bidirectional layers does not call: initial_state"),
+        (Halved, {"scan": "nnx"}, "scan='nnx' does not call: step"),
+        (Doubled, {"readout": "steps"}, "readout='steps' does not call: readout"),
+    ],
+)
+def test_methods_of_a_subclass_that_would_not_be_called_are_refused(
+    kind: type[Encoder], options: dict[str, Any], not_called: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{kind.__name__} has methods of its own that an encoder with {not_called}"):
+        kind.from_seed(0, D, H, **options)
+
+
+def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
+    for kind in (Doubled, Begun):
+        one, other = (kind.from_seed(0, D, H, scan=scan)(ROWS[4]) for scan in ("lax", "nnx"))
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)  # compiled apart: last bits
+    halved, plain = (kind.from_seed(0, D, H, readout="steps") for kind in (Halved, Encoder))
+    np.testing.assert_allclose(halved(ROWS[4]), plain(ROWS[4] / 2), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(

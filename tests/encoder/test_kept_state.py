@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from sources import SHAPE, mesh_of, random_rows
+from test_encoders import Begun, Doubled, Halved
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.encoder.kept_state import StatefulEncoder
@@ -101,6 +102,9 @@ def test_a_cell_without_products_is_some_work_too() -> None:
 @pytest.mark.parametrize(
     ("encoder", "reason"),
     [
+        (lambda: Doubled.from_seed(0, D, H), "Doubled has methods of its own, readout, so a sequence cannot be"),
+        (lambda: Halved.from_seed(0, D, H), "Halved has methods of its own, step, so a sequence cannot be"),
+        (lambda: Begun.from_seed(0, D, H), "Begun has methods of its own, initial_state, so a sequence cannot be"),
         (lambda: Encoder.from_seed(0, D, H, bidirectional=True), "from its end"),
         (lambda: Encoder.from_seed(0, D, H, readout="steps"), "outputs of steps"),
         (lambda: Encoder(Counting()), "A carry is int32"),
