@@ -37,7 +37,7 @@ class Encoder(nnx.Module):
     Args:
         layers: a `flax.nnx.RNNCellBase` on one feature axis, such as `nnx.GRUCell(12, 64, rngs=nnx.Rngs(0))`; a list of
             cells, the first layer first; or a list of pairs `(forward, backward)`, for a bidirectional network, whose
-            layers give `[forward, backward]` to the next one. A carry may be any pytree of arrays.
+            layers give `[forward, backward]` to the next one. A carry may be any pytree of arrays but complex ones.
         readout: `"last"`, the final hidden state of the last layer; `"mean"` or `"max"` of its outputs; several of them
             joined by `+`; or `"steps"`, all outputs. Of an LSTM the hidden state is `h`; of another cell whose carry
             is no single array, all of the carry.
@@ -50,7 +50,7 @@ class Encoder(nnx.Module):
         tables: for each column of `input` with an embedding its table `(ids, dimension)`; or the seed of random ones.
 
     Raises:
-        ConfigError: no cells, sizes that do not fit together, cells that change variables
+        ConfigError: no cells, sizes that do not fit together, complex outputs or carries, cells that change variables
             where `scan` is `"lax"`, or a subclass with a method that nobody would call: `initial_state`, `step` or
             `readout` where there are two directions, `step` where `scan` is `"nnx"`, `readout` where it is `"steps"`.
 

@@ -43,7 +43,8 @@ def stepped(layers: Any, state: State, x_t: jax.Array) -> tuple[State, jax.Array
 def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], tuple[Any, ...]]:
     """Shapes of the output, of the last hidden state and of the carries, and paths of the variables that change.
 
-    They are those of a step from carries that are filled with `fill`.
+    They are those of a step from carries that are filled with `fill`. Raises `ConfigError` for complex numbers in a
+    carry or in the output, whose imaginary part no feature would hold.
     """
     changed: list[Any] = []
     graphdef, variables = nnx.split(layers)
@@ -53,13 +54,25 @@ def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], 
         before = {path: leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(own))}
         y, carries = x_t, [initial_carry(cell, fill) for cell in own]
         for cell, carry in zip(own, carries, strict=True):
-            y = called(cell, carry, y)[1]
+            new, y = called(cell, carry, y)
+            _check_real(cell, "carry", (carry, new))
+        _check_real(own[-1], "output", y)
         after = nnx.to_flat_state(nnx.state(own))
         changed.extend(path for path, leaf in after if leaf[...] is not before[path])
         return y, hidden_state(own[-1], carries[-1]), carries
 
     x_t = jax.ShapeDtypeStruct((int(layers[0].in_features),), jnp.float32)
     return jax.eval_shape(one_step, variables, x_t), tuple(changed)
+
+
+def _check_real(cell: Any, what: str, arrays: Any) -> None:
+    """Refuse complex arrays."""
+    for array in jax.tree.leaves(arrays):
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise ConfigError(
+                f"The {what} of {type(cell).__name__} is {array.dtype}, and features have no imaginary part; expected "
+                "real numbers. Keep the real and the imaginary part as two arrays of floats."
+            )
 
 
 def variables_at(paths: tuple[Any, ...]) -> Callable[[Any, Any], bool]:

@@ -74,6 +74,27 @@ class TreeCell(nnx.RNNCellBase):
         return 1
 
 
+class Turning(nnx.RNNCellBase):
+    """A cell of which the carry, that after a step, or the output is complex."""
+
+    in_features = D
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        h = carry / 2 + inputs
+        new = h * np.complex64(1j) if self.where == "carry after a step" else h
+        return new, h.astype(jnp.complex64) if self.where == "output" else h.real
+
+    def initialize_carry(self, input_shape: Any, rngs: Any = None, carry_init: Any = None) -> Any:
+        return jnp.zeros(D, jnp.complex64 if self.where == "carry" else jnp.float32)
+
+    @property
+    def num_feature_axes(self) -> int:
+        return 1
+
+
 class Doubled(Encoder):
     """An encoder with a readout of its own."""
 
@@ -305,6 +326,15 @@ def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None
 def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"change variables of their own in a step: 0\.steps.*scan='nnx'"):
         Encoder(drawn(Counting, D, H))
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("where", ["carry", "carry after a step", "output"])
+def test_cells_of_complex_numbers_are_refused(where: str, readout: str) -> None:
+    told = f"The {where.split()[0]} of Turning is complex64, and features have no imaginary part"
+    for layers in (Turning(where), [(Turning(where), Turning(where))]):
+        with pytest.raises(ConfigError, match=told):
+            Encoder(layers, readout=readout)
 
 
 @pytest.mark.parametrize(
