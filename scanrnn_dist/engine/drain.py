@@ -77,11 +77,12 @@ def _probed(engine: CompiledWindow, values: np.ndarray, counts: np.ndarray) -> l
         buffers.counts[:, :blocks, :lanes] = counts[:, begin : begin + blocks]
         on_devices = jax.device_put(tuple(buffers), sharded(engine.mesh))
         state, _, emitted = engine.program(engine.weights, np.int32(blocks), state, emitted, *on_devices)
-        if engine.is_static:  # only what is asked for travels; on CPU that would be a program to compile
-            asked = [block for block in range(blocks) if (begin + block) % PROBED == 0]
-            given.append(np.asarray(emitted[:, np.array(asked, np.int32), :lanes]))
-        else:
+        if not engine.is_static:
             given.append(np.array(np.asarray(emitted)[:, :blocks, :lanes]))
+        elif asked := [block for block in range(blocks) if (begin + block) % PROBED == 0]:
+            with jax.set_mesh(engine.mesh):  # the caller may have set another one
+                # Only what is asked for travels; on CPU that would be a program to compile.
+                given.append(np.asarray(emitted[:, np.array(asked, np.int32), :lanes]))
     return [*(np.asarray(leaf)[:, :lanes] for leaf in jax.tree.leaves(state)), np.concatenate(given, axis=1)]
 
 

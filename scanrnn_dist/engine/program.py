@@ -77,7 +77,8 @@ def _compiled_pick(mesh: Mesh, inputs: tuple[Any, ...]) -> jax.stages.Compiled:
         return _picked(emitted[0], ends[0])[None]
 
     data = PartitionSpec(AXIS)
-    return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=data, out_specs=data)).lower(*inputs).compile()
+    with jax.enable_x64(inputs[0].dtype == jnp.float64):  # this thread may not have what the caller's has
+        return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=data, out_specs=data)).lower(*inputs).compile()
 
 
 def compiled_window_program(

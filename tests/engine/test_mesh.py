@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -15,7 +16,11 @@ from jax.sharding import PartitionSpec as P
 from scanrnn_dist.api.arrays import encode
 from scanrnn_dist.api.data_sets import featurize
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.compiled import CompiledWindow
+from scanrnn_dist.engine.run import Run
+from scanrnn_dist.engine.smaller import SmallerWindows
 from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
 
 D, H = 3, 6
 SHAPE = WindowShape(4, 4, 8)
@@ -58,6 +63,23 @@ def test_a_mesh_that_is_set_for_all_changes_nothing(wanted: np.ndarray) -> None:
         )
         assert isinstance(features, np.ndarray)
         np.testing.assert_array_equal(features.view(np.uint32), wanted)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_mesh_that_is_set_for_all_changes_nothing_in_windows_as_of_accelerators(
+    kind: AxisType, wanted: np.ndarray
+) -> None:
+    mesh = mesh_of((2,), ("data",), kind)
+    with jax.set_mesh(mesh_of((4, 2), ("data", "model"), AxisType.Explicit)):
+        engine = CompiledWindow(Encoder.from_seed(0, D, H), mesh, WindowShape(4, 4, 9), is_static=True)
+        features = np.empty((len(ROWS), H), np.float32)
+        with closing(Run(engine)) as run:
+            run._smaller = SmallerWindows(engine, worth_flop=0, worth_flop_of_few=0)
+            run.submit(Ragged.from_sequences(ROWS))
+            for finished in run.results():
+                features[finished.rows] = finished.features
+        assert run.engine.shape == WindowShape(4, 4, 1)
+    np.testing.assert_array_equal(features.view(np.uint32), wanted)
 
 
 @pytest.mark.soak

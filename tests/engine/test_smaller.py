@@ -314,6 +314,23 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
     assert max(picks for picks, _, _ in fetched) > 1 or length in (0, 300)
 
 
+def test_rows_are_picked_in_float64_where_the_caller_s_thread_alone_has_it() -> None:
+    rows, picks = random_rows([5] * 400), _compiled_pick.cache_info().misses
+    with jax.enable_x64(True):
+        encoder = Encoder.from_seed(SEED, D, H, dtype="float64")
+        engine = CompiledWindow(encoder, mesh_of(2), SHAPE, is_static=True)
+        with closing(Run(engine)) as run:
+            run.submit(Ragged.from_sequences(rows))
+            finished = run.results()
+        wanted = np.asarray(encoder(np.stack(rows)))
+    assert _compiled_pick.cache_info().misses == picks + 1
+    features = np.full((400, H), np.nan)
+    for part in finished:
+        assert part.features.dtype == np.float64
+        features[part.rows] = part.features
+    np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-14)  # of features below 1: 45 roundings
+
+
 # What waits
 
 
