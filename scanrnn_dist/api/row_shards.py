@@ -49,19 +49,25 @@ class RowShards:
         """This process's rows of an array with all rows, or of a global one with the same rows on the same devices."""
         if array is None:
             return None
-        if isinstance(array, jax.Array) and not array.is_fully_replicated:
-            parts = {_bounds(shard.index, len(array)): shard.data for shard in array.addressable_shards}
+        expected = f"one entry for each of {self.rows} rows"
+        is_sharded = isinstance(array, jax.Array) and not array.is_fully_replicated
+        given: Any = array if is_sharded else numbers_of(name, array, expected)
+        if given.shape[:1] != (self.rows,):
+            raise DataError(f"{name} has shape {given.shape}; expected {expected}.")
+        if is_sharded:
+            parts = {
+                _bounds(shard.index, self.rows): shard.data
+                for shard in given.addressable_shards
+                if shard.data.shape[1:] == given.shape[1:]
+            }
             if parts.keys() >= set(self.ranges):
                 return np.concatenate([np.asarray(parts[bounds]) for bounds in self.ranges])
-            if not array.is_fully_addressable:
+            if not given.is_fully_addressable:
                 raise ConfigError(
-                    f"{name} is sharded as {array.sharding}, so this process does not hold its rows {self._told}; "
-                    f"expected its rows where those of the sequences are, {self.sharding}."
+                    f"{name} is sharded as {given.sharding}, so this process does not hold its rows {self._told} "
+                    f"whole; expected its rows where those of the sequences are, {self.sharding}."
                 )
-        expected = f"one entry for each of {self.rows} rows"
-        whole = numbers_of(name, array, expected)
-        if whole.shape[:1] != (self.rows,):
-            raise DataError(f"{name} has shape {whole.shape}; expected {expected}.")
+        whole = np.asarray(given) if is_sharded else given
         return whole[np.concatenate([np.arange(begin, end) for begin, end in self.ranges])]
 
     def joined(self, features: np.ndarray) -> jax.Array:

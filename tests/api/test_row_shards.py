@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.api.arrays import encode
+from scanrnn_dist.api.row_shards import shards_of
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import WindowShape
@@ -87,6 +88,18 @@ def test_carries_of_a_global_array_are_told_apart_from_what_is_no_array() -> Non
         encode(ENCODER, rows, LENGTHS, initial_carry=[np.ma.masked_array(row, row > 1.5) for row in CARRIES])
     with pytest.raises(DataError, match=r"initial_carry is no array of numbers: .* Expected one entry for each of 8"):
         encode(ENCODER, rows, LENGTHS, initial_carry=[CARRIES[0], [1.0]])
+
+
+def test_carries_that_are_cut_within_a_row_are_put_together_and_those_of_other_rows_refused() -> None:
+    mesh = mesh_of(2, 2, names=("data", "model"))
+    rows, many = np.arange(48.0).reshape(8, 6), np.zeros((16, H))
+    shards = shards_of(jax.device_put(PADDED, NamedSharding(mesh, P("data"))))
+    assert shards is not None
+    np.testing.assert_array_equal(
+        shards.taken("x", jax.device_put(rows, NamedSharding(mesh, P("data", "model")))), rows
+    )
+    with pytest.raises(DataError, match=r"x has shape \(16, 5\); expected one entry for each of 8 rows"):
+        shards.taken("x", jax.device_put(many, NamedSharding(mesh_of(4), P("data"))))
 
 
 def test_rows_that_are_cut_are_refused() -> None:
