@@ -27,3 +27,15 @@ def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 
 
     inits = {"kernel_init": normal, "recurrent_kernel_init": normal, "bias_init": zeros}
     return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
+
+
+class Scaled(nnx.GRUCell):
+    """A cell with a weight `(1,)` or `(in_features,)`, of which no attribute tells the shape and the dtype."""
+
+    def __init__(self, *args: Any, scale: jax.Array, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scale = nnx.Param(scale)
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        """One step on the scaled inputs."""
+        return super().__call__(carry, inputs * self.scale[...])

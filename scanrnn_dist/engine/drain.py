@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
 
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.mesh import sharded
@@ -114,13 +111,10 @@ def drain_engine(
 
 
 def known_of(engine: CompiledWindow) -> Known:
-    """What is known of an engine, to be added to."""
-    try:
-        return _known(nnx.split(engine.encoder)[0], engine.shape, engine.mesh, engine.own_carries)
-    except TypeError:  # an attribute of the cell has no hash, so its programs are not kept either
-        return Known()
+    """What is known of an engine, to be added to; engines of one program share it."""
+    return _known(engine.program)
 
 
 @lru_cache(maxsize=16)
-def _known(graphdef: Any, shape: WindowShape, mesh: Mesh, own_carries: bool) -> Known:
+def _known(program: jax.stages.Compiled) -> Known:
     return Known()

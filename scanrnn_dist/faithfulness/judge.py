@@ -112,7 +112,7 @@ class _Scans:
 
     def in_float64(self, scan: Any, given: tuple[Any, ...], *options: Any) -> np.ndarray:
         """A scan of what JAX traces of the specification for so many steps."""
-        key = given[1].shape, given[3] is None, str(jnp.result_type(float))  # follows jax_enable_x64
+        key = *map(jax.typeof, jax.tree.leaves(given)), str(jnp.result_type(float))  # follows jax_enable_x64
         if key not in self._programs:
             self._programs[key] = jax.make_jaxpr(self.alone)(*given)
         with jax.enable_x64(True), jax.default_device(_device()):

@@ -6,14 +6,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from cells import drawn
+from cells import Scaled, drawn
 from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import DRAIN_LANES, PROBE_BLOCKS, _known, drain_engine, drain_shape, gives_same_bits
+from scanrnn_dist.engine.drain import (
+    DRAIN_LANES,
+    PROBE_BLOCKS,
+    _known,
+    drain_engine,
+    drain_shape,
+    gives_same_bits,
+    known_of,
+)
 from scanrnn_dist.engine.mesh import default_mesh
 from scanrnn_dist.engine.run import Run
 from scanrnn_dist.protocols import WindowShape
@@ -79,6 +88,14 @@ def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
     drain = partial(drain_engine, worth_flop=2.5 * a_thousand_steps, least_flop=0.5 * a_thousand_steps)
     assert drain(wide, 400) is None  # too little to count
     assert [drain(wide, 1000) is None for _ in range(4)] == [True, True, False, False]
+
+
+def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() -> None:
+    scales = jnp.ones(D), jnp.ones(1), jnp.ones(D, jnp.bfloat16)
+    encoders = [Encoder(Scaled(D, H, scale=scale, rngs=nnx.Rngs(0))) for scale in scales]
+    assert all(nnx.split(each)[0] == nnx.split(encoders[0])[0] for each in encoders)
+    known, *of_others, again = (known_of(CompiledWindow(e, default_mesh(), SHAPE)) for e in (*encoders, encoders[0]))
+    assert known is again and not any(known is other for other in of_others)
 
 
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:

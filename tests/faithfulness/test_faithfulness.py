@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cells import drawn
+from cells import Scaled, drawn
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,6 +213,13 @@ def test_what_is_wrong_is_caught_in_every_row(corruption: str) -> None:
 def test_what_is_wrong_is_caught_on_raw_data(corruption: str) -> None:
     found = judged(corruption, "accelerations")
     assert sum(not one.is_faithful for one in found) >= len(found) // 2
+
+
+def test_encoders_whose_weights_have_other_dtypes_are_judged_by_programs_of_their_own() -> None:
+    x = rows_like("unit scale", [9])[0]
+    for dtype in (jnp.bfloat16, jnp.float32):
+        encoder = Encoder(Scaled(D, H, scale=jnp.full(D, 1.003, dtype), rngs=nnx.Rngs(0)))
+        assert Judge(encoder)(np.asarray(encoder(x)), x).specification < FLOOR  # or the bound would be as wrong
 
 
 def test_another_float32_passes() -> None:
