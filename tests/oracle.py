@@ -53,12 +53,16 @@ def gru(weights: dict[str, Array], x: Any, gate_fn: Callable[[Array], Array] = s
 
 
 def gru_float32(cell: Any, x: Array, operands: Callable[[Array], Array] = lambda a: a) -> Array:
-    """The same in numpy's float32, another one than XLA's; `operands` rounds the operands of products first."""
+    """The same in numpy's float32, another one than XLA's; `operands` rounds the operands of products first.
+
+    Products are added up one after the other: `@` adds them in an order that the processor's kind decides, which may be
+    that of XLA.
+    """
     w = {name: np.asarray(array, np.float32) for name, array in weights_of(cell).items()}
     h = np.zeros(w["b_in"].shape, np.float32)
 
     def product(a: Array, name: str) -> Array:
-        return operands(a) @ operands(w[name])
+        return np.cumsum(operands(a)[:, None] * operands(w[name]), axis=0)[-1]
 
     with np.errstate(over="ignore"):  # of exp in a gate that is closed
         for x_t in x:
