@@ -210,8 +210,9 @@ def _as_given(given: Any, array: np.ndarray) -> np.ndarray:
 
     numpy makes float64 of integers beside floats, which may round those beyond 2**53.
     """
-    is_lists = isinstance(given, list | tuple) or np.asarray(given).dtype == object
-    if array.dtype != np.float64 or not is_lists or not (np.abs(array) >= 2.0**53).any():
+    if array.dtype != np.float64 or not (np.abs(array) >= 2.0**53).any():
+        return array
+    if not isinstance(given, list | tuple) and np.asarray(given).dtype != object:
         return array
     objects = np.asarray(list(given), object)
     numbers = [each.item() if isinstance(each, np.generic) else each for each in objects.flat]

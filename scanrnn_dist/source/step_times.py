@@ -73,7 +73,7 @@ def _whole_numbers(array: pa.Array) -> np.ndarray | None:
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:
-    """Of each to the one before, float64, 0 first; exact before the one rounding to float64."""
+    """Of each to the one before, float64, 0 first; rounded once, to float64, below 2**62."""
     differences = np.zeros(len(counts), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         exact = counts[1:] - counts[:-1]
