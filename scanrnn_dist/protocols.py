@@ -160,6 +160,8 @@ class EngineLike(Protocol):
     """Whether the outputs of all steps are given, not one vector per sequence."""
     flops_per_step: int
     """Floating-point operations of one step of one row."""
+    kept_step_bytes: int
+    """Of outputs that a run keeps between layers, for each step of an unfinished row; 0 where it keeps none."""
     devices: int
     """How many share the rows."""
     is_static: bool

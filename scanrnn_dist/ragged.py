@@ -5,7 +5,7 @@ Numpy only. What stands in Parquet columns is turned into a `Ragged` by `source/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,6 +238,20 @@ def cut(ragged: Ragged) -> Ragged:
     return Ragged(ragged.values[begin:end], ragged.offsets - begin)
 
 
+def row_pieces(costs: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Consecutive rows that cost at most so much together, or one that costs more: where each piece begins and ends.
+
+    Example:
+        >>> list(row_pieces(np.array([1, 2, 9, 1]), most=4))
+        [(0, 2), (2, 3), (3, 4)]
+    """
+    sums, begin = running_sums(costs), 0
+    while begin < len(costs):
+        end = max(begin + 1, int(np.searchsorted(sums, sums[begin] + most, side="right")) - 1)
+        yield begin, end
+        begin = end
+
+
 def joined(parts: Sequence[Ragged], in_features: int) -> Ragged:
     """The rows of all parts, one after the other, copied."""
     values = [part.values[part.offsets[0] : part.offsets[-1]] for part in parts]
@@ -308,11 +322,6 @@ class FeatureRows:
                 self._steps[row] = features.row(nth)
         else:
             self._vectors[rows] = features
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the vectors; the outputs of steps are not counted."""
-        return self._vectors.nbytes
 
     @property
     def result(self) -> np.ndarray | Ragged:

@@ -135,7 +135,7 @@ def _encode(
     engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
     rows = Rows(ragged, carries)
     with rows_progress("encode", len(ragged)) if show_progress else nullcontext() as shown:
-        return features_of_rows(engine, encoder, [rows], max_steps, None if shown is None else shown.advance)
+        return features_of_rows(engine, [rows], max_steps, None if shown is None else shown.advance)
 
 
 def _check_ids(input: InputSpec, ragged: Ragged) -> None:

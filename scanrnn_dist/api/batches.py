@@ -213,7 +213,7 @@ class BatchFeaturizer:
             Rows(each.sequences, self._carries(columns, each, engine.carry_features, place))
             for each, columns, place in zip(taken, kept, places, strict=True)
         ]
-        return features_of_rows(engine, self.encoder, rows, checked_max_steps(options.max_steps))
+        return features_of_rows(engine, rows, checked_max_steps(options.max_steps))
 
     def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int, where: Where) -> np.ndarray | None:
         """The initial carry that each row brings, `(n, size)`; None where rows bring none."""

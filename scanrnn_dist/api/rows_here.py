@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.protocols import EngineLike, Finished, RunLike
-from scanrnn_dist.ragged import FeatureRows, Ragged, cut
+from scanrnn_dist.ragged import FeatureRows, Ragged, cut, row_pieces
 
 OPEN_WINDOWS = 2
 """Where an engine keeps outputs of steps between layers, it has the rows of so many windows at most. Of 300,000 steps,
@@ -33,7 +32,6 @@ class Rows:
 
 def features_of_rows(
     engine: EngineLike,
-    encoder: Encoder,
     batches: Sequence[Rows],
     max_steps: int | None,
     tell: Callable[[int], None] | None = None,
@@ -41,22 +39,16 @@ def features_of_rows(
     """The features of all rows of the batches, one after the other; `tell` is told how many more are finished."""
     number = sum(len(batch.sequences) for batch in batches)
     features = FeatureRows(number, engine.out_features, engine.dtype, steps=engine.gives_steps)
-    of_batches = _in_pieces if _keeps_steps(encoder) and all(_is_whole(engine, rows) for rows in batches) else _at_once
+    # Not where only a single pass gives outputs of steps: the result itself is then most of what is held, 602 MiB in
+    # pieces and 614 at once for 293 MiB of outputs.
+    keeps_steps = engine.kept_step_bytes > 0 and all(_is_whole(engine, rows) for rows in batches)
+    of_batches = _in_pieces if keeps_steps else _at_once
     with closing(engine.run()) as run:
         for finished in of_batches(engine, run, batches, max_steps, features.out):
             features.place(finished.rows, finished.features)
             if tell is not None:
                 tell(len(finished.rows))
     return features.result
-
-
-def _keeps_steps(encoder: Encoder) -> bool:
-    """Whether an engine keeps outputs of the steps of rows for the next layer to read.
-
-    Where those of a single pass are asked for, the result itself is most of what is held: 602 MiB in pieces, 614 at
-    once, for 293 MiB of outputs.
-    """
-    return encoder.is_bidirectional and len(encoder.layers) > 1
 
 
 def _is_whole(engine: EngineLike, rows: Rows) -> bool:
@@ -103,13 +95,9 @@ def _in_pieces(
 
 def _pieces(rows: Rows, max_steps: int | None, piece_steps: int) -> Iterator[Rows]:
     """Rows of so many steps, or one row of more, after the other."""
-    ends, begin = np.cumsum(_cost(rows, max_steps)), 0
-    while begin < len(rows.sequences):
-        most = piece_steps + (ends[begin - 1] if begin else 0)
-        end = max(begin + 1, int(np.searchsorted(ends, most, side="right")))
+    for begin, end in row_pieces(_cost(rows, max_steps), piece_steps):
         carries = None if rows.carries is None else rows.carries[begin:end]
         yield Rows(rows.sequences.slice(begin, end), carries)
-        begin = end
 
 
 def _cost(rows: Rows, max_steps: int | None) -> np.ndarray:

@@ -46,6 +46,9 @@ class BidirectionalEngine:
             for directions in encoder.directions()
         ]
         first = self.layers[0][0]
+        # What a layer gives is kept until all rows that were submitted together are through it. The next layer takes a
+        # copy, within its own look-ahead.
+        self.kept_step_bytes = 4 * sum(direction.out_features for layer in self.layers[:-1] for direction in layer)
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
         self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])

@@ -16,6 +16,7 @@ class OnMesh:
         self.encoder, self.mesh, self.own_carries = encoder, mesh, own_carries
         self.in_features, self.out_features = encoder.in_features, encoder.out_features
         self.flops_per_step, self.gives_steps = encoder.flops_per_step, encoder.gives_steps
+        self.kept_step_bytes = 0
         self.dtype = np.dtype(encoder.pool_dtype)
         self.carry_features = encoder.carry_features if own_carries else 0
         self.first_state = encoder.first_state if isinstance(encoder, StatefulEncoder) else np.zeros(0, self.dtype)

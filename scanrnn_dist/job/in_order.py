@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.observe import in_mib
 from scanrnn_dist.protocols import EngineLike, Finished, Statistics
-from scanrnn_dist.ragged import FeatureRows, Ragged
+from scanrnn_dist.ragged import FeatureRows, Ragged, row_pieces
 from scanrnn_dist.records import STATE
 from scanrnn_dist.source import WAITING_UNITS, Chunk, FailedUnit, Prefetched, Unit, ends_unit
 
@@ -35,6 +36,17 @@ the devices, and rows of up to 2,048 steps take eight windows of 256 steps. 64 M
 4,096 lanes take where H = 512: occupancy 0.34 on one device, 0.04 on eight (`bench_occupancy.py`)."""
 
 
+class RowBytes(NamedTuple):
+    """What each row takes, and each of its steps."""
+
+    row: int
+    step: int
+
+    def of(self, rows: Any, steps: Any) -> Any:
+        """What so many rows of so many steps in all take."""
+        return rows * self.row + steps * self.step
+
+
 @dataclass
 class OpenChunk:
     """A chunk whose rows are not all finished, or that waits for an earlier one; its sequences are the engine's."""
@@ -43,8 +55,9 @@ class OpenChunk:
     first_row: int  # as the engine counts rows
     features: FeatureRows
     rows_left: int
-    nbytes: int  # asked for at every chunk that is read, of all that are open
+    nbytes: int  # of features and kept columns
     values_bytes: int  # of its sequences, which the engine keeps until all of its rows are finished
+    engine_bytes: int  # what the engine keeps of them besides, as long
 
 
 def state_apart(finished: OpenChunk, state_features: int) -> tuple[Chunk, np.ndarray | Ragged]:
@@ -53,9 +66,10 @@ def state_apart(finished: OpenChunk, state_features: int) -> tuple[Chunk, np.nda
     if not state_features:
         return chunk, features
     assert isinstance(features, np.ndarray), "a stateful encoder gives vectors"
-    states = np.ascontiguousarray(features[:, -state_features:])
+    # Both copied: a view would keep the other one in memory too.
+    vectors, states = map(np.ascontiguousarray, np.split(features, [-state_features], axis=1))
     column = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), state_features)
-    return replace(chunk, kept=chunk.kept.append_column(STATE, column)), features[:, :-state_features]
+    return replace(chunk, kept=chunk.kept.append_column(STATE, column)), vectors
 
 
 class Stream:
@@ -65,7 +79,9 @@ class Stream:
 
     Rows finish out of order, by length, so chunks wait for their longest row. While the chunks that wait exceed their
     share of the memory, no new rows are taken: one giant row then has the devices for itself rather than filling it.
-    Nor are they while the values of rows that are not finished exceed the budget: giant rows then come one by one.
+    What the engine keeps of unfinished rows besides their values, such as outputs between layers, counts too. Nor are
+    rows taken while the values of unfinished ones exceed the budget: giant rows then come one by one. Chunks are sized
+    by what is read, and where far more comes of one, it is taken in pieces.
     Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough. Of small units,
     more than `most_units` are open only where it takes more to fill a window.
     """
@@ -82,10 +98,17 @@ class Stream:
         self._shares, self._most_units = shares, most_units
         self._engine, self._run = engine, engine.run(shares.look_ahead)
         self._chunks, self._options = chunks, options
+        self._pieces: deque[Chunk] = deque()  # that are left of the chunk that was read last
         self._open: deque[OpenChunk | FailedUnit] = deque()
+        # Sums over what is open, which may be thousands of small chunks.
+        self._open_units = self._held_bytes = self._values_bytes = 0
         self._failed: Unit | None = None
         self._open_bytes, self._taken_bytes, self._taken_blocks = shares.open, 0, 0
         self._is_exhausted = self._is_told = False
+        features = engine.out_features * engine.dtype.itemsize
+        self._given = RowBytes(0, features) if engine.gives_steps else RowBytes(features, 0)
+        # Outputs of steps are gathered by the engine until all rows of a chunk are finished.
+        self._kept = RowBytes(4 * engine.carry_features, engine.kept_step_bytes + self._given.step)
 
     def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
         while True:
@@ -96,7 +119,7 @@ class Stream:
                 for finished in self._run.advance(more):
                     self._place(finished)
             while self._has_first:
-                yield self._open.popleft()
+                yield self._pop()
 
     @property
     def statistics(self) -> Statistics:
@@ -122,12 +145,10 @@ class Stream:
             if self._is_full:
                 return False
             if self._run.has_window:
-                is_enough = self._run.is_idle or not self._chunks.is_ready
+                is_enough = self._run.is_idle or not (self._pieces or self._chunks.is_ready)
                 if is_enough or self._open_units >= self._most_units:
                     return True
-            begin = time.perf_counter()
-            item = next(self._chunks, None)
-            self.read_wait_seconds += time.perf_counter() - begin
+            item = self._next()
             if item is None:
                 self._is_exhausted = True
                 return False
@@ -139,44 +160,71 @@ class Stream:
                 self._take(item)
         return self._run.has_window and not self._is_exhausted
 
-    @property
-    def _open_units(self) -> int:
-        """How many units are open that were read to their end."""
-        return sum(ends_unit(item if isinstance(item, FailedUnit) else item.chunk) for item in self._open)
+    def _next(self) -> Chunk | FailedUnit | None:
+        """What is read next, or the next piece of it; None if nothing is."""
+        if self._pieces:
+            return self._pieces.popleft()
+        begin = time.perf_counter()
+        item = next(self._chunks, None)
+        self.read_wait_seconds += time.perf_counter() - begin
+        if not isinstance(item, Chunk):
+            return item
+        steps = self._steps(item)
+        bounds = list(row_pieces(self._given.of(1, steps) + self._kept.of(1, steps), self._shares.piece))
+        if len(bounds) < 2:
+            return item
+        self._pieces.extend(item.slice(begin, end) for begin, end in bounds)
+        return self._pieces.popleft()
+
+    def _steps(self, chunk: Chunk) -> np.ndarray:
+        """The steps of each row that count."""
+        lengths, most = chunk.sequences.lengths, self._options.max_steps
+        return lengths if most is None else np.minimum(lengths, int(most))
 
     @property
     def _is_full(self) -> bool:
         """Whether what is open holds all that it may: features in their share, values of long rows in the budget."""
-        features = sum(item.nbytes for item in self._open)
-        values = sum(item.values_bytes for item in self._open if isinstance(item, OpenChunk) and item.rows_left)
-        return bool(self._open) and (features > self._open_bytes or values > self._shares.total)
+        is_full = self._held_bytes > self._open_bytes or self._values_bytes > self._shares.total
+        return bool(self._open) and is_full
+
+    def _push(self, item: OpenChunk | FailedUnit) -> None:
+        """Have it wait for those before it."""
+        self._open.append(item)
+        self._open_units += _ends_unit(item)
+        self._held_bytes += item.nbytes
+
+    def _pop(self) -> OpenChunk | FailedUnit:
+        """What waited longest."""
+        item = self._open.popleft()
+        self._open_units -= _ends_unit(item)
+        self._held_bytes -= item.nbytes
+        return item
 
     def _fail(self, failed: FailedUnit) -> None:
         """Take note of a unit of which no more is taken."""
         self._failed = failed.unit
-        self._open.append(failed)
+        self._push(failed)
 
     def _take(self, chunk: Chunk) -> None:
         """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
-        engine, options, rows = self._engine, self._options, len(chunk.sequences)
+        engine, rows, steps = self._engine, len(chunk.sequences), int(self._steps(chunk).sum())
         features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
-        nbytes = chunk.nbytes_kept + features.nbytes
-        if engine.gives_steps:
-            lengths = chunk.sequences.lengths
-            steps = lengths if options.max_steps is None else np.minimum(lengths, options.max_steps)
-            nbytes += 4 * engine.out_features * int(steps.sum())
+        nbytes = chunk.nbytes_kept + self._given.of(rows, steps)
+        values_bytes, engine_bytes = chunk.sequences.values.nbytes if rows else 0, self._kept.of(rows, steps)
         if engine.is_static:
-            self._allow(chunk, nbytes)
+            self._allow(chunk, nbytes + engine_bytes)
         self._tell_if_large(chunk)
         try:
             carries = self._carries(chunk)
         except DataError as error:
             self._fail(FailedUnit(chunk.unit, str(error)))
             return
-        without = replace(chunk, sequences=Ragged.empty(engine.in_features))
-        values_bytes = chunk.sequences.values.nbytes
-        self._open.append(OpenChunk(without, self._run.statistics.rows, features, rows, nbytes, values_bytes))
-        self._run.submit(chunk.sequences, options.max_steps, carries, features.out)
+        without = replace(chunk, sequences=Ragged.empty(engine.in_features), states=None)
+        first_row = self._run.statistics.rows
+        self._push(OpenChunk(without, first_row, features, rows, nbytes, values_bytes, engine_bytes))
+        self._held_bytes += engine_bytes
+        self._values_bytes += values_bytes
+        self._run.submit(chunk.sequences, self._options.max_steps, carries, features.out)
 
     def _tell_if_large(self, chunk: Chunk) -> None:
         """Say so, once, where a row goes beyond the budget: nested lists take over three times their values to read."""
@@ -224,3 +272,11 @@ class Stream:
                     mine = features[order[begin:end]]
                 chunk.features.place(rows[begin:end] - chunk.first_row, mine)
                 chunk.rows_left -= end - begin
+                if not chunk.rows_left:
+                    self._held_bytes -= chunk.engine_bytes
+                    self._values_bytes -= chunk.values_bytes
+
+
+def _ends_unit(item: OpenChunk | FailedUnit) -> bool:
+    """Whether no more is to come of its unit."""
+    return ends_unit(item.chunk if isinstance(item, OpenChunk) else item)

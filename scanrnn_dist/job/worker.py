@@ -100,6 +100,7 @@ class EngineFacts:
     first_state: np.ndarray
     gives_steps: bool
     flops_per_step: int
+    kept_step_bytes: int
     devices: int
     is_static: bool
     shape: WindowShape

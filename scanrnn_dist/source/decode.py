@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import ConfigError, DataError, UnreadableError, flag_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.protocols import Stage
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, cut
 from scanrnn_dist.source.bad_rows import ERROR, BadRows, Lengths
 from scanrnn_dist.source.file_table import is_unchanged
 from scanrnn_dist.source.filters import Filter
@@ -125,8 +125,25 @@ class Chunk:
 
     @property
     def nbytes_kept(self) -> int:
-        """Bytes of all but the sequences."""
+        """Bytes of the kept columns, also of rows that were set aside."""
         return int(self.kept.nbytes + (self.aside.nbytes if self.aside is not None else 0))
+
+    def slice(self, begin: int, end: int) -> Chunk:
+        """Some of its `N` rows, as views; the first of them bring along what is told of rows that were left out."""
+        count, is_first = end - begin, begin == 0
+        return replace(
+            self,
+            numbers=self.numbers[begin:end],
+            sequences=cut(self.sequences.slice(begin, end)),
+            kept=self.kept.slice(begin, count),
+            begin=self.begin if is_first else int(self.numbers[begin]),
+            end=self.end if end == len(self.numbers) else int(self.numbers[end]),
+            aside=self.aside if is_first else None,
+            counts=self.counts if is_first else {},
+            is_null=None if self.is_null is None else self.is_null[begin:end],
+            filtered=self.filtered if is_first else 0,
+            states=None if self.states is None else self.states.slice(begin, count),
+        )
 
 
 def first_step_features(

@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from holding import hold
 from hypothesis import given
 from hypothesis import strategies as st
-from sources import D, features_of, featurize, random_rows, write_source
+from sources import NAN, D, H, features_of, featurize, needs_native, random_rows, write_source
 
+from scanrnn_dist.api import quarantined
+from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.bidirectional import BidirectionalRun
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order
 from scanrnn_dist.job.memory import LEAST_BYTES, USUAL_BYTES
 from scanrnn_dist.job.write_behind import WriteBehind
-from scanrnn_dist.source import open_source, unit_reader
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.source import BadRows, open_source, unit_reader
 from scanrnn_dist.source.parquet import budget as reading
 
 budgets = st.integers(LEAST_BYTES, 2**45)
@@ -113,6 +118,85 @@ def test_giant_rows_come_one_by_one_within_a_small_budget_and_keep_their_bits(
     assert max(values) <= row_bytes // 2 + row_bytes
     assert features_of(tmp_path / "small").tobytes() == features_of(tmp_path / "free").tobytes()
     assert len(caplog.records) == 1 and "A row of part 0 has values of" in caplog.text and "--memory" in caplog.text
+
+
+WIDE: dict[str, dict[str, Any]] = {
+    "short rows, wide features": {"hidden_features": 64},
+    "outputs of steps": {"hidden_features": 16, "readout": "steps"},
+    "own carries": {"hidden_features": 32},
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_rows_of_which_far_more_comes_than_was_read_are_taken_in_pieces_and_keep_their_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    rng, encoder = np.random.default_rng(0), Encoder.from_seed(0, D, **WIDE[case])
+    rows: list[Any] = [row.tolist() for row in random_rows(rng.integers(0, 5, 300))]
+    rows[7], rows[150], rows[299] = NAN, NAN, NAN
+    carries = pa.array(rng.standard_normal((300, encoder.carry_features)).tolist(), pa.list_(pa.float32()))
+    path = write_source(tmp_path / "a.parquet", rows, row_group_size=200, carry=carries)
+    how: dict[str, Any] = {
+        "column": "sequence", "bad_rows": BadRows(bad_value="skip", empty_sequence="null"), "max_steps": 3,
+        "filter": "id < 40 or id > 60",
+        "initial_carry": "carry" if case == "own carries" else None, "rows_per_part": 150,
+    }  # fmt: skip
+    written: list[int] = []
+    put, place = WriteBehind.put, in_order.Stream._place
+
+    def watched(self: Any, chunk: Any, features: Any) -> None:
+        written.append((features.values if isinstance(features, Ragged) else features).nbytes)
+        put(self, chunk, features)
+
+    def placed(self: Any, finished: Any) -> None:
+        place(self, finished)
+        chunks = [item for item in self._open if isinstance(item, in_order.OpenChunk)]
+        unfinished = [chunk for chunk in chunks if chunk.rows_left]
+        assert self._values_bytes == sum(chunk.values_bytes for chunk in unfinished)
+        kept = sum(chunk.engine_bytes for chunk in unfinished)
+        assert self._held_bytes == sum(item.nbytes for item in self._open) + kept
+        assert self._open_units == sum(chunk.chunk.is_last for chunk in chunks)
+
+    monkeypatch.setattr(WriteBehind, "put", watched)
+    monkeypatch.setattr(in_order.Stream, "_place", placed)
+    reports = [featurize(path, tmp_path / "free", encoder, **how)]
+    most_at_once, piece_bytes = max(written), 1024
+    written.clear()
+    hold(monkeypatch, open=8 * piece_bytes)
+    reports.append(featurize(path, tmp_path / "pieces", encoder, **how))
+    assert max(written) <= piece_bytes < most_at_once // 8
+    free, pieces = (pq.read_table(tmp_path / name) for name in ("free", "pieces"))
+    assert pieces.equals(free) and 200 < len(free) < 300
+    assert free["features"].null_count == pieces["features"].null_count > 0
+    assert quarantined(tmp_path / "pieces").equals(quarantined(tmp_path / "free"))
+    assert (reports[0].rows, reports[0].steps) == (reports[1].rows, reports[1].steps)
+
+
+@pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
+def test_what_is_kept_between_layers_stays_within_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    rows, steps = 400, 9
+    path = write_source(tmp_path / "a.parquet", random_rows([steps] * rows), row_group_size=rows)
+    encoder = Encoder.from_seed(0, D, H, num_layers=2, bidirectional=True)
+    kept: list[int] = []
+    advance = BidirectionalRun.advance
+
+    def watched(self: Any, more: bool = False) -> Any:
+        runs = [run for layer in self._runs[:-1] for run in layer]
+        outputs = [batch.outputs for run in runs for batch in run._submissions.batches]
+        kept.append(sum(each.nbytes for each in outputs if each is not None))
+        return advance(self, more)
+
+    monkeypatch.setattr(BidirectionalRun, "advance", watched)
+    featurize(path, tmp_path / "free", encoder, kernel=kernel)
+    assert max(kept) == rows * steps * 2 * H * 4, "those of all rows"
+    kept.clear()
+    bound = 20_000
+    hold(monkeypatch, open=bound)
+    featurize(path, tmp_path / "bound", encoder, kernel=kernel)
+    assert 0 < max(kept) <= bound
+    assert features_of(tmp_path / "bound").tobytes() == features_of(tmp_path / "free").tobytes()
 
 
 def test_the_least_budget_gives_the_same_parts(tmp_path: Path) -> None:
