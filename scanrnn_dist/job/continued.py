@@ -91,6 +91,7 @@ class ContinuedPlan(Plan):
                     if on_chunk is not None:
                         on_chunk()
                     yield chunk
+                    del chunk  # or it would stay alive while the next one is read
             except DataError as error:
                 yield FailedUnit(unit, str(error))
 
@@ -99,20 +100,25 @@ class ContinuedPlan(Plan):
         if unit.index >= len(self.names):
             yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
             return
-        begin, columns, (old, found) = 0, [*self.keep, STATE], self.found[unit.index]
-        for batch in read_part(self.store, self.names[unit.index], columns):
-            rows, end = np.full(batch.num_rows, -1), begin + batch.num_rows
-            here = slice(*np.searchsorted(old, (begin, end)))
-            rows[old[here] - begin] = found[here]
-            _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
-            sequences = self.new.sequences_of(rows)
-            kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
-            yield Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
-            begin = end
+        begin = 0
+        for batch in read_part(self.store, self.names[unit.index], [*self.keep, STATE]):
+            yield self._old_chunk(unit, batch, begin)
+            begin += batch.num_rows
+            del batch  # or it would stay alive while the next one is read
         if begin != unit.group_rows[0]:
             raise DataError(f"{unit.file.path} holds {begin} rows; expected {unit.group_rows[0]}, as recorded.")
         if unit.rows > begin:
             yield self._begun_chunk(unit, 0, unit.rows - begin, begin)
+
+    def _old_chunk(self, unit: Unit, batch: pa.RecordBatch, begin: int) -> Chunk:
+        """Rows of a unit, from its row `begin` on, of ids that the old output has."""
+        rows, end, (old, found) = np.full(batch.num_rows, -1), begin + batch.num_rows, self.found[unit.index]
+        here = slice(*np.searchsorted(old, (begin, end)))
+        rows[old[here] - begin] = found[here]
+        _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
+        sequences = self.new.sequences_of(rows)
+        kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
+        return Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
 
     def _begun_chunk(self, unit: Unit, first: int, count: int, begin: int) -> Chunk:
         """Rows of a unit, from its row `begin` on, of ids that the old output does not have, the `first` and on."""

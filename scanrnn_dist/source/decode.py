@@ -120,8 +120,9 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sequences and the kept columns, also of rows that were set aside."""
-        return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes) + self.nbytes_kept
+        """Bytes of the sequences, the states and the kept columns, also of rows that were set aside."""
+        states = 0 if self.states is None else self.states.nbytes
+        return int(self.sequences.values.nbytes + self.sequences.offsets.nbytes + states) + self.nbytes_kept
 
     @property
     def nbytes_kept(self) -> int:

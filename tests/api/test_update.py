@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from faults import Died
 from odd_values import ODD, SOME, stored
 from sources import (
     D,
+    H,
     command_line_in_this_process,
     encoder_of,
     entries,
@@ -32,9 +34,10 @@ from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import new_steps
+from scanrnn_dist.job import MemoryShares, in_order, new_steps
+from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job.new_steps import NewSteps
-from scanrnn_dist.records import RESTART
+from scanrnn_dist.records import RESTART, Output
 from scanrnn_dist.source import BadRows
 from scanrnn_dist.storage import LocalStore
 
@@ -214,6 +217,45 @@ def test_events_whose_columns_are_all_declared_not_null_go_on(tmp_path: Path) ->
     featurize(tmp_path / "0.parquet", out, encoder, group_by=["id"], order_by=["t"], keep_state=True)
     continued(out, tmp_path / "1.parquet")
     assert pq.read_table(out, columns=["id", "t"]).to_pylist() == [{"id": 1, "t": 1}]
+
+
+def test_old_rows_are_held_batch_by_batch_and_their_states_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = dict(enumerate(random_rows([3] * 12)))
+    monkeypatch.setattr(MemoryShares, "chunk", 1)  # a row group for each row
+    how: dict[str, Any] = {"rows_per_part": 6, "output": Output(row_group_bytes=1)}
+    featurize(write(tmp_path / "0.parquet", rows), tmp_path / "out", keep_state=True, ids=["id", "kind"], **how)
+    plans: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(updating, "run_job", lambda destination, plan, *rest: plans.append(plan))
+        continued(tmp_path / "out", write(tmp_path / "1.parquet", {0: rows[1]}))
+    told: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    read_part, place = continuing.read_part, in_order.Stream._place
+
+    def watched(*given: Any) -> Any:
+        for batch in read_part(*given):
+            own = batch.slice(0)
+            told.append(weakref.ref(own))
+            yield own
+            del own
+            alive.append(sum(it() is not None for it in told))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(continuing, "read_part", watched)
+        for chunk in plans[0]._all_chunks(plans[0].units, None):
+            told.append(weakref.ref(chunk))
+            assert chunk.nbytes >= chunk.sequences.values.nbytes + chunk.kept.nbytes + 4 * H * chunk.rows
+            del chunk
+    assert len(alive) == 12 and not any(alive)
+
+    def placed(self: Any, finished: Any) -> None:
+        assert all(item.chunk.states is None for item in self._open)
+        place(self, finished)
+
+    monkeypatch.setattr(in_order.Stream, "_place", placed)
+    continued(tmp_path / "out", tmp_path / "1.parquet")
 
 
 @pytest.mark.parametrize("readout", ["last", "mean+max"])
