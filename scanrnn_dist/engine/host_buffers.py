@@ -5,6 +5,7 @@ Which block goes where is `schedule.py`'s; when a window is sent is `run.py`'s.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,8 @@ class ValueStream:
         self._least_steps = least_bytes // (4 * in_features)
         self._arena = np.empty((0, in_features), np.float32)
         self._is_ours = False  # whether the arena may be written to: not while it is a batch of the caller's
+        self._gaps: deque[tuple[int, int]] = deque()  # where there may be room, by position
+        self._gaps_of = -1  # `Submissions.times_read` when they were looked for
 
     @property
     def nbytes(self) -> int:
@@ -60,12 +63,14 @@ class ValueStream:
 
     def add(self, batch: Batch, values: np.ndarray) -> None:
         """Take the values of the batch that was submitted last."""
-        if others := [other for other in self._submissions.batches if other.unread and other is not batch]:
-            batch.at = self._allocate(batch.steps, others)
-        elif not self._is_ours or len(values) > len(self._arena):
-            # In C order, or each `take` would make a copy of all in that order.
-            self._arena, self._is_ours = np.ascontiguousarray(values), False
-            return
+        if self._gaps_of != self._submissions.times_read:  # or others take what they took
+            others = self._find_gaps(batch)
+            if not others and (not self._is_ours or len(values) > len(self._arena)):
+                # In C order, or each `take` would make a copy of all in that order.
+                self._arena, self._is_ours = np.ascontiguousarray(values), False
+                self._gaps.clear()
+                return
+        batch.at = self._allocate(batch)
         self._arena[batch.at : batch.at + batch.steps] = values
 
     def copy(self, start: np.ndarray, out: np.ndarray) -> None:
@@ -80,22 +85,49 @@ class ValueStream:
         for of_device, blocks in zip(index, out, strict=True):
             self._arena.take(of_device + steps, axis=0, out=blocks[: len(of_device)], mode="clip")
 
-    def _allocate(self, steps: int, others: list[Batch]) -> int:
-        """The position of the first gap of so many steps; if there is none, the arena is packed into a larger one."""
-        end = 0
-        by_position = sorted(others, key=lambda batch: batch.at)
-        for batch in by_position:
-            if self._is_ours and batch.at - end >= steps:
-                return end
-            end = max(end, batch.at + batch.steps)  # a batch without steps may stand where another one begins
-        if self._is_ours and len(self._arena) - end >= steps:
-            return end
-        live = sum(batch.steps for batch in by_position)
+    def _find_gaps(self, batch: Batch) -> list[Batch]:
+        """Look for gaps between the batches before this one whose values are still kept; these, by position."""
+        others = [other for other in self._submissions.batches if other.unread and other is not batch]
+        others.sort(key=lambda other: other.at)
+        self._gaps.clear()
+        self._gaps_of, end = self._submissions.times_read, 0
+        for other in others:
+            if other.at > end:
+                self._gaps.append((end, other.at))
+            end = max(end, other.at + other.steps)  # a batch without steps may stand where another one begins
+        self._gaps.append((end, len(self._arena)))
+        if not self._is_ours:
+            self._gaps.clear()
+        return others
+
+    def _allocate(self, batch: Batch) -> int:
+        """The position of the first gap that is large enough; if there is none, all is packed into a larger arena.
+
+        Gaps that are too small are passed over until they are looked for again: once values were read, or before the
+        arena grows. So thousands of small batches, of which few are read at a time, are not walked for each of them.
+        """
+        if (begin := self._first_gap(batch.steps)) is not None:
+            return begin
+        others = self._find_gaps(batch)
+        if (begin := self._first_gap(batch.steps)) is not None:
+            return begin
+        live = sum(other.steps for other in others)
         self.repacked_bytes += 4 * live * self._arena.shape[1]
-        arena = np.empty((max((live + steps) * 3 // 2, self._least_steps), self._arena.shape[1]), np.float32)
+        arena = np.empty((max((live + batch.steps) * 3 // 2, self._least_steps), self._arena.shape[1]), np.float32)
         end = 0
-        for batch in by_position:
-            arena[end : end + batch.steps] = self._arena[batch.at : batch.at + batch.steps]
-            batch.at, end = end, end + batch.steps
+        for other in others:
+            arena[end : end + other.steps] = self._arena[other.at : other.at + other.steps]
+            other.at, end = end, end + other.steps
         self._arena, self._is_ours = arena, True
+        self._gaps = deque([(end + batch.steps, len(arena))])
         return end
+
+    def _first_gap(self, steps: int) -> int | None:
+        """Take so many steps of the first gap that has as many; where they begin, or None."""
+        while self._gaps:
+            begin, end = self._gaps[0]
+            if end - begin >= steps:
+                self._gaps[0] = begin + steps, end
+                return begin
+            self._gaps.popleft()
+        return None

@@ -65,6 +65,7 @@ class Submissions:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+        self.times_read = 0  # how often values of rows were read to their end
         self._rows = self._steps = 0
 
     def add(self, ragged: Ragged, lengths: np.ndarray, carries: np.ndarray | None = None) -> Batch:
@@ -93,6 +94,7 @@ class Submissions:
         counts = np.bincount(self._places_of_rows(rows), minlength=len(self.batches))
         for batch, count in zip(self.batches, counts.tolist(), strict=True):
             batch.unread -= count
+        self.times_read += 1
         self.forget()
 
     def forget(self) -> None:

@@ -174,6 +174,26 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
         assert stream.nbytes <= greatest * 3 // 2
 
 
+def test_many_small_batches_are_not_walked_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    submissions = Submissions()
+    stream = ValueStream(submissions, in_features=1)
+    looked: list[int] = []
+    find = ValueStream._find_gaps
+
+    def watched(self: ValueStream, batch: Any) -> Any:
+        others = find(self, batch)
+        looked.append(len(others))
+        return others
+
+    monkeypatch.setattr(ValueStream, "_find_gaps", watched)
+    for begin in range(0, 2_000, 500):
+        for _ in range(500):
+            values = np.zeros((3, 1), np.float32)
+            stream.add(submissions.add(Ragged(values, np.array([0, 3])), np.array([3])), values)
+        submissions.count_read(np.arange(begin, begin + 500, 2))
+    assert len(looked) < 50
+
+
 def test_values_that_are_a_view_are_brought_into_order_once() -> None:
     """Or each window would copy all of them."""
     values = np.arange(24, dtype=np.float32).reshape(6, 4)[:, :2]
