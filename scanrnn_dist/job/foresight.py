@@ -82,7 +82,7 @@ def foresee(
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """
-    found, unit, before = Foreseen(whole), -1, (0, 0, 0)
+    found, unit, before, sampled_bytes = Foreseen(whole), -1, (0, 0, 0), 0
     files, most = set[str](), reading(MOST_BYTES).lengths.max_steps
     with closing(_read(plan, reading, whole)) as read:
         for chunk in _with_carries(read, carries):
@@ -97,8 +97,9 @@ def foresee(
             lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
             found.rows, found.steps = found.rows + chunk.rows, found.steps + int(lengths.sum())
             found.set_aside += 0 if chunk.aside is None else len(chunk.aside)
-            if sum(sequences.values.nbytes for sequences in found.sample) < _SAMPLE_BYTES and lengths.sum():
+            if sampled_bytes < _SAMPLE_BYTES and lengths.sum():
                 found.sample.append(chunk.sequences)
+                sampled_bytes += chunk.sequences.values.nbytes
             if on_rows is not None:
                 on_rows(chunk.rows)
             del chunk  # or it would stay alive while the next one is decoded
