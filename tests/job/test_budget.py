@@ -42,6 +42,9 @@ def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, oth
 def test_the_usual_shares_are_those_of_the_usual_budget() -> None:
     assert MemoryShares.of(USUAL_BYTES) == MemoryShares() and MemoryShares().total == USUAL_BYTES
     assert Memory(room=8 << 30).shares(is_static=False) == MemoryShares()
+    for is_static in (False, True):  # or the bytes of parts would depend on how much memory a machine has
+        most = MemoryShares.of(64 << 30, is_static)
+        assert (most.chunk, most.piece) == (MemoryShares().chunk, MemoryShares().piece)
 
 
 @given(st.none() | budgets, st.integers(1, 2**45), st.booleans())
@@ -162,7 +165,7 @@ def test_rows_of_which_far_more_comes_than_was_read_are_taken_in_pieces_and_keep
     reports = [featurize(path, tmp_path / "free", encoder, **how)]
     most_at_once, piece_bytes = max(written), 1024
     written.clear()
-    hold(monkeypatch, open=8 * piece_bytes)
+    monkeypatch.setattr(MemoryShares, "piece", piece_bytes)
     reports.append(featurize(path, tmp_path / "pieces", encoder, **how))
     assert max(written) <= piece_bytes < most_at_once // 8
     free, pieces = (pq.read_table(tmp_path / name) for name in ("free", "pieces"))
@@ -194,6 +197,7 @@ def test_what_is_kept_between_layers_stays_within_its_share(
     kept.clear()
     bound = 20_000
     hold(monkeypatch, open=bound)
+    monkeypatch.setattr(MemoryShares, "piece", bound // 8)
     featurize(path, tmp_path / "bound", encoder, kernel=kernel)
     assert 0 < max(kept) <= bound
     assert features_of(tmp_path / "bound").tobytes() == features_of(tmp_path / "free").tobytes()
