@@ -3,7 +3,7 @@
 Takes units from `units.py` as `unit_reader.py` reads them, and turns columns into `Ragged` by `layouts/` and
 `taking.py`. In which thread this runs, and how far ahead, says `read_ahead.py`. Every row that a footer promised is
 delivered, in order, or a `DataError` says what is missing; the checksums of pages are verified where the writer stored
-them. With the conversion and its checks 0.8 GB/s, where pyarrow alone gives 0.95 (nested lists, RESULTS.md).
+them. How fast that is, beside pyarrow alone, stands in RESULTS.md ("Feeding the devices").
 """
 
 from __future__ import annotations
