@@ -28,6 +28,7 @@ from scanrnn_dist.job import (
     read_new_steps,
     recorded_parts,
     run_job,
+    wrong_parts,
 )
 from scanrnn_dist.records import JobRecords, counts_of, part_names
 from scanrnn_dist.source import SKIP, SourceLike, count_name
@@ -70,7 +71,8 @@ def update(
     Raises:
         ConfigError: an output without states or that is not finished, or that lacks rows or files of its source;
             another encoder, steps that were applied before, or ids that are not kept or others than before.
-        DataError: a file that cannot be read, data that is not what it should be, or an id that comes twice.
+        DataError: a file that cannot be read, data that is not what it should be, an id that comes twice, or a part of
+            the output that changed after it was written.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
     Example:
@@ -116,6 +118,12 @@ def update(
     before = Plan.read(records, job)
     parts, _ = recorded_parts(records, job, before)
     _check_has_all_rows(parts, before, root)
+    if wrong := wrong_parts(records, parts, before):
+        name, reason = next(iter(wrong.items()))
+        raise DataError(
+            f"{root}: {name} {reason}. An update goes on from the states in these files; nothing was changed. Bring "
+            "them back as they were written: `scanrnn verify` names all that are not."
+        )
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
     continued = continued_plan(records.store, job["id"], there, plan, new, applied)

@@ -164,6 +164,21 @@ def test_files_that_were_left_out_end_an_update(tmp_path: Path, where: str) -> N
     assert entries(out) == held
 
 
+def test_parts_that_are_not_the_recorded_ones_are_not_continued(tmp_path: Path) -> None:
+    """Such as one of before the last update, which was brought back from a copy."""
+    _, cut = slices(3)
+    out = tmp_path / "out"
+    featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"])
+    (part,) = out.glob("part-*.parquet")
+    older = part.read_bytes()
+    continued(out, write(tmp_path / "1.parquet", cut[1]))
+    part.write_bytes(older)
+    held, new = entries(out), write(tmp_path / "2.parquet", cut[2])
+    with pytest.raises(DataError, match=f"{part.name} changed after it was written.*nothing was changed"):
+        continued(out, new)
+    assert entries(out) == held
+
+
 def test_updates_without_steps_change_nothing_and_may_come_again(tmp_path: Path) -> None:
     rows, none = dict(enumerate(random_rows([3, 4]))), np.empty((0, D), np.float32)
     empty = write(tmp_path / "empty.parquet", {})
@@ -710,6 +725,6 @@ def test_an_encoder_that_cannot_be_continued_is_refused_before_the_job_begins(tm
             return super().step(state, x_t / 2)
 
     source = write(tmp_path / "in.parquet", slices(1)[0])
-    with pytest.raises(ConfigError, match="Halved has methods of its own, step, so a sequence cannot be continued"):
+    with pytest.raises(ConfigError, match="Halved has methods of its own, step, with which no state is kept"):
         featurize(source, tmp_path / "out", Halved.from_seed(0, D, 4), keep_state=True)
     assert not (tmp_path / "out").exists()
