@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import threading
@@ -94,10 +95,13 @@ class ObjectStore(Store):
 
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         with stopping(self.path(name)):
-            if check is None:
+            if check is not None:
+                check()
+            if len(content) > AT_ONCE_BYTES:  # in one request it might take longer than a request may
+                self.upload(name, io.BytesIO(content), len(content), check)
+            elif check is None:
                 self.objects.put(self._key(name), content)
             else:
-                check()
                 self._put_checked(name, content, check)
 
     def create(self, name: str, content: bytes) -> bool:

@@ -21,6 +21,9 @@ from scanrnn_dist.storage.filesystems import CONNECT_SECONDS, RETRIES, endpoint_
 
 logger = logging.getLogger("scanrnn_dist")
 
+KEYS_ASKED_AGAIN = timedelta(minutes=10)
+"""Keys of `~/.aws` count as good for so long, and obstore asks for them again five minutes before. botocore renews
+those that have less than 15 minutes left, so none is used beyond its end. With obstore's half an hour some were."""
 REQUEST_SECONDS = 60
 """A request is given up after so long, and made again. A piece of an upload is one: 8 MiB, four at once, in a minute
 are 5 Mbit/s."""
@@ -184,4 +187,4 @@ def _profile() -> Any:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     session = boto3.Session()
-    return None if session.get_credentials() is None else Boto3CredentialProvider(session)
+    return None if session.get_credentials() is None else Boto3CredentialProvider(session, ttl=KEYS_ASKED_AGAIN)

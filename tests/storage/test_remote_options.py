@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from s3_server import S3Server
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.storage import LocalStore, ObjectStore, open_store, resolve
+from scanrnn_dist.storage import LocalStore, ObjectStore, open_store, remote_options, resolve
 from scanrnn_dist.storage.remote_objects import RemoteObjects
 from scanrnn_dist.storage.remote_options import RemoteOptions, boto3_client, obstore_client
 
@@ -81,6 +83,18 @@ def test_certificates_are_verified_as_the_uri_says(told: str, verify: bool | str
     query = f"region=x&tls_ca_file_path=/ca.pem&tls_verify_certificates={told}"
     client = boto3_client(options_of(f"s3://b/a?endpoint_override=minio:9000&{query}"))
     assert client._endpoint.http_session._verify == verify
+
+
+def test_keys_of_a_profile_are_asked_for_again_before_they_can_expire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    for name in remote_options._KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    keys = remote_options._profile()()
+    assert keys["access_key_id"] == "a"
+    assert keys["expires_at"] - datetime.now(UTC) < timedelta(minutes=15), "from then on botocore renews them"
 
 
 def test_a_file_uri_is_a_folder(tmp_path) -> None:  # type: ignore[no-untyped-def]

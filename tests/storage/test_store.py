@@ -107,6 +107,21 @@ class TestWhatRenames(StoreConformance):
         assert store.below() == {name: size}
 
 
+def test_a_large_record_goes_to_a_bucket_in_pieces(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, sent, upload = open_store(s3.uri("bucket/out")), list[int](), remote_objects.RemoteObjects.upload
+
+    def watched(self: remote_objects.RemoteObjects, key: str, file: IO[bytes], size: int) -> None:
+        sent.append(size)
+        upload(self, key, file, size)
+
+    monkeypatch.setattr(remote_objects.RemoteObjects, "upload", watched)
+    content = bytes(object_store.AT_ONCE_BYTES)
+    store.write("record", content)
+    store.write("record", content + b"1")
+    store.write("record", content + b"12", check=lambda: None)
+    assert store.read("record") == content + b"12" and sent == [len(content) + 1, len(content) + 2]
+
+
 class TestARestartInAFolder(StoreConformance):
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Callable[[], Store]:
