@@ -222,9 +222,9 @@ class HandOut:
         )  # fmt: skip
 
     def _start_missing(self) -> None:
-        while len(self._hands) < self._pool.count:
-            hand = _Hand(self._pool.start())
-            self._hands.append(hand)
+        new = [_Hand(self._pool.start()) for _ in range(self._pool.count - len(self._hands))]
+        self._hands += new
+        for hand in new:  # an encoder may be more than a pipe holds: then this waits until the worker has begun to read
             self._ask(hand, "takes", self._asked)
 
     def _begin(self, hand: _Hand) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     while True:
         try:
             question, given = pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the latter in the midst of a question
             worker.answer("end", ("the driver has ended",))
             break
         with suppress(BrokenPipeError, ConnectionResetError):  # the driver has ended; the pipe says so next

@@ -119,7 +119,7 @@ class ProcessPool:
         worker = by_pipe[ready[0]]  # type: ignore[index]
         try:
             return worker, self._children[worker][1].recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the latter in the midst of an answer
             status = self._end(worker)
             how = f"killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
             return worker, WorkerDied(f"process {self._pid} was {how}" if status < 0 else f"process {self._pid} {how}")

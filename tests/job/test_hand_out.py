@@ -184,6 +184,23 @@ def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) ->
         assert getattr(report, told) == getattr(here, told), told
 
 
+def test_all_workers_are_started_before_any_is_waited_for(tmp_path: Path, source: Path) -> None:
+    """One that imports does not read yet, and a large encoder is sent only as fast as it is read."""
+    told: list[str] = []
+
+    class Told(PoolHere):
+        def start(self) -> int:
+            told.append("start")
+            return super().start()
+
+        def ask(self, worker: int, question: str, *given: Any) -> None:
+            told.append(question)
+            super().ask(worker, question, *given)
+
+    featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(Told(3)))
+    assert told[:6] == ["start"] * 3 + ["takes"] * 3
+
+
 def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None:
     ends = {(1, "exchange"), (4, "takes")}  # the first one in its midst, and the one that comes in its place at once
     pool = PoolHere(3, dies=lambda number, question, _: (number, question) in ends)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from sources import parts_of, random_rows, write_source
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import Answer, read_status
+from scanrnn_dist.job import Answer, WorkerDied, read_status
 from scanrnn_dist.launch import ProcessExecutor, visible_gpus
 from scanrnn_dist.launch.processes import ProcessPool
 
@@ -152,6 +153,15 @@ def test_an_encoder_file_that_is_none_is_told_as_ever(tmp_path: Path, source: Pa
     words = [sys.executable, "-m", "scanrnn_dist", "featurize", str(source), str(tmp_path / "out"), "--processes", "2"]
     done = subprocess.run([*words, "--encoder", "nowhere"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "There is no encoder file nowhere." in done.stderr, done.stderr
+
+
+def test_a_child_that_dies_in_the_midst_of_an_answer_has_died() -> None:
+    pool, (ours, theirs) = ProcessPool(1, None), Pipe()
+    pool._children[1] = subprocess.Popen([sys.executable, "-c", ""]), ours, 0
+    os.write(theirs.fileno(), (1000).to_bytes(4, "big") + b"only some of a thousand bytes")
+    theirs.close()
+    answered = pool.wait()
+    assert answered is not None and isinstance(answered[1], WorkerDied) and "exit status 0" in str(answered[1])
 
 
 def test_processes_below_one_are_refused() -> None:
