@@ -48,6 +48,8 @@ def test_featurize_parquet_does_the_job_of_the_command_line_and_gives_what_the_s
 
 @pytest.mark.parametrize("script", ["featurize_parquet.py", "featurize_ray.py"])
 def test_an_error_is_told_and_ends_a_pipeline_with_the_exit_code_of_the_command_line(tmp_path, script):
+    if "ray" in script:
+        pytest.importorskip("ray")
     done = run(script, tmp_path / "none.parquet", tmp_path / "out")
     assert done.returncode == srd.ConfigError.exit_code and "Error: " in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "none.parquet" in done.stderr

@@ -85,8 +85,8 @@ class Encoder(nnx.Module):
         self.step_input = None if input is None else step_input_of(input, tables, self.cells[0])
         self.readout_names = checked_readout(readout)
         self.fill = None if initial_carry is None else float(initial_carry)
-        if self.fill is not None and not np.isfinite(self.fill):
-            raise ConfigError(f"initial_carry is {self.fill}; expected a finite number.")
+        if self.fill is not None and np.isnan(self.fill):
+            raise ConfigError("initial_carry is nan; expected a number.")
         self.scan, self.precision = scan, precision
         if scan not in ("lax", "nnx"):
             raise ConfigError(f"scan is {scan!r}; expected 'lax', or 'nnx' for cells that change their own variables.")
@@ -319,7 +319,7 @@ class Encoder(nnx.Module):
         ):
             if is_so and not_called:
                 raise ConfigError(
-                    f"{type(self).__name__} has methods of its own that an encoder with {what} does not call: "
+                    f"{type(self).__name__} has methods of its own that do not go with {what}: "
                     f"{', '.join(sorted(not_called))}. Leave out one of the two."
                 )
 

@@ -56,7 +56,7 @@ ORIGIN_OF_NAME = {"weight_hh_l0": "torch", "recurrent_kernel": "keras", "kernel"
 
 def encoder_content(kind: type, encoder: Any) -> bytes:
     """Architecture and weights, as one safetensors file."""
-    reason = why_no_file(kind, encoder)
+    reason = why_no_file(kind, encoder) or _why_not_read_back(kind, encoder)
     if reason is not None:
         raise ConfigError(f"The encoder cannot be written to a file: {reason}")
     version = FORMAT if encoder.input is None else FORMAT_WITH_INPUT
@@ -200,11 +200,21 @@ def why_no_file(kind: Any, encoder: Any) -> str | None:
     if type(encoder) is not kind:
         return f"{type(encoder).__name__} is a class of its own, and a file holds Encoder alone."
     try:
-        rebuilt = _graphdef(kind, json.dumps(encoder.architecture))  # type: ignore[arg-type]  # a class has a hash
+        rebuilt = _rebuilt(kind, json.dumps(encoder.architecture))[0]  # type: ignore[arg-type]  # a class has a hash
     except (ValueError, TypeError, KeyError) as error:
         return str(error)
     if rebuilt != nnx.split(encoder)[0]:
         return "its cells were changed after they were built (other layers, dtypes or attributes)."
+    return None
+
+
+def _why_not_read_back(kind: Any, encoder: Any) -> str | None:
+    """Which weights are not as the architecture makes them, as `set_variables` asks; None if all are."""
+    own, made = nnx.split(encoder)[1], _rebuilt(kind, json.dumps(encoder.architecture))[1]
+    for is_, asked in zip(jax.tree.leaves(own), jax.tree.leaves(made), strict=True):
+        if (is_.shape, is_.dtype) != (asked.shape, asked.dtype):
+            found, expected = f"{is_.dtype}{list(is_.shape)}", f"{asked.dtype}{list(asked.shape)}"
+            return f"a weight is {found} where its cell makes {expected}. Make cells of this param_dtype and size."
     return None
 
 
@@ -227,9 +237,9 @@ def build_encoder(kind: type, architecture: dict[str, Any], weights: dict[str, n
 
 
 @lru_cache(maxsize=16)
-def _graphdef(kind: type, architecture: str) -> Any:
-    """The structure of the encoder of an architecture, given as JSON; takes 7 ms to trace."""
-    return nnx.split(nnx.eval_shape(lambda: build_encoder(kind, json.loads(architecture))))[0]
+def _rebuilt(kind: type, architecture: str) -> Any:
+    """Structure, and shapes of the weights, of the encoder of an architecture, given as JSON; takes 7 ms to trace."""
+    return nnx.split(nnx.eval_shape(lambda: build_encoder(kind, json.loads(architecture))))
 
 
 def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> None:

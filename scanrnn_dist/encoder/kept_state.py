@@ -49,8 +49,8 @@ class StatefulEncoder(Encoder):
     def __init__(self, encoder: Encoder) -> None:
         if own := own_methods(encoder):
             raise ConfigError(
-                f"{type(encoder).__name__} has methods of its own, {', '.join(sorted(own))}, so a sequence cannot be "
-                "continued; expected a class that leaves them to Encoder."
+                f"{type(encoder).__name__} has methods of its own, {', '.join(sorted(own))}, with which no state is "
+                "kept; expected a class that leaves them to Encoder."
             )
         self.layers, self.step_input = nnx.List(list(encoder.layers)), encoder.step_input
         self.readout_names, self.fill = encoder.readout_names, encoder.fill

@@ -70,8 +70,8 @@ def _check_real(cell: Any, what: str, arrays: Any) -> None:
     for array in jax.tree.leaves(arrays):
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise ConfigError(
-                f"The {what} of {type(cell).__name__} is {array.dtype}, and features have no imaginary part; expected "
-                "real numbers. Keep the real and the imaginary part as two arrays of floats."
+                f"The {what} of {type(cell).__name__} is {array.dtype}; expected real numbers, as features are. Keep "
+                "the real and the imaginary part as two arrays of floats."
             )
 
 

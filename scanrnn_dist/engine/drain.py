@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -112,9 +112,7 @@ def drain_engine(
 
 def known_of(engine: CompiledWindow) -> Known:
     """What is known of an engine, to be added to; engines of one program share it."""
-    return _known(engine.program)
+    return _KNOWN.setdefault(engine.program, Known())
 
 
-@lru_cache(maxsize=16)
-def _known(program: jax.stages.Compiled) -> Known:
-    return Known()
+_KNOWN: WeakKeyDictionary[jax.stages.Compiled, Known] = WeakKeyDictionary()

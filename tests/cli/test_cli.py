@@ -144,7 +144,7 @@ def test_demo_ends_well_and_its_output_verifies(tmp_path: Path, capsys: pytest.C
     assert "60 rows" in out
     assert "right (by chance 33%)" in out
     assert "60 rows" in done(capsys, ["verify", folder / "features"])
-    (reads,) = (line for line in out.splitlines() if " -c " in line)
+    (reads,) = (line for line in out.splitlines() if "read_table" in line)
     run = subprocess.run(["bash", "-c", reads], capture_output=True, text=True, check=True)
     assert "features: fixed_size_list<" in run.stdout
     assert "not empty" in failed_after_output(capsys, ["demo", "--folder", folder], 2)

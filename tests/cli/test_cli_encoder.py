@@ -86,7 +86,7 @@ def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
         ("--scan", "loop", "scan is 'loop'; expected 'lax'"),
         ("--precision", "most", "precision is 'most'; expected one of highest"),
         ("--readout", "first", "readout is 'first'; expected one or several of last, mean, max"),
-        ("--initial-carry", "inf", "initial_carry is inf; expected a finite number."),
+        ("--initial-carry", "nan", "initial_carry is nan; expected a number."),
     ],
 )
 def test_make_refuses_what_no_encoder_is(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import shlex
 import subprocess
 import sys
@@ -236,6 +237,16 @@ def test_the_file_gives_back_every_bit(make: Callable[[], Encoder], tmp_path: Pa
     x = normal(20, 3)
     np.testing.assert_array_equal(loaded(x), encoder(x))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+
+
+def test_weights_that_a_cell_would_make_otherwise_are_not_saved_as_they_could_not_be_loaded(tmp_path: Path) -> None:
+    encoder = Encoder.from_seed(0, 3, 8)
+    nnx.update(encoder, jax.tree.map(lambda array: array.astype(jnp.bfloat16), nnx.state(encoder)))
+    with pytest.raises(ConfigError, match=r"a weight is bfloat16\[8, 24\] where its cell makes float32\[8, 24\]"):
+        encoder.save(tmp_path / "e.safetensors")
+    with pytest.raises(ConfigError, match="a weight is bfloat16"):
+        pickle.dumps(encoder)
+    assert not list(tmp_path.iterdir())
 
 
 def test_save_replaces_an_older_file(tmp_path: Path) -> None:

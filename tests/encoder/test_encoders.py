@@ -331,7 +331,7 @@ def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("where", ["carry", "carry after a step", "output"])
 def test_cells_of_complex_numbers_are_refused(where: str, readout: str) -> None:
-    told = f"The {where.split()[0]} of Turning is complex64, and features have no imaginary part"
+    told = f"The {where.split()[0]} of Turning is complex64; expected real numbers"
     for layers in (Turning(where), [(Turning(where), Turning(where))]):
         with pytest.raises(ConfigError, match=told):
             Encoder(layers, readout=readout)
@@ -340,17 +340,17 @@ def test_cells_of_complex_numbers_are_refused(where: str, readout: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "not_called"),
     [
-        (Doubled, {"bidirectional": True}, "bidirectional layers does not call: readout"),
-        (Halved, {"bidirectional": True}, "bidirectional layers does not call: step"),
-        (Begun, {"bidirectional": True}, "bidirectional layers does not call: initial_state"),
-        (Halved, {"scan": "nnx"}, "scan='nnx' does not call: step"),
-        (Doubled, {"readout": "steps"}, "readout='steps' does not call: readout"),
+        (Doubled, {"bidirectional": True}, "bidirectional layers: readout"),
+        (Halved, {"bidirectional": True}, "bidirectional layers: step"),
+        (Begun, {"bidirectional": True}, "bidirectional layers: initial_state"),
+        (Halved, {"scan": "nnx"}, "scan='nnx': step"),
+        (Doubled, {"readout": "steps"}, "readout='steps': readout"),
     ],
 )
 def test_methods_of_a_subclass_that_would_not_be_called_are_refused(
     kind: type[Encoder], options: dict[str, Any], not_called: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{kind.__name__} has methods of its own that an encoder with {not_called}"):
+    with pytest.raises(ConfigError, match=f"{kind.__name__} has methods of its own that do not go with {not_called}"):
         kind.from_seed(0, D, H, **options)
 
 
@@ -373,7 +373,7 @@ def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
         (lambda: stacked("g"), {"readout": "steps+last"}, "'steps' alone"),
         (lambda: stacked("g"), {"scan": "loop"}, "scan is 'loop'"),
         (lambda: stacked("g"), {"precision": "most"}, "precision is 'most'"),
-        (lambda: stacked("g"), {"initial_carry": float("nan")}, "initial_carry is nan; expected a finite number."),
+        (lambda: stacked("g"), {"initial_carry": float("nan")}, "initial_carry is nan; expected a number."),
     ],
 )
 def test_what_does_not_fit_is_refused(layers: Callable[[], Any], options: dict[str, Any], message: str) -> None:

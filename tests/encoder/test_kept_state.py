@@ -102,9 +102,9 @@ def test_a_cell_without_products_is_some_work_too() -> None:
 @pytest.mark.parametrize(
     ("encoder", "reason"),
     [
-        (lambda: Doubled.from_seed(0, D, H), "Doubled has methods of its own, readout, so a sequence cannot be"),
-        (lambda: Halved.from_seed(0, D, H), "Halved has methods of its own, step, so a sequence cannot be"),
-        (lambda: Begun.from_seed(0, D, H), "Begun has methods of its own, initial_state, so a sequence cannot be"),
+        (lambda: Doubled.from_seed(0, D, H), "Doubled has methods of its own, readout, with which no state is kept"),
+        (lambda: Halved.from_seed(0, D, H), "Halved has methods of its own, step, with which no state is kept"),
+        (lambda: Begun.from_seed(0, D, H), "Begun has methods of its own, initial_state, with which no state is kept"),
         (lambda: Encoder.from_seed(0, D, H, bidirectional=True), "from its end"),
         (lambda: Encoder.from_seed(0, D, H, readout="steps"), "outputs of steps"),
         (lambda: Encoder(Counting()), "A carry is int32"),

@@ -15,9 +15,9 @@ from flax import nnx
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.drain import (
+    _KNOWN,
     DRAIN_LANES,
     PROBE_BLOCKS,
-    _known,
     drain_engine,
     drain_shape,
     gives_same_bits,
@@ -39,7 +39,7 @@ EAGER = partial(drain_engine, worth_flop=0, least_flop=0)
 
 @pytest.fixture(autouse=True)
 def _nothing_is_known() -> None:
-    _known.cache_clear()
+    _KNOWN.clear()
 
 
 def rows() -> list[np.ndarray]:

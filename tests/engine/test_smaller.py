@@ -31,7 +31,7 @@ from test_schedule import Player
 from benchmarks.bench_occupancy import case
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import _known
+from scanrnn_dist.engine.drain import _KNOWN
 from scanrnn_dist.engine.program import _compiled, _compiled_pick
 from scanrnn_dist.engine.run import Run
 from scanrnn_dist.engine.schedule import Tape
@@ -165,7 +165,7 @@ def test_rows_equal_the_specification_whatever_windows_they_go_through(
 ) -> None:
     engine, rows, finished = static_engine(2), random_rows(lengths), []
     known = dict(zip([WindowShape(32, 4, 2), WindowShape(8, 4, 4)], same_bits, strict=True))
-    _known.cache_clear()
+    _KNOWN.clear()
     with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
         smaller = SmallerWindows(engine, 0, 0, lambda usual, other: known[other.shape])
     with closing(Run(engine, 0, memory_bytes=memory_bytes)) as run:
@@ -199,7 +199,7 @@ class Usual(SmallerWindows):
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known yet, and the lanes are few."""
     monkeypatch.setattr("scanrnn_dist.engine.smaller.LADDER", FEW_LANES)
-    _known.cache_clear()
+    _KNOWN.clear()
 
 
 @pytest.mark.usefixtures("few")
@@ -207,7 +207,7 @@ def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle() -> None:
     rows = random_rows(LENGTHS)
     usual_run, usual = featurized(rows, smaller_windows=Usual)
     assert usual_run.engine.shape == SHAPE
-    _known.cache_clear()
+    _KNOWN.clear()
     run, features = featurized(rows)
     assert run.engine.shape == WindowShape(8, 4, 4)
     assert_same_bits(features, usual)
@@ -276,7 +276,7 @@ def test_few_rows_get_no_smaller_windows_until_much_was_wasted() -> None:
     worth = partial(SmallerWindows, worth_flop=0, worth_flop_of_few=2.5 * per_run)
     shapes = [featurized(rows, smaller_windows=worth)[0].engine.shape for _ in range(4)]
     assert shapes[:2] == [SHAPE] * 2 and shapes[3] != SHAPE
-    _known.cache_clear()
+    _KNOWN.clear()
     many = random_rows([128] * 150)  # more than a window
     assert featurized(many, smaller_windows=worth)[0].engine.shape != SHAPE
 
