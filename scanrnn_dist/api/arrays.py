@@ -130,7 +130,7 @@ def _encode(
             "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
         )
     if encoder.input is not None:
-        _check_ids(encoder.input, ragged)
+        _check_ids(encoder.input, ragged.first_steps(max_steps))
     carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
     engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
     rows = Rows(ragged, carries)

@@ -17,6 +17,7 @@ from jax.sharding import AxisType
 from scanrnn_dist.api.arrays import encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.input_spec import Category, InputSpec
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
@@ -304,6 +305,16 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
 def test_what_does_not_fit_is_refused(sequences: Any, arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         small(sequences, **arguments)
+
+
+@pytest.mark.parametrize("kernel", ["xla", None])
+def test_max_steps_hides_an_id_that_the_input_has_not(kernel: str | None) -> None:
+    items = InputSpec((Category("item", size=3, encode="embedding", dimension=2),))
+    encoder = Encoder.from_seed(0, None, 4, input=items)
+    few = encode(encoder, [[[0], [1], [99]], [[2]]], max_steps=2, kernel=kernel)
+    np.testing.assert_array_equal(few, encode(encoder, [[[0], [1]], [[2]]], kernel=kernel))
+    with pytest.raises(DataError, match="Sequence 0, step 2"):
+        encode(encoder, [[[0], [1], [99]], [[2]]], max_steps=3)
 
 
 def test_max_steps_may_be_a_float_and_hides_a_nan_beyond_it() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
-from scanrnn_dist.source.layouts.find import find_layout
+from scanrnn_dist.source.layouts.find import LAYOUTS, find_layout, layout_of, register_layout
 from scanrnn_dist.source.layouts.layout import Asked
+from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.layouts.types import fixed_in_features
 from scanrnn_dist.source.taking import to_ragged
 
@@ -291,3 +292,20 @@ def test_the_sequence_column_is_never_guessed() -> None:
         find_column(one.append(pa.field("seq", SEQ)), "seq")
     with pytest.raises(LayoutError, match="no column of sequences"):
         find_column(pa.schema([("id", pa.int64())]), None)
+
+
+def test_a_layout_may_be_defined_again_and_is_told_of_where_it_is_not_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def defined(qualname: str) -> type[NestedLists]:
+        return type("Own", (NestedLists,), {"name": "own", "__qualname__": qualname})
+
+    monkeypatch.delitem(LAYOUTS, "own", raising=False)  # and what is registered below goes with the test
+    with pytest.raises(ConfigError, match=r"layout 'own', which is not registered in this process. Import the module"):
+        layout_of(Asked("own", "x"))
+    for _ in range(2):
+        again = register_layout(defined("Own"))
+    assert type(layout_of(Asked("own", "x"))) is again
+    with pytest.raises(ConfigError, match="There is a layout 'own' already"):
+        register_layout(defined("Another"))
+    del LAYOUTS["own"]

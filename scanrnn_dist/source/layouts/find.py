@@ -41,13 +41,17 @@ _TOLD = 8
 
 
 def register_layout(layout: type[Layout]) -> type[Layout]:
-    """Have a layout of one's own found like the others; usable as a decorator of its class.
+    """Have a layout of one's own found like the others, in this process; usable as a decorator of its class.
+
+    The same class, defined once more, as a notebook does, takes the place of the former.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is that of another class.
     """
-    if LAYOUTS.setdefault(layout.name, layout) is not layout:
+    known = LAYOUTS.setdefault(layout.name, layout)
+    if (known.__module__, known.__qualname__) != (layout.__module__, layout.__qualname__):
         raise ConfigError(f"There is a layout {layout.name!r} already; expected another name.")
+    LAYOUTS[layout.name] = layout
     return layout
 
 
@@ -106,9 +110,14 @@ def layouts_found(schema: pa.Schema, asked: Asked) -> list[tuple[str, str]]:
 
 
 def layout_of(asked: Asked) -> Layout:
-    """The layout that is asked for in full, as `Layout.asked` does."""
+    """The layout that is asked for in full, as `Layout.asked` does; `ConfigError` if this process does not know it."""
     told = {name: value for name, value in asdict(asked).items() if name != "layout" and value is not None}
-    return LAYOUTS[str(asked.layout)](**told)
+    if asked.layout not in LAYOUTS:
+        raise ConfigError(
+            f"The job reads layout {asked.layout!r}, which is not registered in this process. Import the module that "
+            "registers it (register_layout) first, in Python."
+        )
+    return LAYOUTS[asked.layout](**told)
 
 
 def layout_of_column(type: pa.DataType, name: str) -> Layout:
