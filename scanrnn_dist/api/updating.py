@@ -118,17 +118,18 @@ def update(
     before = Plan.read(records, job)
     parts, _ = recorded_parts(records, job, before)
     _check_has_all_rows(parts, before, root)
-    if wrong := wrong_parts(records, parts, before):
-        name, reason = next(iter(wrong.items()))
-        raise DataError(
-            f"{root}: {name} {reason}. An update goes on from the states in these files; nothing was changed. Bring "
-            "them back as they were written: `scanrnn verify` names all that are not."
-        )
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
     continued = continued_plan(records.store, job["id"], there, plan, new, applied)
     if not has_steps and continued.source.rows == sum(there.values()):  # no id is new either
         return JobReport.of_nothing(root, continued.source.rows)
+    if wrong := wrong_parts(records, parts, before):
+        records.check_is(job)  # or another update was published meanwhile
+        name, reason = next(iter(wrong.items()))
+        raise DataError(
+            f"{root}: {name} {reason}. An update goes on from these files as they were written; nothing was "
+            "changed. Bring them back: `scanrnn verify` names all that differ."
+        )
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)

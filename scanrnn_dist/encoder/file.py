@@ -200,7 +200,7 @@ def why_no_file(kind: Any, encoder: Any) -> str | None:
     if type(encoder) is not kind:
         return f"{type(encoder).__name__} is a class of its own, and a file holds Encoder alone."
     try:
-        rebuilt = _rebuilt(kind, json.dumps(encoder.architecture))[0]  # type: ignore[arg-type]  # a class has a hash
+        rebuilt = _rebuilt_as(kind, encoder)[0]
     except (ValueError, TypeError, KeyError) as error:
         return str(error)
     if rebuilt != nnx.split(encoder)[0]:
@@ -210,7 +210,7 @@ def why_no_file(kind: Any, encoder: Any) -> str | None:
 
 def _why_not_read_back(kind: Any, encoder: Any) -> str | None:
     """Which weights are not as the architecture makes them, as `set_variables` asks; None if all are."""
-    own, made = nnx.split(encoder)[1], _rebuilt(kind, json.dumps(encoder.architecture))[1]
+    own, made = nnx.split(encoder)[1], _rebuilt_as(kind, encoder)[1]
     for is_, asked in zip(jax.tree.leaves(own), jax.tree.leaves(made), strict=True):
         if (is_.shape, is_.dtype) != (asked.shape, asked.dtype):
             found, expected = f"{is_.dtype}{list(is_.shape)}", f"{asked.dtype}{list(asked.shape)}"
@@ -236,9 +236,15 @@ def build_encoder(kind: type, architecture: dict[str, Any], weights: dict[str, n
     return kind(layers, **options)
 
 
+def _rebuilt_as(kind: Any, encoder: Any) -> Any:
+    """Structure, and shapes and dtypes of the weights, of what the architecture of an encoder makes."""
+    is_wide = bool(jax.config.read("jax_enable_x64"))
+    return _rebuilt(kind, json.dumps(encoder.architecture), is_wide)  # type: ignore[arg-type]  # a class has a hash
+
+
 @lru_cache(maxsize=16)
-def _rebuilt(kind: type, architecture: str) -> Any:
-    """Structure, and shapes of the weights, of the encoder of an architecture, given as JSON; takes 7 ms to trace."""
+def _rebuilt(kind: type, architecture: str, is_wide: bool) -> Any:
+    """That of an architecture, given as JSON, with or without `jax_enable_x64`; takes 7 ms to trace."""
     return nnx.split(nnx.eval_shape(lambda: build_encoder(kind, json.loads(architecture))))
 
 

@@ -31,7 +31,7 @@ LEAST_FLOP = 2e9
 
 @dataclass
 class Known:
-    """What is known of the ends of an engine's runs; kept as long as the process, like the programs.
+    """What is known of the ends of an engine's runs; kept as long as its program.
 
     Args:
         wasted_flop: on each device, as far as it was counted.

@@ -222,9 +222,10 @@ class HandOut:
         )  # fmt: skip
 
     def _start_missing(self) -> None:
-        new = [_Hand(self._pool.start()) for _ in range(self._pool.count - len(self._hands))]
-        self._hands += new
-        for hand in new:  # an encoder may be more than a pipe holds: then this waits until the worker has begun to read
+        first_new = len(self._hands)
+        while len(self._hands) < self._pool.count:
+            self._hands.append(_Hand(self._pool.start()))
+        for hand in self._hands[first_new:]:  # one whose pipe is too small for an encoder is waited for
             self._ask(hand, "takes", self._asked)
 
     def _begin(self, hand: _Hand) -> None:

@@ -1,7 +1,7 @@
 """A process per device of this machine, or per share of its cores: a pool of workers that are children of this process.
 
-One Python process cannot feed eight accelerators. Children and parent speak by a pipe each, `child.py` is their other
-end. A child sees its own devices alone; this process needs none, and starts no JAX.
+One Python process is unlikely to feed eight accelerators. Children and parent speak by a pipe each, `child.py` is their
+other end. A child sees its own devices alone; this process needs none, and starts no JAX.
 """
 
 from __future__ import annotations

@@ -188,7 +188,8 @@ class Store(os.PathLike[str]):
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         """Write a small file whole or not at all, in place of what stood there; `check` is called just before that.
 
-        In a bucket, with a check, it takes the place of nothing that came after it.
+        In a bucket, with a check, it takes the place of nothing that came after it, if it is small enough for one
+        request.
         """
 
     def write_in_turn(self, contents: Mapping[str, bytes], check: Check | None = None) -> None:

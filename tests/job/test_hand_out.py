@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import pickle
@@ -199,6 +200,19 @@ def test_all_workers_are_started_before_any_is_waited_for(tmp_path: Path, source
 
     featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(Told(3)))
     assert told[:6] == ["start"] * 3 + ["takes"] * 3
+
+
+def test_workers_that_were_started_are_stopped_where_a_later_one_cannot_be(tmp_path: Path, source: Path) -> None:
+    class Full(PoolHere):
+        def start(self) -> int:
+            if self.started == 2:
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            return super().start()
+
+    pool = Full(3)
+    with pytest.raises((OSError, StoppedError), match="temporarily unavailable"):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
+    assert pool.started == 2 and not pool.workers
 
 
 def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None:
