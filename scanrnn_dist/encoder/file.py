@@ -239,7 +239,7 @@ def build_encoder(kind: type, architecture: dict[str, Any], weights: dict[str, n
 def _rebuilt_as(kind: Any, encoder: Any) -> Any:
     """Structure, and shapes and dtypes of the weights, of what the architecture of an encoder makes."""
     is_wide = bool(jax.config.read("jax_enable_x64"))
-    return _rebuilt(kind, json.dumps(encoder.architecture), is_wide)  # type: ignore[arg-type]  # a class has a hash
+    return _rebuilt(kind, json.dumps(encoder.architecture), is_wide)
 
 
 @lru_cache(maxsize=16)

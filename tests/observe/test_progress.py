@@ -13,6 +13,7 @@ from scanrnn_dist.observe.progress import rows_progress
 @pytest.fixture
 def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SHARE", 0.0)  # or none follows a longer pause at once
     monkeypatch.setenv("TERM", "dumb")
 
 
@@ -124,6 +125,7 @@ def test_a_rate_next_to_nothing_breaks_neither_bar_nor_lines(
     has_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SHARE", 0.0)  # or none follows a longer pause at once
     monkeypatch.setenv("TERM", "xterm" if has_terminal else "dumb")
     if has_terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
