@@ -89,7 +89,7 @@ def explain(
     refusal = ""
     if usable is not None and needed > usable:
         refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps = _steps(plan, encoder, foreseen, options.matching)
+    steps, nbytes = _steps_and_bytes(plan, encoder, foreseen, options.matching)
     gflop = encoder.flops_per_step * steps / 1e9
     columns = features_in_words(options.output, out_features, encoder.pool_dtype, encoder.gives_steps)
     if options.keep_state:
@@ -102,7 +102,7 @@ def explain(
         "output": f"{counted(len(plan.units), 'part')}, {columns}",
         "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
-    seconds = None if gflops is None else _seconds(plan, gflop, gflops)
+    seconds = None if gflops is None else _seconds(gflop / gflops, nbytes, len(plan.units))
     if seconds is not None:
         lines["time"] = (
             f"about {_duration(seconds)}, if one process does all: {gflops:,.1f} GFLOP/s, measured here on its first "
@@ -160,23 +160,24 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
 
 
-def _steps(plan: Plan, encoder: Encoder, foreseen: Foreseen | None, matches: Filter | None) -> float:
-    """Steps of all rows, as far as those that were read tell."""
-    if foreseen is None or not foreseen.rows:  # or all that was read is refused
-        try:
-            return mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
-        except UnreadableError:
-            if foreseen is None or not foreseen.set_aside or foreseen.failed:
-                raise
-            return 0.0  # all rows are set aside
-    scale = 1.0 if foreseen.whole and not foreseen.failed else plan.source.rows / max(1, foreseen.rows)
-    return foreseen.steps * scale
+def _steps_and_bytes(
+    plan: Plan, encoder: Encoder, foreseen: Foreseen | None, matches: Filter | None
+) -> tuple[float, float]:
+    """Steps of all rows and the bytes that are decoded for them, as far as those that were read tell."""
+    if foreseen is not None and foreseen.steps is not None:
+        return foreseen.steps, foreseen.nbytes
+    nbytes, steps = float(plan.units.nbytes.sum()), 0.0
+    try:
+        steps = mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
+    except UnreadableError:
+        if foreseen is None or not foreseen.set_aside or foreseen.failed:
+            raise
+    return steps, nbytes  # no steps where all rows are set aside
 
 
-def _seconds(plan: Plan, gflop: float, gflops: float) -> float:
+def _seconds(computing: float, nbytes: float, parts: int) -> float:
     """How long one process takes: the slowest of computing, reading and naming parts, and its start."""
-    reading = float(plan.units.nbytes.sum()) / _READ_BYTES_A_SECOND
-    return _START_SECONDS + max(gflop / gflops, reading, _PART_SECONDS * len(plan.units))
+    return _START_SECONDS + max(computing, nbytes / _READ_BYTES_A_SECOND, _PART_SECONDS * parts)
 
 
 def _duration(seconds: float) -> str:
@@ -197,7 +198,7 @@ def _of_source(plan: Plan, matches: Filter | None) -> dict[str, str]:
     """What is to be said of the source where files differ or are left out, or where not all of its rows are read."""
     told = {"differences": "; ".join(plan.source.drift)} if plan.source.drift else {}
     if matches is not None:
-        told["filter"] = f"only rows with {matches.text}; how many rows and steps these are is known once all were read"
+        told["filter"] = f"only rows with {matches.text}; how many these are is known once all were read"
     if plan.limit is not None:
         told["limit"] = f"the first {plan.limit:,} rows of the source"
     if plan.source.left_out:

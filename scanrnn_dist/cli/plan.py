@@ -65,7 +65,7 @@ def plan(
     if not told.refusal and not doubts(on_devices, computation.sizes, run.devices):  # else measuring takes long
         gflops = measured_gflops(on_devices, foreseen.sample)
         told = explain(planned, on_devices, options, handling.memory, foreseen, gflops)
-    lines = {**told.lines, "checked": _checked(foreseen, planned)}
+    lines = {**told.lines, "checked": _checked(foreseen, planned, options)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
     if destination is not None and not refusals:
         try:
@@ -98,7 +98,7 @@ def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, sc
         return foresee(plan, reading, carries, whole=True, on_rows=progress.advance)
 
 
-def _checked(foreseen: Foreseen, plan: Plan) -> str:
+def _checked(foreseen: Foreseen, plan: Plan, options: JobOptions) -> str:
     """What was read, and what came of it."""
     all_files = len(plan.source.files)
     of_files = "1 file" if all_files == 1 else f"{foreseen.files:,} of {all_files:,} files"
@@ -109,5 +109,8 @@ def _checked(foreseen: Foreseen, plan: Plan) -> str:
     if foreseen.whole and foreseen.failed:
         what = f"{foreseen.rows:,} of {plan.source.rows:,} rows"
         found += "; each part was read up to the first one"
+    is_seen = foreseen.rows or foreseen.failed or foreseen.set_aside
+    if options.matching is not None and not foreseen.whole and not is_seen:
+        what, found = f"rows of {of_files}" if foreseen.files else "all folders", "no row that matches was found"
     aside = f", {foreseen.set_aside:,} rows would be set aside" if foreseen.set_aside else ""
     return f"{what}: {found}{aside}{'' if foreseen.whole else '; --scan checks all rows'}"

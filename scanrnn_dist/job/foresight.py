@@ -14,7 +14,7 @@ import numpy as np
 from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, read_chunks, read_first
+from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, may_match, read_chunks, read_first
 from scanrnn_dist.storage import is_uri
 
 MOST_FILES, MOST_OBJECTS = 1_000, 32
@@ -34,8 +34,9 @@ class Foreseen:
     Args:
         whole: whether all rows were read.
         files: of which rows were read.
-        rows: that were read.
-        steps: of them that would be computed.
+        rows: that were read; without those of row groups and folders where a filter passes over all, unless `whole`.
+        steps: about how many all rows have that would be computed; None where no row could be read.
+        nbytes: about how many are decoded of all rows.
         failed: units, or files where only first rows were read, that have a row which is refused.
         failures: where these are and why, the first ones.
         set_aside: rows that a policy sets aside.
@@ -45,7 +46,8 @@ class Foreseen:
     whole: bool
     files: int = 0
     rows: int = 0
-    steps: int = 0
+    steps: float | None = None
+    nbytes: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     set_aside: int = 0
@@ -82,44 +84,112 @@ def foresee(
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """
-    found, unit, before, sampled_bytes = Foreseen(whole), -1, (0, 0, 0), 0
-    files, most = set[str](), reading(MOST_BYTES).lengths.max_steps
-    with closing(_read(plan, reading, whole)) as read:
-        for chunk in _with_carries(read, carries):
+    found, read, sampled_bytes = Foreseen(whole), _Read(len(plan.units)), 0
+    files, options = set[str](), reading(MOST_BYTES)
+    most = options.lengths.max_steps
+    rows = plan.units.rows if whole else _rows_of_folders(plan, options)
+    chunks = _all(plan, options) if whole else _first(plan, reading, rows, found)
+    with closing(chunks):
+        for chunk in _with_carries(chunks, carries):
             files.add(chunk.unit.file.path)
-            if chunk.unit.index != unit:
-                unit, before = chunk.unit.index, (found.rows, found.steps, found.set_aside)
             if isinstance(chunk, FailedUnit):
-                rows = _add_failed(found, chunk, before)
-                if on_rows is not None:
-                    on_rows(rows)
-                continue
-            lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
-            found.rows, found.steps = found.rows + chunk.rows, found.steps + int(lengths.sum())
-            found.set_aside += 0 if chunk.aside is None else len(chunk.aside)
-            if sampled_bytes < _SAMPLE_BYTES and lengths.sum():
-                found.sample.append(chunk.sequences)
-                sampled_bytes += chunk.sequences.values.nbytes
+                count = _add_failed(found, read, chunk)
+            else:
+                lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
+                steps, count = int(lengths.sum()), chunk.rows
+                read.add(chunk, steps)
+                if sampled_bytes < _SAMPLE_BYTES and steps:
+                    found.sample.append(chunk.sequences)
+                    sampled_bytes += chunk.sequences.values.nbytes
             if on_rows is not None:
-                on_rows(chunk.rows)
+                on_rows(count)
             del chunk  # or it would stay alive while the next one is decoded
-    found.files = len(files)
+    found.files, found.set_aside = len(files), int(read.aside.sum())
+    found.rows = int(read.decoded.sum() + (read.passed_over.sum() if whole else 0))
+    share = read.share(plan.units.file, rows)
+    if share is not None:
+        found.steps, found.nbytes = float(read.steps @ share), float(read.nbytes @ share)
     return found
 
 
-def _read(plan: Plan, reading: Callable[[int], ReadOptions], whole: bool) -> Generator[Chunk | FailedUnit, None, None]:
-    """The chunks that are looked at."""
-    if whole:
-        with closing(read_chunks(plan.source, plan.units, reading(MOST_BYTES), keep_going=True)) as chunks:
-            yield from chunks
-        return
-    _, firsts = np.unique(plan.units.file[plan.units.rows > 0], return_index=True)
-    firsts = np.flatnonzero(plan.units.rows > 0)[firsts]
+class _Read:
+    """What was read of each of `U` units, `(U,)` int64 each; of one that failed, nothing."""
+
+    def __init__(self, units: int) -> None:
+        self._counts = np.zeros((5, units), np.int64)
+        self.decoded, self.passed_over, self.steps, self.nbytes, self.aside = self._counts
+
+    def add(self, chunk: Chunk, steps: int) -> None:
+        """Count a chunk; the first one of a unit that is read anew counts alone."""
+        unit = chunk.unit.index
+        if not chunk.begin:
+            self.forget(unit)
+        (self.decoded if chunk.decoded_bytes else self.passed_over)[unit] += chunk.rows
+        self.steps[unit] += steps
+        self.nbytes[unit] += chunk.decoded_bytes
+        self.aside[unit] += 0 if chunk.aside is None else len(chunk.aside)
+
+    def forget(self, unit: int) -> int:
+        """Count nothing of a unit any more; how many rows had been."""
+        rows = int(self.decoded[unit] + self.passed_over[unit])
+        self._counts[:, unit] = 0
+        return rows
+
+    def share(self, file: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """For how many rows each decoded row of a unit stands, `(U,)`; None where no row was read of those there are.
+
+        It stands for the rows of its unit that were not passed over, the unit for its file, and the files that were
+        read for the others: files may differ in how long their sequences are, and give samples of unlike sizes.
+
+        Args:
+            file: the number of each unit's file, `(U,)`.
+            rows: of each unit, `(U,)`, 0 where none is to be counted.
+        """
+        read = rows * (self.decoded + self.passed_over > 0)
+        of_file, read_of_file = np.bincount(file, rows), np.bincount(file, read)
+        if not read.any():
+            return None if rows.any() else np.zeros(len(rows))
+        of_unit = (rows - self.passed_over) / np.maximum(1, self.decoded)
+        of_files = of_file / np.maximum(1, read_of_file)
+        return np.asarray(of_unit * of_files[file] * (of_file.sum() / of_file[read_of_file > 0].sum()))
+
+
+def _rows_of_folders(plan: Plan, options: ReadOptions) -> np.ndarray:
+    """The rows of each unit, 0 where the folders of its file say that none of them matches the filter."""
+    units = plan.units
+    if options.filter is None or units.spans is not None or not plan.source.files.partition_schema.names:
+        return units.rows
+    files, firsts = np.unique(units.file, return_index=True)
+    matches = np.zeros(1 + int(files[-1]), bool)
+    matches[files] = may_match(plan.source, units.select(firsts.tolist()), options)
+    return units.rows * matches[units.file]
+
+
+def _all(plan: Plan, options: ReadOptions) -> Generator[Chunk | FailedUnit, None, None]:
+    with closing(read_chunks(plan.source, plan.units, options, keep_going=True)) as chunks:
+        yield from chunks
+
+
+def _first(
+    plan: Plan, reading: Callable[[int], ReadOptions], rows: np.ndarray, found: Foreseen
+) -> Generator[Chunk | FailedUnit, None, None]:
+    """The first chunks of files, evenly chosen; if they have no step, what comes up to the first chunk with rows."""
+    _, firsts = np.unique(plan.units.file[rows > 0], return_index=True)
+    firsts = np.flatnonzero(rows > 0)[firsts]
     given = plan.given if isinstance(plan.given, str) else plan.given[0]
     most = MOST_OBJECTS if is_uri(given) else MOST_FILES
-    firsts = firsts[:: max(1, -(-len(firsts) // most))]
-    size = min(MOST_BYTES, max(LEAST_BYTES, FIRST_BYTES // max(1, len(firsts))))
-    yield from read_first(plan.source, plan.units.select(firsts.tolist()), reading(size))
+    firsts = _evenly(firsts, most)
+    options = reading(min(MOST_BYTES, max(LEAST_BYTES, FIRST_BYTES // max(1, len(firsts)))))
+    yield from read_first(plan.source, plan.units.select(firsts.tolist()), options)
+    others = _evenly(np.setdiff1d(np.flatnonzero(rows > 0), firsts), most)
+    for unit in plan.units.select([*firsts.tolist(), *others.tolist()]):
+        if options.filter is None or found.sample or found.failed:
+            return
+        yield from read_first(plan.source, [unit], options, go_on=True)
+
+
+def _evenly(units: np.ndarray, most: int) -> np.ndarray:
+    return units[:: max(1, -(-len(units) // most))]
 
 
 def _with_carries(
@@ -139,18 +209,16 @@ def _with_carries(
         del item  # or it would stay alive while the next one is decoded
 
 
-def _add_failed(found: Foreseen, failed: FailedUnit, before: tuple[int, int, int]) -> int:
-    """Take note of a unit that is refused or set aside as a whole, none of whose chunks count then; how many rows of it
-    are dealt with besides those that were read.
+def _add_failed(found: Foreseen, read: _Read, failed: FailedUnit) -> int:
+    """Take note of a unit that is refused or set aside as a whole, none of whose chunks count then.
 
-    `before` are the rows, steps and rows set aside of what comes before the unit.
+    Gives how many rows of it are dealt with besides those that were read.
     """
-    rows, steps, found.set_aside = before
+    unit = failed.unit
+    before = read.forget(unit.index)
     if failed.aside is not None:
-        read = found.rows - rows
-        found.set_aside += failed.unit.rows
-        found.rows, found.steps = rows + failed.unit.rows * found.whole, steps
-        return failed.unit.rows - read
+        read.aside[unit.index], read.decoded[unit.index] = unit.rows, unit.rows * found.whole
+        return unit.rows - before
     found.failed += 1
     if len(found.failures) < MOST_TOLD:
         found.failures.append(failed.reason)

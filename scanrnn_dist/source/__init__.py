@@ -32,7 +32,15 @@ from scanrnn_dist.source.layouts import (
 )
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.parquet import VectorWriter
-from scanrnn_dist.source.read_ahead import WAITING_UNITS, FailedUnit, Prefetched, ends_unit, read_chunks, read_first
+from scanrnn_dist.source.read_ahead import (
+    WAITING_UNITS,
+    FailedUnit,
+    Prefetched,
+    ends_unit,
+    may_match,
+    read_chunks,
+    read_first,
+)
 from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.set_aside import aside_schema
 from scanrnn_dist.source.source import ROWS_PER_PART, LeftOut, Source, limited, open_source, plan_units

@@ -90,6 +90,8 @@ class Chunk:
         is_null: `(N,)` bool, which rows have null features, whatever their sequence gives; None if none has.
         filtered: how many rows a filter left out.
         states: the state that each row goes on from, a list of numbers, null where it begins; None where all begin.
+        decoded_bytes: of all its rows, also those that a filter left out; 0 where row groups were passed over, since
+            none of their rows matches.
     """
 
     unit: Unit
@@ -103,6 +105,7 @@ class Chunk:
     is_null: np.ndarray | None = None
     filtered: int = 0
     states: pa.Array | None = None
+    decoded_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -143,6 +146,7 @@ class Chunk:
             counts=self.counts if is_first else {},
             is_null=None if self.is_null is None else self.is_null[begin:end],
             filtered=self.filtered if is_first else 0,
+            decoded_bytes=self.decoded_bytes if is_first else 0,
             states=None if self.states is None else self.states.slice(begin, count),
         )
 
@@ -160,7 +164,7 @@ def first_step_features(
     if not decoder.may_match(unit):
         return None  # its file is not opened
     with closing(decoder), closing(decoder.matching(unit)) as batches:
-        for looked_at, numbers, batch in batches:
+        for looked_at, numbers, batch, _ in batches:
             while batch.num_rows:
                 steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
                 width = steps.in_features
@@ -206,26 +210,58 @@ class Decoder:
 
     def unit_chunks(self, unit: Unit) -> Iterator[Chunk]:
         """The chunks of a unit."""
-        for looked_at, numbers, batch in self.matching(unit):
-            yield self._chunk(unit, looked_at, numbers, batch)
+        for piece, may_match in self._pieces(unit):
+            yield from self._piece_chunks(unit, piece, may_match)
+
+    def first_chunks(self, unit: Unit, go_on: bool = False) -> Iterator[Chunk]:
+        """The first chunk of a unit that is decoded, and all chunks of row groups that are passed over.
+
+        With `go_on` all chunks are decoded up to the first one that has a row that matches.
+        """
+        is_done = False
+        for piece, may_match in self._pieces(unit):
+            if may_match and is_done:
+                continue
+            for chunk in self._piece_chunks(unit, piece, may_match):
+                is_done = is_done or (may_match and not (go_on and chunk.filtered == chunk.rows))
+                yield chunk
+                del chunk  # or it would stay alive while the next one is decoded
+                if is_done and may_match:
+                    break
+
+    def matching(self, unit: Unit) -> Generator[tuple[range, np.ndarray, pa.RecordBatch, int], None, None]:
+        """The rows of a unit that match, batch by batch.
+
+        Which rows were looked at, the numbers of those that match, these, and the bytes that were decoded.
+        """
+        for piece, may_match in self._pieces(unit):
+            yield from self._matching(unit, piece, may_match)
+
+    def _pieces(self, unit: Unit) -> list[tuple[Unit, bool]]:
+        """The row groups of a unit, and whether they may have rows that match; alike ones together."""
+        self.units.file_of(unit)  # whose footer is checked also where no row matches
+        return self._filter.pieces(unit) if self._filter else [(unit, True)]
+
+    def _piece_chunks(self, unit: Unit, piece: Unit, may_match: bool) -> Iterator[Chunk]:
+        for looked_at, numbers, batch, nbytes in self._matching(unit, piece, may_match):
+            yield self._chunk(unit, looked_at, numbers, batch, nbytes)
             del batch  # or it would stay alive while the next one is decoded
 
-    def matching(self, unit: Unit) -> Generator[tuple[range, np.ndarray, pa.RecordBatch], None, None]:
-        """The rows of a unit that match, batch by batch: which rows were looked at, the numbers of these, and they."""
-        self.units.file_of(unit)  # whose footer is checked also where no row matches
-        for piece, may_match in self._filter.pieces(unit) if self._filter else [(unit, True)]:
-            after = piece.first_row - unit.first_row
-            batches = self.units.unit_batches(piece) if may_match else self.units.nothing()
-            for first_row, batch in batches:
-                begin = after + first_row
-                looked_at = range(begin, begin + (batch.num_rows if may_match else piece.rows))
-                numbers = np.arange(begin, begin + batch.num_rows)
-                if self._filter is not None:
-                    matching = np.flatnonzero(self._filter.matching(unit, batch))
-                    if len(matching) < batch.num_rows:
-                        batch, numbers = picked_rows(batch, matching), numbers[matching]
-                yield looked_at, numbers, batch
-                del batch  # or it would stay alive while the next one is decoded
+    def _matching(
+        self, unit: Unit, piece: Unit, may_match: bool
+    ) -> Generator[tuple[range, np.ndarray, pa.RecordBatch, int], None, None]:
+        """As `matching`, of some row groups."""
+        after = piece.first_row - unit.first_row
+        for first_row, batch in self.units.unit_batches(piece) if may_match else self.units.nothing():
+            begin, nbytes = after + first_row, batch.nbytes if may_match else 0
+            looked_at = range(begin, begin + (batch.num_rows if may_match else piece.rows))
+            numbers = np.arange(begin, begin + batch.num_rows)
+            if self._filter is not None:
+                matching = np.flatnonzero(self._filter.matching(unit, batch))
+                if len(matching) < batch.num_rows:
+                    batch, numbers = picked_rows(batch, matching), numbers[matching]
+            yield looked_at, numbers, batch, nbytes
+            del batch  # or it would stay alive while the next one is decoded
 
     def unread(self, unit: Unit, error: DataError) -> pa.RecordBatch | None:
         """The line with which a unit is set aside as a whole; None where an error fails it.
@@ -246,7 +282,7 @@ class Decoder:
         is_chosen = has_no_choice or getattr(self._options.bad_rows, policy) != ERROR
         return "" if is_chosen else f" ({flag_of(policy)})"
 
-    def _chunk(self, unit: Unit, looked_at: range, numbers: np.ndarray, batch: pa.RecordBatch) -> Chunk:
+    def _chunk(self, unit: Unit, looked_at: range, numbers: np.ndarray, batch: pa.RecordBatch, nbytes: int) -> Chunk:
         with self._stage("convert"):
             rows = self._taken(batch, _where(unit, numbers, looked_at.start))
         filtered = len(looked_at) - len(numbers)
@@ -255,7 +291,8 @@ class Decoder:
             aside, kept = aside_batch(unit, numbers, rows.aside, kept), picked_rows(kept, rows.kept)
         numbers, counts, is_null = numbers[rows.kept], rows.counts, rows.is_null
         begin, end = looked_at.start, looked_at.stop
-        return Chunk(unit, numbers, rows.sequences, kept, begin, end, aside, counts, is_null, filtered)
+        sequences = rows.sequences
+        return Chunk(unit, numbers, sequences, kept, begin, end, aside, counts, is_null, filtered, None, nbytes)
 
     def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
         """The rows of a batch as sequences."""

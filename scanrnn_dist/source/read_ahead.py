@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -78,23 +78,36 @@ def read_chunks(
     return Prefetched(_decoded(Decoder(source, options, stage), units, keep_going, on_chunk), prefetch_bytes)
 
 
-def read_first(source: Source, units: Iterable[Unit], options: ReadOptions) -> Iterator[Chunk | FailedUnit]:
-    """The first chunk of each unit, or why it cannot be read, in this thread."""
+def read_first(
+    source: Source, units: Iterable[Unit], options: ReadOptions, go_on: bool = False
+) -> Iterator[Chunk | FailedUnit]:
+    """The chunks of `Decoder.first_chunks` of each unit, or why it cannot be read, in this thread."""
     decoder = Decoder(source, options)
-    for unit in units:
-        with closing(_decoded(decoder, [unit], True, None)) as chunks:
-            yield from islice(chunks, 1)
+    return _decoded(decoder, units, True, None, partial(decoder.first_chunks, go_on=go_on))
+
+
+def may_match(source: Source, units: Iterable[Unit], options: ReadOptions) -> list[bool]:
+    """Whether each unit may have rows that match, by the folders of its file; nothing is read."""
+    decoder = Decoder(source, options)
+    return [decoder.may_match(unit) for unit in units]
 
 
 def _decoded(
-    decoder: Decoder, units: Iterable[Unit], keep_going: bool, on_chunk: Callable[[], None] | None
+    decoder: Decoder,
+    units: Iterable[Unit],
+    keep_going: bool,
+    on_chunk: Callable[[], None] | None,
+    chunks_of: Callable[[Unit], Iterator[Chunk]] | None = None,
 ) -> Generator[Chunk | FailedUnit, None, None]:
-    """The chunks of all units; a file stays open from one unit of it to the next, unless it could not be read."""
+    """All chunks of each unit, or `chunks_of` it.
+
+    A file stays open from one unit of it to the next, unless it could not be read.
+    """
     with closing(decoder):
         for unit in units:
             failed = None
             try:
-                for chunk in decoder.unit_chunks(unit):
+                for chunk in (chunks_of or decoder.unit_chunks)(unit):
                     if on_chunk is not None:
                         on_chunk()
                     yield chunk

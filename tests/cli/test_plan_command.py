@@ -15,7 +15,7 @@ import pytest
 import sources
 from sources import command_line_in_this_process, entries
 
-from scanrnn_dist.api import computation
+from scanrnn_dist.api import computation, explanation
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.job import foresight, plan_job
 from scanrnn_dist.job import plan as plan_module
@@ -305,6 +305,93 @@ def test_without_scan_the_first_rows_of_each_file_are_read(
     plan = plan_job(folder / "in")
     found = foresight.foresee(plan, lambda size: ReadOptions(plan.layout, chunk_bytes=size), lambda _: None)
     assert (found.files, found.failed, found.whole) == (2, 1, False) and found.rows < 40
+
+
+def steps_of(count: int, steps: int) -> list[Any]:
+    return [[[0.5, 1.0]] * steps] * count
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each file some kilobytes are read first."""
+    monkeypatch.setattr(foresight, "MOST_BYTES", 1 << 14)
+    monkeypatch.setattr(foresight, "LEAST_BYTES", 1 << 14)
+
+
+def told_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
+    code, out, err = run(capsys, "plan", *arguments, *GRU, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def write_in_groups(path: Path, sequences: list[Any], row_group_size: int, **more: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"id": range(len(sequences)), "sequence": pa.array(sequences, FLOATS), **more}
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size, use_dictionary=False)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_each_file_counts_by_its_rows_however_long_its_sequences_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_in_groups(tmp_path / "in/a.parquet", steps_of(1000, 10), 1000)
+    write_in_groups(tmp_path / "in/b.parquet", steps_of(1000, 1000), 1000)
+    told = told_of(capsys, tmp_path / "in")
+    assert told["rows_checked"] < 500 and told["steps"] == 1000 * 10 + 1000 * 1000
+    assert told_of(capsys, tmp_path / "in", "--limit", "500")["steps"] == 500 * 10
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("most", [1000, 2])
+def test_folders_that_do_not_match_have_no_steps(
+    most: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "MOST_FILES", most)
+    for day in range(8):
+        for number in range(2):
+            write_in_groups(tmp_path / f"in/day={day}/{number}.parquet", steps_of(2000, 20), 1000)
+    told = told_of(capsys, tmp_path / "in", "--filter", "day == 5")
+    assert told["steps"] == 2 * 2000 * 20 and told["seconds"] > 1 and 0 < told["rows_checked"] < 500
+    none = told_of(capsys, tmp_path / "in", "--filter", "day == 9", "--in-features", "2")
+    assert none["steps"] == 0 and "no row that matches was found" in none["told"]["checked"]
+
+
+MATCHES = {
+    "in a later row group": ("id >= 3000", 1000),
+    "at the end of each row group": ("is_last", 4),
+    "in the first rows": ("id < 1000", 1000),
+    "in each second row": ("odd == 1", 2000),
+}
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("rows_per_part", [None, 1000])
+@pytest.mark.parametrize("case", MATCHES)
+def test_rows_are_looked_for_that_match(
+    case: str, rows_per_part: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, matching = MATCHES[case]
+    more = {"odd": [number % 2 for number in range(4000)], "is_last": [number % 1000 == 999 for number in range(4000)]}
+    write_in_groups(tmp_path / "a.parquet", steps_of(4000, 20), 1000, **more)
+    parts = [] if rows_per_part is None else ["--rows-per-part", rows_per_part]
+    told = told_of(capsys, tmp_path / "a.parquet", "--filter", text, *parts)
+    steps = told_of(capsys, tmp_path / "a.parquet", "--filter", text, *parts, "--scan")["steps"]
+    assert steps == matching * 20 and told["seconds"] > 1
+    # Of a file of several parts the first one tells.
+    expected = 4 * steps if rows_per_part and case == "in the first rows" else steps
+    assert told["steps"] == pytest.approx(expected, rel=0.2)
+
+
+def test_the_time_counts_what_the_job_decodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation, "_READ_BYTES_A_SECOND", 1e3)
+    wide = np.random.default_rng(0).bytes(1_000_000)
+    wide_column = pa.array([wide[at : at + 1000] for at in range(0, len(wide), 1000)])
+    write_in_groups(tmp_path / "a.parquet", steps_of(1000, 10), 1000, wide=wide_column)
+    narrow, kept = (told_of(capsys, tmp_path / "a.parquet", "--keep", keep)["seconds"] for keep in ("id", "wide"))
+    few = told_of(capsys, tmp_path / "a.parquet", "--keep", "wide", "--limit", "10")["seconds"]
+    assert 80 < narrow < 150 and 1000 < kept < 1300 and few < 20
 
 
 def test_all_places_are_counted_and_the_first_ones_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
