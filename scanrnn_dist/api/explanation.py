@@ -13,7 +13,7 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
-from scanrnn_dist.errors import UnreadableError, counted
+from scanrnn_dist.errors import DataError, counted
 from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, mean_steps
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
@@ -169,10 +169,10 @@ def _steps_and_bytes(
     nbytes, steps = float(plan.units.nbytes.sum()), 0.0
     try:
         steps = mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
-    except UnreadableError:
-        if foreseen is None or not foreseen.set_aside or foreseen.failed:
+    except DataError:
+        if foreseen is None or not (foreseen.set_aside or foreseen.failed):
             raise
-    return steps, nbytes  # no steps where all rows are set aside
+    return steps, nbytes  # no steps where all rows are set aside, or the first one is refused
 
 
 def _seconds(computing: float, nbytes: float, parts: int) -> float:

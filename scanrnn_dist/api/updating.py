@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 from jax.sharding import Mesh
@@ -118,21 +119,29 @@ def update(
     before = Plan.read(records, job)
     parts, _ = recorded_parts(records, job, before)
     _check_has_all_rows(parts, before, root)
+    if has_steps:
+        _check_as_written(records, job, parts, before)
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
     continued = continued_plan(records.store, job["id"], there, plan, new, applied)
-    if not has_steps and continued.source.rows == sum(there.values()):  # no id is new either
-        return JobReport.of_nothing(root, continued.source.rows)
-    if wrong := wrong_parts(records, parts, before):
-        records.check_is(job)  # or another update was published meanwhile
-        name, reason = next(iter(wrong.items()))
-        raise DataError(
-            f"{root}: {name} {reason}. An update goes on from these files as they were written; nothing was "
-            "changed. Bring them back: `scanrnn verify` names all that differ."
-        )
+    if not has_steps:
+        if continued.source.rows == sum(there.values()):  # no id is new either
+            return JobReport.of_nothing(root, continued.source.rows)
+        _check_as_written(records, job, parts, before)
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
+
+
+def _check_as_written(records: JobRecords, job: dict[str, Any], parts: pa.Table, plan: Plan) -> None:
+    """Refuse to go on from parts that are not the recorded ones."""
+    if wrong := wrong_parts(records, parts, plan):
+        records.check_is(job)  # or another update was published meanwhile
+        name, reason = next(iter(wrong.items()))
+        raise DataError(
+            f"{records.store.root}: {name} {reason}. An update goes on from these files as they were written; nothing "
+            "was changed. Bring them back: `scanrnn verify` names all that differ."
+        )
 
 
 def _settled_ids(

@@ -210,15 +210,16 @@ def _with_carries(
 
 
 def _add_failed(found: Foreseen, read: _Read, failed: FailedUnit) -> int:
-    """Take note of a unit that is refused or set aside as a whole, none of whose chunks count then.
+    """Take note of a unit that is refused, or set aside as a whole, none of whose chunks count then.
 
     Gives how many rows of it are dealt with besides those that were read.
     """
     unit = failed.unit
-    before = read.forget(unit.index)
     if failed.aside is not None:
+        before = read.forget(unit.index)
         read.aside[unit.index], read.decoded[unit.index] = unit.rows, unit.rows * found.whole
         return unit.rows - before
+    read.aside[unit.index] = 0
     found.failed += 1
     if len(found.failures) < MOST_TOLD:
         found.failures.append(failed.reason)

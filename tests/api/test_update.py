@@ -177,6 +177,9 @@ def test_parts_that_are_not_the_recorded_ones_are_not_continued(tmp_path: Path) 
     with pytest.raises(DataError, match=f"{part.name} changed after it was written.*nothing was changed"):
         continued(out, new)
     assert entries(out) == held
+    pq.write_table(pq.read_table(part).drop_columns("id"), part)
+    with pytest.raises(DataError, match=f"{part.name} changed after it was written"):
+        continued(out, new)
 
 
 def test_updates_without_steps_change_nothing_and_may_come_again(tmp_path: Path) -> None:

@@ -240,6 +240,17 @@ def test_a_unit_whose_carries_fail_is_one_place(
         assert code == 3 and "1 place would fail" in out and err.count("holds 3 numbers; expected 4") == 1
 
 
+def test_rows_before_one_that_is_refused_tell_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "MOST_BYTES", 1)  # a chunk for each row
+    sequences = rows()
+    sequences[39][0][1] = float("nan")
+    write(tmp_path / "a.parquet", sequences)
+    code, out, _ = run(capsys, "plan", tmp_path / "a.parquet", *GRU, "--scan")
+    assert code == 3 and "39 of 40 rows: 1 place would fail" in out and "about 118 steps" in out
+
+
 def write_damaged(path: Path, at: int) -> None:
     """A file of one part of 40 rows, the first with a NaN, and a wrong byte at a place of the column's pages."""
     sequences = rows()
