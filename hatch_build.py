@@ -194,7 +194,8 @@ def build_or_say(root: Path, folder: Path) -> bool:
 def wheel_tag(library: Path) -> str:
     """The tag of a wheel that holds `library`: any Python 3, on machines like this one with a C library new enough."""
     system = re.sub(r"[-.]", "_", sysconfig.get_platform())
-    if sys.platform == "darwin":  # pip wants a minor version of 0; a universal Python compiled for one processor, too
+    # From macOS 11 on pip takes a minor version of 0 only. A universal Python says "universal2", also on one processor.
+    if sys.platform == "darwin":
         system = f"macosx_{platform.mac_ver()[0].partition('.')[0]}_0_{platform.machine()}"
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         machine = platform.machine()

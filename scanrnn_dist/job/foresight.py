@@ -173,7 +173,7 @@ def _all(plan: Plan, options: ReadOptions) -> Generator[Chunk | FailedUnit, None
 def _first(
     plan: Plan, reading: Callable[[int], ReadOptions], rows: np.ndarray, found: Foreseen
 ) -> Generator[Chunk | FailedUnit, None, None]:
-    """The first chunks of files, evenly chosen; if they have no step, what comes up to the first chunk with rows."""
+    """The first chunks of files, evenly chosen; with a filter, if these have no step, more until a row has one."""
     _, firsts = np.unique(plan.units.file[rows > 0], return_index=True)
     firsts = np.flatnonzero(rows > 0)[firsts]
     given = plan.given if isinstance(plan.given, str) else plan.given[0]

@@ -300,7 +300,8 @@ def test_a_layout_may_be_defined_again_and_is_told_of_where_it_is_not_registered
     def defined(qualname: str) -> type[NestedLists]:
         return type("Own", (NestedLists,), {"name": "own", "__qualname__": qualname})
 
-    monkeypatch.delitem(LAYOUTS, "own", raising=False)  # and what is registered below goes with the test
+    monkeypatch.setitem(LAYOUTS, "own", NestedLists)  # so that what is registered below goes with the test
+    monkeypatch.delitem(LAYOUTS, "own")
     with pytest.raises(ConfigError, match=r"layout 'own', which is not registered in this process. Import the module"):
         layout_of(Asked("own", "x"))
     for _ in range(2):
@@ -308,4 +309,3 @@ def test_a_layout_may_be_defined_again_and_is_told_of_where_it_is_not_registered
     assert type(layout_of(Asked("own", "x"))) is again
     with pytest.raises(ConfigError, match="There is a layout 'own' already"):
         register_layout(defined("Another"))
-    del LAYOUTS["own"]
