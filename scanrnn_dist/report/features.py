@@ -69,8 +69,8 @@ def map_of(features: np.ndarray) -> Map | None:
 
     Example:
         >>> found = map_of(np.array([[0.0, 0.0], [3.0, 4.0]]))
-        >>> found.places.round(3).tolist(), found.shares
-        ([[-2.5, 0.0], [2.5, 0.0]], (1.0, 0.0))
+        >>> np.abs(found.places).round(3).tolist(), found.shares
+        ([[2.5, 0.0], [2.5, 0.0]], (1.0, 0.0))
     """
     if min(features.shape) < 2:
         return None
