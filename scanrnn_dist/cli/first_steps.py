@@ -70,5 +70,6 @@ def _as_called(name: str, path: str) -> str:
     if os.path.basename(path) == "__main__.py":
         return f"{_as_called('python', sys.executable)} -m scanrnn_dist"
     found = shutil.which(name)
-    is_it = found is not None and os.path.exists(path) and os.path.samefile(found, path)
+    # By name: the Python of an environment is a link to one that lacks its packages.
+    is_it = found is not None and os.path.abspath(found) == os.path.abspath(path)
     return name if is_it else shlex.quote(os.path.relpath(path))

@@ -60,3 +60,19 @@ def test_a_demo_that_was_called_as_a_module_names_commands_that_are_so() -> None
 def test_a_program_at_a_place_with_a_blank_is_named_as_one_word(tmp_path: Path) -> None:
     (word,) = shlex.split(first_steps._as_called("python", str(tmp_path / "a b/python")))
     assert Path(word).resolve() == tmp_path / "a b/python"
+
+
+def test_a_python_that_an_environment_links_to_is_not_called_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same file, and has not the packages of the environment."""
+    base, of_environment = tmp_path / "base/python", tmp_path / "venv/python"
+    for path in (base, of_environment):
+        path.parent.mkdir()
+    base.write_text("")
+    base.chmod(0o755)
+    of_environment.symlink_to(base)
+    monkeypatch.setenv("PATH", str(base.parent))
+    monkeypatch.chdir(tmp_path)
+    assert first_steps._as_called("python", str(of_environment)) == "venv/python"
+    assert first_steps._as_called("python", str(base)) == "python"
