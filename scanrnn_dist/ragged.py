@@ -90,11 +90,15 @@ class Ragged:
         begin, end, _ = slice(begin, end).indices(len(self))
         return Ragged(self.values, self.offsets[begin : max(begin, end) + 1])
 
+    def lengths_within(self, max_steps: float | None) -> np.ndarray:
+        """The steps of each row, `max_steps` at most, a whole number, `(N,)` int64; None is no bound."""
+        return self.lengths if max_steps is None else np.minimum(self.lengths, int(max_steps))
+
     def first_steps(self, max_steps: int | None) -> Ragged:
         """The first `max_steps` steps of every row, copied; the rows as they are where that is None."""
         if max_steps is None:
             return self
-        lengths = np.minimum(self.lengths, max_steps)
+        lengths = self.lengths_within(max_steps)
         offsets = running_sums(lengths)
         index = np.repeat(self.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(self.values[index], offsets)

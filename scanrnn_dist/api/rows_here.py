@@ -102,5 +102,4 @@ def _pieces(rows: Rows, max_steps: int | None, piece_steps: int) -> Iterator[Row
 
 def _cost(rows: Rows, max_steps: int | None) -> np.ndarray:
     """Steps of each row that count; a row without steps is something too."""
-    lengths = rows.sequences.lengths
-    return np.maximum(1, lengths if max_steps is None else np.minimum(lengths, max_steps))
+    return np.maximum(1, rows.sequences.lengths_within(max_steps))

@@ -50,7 +50,7 @@ def taken(
     check_carries(carries, (len(ragged), engine.carry_features) if engine.own_carries else None)
     if engine.gives_steps:  # outputs are kept by the positions of steps
         ragged = ragged.first_steps(most)
-    return ragged, ragged.lengths if most is None else np.minimum(ragged.lengths, most)
+    return ragged, ragged.lengths_within(most)
 
 
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:

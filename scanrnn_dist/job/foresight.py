@@ -95,8 +95,8 @@ def foresee(
             if isinstance(chunk, FailedUnit):
                 count = _add_failed(found, read, chunk)
             else:
-                lengths = np.minimum(chunk.sequences.lengths, np.inf if most is None else most)  # the engine cuts some
-                steps, count = int(lengths.sum()), chunk.rows
+                steps = int(chunk.sequences.lengths_within(most).sum())  # the engine cuts some
+                count = chunk.rows
                 read.add(chunk, steps)
                 if sampled_bytes < _SAMPLE_BYTES and steps:
                     found.sample.append(chunk.sequences)

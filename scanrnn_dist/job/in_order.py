@@ -178,8 +178,7 @@ class Stream:
 
     def _steps(self, chunk: Chunk) -> np.ndarray:
         """The steps of each row that count."""
-        lengths, most = chunk.sequences.lengths, self._options.max_steps
-        return lengths if most is None else np.minimum(lengths, int(most))
+        return chunk.sequences.lengths_within(self._options.max_steps)
 
     @property
     def _is_full(self) -> bool:
