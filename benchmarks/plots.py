@@ -1,15 +1,13 @@
 """Draw what the benchmarks measured: the comparison, and the growth of cost beside its laws.
 
     python -m benchmarks.run --json benchmarks/results/warm.json
-    python -m benchmarks.run --compute --json benchmarks/results/compute.json
-    python -m benchmarks.run --cold --json benchmarks/results/cold.json
     python -m benchmarks.bench_growth --json benchmarks/results/growth.json
     python -m benchmarks.plots                       # benchmarks/results/*.json -> benchmarks/plots/*.png
 
-A comparison is drawn as `comparison-<name>.png`; the warm one also as `comparison-memory.png` and, as a share of the
-machine's matrix product, as `comparison.png`, which README shows. Each part of the growth is `growth-<part>.png`. What
-was measured in several runs may stand in several files: those named alike up to the first hyphen (`warm-W1.json`,
-`warm-W2.json`) are drawn as one. A file is what `--json` writes, or the benchmark's whole last line.
+The warm comparison is drawn as `comparison.png`, which README shows, and each part of the growth as
+`growth-<part>.png`; other results are not drawn. What was measured in several runs may stand in several files: those
+named alike up to the first hyphen (`warm-W1.json`, `warm-W2.json`) are drawn as one. A file is what `--json` writes, or
+the benchmark's whole last line.
 """
 
 # matplotlib is of the extra [bench], which the checks do without
@@ -28,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.laws import LAWS
-from benchmarks.plot_comparison import pictures
+from benchmarks.plot_comparison import draw
 from benchmarks.plot_style import COLOURS, DASHES, GRID, MUTED, STYLE, save, titled
 
 HERE = Path(__file__).parent
@@ -146,8 +144,8 @@ def main() -> None:
     with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         for name, (results, on) in read_results(arguments.results).items():
-            if any(isinstance(result, dict) and "contenders" in result for result in results.values()):
-                figures |= pictures(name, results, on)
+            if name == "warm":
+                figures["comparison"] = draw(results, on)
             for part in LAWS.keys() & results.keys():
                 figures[f"growth-{part}"] = draw_growth(part, results[part])
         for name, figure in sorted(figures.items()):
