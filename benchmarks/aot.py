@@ -45,7 +45,7 @@ TPU = {
 """Environment of a libtpu that has no TPU, and is not to look for one."""
 PLUGINS = {"tpu": "libtpu", "cuda": "jax_plugins.xla_cuda13"}
 GATES = {"exact": jax.nn.sigmoid, "tanh": lambda x: 0.5 + 0.5 * jnp.tanh(0.5 * x)}
-"""The specification's sigmoid, and one that is refused: `bench_gates.py`."""
+"""The specification's sigmoid, and one that is not accurate enough: docs/accelerators.md."""
 MIB = 1 << 20
 
 
