@@ -40,7 +40,6 @@ import pyarrow.parquet as pq
 
 from benchmarks.bench_engine import engine_case
 from benchmarks.contenders import Child
-from benchmarks.growth_child import COMMANDS, D, H
 from benchmarks.harness import finish
 from benchmarks.laws import LAWS, compared
 from benchmarks.run import destination
@@ -52,6 +51,9 @@ from scanrnn_dist.engine import build_engine
 from scanrnn_dist.protocols import EngineLike
 from scanrnn_dist.ragged import Ragged
 
+D, H = 16, 128
+COMMANDS = {"scan": "dense scan, equal rows", "compute": "rows in memory", "run": "Parquet to Parquet"}
+"""What a process of the part *devices* can be asked for, and what it goes over."""
 Part = dict[str, Any]
 """The formula of a law, and by the name of each series its parameters and points."""
 
@@ -186,7 +188,7 @@ def grow_devices(folder: Path, quick: bool) -> Part:
 
 def devices_child(devices: int, source: Path, folder: Path) -> Child:
     """A process with so many CPU devices that goes over the rows of `source` when told."""
-    command = [sys.executable, "-m", "benchmarks.growth_child", str(source)]
+    command = [sys.executable, "-m", "benchmarks.child", "growth", str(D), str(H), str(source)]
     return Child(command, os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}, folder / f"{devices}-devices.log")
 
 

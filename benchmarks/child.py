@@ -3,10 +3,12 @@
     python -m benchmarks.child vmap_buckets W2 W2.parquet weights.npz
     python -m benchmarks.child ours W2 W2.parquet '{}'
     python -m benchmarks.child product
+    JAX_NUM_CPU_DEVICES=1 python -m benchmarks.child growth 16 128 SOURCE.parquet
 
 `["run", DESTINATION]` is Parquet to Parquet, `["compute", ""]` rows in memory to features in memory; of `product` it is
-a plain matrix product. The answer is seconds, and processor seconds of the process and all that it started; null to a
-command that the contender does not know.
+a plain matrix product. `growth` serves `bench_growth`, whose processes differ by their CPU devices: their number is
+fixed when JAX starts. Its `["scan", ""]` is the dense scan over as many steps in equal rows. The answer is seconds, and
+processor seconds of the process and all that it started; null to a command that the contender does not know.
 """
 
 from __future__ import annotations
@@ -91,6 +93,33 @@ def product() -> Commands:
     return {"run": run}
 
 
+def growth(in_features: int, hidden: int, source: Path) -> Commands:
+    """scanrnn_dist and the dense scan on the rows of a file, on the devices that the environment asks for."""
+    import jax
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from benchmarks.bench_engine import dense_case, engine_case
+    from scanrnn_dist.api import featurize
+    from scanrnn_dist.encoder import Encoder
+    from scanrnn_dist.engine import build_engine, default_mesh
+    from scanrnn_dist.ragged import Ragged
+
+    encoder, mesh = Encoder.from_seed(0, in_features, hidden), default_mesh()
+    engine = build_engine(encoder, mesh)
+    sequences = pq.read_table(source)["sequence"].combine_chunks()
+    values = sequences.flatten().flatten().to_numpy().reshape(-1, in_features)
+    rows = Ragged(values, sequences.offsets.to_numpy().astype(np.int64))
+    lanes = engine.devices * engine.shape.lanes
+    scan, _ = dense_case(encoder, mesh, engine.shape.lanes, steps=max(1, len(values) // lanes))
+    in_memory = engine_case(engine, rows)
+    return {
+        "scan": lambda _: jax.block_until_ready(scan()),
+        "compute": lambda _: in_memory(),
+        "run": lambda destination: featurize(encoder, source, destination, mesh=mesh),
+    }
+
+
 def lazily(prepare: Callable[[], Callable[[], Any]]) -> Callable[[Path], Any]:
     """The command that `prepare` makes, made when it is first called."""
     made: list[Callable[[], Any]] = []
@@ -116,6 +145,8 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print must not end up among the answers
     if module == "product":
         commands = product()
+    elif module == "growth":
+        commands = growth(int(given[0]), int(given[1]), Path(given[2]))
     elif module == "ours":
         commands = ours(given[0], Path(given[1]), json.loads(given[2]))
     else:
