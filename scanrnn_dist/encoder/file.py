@@ -35,8 +35,6 @@ logger = logging.getLogger("scanrnn_dist")
 
 FORMAT = "scanrnn_dist.encoder/2"
 """Stands in the header of an encoder file; the number rises when an older reader would misread a newer file."""
-FORMAT_WITH_INPUT = "scanrnn_dist.encoder/3"
-"""Of an encoder with an input, which readers of the other format would pass over."""
 MOST_HEADER_BYTES = 40_000_000
 """safetensors reads no header of more than 100,000,000; within it, quotes and backslashes of the JSON are doubled."""
 _WHOLE = re.compile(r"\d+")
@@ -59,8 +57,7 @@ def encoder_content(kind: type, encoder: Any) -> bytes:
     reason = why_no_file(kind, encoder) or _why_not_read_back(kind, encoder)
     if reason is not None:
         raise ConfigError(f"The encoder cannot be written to a file: {reason}")
-    version = FORMAT if encoder.input is None else FORMAT_WITH_INPUT
-    metadata = {"format": version, "architecture": json.dumps(encoder.architecture)}
+    metadata = {"format": FORMAT, "architecture": json.dumps(encoder.architecture)}
     if len(metadata["architecture"]) > MOST_HEADER_BYTES:
         has = (
             f"its architecture takes {len(metadata['architecture']):,} bytes as JSON, of at most {MOST_HEADER_BYTES:,}"
@@ -101,7 +98,7 @@ def load_encoder(kind: type, path: str | os.PathLike[str]) -> Any:
         raise ConfigError(f"There is no encoder file {path}.") from error
     except DataError as error:
         raise DataError(_told_as_foreign(path, []) or f"{error}.") from error
-    if metadata.get("format") not in (FORMAT, FORMAT_WITH_INPUT):
+    if metadata.get("format") != FORMAT:
         other = f"is of format {metadata['format']!r}" if "format" in metadata else ""
         found = other or f"holds {some_of(sorted(weights), 4)} alone"
         is_ours = metadata.get("format", "").startswith(FORMAT.rpartition("/")[0])  # of another version
@@ -115,11 +112,11 @@ def encoder_of_content(kind: type, content: bytes, where: str = "The content") -
     try:
         weights = safetensors.numpy.load(content)
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        architecture, is_known = metadata["architecture"], metadata.get("format") in (FORMAT, FORMAT_WITH_INPUT)
+        architecture, version = metadata["architecture"], metadata.get("format")
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{where} is no encoder file, or a damaged one: {error}.") from error
-    if not is_known:
-        raise DataError(f"{where} is of format {metadata.get('format')!r}; expected {FORMAT!r}, as of Encoder.save.")
+    if version != FORMAT:
+        raise DataError(f"{where} is of format {version!r}; expected {FORMAT!r}, as of Encoder.save.")
     return _encoder_of(kind, weights, architecture, where)
 
 
