@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,6 +38,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.bench_engine import engine_case
+from benchmarks.bench_memory import run_fresh
 from benchmarks.contenders import Child
 from benchmarks.harness import finish
 from benchmarks.laws import LAWS, compared
@@ -207,18 +207,15 @@ def _child_timed(child: Child, command: str, folder: Path, busy: list[float]) ->
 def grow_memory(folder: Path, quick: bool) -> Part:
     """MiB at the peak of whole processes against the number of rows."""
     base = 1_000 if quick else 10_000
-    rows = Workload("", "", lognormal(base), 8, 32).rows()
+    workload = Workload("", "", lognormal(base), 8, 32)
+    rows = workload.rows()
     write_rows(rows, folder / "memory-base.parquet")
     files = {base * times: folder / f"memory-{times}.parquet" for times in ((1, 4) if quick else (1, 2, 5, 10, 20))}
     for count, file in files.items():
         _repeat(folder / "memory-base.parquet", count // base, file)
 
     def case(source: Path) -> Callable[[], float]:
-        def run() -> float:
-            with destination(folder) as path:
-                return _peak_mib(source, path, hidden=32)
-
-        return run
+        return lambda: run_fresh(workload, source, folder, memory="")["mib"]
 
     peaks = in_turns({count: case(file) for count, file in files.items()}, 1 if quick else 2, warmup=0)
     part = compared("memory", peaks)
@@ -235,23 +232,6 @@ def _repeat(base: Path, times: int, path: Path) -> None:
             for group in range(groups.num_row_groups):
                 table: pa.Table = groups.read_row_group(group)
                 writer.write_table(table)
-
-
-def _peak_mib(source: Path, path: Path, hidden: int) -> float:
-    """The most memory of a fresh process that featurizes a file, as its report tells it."""
-    command = [
-        sys.executable,
-        "-m",
-        "scanrnn_dist",
-        "featurize",
-        str(source),
-        str(path),
-        "--hidden",
-        str(hidden),
-        "--json",
-    ]
-    report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(json.loads(report.splitlines()[-1])["peak_memory_bytes"] / 2**20)
 
 
 PARTS = {

@@ -45,23 +45,24 @@ CASES = {
 }
 
 
-def run(workload: Workload, source: Path, folder: Path, memory: str) -> dict[str, float]:
+def run_fresh(workload: Workload, source: Path, folder: Path, memory: str) -> dict[str, float]:
     """What the report of a fresh process says of its memory, in MiB, and its seconds."""
     with destination(folder) as path:
-        command = [sys.executable, "-m", "scanrnn_dist", "featurize", source, path, "--hidden", workload.hidden]
+        program = [sys.executable, "-m", "scanrnn_dist", "--quiet", "featurize"]
+        command = [*program, source, path, "--hidden", workload.hidden]
         told = [*map(str, command), *flags(workload.options), "--json", *(["--memory", memory] if memory else [])]
-        report = json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        report = json.loads(subprocess.run(told, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     return {"mib": report["peak_memory_bytes"] / 2**20, "seconds": report["seconds"]}
 
 
 def measured(workload: Workload, folder: Path, budgets: list[str], rounds: int) -> dict[str, Any]:
     """Floor and peaks of a workload."""
     few = replace(workload, name=f"{workload.name}-few", lengths=uniform(FEW, 16))
-    floor = min(run(few, few.file(folder), folder, "")["mib"] for _ in range(rounds))
+    floor = min(run_fresh(few, few.file(folder), folder, "")["mib"] for _ in range(rounds))
     found: dict[str, list[dict[str, float]]] = {budget: [] for budget in budgets}
     for _ in range(rounds):
         for budget, runs in found.items():
-            runs.append(run(workload, workload.file(folder), folder, budget))
+            runs.append(run_fresh(workload, workload.file(folder), folder, budget))
     peaks = {
         budget or "usual": {
             "beyond_mib": round(max(each["mib"] for each in runs) - floor),

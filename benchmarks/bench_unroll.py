@@ -116,7 +116,7 @@ def draw(results: dict[str, dict[str, dict[str, float] | None]], path: Path) -> 
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    from benchmarks.plots import COLOURS, GRID, STYLE, save
+    from benchmarks.plot_style import COLOURS, GRID, STYLE, save
 
     names = {"loop": "Python loop over time", "scan": "lax.scan"}
     colours = {"scan": COLOURS[0], "loop": COLOURS[1]}
