@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +46,8 @@ RECORD = "_sorted.json"
 _FILES = "files of the copy"
 """In the record: their sizes in bytes, by their names."""
 _ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}(?:\.(?P<machine>[0-9a-f]{8}))?")
-"""What follows the copy's name until it stands: the attempt, and where the number of its process means that process."""
+"""What follows the copy's name until it stands, and once another takes its place: the attempt, and where the number of
+its process means that process."""
 _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
 
@@ -101,7 +102,7 @@ def sorted_copy(
     if left := [name for name in partitions if options.keep is None and name not in asked.columns]:
         logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
     with _stopping(folder):
-        aside = folder.with_name(f"{folder.name}.{new_attempt()}.{_machine()}")
+        aside = _aside(folder)
         try:
             _write(memory.bounded(opened), asked.columns, asked.keys, aside, memory.sorting_bytes)
             _seal(aside, asked.record)
@@ -210,6 +211,11 @@ def _remove_left(folder: Path) -> None:
         )  # fmt: skip
 
 
+def _aside(folder: Path) -> Path:
+    """A name for what is no copy yet, or none any more; `_remove_left` knows it."""
+    return folder.with_name(f"{folder.name}.{new_attempt()}.{_machine()}")
+
+
 def _machine() -> str:
     """What `this_machine` says, short enough for a name."""
     return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
@@ -231,14 +237,17 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _take_place(aside: Path, folder: Path) -> None:
     """Give the copy its name; that of another process, which was faster, is as good."""
+    old = _aside(folder)
     if folder.exists() and not _is_as_good(folder, aside):
-        shutil.rmtree(folder)
+        with suppress(FileNotFoundError):  # another process did it just now
+            os.rename(folder, old)
     try:
         os.rename(aside, folder)
     except OSError:
         if not folder.exists() or not _is_as_good(folder, aside):
             raise
     DISK.sync_folder(str(folder.parent))
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_as_good(folder: Path, aside: Path) -> bool:
@@ -249,7 +258,7 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
     """Sort the rows into files in a folder."""
     schema = _sortable(source, columns)
     duckdb = _duckdb()
-    folder.mkdir()
+    folder.mkdir(parents=True)
     plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
     own = pa.schema([*zip(schema.names, plain, strict=True), (_NUMBER, pa.int64())])
     given, back = _Rows(read_rows(source, columns)), _Rows(())

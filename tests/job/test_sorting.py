@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faults import Died
 from sources import D, encoder_of, features_of, featurize
 
 from scanrnn_dist.api import resume, update, verify
@@ -234,6 +236,41 @@ def test_values_are_the_same_in_the_copy(tmp_path: Path, name: str) -> None:
     table = copied(tmp_path, {name: VALUES[name]})
     assert table.schema.field(name).type == expected.schema.field(name).type
     assert str(table.to_pylist()) == str(expected.to_pylist())
+
+
+@pytest.mark.parametrize("died_at", ["rename", "rename again", "remove"])
+def test_a_copy_that_is_replaced_by_a_process_that_dies_is_made_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_at: str
+) -> None:
+    mixed(tmp_path / "in")
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+    (tmp_path / "in/p=2/a.parquet").unlink()
+    renames, rename = [0], os.rename
+
+    def renamed(old: Any, new: Any) -> None:
+        renames[0] += 1
+        if renames[0] == {"rename": 1, "rename again": 2}.get(died_at):
+            raise Died
+        rename(old, new)
+
+    def removed(folder: Path, **_: Any) -> None:
+        if (folder / RECORD).exists():
+            (folder / RECORD).unlink()
+            raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(os, "rename", renamed)
+        patch.setattr(shutil, "rmtree", removed)
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
+    monkeypatch.setattr(sorting, "runs", lambda pid: False)
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
+    assert len(pq.read_table(tmp_path / "out.sorted")) == 40 and verify(tmp_path / "out").is_complete
+
+
+def test_a_folder_that_the_destination_is_in_is_made(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    featurize(tmp_path / "in", tmp_path / "new/results/out", sort=True, **LONG)
+    assert sorted(os.listdir(tmp_path / "new/results")) == ["out", "out.sorted"]
 
 
 def test_values_that_duckdb_does_not_hold_are_never_changed_in_silence(tmp_path: Path) -> None:
