@@ -97,7 +97,8 @@ class ObjectStore(Store):
         with stopping(self.path(name)):
             if check is not None:
                 check()
-            if len(content) > AT_ONCE_BYTES:  # in one request it might take longer than a request may
+            # In one request it might take longer than a request may; in place it might be seen, or left, half written.
+            if len(content) > AT_ONCE_BYTES or self.objects.renames:
                 self.upload(name, io.BytesIO(content), len(content), check)
             elif check is None:
                 self.objects.put(self._key(name), content)
@@ -106,6 +107,8 @@ class ObjectStore(Store):
 
     def create(self, name: str, content: bytes) -> bool:
         with stopping(self.path(name)):
+            if self.objects.renames:
+                return self._put_aside(name, content, None)
             return self.objects.create(self._key(name), content)
 
     def is_exact(self, name: str, content: bytes) -> bool:
@@ -114,6 +117,8 @@ class ObjectStore(Store):
 
     def replace(self, name: str, content: bytes, version: str, durable: bool = True) -> bool:
         with stopping(self.path(name)):
+            if self.objects.renames and durable:  # what need not be durable, a beat, must never be missing meanwhile
+                return self._put_aside(name, content, version)
             return self.objects.replace(self._key(name), content, version)
 
     def new_file(self, name: str) -> NewFile:
@@ -176,24 +181,37 @@ class ObjectStore(Store):
         A small one is put where nothing stands, or in place of what stood there when it was checked.
         """
         if self.objects.renames:
-            self._upload_aside(name, file, size, check)
+            with self._aside(name, file, size) as aside:
+                if check is not None:
+                    check()
+                self.objects.rename(aside, self._key(name))
         elif size > AT_ONCE_BYTES:
             self.objects.upload(self._key(name), file, size)
         else:
             file.seek(0)
             self._put_checked(name, file.read(), check)
 
-    def _upload_aside(self, name: str, file: IO[bytes], size: int, check: Check | None) -> None:
+    @contextmanager
+    def _aside(self, name: str, file: IO[bytes], size: int) -> Iterator[str]:
+        """Upload a file that is then renamed; the key under which it stands until then."""
         aside = self._key(self.aside_name(name))
         try:
             self.objects.upload(aside, file, size)
-            if check is not None:
-                check()
-            self.objects.rename(aside, self._key(name))
+            yield aside
         except BaseException:
             with suppress(OSError):
                 self.objects.delete([aside])
             raise
+
+    def _put_aside(self, name: str, content: bytes, version: str | None) -> bool:
+        """Have a small file renamed in place of this version, or of none, alone; whether it was."""
+        with self._aside(name, io.BytesIO(content), len(content)) as aside:
+            is_it = self.objects.version(self._key(name)) == version
+            if is_it:
+                self.objects.rename(aside, self._key(name))
+            else:
+                self.objects.delete([aside])
+        return is_it
 
     def _put_checked(self, name: str, content: bytes, check: Check | None) -> None:
         key = self._key(name)

@@ -19,7 +19,7 @@ from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.records import evidence
 from scanrnn_dist.records.commit_log import read_commits
 from scanrnn_dist.records.names import COMMITS
-from scanrnn_dist.storage import ArrowObjects, LocalStore, ObjectStore
+from scanrnn_dist.storage import ASIDE, ArrowObjects, LocalStore, ObjectStore
 
 CRASHING = """
 import os, signal, sys
@@ -73,7 +73,8 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
     from pyarrow import fs
 
     (tmp_path / "temporary").mkdir()
-    (tmp_path / "bucket" / COMMITS).mkdir(parents=True)
+    for folder in (COMMITS, ASIDE):
+        (tmp_path / "bucket" / folder).mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     crash(tmp_path / "bucket", "bucket", signal.SIGSEGV, "00000001")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
-from conformance import StoreConformance
+from conformance import StoreConformance, visible
 from faults import WITHOUT_OBSTORE, CopyingStore, Died, full, watched
 from pyarrow import fs
 from s3_server import S3Server
@@ -105,6 +105,46 @@ class TestWhatRenames(StoreConformance):
             file.commit(taken)
         file.abandon()
         assert store.below() == {name: size}
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda store, log: store.write("x", b"new"),
+            lambda store, log: store.write("x", b"new", check=lambda: None),
+            lambda store, log: store.create("y", b"new"),
+            lambda store, log: store.replace("x", b"new", store.version("x")),
+            lambda store, log: log.append("new"),
+        ],
+    )
+    def test_a_record_that_is_cut_as_it_is_sent_leaves_what_stood(
+        self, opened: Callable[[], Store], write: Callable[[Store, Any], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def cut(objects: FolderObjects, key: str, pieces: Iterator[bytes]) -> None:
+            Path(key).write_bytes(next(pieces)[:2])
+            raise Died
+
+        store = opened()
+        store.write("x", b"old")
+        log = store.log("log")
+        log.append("old")
+        stood = {name: store.read(name) for name in visible(store)}
+        with monkeypatch.context() as patch, pytest.raises(Died):
+            patch.setattr(FolderObjects, "_send", cut)
+            patch.setattr(FolderObjects, "delete", lambda objects, keys: None)  # who is killed tidies nothing
+            write(store, log)
+        assert {name: store.read(name) for name in visible(store)} == stood
+        write(opened(), log)
+        assert b"new" in b"".join(map(store.read, visible(store)))
+
+    def test_a_beat_is_written_in_place_so_that_it_is_never_missing(self, opened: Callable[[], Store]) -> None:
+        store, renamed = opened(), list[str]()
+        store.write("x", b"old")
+
+        def told(kind: str, name: str) -> None:
+            renamed.append(f"{kind} {name}")
+
+        assert watched(store, told).replace("x", b"new", store.version("x") or "", durable=False)
+        assert renamed == ["put x"] and store.read("x") == b"new"
 
 
 def test_a_large_record_goes_to_a_bucket_in_pieces(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
