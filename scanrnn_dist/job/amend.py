@@ -15,7 +15,7 @@ import numpy as np
 
 from scanrnn_dist.errors import DataError, StoppedError, counted
 from scanrnn_dist.job.plan import Plan
-from scanrnn_dist.job.restart import Coming, publish, restart_of, spans_of, write_coming
+from scanrnn_dist.job.restart import Coming, publish, remove_restart, restart_of, spans_of, write_coming
 from scanrnn_dist.records import (
     COMMITS,
     ENCODER,
@@ -49,7 +49,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     new, store = restart_of(records), records.store
     if _is_restart(new):
         logger.warning("%s: the --restart that was begun here is removed; it was not complete.", store.root)
-    lease.guarded(store.delete_below)(RESTART)
+    remove_restart(new, lease)
     (numbers, with_aside), units = _taken_over(store, job["id"], before, plan), len(plan.units)
     changes = [*job.get(ACCEPTED, []), *before.changes_to(plan.source.files).told]
     told = {name: value for name, value in job.items() if name not in ("id", "plan")}
@@ -71,7 +71,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
         if name != new_name:
             lease.confirm()
             store.link(name, f"{RESTART}/{new_name}")
-    for folder in ("", COMMITS, *({QUARANTINE} if new.store.below(QUARANTINE) else ())):
+    for folder in ("", COMMITS, QUARANTINE):
         new.store.sync(folder)
     coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
     coming += [*new.store.below(COMMITS), ENCODER, *lists.values()]
@@ -97,11 +97,12 @@ def _is_restart(new: JobRecords) -> bool:
 
 
 def _taken_over(store: Store, job: str, before: Plan, plan: Plan) -> tuple[dict[int, int], list[int]]:
-    """Units whose parts stand and are those of the new plan too, with their numbers in it; and which set rows aside."""
+    """Units that stand whole and are those of the new plan too, with their numbers in it; and which set rows aside."""
     records = read_commits(store, job, before.units.rows, only_standing=True).records
-    committed = records["unit"].to_numpy()
+    committed, lists = records["unit"].to_numpy(), store.below(QUARANTINE)
+    with_aside = committed[records["aside"].to_numpy() > 0].tolist()
+    cut = [unit for unit in with_aside if quarantine_name(unit, len(before.units)) not in lists]
     old = found_again(plan.units, before.units, unchanged(plan.source.files, before.source.files))
-    kept = np.flatnonzero(np.isin(old, committed) & (old >= 0))
+    kept = np.flatnonzero(np.isin(old, np.setdiff1d(committed, cut)) & (old >= 0))
     numbers = dict(zip(old[kept].tolist(), kept.tolist(), strict=True))
-    with_aside = committed[records["aside"].to_numpy() > 0]
-    return numbers, [unit for unit in with_aside.tolist() if unit in numbers]
+    return numbers, [unit for unit in with_aside if unit in numbers]

@@ -27,7 +27,7 @@ from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
-from scanrnn_dist.job.restart import finish_publishing, publish, replacing, restart_of
+from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart, replacing, restart_of
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
@@ -307,13 +307,12 @@ def _begun_restart(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, A
                 or (not wanted.plan.told and not Plan.read(new, recorded).changes())
             )
             if is_same:
+                new.read_plan(recorded)  # raises if it does not stand
                 return recorded
     except DataError:
         logger.info("%s cannot be understood; the restart begins anew.", new.store.root)
         recorded = None
     if recorded is not None:
         logger.info("%s is of another job, or of a source that changed since; the restart begins anew.", new.store.root)
-    while new.store.below():  # once its record is gone, nobody adds to it for long
-        lease.guarded(new.store.delete)(JOB)
-        lease.guarded(new.store.delete_below)("")
+    remove_restart(new, lease)
     return None

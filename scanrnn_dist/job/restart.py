@@ -99,6 +99,14 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
     return restart_of(JobRecords(open_store(f"{above}{mark}{query}")))
 
 
+def remove_restart(new: JobRecords, lease: Lease) -> None:
+    """Remove what was to take the place of a job: its record first, so that nobody takes a part of it for all of it."""
+    while new.store.below():  # once its record is gone, nobody adds to it for long
+        lease.guarded(new.store.delete)(JOB)
+        new.store.sync(RECORDS)
+        lease.guarded(new.store.delete_below)("")
+
+
 def is_of_restart(root: str) -> bool:
     """Whether a store's root is that of a restart, which only the command that began it goes on with."""
     return root.endswith(f"/{RESTART}")

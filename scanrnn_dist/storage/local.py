@@ -173,7 +173,7 @@ class LocalStore(Store):
             self.disk.delete(self.path(name))
 
     def sync(self, folder: str = "") -> None:
-        with stopping(self.path(folder)):
+        with suppress(FileNotFoundError), stopping(self.path(folder), but=(FileNotFoundError,)):
             self.disk.sync_folder(self.path(folder))
 
     def delete_below(self, folder: str) -> None:

@@ -255,7 +255,7 @@ class Store(os.PathLike[str]):
 
     @abstractmethod
     def sync(self, folder: str = "") -> None:
-        """Make durable what was moved into or deleted from a folder."""
+        """Make durable what was moved into or deleted from a folder; nothing happens if there is none."""
 
     @abstractmethod
     def delete_below(self, folder: str) -> None:

@@ -394,6 +394,24 @@ def test_an_amendment_that_never_took_its_place_is_cleaned(tmp_path: Path, sourc
     assert_undisturbed(source, out)
 
 
+def test_a_restart_that_an_amendment_began_to_remove_is_not_gone_on_with(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    CHANGES["new, sorts first"][0](source)
+    with pytest.raises(Died):
+        run(source, watched(out, dies_at("rename", f"{RESTART}/part-00004.parquet")), restart=True)
+    forget_locks(out / RESTART)
+
+    def job_last(files: list[str]) -> list[str]:
+        return sorted(files, key=lambda file: file.endswith(JOB))
+
+    with pytest.raises(Died):
+        run(source, watched(out, dies_at("delete", f"{RESTART}/{JOB}"), job_last), accept_changes=True)
+    forget_locks(out)
+    run(source, out, restart=True)
+    assert_undisturbed(source, out)
+
+
 def test_nobody_amends_what_is_worked_on_and_shards_share_what_is_amended(tmp_path: Path, source: Path) -> None:
     out, refused = tmp_path / "out", []
     expiring = {"expiry_seconds": 5.0}

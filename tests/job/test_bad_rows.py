@@ -375,6 +375,21 @@ def test_lists_move_with_their_units_when_the_source_changes(tmp_path: Path) -> 
     assert not clean(out, dry_run=True).names[1:]  # the lock alone
 
 
+@pytest.mark.parametrize("new", ["a0", "c"])  # the numbers of the units change, or they do not
+@pytest.mark.parametrize("lost", ["a list", "all lists"])
+def test_a_unit_whose_list_is_lost_is_made_again_when_the_source_changes(tmp_path: Path, lost: str, new: str) -> None:
+    write_rows(tmp_path / "in")
+    out, asked = tmp_path / "out", {"rows_per_part": 5, "bad_rows": SKIP}
+    featurize(tmp_path / "in", out, **asked)
+    (out / LIST(4)).unlink() if lost == "a list" else shutil.rmtree(out / QUARANTINE)
+    reason = pa.array(["new"], pa.string_view())
+    write_source(tmp_path / f"in/{new}.parquet", [good(7)], id=pa.array([100]), reason=reason)
+    report = featurize(tmp_path / "in", out, **asked, accept_changes=True)
+    assert report.parts == 1 + (1 if lost == "a list" else 4)
+    featurize(tmp_path / "in", tmp_path / "anew", **asked)
+    assert output_of(out) == output_of(tmp_path / "anew") and verify(out).set_aside == BAD
+
+
 def test_a_restart_has_lists_of_its_own(source: Path, undisturbed: dict[str, bytes | None], tmp_path: Path) -> None:
     out = tmp_path / "out"
     featurize(source, out, rows_per_part=10, bad_rows=SKIP)

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,7 @@ import pytest
 from faults import CopyingStore, Died, Told, watched
 
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.job.restart import finish_publishing, replacing, restart_of
+from scanrnn_dist.job.restart import finish_publishing, remove_restart, replacing, restart_of
 from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, part_name
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.storage import LocalStore, unstaged
@@ -179,6 +181,34 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
     records.store.write("__scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
     with pytest.raises(StoppedError, match="is being worked on: process 7 on elsewhere"), replacing(records):
         pass
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_left_of_a_restart_that_is_being_removed_is_no_job_or_all_of_it(tmp_path: Path, seed: int) -> None:
+    whole = tmp_path / "whole"
+    make_output(whole / RESTART, 10, 2)
+    before, shuffled = files_of(whole), random.Random(seed).sample
+
+    def remove(folder: Path, died_at: int) -> bool:
+        steps = itertools.count(1)
+
+        def told(kind: str, name: str) -> None:
+            if next(steps) == died_at:
+                raise Died
+
+        records = JobRecords(watched(folder, told, lambda files: shuffled(files, len(files))))
+        remove_restart(restart_of(records), SimpleNamespace(guarded=lambda step: step))
+        return True
+
+    for died_at in range(1, 100):
+        folder = tmp_path / f"{died_at}"
+        shutil.copytree(whole, folder)
+        with suppress(Died):
+            if remove(folder, died_at):
+                break
+        left = files_of(folder)
+        assert left == before or f"{RESTART}/{JOB}" not in left
+    assert died_at > 8 and not files_of(folder)
 
 
 def test_who_was_asleep_while_another_published_changes_nothing(tmp_path: Path) -> None:
