@@ -97,6 +97,7 @@ class WriteBehind:
         self._pending: deque[tuple[Future[None], int, bool]] = deque()
         self._waiting_bytes = self._waiting_units = 0
         self._begun: _Begun | None = None
+        self._whole = -1  # the last unit whose part was whole
 
     def put(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         """Have the next rows of a unit written; waits while too many are not."""
@@ -166,6 +167,8 @@ class WriteBehind:
 
     def _write(self, chunk: Chunk, features: np.ndarray | Ragged) -> None:
         unit = chunk.unit
+        if unit.index == self._whole:
+            raise AssertionError(f"rows of unit {unit.index} were put after its part was whole")
         begun = self._begun = self._begun or self._new_part(unit)
         if begun.part.unit != unit.index:
             raise AssertionError(f"rows of unit {unit.index} were put before unit {begun.part.unit} was whole")
@@ -187,7 +190,7 @@ class WriteBehind:
 
     def _commit(self, unit: Unit, begun: _Begun) -> None:
         """Have a part named and recorded once it is durable; one at a time, so that no more of them wait."""
-        self._begun = None
+        self._begun, self._whole = None, unit.index
         with self._stage("commit"):
             begun.end()
         try:

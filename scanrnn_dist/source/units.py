@@ -87,15 +87,19 @@ class Unit:
         return f"{self.file.path}, {groups},"
 
     def pieces(self, nbytes: Sequence[int], test: Callable[[Unit], bool]) -> list[tuple[Unit, bool]]:
-        """Its row groups, of these bytes, as units of their own with what a test says of each; alike ones together."""
+        """Its row groups, of these bytes, as units of their own with what a test says of each; alike ones together.
+
+        One without rows goes with its neighbour: a piece of its own would be the end of the unit once more.
+        """
         pieces: list[tuple[Unit, bool]] = []
         row = self.first_row
         for number, rows in enumerate(self.group_rows):
             size, values = nbytes[number], self.values * rows // self.rows
             piece = Unit(self.index, self.file, self.row_group_begin + number, (rows,), row, size, values)
-            row, said = row + rows, test(piece)
-            if pieces and pieces[-1][1] == said:
-                last, _ = pieces.pop()
+            row, said = row + rows, rows > 0 and test(piece)
+            if pieces and (pieces[-1][1] == said or not rows or not pieces[-1][0].rows):
+                last, before = pieces.pop()
+                said = said or before
                 both, size, values = (*last.group_rows, rows), last.nbytes + size, last.values + values
                 piece = Unit(self.index, self.file, last.row_group_begin, both, last.first_row, size, values)
             pieces.append((piece, said))

@@ -146,6 +146,27 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     assert features_of(out).tobytes() == np.delete(features_of(tmp_path / "undisturbed"), range(20, 40), 0).tobytes()
 
 
+def test_rows_that_come_after_the_last_ones_of_their_unit_do_not_replace_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_source(tmp_path / "a.parquet", random_rows([4] * 12)), tmp_path / "out"
+    write = parts.WriteBehind._write
+
+    def twice(self: Any, chunk: Any, features: Any) -> None:
+        write(self, chunk, features)
+        if chunk.is_last:
+            write(self, chunk, features)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.WriteBehind, "_write", twice)
+        with pytest.raises(AssertionError, match="rows of unit 0 were put after its part was whole"):
+            featurize(source, out)
+    first = parts_in(out)
+    report = featurize(source, out)
+    assert len(first) == 1 and report.rows_before > 0 and report.rows_before + report.rows == 12
+    assert parts_in(out).items() > first.items()
+
+
 def test_a_file_that_cannot_be_opened_fails_all_its_units_and_no_other(tmp_path: Path) -> None:
     source, out = write_files(tmp_path / "in", set(), 3), tmp_path / "out"
     write_source(source / "01.parquet", random_rows([4] * 12), row_group_size=4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.api import featurize, verify
@@ -411,6 +413,55 @@ def test_a_limit_cuts_after_a_file_without_rows(tmp_path: Path) -> None:
     source = limited(open_source(tmp_path), 4)
     units = plan_units(source, 2)
     assert [(unit.row_group_begin, unit.group_rows) for unit in units] == [(0, (3,)), (1, (1,))]
+
+
+def write_groups(path: Path, groups: list[int]) -> Path:
+    """Rows in row groups of these sizes, some of which may have none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = list(range(sum(groups)))
+    seq = pa.array([[[float(n), 1.0]] * (n % 4) for n in numbers], pa.list_(pa.list_(pa.float32())))
+    table = pa.table({"seq": seq, "id": numbers})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for begin, end in pairwise(accumulate(groups, initial=0)):
+            writer.write_table(table.slice(begin, end - begin))
+    return path
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=1, max_size=7),
+    st.sampled_from(["id >= {}", "id < {}", "id == {}"]),
+    st.integers(0, 12),
+    st.none() | st.integers(1, 12),
+    st.sampled_from([1, 4, 100]),
+)
+@example([5, 0], "id >= {}", 0, None, 100)
+@example([0, 5, 0, 0, 5, 0], "id == {}", 7, None, 100)
+@example([5, 0, 5, 0], "id >= {}", 2, 5, 100)
+def test_row_groups_without_rows_end_no_unit_twice(
+    groups: list[int], text: str, number: int, limit: int | None, rows_per_part: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_groups(Path(folder, "a.parquet"), groups)
+        options = JobOptions(filter=text.format(number), limit=limit, rows_per_part=rows_per_part)
+        plan = plan_job(path, options)
+        reading = options.settled(plan.layout, plan.keep, rows_per_part).reading(2, None)
+        chunks = list(read_chunks(plan.source, plan.units, reading))
+    rows = range(min(sum(groups), limit or sum(groups)))
+    expected = [id for id in rows if eval(text.format(number), {"id": id})]
+    assert [id for chunk in chunks for id in chunk.kept["id"].to_pylist()] == expected
+    for unit in plan.units:
+        own = [chunk for chunk in chunks if chunk.unit.index == unit.index]
+        assert [chunk.is_last for chunk in own] == [False] * (len(own) - 1) + [True]
+        assert [chunk.begin for chunk in own] == [0, *(chunk.end for chunk in own[:-1])] and own[-1].end == unit.rows
+
+
+@pytest.mark.parametrize("groups", [[10, 0], [0, 10], [5, 0, 5], [0, 4, 0, 0, 6, 0, 0]], ids=str)
+def test_a_job_of_a_file_with_row_groups_without_rows(tmp_path: Path, groups: list[int]) -> None:
+    encoder, source, out = Encoder.from_seed(0, 2, 3), write_groups(tmp_path / "a.parquet", groups), tmp_path / "out"
+    assert featurize(encoder, source, out, filter="id >= 2").rows == 8
+    assert pq.read_table(out)["id"].to_pylist() == list(range(2, 10)) and verify(out).rows == 8
+    assert featurize(encoder, source, out, filter="id >= 2").parts == 0
 
 
 SKIP = BadRows(unreadable_file="skip")

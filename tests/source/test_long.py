@@ -241,6 +241,19 @@ def test_a_source_without_rows_is_one_unit_without_sequences(tmp_path: Path) -> 
     assert plan.units.rows.tolist() == [0] and read(plan) == ([], [])
 
 
+@pytest.mark.parametrize("rows_per_part", [1, 2, 100])
+def test_row_groups_without_rows_among_events(tmp_path: Path, rows_per_part: int) -> None:
+    table = events_of([3, 1, 6, 2], [1, 2, 3, 4], pa.int64())
+    for number, ends in enumerate(([0, 0, 2, 2, 5, 5], [5, 5, 12, 12])):
+        with pq.ParquetWriter(tmp_path / f"{number}.parquet", table.schema) as writer:
+            for begin, end in pairwise(ends):
+                writer.write_table(table.slice(begin, end - begin))
+    plan = planned(tmp_path, rows_per_part=rows_per_part)
+    check(plan, table.to_pylist())
+    chunks = list(read_chunks(plan.source, plan.units, ReadOptions(plan.layout, lossy_cast=True, chunk_bytes=1)))
+    assert [chunk.unit.index for chunk in chunks if chunk.is_last] == list(range(len(plan.units)))
+
+
 def test_keys_that_come_again_are_told_with_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths, keys = [3, 4, 2, 2], [1, 2, 3, 1]
     source = write_events(tmp_path / "a", events_of(lengths, keys, pa.int64()), [5], 2)
