@@ -468,12 +468,14 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
         "fixed": pa.table({"sequence": pa.array([[[0.5] * 6]], fixed)}),
         "columns": pa.table({name: pa.array([[0.5]], pa.list_(pa.float32())) for name in ("x", "y")}),
     }
-    told = {"fixed": ("column 'sequence'", 6), "columns": ("columns 'x', 'y'", 2)}
+    tables["asked"] = tables["fixed"]
+    told = {"fixed": ("column 'sequence'", 6), "columns": ("columns 'x', 'y'", 2), "asked": ("column 'sequence'", 6)}
+    more = {"columns": ["--features", "x,y"], "asked": ["--in-features", "12"]}
     encoder, out = tmp_path / "encoder.safetensors", tmp_path / "out"
     sources.encoder_of(in_features=12).save(encoder)
     for name, table in tables.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
-        flags = ["--encoder", encoder, *(["--features", "x,y"] if name == "columns" else [])]
+        flags = ["--encoder", encoder, *more.get(name, [])]
         for command in (["plan"], ["featurize", out]):
             code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *flags)
             where, width = told[name]

@@ -512,6 +512,30 @@ def test_lists_in_a_bucket(s3: S3Server, source: Path, undisturbed: dict[str, by
     assert found.items() <= undisturbed.items()
 
 
+@pytest.mark.parametrize("choice", ["error", "skip"])
+def test_files_whose_steps_are_of_several_fixed_sizes(choice: str, tmp_path: Path) -> None:
+    good: list[Row] = [row.tolist() for row in random_rows([3, 0, 2])]
+    files: list[list[Row]] = [[*good, [None]], [[], [[1.0] * (D + 1)] * 2, None, [None]], [[[1.0] * (D - 1)]]]
+    for number, (rows, width) in enumerate(zip(files, (D, D + 1, D - 1), strict=True)):
+        sequence = pa.array(rows, pa.list_(pa.list_(pa.float32(), width)))
+        ids = pa.array([10 * number + nth for nth in range(len(rows))], pa.int64())
+        pq.write_table(pa.table({"sequence": sequence, "id": ids}), tmp_path / f"{number}.parquet")
+    source, out = tmp_path / "*.parquet", tmp_path / "out"
+    bad_rows = BadRows("skip", "skip", choice)
+    if choice == "error":
+        with pytest.raises(DataError, match=rf"{D + 1} features; expected {D}, .*\(--wrong-width\)"):
+            featurize(source, out, bad_rows=bad_rows)
+        return
+    report = featurize(source, out, bad_rows=bad_rows)
+    assert report.counts == counts_of(made(bad_rows, rows=[row for rows in files for row in rows]))
+    assert pq.read_table(out)["id"].to_pylist() == [0, 1, 2, 10]
+    aside = [("bad_value", 3), ("wrong_width", 11), ("null_sequence", 12), ("bad_value", 13), ("wrong_width", 20)]
+    told = quarantined(out)
+    assert [*zip(told["policy"].to_pylist(), told["id"].to_pylist(), strict=True)] == aside
+    expected = specification([np.float32(row).reshape(-1, D) for row in (*good, [])])
+    assert np.abs(features_of(out) - expected).max() <= TOLERANCE and verify(out).set_aside == 5
+
+
 # Real data ------------------------------------------------------------------------------------------------------------
 
 

@@ -76,7 +76,8 @@ class NestedLists(Layout):
         return (last_value(self._type(schema)),)
 
     def width(self, schema: pa.Schema) -> int | None:
-        return fixed_in_features(self._type(schema)) if self.in_features is None else self.in_features
+        fixed = fixed_in_features(self._type(schema))
+        return self.in_features if fixed is None else fixed
 
     def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
         is_plain = list_value(self._type(schema)) is not None
@@ -100,19 +101,20 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     offsets, steps = taken_apart(column)
     expected = in_features if in_features is not None else fixed_in_features(kind)
     if not is_list(steps.type):
-        _check_type_width(kind, expected)
+        if expected != 1:
+            raise LayoutError(f"the column is {kind}, 1 feature a step; expected {expected}.")
         return Steps(offsets, steps, 1, tuple(faults))
     if expected is not None and (values := of_width(steps, expected)) is not None:
-        _check_type_width(kind, expected)
+        _check_width(expected)
         return Steps(offsets, values, expected, tuple(faults))
     begins, values = taken_apart(steps)
     widths, nulls = np.diff(begins), null_places(steps)
     if expected is None:
         there = np.delete(widths, nulls) if len(nulls) else widths
         expected = int(there[0]) if len(there) else None
-    _check_type_width(kind, expected)
     if expected is None:  # no step tells, as there is none or all are null
         return Steps(offsets, values, None, tuple(faults))
+    _check_width(expected)
     wrong = widths != expected
     wrong[nulls] = False
     if len(nulls) or wrong.any():
@@ -138,12 +140,8 @@ def _of_steps(values: pa.Array, begins: np.ndarray, nulls: np.ndarray, kept: np.
     return values.take(pa.array(np.where(mask, 0, places), mask=mask))
 
 
-def _check_type_width(kind: pa.DataType, expected: int | None) -> None:
-    """Refuse a type that fixes another `D`, also where there is no step to see it by, and a `D` of 0."""
-    fixed = fixed_in_features(kind)
-    if fixed is not None and fixed != expected:
-        raise LayoutError(f"the column is {kind}, {fixed} feature(s) a step; expected {expected}.")
-    if expected is not None and expected < 1:
+def _check_width(expected: int) -> None:
+    if expected < 1:
         raise LayoutError(f"a step has {expected} features; expected at least one. An empty row is [], not [[]].")
 
 

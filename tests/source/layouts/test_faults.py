@@ -61,6 +61,14 @@ def test_a_null_list_in_one_or_all_columns_is_a_null_sequence() -> None:
     assert rows_of(steps) == [[], [], [], [[2, 3.0]]]
 
 
+def test_steps_of_another_fixed_size_are_faults() -> None:
+    rows = pa.array([[[1, 2, 3]], [], None, [None, [4, 5, 6]], [None]], pa.list_(pa.list_(pa.int8(), 3)))
+    steps = taken(NestedLists("f"), 2, f=rows)
+    assert faults_of(steps) == [(0, "wrong_width", 0), (2, "null_sequence", None), (3, "wrong_width", 1)]
+    assert steps.faults[0].reason.startswith("3 features; expected 2")
+    assert rows_of(steps) == [[], [], [], [], [[None, None]]] and taken(NestedLists("f"), f=rows).in_features == 3
+
+
 def test_a_null_struct_is_a_null_step_or_sequence() -> None:
     type = pa.list_(pa.struct([("x", pa.int8()), ("y", pa.float32())]))
     steps = taken(
