@@ -269,19 +269,14 @@ def first_inexact(numbers: np.ndarray, values: np.ndarray) -> int | None:
     `numbers` are floats, integers or booleans of any width, or objects of Python that are such, a NaN counting as held;
     `values` are the same as float32, an overflow being an infinity.
     """
-    lost = inexact(numbers, values)
-    return int(lost.argmax()) if lost is not None and lost.any() else None
-
-
-def inexact(numbers: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """Which of the numbers their float32 does not equal; None where the dtype says that there are none."""
     if numbers.dtype == np.float32 or numbers.dtype.itemsize <= 2:
         return None  # float32 holds all of float16, boolean, and integers of 8 and 16 bits
     if numbers.dtype.kind in "fO":
-        return (values != numbers) & ~np.isnan(values)
-    # The way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63.
-    inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
-    return ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
+        lost = (values != numbers) & ~np.isnan(values)
+    else:  # the way back is undefined where rounding left the integer type: 2**63 - 1 becomes 2**63
+        inside = values < np.float32(2.0) ** (8 * numbers.dtype.itemsize - (numbers.dtype.kind == "i"))
+        lost = ~inside | (np.where(inside, values, 0).astype(numbers.dtype) != numbers)
+    return int(lost.argmax()) if lost.any() else None
 
 
 def all_finite(values: np.ndarray) -> bool:

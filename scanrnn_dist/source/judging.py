@@ -110,10 +110,9 @@ class StepsAsInputs(_Steps):
 
     def check_refusals(self, where: Where) -> None:
         """Refuse, by a `DataError`, the first value that may not travel."""
-        first = min(self.inputs.refusals, key=lambda refusal: int(refusal.steps[0]), default=None)
+        first = min(self.inputs.refusals, key=lambda refusal: refusal.step, default=None)
         if first is not None:
-            step = int(first.steps[0])
-            raise DataError(f"{self.place(where, step)}: {first.at(step)}.")
+            raise DataError(f"{self.place(where, first.step)}: {first.reason}")
 
     def wrong_at(self, step: int) -> str:
         """What is wrong with a step that has a bad value."""

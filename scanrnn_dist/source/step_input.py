@@ -11,7 +11,6 @@ times 0.37 s, hours 0.09 s, of a time zone 0.23 s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,36 +20,21 @@ import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, LayoutError, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
-from scanrnn_dist.ragged import inexact
-from scanrnn_dist.source.layouts import in_words, is_string, side_by_side, storage
+from scanrnn_dist.source.layouts import as_float32, in_words, is_string, side_by_side, storage
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Steps whose value in one column may not pass.
+class Refusal(NamedTuple):
+    """The first step whose value in one column may not pass, and what is wrong: the message after the place."""
 
-    Args:
-        column: its name.
-        steps: their numbers, rising.
-        array: the values of all steps, for messages.
-        because: what is wrong, and what to do.
-    """
-
-    column: str
-    steps: np.ndarray
-    array: pa.Array
-    because: str
-
-    def at(self, step: int) -> str:
-        """What is wrong at one of the steps, for a message that says where it stands."""
-        return f"column {self.column!r} is {in_words(self.array, step)}, {self.because}"
+    step: int
+    reason: str
 
 
 class StepInputs(NamedTuple):
-    """What travels of each step, `(S, in_features)` float32, and the steps that may not pass.
+    """What travels of each step, `(S, in_features)` float32, and of each column the first step that may not pass.
 
     A value that is no number is a NaN: a null, a time that is not known, and in a column that is scaled an infinity.
     So is a category that is refused.
@@ -74,7 +58,7 @@ def apply_input(
         fields: for each name an array of `S` values, one per step; others are not looked at.
         offsets: `(N + 1,)` int64, where rows begin among the steps; rows hold all of these.
         lossy_cast: whether numbers that are not scaled may be rounded to float32; else those that float32 does not hold
-            are refused. Decimals count as float64.
+            are refused.
 
     Raises:
         ConfigError: a column is missing; lists those there are.
@@ -143,20 +127,7 @@ def unscaled(column: Number | Time, array: pa.Array, offsets: np.ndarray) -> np.
     check_type(column, array.type)
     if isinstance(column, Time):
         return time_numbers(column, decoded(array), offsets)
-    numbers, is_null = as_numpy(decoded(array))
-    numbers = numbers.astype(np.float64, copy=False)
-    return numbers if is_null is None else np.where(is_null, np.nan, numbers)
-
-
-def as_numpy(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
-    """Numbers as they are stored, zero for a null, and which are null; decimals as float64."""
-    if types.is_boolean(array.type):
-        array = array.cast(pa.int8())
-    elif types.is_decimal(array.type) or types.is_null(array.type):
-        array = array.cast(pa.float64())
-    if not array.null_count:
-        return array.to_numpy(), None
-    return array.fill_null(pa.scalar(0, array.type)).to_numpy(), array.is_null().to_numpy(zero_copy_only=False)
+    return decoded(array).cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
 
 
 def decoded(array: pa.Array) -> pa.Array:
@@ -168,44 +139,39 @@ def _numbers(
     column: Number | Time, array: pa.Array, offsets: np.ndarray, lossy_cast: bool
 ) -> tuple[np.ndarray, Refusal | None]:
     """A column of numbers, scaled in float64 and rounded once."""
-    with np.errstate(over="ignore"):  # what becomes an infinity is judged with the others
-        if isinstance(column, Time) or column.changes_numbers:
+    if isinstance(column, Time) or column.changes_numbers:
+        with np.errstate(over="ignore"):  # what becomes an infinity is judged with the others
             return column(unscaled(column, array, offsets)).astype(np.float32), None
-        check_type(column, array.type)
-        numbers, is_null = as_numpy(decoded(array))
-        values = numbers.astype(np.float32)
-    lost = None if lossy_cast else inexact(numbers, values)
-    if is_null is not None:
-        values[is_null] = np.nan
-    if lost is None or not lost.any():
+    check_type(column, array.type)
+    values, _, inexact = as_float32(array, column.name)
+    if inexact is None or lossy_cast:
         return values, None
-    because = (
-        "which float32 does not hold exactly; expected a value that it does. Allow rounding with --lossy-cast / "
-        "lossy_cast=True, or scale the column in the input"
+    step, became = inexact
+    reason = (
+        f"column {column.name!r}: {became}; expected a value that float32 holds exactly. Allow rounding with "
+        "--lossy-cast / lossy_cast=True, or scale the column in the input."
     )
-    return values, Refusal(column.name, np.flatnonzero(lost), array, because)
+    return values, Refusal(step, reason)
 
 
 def _ids(column: Category, array: pa.Array) -> tuple[np.ndarray, Refusal | None]:
     """The ids of a column of categories, float32."""
     check_type(column, array.type)
     ids = _known_ids(column, array)
-    if len(ids) and ids.min() >= 0:
+    if not len(ids) or ids.min() >= 0:
         return ids.astype(np.float32), None
     if column.unknown == "zeros":
         return np.where(ids < 0, np.float32(UNKNOWN_ID), ids.astype(np.float32)), None
     if column.unknown == "own":
         return np.where(ids < 0, np.float32(column.known), ids.astype(np.float32)), None
-    values, steps = ids.astype(np.float32), np.flatnonzero(ids < 0)
-    if not len(steps):
-        return values, None
-    values[steps] = np.nan
+    step = int((ids < 0).argmax())
     among = f"the {column.known:,} values" if column.values is not None else f"the ids 0 to {column.known - 1}"
-    because = (
-        f"which is not among {among} that the input knows; expected one of these. Say what unknown values become by "
-        'unknown = "zeros" or "own" in the input, or leave such steps out'
+    reason = (
+        f"column {column.name!r} is {in_words(array, step)}, which is not among {among} that the input knows; expected "
+        'one of these. Say what unknown values become by unknown = "zeros" or "own" in the input, or leave such steps '
+        "out."
     )
-    return values, Refusal(column.name, steps, array, because)
+    return np.where(ids < 0, np.float32(np.nan), ids.astype(np.float32)), Refusal(step, reason)
 
 
 def _known_ids(column: Category, array: pa.Array) -> np.ndarray:

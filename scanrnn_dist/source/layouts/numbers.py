@@ -43,11 +43,11 @@ def float32_of(steps: Steps, in_features: int) -> tuple[np.ndarray, np.ndarray, 
         LayoutError: values that are no numbers; its message begins after the place.
     """
     if isinstance(steps.values, pa.Array):
-        values, nulls, inexact = _cast(steps.values, steps.names[0] if steps.names else "")
+        values, nulls, inexact = as_float32(steps.values, steps.names[0] if steps.names else "")
         place = None if inexact is None else (*divmod(inexact[0], in_features), inexact[1])
         return values.reshape(-1, in_features), nulls, place
     names = steps.names or tuple(map(str, range(in_features)))
-    cast = [_cast(array, name) for array, name in zip(steps.values, names, strict=True)]
+    cast = [as_float32(array, name) for array, name in zip(steps.values, names, strict=True)]
     values = side_by_side([column for column, _, _ in cast], int(steps.offsets[-1]))
     there = [missing * in_features + nth for nth, (_, missing, _) in enumerate(cast) if len(missing)]
     nulls = np.sort(np.concatenate(there)) if there else NO_PLACES
@@ -69,8 +69,11 @@ def side_by_side(columns: Sequence[np.ndarray], count: int) -> np.ndarray:
     return values
 
 
-def _cast(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact | None]:
-    """An array as float32, where nulls stand (and NaN is given), and the first number that is not held exactly."""
+def as_float32(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, Inexact | None]:
+    """An array as float32, where nulls stand (and NaN is given), and the first number that is not held exactly.
+
+    Of that its place, and what it is and would become. `name` is the array's, for messages.
+    """
     if isinstance(array, pa.FloatArray) and not array.null_count:
         return array.to_numpy(), NO_PLACES, None  # 0.5 us instead of 10, of which there may be one for each feature
     array = _decoded(array, name)
