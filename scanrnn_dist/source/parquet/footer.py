@@ -4,8 +4,9 @@ Pure Python on `thrift.py`, so that a footer that lies raises `ValueError`: pyar
 promises, or aborts. What is checked: every column chunk lies in the file and overlaps no other; the schema's names
 and types are those that each chunk repeats; counts of rows and values, and the histograms of levels where the writer
 stored them, agree with one another and with the schema, which `footer_schema.py` reads.
-Not covered: a footer has no checksum, so what it says once only (a time zone, metadata, statistics) may be changed
-unseen. Pages are held against the footer in `pages.py`.
+Not covered: a footer has no checksum, so what it says once only (metadata, statistics) may be changed unseen; what can
+be told of Arrow's own schema, such as of time zones, checks `readable.py`. Pages are held against the footer in
+`pages.py`.
 """
 
 from __future__ import annotations
