@@ -143,21 +143,18 @@ class JobRecords:
 
     def write_success(self, parts: bytes, totals: dict[str, Any], check: Check | None = None) -> None:
         """Say that the job is finished; the last thing that is written."""
-        self._finish({PARTS: parts}, {"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
+        self.store.write(PARTS, parts, check=check)
+        self.write_totals({"parts_sha256": hashlib.sha256(parts).hexdigest(), **totals}, check)
 
     def write_totals(self, totals: dict[str, Any], check: Check | None = None) -> None:
-        """The last step of `write_success`."""
-        self._finish({}, totals, check)
-
-    def _finish(self, before: Mapping[str, bytes], totals: dict[str, Any], check: Check | None) -> None:
-        """Write these files, then the totals, which are taken back if the job was another one by then.
+        """The last step of `write_success`: the totals, which are taken back if the job was another one by then.
 
         Whoever stands still between the check and the writing may find that another job took the place: of that one
         the success would be a lie. The totals name who wrote them, so that what is taken back is its own.
         """
         job = self.find_job()
         content = json.dumps({**totals, "written_by": self.store.attempt}, indent=1).encode()
-        self.store.write_in_turn({**before, SUCCESS: content}, check)
+        self.store.write(SUCCESS, content, check=check)
         if job is None or (now := self.find_job()) is None or now["id"] != job["id"]:
             with suppress(FileNotFoundError):
                 stands, version = self.store.read_version(SUCCESS)

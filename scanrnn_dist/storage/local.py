@@ -10,8 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,6 @@ import pyarrow as pa
 
 from scanrnn_dist.disk import DISK, Disk
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
-from scanrnn_dist.threads import Threads
 
 GLANCED_FILES = 100_000
 """So many files, evenly spread, are asked for their size at a glance: 0.3 s. A million take 2.3 s, their names 0.3."""
@@ -90,20 +88,6 @@ class LocalStore(Store):
     def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
         with self._aside(name, content, durable) as (aside, path):
             self._name(aside, path, durable, check)
-
-    def write_in_turn(self, contents: Mapping[str, bytes], check: Check | None = None) -> None:
-        # The disk takes all of them at once, and is waited for once.
-        with ExitStack() as stack, Threads(len(contents)) as pool:
-            writing = [self._aside(name, content, True) for name, content in contents.items()]
-            written = [pool.submit(each.__enter__) for each in writing]
-            wait(written)
-            for each, future in zip(writing, written, strict=True):
-                if future.exception() is None:
-                    stack.push(each)
-            for future in written:
-                aside, path = future.result()
-                with stopping(path):
-                    self._name(aside, path, True, check)
 
     def _name(self, aside: str, path: str, durable: bool, check: Check | None) -> None:
         """Give a file its name, after a check."""

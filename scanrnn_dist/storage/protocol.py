@@ -192,11 +192,6 @@ class Store(os.PathLike[str]):
         request.
         """
 
-    def write_in_turn(self, contents: Mapping[str, bytes], check: Check | None = None) -> None:
-        """Write small files, each durable under its name before the next one has its own; `check` as for `write`."""
-        for name, content in contents.items():
-            self.write(name, content, check=check)
-
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file where none stands; whether it was. Of two at once one succeeds.

@@ -59,6 +59,20 @@ def test_a_job_that_was_not_finished_says_so(records: JobRecords) -> None:
         records.read_success()
 
 
+def test_who_loses_the_right_to_write_once_the_parts_are_listed_finishes_nothing(records: JobRecords) -> None:
+    record(records, "_SUCCESS").unlink()
+    listed: list[bytes] = []
+
+    def check() -> None:
+        listed.append(record(records, "parts.table").read_bytes())
+        if listed[-1] != PARTS:
+            raise StoppedError("another process has taken over")
+
+    with pytest.raises(StoppedError, match="taken over"):
+        records.write_success(b"another list", {"rows": 5, "parts": 1}, check)
+    assert listed == [PARTS, b"another list"] and not records.is_complete
+
+
 def test_of_two_that_begin_at_once_one_job_stands_and_both_learn_which(tmp_path: Path) -> None:
     first, second = records_at(tmp_path), records_at(tmp_path)
     mine = first.create_job(JOB, PLAN)

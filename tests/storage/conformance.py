@@ -46,18 +46,6 @@ class StoreConformance:
             store.write("x", b"new", check=taken)
         assert store.read("x") == b"old" and store.below() == {"x": 3}
 
-    def test_files_in_turn_are_whole_and_none_comes_after_one_that_may_not_be_written(self, store: Store) -> None:
-        def check() -> None:
-            if store.exists("__scanrnn/a") and store.read("__scanrnn/a") == b"new":
-                raise StoppedError("another process has taken over")
-
-        store.write_in_turn({"__scanrnn/a": b"1", "b": b"2"}, check)
-        assert (store.read("__scanrnn/a"), store.read("b")) == (b"1", b"2")
-        with pytest.raises(StoppedError, match="taken over"):
-            store.write_in_turn({"__scanrnn/a": b"new", "b": b"new"}, check)
-        assert (store.read("__scanrnn/a"), store.read("b")) == (b"new", b"2")
-        assert store.below() == {"__scanrnn/a": 3, "b": 1}
-
     def test_what_is_not_there(self, store: Store) -> None:
         assert not store.exists("x") and not list(store.entries("x")) and not store.below("x")
         with pytest.raises(FileNotFoundError):

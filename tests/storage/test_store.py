@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pytest
 from conformance import StoreConformance, visible
-from faults import WITHOUT_OBSTORE, CopyingStore, Died, full, watched
+from faults import WITHOUT_OBSTORE, CopyingStore, Died, watched
 from pyarrow import fs
 from s3_server import S3Server
 
@@ -230,31 +230,6 @@ def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is
     assert steps[:4] == ["mkdir b", "sync .", "mkdir b/c", "sync b"]
 
 
-def test_files_in_turn_are_durable_at_once_and_named_one_after_the_other(tmp_path: Path) -> None:
-    steps: list[str] = []
-    store = watched(tmp_path, lambda kind, name: steps.append(f"{kind} {name}"))
-    folder = "__scanrnn/workers"
-    store.write(f"{folder}/first", b"")
-    steps.clear()
-    store.write_in_turn({f"{folder}/x": b"1", "y": b"2"})
-    begun = [f"{kind} {name}" for name in (f"{folder}/x", "y") for kind in ("open", "write", "sync")]
-    assert sorted(steps[:6]) == sorted(begun)
-    assert steps[6:] == [f"rename {folder}/x", f"sync {folder}", "rename y", "sync ."]
-
-
-def test_of_files_in_turn_the_one_that_is_refused_is_told_and_none_is_named_after_it(tmp_path: Path) -> None:
-    def told(kind: str, name: str) -> None:
-        if (kind, name) == refused:
-            full()
-
-    store = watched(tmp_path, told)
-    for refused, last in {("sync", "x"): "", ("rename", "x"): "", ("sync", "y"): "x", ("rename", "y"): "x"}.items():
-        with pytest.raises(StoppedError, match=f"{refused[1]} could not be written: No space"):
-            store.write_in_turn({"x": b"1", "y": b"2"})
-        assert "".join(store.below()) == last
-        store.delete("x")
-
-
 def new_file(store: Store, name: str, *pieces: bytes) -> None:
     file = store.new_file(name)
     try:
@@ -265,10 +240,6 @@ def new_file(store: Store, name: str, *pieces: bytes) -> None:
         with suppress(Died):
             file.abandon()
         raise
-
-
-def write_in_turn(store: Store) -> None:
-    store.write_in_turn({"first": b"", "x": b"new"})
 
 
 def write_and_move(store: Store) -> None:
@@ -283,7 +254,6 @@ def write_and_move(store: Store) -> None:
         lambda store: store.write("x", b"new"),
         lambda store: new_file(store, "x", b"n", b"ew"),
         write_and_move,
-        write_in_turn,
     ],
 )
 def test_a_write_to_a_folder_that_dies_at_any_step_leaves_the_old_file_or_the_new_one(
