@@ -104,7 +104,8 @@ def commit(destination: Path, units: int, first: int) -> None:
     job = json.loads((destination / "__scanrnn/job.json").read_bytes())["id"]
     attempt = f"elsewhere.1.0000000{first}"
     with open(destination / f"__scanrnn/commits/{attempt}.jsonl", "w") as log:
-        log.write(json.dumps({"attempt": attempt, "job": job, "started": time.time()}) + "\n")
+        header = {"attempt": attempt, "job": job, "started": time.time(), "share": [1, 1], "environment": {}}
+        log.write(json.dumps(header) + "\n")
         for number, unit in enumerate(range(first, units, 2)):
             stand_in, name = destination / f".stand-in-{number // LINKS}", destination / part_name(unit, units)
             if number % LINKS == 0:

@@ -286,7 +286,7 @@ class _Computation:
     def described(self, in_features: Any, like: Any = None) -> dict[str, Any]:
         return {
             "encoder": {"fingerprint": self.encoder, "architecture": {}},
-            "window": vars(WindowShape(4, 4, 8)), "environment": {},
+            "window": vars(WindowShape(4, 4, 8)), "environment": {"device_kind": "cpu"},
         }  # fmt: skip
 
     def engine(self, own_carries: bool, keep_state: bool) -> Any:

@@ -80,7 +80,7 @@ class EncoderOnDevices(Computation):
 
     def is_known(self, job: Mapping[str, Any]) -> bool:
         window = job["window"]
-        is_shape = all(window.get(name) == number for name, number in self._sizes.items())
+        is_shape = all(window[name] == number for name, number in self._sizes.items())
         return is_shape and bool(job["encoder"]["fingerprint"] == self.encoder.fingerprint)
 
     def is_recorded(self, job: Mapping[str, Any], in_features: InFeatures) -> bool:
@@ -89,7 +89,7 @@ class EncoderOnDevices(Computation):
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
         if like is not None and like["encoder"]["fingerprint"] == self.encoder.fingerprint:
             self._shape = replace(WindowShape(**like["window"]), **self._sizes)  # nothing is tried out again
-            recorded = like["environment"].get("kernel", "xla")
+            recorded = like["environment"]["kernel"]
             if recorded == "xla" or not why_no_native(self.encoder, self.mesh):
                 self._kernel = self._kernel or recorded
         elif "lanes" not in self._sizes:

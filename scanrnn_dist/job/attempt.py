@@ -314,5 +314,5 @@ def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptL
 def _last_bound(headers: Iterable[dict[str, Any]]) -> int | None:
     """The number of bad rows that the last attempt was allowed which says one."""
     told = [header for header in headers if MAX_BAD_ROWS in header]
-    bound: int | None = max(told, key=lambda header: header.get("started", 0.0))[MAX_BAD_ROWS] if told else None
+    bound: int | None = max(told, key=lambda header: header["started"])[MAX_BAD_ROWS] if told else None
     return bound

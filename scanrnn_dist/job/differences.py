@@ -17,20 +17,20 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
     Of encoders their fingerprint tells, their architecture only says how.
     """
     told: list[str] = []
-    before, now = recorded.get("encoder", {}), job["encoder"]
+    before, now = recorded["encoder"], job["encoder"]
     sections = ["options"] if allow_mixed else ["options", "environment"]
-    if before.get("fingerprint") != now["fingerprint"]:
+    if before["fingerprint"] != now["fingerprint"]:
         recipes = [it.get(RECIPE, {}) for it in (recorded, job)]
         if all("seed" in recipe for recipe in recipes):
             told += _fields(*recipes)
-        told = told or list(_fields(before.get("architecture", {}), now["architecture"], "encoder."))
-        prints = [str(it.get("fingerprint"))[:16] for it in (before, now)]
+        told = told or list(_fields(before["architecture"], now["architecture"], "encoder."))
+        prints = [it["fingerprint"][:16] for it in (before, now)]
         weights = f"the encoder's weights are others: the fingerprint was {prints[0]} and is {prints[1]}"
         told = told or [f"{weights} (the job keeps its own as {ENCODER})"]
     else:
         sections.append("window")  # that of another encoder follows from its size
     for section in sections:
-        told += _fields(recorded.get(section, {}), job[section])
+        told += _fields(recorded[section], job[section])
     return told
 
 

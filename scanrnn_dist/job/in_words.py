@@ -34,12 +34,12 @@ def job_in_words(job: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -
     }
     if changed := ", ".join(_changed(JobOptions(), JobOptions.from_json(options))):
         told["options"] = changed
-    versions, environment = job["environment"].get("versions", {}), job["environment"]
+    environment, versions = job["environment"], job["environment"]["versions"]
     told["made with"] = (
-        f"{environment.get('kernel', 'xla')} kernel on {environment.get('device_kind', 'unknown')}, "
-        f"scanrnn_dist {versions.get('scanrnn_dist', '?')}, jax {versions.get('jax', '?')}"
+        f"{environment['kernel']} kernel on {environment['device_kind']}, "
+        f"scanrnn_dist {versions['scanrnn_dist']}, jax {versions['jax']}"
     )
-    if began := min((header["started"] for header in headers if "started" in header), default=None):
+    if began := min((header["started"] for header in headers), default=None):
         told["begun"] = f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M:%S}"
     return told
 
@@ -66,7 +66,7 @@ def encoder_in_words(job: Mapping[str, Any]) -> str:
     hidden = ", ".join(dict.fromkeys(str(cell.get("hidden_features", "?")) for cell in cells))
     recipe = job.get(RECIPE, {})
     weights = f"random weights of seed {recipe['seed']}" if "seed" in recipe else "weights of a file or of Python"
-    readout = job["encoder"]["architecture"].get("readout", "last")
+    readout = job["encoder"]["architecture"]["readout"]
     what = ("bidirectional " if is_bidirectional else "") + ", ".join(kinds)
     return f"{what}, {hidden} hidden features" + (f", readout {readout}" if readout != "last" else "") + f", {weights}"
 

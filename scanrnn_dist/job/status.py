@@ -190,7 +190,7 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
     names = {name for worker in alive for name in worker.names}
     commits = read_commits(store, job["id"], rows, names, only_standing=not records.is_complete)
     workers = [_as_recorded(worker, commits) for worker in workers]
-    environments = {str(header.get("environment")) for header in commits.headers}
+    environments = {str(header["environment"]) for header in commits.headers}
     new_job = new.find_job()
     total, done = int(values.sum()), int(values[commits.committed].sum())
     rate, in_hand = sum(worker.values_per_second for worker in alive), sum(worker.values_in_hand for worker in alive)

@@ -82,7 +82,7 @@ def is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted
     handling = wanted.handling
     if not recorded or handling.discard or (handling.restart and not was_published) or not records.is_complete:
         return False
-    if recorded.get("options") != wanted.told_options:
+    if recorded["options"] != wanted.told_options:
         return False
     is_planned_so = wanted.plan.recorded == recorded["plan"]  # and was held against the source
     if not is_planned_so and Plan.read(records, recorded).changes():
@@ -96,7 +96,7 @@ def what_differs(
     """What keeps the recorded job from being the wanted one: where changes are accepted, no other list of files."""
     options = wanted.told_options
     if accept_changes and Plan.read(records, recorded).may_become(wanted.plan.given):
-        options["source"] = recorded.get("options", {}).get("source")
+        options["source"] = recorded["options"]["source"]
     return differences_of(recorded, {**wanted.job, "options": options}, allow_mixed)
 
 

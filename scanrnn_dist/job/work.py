@@ -88,7 +88,7 @@ class _Work:
             header[MAX_BAD_ROWS] = handling.max_bad_rows
         logger.info(
             "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
-            engine.devices, self.opened.environment.get("device_kind", "device"),
+            engine.devices, self.opened.environment["device_kind"],
         )  # fmt: skip
         with Attempt(records, job, plan.units, handling.sharing, header) as attempt:
             self.made = attempt.made

@@ -309,7 +309,7 @@ class _AttemptRead(NamedTuple):
         last = len(begun) - 1 - int(begun.is_valid().to_numpy()[::-1].argmax()) if len(units) else 0
         is_alone = len(units) and alone[last].as_py() and int(units[-1]) in in_hand
         chunks = pc.max(self.begins["chunks"].slice(last)).as_py() or 0
-        share = tuple(self.header.get("share", ()))
+        share = tuple(self.header["share"])
         return Death(in_hand, int(units[-1]) if is_alone else None, chunks, evidence, share)
 
 
@@ -351,7 +351,7 @@ def _deaths(
     store: Store, logs: Sequence[_AttemptRead], alive: Collection[str], committed: np.ndarray
 ) -> Iterator[Death]:
     """How attempts died, in the order in which they began."""
-    logs = sorted(logs, key=lambda log: log.header.get("started", 0.0))
+    logs = sorted(logs, key=lambda log: log.header["started"])
     crashes = {name.removesuffix(CRASH) for name, size in store.entries(COMMITS) if name.endswith(CRASH) and size}
     out_of_memory = attempts_out_of_memory([log.header for log in logs])
     for log in logs:

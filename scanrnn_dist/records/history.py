@@ -36,8 +36,8 @@ class AttemptHistory:
 
     @property
     def started(self) -> float:
-        """When it began, in seconds since 1970; 0 where that is not recorded."""
-        return float(self.header.get("started", 0.0))
+        """When it began, in seconds since 1970."""
+        return float(self.header["started"])
 
 
 def last_of(column: pa.ChunkedArray) -> Took | None:

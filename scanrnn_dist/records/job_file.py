@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.records.names import EARLIER_JOB, ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
+from scanrnn_dist.records.names import ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
 from scanrnn_dist.records.plan_file import hashes_of
 from scanrnn_dist.storage import Check, Store, is_uri
 
@@ -99,20 +99,11 @@ class JobRecords:
     def find_job(self) -> dict[str, Any] | None:
         """What is to be done; None where no job was ever started.
 
-        Raises:
-            ConfigError: there is the job of an earlier version, whose records this one neither reads nor replaces.
-            DataError: the record is damaged, or of another format.
+        Raises `DataError` if the record is damaged, or of another format.
         """
         try:
             content = self.store.read(JOB)
         except (FileNotFoundError, NotADirectoryError):
-            if self.store.exists(EARLIER_JOB):
-                path = self.store.path(EARLIER_JOB)
-                raise ConfigError(
-                    f"{self.store.root} holds a job of an earlier version of scanrnn_dist: {path}. "
-                    "This version can neither go on with it nor replace it. Finish and verify it with the version that "
-                    "began it, or choose another destination."
-                ) from None
             return None
         job = self._checked_object(JOB, content, {"format"})
         if job["format"] != JOB_FORMAT:

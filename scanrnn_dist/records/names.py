@@ -39,8 +39,6 @@ QUARANTINE = f"{RECORDS}/quarantine"
 CRASH = ".crash"
 FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
 PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
-EARLIER_JOB = "_scanrnn/job.json"
-"""Of versions up to the format scanrnn_dist.job/2."""
 
 
 def plan_name(record: str, hashes: Mapping[str, str]) -> str:

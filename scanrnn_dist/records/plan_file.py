@@ -31,7 +31,7 @@ from scanrnn_dist.records.arrow_bytes import reader_of
 from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units
 
-FORMAT = "scanrnn_dist.plan/2"
+FORMAT = "scanrnn_dist.plan/3"
 _KEY = b"scanrnn_dist"
 _required = partial(pa.field, nullable=False)
 _FILES_SCHEMA = pa.schema(
@@ -114,7 +114,7 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
     if not isinstance(facts.given, str):
         given = pa.array(facts.given, pa.large_string())
         table = table if given.equals(files.paths) else table.append_column(_GIVEN, given)
-    said: dict[str, Any] = {
+    said = {
         "source": facts.given if isinstance(facts.given, str) else None,
         "sequences": asdict(facts.asked),
         "keep": facts.keep,
@@ -122,12 +122,9 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
         "schema": _text(facts.schema),
         "partition_base": files.partition_base,
         "partition_schema": _text(files.partition_schema),
+        "limit": facts.limit,
+        "left_out": facts.left_out,
     }
-    # Where there is nothing to say, the records are those of a plan without them.
-    if facts.limit is not None:
-        said["limit"] = facts.limit
-    if facts.left_out:
-        said["left_out"] = facts.left_out
     return _encoded(table, said)
 
 
@@ -141,8 +138,8 @@ def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable
     if given is None:
         given = (table[_GIVEN.name] if _GIVEN.name in table.column_names else paths).to_pylist()
     schema = _schema(said["schema"])
-    asked, keep, left_out = _asked(said["sequences"]), tuple(said["keep"]), tuple(map(tuple, said.get("left_out", ())))
-    return Facts(given, asked, keep, said["rows_per_part"], schema, said.get("limit"), left_out), files
+    asked, keep, left_out = _asked(said["sequences"]), tuple(said["keep"]), tuple(map(tuple, said["left_out"]))
+    return Facts(given, asked, keep, said["rows_per_part"], schema, said["limit"], left_out), files
 
 
 def _asked(said: Mapping[str, Any]) -> Asked:

@@ -165,10 +165,9 @@ def _understood(content: bytes) -> Worker | None:
     try:
         told: dict[str, Any] = json.loads(content)
         first, count = map(int, told["share"])
-        plain = {field.name: _KINDS[field.type] for field in fields(Worker) if field.type in _KINDS}
-        checked: dict[str, Any] = {name: kind(told[name]) for name, kind in plain.items() if name in told}
-        in_hand, helpers = tuple(map(int, told["in_hand"])), tuple(map(str, told.get("helpers", ())))
-        return Worker(**checked, share=(first, count), in_hand=in_hand, helpers=helpers)
+        plain = {field.name: _KINDS[field.type](told[field.name]) for field in fields(Worker) if field.type in _KINDS}
+        in_hand, helpers = tuple(map(int, told["in_hand"])), tuple(map(str, told["helpers"]))
+        return Worker(**plain, share=(first, count), in_hand=in_hand, helpers=helpers)
     except (ValueError, TypeError, KeyError):
         return None
 

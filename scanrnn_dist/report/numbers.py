@@ -126,6 +126,6 @@ def _source_of(records: JobRecords, job: dict[str, Any]) -> str | list[str]:
 
 def _environment(told: Mapping[str, Any]) -> dict[str, str]:
     """What features may depend on besides the job: versions, the kind of device, what computes."""
-    versions = {name: str(version) for name, version in told.get("versions", {}).items()}
+    versions = {name: str(version) for name, version in told["versions"].items()}
     named = {"device_kind": "device", "device_model": "device model", "kernel": "kernel", "xla_flags": "XLA_FLAGS"}
     return {**versions, **{name: str(told[key]) for key, name in named.items() if told.get(key)}}

@@ -64,8 +64,8 @@ class Throughput:
 
 
 def attempts_of(history: Iterable[AttemptHistory]) -> list[Attempt]:
-    """The attempts at a job, by their start; of those whose start is not recorded nothing can be said."""
-    return sorted(map(_attempt, (each for each in history if each.started)), key=lambda it: (it.started, it.name))
+    """The attempts at a job, by their start."""
+    return sorted(map(_attempt, history), key=lambda it: (it.started, it.name))
 
 
 def _attempt(told: AttemptHistory) -> Attempt:

@@ -77,20 +77,19 @@ def test_spans_are_the_numbers_and_as_few_as_can_be(numbers: set[int]) -> None:
 def test_logs_are_taken_over_with_who_committed_what_under_other_numbers(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path), "host.1.00000000")
 
+    def header(attempt: str, job: str = "old", **told: object) -> dict[str, object]:
+        return {"attempt": attempt, "job": job, "started": 0.0, "share": [1, 1], **told}
+
     def record(unit: int, sha256: str, finished: float) -> dict[str, object]:
         return {**asdict(PartRecord(unit, 10 + unit, 7, sha256)), "finished": finished}
 
     logs = {
         # In a bucket an attempt has several, and only the first has the header.
-        "a.1.00000001.000000": [
-            {"attempt": "a", "job": "old", "environment": 1},
-            {"begin": 2},
-            record(2, "first", 1.0),
-        ],
+        "a.1.00000001.000000": [header("a", environment=1), {"begin": 2}, record(2, "first", 1.0)],
         "a.1.00000001.000001": [{"begin": 0}, record(0, "kept", 2.0)],
-        "b.1.00000001": [{"attempt": "b", "job": "old"}, {"begin": 3}, record(2, "later", 3.0), record(3, "x", 4.0)],
-        "c.1.00000001": [{"attempt": "c", "job": "another"}, record(1, "other", 5.0)],
-        "d.1.00000001": [{"attempt": "d", "job": "old"}, {"begin": 1}, {"end": "done", "took": {"seconds": 3.5}}],
+        "b.1.00000001": [header("b"), {"begin": 3}, record(2, "later", 3.0), record(3, "x", 4.0)],
+        "c.1.00000001": [header("c", job="another"), record(1, "other", 5.0)],
+        "d.1.00000001": [header("d"), {"begin": 1}, {"end": "done", "took": {"seconds": 3.5}}],
     }
     for name, lines in logs.items():
         cut = '{"unit": 3, "ro' if name[0] == "b" else ""

@@ -19,7 +19,7 @@ def job(layers: list[Any], recipe: dict[str, Any] | None = None, **options: Any)
     return {
         "options": {**told, "source": "in.parquet"},
         "encoder": {"architecture": {"layers": layers, "readout": "last"}},
-        "environment": {"kernel": "native", "device_kind": "cpu", "versions": {"jax": "0.10.2"}},
+        "environment": {"kernel": "native", "device_kind": "cpu", "versions": {"scanrnn_dist": "1.0", "jax": "0.10.2"}},
         "recipe": recipe or {},
     }
 
@@ -49,7 +49,7 @@ def test_only_options_that_were_chosen_are_told() -> None:
 
 
 def test_the_first_attempt_says_when_it_was_begun() -> None:
-    told = job_in_words(job([CELL]), [{"started": 2e9}, {"started": 1e9}, {}])
+    told = job_in_words(job([CELL]), [{"started": 2e9}, {"started": 1e9}])
     assert told["begun"].startswith("2001-09-09 ")
 
 

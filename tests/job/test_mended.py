@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import sources
 from crashing import identities
-from sources import FILE_ROWS, SEQUENCE, encoder_of, leftovers, write_file, write_files
+from sources import FILE_ROWS, SEQUENCE, leftovers, write_file, write_files
 
 from scanrnn_dist.api import verify
-from scanrnn_dist.errors import ConfigError, DataError, UndoneError
+from scanrnn_dist.errors import DataError, UndoneError
 from scanrnn_dist.job.status import read_status
 
 FILES, BAD = 30, {3, 16, 29}
@@ -149,20 +148,3 @@ def test_an_unfinished_restart_that_cannot_be_understood_begins_anew(tmp_path: P
     write_file(source, 1)
     assert featurize(source, out, restart=True, max_steps=2).parts == 3
     assert verify(out, sample=4).is_complete
-
-
-def test_the_output_of_an_earlier_version_is_left_alone(tmp_path: Path) -> None:
-    source, out = write_files(tmp_path / "in", set(), 2), tmp_path / "out"
-    featurize(source, out)
-    (out / "__scanrnn").rename(out / "_scanrnn")
-    before = contents(out)
-    says_so = r"holds a job of an earlier version .* or choose another destination"
-    for options in ({}, {"restart": True}, {"accept_changes": True}):
-        with pytest.raises(ConfigError, match=says_so):
-            featurize(source, out, **options)
-    for look in (read_status, verify):
-        with pytest.raises(ConfigError, match=says_so):
-            look(out)
-    assert contents(out) == before and not (out / "__scanrnn").exists()
-    shutil.rmtree(out)
-    assert featurize(source, out, encoder=encoder_of(seed=5)).is_complete

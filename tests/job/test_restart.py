@@ -23,8 +23,9 @@ from faults import CopyingStore, Died, Told, watched
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.job.restart import finish_publishing, remove_restart, replacing, restart_of
-from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, part_name
+from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, Worker, part_name
 from scanrnn_dist.records.attempt_log import PartRecord
+from scanrnn_dist.records.workers import worker_bytes
 from scanrnn_dist.storage import LocalStore, unstaged
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
@@ -173,12 +174,8 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
         replacing(records, expiry_seconds=10.0),
     ):
         pass
-    worker = {
-        "attempt": "elsewhere.7.01234567", "host": "elsewhere", "pid": 7, "share": [1, 1], "state": "working",
-        "started": time.time(), "beat": time.time(), "expiry_seconds": 60.0, "units": 0, "rows": 0, "values": 0,
-        "values_per_second": 0.0, "in_hand": [],
-    }  # fmt: skip
-    records.store.write("__scanrnn/workers/1-of-1.000001.json", json.dumps(worker).encode())
+    worker = Worker("elsewhere.7.01234567", "elsewhere", 7, (1, 1), "working", time.time(), time.time())
+    records.store.write("__scanrnn/workers/1-of-1.000001.json", worker_bytes(worker))
     with pytest.raises(StoppedError, match="is being worked on: process 7 on elsewhere"), replacing(records):
         pass
 

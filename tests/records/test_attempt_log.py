@@ -15,7 +15,7 @@ from scanrnn_dist.storage import open_store
 
 def test_time_is_told_with_parts_every_ten_seconds_and_at_the_end(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    log = AttemptLog(store, {"job": "j"})
+    log = AttemptLog(store, {"job": "j", "share": [1, 1]})
     for unit, seconds in enumerate([0.5, 9.0, 10.5, 20.0, 21.0]):
         log.took = Took(seconds, seconds / 8, steps=unit)
         log.commit(PartRecord(unit, 3, 7, "hash"))
@@ -32,7 +32,7 @@ def test_time_is_told_with_parts_every_ten_seconds_and_at_the_end(tmp_path: Path
 @pytest.mark.parametrize("end", [True, False])
 def test_an_attempt_that_did_nothing_or_died_tells_what_it_can(tmp_path: Path, end: bool) -> None:
     store = open_store(tmp_path)
-    log = AttemptLog(store, {"job": "j"})
+    log = AttemptLog(store, {"job": "j", "share": [1, 1]})
     if end:
         log.end("done")
     else:
@@ -46,7 +46,7 @@ def test_an_attempt_that_did_nothing_or_died_tells_what_it_can(tmp_path: Path, e
 
 def test_a_reason_with_bytes_that_are_no_text_is_read_again(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    log = AttemptLog(store, {"job": "j"})
+    log = AttemptLog(store, {"job": "j", "share": [1, 1]})
     log.fail(0, "\udcff is no file")
     log.end("RuntimeError: \udcff")
     assert read_commits(store, "j", np.array([3])).failures["reason"].to_pylist() == [r"\udcff is no file"]

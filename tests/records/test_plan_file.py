@@ -108,7 +108,7 @@ def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_file, "FORMAT", "scanrnn_dist.plan/9")
     records = write_records(FACTS, units_of([[[1]]]))
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/9'; expected 'scanrnn_dist.plan/2'"):
+    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/9'; expected 'scanrnn_dist.plan/3'"):
         read_records(records)
 
 
