@@ -124,12 +124,10 @@ def _decoded(
 
 
 class Prefetched:
-    """What a generator yields, or raises, with a thread that runs ahead while less than both limits waits."""
+    """What a generator yields or raises; a thread runs ahead while less than `limit_bytes` and `WAITING_UNITS` wait."""
 
-    def __init__(
-        self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int, limit_units: int = WAITING_UNITS
-    ) -> None:
-        self._queue = _Queue(limit_bytes, limit_units)
+    def __init__(self, chunks: Iterator[Chunk | FailedUnit], limit_bytes: int) -> None:
+        self._queue = _Queue(limit_bytes)
         # A daemon: chunks that nobody closed must not keep the interpreter from ending. The thread knows the queue
         # only, so that whoever drops this object ends it.
         self._thread = threading.Thread(target=self._queue.fill, args=(chunks,), name="scanrnn-reader", daemon=True)
@@ -163,11 +161,11 @@ class Prefetched:
 class _Queue:
     """Chunks that wait to be taken; then the error that ended them, or None."""
 
-    def __init__(self, limit_bytes: int, limit_units: int) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self.items: deque[Chunk | FailedUnit | BaseException | None] = deque()
         self.is_stopped = False
         self._waiting_bytes = self._waiting_units = 0
-        self._limit_bytes, self._limit_units = limit_bytes, limit_units
+        self._limit_bytes = limit_bytes
         self._changed = threading.Condition()
 
     def fill(self, chunks: Iterator[Chunk | FailedUnit]) -> None:
@@ -214,7 +212,7 @@ class _Queue:
 
     @property
     def _has_room(self) -> bool:
-        return self._waiting_bytes < self._limit_bytes and self._waiting_units < self._limit_units
+        return self._waiting_bytes < self._limit_bytes and self._waiting_units < WAITING_UNITS
 
 
 def ends_unit(item: object) -> bool:
