@@ -6,7 +6,7 @@ Every attempt has a log of its own, `__scanrnn/commits/ATTEMPT.jsonl`, JSON line
     {"begin": 17}                                                             before a unit is read; "alone": true
     {"chunks": 3}                                           of the unit that is worked on alone, so many were read
     {"unit": 17, "rows": ..., "aside": ..., "filtered": ..., "size_bytes": ..., "sha256": ..., "counts": "{...}",
-     "aside_sha256": "", "seconds": ..., "finished": ...}
+     "aside_sha256": "", "finished": ...}
     {"failed": 17, "reason": ..., "finished": ...}                            its data is not what it should be
     {"end": "done"}                                                           last, unless the process was killed
 
@@ -94,7 +94,7 @@ class AttemptLog:
 
     def __init__(self, store: Store, header: dict[str, Any]) -> None:
         self._log = store.log(f"{COMMITS}/{store.attempt}")
-        self._begun: dict[int, float] = {}
+        self._begun: set[int] = set()
         self._chunks = 0
         self.took, self._told = Took(), Took()
         self._lock = threading.Lock()
@@ -109,7 +109,8 @@ class AttemptLog:
     def begin(self, unit: int, alone: bool) -> None:
         """Say that a unit will be read now. Survives the process, not a loss of power, which no unit causes."""
         with self._lock:
-            self._begun[unit], self._chunks = time.time(), 0
+            self._begun.add(unit)
+            self._chunks = 0
         self._append({"begin": unit, "alone": True} if alone else {"begin": unit}, durable=False)
 
     def read_chunk(self) -> None:
@@ -119,11 +120,9 @@ class AttemptLog:
 
     def commit(self, record: PartRecord) -> None:
         """Say that the part of a unit stands."""
-        now = time.time()
-        seconds = round(now - self._begun.get(record.unit, now), 3)
         took = self.took
         is_due = took.seconds - self._told.seconds >= TOOK_SECONDS
-        line = {**dataclasses.asdict(record), "seconds": seconds, "finished": round(now, 3)}
+        line = {**dataclasses.asdict(record), "finished": round(time.time(), 3)}
         self._append({**line, **(self._take(took) if is_due else {})})
         self._drop(record.unit)
 
@@ -146,7 +145,7 @@ class AttemptLog:
 
     def _drop(self, unit: int) -> None:
         with self._lock:
-            self._begun.pop(unit, None)
+            self._begun.discard(unit)
 
     def _append(self, line: dict[str, Any], durable: bool = True) -> None:
         self._log.append(json.dumps(line), durable)

@@ -247,7 +247,7 @@ def test_logs_are_read_though_cut_in_segments_and_of_another_job(tmp_path: Path)
     folder = tmp_path / "__scanrnn/commits"
     folder.mkdir(parents=True)
     header = {"attempt": "h.1.ab", "job": "mine", "started": 10.0, "share": [1, 1]}
-    line = {"unit": 0, "rows": 3, "aside": 0, "filtered": 0, "counts": "{}", "seconds": 99.0, "finished": 12.0}
+    line = {"unit": 0, "rows": 3, "aside": 0, "filtered": 0, "counts": "{}", "finished": 12.0}
     (folder / "h.1.ab.000000.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n" + '{"begin": 1}\n')
     (folder / "h.1.ab.000001.jsonl").write_text(
         json.dumps({**line, "unit": 1, "rows": 4, "finished": 13.0}) + '\n{"unit": 2, "ro'
