@@ -47,7 +47,7 @@ def features_of(rows: int, features: int) -> np.ndarray:
 def write(folder: Path, name: str, output: Output, features: np.ndarray) -> None:
     """One part with all rows."""
     schema = part_schema(KEPT, features.shape[1], {}, output=output)
-    with _writing(name), PartFile(open_store(folder), f"{name}.parquet", 0, schema, output) as part:
+    with _writing(name), PartFile(open_store(folder), f"{name}.parquet", schema, output) as part:
         for begin in range(0, len(features), BATCH_ROWS):
             some = features[begin : begin + BATCH_ROWS]
             ids = np.arange(begin, begin + len(some))

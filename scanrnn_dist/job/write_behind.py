@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from scanrnn_dist.threads import Threads
 class _Begun:
     """The part of a unit that is being written, and what became of the rows that are not in it."""
 
+    unit: Unit
     part: PartFile
     quarantine: QuarantineFile | None = None
     rows: int = 0  # of the unit, written or not
@@ -49,13 +50,15 @@ class _Begun:
     def commit(self, check: Callable[[], None]) -> PartRecord:
         """Name the rows that were set aside first, so that a part never stands without them."""
         with self.part:
-            sha256 = ""
+            aside_sha256 = ""
             if self.quarantine is not None:
                 with self.quarantine:
-                    sha256 = self.quarantine.commit(check)
-            record = self.part.commit(check)
-        counts = json.dumps(self.counts, sort_keys=True)
-        return replace(record, aside=self.aside, filtered=self.filtered, counts=counts, aside_sha256=sha256)
+                    aside_sha256 = self.quarantine.commit(check)
+            sha256 = self.part.commit(check)
+        part, counts = self.part, json.dumps(self.counts, sort_keys=True)
+        return PartRecord(
+            self.unit.index, part.rows, part.size_bytes, sha256, self.aside, self.filtered, counts, aside_sha256
+        )
 
     def abandon(self) -> None:
         """Remove what stands aside."""
@@ -170,8 +173,8 @@ class WriteBehind:
         if unit.index == self._whole:
             raise AssertionError(f"rows of unit {unit.index} were put after its part was whole")
         begun = self._begun = self._begun or self._new_part(unit)
-        if begun.part.unit != unit.index:
-            raise AssertionError(f"rows of unit {unit.index} were put before unit {begun.part.unit} was whole")
+        if begun.unit.index != unit.index:
+            raise AssertionError(f"rows of unit {unit.index} were put before unit {begun.unit.index} was whole")
         with self._stage("write"):
             begun.part.write(chunk.kept, features, chunk.is_null)
             if chunk.aside is not None:
@@ -183,28 +186,28 @@ class WriteBehind:
             begun.filtered += chunk.filtered
             begun.counts.update(chunk.counts)
         if chunk.is_last:
-            self._commit(unit, begun)
+            self._commit(begun)
 
     def _new_part(self, unit: Unit) -> _Begun:
-        return _Begun(PartFile(self._store, part_name(unit.index, self._units), unit.index, self._schema, self._output))
+        return _Begun(unit, PartFile(self._store, part_name(unit.index, self._units), self._schema, self._output))
 
-    def _commit(self, unit: Unit, begun: _Begun) -> None:
+    def _commit(self, begun: _Begun) -> None:
         """Have a part named and recorded once it is durable; one at a time, so that no more of them wait."""
-        self._begun, self._whole = None, unit.index
+        self._begun, self._whole = None, begun.unit.index
         with self._stage("commit"):
             begun.end()
         try:
             self._wait_for_name()
-            self._named = self._namer.submit(self._name, unit, begun)
+            self._named = self._namer.submit(self._name, begun)
         except BaseException:
             begun.abandon()
             raise
 
-    def _name(self, unit: Unit, begun: _Begun) -> None:
+    def _name(self, begun: _Begun) -> None:
         with self._stage("commit"):
             record = begun.commit(self._claims.check_job)
             self._claims.log.commit(record)
-        self._claims.committed(unit, record)
+        self._claims.committed(begun.unit, record)
 
     def _drop(self) -> int:
         """Abandon the part that was begun, if one was; of how many rows of its unit."""
@@ -229,4 +232,4 @@ class WriteBehind:
         begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)
         begun.quarantine.write(line)
         self._claims.set_aside(unit, failed.reason, rows)
-        self._commit(unit, begun)
+        self._commit(begun)

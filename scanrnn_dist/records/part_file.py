@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.output import (
     DEFAULT_OUTPUT,
     Output,
@@ -30,9 +27,9 @@ from scanrnn_dist.records.output import (
     stored_vectors,
     vector_of,
 )
-from scanrnn_dist.records.part_writer import Hashed, writer_of
+from scanrnn_dist.records.part_writer import TableFile, writer_of
 from scanrnn_dist.source import VectorWriter, with_true_metadata
-from scanrnn_dist.storage import Check, Store, stopping
+from scanrnn_dist.storage import Store
 
 
 def part_schema(
@@ -53,19 +50,12 @@ def part_schema(
     return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
-class PartFile:
-    """One part, of a `part_schema`, written batch by batch; nothing stands under its name before `commit`.
+class PartFile(TableFile):
+    """One part, of a `part_schema`."""
 
-    Raises:
-        StoppedError: the file system refuses: full, read-only, gone.
-    """
-
-    def __init__(self, store: Store, name: str, unit: int, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
-        self.path, self.unit, self.schema, self.rows = store.path(name), unit, schema, 0
-        self._row_group_bytes, self._group_bytes, self._is_ended = output.row_group_bytes, 0, False
-        with self._stopping():
-            self._file = store.new_file(name)
-        self._hashed = Hashed(self._file)
+    def __init__(self, store: Store, name: str, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
+        super().__init__(store, name, output.row_group_bytes)
+        self.schema = schema
         try:
             with self._stopping():
                 self._writer = writer_of(self._hashed, schema, output)
@@ -81,12 +71,10 @@ class PartFile:
         """
         try:
             with self._stopping():
-                self._group_bytes += self._append(kept, features, is_null)
+                nbytes = self._append(kept, features, is_null)
         except DataError as error:
             raise DataError(f"{self.path}, {error}") from error
-        self.rows += len(features)
-        if self._group_bytes >= self._row_group_bytes:
-            self._end_group()
+        self._count(len(features), nbytes)
 
     def _append(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None) -> int:
         """Write rows, or keep them until the row group ends; how many bytes they take."""
@@ -104,46 +92,6 @@ class PartFile:
     def _place(self, row: int) -> str:
         """Where one of the rows stands that are written next."""
         return f"row {self.rows + row}"
-
-    def commit(self, check: Check | None = None) -> PartRecord:
-        """Make the part durable and give it its name, after a check; what is recorded of the file itself."""
-        self.end()
-        with self._stopping():
-            self._file.commit(check)
-        return PartRecord(self.unit, self.rows, self._hashed.tell(), self._hashed.sha256)
-
-    def end(self) -> None:
-        """Write what is left to be written: after that only `commit` may follow, in whichever thread."""
-        if self._is_ended:
-            return
-        self._end_group()
-        with self._stopping():
-            self._writer.close()
-            self._hashed.flush()
-        self._is_ended = True
-
-    def _end_group(self) -> None:
-        self._group_bytes = 0
-        with self._stopping():
-            self._writer.end_group()
-
-    def _stopping(self) -> AbstractContextManager[None]:
-        return stopping(self.path, but=(pa.ArrowException,))  # which are about the rows, not about the disk
-
-    def __enter__(self) -> PartFile:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Remove what stands aside; after `commit` nothing does."""
-        if error is not None:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Remove what stands aside, of a part that will not be whole."""
-        if not self._is_ended:
-            with suppress(OSError, pa.ArrowException):
-                self._writer.abandon()
-        self._file.abandon()
 
 
 def file_sha256(store: Store, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of a part to the bytes of a Parquet file, and these to the file, hashed on the way.
+"""Rows to the bytes of a Parquet file, hashed on the way, which is whole under its name or not there.
 
 Plain vectors are written page by page by `source`'s `VectorWriter`; all else by pyarrow, a row group at a time. What
 the columns are told of their encoding says `output.py`.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanrnn_dist.records.output import STATE, Output, are_steps, feature_names, out_features_of, value_dtype
 from scanrnn_dist.source import VectorWriter
-from scanrnn_dist.storage import NewFile
+from scanrnn_dist.storage import Check, NewFile, Store, stopping
 
 _SMALL_BYTES = 1 << 16
 """Less than that is gathered before it is hashed and written."""
@@ -128,6 +130,77 @@ class Hashed:
         if self._not_begun >= _SYNCED_BYTES:
             self._file.begin_sync()
             self._not_begun = 0
+
+
+class TableFile:
+    """A Parquet file that is written batch by batch; nothing stands under its name before `commit`.
+
+    Whoever derives from it makes `_writer`, writes to that, and says by `_count` what was written.
+
+    Raises:
+        StoppedError: the file system refuses: full, read-only, gone.
+    """
+
+    _writer: VectorWriter | ArrowWriter
+
+    def __init__(self, store: Store, name: str, row_group_bytes: int) -> None:
+        self.path, self.rows = store.path(name), 0
+        self._row_group_bytes, self._group_bytes, self._is_ended = row_group_bytes, 0, False
+        with self._stopping():
+            self._file = store.new_file(name)
+        self._hashed = Hashed(self._file)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._hashed.tell()
+
+    def end(self) -> None:
+        """Write what is left to be written: after that only `commit` may follow, in whichever thread."""
+        if self._is_ended:
+            return
+        self._end_group()
+        with self._stopping():
+            self._writer.close()
+            self._hashed.flush()
+        self._is_ended = True
+
+    def commit(self, check: Check | None = None) -> str:
+        """Make the file durable and give it its name, after a check; its SHA-256 in hexadecimal."""
+        self.end()
+        with self._stopping():
+            self._file.commit(check)
+        return self._hashed.sha256
+
+    def abandon(self) -> None:
+        """Remove what stands aside, of a file that will not be whole."""
+        if not self._is_ended:
+            with suppress(OSError, pa.ArrowException):
+                self._writer.abandon()
+        self._file.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove what stands aside; after `commit` nothing does."""
+        if error is not None:
+            self.abandon()
+
+    def _count(self, rows: int, nbytes: int) -> None:
+        """Rows that were written, with which a row group may end."""
+        self.rows += rows
+        self._group_bytes += nbytes
+        if self._group_bytes >= self._row_group_bytes:
+            self._end_group()
+
+    def _end_group(self) -> None:
+        self._group_bytes = 0
+        with self._stopping():
+            self._writer.end_group()
+
+    def _stopping(self) -> AbstractContextManager[None]:
+        return stopping(self.path, but=(pa.ArrowException,))  # which are about the rows, not about the disk
 
 
 @lru_cache(maxsize=4)

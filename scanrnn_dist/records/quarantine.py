@@ -8,66 +8,29 @@ that is done again writes the same bytes. Its hash is in the `PartRecord`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from types import TracebackType
 
 import pyarrow as pa
 
 from scanrnn_dist.records.names import quarantine_name
 from scanrnn_dist.records.output import ROW_GROUP_BYTES
 from scanrnn_dist.records.part_file import file_sha256, read_part, read_part_schema
-from scanrnn_dist.records.part_writer import ArrowWriter, Hashed
-from scanrnn_dist.storage import Check, Store, stopping
+from scanrnn_dist.records.part_writer import ArrowWriter, TableFile
+from scanrnn_dist.storage import Store
 
 
-class QuarantineFile:
-    """The rows of one unit that are set aside, written batch by batch; nothing stands under its name before `commit`.
+class QuarantineFile(TableFile):
+    """The rows of one unit that are set aside."""
 
-    Raises:
-        StoppedError: the file system refuses: full, read-only, gone.
-    """
+    _writer: ArrowWriter
 
     def __init__(self, store: Store, unit: int, units: int, schema: pa.Schema) -> None:
-        name = quarantine_name(unit, units)
-        self.path, self.rows = store.path(name), 0
-        with stopping(self.path):
-            self._file = store.new_file(name)
-        self._hashed, self._group_bytes = Hashed(self._file), 0
+        super().__init__(store, quarantine_name(unit, units), ROW_GROUP_BYTES)
         self._writer = ArrowWriter(self._hashed, schema, lambda _: {"compression": "zstd", "write_page_checksum": True})
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
         self._writer.write(batch)
-        self._group_bytes += batch.nbytes
-        self.rows += batch.num_rows
-        if self._group_bytes >= ROW_GROUP_BYTES:
-            self._group_bytes = 0
-            with stopping(self.path, but=(pa.ArrowException,)):
-                self._writer.end_group()
-
-    def commit(self, check: Check | None = None) -> str:
-        """Make the file durable and give it its name, after a check; its SHA-256 in hexadecimal."""
-        with stopping(self.path, but=(pa.ArrowException,)):
-            self._writer.end_group()
-            self._writer.close()
-            self._hashed.flush()
-            sha256 = self._hashed.sha256
-            self._file.commit(check)
-        return sha256
-
-    def __enter__(self) -> QuarantineFile:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Remove what stands aside, where it got no name."""
-        if error is not None:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Remove what stands aside."""
-        with suppress(OSError, pa.ArrowException):
-            self._writer.abandon()
-        self._file.abandon()
+        self._count(batch.num_rows, batch.nbytes)
 
 
 def is_changed(store: Store, unit: int, units: int, sha256: str) -> bool:

@@ -31,7 +31,7 @@ def write_part(folder: Path, output: Output, *batches: Any, steps: bool = False,
     store = LocalStore(str(folder), "host.1.00000000")
     size = batches[0][0].values.shape[1] if steps else batches[0][0].shape[1]
     schema = part_schema(KEPT, size, {"made": "by a test"}, steps, dtype, output)
-    with PartFile(store, "a.parquet", 0, schema, output) as part:
+    with PartFile(store, "a.parquet", schema, output) as part:
         for features, is_null in batches:
             rows = len(features.offsets) - 1 if steps else len(features)
             part.write(kept_of(rows), features, is_null)
@@ -123,7 +123,7 @@ def test_a_kept_column_may_be_named_as_a_feature_where_features_have_a_column_of
     kept = pa.schema([("feature_0", pa.int64())])
     schema = part_schema(kept, 2, {})
     store = LocalStore(str(tmp_path), "host.1.00000000")
-    with PartFile(store, "a.parquet", 0, schema) as part:
+    with PartFile(store, "a.parquet", schema) as part:
         part.write(pa.record_batch([pa.array([7])], schema=kept), np.float32([[1, 2]]))
         part.commit()
     assert_same(read_features(store, "a.parquet", np.array([0]))[0], np.float32([1, 2]))
@@ -143,7 +143,7 @@ def test_kept_columns_are_written_however_they_are_named(tmp_path: Path, layout:
     output = Output(layout, compression=codec)
     schema = part_schema(kept.schema, 2, {}, output=output)
     store = LocalStore(str(tmp_path), "host.1.00000000")
-    with PartFile(store, "a.parquet", 0, schema, output) as part:
+    with PartFile(store, "a.parquet", schema, output) as part:
         part.write(kept, np.float32([[1, 2], [3, 4]]))
         part.commit()
     path = store.path("a.parquet")

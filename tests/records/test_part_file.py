@@ -17,7 +17,6 @@ import pytest
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.records import Output
-from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.part_file import PartFile, file_sha256, part_schema, read_features, read_part_schema
 from scanrnn_dist.storage import LocalStore
 
@@ -31,17 +30,17 @@ def batch(rows: int, begin: int = 0) -> tuple[pa.RecordBatch, np.ndarray]:
     return kept, np.arange(3 * begin, 3 * (begin + rows), dtype=np.float32).reshape(rows, 3)
 
 
-def part_at(path: Path, schema: pa.Schema = SCHEMA, unit: int = 0) -> PartFile:
-    return PartFile(store_of(path), path.name, unit, schema)
+def part_at(path: Path, schema: pa.Schema = SCHEMA) -> PartFile:
+    return PartFile(store_of(path), path.name, schema)
 
 
 def store_of(path: Path) -> LocalStore:
     return LocalStore(str(path.parent), "host.1.00000000")
 
 
-def write_part(path: Path, rows: int = 7, unit: int = 0) -> PartRecord:
-    with part_at(path, unit=unit) as part:
-        part.write(*batch(rows))
+def write_part(path: Path) -> str:
+    with part_at(path) as part:
+        part.write(*batch(7))
         return part.commit()
 
 
@@ -75,7 +74,7 @@ def test_a_part_is_invisible_before_commit_and_whole_after_it(tmp_path: Path) ->
 
 
 def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path) -> None:
-    with PartFile(store_of(tmp_path / "a.parquet"), "a.parquet", 0, SCHEMA, Output(row_group_bytes=2000)) as part:
+    with PartFile(store_of(tmp_path / "a.parquet"), "a.parquet", SCHEMA, Output(row_group_bytes=2000)) as part:
         for begin in range(0, 200, 4):
             part.write(*batch(4, begin))
         part.commit()
@@ -85,21 +84,23 @@ def test_small_batches_become_row_groups_of_the_size_meant(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == list(range(200))
 
 
-def test_the_record_is_what_stands_on_the_disk(tmp_path: Path) -> None:
+def test_rows_size_and_hash_are_of_what_stands_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    record = write_part(path, unit=3)
+    with part_at(path) as part:
+        part.write(*batch(7))
+        sha256 = part.commit()
     content = path.read_bytes()
-    assert record == PartRecord(3, 7, len(content), hashlib.sha256(content).hexdigest())
-    assert file_sha256(store_of(path), path.name) == record.sha256
+    assert (part.rows, part.size_bytes, sha256) == (7, len(content), hashlib.sha256(content).hexdigest())
+    assert file_sha256(store_of(path), path.name) == sha256
 
 
 def test_a_part_without_kept_columns_or_rows_has_its_schema(tmp_path: Path) -> None:
     schema = part_schema(pa.schema([]), 2, {})
     with part_at(tmp_path / "rows.parquet", schema) as part:
         part.write(pa.table({"x": [1, 2]}).select([]).to_batches()[0], np.ones((2, 2), np.float32))
-        assert part.commit().rows == 2
+        part.commit()
     with part_at(tmp_path / "none.parquet", schema) as part:
-        assert part.commit().rows == 0
+        part.commit()
     assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == [{"features": [1.0, 1.0]}] * 2
     assert pq.read_table(tmp_path / "none.parquet").schema.equals(schema)
 
