@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
 from flax import nnx
-from sources import command_line_in_this_process
+from sources import D, command_line_in_this_process, features_of, random_rows, write_source
 
 from scanrnn_dist.api import encode
 from scanrnn_dist.cli.app import run
@@ -238,6 +239,16 @@ def test_options_that_do_not_belong_are_refused(
 def test_only_encoder_files_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "make", "--in-features", 3, "--hidden", 5, tmp_path / "e.pt")
     assert "ends in '.pt'; an encoder file ends in .safetensors" in message
+
+
+def test_weights_of_bfloat16_featurize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uniform, rows = nnx.initializers.uniform(), random_rows([3, 5])
+    cell = nnx.GRUCell(D, 4, param_dtype=jnp.bfloat16, recurrent_kernel_init=uniform, rngs=nnx.Rngs(0))
+    Encoder(cell).save(tmp_path / "e.safetensors")
+    source, out = write_source(tmp_path / "in.parquet", rows), tmp_path / "out"
+    with command_line_in_this_process(monkeypatch, columns=120):
+        assert run(["featurize", str(source), str(out), "--encoder", str(tmp_path / "e.safetensors")]) == 0
+    np.testing.assert_array_equal(features_of(out), encode(Encoder(cell), rows))
 
 
 def test_help_loads_no_jax() -> None:

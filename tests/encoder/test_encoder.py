@@ -249,6 +249,30 @@ def test_weights_that_a_cell_would_make_otherwise_are_not_saved_as_they_could_no
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "array",
+    [normal(15, 5).T, normal(10, 30)[::2, ::2], np.broadcast_to(normal(15), (5, 15))],
+    ids=["transposed", "strided", "broadcast"],
+)
+def test_weights_that_numpy_holds_in_another_order_keep_their_places(array: np.ndarray, tmp_path: Path) -> None:
+    encoder, path = Encoder.from_seed(0, 3, 5), tmp_path / "encoder.safetensors"
+    encoder.cell.dense_h.kernel.set_value(array)
+    assert encoder.cell.dense_h.kernel.get_value() is array and not array.flags.c_contiguous
+    encoder.save(path)
+    for again in (Encoder.load(path), pickle.loads(pickle.dumps(encoder))):
+        np.testing.assert_array_equal(again.cell.dense_h.kernel[...], array)
+        assert again.fingerprint == encoder.fingerprint
+
+
+def test_weights_that_were_written_otherwise_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, name = safetensors.numpy.save, "0.dense_i.bias"
+    changed = lambda arrays, metadata: save({**arrays, name: arrays[name] + 1}, metadata)  # noqa: E731
+    monkeypatch.setattr(safetensors.numpy, "save", changed)
+    with pytest.raises(ConfigError, match=r"wrote other weights than it was given \(0\.dense_i\.bias\)"):
+        Encoder.from_seed(0, 3, 5).save(tmp_path / "e.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_replaces_an_older_file(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     Encoder.from_seed(0, 3, 5).save(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -59,8 +60,15 @@ def test_the_fingerprint_is_kept(name: str, way: str) -> None:
     assert type(again) is Encoder and again.architecture == encoder.architecture
 
 
+def in_bfloat16() -> Encoder:
+    uniform = nnx.initializers.uniform()
+    return Encoder(nnx.GRUCell(D, H, param_dtype=jnp.bfloat16, recurrent_kernel_init=uniform, rngs=nnx.Rngs(0)))
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("make", [with_input, lambda: Encoder.from_seed(1, D, H, precision="default", initial_carry=1)])
+@pytest.mark.parametrize(
+    "make", [with_input, in_bfloat16, lambda: Encoder.from_seed(1, D, H, precision="default", initial_carry=1)]
+)
 def test_so_it_is_with_an_input_and_other_options(make: Callable[[], Encoder], way: str) -> None:
     encoder = make()
     again = WAYS[way](encoder)
