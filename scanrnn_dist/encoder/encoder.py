@@ -67,6 +67,8 @@ class Encoder(nnx.Module):
     """Numbers in the carries of all cells together: what a row of its own initial carry has, see `__call__`."""
     flops_per_step: int
     """Floating-point operations of the matrix products of one step: two per weight of every kernel, at least 1."""
+    step_features: int
+    """Of the last layer's output at each step, where there is one direction."""
     readout_widths: tuple[int, ...]
     """Features of each part of the readout."""
 
@@ -339,6 +341,12 @@ class Encoder(nnx.Module):
         self.changing: tuple[Any, ...] = ()
         if self.is_bidirectional:
             directions = self.directions()
+            gets = self.layers[0].in_features
+            for number, pair in enumerate(directions):
+                takes = [part.cell.in_features for part in pair]
+                if takes != [gets, gets]:
+                    raise ValueError(f"the cells of layer {number} take {takes} features per step, and get {gets}.")
+                gets = sum(part.step_features for part in pair)
             self.pool_dtype = directions[-1][0].pool_dtype
             widths = [part.readout_widths for part in directions[-1]]
             self.readout_widths = tuple(map(sum, zip(*widths, strict=True)))

@@ -362,12 +362,19 @@ def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
     np.testing.assert_allclose(halved(ROWS[4]), plain(ROWS[4] / 2), rtol=0, atol=1e-7)
 
 
+def pair_of(*in_features: int) -> tuple[nnx.GRUCell, ...]:
+    return tuple(drawn(nnx.GRUCell, takes, 5) for takes in in_features)
+
+
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [
         (lambda: [], {}, "expected a cell, a list of cells"),
         (lambda: [*stacked("g"), tuple(stacked("gg"))], {}, r"\[GRUCell, \(GRUCell, GRUCell\)\]; expected a cell"),
         (lambda: [drawn(nnx.GRUCell, 3, 5), drawn(nnx.GRUCell, 3, 5)], {}, "do not fit together"),
+        (lambda: [pair_of(3, 3), pair_of(5, 5)], {}, r"do not fit together: .* layer 1 take \[5, 5\] .* and get 10"),
+        (lambda: [pair_of(3, 3), pair_of(10, 5)], {}, r"do not fit together: .* layer 1 take \[10, 5\] .* and get 10"),
+        (lambda: [pair_of(3, 4)], {}, r"do not fit together: .* layer 0 take \[3, 4\] .* and get 3"),
         (lambda: nnx.Linear(3, 5, rngs=nnx.Rngs(0)), {}, "is Linear; expected a flax"),
         (lambda: stacked("g"), {"readout": "first"}, "readout is 'first'; expected one or several of last, mean, max"),
         (lambda: stacked("g"), {"readout": "steps+last"}, "'steps' alone"),
