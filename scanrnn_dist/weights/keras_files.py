@@ -1,6 +1,6 @@
 """Arrays by name from the files that Keras writes, and what their configuration says that arrays do not.
 
-    model.weights.h5  Keras 3, `model.save_weights`: layers/gru/cell/vars/1
+    model.weights.h5  Keras 3, `model.save_weights`: layers/gru/cell/vars/1, layers/rnn/cell/cells/gru_cell/vars/1
     model.keras       Keras 3, `model.save`: a zip archive of a model.weights.h5 and a config.json
     model.h5          the older format of `model.save`: model_weights/gru/gru/gru_cell/recurrent_kernel
 
@@ -29,6 +29,7 @@ _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _OLD_ROOT = "model_weights/"
 _CLASSES = {"GRU", "LSTM", "SimpleRNN", "RNN", "Bidirectional"}
 """Recurrent layers."""
+_CELLS = {"GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"}
 _USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True, "merge_mode": "concat"}
 
 
@@ -57,9 +58,9 @@ class Place(NamedTuple):
 def check_settings(path: Path, chosen: Collection[Parts], cells: Collection[Parts], where: str) -> None:
     """Refuse layers whose configuration, where a file has one, asks for another function than the cells compute.
 
-    Given are the paths of the chosen cells, and of all of the file. Refused are another activation than Keras' own,
-    `go_backwards`, `reset_after=False` and another `merge_mode`. A chosen cell whose layer is not found may be that of
-    any layer whose cells are not found.
+    Given are the paths of the chosen cells, and of all of the file. Refused are classes of one's own, another
+    activation than Keras' own, `go_backwards`, `reset_after=False` and another `merge_mode`. A chosen cell whose layer
+    is not found may be that of any layer whose cells are not found.
     """
     layers = list(_layers(_config(path)))
     is_unknown = any(not any(place.holds(cell) for place, _ in layers) for cell in chosen)
@@ -68,7 +69,8 @@ def check_settings(path: Path, chosen: Collection[Parts], cells: Collection[Part
         if reasons and (len(layers) == 1 or is_lost or any(place.holds(cell) for cell in chosen)):
             raise DataError(
                 f"{where}: the layer {place.names[-1]!r} has {', '.join(reasons)}, which the cells here do not "
-                "compute. Expected a layer with the defaults of Keras."
+                "compute. Expected a layer of Keras with its defaults. If it computes what such a layer does, give its "
+                "arrays alone, in Python: from_keras(layer.get_weights())."
             )
 
 
@@ -107,7 +109,8 @@ def _arrays(h5py: Any, file: Any, file_bytes: int) -> Named:
         if not isinstance(item, h5py.Dataset) or "optimizer" in name.split("/")[0]:
             return
         check_size(name, item.shape or (), item.dtype, file_bytes)
-        if parent == "vars" and cell[-1] == "cell" and last in VARIABLES:
+        is_cell = cell[-1] == "cell" or cell[-3:-1] == ["cell", "cells"]  # the second: of RNN([cell, cell])
+        if parent == "vars" and is_cell and last in VARIABLES:
             numbered["/".join([*cell, VARIABLES[last]])] = np.asarray(item)
         elif parent != "vars":
             plain[name.removeprefix(_OLD_ROOT)] = np.asarray(item)
@@ -134,7 +137,7 @@ def _config(path: Path) -> Any:
 def _layers(config: Any) -> Iterator[tuple[Place, list[str]]]:
     """Of every recurrent layer the place, and what is unusual in it."""
     for place, layer in _found(config, Place((), ())):
-        yield place, list(_unusual(layer.get("config") or {}))
+        yield place, list(_unusual(layer))
 
 
 def _found(tree: Any, place: Place) -> Iterator[tuple[Place, Mapping[str, Any]]]:
@@ -151,7 +154,7 @@ def _found(tree: Any, place: Place) -> Iterator[tuple[Place, Mapping[str, Any]]]
         if place.path and _is_layer(tree):  # the outermost one is the model
             name = tree["config"].get("name", tree.get("name", place.path[-1]))
             place = Place(place.path, place.names + parts_of(str(name)))
-        if tree.get("class_name") in _CLASSES:
+        if _is_recurrent(tree):
             yield place if place.names else Place(place.path, ("",)), tree
             return
         for key, item in tree.items():
@@ -169,8 +172,24 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:
-    """What a layer, or the cells or the layers within it, has that is not the default."""
+def _is_recurrent(tree: Mapping[str, Any]) -> bool:
+    """Whether it is a recurrent layer, by its class or by what only such a one is configured with."""
+    config = tree["config"] if _is_layer(tree) else {}
+    is_like_one = "recurrent_initializer" in config or _is_layer(config.get("cell"))
+    return is_like_one or tree.get("class_name") in _CLASSES
+
+
+def _is_of_keras(layer: Mapping[str, Any]) -> bool:
+    """Whether a layer or cell is of a class of Keras' own; a file of the older format may say no module."""
+    module = str(layer.get("module", "keras"))
+    return layer["class_name"] in _CLASSES | _CELLS and module.startswith(("keras", "tf_keras", "tensorflow"))
+
+
+def _unusual(layer: Mapping[str, Any], part: str = "") -> Iterator[str]:
+    """What a layer, or the cells or the layers within it, has that is not the default; a `part` is of another layer."""
+    config, is_backward = layer.get("config") or {}, part == "backward_layer"
+    if not _is_of_keras(layer):
+        yield f"{f'a {part} of ' if part else ''}the class {layer['class_name']!r}"
     for key, usual in _USUAL.items():
         if key in config and config[key] != usual:
             yield f"{key}={config[key]!r}"
@@ -181,7 +200,7 @@ def _unusual(config: Any, is_backward: bool = False) -> Iterator[str]:
     within += [(key, config.get(key)) for key in ("layer", "backward_layer", "cell")]
     for key, inner in within:
         if _is_layer(inner):
-            yield from _unusual(inner["config"], is_backward=key == "backward_layer")
+            yield from _unusual(inner, key)
 
 
 READERS = {".npz": read_npz, ".safetensors": read_tensors, ".h5": _read_h5, ".hdf5": _read_h5, ".keras": _read_archive}

@@ -379,6 +379,47 @@ def test_each_of_stacked_cells_is_looked_at(tmp_path: Path) -> None:
         keras_layers(path)
 
 
+def test_a_cell_of_a_class_of_ones_own_is_refused(tmp_path: Path) -> None:
+    path, arrays = tmp_path / "m.keras", {"rnn": keras_arrays("rnn", bias=False), "gru": keras_arrays("gru")}
+    cell = {"module": None, "class_name": "MinimalRNNCell", "config": {"name": "c", "units": H}}
+    own = {"module": "keras.layers", "class_name": "RNN", "config": {"name": "own", "cell": cell}}
+    write_archive(path, arrays, [own, layer_config()])
+    assert_computes(keras_layers(path, prefix="layers/gru"), [[direction("gru", arrays["gru"])]])
+    told = r"the layer 'own' has a cell of the class 'MinimalRNNCell', .* from_keras\(layer\.get_weights\(\)\)"
+    with pytest.raises(DataError, match=told):
+        keras_layers(path, prefix="layers/rnn")
+    cell |= {"module": "__main__", "class_name": "GRUCell"}  # a class of one's own under the name of Keras'
+    write_archive(path, arrays, [own, layer_config()])
+    with pytest.raises(DataError, match="a cell of the class 'GRUCell'"):
+        keras_layers(path, prefix="layers/rnn")
+
+
+@pytest.mark.parametrize(("kind", "class_name"), [("keras", "MyGRU"), ("h5", "mine>MyGRU")])
+def test_a_layer_of_a_class_of_ones_own_is_refused(kind: str, class_name: str, tmp_path: Path) -> None:
+    path, arrays, write = tmp_path / f"m.{kind}", keras_arrays("gru"), write_legacy if kind == "h5" else write_archive
+    own = layer_config("my_gru", class_name, recurrent_initializer={}, activation="relu")
+    write(path, {"my_gru": arrays, "gru": arrays}, [own, layer_config()])
+    prefix = "" if kind == "h5" else "layers/"
+    assert_computes(keras_layers(path, prefix=f"{prefix}gru"), [[direction("gru", arrays)]])
+    with pytest.raises(DataError, match=f"the layer 'my_gru' has the class '{class_name}', activation='relu', which"):
+        keras_layers(path, prefix=f"{prefix}my_gru")
+
+
+def test_stacked_cells_of_keras_3_are_layers(tmp_path: Path) -> None:
+    h5py, path, stack = pytest.importorskip("h5py"), tmp_path / "m.weights.h5", "layers/rnn/cell/cells"
+    cells = [keras_arrays("gru"), keras_arrays("gru", H, seed=1)]
+    with h5py.File(path, "w") as file:
+        for name, arrays in zip(("gru_cell", "gru_cell_1"), cells, strict=True):
+            for number, array in enumerate(arrays):
+                file[f"{stack}/{name}/vars/{number}"] = array
+        for number, array in enumerate(keras_arrays("gru", seed=2)):
+            file[f"layers/gru/cell/vars/{number}"] = array
+    with pytest.raises(ConfigError, match=rf"several .*'layers/gru/cell', '{stack}/gru_cell', '{stack}/gru_cell_1'"):
+        keras_layers(path)
+    layers = keras_layers(path, prefix=[f"{stack}/gru_cell", f"{stack}/gru_cell_1"])
+    assert_computes(layers, [[direction("gru", arrays)] for arrays in cells])
+
+
 def test_the_file_that_was_found(shared_data: Path) -> None:
     pytest.importorskip("h5py")
     path = shared_data / "found" / "keras_legacy.h5"
