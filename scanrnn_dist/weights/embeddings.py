@@ -32,7 +32,8 @@ def table_names(named: Named, spec: InputSpec, told: Mapping[str, str], others: 
     if surplus := sorted(told.keys() - tables.keys()):
         has = f"those of the input are {sorted(tables)}"
         raise ConfigError(f"{surplus[0]!r} is no column with an embedding; {has}. See --embedding / embeddings.")
-    found = {name: np.shape(array) for name, array in named.items() if name not in others and np.ndim(array) == 2}
+    shapes = {name: tuple(getattr(array, "shape", ())) for name, array in named.items()}  # a list of tensors has none
+    found = {name: shape for name, shape in shapes.items() if name not in others and len(shape) == 2}
     shown = some_of([f"{name} {shape}" for name, shape in found.items()], 8)
     chosen: Named = {}
     for column, shape in tables.items():

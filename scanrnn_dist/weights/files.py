@@ -148,7 +148,8 @@ def _faults(array: np.ndarray, shape: Shape, dtype: Any, lossy_cast: bool) -> li
     if not jnp.issubdtype(dtype, jnp.floating):  # a cell's own counter, which no rounding makes right
         return [] if array.dtype == dtype else [f"{array.dtype}, expected {dtype}"]
     if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16
-        return [f"{array.dtype}, expected floating point"]
+        kind = array.dtype if array.dtype.names is None else array.dtype.names[0]  # of a `stand_in`
+        return [f"{kind}, expected floating point, dense, of 16 bits or more"]
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if not np.isfinite(rounded).all():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.encoder import Encoder, Layer
+from scanrnn_dist.encoder import Encoder, Layer, stand_in
 from scanrnn_dist.errors import ConfigError, DataError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.weights.cells import NONLINEARITIES, Direction, cell_of, kind_of, layers_of
@@ -284,17 +284,20 @@ def _read_torch_file(path: Path) -> Named:
         ) from error
     if not isinstance(loaded, Mapping):
         raise DataError(f"{path} holds a {type(loaded).__name__}; expected a state dict. Save model.state_dict().")
-    return {name: _numpy(tensor) for name, tensor in flat(loaded).items() if isinstance(tensor, torch.Tensor)}
+    return {name: tensor for name, tensor in flat(loaded).items() if isinstance(tensor, torch.Tensor)}
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly."""
+    """A tensor as a numpy array; bfloat16, which numpy lacks, as float32, which holds it exactly.
+
+    One that is sparse, shorter or without data gets a `stand_in`, which is refused where it is a weight of the RNN.
+    """
     try:
-        tensor = tensor.detach().cpu()
-        array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+        own = tensor.detach().cpu()
+        array: np.ndarray = (own.float() if str(own.dtype) == "torch.bfloat16" else own).numpy()
         return array
-    except (TypeError, RuntimeError) as error:
-        raise DataError(f"A tensor is {tensor.dtype}, {tensor.layout}; expected dense floats. {error}") from error
+    except (TypeError, RuntimeError):
+        return stand_in(f"{tensor.dtype} {tensor.layout} on {tensor.device}", tensor.shape)
 
 
 READERS = {".safetensors": read_tensors, **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_torch_file)}

@@ -43,6 +43,7 @@ def whole_weights(named: Named, computed: Collection[str] = ()) -> tuple[Named, 
         parts = {part: np.asarray(named[name]) for part, name in names.items()}
         rule = _RULES.get(frozenset(parts))
         is_doubted = path + weight in named or path + weight in computed
+        is_doubted |= any(array.dtype.names for array in parts.values())  # a `stand_in`
         array = None if rule is None or is_doubted else rule(parts)
         if array is None:
             uncertain.setdefault(path, []).extend(sorted(names.values()))

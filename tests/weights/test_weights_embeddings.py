@@ -76,6 +76,14 @@ def test_a_table_is_found_by_its_shape_or_named() -> None:
         assert fingerprint != from_torch(two, input=SPEC, embeddings={"item_id": "embedding"}).fingerprint
 
 
+def test_what_is_no_array_is_passed_over() -> None:
+    torch = pytest.importorskip("torch")
+    other = {"epoch": 3, "sizes": [[1, 2], [3]], "moments": [torch.zeros(2), torch.zeros(3)]}
+    assert (
+        from_torch({"model": state(), **other}, input=SPEC).fingerprint == from_torch(state(), input=SPEC).fingerprint
+    )
+
+
 def test_an_embedding_beside_a_bare_rnn_is_no_surplus_weight() -> None:
     bare = {name.removeprefix("gru."): array for name, array in state().items() if not name.startswith("head.")}
     assert from_torch(bare, input=SPEC).fingerprint == from_torch(state(), input=SPEC).fingerprint

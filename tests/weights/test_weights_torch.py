@@ -319,6 +319,28 @@ def test_safetensors_files(tmp_path: Path) -> None:
         torch_layers(path)
 
 
+@pytest.mark.parametrize("source", ["mapping", "pt", "safetensors"])
+def test_a_tensor_that_numpy_cannot_hold_matters_only_where_it_is_a_weight(source: str, tmp_path: Path) -> None:
+    torch, path = pytest.importorskip("torch"), tmp_path / f"m.{source}"
+    bias = torch.ones(12)
+    odd = {"scaled": (bias.to(torch.float8_e4m3fn), r"(torch\.float8_e4m3fn|F8_E4M3)")}
+    if source != "safetensors":  # which knows no sparse ones
+        odd["adjacency"] = (bias.to_sparse(), r"torch\.float32 torch\.sparse_coo on cpu")
+
+    def read(model: dict[str, Any]) -> Any:
+        if source == "mapping":
+            return torch_layers(model)
+        save = torch.save if source == "pt" else pytest.importorskip("safetensors.torch").save_file
+        save(model, path)
+        return torch_layers(path)
+
+    rnn = {f"rnn.{name}": torch.from_numpy(array) for name, array in gru_state().items()}
+    assert_same(read(rnn | {name: tensor for name, (tensor, _) in odd.items()}), torch_layers(gru_state()))
+    for tensor, told in odd.values():
+        with pytest.raises(DataError, match=rf"bias_hh_l0: {told}.*, expected floating point, dense, of 16 bits"):
+            read(rnn | {"rnn.bias_hh_l0": tensor})
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no file"):
         torch_layers(tmp_path / "model.pt")
