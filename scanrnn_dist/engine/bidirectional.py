@@ -58,21 +58,19 @@ class BidirectionalEngine:
         self.compilations = sum(engine.compilations for layer in self.layers for engine in layer)
 
     def run(self, memory_bytes: int | None = None) -> BidirectionalRun:
-        return BidirectionalRun(self, memory_bytes=memory_bytes)
+        return BidirectionalRun(self, memory_bytes)
 
 
 class BidirectionalRun(Emptied):
-    """One stream of rows through all layers; `look_ahead_bytes` are those of each layer and direction."""
+    """One stream of rows through all layers, whose directions share `memory_bytes` evenly."""
 
-    def __init__(
-        self, engine: BidirectionalEngine, look_ahead_bytes: int | None = None, memory_bytes: int | None = None
-    ) -> None:
+    def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
         self._layers, self._expects_carries = engine.layers, engine.own_carries
         self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
-        self._runs = [tuple(direction.run(of_each, look_ahead_bytes) for direction in layer) for layer in engine.layers]
+        self._runs = [tuple(direction.run(of_each) for direction in layer) for layer in engine.layers]
         # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
         self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
         self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only

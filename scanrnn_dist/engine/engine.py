@@ -23,16 +23,14 @@ class Engine(CompiledWindow):
 
     kernel = "xla"
 
-    def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> Run:
+    def run(self, memory_bytes: int | None = None) -> Run:
         """Begin a stream of rows."""
-        if look_ahead_bytes is None and not self.is_static:
-            look_ahead_bytes = memory_bytes
-        return Run(self, look_ahead_bytes, memory_bytes=memory_bytes)
+        return Run(self, memory_bytes)
 
 
 class NativeEngine(NativeProgram):
     """One encoder for the native CPU kernel; for the arguments see `Engine`, and for what it takes `why_no_native`."""
 
-    def run(self, memory_bytes: int | None = None, look_ahead_bytes: int | None = None) -> NativeRun:
+    def run(self, memory_bytes: int | None = None) -> NativeRun:
         """Begin a stream of rows."""
-        return NativeRun(self, memory_bytes if look_ahead_bytes is None else look_ahead_bytes)
+        return NativeRun(self, memory_bytes)

@@ -57,13 +57,13 @@ class NativeRun(Emptied):
 
     Args:
         engine: whose program the rows go through.
-        look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
+        memory_bytes: what the values of rows that wait may hold, two windows at least; `LOOK_AHEAD_BYTES` when None.
     """
 
-    def __init__(self, engine: NativeProgram, look_ahead_bytes: int | None = None) -> None:
+    def __init__(self, engine: NativeProgram, memory_bytes: int | None = None) -> None:
         self.engine = engine
         self.statistics = Statistics(compilations=engine.compilations)
-        self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
+        self._look_ahead_bytes = LOOK_AHEAD_BYTES if memory_bytes is None else memory_bytes
         self._window_steps = engine.lanes * engine.shape.window_steps
         most = MOST_WINDOWS * NATIVE_WINDOW_FLOP // (engine.flops_per_step * engine.shape.lanes)
         self._most_steps = min(MOST_WINDOWS * engine.shape.window_steps, max(most, 1))

@@ -42,20 +42,19 @@ class Run(Emptied):
 
     Args:
         engine: whose program the rows go through.
-        look_ahead_bytes: of values of rows that wait; `LOOK_AHEAD_BYTES` when None.
+        memory_bytes: what the values of rows that wait may hold. On CPU two windows at least, `LOOK_AHEAD_BYTES` when
+            None; on accelerators `LOOK_AHEAD_BYTES` at least, a share of the memory when None.
         drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
-        memory_bytes: what the values of rows that wait for an accelerator may hold; None for a share of the memory.
     """
 
     def __init__(
         self,
         engine: CompiledWindow,
-        look_ahead_bytes: int | None = None,
-        drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
         memory_bytes: int | None = None,
+        drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
     ) -> None:
         self.engine = engine
-        self._look_ahead_bytes = LOOK_AHEAD_BYTES if look_ahead_bytes is None else look_ahead_bytes
+        self._look_ahead_bytes = LOOK_AHEAD_BYTES if engine.is_static or memory_bytes is None else memory_bytes
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()

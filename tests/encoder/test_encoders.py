@@ -26,7 +26,7 @@ from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder, State
 from scanrnn_dist.engine import Engine
-from scanrnn_dist.engine.bidirectional import BidirectionalEngine, BidirectionalRun
+from scanrnn_dist.engine.bidirectional import BidirectionalEngine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -447,7 +447,7 @@ def test_a_later_layer_does_not_fall_behind() -> None:
     engine = BidirectionalEngine(encoder, mesh_of(1), WindowShape(4, 4, 6))
     slower = WindowShape(4, 4, 2)  # a third of the steps in a window
     engine.layers[1] = tuple(Engine(part, mesh_of(1), slower) for part in encoder.directions()[1])
-    run = BidirectionalRun(engine, look_ahead_bytes=0)  # so two windows are
+    run = engine.run(memory_bytes=0)  # so two windows are
     rows = [np.zeros((40, 2), np.float32)] * 20
     worst = finished = 0
     for _ in range(60):

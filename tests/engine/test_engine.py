@@ -514,7 +514,7 @@ def test_rows_are_wanted_until_two_windows_wait() -> None:
     assert run.wants_rows
     run.submit(Ragged.from_sequences(random_rows([24] * 30)))
     assert run.wants_rows, "the look-ahead is given in bytes"
-    run = Run(engine_of(2), look_ahead_bytes=0)
+    run = engine_of(2).run(memory_bytes=0)
     for _ in range(2):
         assert run.wants_rows
         run.submit(Ragged.from_sequences(random_rows([24] * 10)))

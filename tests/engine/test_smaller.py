@@ -43,6 +43,8 @@ from scanrnn_dist.spec import scan_rnn_forward
 SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=32)
 FEW_LANES = ((1, 16), (4, 8))
 """In place of `LADDER`: 32 lanes of 2 blocks, and 8 of 4. On a CPU, 64 lanes have other bits than 8 (`drain.py`)."""
+NO_LOOK_AHEAD = mock.patch("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)
+"""So that what waits is counted in windows."""
 WINDOW_BYTES = 2 * 4 * D * SHAPE.lanes * SHAPE.window_steps
 LENGTHS = [900, 511, 7, 0, *[20] * 700, 640]
 SHAPES = st.builds(WindowShape, st.integers(1, 5000), st.integers(1, 8), st.integers(1, 600))
@@ -168,7 +170,7 @@ def test_rows_equal_the_specification_whatever_windows_they_go_through(
     _KNOWN.clear()
     with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
         smaller = SmallerWindows(engine, 0, 0, lambda usual, other: known[other.shape])
-    with closing(Run(engine, 0, memory_bytes=memory_bytes)) as run:
+    with NO_LOOK_AHEAD, closing(Run(engine, memory_bytes)) as run:
         run._smaller = smaller
         for begin in range(0, len(rows), batch):
             run.submit(Ragged.from_sequences(rows[begin : begin + batch]))
@@ -339,7 +341,7 @@ def test_rows_wait_for_four_windows_or_as_the_memory_allows_and_stay_in_one_aren
     memory_bytes: int | None, windows: int
 ) -> None:
     rows = random_rows([40] * 16)
-    with closing(Run(static_engine(2), 0, memory_bytes=memory_bytes)) as run:
+    with NO_LOOK_AHEAD, closing(Run(static_engine(2), memory_bytes)) as run:
         submitted = 0
         for _ in range(3):
             while run.wants_rows:
