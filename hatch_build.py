@@ -46,7 +46,7 @@ FLAGS = [
     *("-ffp-contract=off", "-fno-math-errno"),
 ]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-EXPORTED = "{ global: scanrnn_*; Scanrnn*; local: *; };"
+EXPORTED = "{ global: scanrnn_*; local: *; };"
 LINKED = {  # libstdc++ is not needed at run time, and only what is used of it comes along
     "linux": ["-static-libstdc++", "-static-libgcc", "-s", "-Wl,--gc-sections", "-Wl,-z,defs"],
     "darwin": ["-Wl,-dead_strip"],

@@ -26,7 +26,7 @@ from scanrnn_dist.protocols import WindowShape
 
 MOST_ROWS = 16384
 """Of one window, or as many as there are lanes."""
-TOLD = 3
+TOLD = 2
 """Numbers that a device tells of a window, before those of the rows; `Told` in `native/cpp/task.h`."""
 
 

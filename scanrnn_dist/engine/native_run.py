@@ -202,7 +202,7 @@ class NativeRun(Emptied):
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         numbers = []
         for words in host_shards(told):
-            finished, rounds, _ = words[0].view(np.int64)[:TOLD].tolist()
+            finished, rounds = words[0].view(np.int64)[:TOLD].tolist()
             numbers.append(words[0].view(np.int64)[TOLD : TOLD + finished])
             self.statistics.positions += rounds * self.engine.shape.lanes
         rows = np.concatenate(numbers)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
+from scanrnn_dist.engine.on_mesh import OnMesh
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.protocols import Finished, RunLike
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
@@ -28,17 +27,8 @@ class Emptied:
         return finished
 
 
-class Taking(Protocol):
-    """What an engine says of the rows that it takes, as `EngineLike` has it."""
-
-    in_features: int
-    carry_features: int
-    own_carries: bool
-    gives_steps: bool
-
-
 def taken(
-    engine: Taking, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None
+    engine: OnMesh, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None
 ) -> tuple[Ragged, np.ndarray]:
     """The rows as they go in, and how many steps of each count; what is raised see `RunLike.submit`."""
     most = checked_max_steps(max_steps)

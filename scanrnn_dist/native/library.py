@@ -14,7 +14,7 @@ import numpy as np
 PATH = Path(__file__).parent / "cpp" / "libscanrnn.so"
 OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
 """Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
-LAYOUT = 1_056_056_024_024_024
+LAYOUT = 1_056_056_016_024_024
 """`scanrnn_layout` in `cpp/ffi.cpp`: raised by 10**15 with each change of meaning; then the bytes of `Item`, `Queue`,
 `Told`, `Layer` and `Part` in `cpp/task.h`."""
 
@@ -55,7 +55,8 @@ def _opened(path: Path) -> Opened | str:
         return f"There is no {path.name}: {note.read_text().strip() if note.exists() else not_built}."
     try:
         functions = ctypes.CDLL(str(path))
-        if _layout_of(functions) != LAYOUT:
+        functions.scanrnn_layout.restype = ctypes.c_int64
+        if functions.scanrnn_layout() != LAYOUT:
             return (
                 f"{path} was built from other sources than this version of the package. In a checkout run python "
                 f"hatch_build.py; else install the package again, or unset {OTHER_PATH}."
@@ -69,11 +70,3 @@ def _opened(path: Path) -> Opened | str:
     except (OSError, AttributeError) as error:
         return f"{path.name} cannot be loaded: {error}"
     return Opened(path, functions)
-
-
-def _layout_of(functions: ctypes.CDLL) -> int:
-    told = getattr(functions, "scanrnn_layout", None)
-    if told is None:  # an earlier library
-        return 0
-    told.restype = ctypes.c_int64
-    return int(told())

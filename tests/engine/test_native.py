@@ -177,7 +177,7 @@ def test_a_library_that_was_built_from_other_sources_is_refused(
         (tmp_path / f"{number}.so").write_bytes(content)
         monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / f"{number}.so"))
         opened = library.opened()
-        assert f"1.so {refusal}" in opened if number else not isinstance(opened, str)
+        assert "1.so cannot be loaded: " in opened if number else not isinstance(opened, str)
     monkeypatch.setenv(library.OTHER_PATH, str(tmp_path / "2.so"))
     monkeypatch.setattr(library, "LAYOUT", library.LAYOUT + 10**15)
     (tmp_path / "2.so").write_bytes(library.PATH.read_bytes())

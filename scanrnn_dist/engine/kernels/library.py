@@ -54,14 +54,10 @@ class Library:
         return out
 
 
-def loaded(instructions: str = "") -> Library | str:
-    """The library, with JAX told of its kernel; or why there is none, as a sentence.
-
-    Args:
-        instructions: the instruction set to use; the widest of the processor when empty.
-    """
+def loaded() -> Library | str:
+    """The library, with JAX told of its kernel; or why there is none, as a sentence."""
     library = opened()
-    return library if isinstance(library, str) else _loaded(library, instructions)
+    return library if isinstance(library, str) else _loaded(library)
 
 
 def native_library() -> Library:
@@ -78,9 +74,9 @@ def not_to_be_had(why: str) -> ConfigError:
 
 
 @cache
-def _loaded(library: Opened, instructions: str) -> Library | str:
+def _loaded(library: Opened) -> Library | str:
     path, functions = library
-    chosen = functions.scanrnn_choose(instructions.encode()).decode()
+    chosen = functions.scanrnn_choose(b"").decode()  # the widest of the processor
     if not chosen:
         return "The processor has none of the vector instructions that it is written for (AVX2 with FMA, or NEON)."
     try:

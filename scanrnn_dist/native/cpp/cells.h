@@ -188,7 +188,7 @@ static void step(const Layer& layer, const Steps& steps, const float* weights, c
 }
 
 // The weights of one layer as `multiply` reads them: panel by panel the biases, then for each input the gates.
-static void pack_layer(const Layer& layer, const float* wi, const float* bi, const float* wh, const float* bh, float* out) {
+void pack(const Layer& layer, const float* wi, const float* bi, const float* wh, const float* bh, float* out) {
   const int64_t G = GATES[layer.cell], H = layer.hidden, D = layer.in_features;
   for (int64_t j = 0; j < H; j += WIDTH) {
     const int64_t real = H - j < WIDTH ? H - j : WIDTH;

@@ -30,9 +30,6 @@ class Array {
 };
 
 int64_t packed_floats(const Layer& layer) { return panels_of(layer) * panel_floats(layer); }
-void pack(const Layer& layer, const float* wi, const float* bi, const float* wh, const float* bh, float* out) {
-  pack_layer(layer, wi, bi, wh, bh, out);
-}
 
 // What the lanes keep of one layer: two hidden states, one of which a step reads and the other of which it writes, and
 // an LSTM's c.
@@ -169,7 +166,6 @@ class Lanes {
       is_second[lane] ^= span & 1;
     }
     task.told->rounds += span;
-    task.told->steps += span * n;
   }
 
   // What a step gave, to the mean and the maximum, and to where the outputs of all steps are wanted.
@@ -260,7 +256,7 @@ class Lanes {
 };
 
 void run(const Task& task) {
-  *task.told = {0, 0, 0};
+  *task.told = {0, 0};
   Lanes(task).run();
 }
 

@@ -50,7 +50,7 @@ struct Queue {
 };
 
 struct Told {
-  int64_t finished, rounds, steps;
+  int64_t finished, rounds;
 };
 
 struct Task {
