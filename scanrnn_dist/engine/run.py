@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 
 import jax
 import numpy as np
 from einops import rearrange
 
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import DRAIN_LANES, drain_engine
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
 from scanrnn_dist.engine.in_flight import Output, Sent, features_of, host_shards, named_ends
 from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
-from scanrnn_dist.engine.smaller import SmallerWindows
+from scanrnn_dist.engine.smaller import SmallerPrograms
 from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
 from scanrnn_dist.observe import share_of_memory
@@ -44,15 +42,9 @@ class Run(Emptied):
         engine: whose program the rows go through.
         memory_bytes: what the values of rows that wait may hold. On CPU two windows at least, `LOOK_AHEAD_BYTES` when
             None; on accelerators `LOOK_AHEAD_BYTES` at least, a share of the memory when None.
-        drain: what the last rows go on in, given the engine and the steps of the longest; None to stay.
     """
 
-    def __init__(
-        self,
-        engine: CompiledWindow,
-        memory_bytes: int | None = None,
-        drain: Callable[[CompiledWindow, int], CompiledWindow | None] = drain_engine,
-    ) -> None:
+    def __init__(self, engine: CompiledWindow, memory_bytes: int | None = None) -> None:
         self.engine = engine
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if engine.is_static or memory_bytes is None else memory_bytes
         self.statistics = Statistics(compilations=engine.compilations)
@@ -65,9 +57,7 @@ class Run(Emptied):
         self._sent: deque[Sent] = deque()
         self._spare: defaultdict[WindowShape, list[tuple[HostBuffers, jax.Array]]] = defaultdict(list)
         self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
-        self._all_lanes, self._drain = engine, drain
-        self._may_drain = True  # until it was decided against, for the rows that are there now
-        self._smaller = SmallerWindows(engine) if engine.is_static else None
+        self._usual, self._smaller = engine, SmallerPrograms(engine)
         self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
@@ -78,10 +68,9 @@ class Run(Emptied):
     @property
     def has_window(self) -> bool:
         # A whole window; a short one where it takes less time and the devices have nothing to do.
+        blocks = self._usual.shape.window_blocks
         if self.engine.is_static:
-            is_ahead = self._steps_waiting >= self._steps_ahead
-            return is_ahead and self._tape.ready_blocks >= self._all_lanes.shape.window_blocks
-        blocks = self.engine.shape.window_blocks
+            return self._steps_waiting >= self._steps_ahead and self._tape.ready_blocks >= blocks
         return self._tape.ready_blocks >= (-(-blocks // SHORT_WINDOW) if self.is_idle else blocks)
 
     @property
@@ -106,9 +95,7 @@ class Run(Emptied):
         ragged, lengths = taken(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
             return
-        self._may_drain = True
-        if self._smaller is not None:
-            self._smaller.rows_came()
+        self._smaller.rows_came()
         with stage("submit"):
             own = None if carries is None else np.array(carries, np.float32)
             batch = self._submissions.add(ragged, lengths, own)
@@ -123,7 +110,7 @@ class Run(Emptied):
         self._dispatcher.shutdown(cancel_futures=True)
 
     def advance(self, more: bool = False) -> list[Finished]:
-        finished = self._drained(more) if self._smaller is None else self._smaller_or_not(more)
+        finished = self._change_program(more)
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
                 window = self._tape.next_window(self.engine.shape.window_blocks, more)
@@ -133,28 +120,15 @@ class Run(Emptied):
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
 
-    def _smaller_or_not(self, more: bool) -> list[Finished]:
-        """On accelerators, go on in the program for the next window; what was finished on the way."""
-        assert self._smaller is not None
+    def _change_program(self, more: bool) -> list[Finished]:
+        """Go on in the program for the next window; what was finished on the way."""
         if not (self.has_window if more else self._tape.blocks_left):
             return []
-        engine = self._all_lanes if more else self._smaller.next_engine(self._tape, self.statistics.steps)
+        engine = self._usual if more else self._smaller.next_engine(self._tape, self.statistics.steps)
         self.statistics.compilations += self._smaller.compilations_since()
         if engine.lanes != self.engine.lanes:
             return self._move_to(engine)
         self.engine = engine
-        return []
-
-    def _drained(self, more: bool) -> list[Finished]:
-        """On CPU, have few last rows go on in few lanes, and later ones in all; what was finished on the way."""
-        if self.engine is not self._all_lanes and self._tape.blocks_waiting:
-            return self._move_to(self._all_lanes)
-        if not more and self._may_drain and self._tape.is_draining(self.engine.devices * DRAIN_LANES):
-            self._may_drain = False
-            few_lanes = self._drain(self.engine, self._tape.longest_cut_blocks * self.engine.shape.block_steps)
-            if few_lanes is not None:
-                self.statistics.compilations += few_lanes.compilations
-                return self._move_to(few_lanes)
         return []
 
     def _move_to(self, engine: CompiledWindow) -> list[Finished]:

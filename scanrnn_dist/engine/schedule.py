@@ -167,10 +167,6 @@ class Tape:
         """Rows that a lane has begun and not ended."""
         return len(self._cut.row)
 
-    def is_draining(self, lanes: int) -> bool:
-        """Whether no row waits, and those that go on, one to a lane, are at most so many."""
-        return self.blocks_waiting == 0 and 0 < len(self._cut.row) <= lanes
-
     def move(self, devices: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
         """Go on with `lanes` lanes on each device, to which the rows that were cut are dealt out, longest first.
 

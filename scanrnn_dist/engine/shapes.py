@@ -18,7 +18,7 @@ LANES = {"gpu": 4096, "tpu": 2048}
 CPU_LANES = ((128, 48), (2**62, 32))
 """Lanes of a CPU device for cells with up to so many hidden features. Measured on 2 cores, Zen 5: at H = 128 the
 program alone is within a few per cent from 32 to 96, since weights, carries and gates of so few lanes stay in the
-core's own caches. At H = 32, 48 and 96 lanes are level, and from 64 on the program of `drain.py` has other bits. At
+core's own caches. At H = 32, 48 and 96 lanes are level, and from 64 on the program of few lanes has other bits. At
 H = 512 each lane is much work, and fewer leave fewer idle at the end: 4 % at 1,000 rows of 256 steps."""
 BLOCK_STEPS = 4
 """Steps of a block where nothing else was asked for."""

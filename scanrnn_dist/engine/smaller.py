@@ -1,38 +1,91 @@
-"""Smaller windows for accelerators, which run every block of a window: fewer blocks, and in the end fewer lanes.
+"""Smaller programs for the last rows of a run, where they give the bits of the usual one.
 
-On a CPU the number of blocks is an argument of the program, and `drain.py` has the last rows go on in few lanes. An
-accelerator's trip counts are constants, so each smaller window is a program of its own, and there are few. Which ones,
-and which of them is next, is integer arithmetic; whether one gives the bits of the usual program is tried out, as in
-`drain.py`, since nobody promises it. When rows move over, and everything about values, is `run.py`'s.
+A window takes as long with one row left as with all lanes full. On a CPU the number of blocks is an argument of the
+program, and the last rows go on in one of few lanes. An accelerator's trip counts are constants, so each smaller window
+is a program of its own: fewer blocks, and in the end fewer lanes. Which programs there are, and which of them is next,
+is integer arithmetic; whether one gives the bits of the usual program, `same_bits.py` tries out. How rows move over,
+and everything about values, is `run.py`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import jax
 
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import Known, gives_same_bits, known_of
+from scanrnn_dist.engine.same_bits import gives_same_bits
 from scanrnn_dist.engine.schedule import Tape
 from scanrnn_dist.protocols import WindowShape
 
+DRAIN_LANES = 8
+"""Of the last rows on a CPU. A step of so many takes a fifth to a third of one of 48: 1.4 of 4.4 us at H = 32, 2.3 of
+8.8 at 64, 5.4 of 27 at 128."""
 LADDER = ((1, 16), (8, 8), (64, 4))
-"""By how much lanes and blocks are divided. 300,000 lognormal rows of at most 2,048 steps on 8 devices of 4,096 lanes:
-occupancy 0.96 with these three, 0.94 without the second, 0.93 with an eighth of the blocks in all lanes; with one more,
-of a quarter of the lanes, 0.962."""
+"""By how much lanes and blocks are divided on accelerators. 300,000 lognormal rows of at most 2,048 steps on 8 devices
+of 4,096 lanes: occupancy 0.96 with these three, 0.94 without the second, 0.93 with an eighth of the blocks in all
+lanes; with one more, of a quarter of the lanes, 0.962."""
 LEAST_LANES = 8
-WORTH_FLOP = 2e11
-"""Compile smaller programs once so much was wasted on each device by runs whose rows fill a window. Not measured: 20 ms
-of a device that does 1e13 a second. Compiling takes longer, but a compilation cache keeps the programs, and all devices
-of a job wait for its last rows."""
-WORTH_FLOP_OF_FEW = 1e13
-"""The same, counted over all runs of this process, where rows do not fill a window: a second."""
+
+
+class Worth(NamedTuple):
+    """When smaller programs are worth it, by the FLOP that would be wasted on each device.
+
+    Args:
+        least: stay with the usual program where this end wastes less.
+        filled: compile smaller ones once so much was wasted over all runs of this process, if rows filled a window.
+        few: the same if they did not.
+    """
+
+    least: float
+    filled: float
+    few: float
+
+
+WORTH_ON_CPU = Worth(least=2e9, filled=1.5e10, few=1.5e10)
+"""15 ms, about what moving over takes; and 0.1 s, a third of compiling a program."""
+WORTH_ON_ACCELERATORS = Worth(least=0, filled=2e11, few=1e13)
+"""Not measured: 20 ms and 1 s of a device that does 1e13 a second. Compiling takes longer than the former, but a
+compilation cache keeps the programs, and all devices of a job wait for its last rows."""
 
 SameBits = Callable[[CompiledWindow, CompiledWindow], bool]
 
 
+@dataclass
+class Known:
+    """What is known of the ends of an engine's runs; kept as long as its program.
+
+    Args:
+        wasted_flop: on each device, at all ends so far that wasted enough to count.
+        same_bits: whether the program of a smaller shape gives the bits of the usual one, if it was tried.
+    """
+
+    wasted_flop: float = 0.0
+    same_bits: dict[WindowShape, bool] = field(default_factory=dict)
+
+
+def known_of(engine: CompiledWindow) -> Known:
+    """What is known of an engine, to be added to; engines of one program share it."""
+    return _KNOWN.setdefault(engine.program, Known())
+
+
+_KNOWN: WeakKeyDictionary[jax.stages.Compiled, Known] = WeakKeyDictionary()
+
+
+def drain_shapes(shape: WindowShape) -> list[WindowShape]:
+    """On a CPU: the shape, then one of few lanes.
+
+    It has so many blocks that a window takes as many bytes: each costs the host a few milliseconds.
+    """
+    few = replace(shape, lanes=DRAIN_LANES, window_blocks=shape.window_blocks * shape.lanes // DRAIN_LANES)
+    return [shape, few] if shape.lanes >= 2 * DRAIN_LANES else [shape]
+
+
 def smaller_shapes(shape: WindowShape) -> list[WindowShape]:
-    """The shape, then those of the smaller windows, by lanes and blocks, the most first."""
+    """On accelerators: the shape, then those of smaller windows, by lanes and blocks, the most first."""
     shapes = [shape]
     for fewer_lanes, fewer_blocks in LADDER:
         lanes, blocks = shape.lanes // fewer_lanes, max(1, shape.window_blocks // fewer_blocks)
@@ -73,27 +126,23 @@ def wasted_blocks(shape: WindowShape, devices: int, longest: int, left: int) -> 
     return max(0, windows * shape.window_blocks * shape.lanes - left // devices)
 
 
-class SmallerWindows:
+class SmallerPrograms:
     """The programs of one run's windows: the usual one, and smaller ones where they are worth it and give its bits.
 
     Args:
         engine: the usual one.
-        worth_flop, worth_flop_of_few: see `WORTH_FLOP`.
+        worth: when smaller ones are worth it; what suits the devices when None.
         same_bits: tells whether two programs give the same bits.
     """
 
     def __init__(
-        self,
-        engine: CompiledWindow,
-        worth_flop: float = WORTH_FLOP,
-        worth_flop_of_few: float = WORTH_FLOP_OF_FEW,
-        same_bits: SameBits = gives_same_bits,
+        self, engine: CompiledWindow, worth: Worth | None = None, same_bits: SameBits = gives_same_bits
     ) -> None:
         self._usual, self._same_bits = engine, same_bits
-        self._worth_flop, self._worth_flop_of_few = worth_flop, worth_flop_of_few
-        self._shapes = smaller_shapes(engine.shape)
+        self._limits = worth or (WORTH_ON_ACCELERATORS if engine.is_static else WORTH_ON_CPU)
+        self._shapes = (smaller_shapes if engine.is_static else drain_shapes)(engine.shape)
         self._programs = {engine.shape: engine}
-        self._known: Known = known_of(engine)
+        self._known = known_of(engine)
         self._is_worth: bool | None = None  # until it was decided, for the rows that are there now
         self._compilations = 0
 
@@ -121,21 +170,28 @@ class SmallerWindows:
     def _worth(self, tape: Tape, steps: int) -> bool:
         """Whether smaller programs are worth compiling; decided once for the end of a run."""
         if self._is_worth is None:
-            usual = self._usual
-            blocks = wasted_blocks(usual.shape, usual.devices, tape.longest_blocks, tape.blocks_left)
-            self._known.wasted_flop += blocks * usual.shape.block_steps * usual.flops_per_step
-            filled = steps >= usual.lanes * usual.shape.window_steps
-            least = self._worth_flop if filled else self._worth_flop_of_few
-            self._is_worth = self._known.wasted_flop >= least or bool(self._known.smaller)
+            self._is_worth = self._is_enough_wasted(tape, steps)
         return self._is_worth
+
+    def _is_enough_wasted(self, tape: Tape, steps: int) -> bool:
+        usual, known, limits = self._usual, self._known, self._limits
+        # On a CPU a window ends with its longest row.
+        shape = usual.shape if usual.is_static else replace(usual.shape, window_blocks=1)
+        blocks = wasted_blocks(shape, usual.devices, tape.longest_blocks, tape.blocks_left)
+        wasted_flop = blocks * shape.block_steps * usual.flops_per_step
+        if wasted_flop < limits.least:
+            return False
+        known.wasted_flop += wasted_flop
+        has_filled = steps >= usual.lanes * usual.shape.window_steps
+        return known.wasted_flop >= (limits.filled if has_filled else limits.few) or bool(known.same_bits)
 
     def _program(self, shape: WindowShape) -> CompiledWindow | None:
         """The program of a shape; None where it gives other bits than the usual one."""
-        if shape not in self._programs and self._known.smaller.get(shape, True):
+        if shape not in self._programs and self._known.same_bits.get(shape, True):
             program = self._usual.with_shape(shape)
             self._compilations += program.compilations
-            if shape not in self._known.smaller:
-                self._known.smaller[shape] = self._same_bits(self._usual, program)
-            if self._known.smaller[shape]:
+            if shape not in self._known.same_bits:
+                self._known.same_bits[shape] = self._same_bits(self._usual, program)
+            if self._known.same_bits[shape]:
                 self._programs[shape] = program
         return self._programs.get(shape)

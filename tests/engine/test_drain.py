@@ -1,4 +1,4 @@
-"""The last rows move to a program of few lanes, with the same bits, or stay where they are."""
+"""On a CPU the last rows move to a program of few lanes, with the same bits, or stay where they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,27 +15,19 @@ from flax import nnx
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import (
-    _KNOWN,
-    DRAIN_LANES,
-    PROBE_BLOCKS,
-    drain_engine,
-    drain_shape,
-    gives_same_bits,
-    known_of,
-)
 from scanrnn_dist.engine.mesh import default_mesh
 from scanrnn_dist.engine.run import Run
+from scanrnn_dist.engine.same_bits import PROBE_BLOCKS, gives_same_bits
+from scanrnn_dist.engine.smaller import _KNOWN, DRAIN_LANES, SmallerPrograms, Worth, drain_shapes, known_of
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 
 D, H = 3, 8
 SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=16)
+FEW_LANES = drain_shapes(SHAPE)[1]
 LENGTHS = [4000, 3001, 7, *[20] * 600, 2500]
-
-
-EAGER = partial(drain_engine, worth_flop=0, least_flop=0)
+EAGER = partial(SmallerPrograms, worth=Worth(least=0, filled=0, few=0))
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +40,16 @@ def rows() -> list[np.ndarray]:
     return [rng.normal(size=(length, D)).astype(np.float32) for length in LENGTHS]
 
 
-def run_of(drain: Any = EAGER) -> Run:
+def run_of(programs: Any = EAGER) -> Run:
     """A run through an engine of its own."""
-    return Run(CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE), drain=drain)
+    run = Run(CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE))
+    run._smaller = programs(run.engine)
+    return run
 
 
-def featurized(drain: Any = EAGER) -> tuple[Run, np.ndarray]:
+def featurized(programs: Any = EAGER) -> tuple[Run, np.ndarray]:
     """The run and the features of all rows."""
-    run = run_of(drain)
+    run = run_of(programs)
     run.submit(Ragged.from_sequences(rows()))
     features = np.full((len(LENGTHS), H), np.nan, np.float32)
     for finished in run.results():
@@ -65,8 +60,8 @@ def featurized(drain: Any = EAGER) -> tuple[Run, np.ndarray]:
 
 def test_the_bits_are_those_of_all_lanes_and_fewer_positions_are_run() -> None:
     run, features = featurized()
-    assert run.engine.shape == drain_shape(SHAPE)
-    wide_run, wide = featurized(lambda engine, steps: None)
+    assert run.engine.shape == FEW_LANES
+    wide_run, wide = featurized(SmallerPrograms)  # so little is wasted that it stays
     assert wide_run.engine.shape == SHAPE
     np.testing.assert_array_equal(features.view(np.uint32), wide.view(np.uint32))
     assert run.statistics.positions < wide_run.statistics.positions / 2
@@ -83,11 +78,29 @@ def test_it_stays_wide_where_the_bits_differ() -> None:
 
 
 def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
-    wide = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), SHAPE)
-    a_thousand_steps = 1000 * SHAPE.lanes * wide.encoder.flops_per_step
-    drain = partial(drain_engine, worth_flop=2.5 * a_thousand_steps, least_flop=0.5 * a_thousand_steps)
-    assert drain(wide, 400) is None  # too little to count
-    assert [drain(wide, 1000) is None for _ in range(4)] == [True, True, False, False]
+    def engine_after(steps: int) -> CompiledWindow:
+        """The last one of a run of a single row."""
+        run = run_of(partial(SmallerPrograms, worth=Worth(0.5 * a_thousand_steps, *[2.5 * a_thousand_steps] * 2)))
+        run.submit(Ragged.from_sequences([np.zeros((steps + SHAPE.window_steps, D), np.float32)]))
+        run.results()
+        run.close()
+        return run.engine
+
+    flops_per_step = Encoder.from_seed(0, D, H).flops_per_step
+    a_thousand_steps = 1000 * flops_per_step * (SHAPE.lanes - 1 / len(jax.devices()))  # of idle lanes on each device
+    assert engine_after(400).shape == engine_after(400).shape == SHAPE  # too little to count
+    assert [engine_after(1000).shape for _ in range(4)] == [SHAPE, SHAPE, FEW_LANES, FEW_LANES]
+    assert engine_after(400).shape == SHAPE
+
+
+def test_it_is_decided_anew_for_rows_that_come_later() -> None:
+    a_thousand_steps = 1000 * SHAPE.lanes * Encoder.from_seed(0, D, H).flops_per_step
+    run = run_of(partial(SmallerPrograms, worth=Worth(least=a_thousand_steps, filled=0, few=0)))
+    for steps, shape in ((500, SHAPE), (2000, FEW_LANES)):
+        run.submit(Ragged.from_sequences([np.zeros((steps, D), np.float32)]))
+        run.results()
+        assert run.engine.shape == shape
+    run.close()
 
 
 def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() -> None:
@@ -100,29 +113,28 @@ def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() ->
 
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
-    engines = [
-        CompiledWindow(Encoder(drawn(nnx.GRUCell, D, H)), default_mesh(), shape) for shape in (wide, drain_shape(wide))
-    ]
+    engines = [CompiledWindow(Encoder(drawn(nnx.GRUCell, D, H)), default_mesh(), shape) for shape in drain_shapes(wide)]
     assert gives_same_bits(*engines)
     weights = engines[1].encoder.cell.dense_h.kernel
     weights[...] = weights[...].at[0, 0].set(np.nextafter(weights[0, 0], np.float32(9)))
-    nudged = CompiledWindow(engines[1].encoder, default_mesh(), drain_shape(wide))
+    nudged = CompiledWindow(engines[1].encoder, default_mesh(), engines[1].shape)
     assert not gives_same_bits(engines[0], nudged)
 
 
 def test_few_lanes_are_narrow_already() -> None:
-    wide = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), WindowShape(2 * DRAIN_LANES - 1, 4, 16))
-    assert drain_engine(wide, 10**9) is None
+    shape = WindowShape(2 * DRAIN_LANES - 1, 4, 16)
+    assert drain_shapes(shape) == [shape]
 
 
-def test_rows_that_come_later_are_run_wide_again() -> None:
+@pytest.mark.parametrize("more", [False, True])
+def test_rows_that_come_later_are_run_wide_again(more: bool) -> None:
     run = run_of()
     first, later = rows()[:3], rows()[3:]
     run.submit(Ragged.from_sequences(first))
     finished = run.advance() + run.advance()
-    assert run.engine.shape == drain_shape(SHAPE)
+    assert run.engine.shape == FEW_LANES
     run.submit(Ragged.from_sequences(later))
-    finished += run.advance()
+    finished += run.advance(more)
     assert run.engine.shape == SHAPE
     finished += run.results()
     run.close()

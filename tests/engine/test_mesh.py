@@ -17,9 +17,9 @@ from scanrnn_dist.api.arrays import encode
 from scanrnn_dist.api.data_sets import featurize
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import gives_same_bits
 from scanrnn_dist.engine.run import Run
-from scanrnn_dist.engine.smaller import SmallerWindows
+from scanrnn_dist.engine.same_bits import gives_same_bits
+from scanrnn_dist.engine.smaller import SmallerPrograms, Worth
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 
@@ -81,7 +81,7 @@ def test_a_mesh_that_is_set_for_all_changes_nothing_in_windows_as_of_accelerator
         engine = CompiledWindow(Encoder.from_seed(0, D, H), mesh, WindowShape(4, 4, 9), is_static=True)
         features = np.empty((len(ROWS), H), np.float32)
         with closing(Run(engine)) as run:
-            run._smaller = SmallerWindows(engine, worth_flop=0, worth_flop_of_few=0, same_bits=taken)
+            run._smaller = SmallerPrograms(engine, Worth(0, 0, 0), taken)
             run.submit(Ragged.from_sequences(ROWS))
             for finished in run.results():
                 features[finished.rows] = finished.features

@@ -31,18 +31,26 @@ from test_schedule import Player
 from benchmarks.bench_occupancy import case
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
-from scanrnn_dist.engine.drain import _KNOWN
 from scanrnn_dist.engine.program import _compiled, _compiled_pick
 from scanrnn_dist.engine.run import Run
 from scanrnn_dist.engine.schedule import Tape
-from scanrnn_dist.engine.smaller import LEAST_LANES, SmallerWindows, next_shape, smaller_shapes, wasted_blocks
+from scanrnn_dist.engine.smaller import (
+    _KNOWN,
+    LEAST_LANES,
+    SmallerPrograms,
+    Worth,
+    next_shape,
+    smaller_shapes,
+    wasted_blocks,
+)
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.spec import scan_rnn_forward
 
 SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=32)
+ALWAYS = Worth(least=0, filled=0, few=0)
 FEW_LANES = ((1, 16), (4, 8))
-"""In place of `LADDER`: 32 lanes of 2 blocks, and 8 of 4. On a CPU, 64 lanes have other bits than 8 (`drain.py`)."""
+"""In place of `LADDER`: 32 lanes of 2 blocks, and 8 of 4. On a CPU, 64 lanes have other bits than 8."""
 NO_LOOK_AHEAD = mock.patch("scanrnn_dist.engine.run.LOOK_AHEAD_BYTES", 0)
 """So that what waits is counted in windows."""
 WINDOW_BYTES = 2 * 4 * D * SHAPE.lanes * SHAPE.window_steps
@@ -138,14 +146,14 @@ def static_engine(devices: int, shape: WindowShape = SHAPE) -> CompiledWindow:
 def featurized(
     rows: Sequence[np.ndarray],
     devices: int = 2,
-    smaller_windows: Any = None,
+    programs: Any = None,
     shape: WindowShape = SHAPE,
     batch: int = 10_000,
 ) -> tuple[Run, np.ndarray]:
     """A run as on accelerators, and the features of all rows; the smaller programs are worth it from the start."""
     engine = static_engine(devices, shape)
     with closing(Run(engine)) as run:
-        run._smaller = (smaller_windows or partial(SmallerWindows, worth_flop=0, worth_flop_of_few=0))(engine)
+        run._smaller = (programs or partial(SmallerPrograms, worth=ALWAYS))(engine)
         for begin in range(0, len(rows), batch):
             run.submit(Ragged.from_sequences(rows[begin : begin + batch]))
         return run, collect(run, len(rows))
@@ -169,7 +177,7 @@ def test_rows_equal_the_specification_whatever_windows_they_go_through(
     known = dict(zip([WindowShape(32, 4, 2), WindowShape(8, 4, 4)], same_bits, strict=True))
     _KNOWN.clear()
     with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
-        smaller = SmallerWindows(engine, 0, 0, lambda usual, other: known[other.shape])
+        smaller = SmallerPrograms(engine, ALWAYS, lambda usual, other: known[other.shape])
     with NO_LOOK_AHEAD, closing(Run(engine, memory_bytes)) as run:
         run._smaller = smaller
         for begin in range(0, len(rows), batch):
@@ -189,12 +197,12 @@ def assert_same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
     np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32))
 
 
-class Usual(SmallerWindows):
+class Usual(SmallerPrograms):
     """Never a smaller one."""
 
     def __init__(self, engine: CompiledWindow) -> None:
-        super().__init__(engine, same_bits=lambda usual, other: False, worth_flop=0, worth_flop_of_few=0)
-        self._known.smaller = dict.fromkeys(self._shapes[1:], False)
+        super().__init__(engine)
+        self._known.same_bits = dict.fromkeys(self._shapes[1:], False)
 
 
 @pytest.fixture
@@ -207,7 +215,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few")
 def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle() -> None:
     rows = random_rows(LENGTHS)
-    usual_run, usual = featurized(rows, smaller_windows=Usual)
+    usual_run, usual = featurized(rows, programs=Usual)
     assert usual_run.engine.shape == SHAPE
     _KNOWN.clear()
     run, features = featurized(rows)
@@ -235,7 +243,7 @@ def test_each_smaller_window_is_compiled_once() -> None:
     compiled, picks = (cache.cache_info().misses for cache in (_compiled, _compiled_pick))
     with counted_compilations() as events:
         run, _ = featurized(rows, shape=shape)
-    names = {str(one) for one in run._smaller._programs}  # type: ignore[union-attr]
+    names = {str(one) for one in run._smaller._programs}
     assert names == {str(one) for one in smaller_shapes(shape)}
     own = _compiled.cache_info().misses - compiled
     picks = _compiled_pick.cache_info().misses - picks
@@ -264,9 +272,9 @@ def test_it_stays_with_the_usual_window_where_the_bits_differ() -> None:
         asked.append(other.shape)
         return False
 
-    differing = partial(SmallerWindows, worth_flop=0, worth_flop_of_few=0, same_bits=differ)
+    differing = partial(SmallerPrograms, worth=ALWAYS, same_bits=differ)
     for _ in range(2):
-        run, _ = featurized(rows, smaller_windows=differing)
+        run, _ = featurized(rows, programs=differing)
         assert run.engine.shape == SHAPE and run.statistics.windows * 2 * 32 * 128 == run.statistics.positions
     assert sorted(asked, key=str) == sorted(smaller_shapes(SHAPE)[1:], key=str)
 
@@ -275,12 +283,12 @@ def test_it_stays_with_the_usual_window_where_the_bits_differ() -> None:
 def test_few_rows_get_no_smaller_windows_until_much_was_wasted() -> None:
     rows = random_rows([40] * 3)
     per_run = 2 * 32 * 32 * 4 * static_engine(2).flops_per_step / 2
-    worth = partial(SmallerWindows, worth_flop=0, worth_flop_of_few=2.5 * per_run)
-    shapes = [featurized(rows, smaller_windows=worth)[0].engine.shape for _ in range(4)]
+    worth = partial(SmallerPrograms, worth=Worth(least=0, filled=0, few=2.5 * per_run))
+    shapes = [featurized(rows, programs=worth)[0].engine.shape for _ in range(4)]
     assert shapes[:2] == [SHAPE] * 2 and shapes[3] != SHAPE
     _KNOWN.clear()
     many = random_rows([128] * 150)  # more than a window
-    assert featurized(many, smaller_windows=worth)[0].engine.shape != SHAPE
+    assert featurized(many, programs=worth)[0].engine.shape != SHAPE
 
 
 # What is fetched
@@ -304,7 +312,7 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
         return fetch(self, sent)
 
     monkeypatch.setattr(Run, "_fetch", watched)
-    features = featurized(rows, smaller_windows=Usual)[1]
+    features = featurized(rows, programs=Usual)[1]
     np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-6)
     blocks = -(-length // 4) or 1
     whole = 2 * 32 * 32 * H * 4
@@ -360,8 +368,8 @@ def test_rows_wait_for_four_windows_or_as_the_memory_allows_and_stay_in_one_aren
 def test_windows_of_accelerators_are_filled(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.noop_engine.default_mesh", lambda: mesh_of(devices))
     shape = WindowShape(lanes=512, block_steps=4, window_blocks=64)
-    worth = partial(SmallerWindows, worth_flop=0, worth_flop_of_few=0)
-    monkeypatch.setattr("scanrnn_dist.engine.run.SmallerWindows", worth)
+    worth = partial(SmallerPrograms, worth=ALWAYS)
+    monkeypatch.setattr("scanrnn_dist.engine.run.SmallerPrograms", worth)
     figures = case(rows=4_700 * devices, in_features=1, hidden=H, shape=shape)
     assert figures["occupancy"] >= 0.95
 
