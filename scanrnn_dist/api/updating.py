@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
@@ -16,6 +17,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import (
     APPLIED,
+    FIRST_DIGEST,
     Handling,
     JobOptions,
     JobReport,
@@ -24,6 +26,7 @@ from scanrnn_dist.job import (
     Plan,
     continued_plan,
     finish_publishing,
+    first_plan,
     names_of,
     plan_job,
     read_new_steps,
@@ -32,7 +35,7 @@ from scanrnn_dist.job import (
     wrong_parts,
 )
 from scanrnn_dist.records import JobRecords, counts_of, part_names
-from scanrnn_dist.source import SKIP, SourceLike, count_name
+from scanrnn_dist.source import SKIP, SourceLike, count_name, unchanged
 from scanrnn_dist.storage import open_store
 
 
@@ -107,9 +110,14 @@ def update(
         )
     ids = _settled_ids(ids, options, applied, plan, root)
     plan = _nullable(plan)
+    first, first_digest = first_plan(records, job), job["options"].get(FIRST_DIGEST)
+    if first_digest is None:
+        first_digest = _digest_if_as_many(first, plan, options, ids, encoder)
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     has_steps = len(new.sequences.values) > 0
-    if has_steps and new.digest in applied:
+    if has_steps:
+        _check_no_file_of(first, plan, root)
+    if has_steps and new.digest in (first_digest, *applied):
         if was_published and new.digest == applied[-1]:
             return JobReport.of_nothing(root, records.read_totals()["rows"])
         raise ConfigError(
@@ -123,7 +131,7 @@ def update(
         _check_as_written(records, job, parts, before)
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
-    continued = continued_plan(records.store, job["id"], there, plan, new, applied)
+    continued = continued_plan(records.store, job["id"], there, plan, new, applied, first, first_digest)
     if not has_steps:
         if continued.source.rows == sum(there.values()):  # no id is new either
             return JobReport.of_nothing(root, continued.source.rows)
@@ -131,6 +139,33 @@ def update(
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
+
+
+def _check_no_file_of(first: Plan, plan: Plan, root: str) -> None:
+    """Refuse a file of the source that the output began with."""
+    files = first.source.files.take(np.unique(first.units.file))
+    own = np.flatnonzero(unchanged(files, plan.source.files) >= 0)
+    if len(own):
+        raise ConfigError(
+            f"{root} was made of {files.paths[own[0]]}; applied once more, the steps of that file would count twice. "
+            "Nothing was changed. Leave it out."
+        )
+
+
+def _digest_if_as_many(
+    first: Plan, plan: Plan, options: JobOptions, ids: Sequence[str], encoder: Encoder
+) -> str | None:
+    """The digest of the steps that the output began with, if these may be the new ones and can still be read.
+
+    They are read only if there are as many as new ones, which footers tell: so this takes no longer than an update.
+    """
+    counts = [(int(each.units.rows.sum()), int(each.units.values.sum())) for each in (first, plan)]
+    if counts[0] != counts[1] or first.changes():
+        return None
+    try:
+        return read_new_steps(first, options, ids, encoder.in_features, encoder.input).digest
+    except DataError:  # such as an id that stands twice: the new steps are others then, or have the same fault
+        return None
 
 
 def _check_as_written(records: JobRecords, job: dict[str, Any], parts: pa.Table, plan: Plan) -> None:

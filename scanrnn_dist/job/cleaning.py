@@ -123,7 +123,7 @@ def _unrecorded(records: JobRecords) -> Iterator[str]:
     yield from (f"{COMMITS}/{name}" for name, size in store.entries(COMMITS) if name.endswith(CRASH) and not size)
     for name, _ in store.entries(RECORDS):
         match = PLAN.fullmatch(f"{RECORDS}/{name}")
-        if match and not job["plan"][f"{match[1]}{TABLE}"].startswith(match[2]):
+        if match and not job["plan"].get(f"{match[1]}{TABLE}", "").startswith(match[2]):
             yield f"{RECORDS}/{name}"
     if records.is_complete:
         yield from (name for name in store.below(WORKERS) if not name.startswith(lease_names(REPLACING)))

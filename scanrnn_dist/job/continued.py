@@ -22,7 +22,7 @@ from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import running_sums
-from scanrnn_dist.records import STATE, read_part
+from scanrnn_dist.records import FIRST, STATE, JobRecords, read_part
 from scanrnn_dist.source import (
     ROWS_PER_PART,
     Chunk,
@@ -39,6 +39,8 @@ from scanrnn_dist.storage import Store
 
 APPLIED = "applied"
 """Of a job's options: the digests of all new steps that were applied to its output, in their order."""
+FIRST_SOURCE, FIRST_DIGEST = "first_source", "first_digest"
+"""The source that the output began with, and the digest of its steps; None while no update was of as many."""
 _ROWS = "new_rows"
 """The digest of the kept columns of the last ones: by which a half-made update tells whether its rows are the same."""
 
@@ -56,6 +58,8 @@ class ContinuedPlan(Plan):
         joined: how many of these, the first ones, follow in the last of the old parts.
         applied: digests of the new steps, the last being these.
         of_job: the id of the job whose output it is.
+        first: the plan of what the output began with.
+        first_digest: of its steps, if they were read.
     """
 
     new: NewSteps
@@ -66,11 +70,19 @@ class ContinuedPlan(Plan):
     joined: int
     applied: tuple[str, ...]
     of_job: str
+    first: Plan
+    first_digest: str | None
 
     @property
     def told(self) -> dict[str, Any]:
         """What was applied to the output, and in which rows it came, for the job's record."""
-        return {APPLIED: list(self.applied), _ROWS: self.new.kept_digest}
+        first = {FIRST_SOURCE: self.first.named, FIRST_DIGEST: self.first_digest}
+        return {APPLIED: list(self.applied), _ROWS: self.new.kept_digest, **first}
+
+    def to_records(self) -> dict[str, bytes]:
+        """The plan, and that of what the output began with."""
+        first = {f"{FIRST}{name}": content for name, content in self.first.to_records().items()}
+        return {**super().to_records(), **first}
 
     def chunks(
         self,
@@ -138,6 +150,13 @@ class ContinuedPlan(Plan):
         return picked_rows(both, places)
 
 
+def first_plan(records: JobRecords, job: dict[str, Any]) -> Plan:
+    """The plan of what an output began with, before any update. Raises as `Plan.read`."""
+    told, prefix = records.read_plan(job), FIRST if job["options"].get(APPLIED) else ""
+    own = {name.removeprefix(prefix): content for name, content in told.items() if name.startswith(prefix)}
+    return Plan.from_records(own)
+
+
 def check_is_whole(job: Mapping[str, Any], root: str) -> None:
     """Refuse, by a `ConfigError`, to make rows of an updated output again: the states they went on from are gone."""
     if job["options"].get(APPLIED):
@@ -148,7 +167,14 @@ def check_is_whole(job: Mapping[str, Any], root: str) -> None:
 
 
 def continued_plan(
-    store: Store, of_job: str, parts: Mapping[str, int], new_plan: Plan, new: NewSteps, applied: tuple[str, ...]
+    store: Store,
+    of_job: str,
+    parts: Mapping[str, int],
+    new_plan: Plan,
+    new: NewSteps,
+    applied: tuple[str, ...],
+    first: Plan,
+    first_digest: str | None,
 ) -> ContinuedPlan:
     """What an update of an output would do.
 
@@ -159,6 +185,7 @@ def continued_plan(
         new_plan: of the source of the new steps.
         new: the new steps.
         applied: digests of all that was applied before.
+        first, first_digest: as in `ContinuedPlan`.
 
     Raises:
         DataError: a part that cannot be read, other types than the new steps have, or an id that stands twice.
@@ -190,7 +217,7 @@ def continued_plan(
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
         source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
-        applied=(*applied, new.digest), of_job=of_job, **base,
+        applied=(*applied, new.digest), of_job=of_job, first=first, first_digest=first_digest, **base,
     )  # fmt: skip
 
 

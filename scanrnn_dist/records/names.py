@@ -3,6 +3,7 @@
     DST/__scanrnn/job.json                the job: an id, its configuration, hashes of the plan; made once, first
     DST/__scanrnn/files-HASH.table        the plan: files with size and time, units with row groups and rows
     DST/__scanrnn/units-HASH.table
+    DST/__scanrnn/first-*-HASH.table      of an updated output: the plan of the source that it began with
     DST/__scanrnn/encoder.safetensors     the encoder, where its cell can be written to a file
     DST/__scanrnn/workers/                who is at work: see `workers.py`
     DST/__scanrnn/commits/ATTEMPT.jsonl   what an attempt began and committed: see `commit_log.py`
@@ -38,7 +39,9 @@ COMMITS = f"{RECORDS}/commits"
 QUARANTINE = f"{RECORDS}/quarantine"
 CRASH = ".crash"
 FILES, UNITS = f"files{TABLE}", f"units{TABLE}"
-PLAN = re.compile(rf"{RECORDS}/(files|units)-([0-9a-f]{{16}}){re.escape(TABLE)}")
+FIRST = "first-"
+"""Before the names of records of a plan: those of what an updated output began with."""
+PLAN = re.compile(rf"{RECORDS}/((?:{FIRST})?(?:files|units))-([0-9a-f]{{16}}){re.escape(TABLE)}")
 
 
 def plan_name(record: str, hashes: Mapping[str, str]) -> str:

@@ -380,6 +380,69 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     assert entries(out) == held
 
 
+def test_the_steps_that_the_output_began_with_are_not_applied_again(tmp_path: Path) -> None:
+    _, cut = slices(3)
+    first, out = tmp_path / "first", tmp_path / "out"
+    parts = [{number * IDS + id: row for id, row in part.items()} for number, part in enumerate(cut)]
+    for number in range(2):
+        write(first / f"{number}.parquet", parts[number])
+    featurize(first, out, keep_state=True, ids=["id"])
+    pq.write_table(pq.read_table(first), tmp_path / "in one file.parquet")
+    shutil.copytree(first, tmp_path / "elsewhere")
+    new = write(tmp_path / "new.parquet", parts[2])
+    for seed in range(3):
+        held = entries(out)
+        for source in (first, first / "1.parquet", [new, first / "0.parquet"]):
+            with pytest.raises(
+                ConfigError, match=r"was made of .*\.parquet; applied once more, the steps of that file"
+            ):
+                continued(out, source)
+        for source in (tmp_path / "elsewhere", tmp_path / "in one file.parquet"):
+            with pytest.raises(ConfigError, match=r"were applied to .* before.*Nothing was changed"):
+                continued(out, source)
+        assert entries(out) == held
+        continued(out, write(tmp_path / "other.parquet", dict(enumerate(random_rows([4], seed)))))
+
+
+def test_other_steps_of_the_same_number_are_new_and_the_first_ones_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [dict(enumerate(random_rows([4, 4], seed))) for seed in range(4)]
+    first, out, plans = write(tmp_path / "0.parquet", days[0]), tmp_path / "out", list[Any]()
+    featurize(first, out, keep_state=True, ids=["id"])
+    read = updating.read_new_steps
+    monkeypatch.setattr(updating, "read_new_steps", lambda plan, *how: plans.append(plan.given) or read(plan, *how))
+    for number, day in enumerate(days[1:], 1):
+        continued(out, write(tmp_path / f"{number}.parquet", day))
+    assert plans.count(str(first)) == 1 and len(plans) == 4
+    first.unlink()  # its digest is recorded
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):
+        continued(out, write(tmp_path / "copy.parquet", days[0]))
+    assert verify(out).rows == 2
+
+
+@pytest.mark.parametrize("what", ["gone", "others now"])
+def test_first_steps_that_cannot_be_read_any_more_hinder_no_update(tmp_path: Path, what: str) -> None:
+    """Such as those of a file that gets the steps of each day."""
+    days = [dict(enumerate(random_rows([4, 4], seed))) for seed in range(2)]
+    source, out = write(tmp_path / "new.parquet", days[0]), tmp_path / "out"
+    featurize(source, out, keep_state=True, ids=["id"])
+    source.unlink()
+    assert continued(out, write(source if what == "others now" else tmp_path / "1.parquet", days[1])).rows == 2
+
+
+def stopping_at(part: str) -> Any:
+    """Names what is written aside, and stops where that is this part."""
+    name = LocalStore._name
+
+    def stops(self: LocalStore, aside: str, path: str, *how: Any) -> None:
+        if part in path:
+            raise StoppedError("SIGTERM")
+        name(self, aside, path, *how)
+
+    return stops
+
+
 @pytest.mark.parametrize("change", ["nothing", "the order", "a kept column"])
 def test_an_update_goes_on_only_with_the_same_rows_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -389,15 +452,8 @@ def test_an_update_goes_on_only_with_the_same_rows_in_the_same_order(
     first = write_source(tmp_path / "0.parquet", steps[4:], id=pa.array([4, 5]), kind=pa.array(["old", None]))
     featurize(first, out, keep_state=True, ids=["id"], rows_per_part=2)
     write_source(new, steps[:4], kind=pa.array(["a", None, "a", "a"]))
-    name = LocalStore._name
-
-    def stops(self: LocalStore, aside: str, path: str, *how: Any) -> None:
-        if "part-00002" in path:
-            raise StoppedError("SIGTERM")
-        name(self, aside, path, *how)
-
     with monkeypatch.context() as patched, pytest.raises(StoppedError):
-        patched.setattr(LocalStore, "_name", stops)
+        patched.setattr(LocalStore, "_name", stopping_at("part-00002"))
         continued(out, new)
     assert (out / RESTART / "part-00001.parquet.staged").exists()
     ids, kinds = [0, 1, 2, 3], ["a", None, "a", "a"]
