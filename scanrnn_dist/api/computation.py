@@ -21,7 +21,7 @@ from scanrnn_dist.engine import (
 )
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
-from scanrnn_dist.job import Computation, InFeatures
+from scanrnn_dist.job import RECIPE, Computation, InFeatures
 from scanrnn_dist.protocols import EngineLike, WindowShape
 
 
@@ -87,7 +87,9 @@ class EncoderOnDevices(Computation):
         return self.is_known(job)
 
     def described(self, in_features: InFeatures, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        recipe = {}
         if like is not None and like["encoder"]["fingerprint"] == self.encoder.fingerprint:
+            recipe = {RECIPE: like[RECIPE]} if RECIPE in like else {}  # it tells how this encoder was drawn
             self._shape = replace(WindowShape(**like["window"]), **self._sizes)  # nothing is tried out again
             recorded = like["environment"]["kernel"]
             if recorded == "xla" or not why_no_native(self.encoder, self.mesh):
@@ -98,6 +100,7 @@ class EncoderOnDevices(Computation):
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),
             "environment": environment_of(self.mesh, self.kernel),
+            **recipe,
         }
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:

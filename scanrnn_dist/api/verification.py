@@ -83,6 +83,7 @@ class Verification:
         filtered: rows of the source that a filter left out.
         rounded_to: what the features were rounded to as they were written, which the distances leave out; None if they
             were not.
+        is_updated: whether `update` continued the rows, so that no source has all of their steps to compute them again.
         rows_compared: whose kept columns are those of the source.
         sample: rows that were recomputed alone by the specification.
         is_complete: whether the job is finished.
@@ -105,6 +106,7 @@ class Verification:
     set_aside: int = 0
     filtered: int = 0
     rounded_to: str | None = None
+    is_updated: bool = False
     sampled: int = field(init=False)
     greatest_distance: float = field(init=False)
     specification_distance: float = field(init=False)
@@ -131,6 +133,8 @@ class Verification:
             source = self.rows + self.set_aside + self.filtered
             others = f" + {self.filtered:,} filtered" if self.filtered else ""
             yield f"source        {source:,} rows = {self.rows:,} + {self.set_aside:,} set aside{others}"
+        if self.is_updated:
+            yield "features      not computed again: the output was updated, and no source has all of its steps"
         if not self.sampled:
             return
         if self.rows_compared:
@@ -185,8 +189,10 @@ def verify(
     records.check_is(job)  # of which the parts are
     root, units = records.store.root, len(plan.units)
     rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
-    if sample < 1 or rows == 0 or job["options"].get(APPLIED):
-        return Verification(root, len(parts), rows, 0, (), is_complete, units, repaired, aside, filtered)
+    is_updated = bool(job["options"].get(APPLIED))
+    if sample < 1 or rows == 0 or is_updated:
+        found = (root, len(parts), rows, 0, (), is_complete, units, repaired, aside, filtered)
+        return Verification(*found, is_updated=is_updated)
     encoder = encoder_of(records, job, encoder, f" {_OUTPUT_ALONE}.")
     if changes := plan.changes():
         output_alone = f"{'; '.join(changes.told)}. {_OUTPUT_ALONE}"

@@ -92,7 +92,7 @@ class Attempt:
         try:
             self._trace = CrashTrace(records.store) if sharing.owns_process else None
             self.commits = self._read_commits()
-            self._max_bad_rows = header.get(MAX_BAD_ROWS, _last_bound(self.commits.headers))
+            self._max_bad_rows = header.get(MAX_BAD_ROWS, last_bound(self.commits.headers))
             self._earlier = self.commits.attempts - self._alive()
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -311,7 +311,7 @@ def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptL
         yield unit
 
 
-def _last_bound(headers: Iterable[dict[str, Any]]) -> int | None:
+def last_bound(headers: Iterable[dict[str, Any]]) -> int | None:
     """The number of bad rows that the last attempt was allowed which says one."""
     told = [header for header in headers if MAX_BAD_ROWS in header]
     bound: int | None = max(told, key=lambda header: header["started"])[MAX_BAD_ROWS] if told else None

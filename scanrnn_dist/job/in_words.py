@@ -9,14 +9,19 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from scanrnn_dist.errors import option_name, some_of
+from scanrnn_dist.errors import counted, joined_names, option_name, some_of
 from scanrnn_dist.job.computation import RECIPE
+from scanrnn_dist.job.continued import APPLIED, FIRST_SOURCE
 from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.restart import is_of_restart
+from scanrnn_dist.records import RESTART, JobRecords
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
 """What people call the cells, by their names in records."""
 _WHERE = ("layout", "column", "features", "in_features", "group_by", "order_by", "keep")
 """Options that say where the sequences stand, which have a line of their own."""
+_MOST_FILES = 4
 
 
 def job_in_words(job: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -27,8 +32,13 @@ def job_in_words(job: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -
         headers: of the attempts at it, as their logs have them.
     """
     options = job["options"]
-    told = {
-        "source": some_of([options["source"]] if isinstance(options["source"], str) else list(options["source"]), 3),
+    told = {"source": options["source"]}
+    if applied := options.get(APPLIED):
+        told = {
+            "source": options[FIRST_SOURCE],
+            "updated": f"{counted(len(applied), 'time')}, last with {options['source']}",
+        }
+    told |= {
         "sequences": sequences_in_words(options),
         "encoder": encoder_in_words(job),
     }
@@ -72,8 +82,22 @@ def encoder_in_words(job: Mapping[str, Any]) -> str:
 
 
 def command_that_continues(destination: str) -> str:
-    """The command that goes on with a job, whatever began it."""
+    """The command that goes on with a job that stands at a destination, whatever began it."""
     return f"scanrnn resume {shlex.quote(destination)}"
+
+
+def way_to_continue(records: JobRecords, job: dict[str, Any]) -> str:
+    """What goes on with a job that was stopped; with an update or a restart only the command that began it."""
+    root = records.store.root
+    if not is_of_restart(root):
+        return f"{command_that_continues(root)}, or the command that began it"
+    if not job["options"].get(APPLIED):
+        return "the command that began it, with --restart"
+    given = Plan.read(records, job).given
+    files = [given] if isinstance(given, str) else given
+    command = ["scanrnn", "update", root.removesuffix(f"/{RESTART}"), *files[:_MOST_FILES]]
+    more = " ..." if len(files) > _MOST_FILES else ""
+    return f"{shlex.join(command)}{more} --ids {shlex.quote(joined_names(job['options']['ids']))}"
 
 
 def _changed(default: Any, told: Any, prefix: str = "") -> Iterator[str]:

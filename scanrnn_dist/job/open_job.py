@@ -34,6 +34,7 @@ from scanrnn_dist.job.wanted import (
     check_is_there,
     check_no_work,
     check_not_updated,
+    check_nothing_waits,
     check_unread,
     has_parts,
     is_done,
@@ -112,6 +113,7 @@ def open_job(
         recorded = recorded or records.read_job()
         plan, options = _as_recorded(records, recorded, handling)
         if recorded["options"].get(APPLIED):
+            check_nothing_waits(records)
             yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
             return
     else:
@@ -124,6 +126,8 @@ def open_job(
     plan = plan.within(handling.memory)
     wanted = Wanted(records.store.root, plan, options, handling, computation, like)
     if is_done(records, recorded, wanted, was_published):
+        if source is None:
+            check_nothing_waits(records)
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
         with _restarted_job(records, recorded, wanted) as opened:

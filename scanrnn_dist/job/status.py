@@ -14,9 +14,10 @@ import numpy as np
 
 from scanrnn_dist.errors import ConfigError, DataError, counted
 from scanrnn_dist.job.amend import ACCEPTED
+from scanrnn_dist.job.attempt import last_bound
 from scanrnn_dist.job.damage import damaged_parts
-from scanrnn_dist.job.in_words import command_that_continues, job_in_words
-from scanrnn_dist.job.restart import is_of_restart, is_ready, records_to_read, restart_of
+from scanrnn_dist.job.in_words import job_in_words, way_to_continue
+from scanrnn_dist.job.restart import is_ready, records_to_read, restart_of
 from scanrnn_dist.observe import seconds_left
 from scanrnn_dist.records import (
     PARTS,
@@ -67,6 +68,7 @@ class Status:
         counts: how often each choice for rows that are not what they should be was applied in these units.
         job: what the job is, in words: its source, sequences, encoder, options, what it was made with, when it began.
         filtered: rows of the committed units that the filter left out.
+        continues: of a job that was stopped, what goes on with it.
     """
 
     destination: str
@@ -90,6 +92,7 @@ class Status:
     counts: Mapping[str, int] = field(default_factory=dict)
     job: Mapping[str, str] = field(default_factory=dict)
     filtered: int = 0
+    continues: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -149,11 +152,11 @@ class Status:
             yield f"fatal      parts {list(self.fatal_units[:8])} end the process that computes them; see --retry"
         for change in self.accepted[:8]:
             yield f"source     a change was accepted: {change}"
-        if self.state == "stopped":
-            by_records = "" if is_of_restart(self.destination) else f"{command_that_continues(self.destination)}, or "
-            yield f"continue   {by_records}the command that began it"
+        if self.continues:
+            yield f"continue   {self.continues}"
         if self.restart is not None:
-            yield "restart    a new output is made; it will take the place of this one:"
+            what = "update" if "updated" in self.restart.job else "restart"
+            yield f"{what:<10} a new output is made; it will take the place of this one:"
             yield from (f"    {line}" for line in self.restart._lines())
 
 
@@ -211,9 +214,17 @@ def look_at(records: JobRecords, job: dict[str, Any]) -> tuple[Status, Commits]:
         restart=None if is_replaced or new_job is None or ACCEPTED in new_job else look_at(new, new_job)[0],
         parts_damaged=len([name for name in damaged if name != PARTS]), accepted=tuple(job.get(ACCEPTED, ())),
         set_aside=commits.aside, counts=commits.counts, job=job_in_words(job, commits.headers),
-        filtered=commits.filtered,
+        filtered=commits.filtered, continues=_continues(records, job, commits) if state == "stopped" else "",
     )  # fmt: skip
     return status, commits
+
+
+def _continues(records: JobRecords, job: dict[str, Any], commits: Commits) -> str:
+    """What goes on with a job that was stopped: if too many rows were set aside, only with a higher bound."""
+    way, most = way_to_continue(records, job), last_bound(commits.headers)
+    if most is None or commits.aside <= most:
+        return way
+    return f"{way}, with a --max-bad-rows of {commits.aside} or more: so many are set aside by now"
 
 
 def _as_recorded(worker: Worker, commits: Commits) -> Worker:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.first_rows import in_features_of
-from scanrnn_dist.job.in_words import command_that_continues
+from scanrnn_dist.job.in_words import command_that_continues, way_to_continue
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, absolute
-from scanrnn_dist.job.restart import check_idle, check_not_replaced
+from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
 from scanrnn_dist.records import JOB_FORMAT, RECORDS, JobRecords, living_workers
 from scanrnn_dist.source import SourceLike
 
@@ -114,6 +115,19 @@ def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, diffe
     )
 
 
+def check_nothing_waits(records: JobRecords) -> None:
+    """Raise `StoppedError` where an update or a restart was begun: the records of the output do not go on with it."""
+    new = restart_of(records)
+    job = new.find_job()
+    if job is not None and ACCEPTED not in job:
+        check_not_replaced(records)
+        what = "an update" if job["options"].get(APPLIED) else "a restart"
+        raise StoppedError(
+            f"The output in {records.store.root} is finished, but {what} of it is not, and resume does not go on with "
+            f"that. Continue with: {way_to_continue(new, job)}. Or remove {new.store.root} to give it up."
+        )
+
+
 def was_begun(records: JobRecords) -> bool:
     """Whether there is a part, or somebody who makes one."""
     return bool(living_workers(records.store)) or has_parts(records)
@@ -130,8 +144,8 @@ def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:
         root = records.store.root
         raise ConfigError(
             f"{root} was continued by scanrnn update, so it is not the output of this source alone. To add steps, "
-            f"update it again; what was stopped goes on with {command_that_continues(root)}. Or choose another "
-            "destination; --restart begins anew, without what updates added."
+            "update it again, also where an update was stopped. Or choose another destination; --restart begins anew, "
+            "without what updates added."
         )
 
 

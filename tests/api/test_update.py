@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import shutil
 import sys
 import weakref
@@ -34,7 +35,7 @@ from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares, in_order, new_steps
+from scanrnn_dist.job import MemoryShares, in_order, new_steps, read_status
 from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
@@ -710,6 +711,61 @@ def test_an_update_whose_publication_was_cut_short_is_ended_by_resume(
     assert cli.run(["resume", str(out)]) == 0, capsys.readouterr().err
     assert "othing to do" in capsys.readouterr().out
     assert by_id(out) != old and verify(out).rows == len(by_id(out)) and not leftovers(out)
+
+
+def test_resume_says_what_goes_on_with_an_update_or_a_restart_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, cut = slices(3)
+    first, *new = (write(tmp_path / f"day {number}.parquet", part) for number, part in enumerate(cut))
+    out = tmp_path / "out"
+    featurize(first, out, keep_state=True, ids=["id", "kind"])
+    for source in new:  # of the second one the output was updated before
+        with monkeypatch.context() as patched, pytest.raises(StoppedError):
+            patched.setattr(LocalStore, "_name", stopping_at("part-"))
+            continued(out, source)
+        held = entries(out)
+        command = f"scanrnn update {out} '{source}' --ids id,kind"
+        with command_line_in_this_process(monkeypatch, columns=120):
+            assert cli.run(["resume", str(out)]) == StoppedError.exit_code
+        said = capsys.readouterr().err
+        assert "but an update of it is not" in said and f" Continue with: {command}. Or remove {out}/" in said
+        status = read_status(out)
+        assert status.restart is not None and status.restart.continues == command
+        assert "\nupdate     a new output is made" in str(status)
+        assert entries(out) == held
+        with command_line_in_this_process(monkeypatch, columns=120):
+            assert cli.run(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+        assert cli.run(["resume", str(out)]) == 0 and verify(out).rows == len(by_id(out))
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(LocalStore, "_name", stopping_at("part-"))
+        featurize(first, out, keep_state=True, ids=["id", "kind"], restart=True)
+    with pytest.raises(
+        StoppedError, match=r"but a restart of it is not, .*: the command that began it, with --restart"
+    ):
+        resume(out, encoder_of())
+
+
+def test_status_and_verify_say_that_an_output_was_updated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, cut = slices(3)
+    first, *new = (write(tmp_path / f"{number}.parquet", part) for number, part in enumerate(cut))
+    out = tmp_path / "out"
+    flags = ["--hidden", "4", "--keep-state", "--ids", "id"]
+    with command_line_in_this_process(monkeypatch, columns=120):
+        assert cli.run(["featurize", str(first), str(out), *flags]) == 0
+    encoder = read_status(out).job["encoder"]
+    assert encoder.endswith("random weights of seed 0") and "updated" not in read_status(out).job
+    for source in new:
+        continued(out, source)
+    told = read_status(out).job
+    assert told["source"] == str(first) and told["updated"] == f"2 times, last with {new[-1]}"
+    assert told["encoder"] == encoder
+    capsys.readouterr()
+    assert cli.run(["verify", str(out)]) == 0
+    assert "not computed again: the output was updated" in capsys.readouterr().out
+    assert verify(out).is_updated
 
 
 @pytest.mark.soak

@@ -434,9 +434,11 @@ def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source
     with pytest.raises(DataError, match=message):
         resume(out, sources.encoder_of(), mesh=sources.mesh_of(1))  # the bound is among the records
     assert read_status(out).units_committed == 2  # nothing was done
+    assert read_status(out).continues.endswith(" it, with a --max-bad-rows of 6 or more: so many are set aside by now")
     with pytest.raises(DataError, match=f"{BAD} rows were set aside, and --max-bad-rows allows {BAD - 1}"):
         featurize(source, out, max_bad_rows=BAD - 1, **options)
-    assert read_status(out).units_committed == UNITS and not (out / "_SUCCESS").exists()
+    status = read_status(out)
+    assert status.units_committed == UNITS and f"of {BAD} or more" in str(status) and not (out / "_SUCCESS").exists()
     report = featurize(source, out, max_bad_rows=BAD, **options)
     assert report.is_complete and not report.parts
     check(out, made(SKIP))
@@ -453,7 +455,8 @@ def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Pa
     assert len(quarantined(folder)) == 6 and len(quarantined(out)) == BAD
     status = read_status(folder)
     assert status.destination == folder and status.units_committed == 2 and status.set_aside == 6
-    assert "resume" not in str(status) and "the command that began it" in str(status)
+    assert "resume" not in str(status)
+    assert "the command that began it, with --restart, with a --max-bad-rows of 6" in str(status)
     assert verify(folder).set_aside == 6
     kept = output_of(out)
     for write in (

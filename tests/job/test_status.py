@@ -243,7 +243,7 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
     (out / name).write_bytes(b"half")
     assert name in clean(out).names
     assert read_status(out).restart is not None
-    assert str(read_status(out)).endswith("\n    continue   the command that began it")
+    assert str(read_status(out)).endswith("\n    continue   the command that began it, with --restart")
     assert featurize(source, out, encoder_of(seed=9), restart=True).is_complete
 
 

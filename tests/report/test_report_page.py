@@ -82,7 +82,7 @@ def test_a_page_about_a_restart_names_no_command_that_is_refused(tmp_path: Path,
         write_source(source, [*random_rows([4] * 8), NAN])
         featurize(source, out, restart=True, rows_per_part=5)
     told = page.page_of(read_numbers(out / RESTART))
-    assert "scanrnn resume" not in told and "The command that began it, with <code>--restart</code>" in told
+    assert "scanrnn resume" not in told and "To continue it: the command that began it, with --restart." in told
 
 
 def test_the_command_writes_the_page_and_says_where(
