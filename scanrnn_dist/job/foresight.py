@@ -58,7 +58,7 @@ class Foreseen:
         if self.failures:
             more = [f"  and {self.failed - len(self.failures):,} more"] if self.failed > len(self.failures) else []
             head = "featurize would leave out the parts that hold these rows, and end with 3:"
-            advice = "Mend these files, or say what to do with such rows (--bad-value skip, --lossy-cast, ...)."
+            advice = "Mend these files, or choose other flags, such as --bad-value skip, --lossy-cast or --keep."
             raise UndoneError("\n".join([head, *(f"  {one_line(it)}" for it in self.failures), *more, advice]))
         if max_bad_rows is not None and self.set_aside > max_bad_rows:
             raise UndoneError(

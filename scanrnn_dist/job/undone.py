@@ -15,8 +15,12 @@ from scanrnn_dist.storage import Store
 
 FLAG = re.compile(r" \(--[a-z-]+\)$")
 """At the end of a reason: a flag by which such rows need not fail their unit."""
-LOSSY = "--lossy-cast"
-"""In a reason: the flag with which numbers that float32 does not hold are rounded."""
+_OTHERWISE = {
+    "--lossy-cast": "To round numbers that float32 does not hold, run the command that began the job, with "
+    "--lossy-cast.",
+    "--keep": "To leave columns out, run the command that began the job, with another --keep.",
+}
+"""Flags that a reason may name, by which files may stay as they are, and what to do with them."""
 MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
@@ -38,15 +42,15 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
         mended = "the same command again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
     listed = f"`scanrnn status --json {shlex.quote(store.root)}` lists one place for each of these parts"
-    is_lossy = [LOSSY in place for place in places[:MOST_TOLD]]
-    told = [] if all(is_lossy) else [f"Mend these files, then run {mended}."]
-    if any(is_lossy):
-        told.append(f"To round numbers that float32 does not hold, run the command that began the job, with {LOSSY}.")
+    named = [{flag for flag in _OTHERWISE if flag in place} for place in places[:MOST_TOLD]]
+    told = [] if all(named) else [f"Mend these files, then run {mended}."]
+    otherwise = [advice for flag, advice in _OTHERWISE.items() if any(flag in flags for flags in named)]
+    told += otherwise
     told.append(f"{listed}; a part may hold more bad rows.")
     has_policy = any(FLAG.search(place) for place in places)
     if has_policy:
         told.append("To do something else with such rows, set the flag in parentheses to skip or to another choice.")
-    if (has_policy or any(is_lossy)) and len(commits.records):
+    if (has_policy or otherwise) and len(commits.records):
         told.append("That is another job, so add --restart.")
     return "\n".join([head, *places, " ".join(told)])
 

@@ -199,6 +199,6 @@ def _not_contiguous(layout: Layout, key: str, again: str, first: str) -> DataErr
     order = ", ".join(f'"{name}"' for name in (*layout.ids, *(layout.asked.order_by or ())))
     return DataError(
         f"{again}: {key} comes again, after rows of other sequences; it began at {first}. Expected the rows of each "
-        "sequence one after the other. Sort them, by featurize --sort, or in DuckDB: COPY (SELECT * FROM "
-        f"'in/**/*.parquet' ORDER BY {order}) TO 'sorted.parquet'."
+        "sequence one after the other. Sort them: featurize does it with --sort, update does not; or in DuckDB: COPY "
+        f"(SELECT * FROM 'in/**/*.parquet' ORDER BY {order}) TO 'sorted.parquet'."
     )

@@ -512,7 +512,7 @@ def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pyte
     code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
     head, _, advice = err.splitlines()[-3:]
     assert code == 3 and head.endswith("would leave out the parts that hold these rows, and end with 3:")
-    assert advice.startswith("Mend these files, or say what to do with such rows")
+    assert advice.startswith("Mend these files, or choose other flags")
 
 
 @pytest.mark.parametrize("destination", ["out", "new/out"])

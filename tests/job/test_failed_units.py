@@ -18,7 +18,7 @@ from holding import hold
 from sources import FILE_ROWS, NAN, D, H, encoder_of, features_of, leftovers, random_rows, write_files, write_source
 
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.errors import DataError, StoppedError, UndoneError
 from scanrnn_dist.job import MemoryShares, plan, undone
 from scanrnn_dist.job import write_behind as parts
 from scanrnn_dist.job.attempt import Sharing
@@ -350,3 +350,19 @@ def test_the_advice_fits_the_reasons(tmp_path: Path) -> None:
     *_, advice = failing(tmp_path / "in", tmp_path / "out").splitlines()
     assert "--lossy-cast" in advice and "Mend" not in advice and advice.endswith("so add --restart.")
     assert "lists one place for each of these parts; a part may hold more bad rows." in advice
+
+
+def test_to_leave_a_column_out_no_file_is_to_be_mended(tmp_path: Path) -> None:
+    events = {"id": [1, 1, 2], "kind": ["a", "b", "a"], "x": pa.array([1, 2, 3], pa.float32())}
+    (tmp_path / "in").mkdir()
+    for number, kinds in enumerate((events["kind"], ["a"] * 3)):
+        ids = [10 * number + id for id in (1, 1, 2)]
+        pq.write_table(pa.table({**events, "id": ids, "kind": kinds}), tmp_path / f"in/{number}.parquet")
+    how = {"group_by": ["id"], "column": None, "features": ["x"], "encoder": encoder_of(in_features=1)}
+    with pytest.raises(UndoneError) as told:
+        featurize(tmp_path / "in", tmp_path / "out", keep=["id", "kind"], **how)
+    *_, place, advice = str(told.value).splitlines()
+    assert place.endswith("leave it out of --keep.")
+    assert advice.startswith("To leave columns out, run the command that began the job, with another --keep.")
+    assert "Mend" not in advice and advice.endswith("add --restart.")
+    assert featurize(tmp_path / "in", tmp_path / "out", keep=["id"], restart=True, **how).rows == 4

@@ -302,7 +302,9 @@ def test_ids_and_kept_values_that_python_does_not_have_are_told(tmp_path: Path, 
     again = picked(ODD[name], pa.array([0, 1, 0]))
     table = events_of([1, 1, 1], [7, 7, 7], pa.int64()).append_column("odd", again)
     source = write_events(tmp_path, table, [], 5)
-    with pytest.raises(DataError, match=r"\(row 2 of the file\): odd=.* comes again.* it began at .*--sort"):
+    with pytest.raises(
+        DataError, match=r"\(row 2 of the file\): odd=.* comes again.* began at .*--sort, update does not"
+    ):
         planned(source, group_by=["odd"], features=["x"])
     with pytest.raises(DataError, match=r"the kept column 'odd' is .*; expected .*, as in the first row of .* id=7"):
         read(planned(source, features=["x"], keep=["odd"]))
