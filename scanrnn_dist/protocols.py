@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from scanrnn_dist.plain import take_plain
 from scanrnn_dist.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class WindowShape:
     lanes: int
     block_steps: int
     window_blocks: int
+
+    def __post_init__(self) -> None:
+        take_plain(self)
 
     @property
     def window_steps(self) -> int:

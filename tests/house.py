@@ -25,7 +25,7 @@ FLOORS = [
     ("storage", "observe", "spec"),
     ("protocols",),
     ("ragged", "input_spec", "draws", "threads"),
-    ("errors", "disk", "allocator", "native"),
+    ("errors", "disk", "allocator", "native", "plain"),
 ]
 """The rooms, top floor first: imports run downwards only. A room is a folder, or a file that stands alone."""
 

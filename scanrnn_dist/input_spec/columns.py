@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.plain import take_plain
 
 MOST_IDS = 2**24
 """float32 holds every whole number up to here."""
@@ -82,7 +83,7 @@ class Number(Scaling):
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for values that mean nothing."""
-        _take_plain(self)
+        take_plain(self)
         _check_name(self.name)
         self._check_scaling(self.name)
 
@@ -107,7 +108,7 @@ class Time(Scaling):
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for values that mean nothing."""
-        _take_plain(self)
+        take_plain(self)
         _check_name(self.name)
         _check(self.give in GIVES, self.name, "give", self.give, f"one of {', '.join(GIVES)}")
         _check(
@@ -148,7 +149,7 @@ class Category:
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for values that mean nothing."""
-        _take_plain(self)
+        take_plain(self)
         name = self.name
         _check_name(name)
         _check(self.encode in ENCODINGS, name, "encode", self.encode, f"one of {', '.join(ENCODINGS)}")
@@ -224,18 +225,6 @@ def plain_of(column: Column) -> dict[str, Any]:
         if field.name != "name" and value != field.default:
             plain[field.name] = list(value) if isinstance(value, tuple) else value
     return plain
-
-
-def _take_plain(column: Any) -> None:
-    """Make what was given from numpy, within lists too, values of Python."""
-    for field in dataclasses.fields(column):
-        object.__setattr__(column, field.name, _plain(getattr(column, field.name)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple) and any(hasattr(each, "tolist") for each in value):
-        return tuple(map(_plain, value))
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _checked_values(name: str, values: Any) -> tuple[Any, ...]:

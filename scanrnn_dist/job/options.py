@@ -14,6 +14,7 @@ from typing import Any, Literal
 from scanrnn_dist.errors import ConfigError, flag_of, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
+from scanrnn_dist.plain import take_plain
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import (
     Asked,
@@ -85,6 +86,7 @@ class JobOptions:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain(self)
         if twice := [name for name, count in Counter(names_of(self.features or ())).items() if count > 1]:
             raise ConfigError(f"features names {some_of([*map(repr, twice)], 4)} more than once; expected each once.")
         for name in ("keep", "features", "group_by", "order_by", "ids"):
@@ -205,6 +207,7 @@ class Sharing:
     owns_process: bool = False
 
     def __post_init__(self) -> None:
+        take_plain(self)
         index, count = self.share
         if not 1 <= index <= count:
             raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
@@ -241,6 +244,7 @@ class Handling:
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain(self)
         if self.restart and self.accept_changes:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):
