@@ -77,7 +77,7 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """`fit` and `transform`, reading `X` once, so that it may be a generator."""
+        """`fit` and `transform`, reading `X` once, so that it may be any iterator that `encode` takes."""
         return self._features(self._fit(X))
 
     def transform(self, X: Any) -> Any:

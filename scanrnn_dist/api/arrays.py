@@ -42,13 +42,13 @@ def encode(
     Args:
         encoder: the cell and its readout.
         sequences: a list, generator or other iterable of `(T_i, D)` arrays, tensors or nested lists, `[]` being a
-            sequence without steps; a padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; a nested tensor of
-            PyTorch; a column of pandas, polars, pyarrow or of another library that gives Arrow data (any layout of
-            sequences that is one Parquet column); or a table of theirs, or a dict of columns, with `column`. Numbers
-            of other types, float64 among them, pass if float32 holds them exactly, as in `featurize`. If the
-            encoder has an `input`, a step is one number per column, an id or a scaled number. A padded `jax.Array`
-            whose rows are sharded over a mesh is a global array: each process encodes the rows that it holds, and
-            nothing is gathered.
+            sequence without steps (an iterator may fill one array again and again: each is copied as it comes); a
+            padded `(N, T, D)` array, with `seq_lengths`; a `Ragged`; a nested tensor of PyTorch; a column of pandas,
+            polars, pyarrow or of another library that gives Arrow data (any layout of sequences that is one Parquet
+            column); or a table of theirs, or a dict of columns, with `column`. Numbers of other types, float64 among
+            them, pass if float32 holds them exactly, as in `featurize`. If the encoder has an `input`, a step is one
+            number per column, an id or a scaled number. A padded `jax.Array` whose rows are sharded over a mesh is a
+            global array: each process encodes the rows that it holds, and nothing is gathered.
         seq_lengths: `(N,)` real steps of each row of a padded array; None means that all `T` are real. For a global
             array it may be sharded in the same way.
         column: the column of a table that holds the sequences; may be left out where only one column can.

@@ -7,7 +7,7 @@ module of their class, and whatever else can be iterated over counts as a list o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -49,8 +49,10 @@ def as_ragged(
     elif _is_arrow(sequences):
         ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
     elif isinstance(sequences, Iterable) and not isinstance(sequences, str | bytes | Mapping | set | frozenset):
-        rows = [without_torch(row) for row in sequences]
-        ragged = Ragged.from_sequences(rows, in_features, lossy_cast=lossy_cast)
+        rows: Iterator[Any] = map(without_torch, sequences)
+        if isinstance(sequences, Iterator):  # which may fill one array again and again
+            rows = (row.copy() if isinstance(row, np.ndarray) else row for row in rows)
+        ragged = Ragged.from_sequences(list(rows), in_features, lossy_cast=lossy_cast)
     else:
         hint = " Collect it first: frame.collect()." if type(sequences).__name__ == "LazyFrame" else ""
         raise ConfigError(f"The sequences are a {type(sequences).__name__}; expected {TAKEN}.{hint}")

@@ -135,6 +135,21 @@ def test_lists_are_what_arrow_reads_of_them(lists: list[Any]) -> None:
     np.testing.assert_array_equal(one.values, other.values)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_generator_may_fill_one_array_again_and_again(kind: str) -> None:
+    buffer = np.zeros((4, 2), np.float32)
+    whole = buffer if kind == "numpy" else torch().from_numpy(buffer)
+
+    def rows() -> Any:
+        for row in ARRAYS:
+            buffer[: len(row)] = row
+            yield whole[: len(row)]
+
+    ragged = as_ragged(rows(), None, 2, "error", False)
+    for index, row in enumerate(ARRAYS):
+        np.testing.assert_array_equal(ragged.row(index), row)
+
+
 def test_only_empty_rows_have_the_features_of_the_encoder() -> None:
     assert encode(Encoder.from_seed(0, 2, 3), [[], np.empty(0)]).tolist() == [[0.0] * 3] * 2
 
