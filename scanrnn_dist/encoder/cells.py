@@ -63,8 +63,10 @@ def join_directions(forward: Any, backward: Any, widths: Sequence[Sequence[int]]
 def initial_carry(cell: Any, fill: float | None) -> Any:
     """A cell's carry before the first step."""
     options: dict[str, Any] = {}
-    if type(cell) in KINDS.values() and cell.carry_init is None and not _is_traced(cell):
+    is_plain = type(cell) in KINDS.values() and cell.carry_init is None
+    if is_plain and not _is_traced(cell) and jax.sharding.get_abstract_mesh().empty:
         # The same zeros, without the seven programs that JAX compiles for a key which nobody looks at and for zeros.
+        # They lie on one device, which does not do where a mesh is set.
         options = {"rngs": _NoKeys(), "carry_init": lambda key, shape, dtype: jax.device_put(np.zeros(shape, dtype))}
     carry = cell.initialize_carry((cell.in_features,), **(options or {"rngs": nnx.Rngs(0)}))
     return carry if fill is None else jax.tree.map(lambda leaf: jnp.full_like(leaf, fill), carry)

@@ -228,7 +228,8 @@ class Encoder(nnx.Module):
         """Features of one sequence, or of a padded batch; differentiable in the weights and in `x`.
 
         Args:
-            x: `(T, D)`, or `(..., T, D)` with any leading batch axes.
+            x: `(T, D)`, or `(..., T, D)` with any leading batch axes; numbers of any type but complex ones, taken as
+                floats of the features' dtype. The batch may be sharded over a mesh.
             seq_lengths: steps to take of each sequence, of the batch axes' shape; all of them when None.
             initial_carry: `(..., carry_features)`, each sequence's own, the cells' one after the other; None for the
                 encoder's.
@@ -238,7 +239,8 @@ class Encoder(nnx.Module):
             zeros beyond a length. Steps beyond a length change nothing.
 
         Raises:
-            ConfigError: axes that do not fit, or a length that is not from 0 to `T` (not seen under jit).
+            ConfigError: axes that do not fit, no real numbers, or a length that is not from 0 to `T` (not seen under
+                jit).
         """
         return batch_features(self, x, seq_lengths, initial_carry)
 

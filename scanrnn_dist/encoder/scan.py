@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, hidden_state, initial_carry, join_directions
 from scanrnn_dist.encoder.readouts import updated_pools
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.ragged import time_first_hint
+from scanrnn_dist.ragged import HINTS, time_first_hint
 
 
 class State(NamedTuple):
@@ -82,30 +84,54 @@ def variables_at(paths: tuple[Any, ...]) -> Callable[[Any, Any], bool]:
 
 def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.Array:
     """Features of one sequence or a padded batch; see `Encoder.__call__`."""
-    x = jnp.asarray(x)
+    x = _floats("x", x, encoder.pool_dtype)
     if x.ndim < 2 or x.shape[-1] != encoder.in_features:
         hint = time_first_hint(x.ndim == 2 and len(x) == encoder.in_features)
         raise ConfigError(f"x has shape {x.shape}; expected (..., T, {encoder.in_features}), features last.{hint}")
     batch = x.shape[:-2]
-    if seq_lengths is None:
-        lengths = jnp.full(batch, x.shape[-2])
-    else:
-        is_of_jax = any(isinstance(each, jax.Array) for each in jax.tree.leaves(seq_lengths))
-        told = jnp.asarray(seq_lengths) if is_of_jax else np.asarray(seq_lengths)  # or 2**32 + 1 would become 1
+    lengths: Any = x.shape[-2]
+    if seq_lengths is not None:
+        told = _as_given(seq_lengths)
         _check_lengths(told, batch, x.shape[-2])
         lengths = jnp.asarray(told, jnp.result_type(int))  # T may be more than a narrow dtype holds
-    given = [x, lengths, *([] if carries is None else [jnp.asarray(carries)])]
+    carry = None if carries is None else _floats("initial_carry", carries, encoder.pool_dtype)
     wanted = (*batch, encoder.carry_features)
-    if carries is not None and given[-1].shape != wanted:
-        raise ConfigError(f"initial_carry has shape {given[-1].shape}; expected {wanted}.")
-    features: Callable[..., jax.Array] = partial(sequence_features, encoder)
-    for _ in batch:
-        features = jax.vmap(features)
+    if carry is not None and carry.shape != wanted:
+        raise ConfigError(f"initial_carry has shape {carry.shape}; expected {wanted}.")
+    axes = (0, None if seq_lengths is None else 0, None if carry is None else 0)
+    features: Callable[..., jax.Array] = partial(_batch_features, len(batch), axes)
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit in sharding.mesh.axis_types:  # or a scan's first state would have to be sharded as x is
+        out = NamedSharding(sharding.mesh, P(*sharding.spec[: len(batch)]))
+        features = jax.sharding.auto_axes(features, out_sharding=out)
     with jax.default_matmul_precision(encoder.precision):
-        return features(*given)
+        return features(encoder, x, lengths, carry)
 
 
-def sequence_features(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.Array | None = None) -> jax.Array:
+def _batch_features(times: int, axes: tuple[int | None, ...], encoder: Any, *given: Any) -> jax.Array:
+    """Features of a batch with so many batch axes; `axes` says which of `given` have them."""
+    features: Callable[..., jax.Array] = partial(sequence_features, encoder)
+    for _ in range(times):
+        features = jax.vmap(features, axes)
+    return features(*given)
+
+
+def _as_given(given: Any) -> jax.Array | np.ndarray:
+    """An array of JAX if any of what is given is one; else one of numpy, where JAX would make 1 of 2**32 + 1."""
+    is_of_jax = any(isinstance(each, jax.Array) for each in jax.tree.leaves(given))
+    return jnp.asarray(given) if is_of_jax else np.asanyarray(given)  # JAX refuses masks
+
+
+def _floats(name: str, given: Any, dtype: Any) -> jax.Array:
+    """Numbers as floats of a dtype; `ConfigError` for what is none."""
+    array = _as_given(given)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        hint = HINTS.get(getattr(array.dtype, "kind", ""), "")
+        raise ConfigError(f"{name} is of dtype {array.dtype}; expected numbers.{hint}")
+    return jnp.asarray(array, dtype)
+
+
+def sequence_features(encoder: Any, x: jax.Array, length: Any, carry: jax.Array | None = None) -> jax.Array:
     """Features of the first `length` steps of one sequence `(T, D)`."""
     if encoder.is_bidirectional:
         return _both_directions(encoder, x, length, carry)
@@ -142,7 +168,7 @@ def _masked(
     return chosen(is_real, new, state), jnp.where(is_real, y, 0) if gives_steps else None
 
 
-def _both_directions(encoder: Any, x: jax.Array, length: jax.Array, carry: jax.Array | None) -> jax.Array:
+def _both_directions(encoder: Any, x: jax.Array, length: Any, carry: jax.Array | None) -> jax.Array:
     """Layer by layer: the backward cell gets the real steps in reverse, never padding first."""
     reverse = jnp.maximum(length - 1 - jnp.arange(len(x)), 0)
     y = x

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 import safetensors.numpy
 from cells import drawn
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.encoder.encoder import Encoder, State
 from scanrnn_dist.encoder.file import FORMAT, variables_of
@@ -528,3 +531,65 @@ def test_nan_padding_does_not_reach_the_gradients() -> None:
 def test_lengths_that_no_row_can_have_are_refused(lengths: Any) -> None:
     with pytest.raises(ConfigError, match="seq_lengths"):
         Encoder.from_seed(0, 3, 5)(np.zeros((2, 4, 3), np.float32), lengths)
+
+
+WIDE = 3_000_000_000
+
+
+@pytest.mark.parametrize(
+    "x", [np.array([[WIDE]]), np.array([[2**63]], np.uint64), [[WIDE]], np.array([[True]]), jnp.array([[7]], jnp.int8)]
+)
+def test_wide_integers_are_the_floats_that_they_are_for_the_specification(x: Any) -> None:
+    np.testing.assert_array_equal(Encoder.from_seed(0, 1, 2)(x), Encoder.from_seed(0, 1, 2)(np.array(x, np.float32)))
+
+
+def test_so_are_those_of_an_initial_carry() -> None:
+    encoder, x, carry = Encoder.from_seed(0, 1, 2), np.ones((1, 1), np.float32), np.array([WIDE, -WIDE])
+    np.testing.assert_array_equal(encoder(x, None, carry), encoder(x, None, carry.astype(np.float32)))
+
+
+@pytest.mark.parametrize("array", [np.array([[1 + 2j]]), jnp.array([[1 + 2j]]), np.array([["a"]]), np.array([[None]])])
+def test_what_is_no_real_number_is_refused(array: Any) -> None:
+    with pytest.raises(ConfigError, match="x is of dtype"):
+        Encoder.from_seed(0, 1, 1)(array)
+    with pytest.raises(ConfigError, match="initial_carry is of dtype"):
+        Encoder.from_seed(0, 1, 1)(np.ones((1, 1)), None, array[0])
+
+
+def test_numbers_of_float64_are_computed_on_in_the_dtype_of_the_encoder() -> None:
+    x = normal(9, 3).astype(np.float64) / 3
+    with jax.enable_x64(True):
+        for dtype in (np.float32, np.float64):
+            encoder = Encoder(nnx.GRUCell(3, 5, param_dtype=dtype, rngs=nnx.Rngs(0)), readout="steps")
+            for given in (x, jnp.asarray(x)):
+                assert encoder(given).dtype == dtype
+                np.testing.assert_array_equal(encoder(given), encoder(x.astype(dtype)))
+            assert jax.grad(lambda x, encoder=encoder: encoder(x).sum())(jnp.asarray(x)).dtype == np.float64
+
+
+@pytest.mark.parametrize("options", [{"readout": "last+mean"}, {"bidirectional": True, "cell": "lstm"}])
+@pytest.mark.parametrize("is_set", [False, True])
+def test_a_batch_may_be_sharded_over_explicit_axes(options: dict[str, Any], is_set: bool) -> None:
+    encoder, x, lengths = Encoder.from_seed(0, 3, 5, **options), normal(8, 4, 3), np.arange(8) % 5
+    carries = normal(8, encoder.carry_features)
+    cases = [(x,), (x, lengths), (x, lengths, carries), (x, None, carries)]
+    wanted = [encoder(*case) for case in cases]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    rows = NamedSharding(mesh, P("data"))
+    with jax.set_mesh(mesh) if is_set else nullcontext():
+        for case, features in zip(cases, wanted, strict=True):
+            for given in (jax.device_put(case, rows), (jax.device_put(x, rows), *case[1:])):
+                found = encoder(*given)
+                assert found.sharding.spec[0] == "data"
+                np.testing.assert_allclose(found, features, rtol=0, atol=TOLERANCE)
+
+
+def test_weights_learn_from_a_batch_that_is_sharded_over_explicit_axes() -> None:
+    encoder, x = Encoder.from_seed(0, 3, 5), normal(8, 4, 3)
+    gradient = nnx.jit(nnx.grad(lambda encoder, x: encoder(x).sum()))
+    wanted = gradient(encoder, x)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        found = gradient(encoder, jax.device_put(x, NamedSharding(mesh, P("data"))))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=GRADIENT_TOLERANCE)
