@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from scanrnn_dist.errors import ConfigError
@@ -93,7 +94,8 @@ def cell_name(cell: nnx.RNNCellBase) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A plain attribute as JSON: functions and dtypes by name."""
+    """A plain attribute as JSON: functions and dtypes by name, numbers of numpy as Python's."""
+    value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if known := [name for name, function in FUNCTIONS.items() if value is function]:

@@ -98,7 +98,7 @@ def checked_layers(layers: Any) -> list[Any]:
     for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
         if not isinstance(cell, nnx.RNNCellBase):
             raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
-        if not isinstance(getattr(cell, "in_features", None), int):
+        if not isinstance(getattr(cell, "in_features", None), int | np.integer):
             name = type(cell).__name__
             raise ConfigError(f"{name} has no whole number in_features, the features per step; give it one.")
     return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
@@ -130,7 +130,7 @@ def seeded_layers(
         given = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
     except TypeError as error:
         raise ConfigError(f"dtype is {dtype!r}; expected a float type such as 'bfloat16'.") from error
-    H, directions = int(hidden_features), 1 + bidirectional
+    H, directions = int(hidden_features), 1 + bool(bidirectional)
     widths = [int(in_features)] + [H * directions] * (int(num_layers) - 1)
     shapes = [(width, H) for width in widths for _ in range(directions)]
     cells = _drawn_cells(cell, seed, shapes, given)

@@ -593,3 +593,12 @@ def test_weights_learn_from_a_batch_that_is_sharded_over_explicit_axes() -> None
         found = gradient(encoder, jax.device_put(x, NamedSharding(mesh, P("data"))))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=GRADIENT_TOLERANCE)
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    plain, given = (Encoder(nnx.GRUCell(kind(3), kind(5), rngs=nnx.Rngs(0))) for kind in (int, np.int64))
+    assert given.architecture == plain.architecture and given.fingerprint == plain.fingerprint
+    assert pickle.loads(pickle.dumps(given)).fingerprint == plain.fingerprint
+    for yes in (np.True_, np.False_):
+        both = Encoder.from_seed(0, np.int64(3), np.int32(5), num_layers=np.int8(2), bidirectional=yes)
+        assert both.fingerprint == Encoder.from_seed(0, 3, 5, num_layers=2, bidirectional=bool(yes)).fingerprint
