@@ -171,6 +171,12 @@ def test_several_layouts_are_shown_with_the_flags_that_choose_each(tmp_path: Pat
     assert told["layouts"][0]["flags"] == "--layout list-columns" and told["sequences"] is told["measured"] is None
 
 
+def test_a_layout_that_nobody_knows_is_wrong_usage(tmp_path: Path, capsys: Capsys) -> None:
+    source = written(tmp_path / "in.parquet", {"seq": nested([3])[0]})
+    assert cli.run(["inspect", str(source), "--layout", "nested"]) == 2
+    assert "no layout 'nested'; expected one of" in capsys.readouterr().err
+
+
 def test_no_layout_an_empty_source_and_bad_files(tmp_path: Path, capsys: Capsys) -> None:
     flat = written(tmp_path / "flat.parquet", {"name": ["a", "b"]})
     told = looked_at(capsys, flat)

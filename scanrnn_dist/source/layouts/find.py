@@ -78,11 +78,6 @@ def find_layout(
         LayoutError: two columns of that name, one that holds no sequences, one of an extension type that is
             not understood, one of texts, or several layouts to choose from.
     """
-    if asked.layout is not None and asked.layout not in LAYOUTS:
-        raise ConfigError(
-            f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}."
-            f"{did_you_mean(asked.layout, LAYOUTS)}"
-        )
     foreign_ones = {path: name for field in schema for path, name in foreign_extensions(field)} | dict(extensions or {})
     if asked.column is not None:
         _check_is_there(schema, asked.column, where)
@@ -136,7 +131,12 @@ def layout_of_column(type: pa.DataType, name: str) -> Layout:
 
 
 def _candidates(schema: pa.Schema, asked: Asked) -> list[Layout]:
-    """All layouts that are what is asked for."""
+    """All layouts that are what is asked for; a `ConfigError` if none has that name."""
+    if asked.layout is not None and asked.layout not in LAYOUTS:
+        raise ConfigError(
+            f"There is no layout {asked.layout!r}; expected one of {', '.join(LAYOUTS)}."
+            f"{did_you_mean(asked.layout, LAYOUTS)}"
+        )
     kinds = LAYOUTS.values() if asked.layout is None else [LAYOUTS[asked.layout]]
     possible = [layout for kind in kinds for layout in kind.candidates(schema, asked)]
     return [layout for layout in possible if layout.is_asked_for(asked)]
