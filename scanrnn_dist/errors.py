@@ -195,12 +195,14 @@ def counted(number: int, noun: str) -> str:
 def did_you_mean(told: str, known: Iterable[str]) -> str:
     """A question that names the nearest known name, to be put after a sentence; nothing if none is near.
 
+    The dashes of flags make none near.
+
     Example:
         >>> did_you_mean("sequense", ["id", "sequence"]), did_you_mean("x", ["id", "sequence"])
         (" Did you mean 'sequence'?", '')
     """
     from difflib import get_close_matches  # only where something is wrong
 
-    names = {name.lower(): name for name in known}
-    near = get_close_matches(told.lower(), names, n=1, cutoff=0.6)
+    names = {name.lower().lstrip("-"): name for name in known}
+    near = get_close_matches(told.lower().lstrip("-"), names, n=1, cutoff=0.65)
     return f" Did you mean {names[near[0]]!r}?" if near else ""

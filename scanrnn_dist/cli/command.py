@@ -24,6 +24,8 @@ CTRL_C, WRONG_USAGE = 130, 2
 HELP = "Help"
 """The last group of options."""
 COMPLETION = "Completion of the shell"
+_LEAVE_OUT = ("--drop", "--exclude")
+"""What others call the opposite of `--keep`."""
 
 
 class Command(TyperCommand):
@@ -256,7 +258,10 @@ def _told_wrong(error: Any) -> str:
     flag = getattr(error, "option_name", None)
     if ctx is not None and flag and message.startswith("No such option"):
         flags = [each for param in ctx.command.get_params(ctx) for each in param.opts if each.startswith("--")]
-        message = f"There is no flag {flag}.{_of_scanrnn(ctx, flag) or did_you_mean(flag, flags)}"
+        hint = _of_scanrnn(ctx, flag) or did_you_mean(flag, flags)
+        if flag in _LEAVE_OUT and "--keep" in flags:
+            hint = " To leave columns out of the output, name all others with --keep."
+        message = f"There is no flag {flag}.{hint}"
     elif not message.startswith("No such command"):
         message = f"{error.format_message().rstrip('.')}."
     elif not message.endswith("?"):

@@ -144,6 +144,13 @@ def test_each_command_has_two_examples_that_it_takes(words: str, tmp_path: Path)
         (["export", "a", "/dev/null"], "is there already. Choose another name, or replace it with --force."),
         (["featurize", "a", "b", "--hiden", "3"], "There is no flag --hiden. Did you mean '--hidden'?"),
         (
+            ["featurize", "a", "b", "--hidden", "3", "--group-by", "id", "--filter", "x > 1"],
+            "leave one of them out. To read fewer sequences, name fewer files or folders",
+        ),
+        (["featurize", "a", "b", "--drop", "c"], "There is no flag --drop. To leave columns out of the output, name"),
+        (["verify", "a", "--exclude", "c"], "There is no flag --exclude. See scanrnn verify -h."),
+        (["featurize", "a", "b", "--select", "c"], "There is no flag --select. See scanrnn featurize -h."),
+        (
             ["featurize", "a", "b", "-q"],
             "There is no flag -q. --quiet stands before the command: scanrnn --quiet featurize ...",
         ),
