@@ -105,7 +105,11 @@ class JobOptions:
             raise ConfigError(f"limit is {self.limit}; expected 1 or more.")
         if self.group_by and (self.limit is not None or self.filter is not None):
             what = "--filter" if self.limit is None else "--limit"
-            raise ConfigError(f"{what} is about rows, and with --group-by these are steps: leave one of them out.")
+            raise ConfigError(
+                f"{what} is about rows, and with --group-by these are steps: leave one of them out. To read fewer "
+                "sequences, name fewer files or folders ('in/country=D*/*.parquet'), or write those that you want with "
+                "a query first (docs/data.md, 'Recipes')."
+            )
         if self.group_by and self.bad_rows.skips_files:
             raise ConfigError(
                 "--unreadable-file skip leaves out files, and with --group-by a sequence may go on in the next one: "
