@@ -14,7 +14,7 @@ from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
 from scanrnn_dist.errors import DataError, counted
-from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, mean_steps
+from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, left_out_in_words, mean_steps
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -102,6 +102,8 @@ def explain(
         "output": f"{counted(len(plan.units), 'part')}, {columns}",
         "work": f"{about}{gflop:,.1f} GFLOP" if gflop >= 1 else f"{about}{gflop:.2g} GFLOP",
     }
+    if plan.left_out:
+        lines["left out"] = left_out_in_words(plan.left_out)
     seconds = None if gflops is None else _seconds(gflop / gflops, nbytes, len(plan.units))
     if seconds is not None:
         lines["time"] = (
@@ -203,7 +205,9 @@ def _of_source(plan: Plan, matches: Filter | None) -> dict[str, str]:
         told["limit"] = f"the first {plan.limit:,} rows of the source"
     if plan.source.left_out:
         first = plan.source.left_out[0]
-        told["left out"] = f"{len(plan.source.left_out):,} unreadable files, the first {first.path}: {first.reason}"
+        told["unreadable"] = (
+            f"{counted(len(plan.source.left_out), 'file')}, left out; the first is {first.path}: {first.reason}"
+        )
     return told
 
 

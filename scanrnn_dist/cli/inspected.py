@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from scanrnn_dist.cli.drawing import Column, bar, folded, shortened, shows, table
-from scanrnn_dist.errors import counted, one_line
+from scanrnn_dist.errors import counted, one_line, some_of
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Inspection, Measured, Sequences
@@ -77,9 +77,15 @@ def _of_layouts(found: Inspection, width: int) -> list[str]:
 
 
 def _of_sequences(told: Sequences, width: int) -> list[str]:
-    """How many sequences there are, and how long they are."""
+    """How many sequences there are, how long they are, and what is read of them."""
+    from scanrnn_dist.job import left_out_in_words
+
     features = "an unknown number of features" if told.in_features is None else counted(told.in_features, "feature")
     lines = _line("sequences", f"{told.count:,} in {told.described}, {features} per step", width)
+    if told.left_out:
+        lines += _line("left out", left_out_in_words(told.left_out), width)
+    if told.for_input:
+        lines += _line("--input", f"takes {some_of(told.for_input, _VALUES_TOLD)} too, as categories or times", width)
     if told.lengths is not None and told.mean is not None:
         least, median, most = told.lengths
         span = f"{least:,} to {most:,} steps" if least < most else f"always {counted(least, 'step')}"

@@ -5,17 +5,20 @@ Files and footers are opened by `source/`, which also says what a layout may be;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, did_you_mean
+from scanrnn_dist.errors import ConfigError, DataError, LayoutError, did_you_mean, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE
 from scanrnn_dist.source import Layout, Source, SourceLike, find_layout, open_source
+
+_TOLD = 8
 
 
 def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> tuple[Source, Layout, tuple[str, ...]]:
@@ -72,6 +75,20 @@ def kept_by_default(source: Source, layout: Layout, keep_state: bool) -> tuple[s
     """The columns that are kept where nothing is said; with states, those that tell which steps are later, too."""
     order = (layout.asked.order_by or ()) if keep_state else ()
     return tuple(dict.fromkeys((*layout.kept(source.schema, source.files.partition_schema.names), *order)))
+
+
+def left_out(source: Source, layout: Layout, keep: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns, or fields of the column of sequences, that are neither features nor kept, where nobody said so."""
+    column, others = layout.asked.column, layout.others(source.schema)
+    kept = {*keep, *layout.kept(source.schema, source.files.partition_schema.names)}
+    if column is not None:  # then these are its fields
+        return () if kept & {*layout.columns(source.schema)} else tuple(others)
+    return tuple(name for name in others if name not in kept)
+
+
+def left_out_in_words(names: Sequence[str]) -> str:
+    """What is said of such."""
+    return f"{some_of(names, _TOLD)} (named by none of --features, --input and --keep)"
 
 
 def _for_sequences(source: Source, options: JobOptions) -> pa.Schema:

@@ -15,14 +15,23 @@ from typing import Any
 import numpy as np
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.input_spec import Category, Column, InputSpec
+from scanrnn_dist.input_spec import Category, Column, InputSpec, Number
 from scanrnn_dist.job.columns import find_sequences
 from scanrnn_dist.job.lengths import Bar
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan, cut
 from scanrnn_dist.job.sampling import WHOLE_FILES, Plain, StepsRead, read_plain, read_sequences
-from scanrnn_dist.source import REPLACED, ColumnStatistics, Source, SourceLike, as_flags, layouts_found, open_source
+from scanrnn_dist.source import (
+    REPLACED,
+    ColumnStatistics,
+    Source,
+    SourceLike,
+    as_flags,
+    layouts_found,
+    open_source,
+    unmeasured,
+)
 
 OnStart = Callable[[int, int], None]
 OnRows = Callable[[int], None]
@@ -45,6 +54,8 @@ class Sequences:
         histogram: of these, how many have from `first` to `last` steps.
         faults: how many of the rows that were read cannot be taken apart, by what is wrong.
         row_groups: that these rows are of.
+        left_out: columns or fields that are neither features nor kept.
+        for_input: columns or fields of times and texts that an input might name besides.
     """
 
     flags: str
@@ -59,6 +70,8 @@ class Sequences:
     histogram: tuple[Bar, ...]
     faults: Mapping[str, int]
     row_groups: int
+    left_out: tuple[str, ...]
+    for_input: tuple[str, ...]
 
     @property
     def is_whole(self) -> bool:
@@ -211,10 +224,13 @@ def _sequences(plan: Plan, read: StepsRead) -> Sequences:
         features = tuple(zip(layout.feature_names(schema, read.in_features), types, strict=True))
     flags = as_flags({name: value for name, value in asdict(layout.asked).items() if value is not None})
     span = (int(lengths.lengths[0]), lengths.median, int(lengths.lengths[-1])) if lengths.sequences else None
+    others = {name: type for name, type in layout.others(schema).items() if type is not None}
+    kinds = unmeasured(tuple(others), tuple(others.values())).columns if others else ()
+    for_input = tuple(column.name for column in kinds if not isinstance(column, Number))
     mean = lengths.steps / lengths.sequences if lengths.sequences else None
     return Sequences(
         flags, layout.words, layout.described, plan.source.rows, read.in_features, features, read.rows, span, mean,
-        lengths.bars(), dict(sorted(read.faults.items())), read.row_groups,
+        lengths.bars(), dict(sorted(read.faults.items())), read.row_groups, plan.left_out, for_input,
     )  # fmt: skip
 
 

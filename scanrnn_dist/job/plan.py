@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, counted, one_line
 from scanrnn_dist.input_spec import InputSpec
-from scanrnn_dist.job.columns import check_used, choose, kept_by_default
+from scanrnn_dist.job.columns import check_used, choose, kept_by_default, left_out
 from scanrnn_dist.job.first_rows import layout_with_width
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
@@ -104,6 +104,11 @@ class Plan:
         """The kept columns as they will stand in the output, with the metadata of the source."""
         schema = self.source.schema
         return pa.schema([schema.field(name) for name in self.keep], schema.metadata)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The columns or fields that are neither features nor kept, where nobody said so."""
+        return left_out(self.source, self.layout, self.keep)
 
     @property
     def named(self) -> str:

@@ -31,7 +31,7 @@ from scanrnn_dist.disk import DISK, whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, one_line, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.apart import check_apart
-from scanrnn_dist.job.columns import choose
+from scanrnn_dist.job.columns import choose, left_out_in_words
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import absolute
@@ -98,9 +98,8 @@ def sorted_copy(
     if folder.exists():
         logger.info("%s is not whole, or of other rows or columns: it is made anew.", folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(asked.keys), folder)
-    partitions = opened.files.partition_schema.names  # of which a sequence may have many values
-    if left := [name for name in partitions if options.keep is None and name not in asked.columns]:
-        logger.info("Columns of folders are not kept with --sort unless --keep names them: %s.", ", ".join(left))
+    if left := [name for name in opened.schema.names if name not in asked.columns]:
+        logger.info("Left out: %s.", left_out_in_words(left))
     with _stopping(folder):
         aside = _aside(folder)
         try:

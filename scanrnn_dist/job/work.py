@@ -15,6 +15,7 @@ from typing import Any
 
 from scanrnn_dist.errors import counted
 from scanrnn_dist.job.attempt import MAX_BAD_ROWS, Attempt
+from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.executor import Executor, InThisProcess
 from scanrnn_dist.job.open_job import OpenJob, open_job
@@ -90,6 +91,8 @@ class _Work:
             "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
             engine.devices, self.opened.environment["device_kind"],
         )  # fmt: skip
+        if names := plan.left_out:
+            logger.info("Left out: %s.", left_out_in_words(names))
         with Attempt(records, job, plan.units, handling.sharing, header) as attempt:
             self.made = attempt.made
             self._save_encoder(attempt)

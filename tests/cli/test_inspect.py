@@ -156,6 +156,32 @@ def test_long_format_counts_sequences(tmp_path: Path, capsys: Capsys) -> None:
     assert "--group-by" in capsys.readouterr().out
 
 
+EVENT = {"t": datetime(2024, 1, 1), "x": 0.5, "what": "tea", "tags": ["a"], "is_new": True}
+
+
+def test_what_is_left_out_is_told_and_what_an_input_could_take(tmp_path: Path, capsys: Capsys) -> None:
+    events = {name: [value, value] for name, value in EVENT.items()}
+    events["what"] = pa.array(events["what"]).dictionary_encode()
+    long = tmp_path / "long"
+    written(long / "site=a" / "long.parquet", {"id": ["a", "b"], **events})
+    structs = written(tmp_path / "structs.parquet", {"id": ["a"], "t": [0], "seq": [[EVENT]]})
+    columns = {f"{name}s": pa.array([[value]]) for name, value in EVENT.items() if name != "tags"}
+    lists = written(tmp_path / "lists.parquet", {"id": ["a"], **columns})
+    grouped = ("--group-by", "id", "--order-by", "t")
+    for source, flags, left_out, for_input in (
+        (long, grouped, ["t", "what", "tags"], ["t", "what", "site"]),
+        (structs, (), ["t", "what", "tags"], ["t", "what"]),
+        (structs, ("--column", "seq", "--features", "x,t"), ["what", "tags", "is_new"], ["what"]),
+        (lists, ("--layout", "list-columns"), [], ["ts", "whats"]),
+    ):
+        told = looked_at(capsys, source, *flags)["sequences"]
+        assert (told["left_out"], told["for_input"]) == (left_out, for_input)
+    assert cli.run(["inspect", str(long), *grouped]) == 0
+    out = capsys.readouterr().out
+    assert "columns 'x', 'is_new', 2 features per step" in out and "--input   takes t, what, site too" in out
+    assert "left out  t, what, tags (named by none of --features, --input and --keep)" in out
+
+
 def test_several_layouts_are_shown_with_the_flags_that_choose_each(tmp_path: Path, capsys: Capsys) -> None:
     source = written(tmp_path / "in.parquet", {"x": [[1.0, 2.0]], "y": [[3.0, 4.0]], "label": ["a"]})
     assert cli.run(["inspect", str(source)]) == 0

@@ -507,6 +507,32 @@ def test_kept_columns_that_do_not_go_with_the_rest_are_refused_before_a_row_is_r
                 assert code == 2 and told in err and entries(tmp_path) == before, err
 
 
+@pytest.mark.parametrize(
+    ("flags", "left_out"),
+    [
+        ((), "t, what, site"),
+        (("--keep", "id,what,site"), "t"),
+        (("--features", "x", "--keep", "id,site,t"), "what, ok"),
+        (("--features", "x,t", "--keep", "what,ok"), "site"),  # the user's --keep leaves out the id
+        (("--keep", "id,what,site,t"), ""),
+    ],
+)
+def test_columns_that_are_neither_features_nor_kept_are_named(
+    flags: tuple[str, ...], left_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = {"id": [1, 1, 2], "t": pa.array([1, 2, 3], pa.timestamp("s")), "what": ["a", "b", "a"]}
+    pq.write_table(pa.table({**events, "ok": [True, False, True], "x": [1, 2, 3], "site": ["p", "p", "q"]}),
+                   tmp_path / "long.parquet")  # fmt: skip
+    told = f"{left_out} (named by none of --features, --input and --keep)"
+    given = (tmp_path / "long.parquet", *GRU, "--group-by", "id", "--order-by", "t", "--lossy-cast", *flags)
+    _, out, _ = run(capsys, "plan", *given)
+    assert [line for line in out.splitlines() if line.startswith("left out")] == [f"left out:     {told}"] * (
+        left_out != ""
+    )
+    _, _, err = run(capsys, "featurize", given[0], tmp_path / "out", *given[1:])
+    assert (f"Left out: {told}." in err) == (left_out != "") and ("Left out" in err) == (left_out != "")
+
+
 def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.parquet", [[[0.5, float("nan")]]])
     code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)

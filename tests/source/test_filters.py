@@ -535,4 +535,4 @@ def test_plan_says_what_is_read(folder: Path) -> None:
     devices = EncoderOnDevices(Encoder.from_seed(0, 2, 3), shape=WindowShape(2, 4, 2))
     told = str(explain(plan, devices, JobOptions(filter="id > 3")))
     assert "only rows with id > 3" in told and "the first 50 rows" in told
-    assert "3 files without column 'more': nulls there" in told and "1 unreadable files, the first" in told
+    assert "3 files without column 'more': nulls there" in told and "1 file, left out; the first is" in told

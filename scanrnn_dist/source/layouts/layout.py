@@ -8,16 +8,18 @@ is then done with faults and with values that are no finite numbers, is `taking.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.source.layouts.paths import Path
+from scanrnn_dist.errors import LayoutError, some_of
+from scanrnn_dist.source.layouts.paths import Path, path_of
+from scanrnn_dist.source.layouts.types import list_value
 
+_FEATURES_TOLD = 16
 FaultKind = Literal["null_sequence", "wrong_width", "unequal_lengths"]
 
 
@@ -165,6 +167,13 @@ class Layout(ABC):
         """Whether a step of so many features has all that have these names."""
         return {*names} <= {*self.feature_names(schema, in_features)}
 
+    def others(self, schema: pa.Schema) -> Mapping[str, pa.DataType | None]:
+        """What might be named as a feature and is none, of columns or of fields of its column.
+
+        Of each the type of the values that a step would have; None where a step cannot hold such.
+        """
+        return {}
+
     @abstractmethod
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         """Take the rows of a batch apart.
@@ -204,6 +213,25 @@ class NamedFeatures(Layout):
 
     def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
         return self.features
+
+    @property
+    def features_told(self) -> str:
+        """The first features, for messages."""
+        return some_of([*map(repr, self.features)], _FEATURES_TOLD)
+
+    def others(self, schema: pa.Schema) -> dict[str, pa.DataType | None]:
+        fields = self.fields(schema)
+        read = {*self.ids, *(path_of(fields, name)[0] for name in self.features)}
+        return {field.name: self.value_of(field.type) for field in fields if field.name not in read}
+
+    def fields(self, schema: pa.Schema) -> pa.Schema | pa.StructType:
+        """The columns, or the fields of its column, among which its features are."""
+        return schema
+
+    @staticmethod
+    def value_of(type: pa.DataType) -> pa.DataType | None:
+        """The type of the values of a step that such a column or field gives; None if it is no feature."""
+        return list_value(type)
 
 
 def agreed_width(asked: int | None, in_features: int | None) -> int | None:

@@ -45,7 +45,7 @@ class ListColumns(NamedFeatures):
 
     @property
     def described(self) -> str:
-        return f"columns {', '.join(map(repr, self.features))}"
+        return f"columns {self.features_told}"
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))

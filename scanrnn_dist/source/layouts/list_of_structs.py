@@ -20,7 +20,7 @@ from scanrnn_dist.source.layouts.paths import (
     spelled_fields,
     within,
 )
-from scanrnn_dist.source.layouts.types import is_plain_number, is_value, plain_type
+from scanrnn_dist.source.layouts.types import is_plain_number, plain_type, value_type
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ListOfStructs(NamedFeatures):
         found = columns_asked_for(schema, asked.column, lambda type, _: _struct_type(type) is not None)
         structs = ((name, _struct_type(type)) for name, type in found)
         chosen = (
-            (name, spelled_fields(struct, asked.features, _value_type, is_plain_number)) for name, struct in structs
+            (name, spelled_fields(struct, asked.features, value_type, is_plain_number)) for name, struct in structs
         )
         return [cls(name, features) for name, features in chosen if features]
 
@@ -54,7 +54,7 @@ class ListOfStructs(NamedFeatures):
 
     @property
     def described(self) -> str:
-        return f"column {self.column!r}, fields {', '.join(map(repr, self.features))}"
+        return f"column {self.column!r}, fields {self.features_told}"
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         _, struct = self._type(schema)
@@ -69,6 +69,13 @@ class ListOfStructs(NamedFeatures):
         faults = tuple(Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(column))
         return Steps(offsets, values, len(self.features), faults, self.features)
 
+    def fields(self, schema: pa.Schema) -> pa.StructType:
+        return self._type(schema)[1]
+
+    @staticmethod
+    def value_of(type: pa.DataType) -> pa.DataType | None:
+        return value_type(type)
+
     def _type(self, schema: pa.Schema) -> tuple[Path, pa.StructType]:
         path = path_of(schema, self.column)
         return path, _struct_type(field_at(schema, path).type)
@@ -81,7 +88,3 @@ def _struct_type(type: pa.DataType) -> pa.StructType | None:
         return None
     step = plain_type(type.value_type)
     return step if pa.types.is_struct(step) else None
-
-
-def _value_type(type: pa.DataType) -> pa.DataType | None:
-    return plain_type(type) if is_value(type) else None

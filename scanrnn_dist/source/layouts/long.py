@@ -19,7 +19,7 @@ from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.lists import alike_taken_apart
 from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
 from scanrnn_dist.source.layouts.paths import Path
-from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, plain_type
+from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, plain_type, value_type
 
 STEPS = "\0"
 """Before the name of a feature: the column of its lists, beside a kept column that may have the same name."""
@@ -90,10 +90,15 @@ class Long(NamedFeatures):
 
     @property
     def described(self) -> str:
-        return f"the steps grouped by {', '.join(map(repr, self.group_by))}"
+        ids = ", ".join(map(repr, self.group_by))
+        return f"the steps grouped by {ids}, columns {self.features_told}"
 
     def kept(self, schema: pa.Schema, partitions: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.group_by, *partitions)))
+
+    @staticmethod
+    def value_of(type: pa.DataType) -> pa.DataType | None:
+        return value_type(type)
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(plain_type(schema.field(name).type) for name in self.features)

@@ -49,7 +49,7 @@ class StructOfLists(NamedFeatures):
 
     @property
     def described(self) -> str:
-        return f"column {self.column!r}, fields {', '.join(map(repr, self.features))}"
+        return f"column {self.column!r}, fields {self.features_told}"
 
     def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
         return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))
@@ -59,6 +59,9 @@ class StructOfLists(NamedFeatures):
         structs = array_at(batch, path)
         arrays = [within(structs, path_of(type, name)) for name in self.features]
         return parallel_steps(arrays, self.features, in_features)
+
+    def fields(self, schema: pa.Schema) -> pa.DataType:
+        return self._type(schema)[1]
 
     def _type(self, schema: pa.Schema) -> tuple[Path, pa.DataType]:
         path = path_of(schema, self.column)

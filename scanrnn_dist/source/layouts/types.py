@@ -171,6 +171,11 @@ def is_value(type: pa.DataType) -> bool:
     return is_number(type) or is_string(type) or bool(pa.types.is_null(plain_type(type)))
 
 
+def value_type(type: pa.DataType) -> pa.DataType | None:
+    """The type of such a value of a step, however it is stored; None if it is none."""
+    return plain_type(type) if is_value(type) else None
+
+
 def fixed_in_features(type: pa.DataType) -> int | None:
     """Features per step `D` where the type of the column alone says it, else None."""
     step = step_type(type)
