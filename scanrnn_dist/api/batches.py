@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from itertools import accumulate
 from threading import Lock
 from typing import Any, Literal
@@ -23,12 +22,21 @@ from flax import nnx
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
-from scanrnn_dist.errors import ConfigError, LayoutError
+from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import JobOptions, check_keeps
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
-from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, fixed_lists, picked_rows, take_batch
+from scanrnn_dist.source import (
+    BadRows,
+    ReadOptions,
+    Taken,
+    find_layout,
+    fixed_lists,
+    layout_of_input,
+    picked_rows,
+    take_batch,
+)
 
 EncoderGiven = Encoder | bytes | str | os.PathLike[str] | Callable[[], Encoder]
 Where = Callable[[int], str]
@@ -175,11 +183,8 @@ class BatchFeaturizer:
     def _reading(self, schema: pa.Schema) -> ReadOptions:
         """What is read of batches of a schema: the only layout there may be, and the kept columns."""
         input, asked = self.encoder.input, self._options.asked
-        layout = None
-        if input is not None and asked.features is None:
-            with suppress(LayoutError, ConfigError):  # then they may have no names
-                layout = find_layout(schema, replace(asked, features=input.names), where=BATCH, takes_texts=True)
-        layout = layout or find_layout(schema, asked, where=BATCH, takes_texts=input is not None)
+        find = partial(find_layout, schema, where=BATCH, takes_texts=input is not None)
+        layout = find(asked) if input is None else layout_of_input(find, asked, schema, input)
         if input is not None and layout.width(schema) is None:
             raise ConfigError(
                 f"The type of {layout.described} does not say how many features a step has, and batches may begin with "

@@ -6,17 +6,16 @@ Files and footers are opened by `source/`, which also says what a layout may be;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, LayoutError, did_you_mean, some_of
+from scanrnn_dist.errors import ConfigError, DataError, did_you_mean, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE
-from scanrnn_dist.source import Layout, Source, SourceLike, find_layout, open_source
+from scanrnn_dist.source import Asked, Layout, Source, SourceLike, find_layout, layout_of_input, open_source
 
 _TOLD = 8
 
@@ -57,18 +56,16 @@ def find_sequences(
 ) -> Layout:
     """How sequences stand in an opened source; where nothing is said of their features, those that the input names come
     first. Texts are taken with an input, or where `takes_texts` says so. Raises as `plan_job`."""
-    where, extensions = opened.files[0].path, opened.extensions
-    if input is not None and options.features is None:
-        named = replace(options, features=input.names)
-        # Within a column that is told, these may be names of fields.
-        _check_readable(opened, named if options.column is None else options)
-        with suppress(LayoutError, ConfigError):  # then they may have no names
-            schema = _for_sequences(opened, named)
-            return find_layout(schema, named.asked, where=where, extensions=extensions, takes_texts=True)
-    _check_readable(opened, options)
-    schema = _for_sequences(opened, options)
-    takes_texts = takes_texts or input is not None
-    return find_layout(schema, options.asked, where=where, extensions=extensions, takes_texts=takes_texts)
+    is_said = options.features is not None or options.column is not None  # within which an input names fields
+    _check_readable(opened, options if input is None or is_said else replace(options, features=input.names))
+
+    def find(asked: Asked) -> Layout:
+        return find_layout(
+            _for_sequences(opened, replace(options, features=asked.features)), asked, where=opened.files[0].path,
+            extensions=opened.extensions, takes_texts=takes_texts or input is not None,
+        )  # fmt: skip
+
+    return find(options.asked) if input is None else layout_of_input(find, options.asked, opened.schema, input)
 
 
 def kept_by_default(source: Source, layout: Layout, keep_state: bool) -> tuple[str, ...]:

@@ -85,14 +85,14 @@ def test_parts_do_not_name_the_copy_and_those_of_an_update_name_what_it_read(tmp
     assert told_source() == str(tmp_path / "new.parquet")
 
 
-def test_it_says_which_columns_of_folders_are_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_says_which_columns_are_not_in_the_copy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mixed(tmp_path / "in", files=1)
     with caplog.at_level("INFO", "scanrnn_dist"):
         featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
-        assert "not kept with --sort unless --keep names them: p" in caplog.text
+        assert "Left out: p (named by none of --features, --input and --keep)" in caplog.text
         caplog.clear()
         featurize(tmp_path / "in", tmp_path / "all", sort=True, keep=["id", "p"], **LONG)
-    assert "not kept" not in caplog.text and pq.read_table(tmp_path / "all").column_names == ["id", "p", "features"]
+    assert "Left out: p" not in caplog.text and pq.read_table(tmp_path / "all").column_names == ["id", "p", "features"]
 
 
 def test_a_source_that_changed_since_is_told_and_sorted_anew_by_a_restart(tmp_path: Path) -> None:

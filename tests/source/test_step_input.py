@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,15 @@ from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
-from scanrnn_dist.source import ColumnStatistics, StepStatistics, apply_input, measure
+from scanrnn_dist.source import (
+    Asked,
+    ColumnStatistics,
+    StepStatistics,
+    apply_input,
+    find_layout,
+    layout_of_input,
+    measure,
+)
 from scanrnn_dist.source.step_input import StepInputs
 
 NAN = float("nan")
@@ -342,7 +351,7 @@ def test_columns_travel_in_the_order_of_the_input_whatever_that_of_the_data() ->
 
 
 def test_a_missing_column_is_told_with_those_there() -> None:
-    with pytest.raises(ConfigError, match=r"names the columns 'x', which the data has not; it has 'a', 'b'"):
+    with pytest.raises(ConfigError, match=r"names the columns 'x', which the steps do not have; they have 'a', 'b'"):
         apply_input(InputSpec((Number("a"), Number("x"))), {"b": pa.nulls(1), "a": pa.nulls(1)}, np.array([0, 1]))
 
 
@@ -447,3 +456,34 @@ def test_numbers_whose_deviation_is_too_large_are_left_as_they_are() -> None:
     assert (spec.columns[0].mean, spec.columns[0].std) == (None, None)
     constant = measure(InputSpec((Number("x"),)), [({"x": pa.array([1.7e308] * 3)}, np.array([0, 3]))] * 2)
     assert (constant.columns[0].mean, constant.columns[0].std) == (1.7e308, None)
+
+
+@pytest.mark.parametrize(
+    ("column", "asked"),
+    [
+        (
+            ("seq", pa.list_(pa.struct([("balance", pa.float32()), ("t", pa.date32()), ("word", pa.string())]))),
+            Asked(column="seq"),
+        ),
+        (("seq", pa.struct([("balance", pa.list_(pa.int8())), ("word", pa.list_(pa.string()))])), Asked(column="seq")),
+        (("balance", pa.list_(pa.int8())), Asked()),
+        (("balance", pa.int64()), Asked(group_by=("id",))),
+    ],
+    ids=["list of structs", "struct of lists", "list columns", "long"],
+)
+def test_a_name_that_steps_do_not_have_is_told_with_a_near_one(column: Any, asked: Asked) -> None:
+    schema = pa.schema([("id", pa.string()), column, ("x", pa.list_(pa.int8())), ("word", pa.list_(pa.string()))])
+    find = partial(find_layout, schema, where="a.parquet", takes_texts=True)
+    with pytest.raises(ConfigError, match=r"'blance'.* Did you mean 'balance'\?"):
+        layout_of_input(find, asked, schema, InputSpec((Number("blance"),)))
+
+
+def test_a_layout_without_names_is_chosen_though_the_input_names_its_features() -> None:
+    schema = pa.schema([("id", pa.string()), ("seq", pa.list_(pa.list_(pa.int8(), 2)))])
+    find = partial(find_layout, schema, where="a.parquet", takes_texts=True)
+    assert layout_of_input(find, Asked(), schema, InputSpec((Number("1"), Number("0")))).name == "nested-lists"
+    with pytest.raises(ConfigError, match="names the columns '2', which the steps do not have; they have '0', '1'"):
+        layout_of_input(find, Asked(), schema, InputSpec((Number("2"),)))
+    two = schema.append(pa.field("other", schema.field("seq").type))
+    with pytest.raises(LayoutError, match="in 2 ways"):
+        layout_of_input(partial(find_layout, two, where="a.parquet"), Asked(), two, InputSpec((Number("1"),)))
