@@ -13,6 +13,7 @@ import numpy as np
 
 from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.job.undone import FLAG, OTHERWISE
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, may_match, read_chunks, read_first
 from scanrnn_dist.storage import is_uri
@@ -58,8 +59,13 @@ class Foreseen:
         if self.failures:
             more = [f"  and {self.failed - len(self.failures):,} more"] if self.failed > len(self.failures) else []
             head = "featurize would leave out the parts that hold these rows, and end with 3:"
-            advice = "Mend these files, or choose other flags, such as --bad-value skip, --lossy-cast or --keep."
-            raise UndoneError("\n".join([head, *(f"  {one_line(it)}" for it in self.failures), *more, advice]))
+            ways = ["Mend these files"]
+            if any(FLAG.search(it) for it in self.failures):
+                ways.append("set the flag in parentheses to skip or to another choice")
+            others = (way for flag, way in OTHERWISE.items() if any(flag in it for it in self.failures))
+            ways += [f"{what} with {by}" for what, by in others]
+            told = [f"  {one_line(it)}" for it in self.failures]
+            raise UndoneError("\n".join([head, *told, *more, f"{', or '.join(ways)}."]))
         if max_bad_rows is not None and self.set_aside > max_bad_rows:
             raise UndoneError(
                 f"featurize would stop: {self.set_aside:,} rows would be set aside, and --max-bad-rows is "

@@ -15,12 +15,11 @@ from scanrnn_dist.storage import Store
 
 FLAG = re.compile(r" \(--[a-z-]+\)$")
 """At the end of a reason: a flag by which such rows need not fail their unit."""
-_OTHERWISE = {
-    "--lossy-cast": "To round numbers that float32 does not hold, run the command that began the job, with "
-    "--lossy-cast.",
-    "--keep": "To leave columns out, run the command that began the job, with another --keep.",
+OTHERWISE = {
+    "--lossy-cast": ("round numbers that float32 does not hold", "--lossy-cast"),
+    "--keep": ("leave columns out", "another --keep"),
 }
-"""Flags that a reason may name, by which files may stay as they are, and what to do with them."""
+"""Flags that a reason may name, by which files may stay as they are: what each does, and how it is given."""
 MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
@@ -42,9 +41,13 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
         mended = "the same command again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
     listed = f"`scanrnn status --json {shlex.quote(store.root)}` lists one place for each of these parts"
-    named = [{flag for flag in _OTHERWISE if flag in place} for place in places[:MOST_TOLD]]
+    named = [{flag for flag in OTHERWISE if flag in place} for place in places[:MOST_TOLD]]
     told = [] if all(named) else [f"Mend these files, then run {mended}."]
-    otherwise = [advice for flag, advice in _OTHERWISE.items() if any(flag in flags for flags in named)]
+    otherwise = [
+        f"To {what}, run the command that began the job, with {by}."
+        for flag, (what, by) in OTHERWISE.items()
+        if any(flag in flags for flags in named)
+    ]
     told += otherwise
     told.append(f"{listed}; a part may hold more bad rows.")
     has_policy = any(FLAG.search(place) for place in places)

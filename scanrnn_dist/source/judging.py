@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.input_spec import InputSpec
+from scanrnn_dist.input_spec import Category, InputSpec
 from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, TRUNCATE, BadRows, count_name
 from scanrnn_dist.source.layouts import Steps, in_words
 from scanrnn_dist.source.set_aside import SetAside
-from scanrnn_dist.source.step_input import StepInputs, apply_input
+from scanrnn_dist.source.step_input import SAY_UNKNOWN, StepInputs, apply_input
 
 Where = Callable[[int], str]
 """Says of a row where it stands, for messages: file, row group, row."""
@@ -116,10 +116,28 @@ class StepsAsInputs(_Steps):
 
     def wrong_at(self, step: int) -> str:
         """What is wrong with a step that has a bad value."""
-        column = self.named.spec.columns[int(np.isfinite(self.values[step]).argmin())].name
-        value = in_words(self.named.fields(self.steps)[column], step)
+        column = self.named.spec.columns[int(np.isfinite(self.values[step]).argmin())]
+        value = self._given(column.name, step)
+        if isinstance(column, Category):
+            return f"column {column.name!r} is {value}; expected a category. {SAY_UNKNOWN}, or drop the step."
         told = value if value == "null" else f"{value}, which is no finite number"
-        return f"column {column!r} is {told}; expected a finite number. Fill it or drop the step."
+        return f"column {column.name!r} is {told}; expected a finite number. Fill it or drop the step."
+
+    def check_fills(self, bad: np.ndarray, choice: str, where: Where) -> None:
+        """Refuse, by a `DataError`, to fill categories, of which 0 is one; `bad` says where bad values are."""
+        of_category = [isinstance(column, Category) for column in self.named.spec.columns]
+        steps = np.flatnonzero(bad[:, of_category].any(axis=1))
+        if len(steps):
+            step, nth = int(steps[0]), int((bad[steps[0]] & of_category).argmax())
+            name = self.named.spec.columns[nth].name
+            raise DataError(
+                f"{self.place(where, step)}: column {name!r} is {self._given(name, step)}, and --bad-value {choice} "
+                f"does not fill categories. {SAY_UNKNOWN}, or choose --bad-value skip or drop-step."
+            )
+
+    def _given(self, name: str, step: int) -> str:
+        """The value of a column at a step, in words."""
+        return in_words(self.named.fields(self.steps)[name], step)
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,9 @@ class StepsAsGiven(_Steps):
     in_features: int
     values: np.ndarray
     nulls: np.ndarray
+
+    def check_fills(self, bad: np.ndarray, choice: str, where: Where) -> None:
+        """All of them are numbers, which can be filled."""
 
     def missing(self, null: int) -> str:
         """What is missing at a null, given by its place in the flat order of values."""

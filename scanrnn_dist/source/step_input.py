@@ -26,6 +26,9 @@ from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
 
+SAY_UNKNOWN = 'Say what nulls and unknown values become by unknown = "zeros" or "own" in the input'
+"""What to do about categories that have no id."""
+
 
 class Refusal(NamedTuple):
     """The first step whose value in one column may not pass, and what is wrong: the message after the place."""
@@ -197,14 +200,17 @@ def _ids(column: Category, array: pa.Array) -> tuple[np.ndarray, Refusal | None]
         return np.where(ids < 0, np.float32(UNKNOWN_ID), ids.astype(np.float32)), None
     if column.unknown == "own":
         return np.where(ids < 0, np.float32(column.known), ids.astype(np.float32)), None
-    step = int((ids < 0).argmax())
+    values = np.where(ids < 0, np.float32(np.nan), ids.astype(np.float32))
+    is_null = pc.is_null(decoded(array), nan_is_null=True).to_numpy(zero_copy_only=False)
+    if not (is_unknown := (ids < 0) & ~is_null).any():
+        return values, None
+    step = int(is_unknown.argmax())
     among = f"the {column.known:,} values" if column.values is not None else f"the ids 0 to {column.known - 1}"
     reason = (
         f"column {column.name!r} is {in_words(array, step)}, which is not among {among} that the input knows; expected "
-        'one of these. Say what unknown values become by unknown = "zeros" or "own" in the input, or leave such steps '
-        "out."
+        f"one of these. {SAY_UNKNOWN}."
     )
-    return np.where(ids < 0, np.float32(np.nan), ids.astype(np.float32)), Refusal(step, reason)
+    return values, Refusal(step, reason)
 
 
 def _known_ids(column: Category, array: pa.Array) -> np.ndarray:

@@ -271,6 +271,8 @@ def _with_good_values(ragged: Ragged, source: StepsAsGiven | StepsAsInputs, judg
             "bad_value", rows, lambda row: (source.wrong_at(first_bad[row]), first_bad[row] - int(offsets[row]))
         )
         return ragged
+    if choice in (ZERO, FORWARD_FILL):
+        source.check_fills(bad, choice, judged.where)
     judged.count("bad_value", int(bad.any(axis=1).sum() if choice == DROP_STEP else bad.sum()))
     return ragged if choice == PROPAGATE else _MENDED[choice](ragged, bad)
 

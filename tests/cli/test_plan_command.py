@@ -538,7 +538,10 @@ def test_what_plan_foresees_is_told_with_what_to_do(tmp_path: Path, capsys: pyte
     code, _, err = run(capsys, "plan", tmp_path / "a.parquet", *GRU)
     head, _, advice = err.splitlines()[-3:]
     assert code == 3 and head.endswith("would leave out the parts that hold these rows, and end with 3:")
-    assert advice.startswith("Mend these files, or choose other flags")
+    assert advice == "Mend these files, or set the flag in parentheses to skip or to another choice."
+    write(tmp_path / "b.parquet", [[[0.5, 0.1]]], pa.list_(pa.list_(pa.float64())))
+    _, _, err = run(capsys, "plan", tmp_path / "b.parquet", *GRU)
+    assert err.endswith("Mend these files, or round numbers that float32 does not hold with --lossy-cast.\n")
 
 
 @pytest.mark.parametrize("destination", ["out", "new/out"])

@@ -227,14 +227,12 @@ def test_a_number_that_float32_does_not_hold_is_refused_unless_it_is_scaled(arra
 
 
 def test_an_unknown_category_is_refused_by_its_step_and_value() -> None:
-    array = pa.array(["a", "c", None, "b"])
+    array = pa.array(["a", None, "c", "b"])
     result = applied(Category("x", values=("a", "b")), array)
     assert_same(result.values[:, 0].tolist(), [0, NAN, NAN, 1])
     (refusal,) = result.refusals
     told = "column 'x' is 'c', which is not among the 2 values that the input knows; expected"
-    assert refusal.step == 1 and refusal.reason.startswith(told)
-    (refusal,) = applied(Category("x", values=("a", "b")), pa.array(["a", None])).refusals
-    assert refusal.step == 1 and refusal.reason.startswith("column 'x' is null, which is not among")
+    assert refusal.step == 2 and refusal.reason.startswith(told)
     (refusal,) = applied(Category("x", size=3), pa.array([0, 2, 3, -1])).refusals
     assert refusal.step == 2 and "column 'x' is 3, which is not among the ids 0 to 2" in refusal.reason
 
@@ -456,6 +454,27 @@ def test_numbers_whose_deviation_is_too_large_are_left_as_they_are() -> None:
     assert (spec.columns[0].mean, spec.columns[0].std) == (None, None)
     constant = measure(InputSpec((Number("x"),)), [({"x": pa.array([1.7e308] * 3)}, np.array([0, 3]))] * 2)
     assert (constant.columns[0].mean, constant.columns[0].std) == (1.7e308, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "array"),
+    [
+        (("a",), pa.array(["a", None])),
+        (("a",), pa.array(["a", None], pa.string_view())),
+        (("a",), pa.array(["a", None]).dictionary_encode()),
+        (("a",), pa.DictionaryArray.from_arrays(pa.array([1, 0]), pa.array([None, "a"]))),
+        ((7,), pa.array([7, None])),
+        ((7,), pa.array([7.0, NAN], pa.float16())),
+        ((7,), pa.array([7.0, NAN])),
+        ((7,), pa.array([Decimal(7), None])),
+        ((1,), pa.array([True, None])),
+    ],
+    ids=str,
+)
+def test_a_category_that_is_null_is_judged_as_a_bad_value(values: tuple[Any, ...], array: pa.Array) -> None:
+    result = applied(Category("x", values=values), array)
+    assert_same(result.values[:, 0].tolist(), [0, NAN])
+    assert result.refusals == ()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
-from scanrnn_dist.input_spec import InputSpec, Number
+from scanrnn_dist.input_spec import Category, InputSpec, Number
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
 from scanrnn_dist.source.judging import Judged, NamedInput
 from scanrnn_dist.source.layouts import Steps, layout_of_column, picked_rows
@@ -214,3 +214,24 @@ def test_null_steps_of_an_input_are_judged_though_no_step_tells_the_features() -
         take(steps, 0, BadRows(), False, where, named=named)
     for choice, rows in (("drop-step", [[], []]), ("zero", [[[0, 0], [0, 0]], []])):
         assert cut(take(steps, 0, BadRows(choice), False, where, named=named), Lengths()) == rows
+
+
+def test_a_null_category_is_a_bad_value_and_an_unknown_one_is_not() -> None:
+    def taken(words: list[list[str | None]], choice: str) -> Taken:
+        flat = [word for row in words for word in row]
+        steps = Steps(np.cumsum([0, *map(len, words)]), (pa.array([5] * len(flat)), pa.array(flat, pa.string())), 2)
+        named = NamedInput(InputSpec((Number("x"), Category("word", values=("a", "b")))), ("x", "word"))
+        return take(steps, 2, BadRows(choice), False, where, named=named)
+
+    words = [["b", "a"], ["b", None], [None]]
+    got = taken(words, "skip")
+    assert cut(got, Lengths()) == [[[5, 1], [5, 0]]] and [it.row for it in got.aside] == [1, 2]
+    assert cut(taken(words, "drop-step"), Lengths()) == [[[5, 1], [5, 0]], [[5, 1]], []]
+    assert np.isnan(taken(words, "propagate").sequences.values[3, 1])
+    with pytest.raises(DataError, match=r"^row 1, step 1: column 'word' is null; expected a category\. .*unknown = "):
+        taken(words, "error")
+    for choice in ("zero", "forward-fill"):
+        with pytest.raises(DataError, match=f"^row 1, step 1: column 'word' is null, and --bad-value {choice} "):
+            taken(words, choice)
+    with pytest.raises(DataError, match=r"^row 0, step 1: column 'word' is 'c', which is not among .*in the input\.$"):
+        taken([["a", "c"], [None]], "skip")
