@@ -213,15 +213,43 @@ def changed_weight() -> Encoder:
     [
         changed_weight,
         lambda: Encoder.from_seed(1, 3, 5),
-        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, gate_fn=jax.nn.hard_sigmoid)),
-        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, activation_fn=jax.nn.relu)),
-        lambda: Encoder(drawn(nnx.GRUCell, 3, 5, dtype=jnp.bfloat16)),
         lambda: Encoder.from_seed(0, 4, 5),
         lambda: Encoder.from_seed(0, 3, 6),
     ],
 )
 def test_whatever_changes_the_features_changes_the_fingerprint(other: Callable[[], Encoder]) -> None:
     assert other().fingerprint != Encoder.from_seed(0, 3, 5).fingerprint
+
+
+def gru(**options: Any) -> Encoder:
+    return Encoder(drawn(nnx.GRUCell, 3, 5, **options))
+
+
+def simple(**options: Any) -> Encoder:
+    return Encoder(drawn(nnx.SimpleCell, 3, 5, **options))
+
+
+def seeded(**options: Any) -> Encoder:
+    return Encoder.from_seed(0, 3, 5, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (gru, {"gate_fn": jax.nn.hard_sigmoid}),
+        (gru, {"activation_fn": jax.nn.relu}),
+        (simple, {"residual": True}),
+        (seeded, {"dtype": "bfloat16"}),
+        (seeded, {"readout": "mean"}),
+        (seeded, {"initial_carry": 0.5}),
+        (seeded, {"precision": "default"}),
+        (seeded, {"scan": "nnx"}),
+    ],
+)
+def test_each_option_changes_the_fingerprint(make: Callable[..., Encoder], option: dict[str, Any]) -> None:
+    plain, other = make(), make(**option)
+    jax.tree.map(np.testing.assert_array_equal, variables_of(plain), variables_of(other))  # the weights tell nothing
+    assert plain.fingerprint != other.fingerprint
 
 
 # The file

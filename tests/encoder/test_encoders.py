@@ -244,12 +244,6 @@ def test_its_file_gives_the_same_encoder(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(ROWS[3]), encoder(ROWS[3]))
 
 
-@SOAK
-def test_all_fingerprints_differ() -> None:
-    fingerprints = [made(name).fingerprint for name in ENCODERS]
-    assert len(set(fingerprints)) == len(fingerprints)
-
-
 @pytest.mark.parametrize(
     "name", ["bidirectional steps", *(pytest.param(n, marks=SOAK) for n in ("lstm", "gru", "stack", "bidirectional"))]
 )
