@@ -123,12 +123,16 @@ def test_a_job_keeps_the_lanes_it_began_with(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("gib", [0.9, 15.75, 31.24, 94.74, 105.75])
-@pytest.mark.parametrize("kind", ["gpu", "tpu"])
-def test_windows_follow_from_the_memory(kind: str, gib: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "most_lanes"), [("gpu", 4096), ("tpu", 2048)])
+def test_windows_follow_from_the_memory(
+    kind: str, most_lanes: int, gib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scanrnn_dist.engine.shapes.device_kind", lambda mesh: kind)
     memory = int(gib * 2**30)
-    for in_features, hidden in ((1, 8), (16, 512), (4096, 4096), (16, 65536)):
+    for in_features, hidden in ((1, 8), (16, 512), (4096, 4096), (16, 65536)):  # a lane's bytes are a power of two
         shape = default_window_shape(mesh_of(), in_features, hidden, memory_bytes=memory)
         window_bytes = 4 * shape.lanes * shape.window_blocks * max(4 * in_features, hidden)
         assert window_bytes <= memory // 16 or (shape.lanes, shape.window_blocks) == (64, 8)
+        assert 2 * window_bytes > memory // 16 or (shape.lanes, shape.window_blocks) == (most_lanes, 64)
+        assert shape.lanes == most_lanes or shape.window_blocks == 8, "fewer blocks come before fewer lanes"
         assert shape == default_window_shape(mesh_of(), in_features, hidden, memory_bytes=memory - 2**20)
