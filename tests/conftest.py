@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import faults  # noqa: F401 - may have the run do without a package
@@ -16,6 +19,7 @@ import s3_server
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
 
+from scanrnn_dist.draws.cells import KNOWN_VERSIONS, draws_as_jax
 from scanrnn_dist.engine.kernels import loaded
 
 pytest.register_assert_rewrite("crashing")
@@ -71,6 +75,21 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"There is no {SHARED_DATA}; the data sets are not part of the repository.")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def numpy_draws() -> None:
+    """Random weights are drawn by numpy, as is claimed of Linux on x86-64 and of the versions that were compared."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not cpuinfo.exists() or not re.search(r"\bfma\b", cpuinfo.read_text()):
+        pytest.skip("JAX draws here: this is no Linux on x86-64 with FMA.")
+    if "XLA_FLAGS" in os.environ:
+        pytest.skip("JAX draws here: XLA_FLAGS may change bits.")
+    versions = version("jax"), version("jaxlib"), version("flax")
+    if versions not in KNOWN_VERSIONS:
+        fail_or_skip = pytest.fail if os.environ.get("SCANRNN_DRAWS") == "require" else pytest.skip
+        fail_or_skip(f"JAX draws here: {versions} is not in KNOWN_VERSIONS of draws/cells.py.")
+    assert draws_as_jax()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanrnn_dist.draws import draws_as_jax
 from scanrnn_dist.encoder import Encoder
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
@@ -72,9 +71,8 @@ def made_output(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.usefixtures("numpy_draws")
 def test_weights_of_a_seed_and_a_first_carry_compile_nothing() -> None:
-    if not draws_as_jax():
-        pytest.skip("JAX draws here: other versions, processor or flags than were compared.")
     compiled: list[str] = []
 
     def listen(name: str, seconds: float, **_: Any) -> None:
@@ -95,9 +93,8 @@ def test_weights_of_a_seed_and_a_first_carry_compile_nothing() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("numpy_draws")
 def test_a_plain_job_compiles_its_window_program_alone_and_leaves_packages_out(tmp_path: Path) -> None:
-    if not draws_as_jax():
-        pytest.skip("JAX draws here: other versions, processor or flags than were compared.")
     options = ["--hidden", "3", "--seed", "0", "--devices", "1"]
     said = told("--count", "featurize", str(source(tmp_path)), str(tmp_path / "out"), *options)
     assert said["compiled"].count(COMPILATION) == 1

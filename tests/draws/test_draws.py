@@ -20,8 +20,7 @@ from scanrnn_dist.encoder import Encoder
 
 KINDS: dict[str, Any] = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell, "rnn": nnx.SimpleCell}
 
-if not draws_as_jax():
-    pytest.skip("JAX draws here: other versions, processor or flags than were compared", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("numpy_draws")
 
 
 def assert_equal_bits(mine: np.ndarray, its: Any) -> None:
