@@ -97,9 +97,13 @@ NOT_RUN: dict[str, dict[str, Any]] = {
 def raw(source: FeedSource, rows: int, *, use_threads: bool = False) -> int:
     """Decode by pyarrow, in batches of `rows` rows, with its own allocator."""
     pa.set_memory_pool(PYARROWS)
+    columns, came = list(source.columns), 0
     with pq.ParquetFile(source.path) as parquet:
-        for batch in parquet.iter_batches(rows, columns=list(source.columns), use_threads=use_threads):
+        for batch in parquet.iter_batches(rows, columns=columns, use_threads=use_threads):
+            assert batch.schema.names == columns
+            came += batch.num_rows
             del batch
+        assert came == parquet.metadata.num_rows
     return source.steps
 
 

@@ -6,25 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sources import needs_native
 
 from benchmarks import bench_feed, feed_sources
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.engine import Engine
+from scanrnn_dist.engine import build_engine
 from scanrnn_dist.job import plan_job
-from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.source import Chunk
 
 ROWS = 60
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine(Encoder.from_seed(0, feed_sources.D, 4), shape=WindowShape(4, 4, 16))
+@pytest.fixture(scope="module", params=["xla", pytest.param("native", marks=needs_native)])
+def engine(request: pytest.FixtureRequest) -> EngineLike:
+    return build_engine(Encoder.from_seed(0, feed_sources.D, 4), shape=WindowShape(4, 4, 16), kernel=request.param)
 
 
 @pytest.mark.parametrize("layout", feed_sources.LAYOUTS)
 def test_every_layout_holds_the_same_rows_and_feeds_all_of_their_steps(
-    tmp_path: Path, engine: Engine, layout: str
+    tmp_path: Path, engine: EngineLike, layout: str
 ) -> None:
     source = feed_sources.write_source(layout, tmp_path, ROWS)
     plan = plan_job(str(source.path), source.options, source.input)
