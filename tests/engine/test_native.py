@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import platform
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -33,7 +34,8 @@ from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
 from scanrnn_dist.engine import build_engine, native_run
-from scanrnn_dist.engine.kernels import loaded, native_library
+from scanrnn_dist.engine.kernels import native_library
+from scanrnn_dist.engine.kernels.library import CELLS
 from scanrnn_dist.engine.native import TOLD
 from scanrnn_dist.engine.row_queue import ROW, RowQueue, queue_of
 from scanrnn_dist.errors import ConfigError
@@ -217,16 +219,22 @@ def test_a_frozen_cell_is_as_much_work_as_one_that_is_trained() -> None:
 def test_narrower_vectors_give_the_same_bits() -> None:
     rows = random_rows(some_lengths(40), in_features=D)
     wanted = {name: encoded(made(name, 16), rows).view(np.uint32) for name in ENCODERS}
-    widest = loaded()
-    assert not isinstance(widest, str)
+    widest, of_one_unit = native_library(), np.array([CELLS["GRUCell"], D, 1], np.int64)
+    choose, packed_floats = widest.functions.scanrnn_choose, {}
     try:
         for instructions in ("avx2", "avx512", "neon"):
-            if widest.functions.scanrnn_choose(instructions.encode()):
+            chosen = choose(instructions.encode()).decode()
+            assert chosen in ("", instructions)
+            if chosen:
+                packed_floats[chosen] = widest.functions.scanrnn_packed_floats(of_one_unit.ctypes.data)
                 for name in ENCODERS:
                     found = encoded(ENCODERS[name](16), rows)
                     np.testing.assert_array_equal(found.view(np.uint32), wanted[name], err_msg=instructions)
     finally:
-        widest.functions.scanrnn_choose(b"")
+        choose(b"")
+    assert widest.instructions in packed_floats
+    assert platform.machine() != "x86_64" or "avx2" in packed_floats
+    assert len(set(packed_floats.values())) == len(packed_floats), "vectors of another width have other panels"
 
 
 @needs_native
