@@ -123,7 +123,7 @@ def next_shape(shapes: Sequence[WindowShape], devices: int, waiting: int, going_
 def wasted_blocks(shape: WindowShape, devices: int, longest: int, left: int) -> int:
     """Blocks that would idle on each device if all that is left were run in windows of the usual shape."""
     windows = max(-(-longest // shape.window_blocks), -(-left // (devices * shape.lanes * shape.window_blocks)))
-    return max(0, windows * shape.window_blocks * shape.lanes - left // devices)
+    return windows * shape.window_blocks * shape.lanes - left // devices
 
 
 class SmallerPrograms:

@@ -101,8 +101,14 @@ def test_what_would_be_wasted_is_all_positions_but_those_of_use(
     shape: WindowShape, devices: int, longest: int, left: int
 ) -> None:
     wasted = wasted_blocks(shape, devices, longest, left)
-    window = shape.lanes * shape.window_blocks
-    assert wasted >= 0 and (wasted + left // devices) % window == 0 and wasted * devices + left >= longest
+    windows, rest = divmod(wasted + left // devices, shape.lanes * shape.window_blocks)
+    assert wasted >= 0 and rest == 0
+
+    def are_enough(windows: int) -> bool:
+        height = windows * shape.window_blocks
+        return height >= longest and devices * shape.lanes * height >= left
+
+    assert are_enough(windows) and not are_enough(windows - 1)
 
 
 @given(
