@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanrnn_dist.api import BatchFeaturizer, encode, featurize, quarantined, update, verify
+    from scanrnn_dist.api import BatchFeaturizer, encode, featurize, update, verify
     from scanrnn_dist.encoder import Encoder
     from scanrnn_dist.engine import Engine, default_mesh, profile
     from scanrnn_dist.errors import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnreadableError,
     )
     from scanrnn_dist.input_spec import InputSpec
-    from scanrnn_dist.job import JobReport, Sharing, export
+    from scanrnn_dist.job import JobReport, Sharing, export, quarantined
     from scanrnn_dist.launch import ProcessExecutor, RayExecutor, share_of
     from scanrnn_dist.protocols import WindowShape
     from scanrnn_dist.ragged import Ragged
@@ -60,7 +60,7 @@ _MODULE_OF = {
     "export": "job",
     "featurize": "api",
     "profile": "engine",
-    "quarantined": "api",
+    "quarantined": "job",
     "register_layout": "source",
     "scan_rnn_forward": "spec",
     "share_of": "launch",

@@ -8,7 +8,6 @@ from scanrnn_dist.api.batches import BatchFeaturizer
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.data_sets import featurize, resume
 from scanrnn_dist.api.explanation import FEWER, Explanation, doubts, explain, measured_gflops, window_bytes
-from scanrnn_dist.api.quarantine import quarantined
 from scanrnn_dist.api.sequences import as_ragged
 from scanrnn_dist.api.tuning import read_sample, tune
 from scanrnn_dist.api.updating import update

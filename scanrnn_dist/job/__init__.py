@@ -38,7 +38,7 @@ from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, is_of_restart, records_to_read, replacing
 from scanrnn_dist.job.sampling import read_lengths
-from scanrnn_dist.job.set_aside import read_quarantined
+from scanrnn_dist.job.set_aside import quarantined
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.sorting import original_of
 from scanrnn_dist.job.status import Status, look_at, read_status, saved_rows

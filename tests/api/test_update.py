@@ -30,12 +30,12 @@ from sources import (
     write_source,
 )
 
-from scanrnn_dist.api import quarantined, update, updating, verify
+from scanrnn_dist.api import update, updating, verify
 from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares, in_order, new_steps, read_status
+from scanrnn_dist.job import MemoryShares, in_order, new_steps, quarantined, read_status
 from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output

@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources import NAN, D, H, features_of, featurize, needs_native, random_rows, write_source
 
-from scanrnn_dist.api import quarantined
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalRun
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order
+from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order, quarantined
 from scanrnn_dist.job.memory import LEAST_BYTES, USUAL_BYTES
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.ragged import Ragged
