@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Protocol
 
 import pyarrow.compute as pc
 
@@ -14,29 +13,20 @@ from scanrnn_dist.source import Source, pattern_of
 from scanrnn_dist.storage import resolve
 
 
-class Named(Protocol):
-    """A source, opened, and how it was named: a `Plan` is such."""
+def check_apart(given: str | list[str], source: Source, destination: str | os.PathLike[str]) -> None:
+    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files.
 
-    @property
-    def given(self) -> str | list[str]:
-        """Its name, or those of its files, absolute."""
-
-    @property
-    def source(self) -> Source:
-        """Its files."""
-
-
-def check_apart(plan: Named, destination: str | os.PathLike[str]) -> None:
-    """Refuse a destination whose parts would be read as part of the source next time, or that holds its files."""
+    `given` is how the source was named: its name, or those of its files, absolute.
+    """
     filesystem, uri, path = resolve(os.fspath(destination))
-    if not plan.source.filesystem.equals(filesystem):
+    if not source.filesystem.equals(filesystem):
         return
     real, place = (os.path.realpath, cache(place_of)) if uri is None else (str, str)
     resolved = real(path.rstrip("/"))
-    folders = pc.unique(pc.replace_substring_regex(plan.source.files.paths, "/[^/]*$", "")).to_pylist()
+    folders = pc.unique(pc.replace_substring_regex(source.files.paths, "/[^/]*$", "")).to_pylist()
     if any(place(resolved) in places_above(real(folder), place) for folder in folders):
         raise ConfigError(f"The destination {destination} holds files of the source; choose another.")
-    pattern = pattern_of(plan.given) if isinstance(plan.given, str) else None
+    pattern = pattern_of(given) if isinstance(given, str) else None
     if pattern is None:
         return
     rests = places_above(resolved, place)
@@ -44,7 +34,7 @@ def check_apart(plan: Named, destination: str | os.PathLike[str]) -> None:
         if (rest := rests.get(place(named))) is not None:
             relative = f"{named}{rest}"[len(pattern.base) :]
             if pattern.is_all or pattern.matches(f"{relative}/part-00000.parquet"):
-                raise ConfigError(f"The destination {destination} lies within the source {plan.given}; choose another.")
+                raise ConfigError(f"The destination {destination} lies within the source {given}; choose another.")
 
 
 def _between(folders: list[str], base: str) -> set[str]:

@@ -100,7 +100,7 @@ def check_destination(
     records = JobRecords(open_store(destination))
     asked, options = options, options.settled(plan.layout, plan.keep, plan.rows_per_part)
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
-    check_apart(plan, destination)
+    check_apart(plan.given, plan.source, destination)
     recorded = recorded_job(records, handling)
     if recorded is None:
         records.check_is_free()

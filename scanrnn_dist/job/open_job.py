@@ -121,7 +121,7 @@ def open_job(
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     is_continued = isinstance(plan, ContinuedPlan)
     if not is_continued:
-        check_apart(plan, destination)
+        check_apart(plan.given, plan.source, destination)
     like = recorded if source is None or is_continued or not handling.restart else None
     plan = plan.within(handling.memory)
     wanted = Wanted(records.store.root, plan, options, handling, computation, like)

@@ -52,11 +52,6 @@ _NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
 
 
-class _Original(NamedTuple):
-    given: str | list[str]
-    source: Source
-
-
 class _Asked(NamedTuple):
     """The copy that is asked for: its folder, of which columns of what, sorted by which, and its record."""
 
@@ -146,7 +141,7 @@ def _asked(
     opened, layout, _ = choose(source, options, input)
     given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
     for place in (destination, folder):
-        check_apart(_Original(given, opened), place)
+        check_apart(given, opened, place)
     columns = [name for name in opened.schema.names if name in {*layout.columns(opened.schema), *(options.keep or ())}]
     record = {"source": given, "files": _fingerprint(opened), "columns": columns, "sorted by": keys}
     return _Asked(folder, opened, columns, keys, record)

@@ -451,11 +451,11 @@ def test_a_destination_within_the_source_is_seen_where_case_is_ignored(
     monkeypatch.setattr(os, "stat", ignoring_case)
     for name in ("Data/out", "Data/sub/deeper/out", "data/out"):
         with pytest.raises(ConfigError, match="lies within the source"):
-            check_apart(plan, tmp_path / name)
+            check_apart(plan.given, plan.source, tmp_path / name)
     for name in ("Data", "Data/sub", "data"):
         with pytest.raises(ConfigError, match="holds files of the source"):
-            check_apart(plan, tmp_path / name)
-    check_apart(plan, tmp_path / "Data2/out")
+            check_apart(plan.given, plan.source, tmp_path / name)
+    check_apart(plan.given, plan.source, tmp_path / "Data2/out")
     assert is_within(tmp_path / "data/x", tmp_path / "Data") and not is_within(tmp_path / "x", tmp_path / "Data")
 
 

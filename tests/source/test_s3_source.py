@@ -158,8 +158,8 @@ def test_rows_of_a_glob_in_a_bucket_are_read_and_nothing_found_is_said(folder: P
     plan = plan_job(pattern)
     assert list(plan.changes().told) == []
     with pytest.raises(ConfigError, match="lies within the source"):
-        check_apart(plan, s3.uri("bucket/data/out"))
-    check_apart(plan, s3.uri("bucket/out"))
+        check_apart(plan.given, plan.source, s3.uri("bucket/data/out"))
+    check_apart(plan.given, plan.source, s3.uri("bucket/out"))
     with pytest.raises(ConfigError, match="No files match the glob"):
         list_source(s3.uri("bucket/data/*/*.csv"))
     with pytest.raises(ConfigError, match="expected a glob below one bucket"):
