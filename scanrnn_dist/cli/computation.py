@@ -147,14 +147,7 @@ class AskedComputation:
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which may not find the file, and have devices of their own."""
-        content = self._content
-        if content is None and isinstance(self._file, Path):
-            content = _read(self._file)
-            if self._sha256 != (None if content is None else hashlib.sha256(content).hexdigest()):
-                raise ConfigError(
-                    f"{self._file} was replaced or removed since it was read; run the same command again."
-                )
-        return {**self.__dict__, "_content": content, "_devices": None, "_on_devices": None}
+        return {**self.__dict__, "_devices": None, "_on_devices": None}
 
     def is_known(self, job: Mapping[str, Any]) -> bool | None:
         is_shape = all(job["window"].get(name) == number for name, number in self.sizes.items())

@@ -229,7 +229,7 @@ class HandOut:
             self._ask(hand, "takes", self._asked)
 
     def _begin(self, hand: _Hand) -> None:
-        self._ask(hand, "begin", self._asked, self._task, self.width, hand.replaces)
+        self._ask(hand, "begin", self._task, self.width, hand.replaces)
 
     def _give(self, hand: _Hand, left: UnitsLeft, alone: bool) -> None:
         """Give a worker its next units, if there are some; it has to hear that there are none."""

@@ -130,7 +130,7 @@ class UnitWorker:
 
     def takes(self, computation: Computation) -> None:
         """What to compute with."""
-        self._computation = self._computation or computation
+        self._computation = computation
 
     def described(self, in_features: int | None, like: Mapping[str, Any] | None) -> dict[str, Any]:
         """As `Computation.described`, for a source of so many features per step."""
@@ -151,7 +151,7 @@ class UnitWorker:
         self.described(*described)
         return self._asked.encoder_content()
 
-    def begin(self, computation: Computation, task: Task, in_features: int | None, replaces: str) -> str:
+    def begin(self, task: Task, in_features: int | None, replaces: str) -> str:
         """Make ready for the units of a job, maybe in place of a worker that died; the name of this attempt at it.
 
         Raises:
@@ -159,7 +159,6 @@ class UnitWorker:
                 another one here than that of the job.
         """
         _check_finds(task.records.find_job() is not None, task.records.store.root)
-        self.takes(computation)
         described = {**self.described(in_features, task.job), "options": task.job["options"]}
         store = replace(task.records.store, attempt=new_attempt())
         if differences := differences_of(task.job, described, task.allow_mixed):

@@ -116,7 +116,7 @@ class RayPool:
 
     def ask(self, worker: int, question: str, *given: Any) -> None:
         """Call an actor, which answers in the order of the calls."""
-        if question in ("takes", "begin"):  # all are told the same, an encoder of many MB with it
+        if question == "takes":  # all are told the same, an encoder of many MB with it
             given = tuple(map(self._once, given))
         future = self._actors[worker].answer.remote(question, *given).future()
         self._asked[worker].append(future)

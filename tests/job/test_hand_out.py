@@ -187,7 +187,7 @@ def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) ->
 
 def test_all_workers_are_started_before_any_is_waited_for(tmp_path: Path, source: Path) -> None:
     """One that imports does not read yet, and a large encoder is sent only as fast as it is read."""
-    told: list[str] = []
+    told, with_encoder = list[str](), list[str]()
 
     class Told(PoolHere):
         def start(self) -> int:
@@ -196,10 +196,12 @@ def test_all_workers_are_started_before_any_is_waited_for(tmp_path: Path, source
 
         def ask(self, worker: int, question: str, *given: Any) -> None:
             told.append(question)
+            with_encoder.extend(question for one in given if isinstance(one, EncoderOnDevices))
             super().ask(worker, question, *given)
 
     featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(Told(3)))
     assert told[:6] == ["start"] * 3 + ["takes"] * 3
+    assert with_encoder == ["takes"] * 3, "once for each"
 
 
 def test_workers_that_were_started_are_stopped_where_a_later_one_cannot_be(tmp_path: Path, source: Path) -> None:
@@ -357,10 +359,10 @@ def test_a_worker_that_would_compute_something_else_is_refused(
     pool = PoolHere(2)
     begin = UnitWorker.begin
 
-    def begun(self: UnitWorker, computation: Any, *given: Any) -> str:
+    def begun(self: UnitWorker, *given: Any) -> str:
         if self is pool.workers[2]:
             self._computation = EncoderOnDevices(encoder_of(7), mesh_of(1), sources.SHAPE)
-        return begin(self, computation, *given)
+        return begin(self, *given)
 
     monkeypatch.setattr(UnitWorker, "begin", begun)
     with pytest.raises(ConfigError, match=r"The worker .* would compute something else than the job in .*weights"):
@@ -419,7 +421,7 @@ def test_whichever_worker_is_asked_next_it_knows_what_was_asked_before(
             return super().encoder_content()
 
     def takes(self: UnitWorker, computation: Any) -> None:
-        self._computation = self._computation or InOrder(encoder_of(), mesh_of(1), sources.SHAPE)
+        self._computation = InOrder(encoder_of(), mesh_of(1), sources.SHAPE)
 
     monkeypatch.setattr(UnitWorker, "takes", takes)
     assert featurize(source, tmp_path / "out", executor=HandOut(PoolHere(4, seed))).is_complete
@@ -430,8 +432,8 @@ def test_a_worker_that_does_not_see_the_folders_of_the_driver_is_refused(
 ) -> None:
     begin, elsewhere = UnitWorker.begin, LocalStore(str(tmp_path / "elsewhere"), "attempt")
 
-    def begun(self: UnitWorker, computation: Any, task: Task, *given: Any) -> str:
-        return begin(self, computation, replace(task, records=JobRecords(elsewhere)), *given)
+    def begun(self: UnitWorker, task: Task, *given: Any) -> str:
+        return begin(self, replace(task, records=JobRecords(elsewhere)), *given)
 
     monkeypatch.setattr(UnitWorker, "begin", begun)
     with pytest.raises(ConfigError, match=r"does not find .*elsewhere\. .*name folders that all machines share"):
@@ -446,9 +448,9 @@ def test_workers_in_another_folder_find_what_the_driver_names_from_its_own(
     monkeypatch.chdir(tmp_path / "driver")
     begin = UnitWorker.begin
 
-    def begun(self: UnitWorker, computation: Any, task: Task, *given: Any) -> str:
+    def begun(self: UnitWorker, task: Task, *given: Any) -> str:
         assert Path(task.records.store.root).is_absolute()
-        return begin(self, computation, task, *given)
+        return begin(self, task, *given)
 
     monkeypatch.setattr(UnitWorker, "begin", begun)
     featurize(source, "out", rows_per_part=5, executor=HandOut(PoolHere(2)))
