@@ -80,33 +80,30 @@ def encode(
     """
     seq_lengths, initial_carry = without_torch(seq_lengths), without_torch(initial_carry)
     shards = shards_of(sequences)
-    if shards is None:
-        return _encode(
-            encoder, sequences, seq_lengths, mesh, window_shape, max_steps, initial_carry, lossy_cast, nonfinite,
-            show_progress, kernel, column,
-        )  # fmt: skip
-    if column is not None:
-        raise ConfigError(f"column={column!r} was given, and the sequences are a global array. Leave column out.")
-    if checked_encoder(encoder).gives_steps:
-        raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
-    if not shards.ranges:  # all rows are other processes'
-        return shards.joined(np.empty((0, encoder.out_features), encoder.pool_dtype))
-    here = [
-        shards.taken(name, array)
-        for name, array in (("sequences", sequences), ("seq_lengths", seq_lengths), ("initial_carry", initial_carry))
-    ]
-    with shards.named():
+    if shards is not None:
+        if column is not None:
+            raise ConfigError(f"column={column!r} was given, and the sequences are a global array. Leave column out.")
+        if checked_encoder(encoder).gives_steps:
+            raise ConfigError("A global array has no room for the outputs of all steps; expected a readout of vectors.")
+        if not shards.ranges:  # all rows are other processes'
+            return shards.joined(np.empty((0, encoder.out_features), encoder.pool_dtype))
+        sequences = shards.taken("sequences", sequences)
+        seq_lengths = shards.taken("seq_lengths", seq_lengths)
+        initial_carry = shards.taken("initial_carry", initial_carry)
+        mesh = mesh or shards.mesh
+    with nullcontext() if shards is None else shards.named():
         features = _encode(
-            encoder, here[0], here[1], mesh or shards.mesh, window_shape, max_steps, here[2], lossy_cast, nonfinite,
-            show_progress, kernel,
+            encoder, sequences, seq_lengths, column, mesh, window_shape, max_steps, initial_carry, lossy_cast,
+            nonfinite, show_progress, kernel,
         )  # fmt: skip
-    return shards.joined(np.asarray(features))
+    return features if shards is None else shards.joined(np.asarray(features))
 
 
 def _encode(
     encoder: Encoder,
     sequences: Any,
     seq_lengths: Any,
+    column: str | None,
     mesh: Mesh | None,
     window_shape: WindowShape | None,
     max_steps: float | None,
@@ -115,7 +112,6 @@ def _encode(
     nonfinite: Literal["error", "propagate"],
     show_progress: bool,
     kernel: str | None,
-    column: str | None = None,
 ) -> np.ndarray | Ragged:
     """`encode`, of sequences that are here."""
     encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
