@@ -46,7 +46,7 @@ from scanrnn_dist.protocols import EngineLike, Finished
 from scanrnn_dist.source import Prefetched, read_chunks
 
 H = 64
-CHUNK_BYTES = MemoryShares().chunk
+CHUNK_BYTES = MemoryShares.of().chunk
 OURS = pa.default_memory_pool()
 """What commands have pyarrow allocate from."""
 PYARROWS = pa.mimalloc_memory_pool() if "mimalloc" in pa.supported_memory_backends() else OURS
@@ -112,7 +112,7 @@ def chunks_of(plan: Plan, source: FeedSource) -> Prefetched:
     pa.set_memory_pool(OURS)
     options = source.options.settled(plan.layout, plan.keep, source.options.rows_per_part)
     reading = options.reading(D, source.input, chunk_bytes=CHUNK_BYTES)
-    return read_chunks(plan.source, plan.units, reading, prefetch_bytes=MemoryShares.read_ahead)
+    return read_chunks(plan.source, plan.units, reading, prefetch_bytes=MemoryShares.of().read_ahead)
 
 
 def read(plan: Plan, source: FeedSource) -> int:

@@ -43,7 +43,7 @@ from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import Chunk, FailedUnit, Prefetched, Unit
 
-CHUNK_BYTES = MemoryShares().chunk
+CHUNK_BYTES = MemoryShares.of().chunk
 """Values of a chunk, as jobs read them."""
 LENGTHS = {"lognormal": lognormal, "short": short, "pareto": pareto, "uniform": lambda rows: uniform(rows, 128)}
 
@@ -78,7 +78,7 @@ def case(
     """Occupancy, seconds and bytes of one job on all local devices; `shape` is that of `kind` when None."""
     lengths = LENGTHS[distribution](rows)(np.random.default_rng(seed))
     engine = NoOpEngine(Encoder.from_seed(0, in_features, hidden), kind, shape)
-    chunks = Prefetched(chunks_of(lengths, in_features), MemoryShares.read_ahead)
+    chunks = Prefetched(chunks_of(lengths, in_features), MemoryShares.of().read_ahead)
     seconds: defaultdict[str, float] = defaultdict(float)
     cpu_seconds: defaultdict[str, float] = defaultdict(float)
 

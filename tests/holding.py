@@ -11,4 +11,4 @@ from scanrnn_dist.job import Memory, MemoryShares
 
 def hold(monkeypatch: pytest.MonkeyPatch, **shares: int) -> None:
     """Have the parts of each job hold so many bytes, whatever the budget; others hold their usual share."""
-    monkeypatch.setattr(Memory, "shares", lambda memory, is_static: replace(MemoryShares(), **shares))
+    monkeypatch.setattr(Memory, "shares", lambda memory, is_static: replace(MemoryShares.of(), **shares))

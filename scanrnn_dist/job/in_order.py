@@ -83,19 +83,12 @@ class Stream:
     rows taken while the values of unfinished ones exceed the budget: giant rows then come one by one. Chunks are sized
     by what is read, and where far more comes of one, it is taken in pieces.
     Where windows take as long when they are not full, the rows of `OPEN_WINDOWS` of them are enough. Of small units,
-    more than `most_units` are open only where it takes more to fill a window.
+    more than `WAITING_UNITS` are open only where it takes more to fill a window.
     """
 
-    def __init__(
-        self,
-        engine: EngineLike,
-        chunks: Prefetched,
-        options: JobOptions,
-        shares: MemoryShares = MemoryShares(),  # noqa: B008 - frozen
-        most_units: int = WAITING_UNITS,
-    ) -> None:
+    def __init__(self, engine: EngineLike, chunks: Prefetched, options: JobOptions, shares: MemoryShares) -> None:
         self.read_wait_seconds = 0.0
-        self._shares, self._most_units = shares, most_units
+        self._shares = shares
         self._engine, self._run = engine, engine.run(shares.look_ahead)
         self._chunks, self._options = chunks, options
         self._pieces: deque[Chunk] = deque()  # that are left of the chunk that was read last
@@ -146,7 +139,7 @@ class Stream:
                 return False
             if self._run.has_window:
                 is_enough = self._run.is_idle or not (self._pieces or self._chunks.is_ready)
-                if is_enough or self._open_units >= self._most_units:
+                if is_enough or self._open_units >= WAITING_UNITS:
                     return True
             item = self._next()
             if item is None:
@@ -243,7 +236,7 @@ class Stream:
         self._taken_blocks += int(np.maximum(1, -(-chunk.sequences.lengths // shape.block_steps)).sum())
         window_blocks = self._engine.devices * shape.lanes * shape.window_blocks
         of_windows = OPEN_WINDOWS * window_blocks * self._taken_bytes // max(1, self._taken_blocks)
-        self._open_bytes = min(max(of_windows, MemoryShares.open), self._shares.open)
+        self._open_bytes = min(max(of_windows, MemoryShares.of().open), self._shares.open)
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""

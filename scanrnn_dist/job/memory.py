@@ -40,16 +40,16 @@ class MemoryShares:
             allocators keep.
     """
 
-    read_ahead: int = 1 * USUAL_BYTES // _PARTS
-    look_ahead: int = 4 * USUAL_BYTES // _PARTS
-    open: int = 8 * USUAL_BYTES // _PARTS
-    unwritten: int = 4 * USUAL_BYTES // _PARTS
-    requests: int = 7 * USUAL_BYTES // _PARTS
-    working: int = 8 * USUAL_BYTES // _PARTS
+    read_ahead: int
+    look_ahead: int
+    open: int
+    unwritten: int
+    requests: int
+    working: int
 
     @classmethod
-    def of(cls, budget: int, is_static: bool = False) -> MemoryShares:
-        """The shares of a budget: in the same ratios, but what goes beyond the usual one is for rows that wait.
+    def of(cls, budget: int = USUAL_BYTES, is_static: bool = False) -> MemoryShares:
+        """The shares of a budget: in fixed ratios, but what goes beyond the usual one is for rows that wait.
 
         On accelerators, if `is_static`, as much for those that wait for their turn as for those that wait for others.
 
@@ -59,8 +59,14 @@ class MemoryShares:
         """
         small = min(budget, USUAL_BYTES)
         ahead, opened = (6, 6) if is_static else (4, 8)
-        parts = ((1, small), (ahead, budget), (opened, budget), (4, small), (7, budget), (8, small))
-        return cls(*(part * nbytes // _PARTS for part, nbytes in parts))
+        return cls(
+            read_ahead=1 * small // _PARTS,
+            look_ahead=ahead * budget // _PARTS,
+            open=opened * budget // _PARTS,
+            unwritten=4 * small // _PARTS,
+            requests=7 * budget // _PARTS,
+            working=8 * small // _PARTS,
+        )
 
     @property
     def total(self) -> int:

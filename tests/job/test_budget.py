@@ -39,11 +39,11 @@ def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, oth
 
 
 def test_the_usual_shares_are_those_of_the_usual_budget() -> None:
-    assert MemoryShares.of(USUAL_BYTES) == MemoryShares() and MemoryShares().total == USUAL_BYTES
-    assert Memory(room=8 << 30).shares(is_static=False) == MemoryShares()
+    usual = MemoryShares.of()
+    assert usual.total == USUAL_BYTES and Memory(room=8 << 30).shares(is_static=False) == usual
     for is_static in (False, True):  # or the bytes of parts would depend on how much memory a machine has
         most = MemoryShares.of(64 << 30, is_static)
-        assert (most.chunk, most.piece) == (MemoryShares().chunk, MemoryShares().piece)
+        assert (most.chunk, most.piece) == (usual.chunk, usual.piece)
 
 
 @given(st.none() | budgets, st.integers(1, 2**45), st.booleans())
