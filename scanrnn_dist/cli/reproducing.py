@@ -60,21 +60,11 @@ def _options_of(told: Mapping[str, Any]) -> Iterator[list[str]]:
     """The flags of options that are not what they are when nothing is said."""
     from scanrnn_dist.job import JobOptions
 
-    options, usual = JobOptions.from_json(told), JobOptions()
-    for name, flag in JOB_FLAGS.items():
-        value, default = _value(options, name), _value(usual, name)
-        if value == default:
-            continue
-        option = flag.__metadata__[0]  # typer keeps the first of its own names as the default
+    for name, value in JobOptions.from_json(told).changed().items():
+        option = JOB_FLAGS[name].__metadata__[0]  # typer keeps the first of its own names as the default
         names = [each for each in (option.default, *(option.param_decls or ())) if str(each).startswith("--")]
         named = names[0] if names else flag_of(option_name(name))
         if value is True:
             yield [named]
         else:
             yield [named, joined_names(value) if isinstance(value, tuple | list) else str(value)]
-
-
-def _value(options: Any, name: str) -> Any:
-    for part in name.split("."):
-        options = getattr(options, part)
-    return options

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -42,8 +41,9 @@ def job_in_words(job: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -
         "sequences": sequences_in_words(options),
         "encoder": encoder_in_words(job),
     }
-    if changed := ", ".join(_changed(JobOptions(), JobOptions.from_json(options))):
-        told["options"] = changed
+    changed = JobOptions.from_json(options).changed().items()
+    if shown := [_option_in_words(name, value) for name, value in changed if name not in _WHERE]:
+        told["options"] = ", ".join(shown)
     environment, versions = job["environment"], job["environment"]["versions"]
     told["made with"] = (
         f"{environment['kernel']} kernel on {environment['device_kind']}, "
@@ -100,14 +100,6 @@ def way_to_continue(records: JobRecords, job: dict[str, Any]) -> str:
     return f"{shlex.join(command)}{more} --ids {shlex.quote(joined_names(job['options']['ids']))}"
 
 
-def _changed(default: Any, told: Any, prefix: str = "") -> Iterator[str]:
-    """The options that differ from what they are when nothing is said: `max_steps 7`."""
-    for field in fields(default):
-        usual, value, name = getattr(default, field.name), getattr(told, field.name), prefix + field.name
-        if name in _WHERE or value == usual:
-            continue
-        if is_dataclass(value):
-            yield from _changed(usual, value, f"{name}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            yield f"{option_name(name)} {shown}"
+def _option_in_words(name: str, value: Any) -> str:
+    """An option and its value: `max_steps 7`."""
+    return f"{option_name(name)} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"

@@ -7,7 +7,7 @@ records keep it, a command that differs in it is refused by its name, and it act
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -162,6 +162,15 @@ class JobOptions:
         how = (self.lossy_cast, self.bad_rows, self.lengths)
         return ReadOptions(layout, keep, in_features, input, *how, filter=self.matching, **more)
 
+    def changed(self) -> dict[str, Any]:
+        """The options that are not the default, in order; field `f` of a field `o` that is a dataclass as `o.f`.
+
+        Example:
+            >>> JobOptions(max_steps=7, bad_rows=BadRows(bad_value="zero")).changed()
+            {'max_steps': 7, 'bad_rows.bad_value': 'zero'}
+        """
+        return dict(_changed(JobOptions(), self))
+
     def to_json(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
         told = asdict(self)
@@ -177,6 +186,16 @@ class JobOptions:
 def names_of(columns: str | Sequence[str]) -> tuple[str, ...]:
     """Names of columns, of which one may be given alone."""
     return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _changed(default: Any, told: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields in which a dataclass differs from another one, by their names."""
+    for each in fields(told):
+        usual, value, name = getattr(default, each.name), getattr(told, each.name), prefix + each.name
+        if is_dataclass(value):
+            yield from _changed(usual, value, f"{name}.")
+        elif value != usual:
+            yield name, value
 
 
 def _from_json(default: Any, told: Mapping[str, Any]) -> Any:
