@@ -23,20 +23,11 @@ from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import JobOptions, check_keeps
+from scanrnn_dist.job import JobOptions, check_keeps, own_carries
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
-from scanrnn_dist.source import (
-    BadRows,
-    ReadOptions,
-    Taken,
-    find_layout,
-    fixed_lists,
-    layout_of_input,
-    picked_rows,
-    take_batch,
-)
+from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, layout_of_input, picked_rows, take_batch
 
 EncoderGiven = Encoder | bytes | str | os.PathLike[str] | Callable[[], Encoder]
 Where = Callable[[int], str]
@@ -215,18 +206,10 @@ class BatchFeaturizer:
         options = self._options
         engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
         rows = [
-            Rows(each.sequences, self._carries(columns, each, engine.carry_features, place))
+            Rows(each.sequences, own_carries(columns, options, engine.carry_features, place, each.is_null))
             for each, columns, place in zip(taken, kept, places, strict=True)
         ]
         return features_of_rows(engine, rows, checked_max_steps(options.max_steps))
-
-    def _carries(self, kept: pa.RecordBatch, taken: Taken, size: int, where: Where) -> np.ndarray | None:
-        """The initial carry that each row brings, `(n, size)`; None where rows bring none."""
-        name = self._options.initial_carry
-        if name is None:
-            return None
-        lossy = self._options.lossy_cast
-        return fixed_lists(kept, name, size, lossy_cast=lossy, where=where, left_out=taken.is_null)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from scanrnn_dist.job import (
     compare_kept,
     damaged_parts,
     finish_publishing,
+    own_carries,
     recorded_parts,
     records_to_read,
     replacing,
@@ -40,7 +41,7 @@ from scanrnn_dist.job import (
     wrong_parts,
 )
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_features, records_of_parts
-from scanrnn_dist.source import Chunk, fixed_lists, read_chunks
+from scanrnn_dist.source import Chunk, read_chunks
 from scanrnn_dist.storage import open_store
 
 SAMPLE_UNITS = 8
@@ -311,11 +312,8 @@ def _recompute(
 
 def _carry_of(row: pa.RecordBatch, encoder: Encoder, options: JobOptions, where: str) -> np.ndarray | None:
     """The initial carry that a row of kept columns brings; None where rows bring none."""
-    if options.initial_carry is None:
-        return None
-    name, lossy, size = options.initial_carry, options.lossy_cast, encoder.carry_features
-    carry: np.ndarray = fixed_lists(row, name, size, lossy_cast=lossy, where=lambda _: where)[0]
-    return carry
+    carries = own_carries(row, options, encoder.carry_features, lambda _: where)
+    return None if carries is None else carries[0]
 
 
 def _find(chunks: Any, rows: np.ndarray) -> Any:

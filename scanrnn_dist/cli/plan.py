@@ -18,6 +18,7 @@ from scanrnn_dist.errors import ConfigError
 if TYPE_CHECKING:
     from scanrnn_dist.api import EncoderOnDevices
     from scanrnn_dist.job import Foreseen, JobOptions, Plan
+    from scanrnn_dist.source import Chunk
 
 _UNSORTED = "columns and types alone. featurize sorts the rows first; the rest is known once the sorted copy stands"
 
@@ -90,7 +91,9 @@ def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, sc
     def reading(chunk_bytes: int) -> Any:
         return settled.reading(encoder.in_features, encoder.input, chunk_bytes=chunk_bytes)
 
-    carries = partial(own_carries, options=settled, carry_features=encoder.carry_features)
+    def carries(chunk: Chunk) -> Any:
+        return own_carries(chunk.kept, settled, encoder.carry_features, chunk.where, chunk.is_null)
+
     if not scan:
         return foresee(plan, reading, carries)
     with rows_progress("plan --scan") as progress:

@@ -86,7 +86,7 @@ def foresee(
     Args:
         plan: of the job.
         reading: how it reads, for a size of chunks in bytes.
-        carries: reads the initial carries of a chunk, as `own_carries` does.
+        carries: reads the initial carries of a chunk; raises if they are not what they should be.
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """

@@ -247,7 +247,7 @@ class Stream:
                 there = chunk.states.is_valid().to_numpy(zero_copy_only=False)
                 begun[there] = chunk.states.flatten().to_numpy().reshape(-1, engine.state_features)
             return begun
-        return own_carries(chunk, self._options, engine.carry_features)
+        return own_carries(chunk.kept, self._options, engine.carry_features, chunk.where, chunk.is_null)
 
     def _place(self, finished: Finished) -> None:
         """Put features where their rows stand."""

@@ -1,24 +1,36 @@
 """The initial carries that rows bring of their own: which kept column may hold them, and how they are read.
 
-A job reads them where its rows meet the engine (`in_order.py`); who only foresees what a job does reads them here, too.
+A job reads them where its rows meet the engine (`in_order.py`). Who foresees or verifies a job, or computes batches
+that another engine hands over, reads them here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.source import Chunk, fixed_lists, is_fixed_lists
+from scanrnn_dist.source import fixed_lists, is_fixed_lists
 
 
-def own_carries(chunk: Chunk, options: JobOptions, carry_features: int) -> np.ndarray | None:
-    """What each row of a chunk begins from, `(n, carry_features)` float32; None where rows bring no carry.
+def own_carries(
+    kept: pa.RecordBatch,
+    options: JobOptions,
+    carry_features: int,
+    where: Callable[[int], str],
+    left_out: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """What each of `n` rows begins from, `(n, carry_features)` float32; None where rows bring no carry.
 
-    A row whose features are null needs none: it gets zeros, whatever the column holds.
+    Args:
+        kept: the kept columns of the rows.
+        options: of the job.
+        carry_features: numbers of a carry.
+        where: says where a row stands.
+        left_out: `(n,)` bool, the rows whose features are null. They need no carry, and get zeros; None for none.
 
     Raises:
         DataError: a carry that is null, or not so many finite numbers, or one that float32 does not hold.
@@ -26,9 +38,8 @@ def own_carries(chunk: Chunk, options: JobOptions, carry_features: int) -> np.nd
     if options.initial_carry is None:
         return None
     return fixed_lists(
-        chunk.kept, options.initial_carry, carry_features, lossy_cast=options.lossy_cast, where=chunk.where,
-        left_out=chunk.is_null,
-    )  # fmt: skip
+        kept, options.initial_carry, carry_features, lossy_cast=options.lossy_cast, where=where, left_out=left_out
+    )
 
 
 def check_own_carries(column: str, schema: pa.Schema, keep: Sequence[str]) -> None:
