@@ -13,8 +13,8 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.tuning import measure
 from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
-from scanrnn_dist.errors import DataError, counted
-from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, left_out_in_words, mean_steps
+from scanrnn_dist.errors import counted
+from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, left_out_in_words
 from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
@@ -63,9 +63,9 @@ class Explanation:
 def explain(
     plan: Plan,
     computation: EncoderOnDevices,
-    options: JobOptions = JobOptions(),  # noqa: B008 - frozen
-    memory: Memory = Memory(),  # noqa: B008 - frozen
-    foreseen: Foreseen | None = None,
+    options: JobOptions,
+    memory: Memory,
+    foreseen: Foreseen,
     gflops: float | None = None,
 ) -> Explanation:
     """What `featurize` would do with a plan on all local devices, within `memory`.
@@ -75,11 +75,10 @@ def explain(
         computation: its encoder and devices.
         options: of the job.
         memory: the budget.
-        foreseen: what was read of its rows; else the first ones are read, to tell how long sequences are.
+        foreseen: what was read of its rows.
         gflops: what was measured by `measured_gflops`; None tells no time.
 
     Raises:
-        DataError: the first rows cannot be read.
         ConfigError: an encoder whose features, or states, the output cannot hold.
     """
     encoder, shape, kernel = computation.encoder, computation.shape, computation.kernel
@@ -89,14 +88,14 @@ def explain(
     refusal = ""
     if usable is not None and needed > usable:
         refusal = f"this process may use {in_mib(usable)}, so featurize would refuse. {FEWER}"
-    steps, nbytes = _steps_and_bytes(plan, encoder, foreseen, options.matching)
-    gflop = encoder.flops_per_step * steps / 1e9
+    gflop = encoder.flops_per_step * foreseen.steps / 1e9
     columns = features_in_words(options.output, out_features, encoder.pool_dtype, encoder.gives_steps)
     if options.keep_state:
         columns = f"{STATE}: fixed_size_list<float32>[{StatefulEncoder(encoder).state_features}], {columns}"
-    about = "" if foreseen is not None and foreseen.whole and not foreseen.failed else "about "
+    about = "" if foreseen.whole and not foreseen.failed else "about "
     lines = {
-        "source": f"{counted(len(plan.source.files), 'file')}, {counted(rows, 'row')}, {about}{steps:,.0f} steps",
+        "source": f"{counted(len(plan.source.files), 'file')}, {counted(rows, 'row')}, "
+        f"{about}{foreseen.steps:,.0f} steps",
         "sequences": f"{plan.layout.described}, {in_features} features per step",
         "kept columns": ", ".join(plan.keep) or "none",
         "output": f"{counted(len(plan.units), 'part')}, {columns}",
@@ -104,7 +103,7 @@ def explain(
     }
     if plan.left_out:
         lines["left out"] = left_out_in_words(plan.left_out)
-    seconds = None if gflops is None else _seconds(gflop / gflops, nbytes, len(plan.units))
+    seconds = None if gflops is None else _seconds(gflop / gflops, foreseen.nbytes, len(plan.units))
     if seconds is not None:
         lines["time"] = (
             f"about {_duration(seconds)}, if one process does all: {gflops:,.1f} GFLOP/s, measured here on its first "
@@ -121,7 +120,7 @@ def explain(
     }
     lines |= _of_source(plan, options.matching)
     numbers = {
-        "files": len(plan.source.files), "rows": rows, "steps": round(steps), "parts": len(plan.units),
+        "files": len(plan.source.files), "rows": rows, "steps": round(foreseen.steps), "parts": len(plan.units),
         "in_features": in_features, "out_features": out_features, "gflop": gflop, "gflops": gflops,
         "seconds": seconds, "memory_bytes": taken, "kernel": kernel,
     }  # fmt: skip
@@ -160,21 +159,6 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     repeated = (sample * min(rounds, max(1, _MOST_CHUNKS // len(sample))))[: max(len(sample), _MOST_CHUNKS)]
     shape, kernel = computation.shape, computation.kernel
     return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
-
-
-def _steps_and_bytes(
-    plan: Plan, encoder: Encoder, foreseen: Foreseen | None, matches: Filter | None
-) -> tuple[float, float]:
-    """Steps of all rows and the bytes that are decoded for them, as far as those that were read tell."""
-    if foreseen is not None and foreseen.steps is not None:
-        return foreseen.steps, foreseen.nbytes
-    nbytes, steps = float(plan.units.nbytes.sum()), 0.0
-    try:
-        steps = mean_steps(plan, encoder.in_features, encoder.input, matches) * plan.source.rows
-    except DataError:
-        if foreseen is None or not (foreseen.set_aside or foreseen.failed):
-            raise
-    return steps, nbytes  # no steps where all rows are set aside, or the first one is refused
 
 
 def _seconds(computing: float, nbytes: float, parts: int) -> float:

@@ -20,7 +20,7 @@ from scanrnn_dist.job.damage import (
 from scanrnn_dist.job.destination import check_destination, plan_for, sorted_source, standing_job
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
-from scanrnn_dist.job.first_rows import in_features_of, mean_steps
+from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream

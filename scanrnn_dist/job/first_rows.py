@@ -1,11 +1,11 @@
-"""What the first rows of a planned source say of all: features per step, and steps of a row. Opens files, and decodes.
+"""What the first rows of a planned source say of all: features per step. Opens files, and decodes.
 
 How a unit is decoded is `source/decode.py`'s.
 """
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -13,15 +13,11 @@ import numpy as np
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.source import (
-    BadRows,
-    FailedUnit,
     Filter,
     Layout,
-    ReadOptions,
     Source,
     Units,
     first_step_features,
-    read_chunks,
 )
 
 
@@ -88,29 +84,6 @@ def layout_with_width(plan: Planned, matches: Filter | None, input: InputSpec) -
     with suppress(DataError):  # the job tells of it
         return layout.with_width(_first_step_features(plan, matches, input if may_fit else None))
     return layout
-
-
-def mean_steps(plan: Planned, in_features: int, input: InputSpec | None, matches: Filter | None = None) -> float:
-    """Mean steps of the first rows, at least some hundred kilobytes of them and one step; 0 without any.
-
-    Rows that do not match the filter count as rows without steps.
-    """
-    rows = steps = 0
-    bad_rows = BadRows("propagate", null_sequence="skip", unequal_lengths="skip", unreadable_file="skip")
-    unread = ""
-    options = ReadOptions(plan.layout, (), in_features, input, True, bad_rows, chunk_bytes=1 << 18, filter=matches)
-    with closing(read_chunks(plan.source, plan.units, options, prefetch_bytes=1, keep_going=True)) as chunks:
-        while not steps and (chunk := next(chunks, None)) is not None:
-            if isinstance(chunk, FailedUnit):
-                if chunk.aside is None:
-                    raise DataError(chunk.reason)
-                unread = unread or chunk.reason
-                continue
-            rows += chunk.rows
-            steps += int(chunk.sequences.lengths.sum())
-    if unread and not rows:
-        raise UnreadableError(unread)
-    return steps / rows if rows else 0.0
 
 
 def _first_step_features(plan: Planned, matches: Filter | None, input: InputSpec | None = None) -> int | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.undone import FLAG, OTHERWISE
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import Chunk, FailedUnit, ReadOptions, may_match, read_chunks, read_first
+from scanrnn_dist.source import BadRows, Chunk, FailedUnit, ReadOptions, may_match, read_chunks, read_first
 from scanrnn_dist.storage import is_uri
 
 MOST_FILES, MOST_OBJECTS = 1_000, 32
@@ -25,6 +26,13 @@ FIRST_BYTES, LEAST_BYTES, MOST_BYTES = 64 << 20, 16 << 10, 1 << 20
 """Decoded bytes of all first rows together, and the least and most of one file. `scanrnn plan --hidden 64` of 1,000
 files of 50 rows each took 3.4 s, 1.8 s of one file (2 cores)."""
 MOST_TOLD = 20
+_AS_THEY_ARE: dict[str, Any] = {
+    "lossy_cast": True,
+    "bad_rows": BadRows(
+        "propagate", null_sequence="skip", wrong_width="skip", unequal_lengths="skip", unreadable_file="skip"
+    ),
+}
+"""How rows are read to count their steps, where all are refused as the job would read them."""
 _SAMPLE_BYTES = 16 << 20
 
 
@@ -36,7 +44,8 @@ class Foreseen:
         whole: whether all rows were read.
         files: of which rows were read.
         rows: that were read; without those of row groups and folders where a filter passes over all, unless `whole`.
-        steps: about how many all rows have that would be computed; None where no row could be read.
+        steps: about how many all rows have that would be computed; if all rows that were read are refused, about how
+            many would be if they were not.
         nbytes: about how many are decoded of all rows.
         failed: units, or files where only first rows were read, that have a row which is refused.
         failures: where these are and why, the first ones.
@@ -47,7 +56,7 @@ class Foreseen:
     whole: bool
     files: int = 0
     rows: int = 0
-    steps: float | None = None
+    steps: float = 0.0
     nbytes: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -90,11 +99,25 @@ def foresee(
         whole: whether to read all rows.
         on_rows: called with the number of rows each time some were read.
     """
+    found = _foreseen(plan, reading, carries, whole, on_rows)
+    if found.failed and not found.steps:
+        found.steps = _foreseen(plan, lambda size: replace(reading(size), **_AS_THEY_ARE), lambda _: None).steps
+    return found
+
+
+def _foreseen(
+    plan: Plan,
+    reading: Callable[[int], ReadOptions],
+    carries: Callable[[Chunk], np.ndarray | None],
+    whole: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> Foreseen:
+    """As `foresee`; of rows that are all refused it finds no steps."""
     found, read, sampled_bytes = Foreseen(whole), _Read(len(plan.units)), 0
     files, options = set[str](), reading(MOST_BYTES)
     most = options.lengths.max_steps
     rows = plan.units.rows if whole else _rows_of_folders(plan, options)
-    chunks = _all(plan, options) if whole else _first(plan, reading, rows, found)
+    chunks = _all(plan, options) if whole else _first(plan, reading, rows, found, read)
     with closing(chunks):
         for chunk in _with_carries(chunks, carries):
             files.add(chunk.unit.file.path)
@@ -177,9 +200,9 @@ def _all(plan: Plan, options: ReadOptions) -> Generator[Chunk | FailedUnit, None
 
 
 def _first(
-    plan: Plan, reading: Callable[[int], ReadOptions], rows: np.ndarray, found: Foreseen
+    plan: Plan, reading: Callable[[int], ReadOptions], rows: np.ndarray, found: Foreseen, read: _Read
 ) -> Generator[Chunk | FailedUnit, None, None]:
-    """The first chunks of files, evenly chosen; with a filter, if these have no step, more until a row has one."""
+    """The first chunks of files, evenly chosen; more until a row has a step, if a filter or damage left none."""
     _, firsts = np.unique(plan.units.file[rows > 0], return_index=True)
     firsts = np.flatnonzero(rows > 0)[firsts]
     given = plan.given if isinstance(plan.given, str) else plan.given[0]
@@ -189,7 +212,7 @@ def _first(
     yield from read_first(plan.source, plan.units.select(firsts.tolist()), options)
     others = _evenly(np.setdiff1d(np.flatnonzero(rows > 0), firsts), most)
     for unit in plan.units.select([*firsts.tolist(), *others.tolist()]):
-        if options.filter is None or found.sample or found.failed:
+        if found.sample or found.failed or (options.filter is None and read.decoded.any()):
             return
         yield from read_first(plan.source, [unit], options, go_on=True)
 

@@ -413,6 +413,26 @@ def test_all_places_are_counted_and_the_first_ones_told(folder: Path, capsys: py
     assert code == 3 and "9 places would fail" in out and "about 90 steps" in out and err.count("feature 0 is nan") == 9
 
 
+def test_steps_of_rows_that_are_all_refused_are_told_all_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        write(folder / f"in/{number}.parquet", [[[0.1, 0.2]] * 5] * 40, pa.list_(pa.list_(pa.float64())))
+    for flags, steps in (([], 5), (["--max-steps", "2"], 2)):
+        code, out, _ = run(capsys, "plan", folder / "in", *GRU, *flags)
+        assert code == 3 and "3 places would fail" in out and f"120 rows, about {120 * steps} steps" in out
+
+
+def test_where_the_first_part_is_set_aside_as_a_whole_the_next_one_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.parquet"
+    write(file, rows())
+    file.write_bytes(file.read_bytes()[:4] + bytes(40) + file.read_bytes()[44:])
+    told = told_of(capsys, file, "--unreadable-file", "skip", "--rows-per-part", "10", "--column", "sequence")
+    assert (told["set_aside"], told["rows_checked"], told["steps"]) == (10, 10, 40 * 3) and told["seconds"] > 1
+
+
 def test_the_plan_as_json_says_steps_time_and_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "plan", folder / "in", *GRU, "--json", "--scan")
     told = json.loads(out)

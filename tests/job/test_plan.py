@@ -14,7 +14,7 @@ import pytest
 from scanrnn_dist.errors import ConfigError, LayoutError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec, Number
 from scanrnn_dist.job import JobOptions, first_rows
-from scanrnn_dist.job.first_rows import in_features_of, mean_steps
+from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.source import (
     BadRows,
@@ -123,7 +123,6 @@ def test_d_is_found_behind_files_and_rows_that_are_empty(tmp_path: Path, last: l
     write_sequences(tmp_path / "day3.parquet", [[]] * 70_000 + [last])
     plan = plan_job(tmp_path)
     assert in_features_of(plan) == len(last[0])
-    assert mean_steps(plan, in_features_of(plan), None) == pytest.approx(1 / plan.source.rows, rel=0.1)
     assert in_features_of(Plan.from_records(plan.to_records())) == len(last[0])
 
 
@@ -132,7 +131,6 @@ def test_d_is_that_of_the_first_row_that_matches(tmp_path: Path) -> None:
     write_sequences(tmp_path / "k=b/a.parquet", [[[]], [[1.0] * 3], [], [[1.0] * 2]], row_group_size=2)
     plan = plan_job(tmp_path)
     assert in_features_of(plan, parsed_filter("k == 'b' and id >= 2")) == 2
-    assert mean_steps(plan, 2, None, parsed_filter("k == 'b' and id >= 2")) == 1 / 6
     assert in_features_of(plan, parsed_filter("id == 1")) == 3
     assert in_features_of(plan, parsed_filter("k == 'a' and id > 0")) == 3
     with pytest.raises(LayoutError, match=r"k=a/a.parquet.*a step has 0 features"):
@@ -202,7 +200,6 @@ def test_a_source_without_any_step_or_row_says_so(tmp_path: Path) -> None:
     plan = plan_job(tmp_path)
     with pytest.raises(LayoutError, match=r"None of the 4 sequences of column 'seq' has a step.*--encoder"):
         in_features_of(plan)
-    assert mean_steps(plan, 2, None) == 0
     write_sequences(tmp_path / "none/a.parquet", [])
     with pytest.raises(ConfigError, match="no rows"):
         in_features_of(plan_job(tmp_path / "none"))

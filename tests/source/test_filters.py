@@ -22,7 +22,7 @@ from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.explanation import explain
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import Handling, JobOptions, Plan, plan_job, run_job
+from scanrnn_dist.job import Foreseen, Handling, JobOptions, Memory, Plan, plan_job, run_job
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.source.filters import filter_text, parsed_filter
 from scanrnn_dist.source.read_ahead import read_chunks
@@ -533,6 +533,6 @@ def test_plan_says_what_is_read(folder: Path) -> None:
     (folder / "in/bad.parquet").write_bytes(b"no parquet")
     plan = plan_job(folder / "in", JobOptions(limit=50, bad_rows=SKIP))
     devices = EncoderOnDevices(Encoder.from_seed(0, 2, 3), shape=WindowShape(2, 4, 2))
-    told = str(explain(plan, devices, JobOptions(filter="id > 3")))
+    told = str(explain(plan, devices, JobOptions(filter="id > 3"), Memory(), Foreseen(whole=False)))
     assert "only rows with id > 3" in told and "the first 50 rows" in told
     assert "3 files without column 'more': nulls there" in told and "1 file, left out; the first is" in told
