@@ -25,7 +25,7 @@ from faults import sort_of
 from sources import entries, features_of
 
 from scanrnn_dist.api import verify
-from scanrnn_dist.records import COMMITS, SUCCESS
+from scanrnn_dist.records import COMMITS, RECORDS, SUCCESS
 
 LIMIT_SECONDS = 60
 """A run takes a tenth of a second. One that takes so long hangs."""
@@ -310,13 +310,17 @@ def output_of(destination: Path) -> Output:
 
 
 def assert_same(destination: Path, undisturbed: Output, sample: int = 0) -> None:
-    """A finished output that is the undisturbed one to the byte, passes `verify`, and has nothing beside it."""
+    """A finished output that is the undisturbed one to the byte, passes `verify`, and has only records beside it.
+
+    Among these may be unfinished files of processes that were killed.
+    """
     output = output_of(destination)
     assert output.ids == undisturbed.ids
     assert output.features == undisturbed.features
     assert output.parts == undisturbed.parts
     assert (destination / SUCCESS).is_file()
-    assert not _aside(destination)
+    own = (*output.parts, SUCCESS)
+    assert not [name for name in entries(destination) if name not in own and not name.startswith(RECORDS)]
     verified = verify(destination, sample=sample)
     assert (verified.parts, verified.rows) == (len(output.parts), len(output.ids))
 
@@ -327,11 +331,6 @@ def assert_whole(destination: Path, undisturbed: Output) -> None:
     assert parts.items() <= undisturbed.parts.items()
     if (destination / SUCCESS).exists():
         assert parts == undisturbed.parts
-
-
-def assert_nothing_aside(destination: Path) -> None:
-    """No file of an unfinished part, nor any other that readers need to pass over, but for the records."""
-    assert not _aside(destination)
 
 
 def identities(destination: Path) -> dict[str, tuple[int, int]]:
@@ -352,9 +351,3 @@ def recorded(destination: Path) -> dict[str, tuple[int, int]]:
 
 def _parts(destination: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(destination.glob("*.parquet"))}
-
-
-def _aside(destination: Path) -> list[str]:
-    """As `leftovers` of `sources.py`, but for what the records hold, and files of other names too."""
-    names = [name for name in entries(destination) if not name.startswith("__scanrnn")]
-    return [name for name in names if name != SUCCESS and not name.endswith(".parquet")]

@@ -25,7 +25,6 @@ from crashing import (
     Output,
     Scenario,
     Zygote,
-    assert_nothing_aside,
     assert_same,
     assert_whole,
     identities,
@@ -34,7 +33,18 @@ from crashing import (
     recorded,
     sorts_of,
 )
-from sources import SHAPE, TOLERANCE, H, encoder_of, entries, random_rows, some_lengths, specification, write_source
+from sources import (
+    SHAPE,
+    TOLERANCE,
+    H,
+    encoder_of,
+    entries,
+    leftovers,
+    random_rows,
+    some_lengths,
+    specification,
+    write_source,
+)
 
 from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.records.suspects import SILENT_DEATHS
@@ -310,7 +320,7 @@ def refused_at(zygote: Zygote, known: Known, destination: Path, step: int, kind:
         assert run.exit_code == STOPPED, run
         assert "No space left on device" in run.said
         assert "Traceback" not in run.said
-        assert_nothing_aside(destination)
+        assert not leftovers(destination)
     yield from finished(zygote, known, destination)
 
 
@@ -548,7 +558,6 @@ def spoilt_and_killed_at(zygote: Zygote, known: Known, destination: Path, step: 
         assert_written_once(before, identities(destination))
     assert output_of(destination) == known.undisturbed
     assert not (destination / "_SUCCESS").exists()
-    assert_nothing_aside(destination)
 
 
 def test_a_job_with_a_bad_row_that_is_killed_at_any_step_does_all_other_units_and_tells(
