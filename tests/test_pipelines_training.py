@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -117,12 +118,20 @@ def test_numbers_that_float32_cannot_hold_are_rounded_where_that_is_allowed(tmp_
     assert run("train_encoder", *options, "--lossy-cast").returncode == 0
 
 
-def test_one_device_equals_eight(source: Path) -> None:
+def test_one_device_equals_eight(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, labels, classes = train_encoder.read_labelled(source / "split=train", "kind", None)
     assert classes == list(KINDS)
     settings = train_encoder.Settings(hidden=8, epochs=3, batch=30)  # 30: not a multiple of the devices
     lines: dict[int, list[str]] = {1: [], 8: []}
+    step, shares = train_encoder.train_step, list[float]()
+
+    def train_step(model: Any, optimizer: Any, x: jax.Array, *others: jax.Array) -> Any:
+        shares.append(len(x) / x.sharding.shard_shape(x.shape)[0])
+        return step(model, optimizer, x, *others)
+
+    monkeypatch.setattr(train_encoder, "train_step", train_step)
     encoders = [train_encoder.train(rows, labels, settings, mesh_of(n), lines[n].append) for n in lines]
+    assert shares == 9 * [1] + 9 * [8], "each device has its share of the rows"
     one, eight = (variables_of(encoder) for encoder in encoders)
     for name in one:
         np.testing.assert_allclose(
