@@ -71,9 +71,28 @@ def test_a_machine_that_slows_down_slows_all_candidates(monkeypatch: pytest.Monk
     assert result.gain == pytest.approx(0.1)
 
 
-def test_every_shape_is_really_run_on_all_rows() -> None:
+def test_every_shape_is_really_run_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[WindowShape, Any]] = []
+    build_engine = tune.build_engine
+
+    def build(*told: Any, **options: Any) -> Any:
+        engine = build_engine(*told, **options)
+        begin = engine.run
+
+        def run() -> Any:
+            runs.append((engine.shape, begin()))
+            return runs[-1][1]
+
+        monkeypatch.setattr(engine, "run", run)
+        return engine
+
+    monkeypatch.setattr(tune, "build_engine", build)
     shapes = [START, WindowShape(lanes=2, block_steps=1, window_blocks=8)]
-    found = tune.measure(encoder_of(), SAMPLE, mesh_of(2), shapes, rounds=2, kernel="xla")
+    sample = [*SAMPLE, Ragged.from_sequences(random_rows([2, 7]))]
+    found = tune.measure(encoder_of(), sample, mesh_of(2), shapes, rounds=2, kernel="xla")
+    assert [(shape, run.statistics.rows, run.statistics.steps, run.is_busy) for shape, run in runs] == [
+        (shape, 6, 61, False) for _ in range(3) for shape in shapes
+    ]
     assert [one.shape for one in found] == shapes
     assert all(len(one.rounds) == 2 and min(one.rounds) > 0 and 0 < one.occupancy <= 1 for one in found)
     assert found[1].occupancy > found[0].occupancy, "blocks of one step leave fewer idle"
