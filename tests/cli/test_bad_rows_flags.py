@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,23 @@ def source(tmp_path: Path) -> str:
     return str(write_source(tmp_path / "in.parquet", ROWS))
 
 
-def test_every_flag_reaches_the_job(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flag_reaches_the_job(tmp_path: Path) -> None:
+    source, out = write_source(tmp_path / "in.parquet", random_rows([2, 3])), tmp_path / "out"
+    choices = {"bad_value": "zero", "null_sequence": "null", "wrong_width": "skip", "unequal_lengths": "skip",
+               "empty_sequence": "skip", "too_short": "null", "too_long": "skip",
+               "unreadable_file": "skip"}  # fmt: skip
+    assert not choices.items() & asdict(BadRows()).items()
+    lengths = {"min_steps": 2, "max_steps": 3, "truncate": "tail"}
+    told = {**choices, **lengths, "max_bad_rows": 4}
+    flags = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert cli.run(["featurize", str(source), str(out), *GRU, *flags]) == 0
+    options = json.loads((out / "__scanrnn/job.json").read_text())["options"]
+    assert options["bad_rows"] == choices and options.items() >= lengths.items()
+    (log,) = (out / "__scanrnn/commits").iterdir()
+    assert json.loads(log.read_text().splitlines()[0])["max_bad_rows"] == 4
+
+
+def test_rows_become_what_was_chosen(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     chosen = {"null-sequence": "skip", "wrong-width": "skip", "bad-value": "drop-step", "unequal-lengths": "skip",
               "empty-sequence": "skip", "min-steps": 2, "too-short": "skip", "max-steps": 3, "truncate": "tail",
