@@ -140,6 +140,56 @@ def test_to_unite_is_commutative_associative_and_idempotent(a: pa.DataType, b: p
         assert normal(left) == normal(right)
 
 
+def words(index: pa.DataType, kind: pa.DataType) -> pa.DataType:
+    return pa.dictionary(index, kind)
+
+
+def struct(**fields: pa.DataType) -> pa.DataType:
+    return pa.struct(list(fields.items()))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (pa.int8(), pa.uint8(), pa.int16()),
+        (pa.int32(), pa.uint32(), pa.int64()),
+        (pa.int64(), pa.uint64(), None),
+        (pa.int8(), pa.float16(), pa.float64()),
+        (pa.int64(), pa.float64(), None),
+        (pa.float16(), pa.float32(), pa.float32()),
+        (pa.bool_(), pa.int8(), None),
+        (pa.string(), pa.string_view(), pa.large_string()),
+        (pa.binary(2), pa.binary(), pa.large_binary()),
+        (pa.binary(), pa.string(), None),
+        (pa.timestamp("s"), pa.timestamp("us"), pa.timestamp("us")),
+        (pa.timestamp("s"), pa.timestamp("s", "UTC"), None),
+        (pa.date32(), pa.timestamp("s"), None),
+        (pa.time32("s"), pa.time32("ms"), pa.time32("ms")),
+        (pa.time32("s"), pa.time64("us"), pa.time64("us")),
+        (pa.duration("s"), pa.duration("us"), pa.duration("us")),
+        (pa.decimal32(4, 2), pa.decimal128(7, 1), pa.decimal128(8, 2)),
+        (pa.decimal128(38, 0), pa.decimal128(38, 38), pa.decimal256(76, 38)),
+        (pa.decimal256(76, 0), pa.decimal256(76, 76), None),
+        (words(pa.int8(), pa.string()), words(pa.int8(), pa.large_string()), words(pa.int8(), pa.large_string())),
+        (words(pa.int8(), pa.string()), words(pa.int32(), pa.string()), pa.string()),
+        (words(pa.int8(), pa.string()), pa.string(), pa.string()),
+        (pa.list_(pa.int8()), pa.large_list(pa.int16()), pa.large_list(pa.int16())),
+        (pa.list_(pa.int8(), 2), pa.list_(pa.int16(), 2), pa.list_(pa.int16(), 2)),
+        (pa.list_(pa.int8(), 2), pa.list_(pa.int8(), 3), pa.list_(pa.int8())),
+        (pa.list_view(pa.int8()), pa.list_view(pa.int16()), pa.list_view(pa.int16())),
+        (pa.list_(pa.int8()), pa.list_(pa.string()), None),
+        (struct(a=pa.int8(), b=pa.null()), struct(c=pa.bool_(), a=pa.int16()),
+         struct(a=pa.int16(), b=pa.null(), c=pa.bool_())),
+        (struct(a=pa.int8()), struct(a=pa.string()), None),
+        (pa.map_(pa.string(), pa.int8()), pa.map_(pa.string(), pa.int16()), pa.map_(pa.string(), pa.int16())),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_two_types_become_the_one_that_holds_both(one: pa.DataType, other: pa.DataType, both: Any) -> None:
+    for found in (united(one, other), united(other, one)):
+        assert normal(found) == normal(both)
+
+
 @given(st.data(), TYPES, TYPES)
 def test_no_value_is_lost(data: st.DataObject, a: pa.DataType, b: pa.DataType) -> None:
     for kind in [a, *(() if united(a, b) is None else [united(a, b)])]:
