@@ -59,7 +59,7 @@ def fetched(file: File) -> Iterator[FetchedFile]:
 def held_by(fetched: FetchedFile) -> int:
     """The bytes of all answers that are alive."""
     gc.collect()
-    answers = [each.answer for each in gc.get_objects() if isinstance(each, fetched_module._Request)]
+    answers = [each.answer for each in gc.get_objects() if type(each) is fetched_module._Request]
     return sum(each.result().size for each in answers if each is not None and each.done() and not each.cancelled())
 
 
