@@ -24,7 +24,7 @@ import numpy as np
 import safetensors.numpy
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from scanrnn_dist.disk import whole_file
 from scanrnn_dist.encoder.architecture import ADDRESS, build
@@ -42,7 +42,7 @@ _DTYPES: dict[str, Any] = {
     "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "C64": np.complex64,
     "F16": np.float16, "F32": np.float32, "F64": np.float64, "BF16": jnp.bfloat16,
 }  # fmt: skip
-"""By safetensors' names. Its own readers know no BF16, or refuse a file for one tensor of 8 bits beside the weights."""
+"""By safetensors' names: those that numpy has, and bfloat16. A foreign file may hold others beside the weights."""
 _WHOLE = re.compile(r"\d+")
 _FEW = 10_000_000
 """An architecture that by its sizes asks for fewer weights is not held against those that are there: it takes 25 ms."""
@@ -96,15 +96,17 @@ def _header(content: bytes) -> Any:
 
 
 def _tensors(content: bytes) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file by name."""
+    """All tensors of an encoder file by name."""
+    views = dict(deserialize(content))
+    return {name: np.frombuffer(it["data"], _DTYPES[it["dtype"]]).reshape(it["shape"]) for name, it in views.items()}
 
-    def array(view: dict[str, Any]) -> np.ndarray:
-        dtype, shape = view["dtype"], view["shape"]
-        return (
-            np.frombuffer(view["data"], _DTYPES[dtype]).reshape(shape) if dtype in _DTYPES else stand_in(dtype, shape)
-        )
 
-    return {name: array(view) for name, view in deserialize(content)}
+def _tensor(file: Any, name: str) -> np.ndarray:
+    """A tensor of an open safetensors file, or a `stand_in`."""
+    part = file.get_slice(name)  # nothing is read by this
+    dtype, shape = part.get_dtype(), part.get_shape()
+    array: np.ndarray = file.get_tensor(name) if dtype in _DTYPES else stand_in(dtype, shape)
+    return array
 
 
 def stand_in(kind: str, shape: Iterable[int]) -> np.ndarray:
@@ -182,8 +184,9 @@ def _encoder_of(kind: type, weights: dict[str, np.ndarray], architecture: str | 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """All tensors of a safetensors file by name, and what its header says besides; `FileNotFoundError` if none."""
     try:
-        content = Path(path).read_bytes()
-        return _tensors(content), _header(content).get("__metadata__") or {}
+        # `safe_open` maps a file whose header is right; of one that it may not read, it says that there is none.
+        with open(path, "rb"), safe_open(path, framework="numpy") as file:
+            return {name: _tensor(file, name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise
     except PermissionError as error:

@@ -281,11 +281,14 @@ def test_weights_in_safetensors_are_told_by_their_names(
 def test_an_encoder_file_that_may_not_be_read_is_no_damaged_one(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from scanrnn_dist.encoder import file as encoder_file
+
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     file, read_bytes = tmp_path / "e.safetensors", Path.read_bytes
     Encoder.from_seed(0, 3, 4).save(file)
+    monkeypatch.setattr(encoder_file, "open", denied, raising=False)
     monkeypatch.setattr(Path, "read_bytes", lambda path: denied() if path == file else read_bytes(path))
     said = failed(capsys, ["featurize", source, tmp_path / "out", "--encoder", file], 4)
     assert f"{file} could not be read: Permission denied." in said

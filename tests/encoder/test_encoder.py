@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import pickle
 import shlex
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,7 +27,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.encoder.encoder import Encoder, State
-from scanrnn_dist.encoder.file import FORMAT, variables_of
+from scanrnn_dist.encoder.file import FORMAT, read_safetensors, variables_of
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -322,6 +324,25 @@ def saved_parts(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def test_a_missing_file_is_a_wrong_argument(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no encoder file .*none\.safetensors"):
         Encoder.load(tmp_path / "none.safetensors")
+
+
+def test_reading_a_file_takes_memory_for_its_weights_once(tmp_path: Path) -> None:
+    right, wrong, size = tmp_path / "right.safetensors", tmp_path / "wrong.safetensors", 8_000_000
+    safetensors.numpy.save_file({"a": np.ones(size // 8, np.float32), "b": np.ones(size // 8, np.float32)}, right)
+    wrong.write_bytes(b"\xff" * size)
+
+    def most_bytes(path: Path) -> int:
+        """What reading holds at most; the pages of a file that is mapped are the system's."""
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(DataError):
+                read_safetensors(path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert size <= most_bytes(right) < 1.2 * size
+    assert most_bytes(wrong) < 0.2 * size  # its header is read alone
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", bytes(64), b"\xff" * 64])
