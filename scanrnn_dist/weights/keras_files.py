@@ -30,6 +30,8 @@ _OLD_ROOT = "model_weights/"
 _CLASSES = {"GRU", "LSTM", "SimpleRNN", "RNN", "Bidirectional"}
 """Recurrent layers."""
 _CELLS = {"GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"}
+_PACKAGES = {"keras", "keras_core", "tf_keras", "tensorflow"}
+"""What layers of Keras' own come from, in its several editions."""
 _USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True, "merge_mode": "concat"}
 
 
@@ -175,14 +177,15 @@ def _snake_case(name: str) -> str:
 def _is_recurrent(tree: Mapping[str, Any]) -> bool:
     """Whether it is a recurrent layer, by its class or by what only such a one is configured with."""
     config = tree["config"] if _is_layer(tree) else {}
-    is_like_one = "recurrent_initializer" in config or _is_layer(config.get("cell"))
+    is_bidirectional = "merge_mode" in config and _is_layer(config.get("layer"))
+    is_like_one = "recurrent_initializer" in config or _is_layer(config.get("cell")) or is_bidirectional
     return is_like_one or tree.get("class_name") in _CLASSES
 
 
 def _is_of_keras(layer: Mapping[str, Any]) -> bool:
     """Whether a layer or cell is of a class of Keras' own; a file of the older format may say no module."""
-    module = str(layer.get("module", "keras"))
-    return layer["class_name"] in _CLASSES | _CELLS and module.startswith(("keras", "tf_keras", "tensorflow"))
+    package = str(layer.get("module", "keras")).split(".")[0]
+    return layer["class_name"] in _CLASSES | _CELLS and package in _PACKAGES
 
 
 def _unusual(layer: Mapping[str, Any], part: str = "") -> Iterator[str]:

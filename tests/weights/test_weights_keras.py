@@ -388,10 +388,11 @@ def test_a_cell_of_a_class_of_ones_own_is_refused(tmp_path: Path) -> None:
     told = r"the layer 'own' has a cell of the class 'MinimalRNNCell', .* from_keras\(layer\.get_weights\(\)\)"
     with pytest.raises(DataError, match=told):
         keras_layers(path, prefix="layers/rnn")
-    cell |= {"module": "__main__", "class_name": "GRUCell"}  # a class of one's own under the name of Keras'
-    write_archive(path, arrays, [own, layer_config()])
-    with pytest.raises(DataError, match="a cell of the class 'GRUCell'"):
-        keras_layers(path, prefix="layers/rnn")
+    for module in ("__main__", "keras_cells"):  # of a class of one's own under the name of Keras'
+        cell |= {"module": module, "class_name": "GRUCell"}
+        write_archive(path, arrays, [own, layer_config()])
+        with pytest.raises(DataError, match="a cell of the class 'GRUCell'"):
+            keras_layers(path, prefix="layers/rnn")
 
 
 @pytest.mark.parametrize(("kind", "class_name"), [("keras", "MyGRU"), ("h5", "mine>MyGRU")])
@@ -403,6 +404,20 @@ def test_a_layer_of_a_class_of_ones_own_is_refused(kind: str, class_name: str, t
     assert_computes(keras_layers(path, prefix=f"{prefix}gru"), [[direction("gru", arrays)]])
     with pytest.raises(DataError, match=f"the layer 'my_gru' has the class '{class_name}', activation='relu', which"):
         keras_layers(path, prefix=f"{prefix}my_gru")
+
+
+def test_a_bidirectional_layer_of_a_class_of_ones_own_is_refused(tmp_path: Path) -> None:
+    h5py, path = pytest.importorskip("h5py"), tmp_path / "m.h5"
+    config = layer_config("bi", "MyBidirectional", merge_mode="sum", layer=layer_config())  # older files say no more
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": [config]}})
+        for seed, way in enumerate(("forward", "backward")):
+            for name, array in named(
+                f"model_weights/bi/bi/{way}_gru/gru_cell/", keras_arrays("gru", seed=seed)
+            ).items():
+                file[name] = array
+    with pytest.raises(DataError, match="the layer 'bi' has the class 'MyBidirectional', merge_mode='sum', which"):
+        keras_layers(path)
 
 
 def test_stacked_cells_of_keras_3_are_layers(tmp_path: Path) -> None:
