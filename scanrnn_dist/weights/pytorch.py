@@ -183,7 +183,8 @@ def _layers(
     where = f"{where}, prefix {prefix!r}," if prefix else where
     refuse_uncertain(uncertain, prefix, where)
     below = {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
-    own = {name: array for name, array in below.items() if "." not in name}  # modules within the RNN have a dot
+    direct = {name: array for name, array in below.items() if "." not in name}  # modules within it have a dot
+    own = {name: array for name, array in direct.items() if NAME.match(name) or hasattr(array, "shape")}
     if projections := sorted(name for name in own if name.startswith("weight_hr_")):
         raise DataError(
             f"{where} holds an LSTM with projections ({', '.join(projections)}; proj_size); there is no cell for that. "

@@ -40,11 +40,11 @@ def whole_weights(named: Named, computed: Collection[str] = ()) -> tuple[Named, 
             groups.setdefault((path, match["weight"]), {})[match["part"]] = name
     whole, uncertain = dict(named), dict[str, list[str]]()
     for (path, weight), names in groups.items():
-        parts = {part: np.asarray(named[name]) for part, name in names.items()}
-        rule = _RULES.get(frozenset(parts))
         is_doubted = path + weight in named or path + weight in computed
-        is_doubted |= any(array.dtype.names for array in parts.values())  # a `stand_in`
-        array = None if rule is None or is_doubted else rule(parts)
+        rule = None if is_doubted else _RULES.get(frozenset(names))
+        parts = {} if rule is None else {part: np.asarray(named[name]) for part, name in names.items()}
+        is_held = not any(array.dtype.names for array in parts.values())  # none is a `stand_in`
+        array = rule(parts) if rule is not None and is_held else None
         if array is None:
             uncertain.setdefault(path, []).extend(sorted(names.values()))
         else:

@@ -82,6 +82,11 @@ def test_what_is_no_array_is_passed_over() -> None:
     assert (
         from_torch({"model": state(), **other}, input=SPEC).fingerprint == from_torch(state(), input=SPEC).fingerprint
     )
+    rnn = {name: array for name, array in state().items() if name.startswith("gru.")}
+    bare = {name.removeprefix("gru."): array for name, array in rnn.items()}
+    assert from_torch(bare | other).fingerprint == from_torch(rnn).fingerprint
+    with pytest.raises(DataError, match=r"weights in parts, .*: weight_hh_l0_raw\."):
+        from_torch({**bare, "weight_hh_l0_raw": other["moments"]})
 
 
 def test_an_embedding_beside_a_bare_rnn_is_no_surplus_weight() -> None:
