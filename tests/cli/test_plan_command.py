@@ -486,14 +486,12 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
         "fixed": pa.table({"sequence": pa.array([[[0.5] * 6]], fixed)}),
         "columns": pa.table({name: pa.array([[0.5]], pa.list_(pa.float32())) for name in ("x", "y")}),
     }
-    tables["asked"] = tables["fixed"]
-    told = {"fixed": ("column 'sequence'", 6), "columns": ("columns 'x', 'y'", 2), "asked": ("column 'sequence'", 6)}
-    more = {"columns": ["--features", "x,y"], "asked": ["--in-features", "12"]}
+    told = {"fixed": ("column 'sequence'", 6), "columns": ("columns 'x', 'y'", 2)}
     encoder, out = tmp_path / "encoder.safetensors", tmp_path / "out"
     sources.encoder_of(in_features=12).save(encoder)
     for name, table in tables.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
-        flags = ["--encoder", encoder, *more.get(name, [])]
+        flags = ["--encoder", encoder, *(["--features", "x,y"] if name == "columns" else [])]
         for command in (["plan"], ["featurize", out]):
             code, _, err = run(capsys, command[0], tmp_path / f"{name}.parquet", *command[1:], *flags)
             where, width = told[name]
@@ -502,6 +500,24 @@ def test_a_width_that_the_types_fix_and_the_encoder_does_not_take_is_refused_bef
                 f"ConfigError: The encoder takes 12 features per step; there are {width} in {where}. Choose another"
                 in err
             )
+
+
+@pytest.mark.parametrize("flags", [["--hidden", "4"], ["--encoder", 6], ["--encoder", 12]])
+def test_a_width_that_is_asked_for_and_the_type_does_not_have_is_refused_before_anything_is_tried(
+    flags: list[str | int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, encoder, out = tmp_path / "fixed.parquet", tmp_path / "encoder.safetensors", tmp_path / "out"
+    pq.write_table(pa.table({"sequence": pa.array([[[0.5] * 6]], pa.list_(pa.list_(pa.float32(), 6)))}), source)
+    option, value = flags
+    if isinstance(value, int):
+        sources.encoder_of(in_features=value).save(encoder)
+        value = str(encoder)
+    for command in (["plan"], ["featurize", out]):
+        code, _, err = run(capsys, command[0], source, *command[1:], option, value, "--in-features", "12")
+        assert code == 2 and not out.exists(), err
+        assert "ConfigError: column 'sequence' of" in err and "fixed_size_list<element: float>[6]>, 6 features" in err
+        assert "--in-features says 12. Leave --in-features out" in err
+    assert run(capsys, "featurize", source, out, option, value, "--in-features", "6")[0] == 2 * (flags[1] == 12)
 
 
 def test_kept_columns_that_do_not_go_with_the_rest_are_refused_before_a_row_is_read(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean, flag_of, joined_names
+from scanrnn_dist.errors import ConfigError, LayoutError, counted, did_you_mean, flag_of, joined_names
 from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout
 from scanrnn_dist.source.layouts.list_columns import ListColumns
@@ -74,7 +74,7 @@ def find_layout(
         takes_texts: whether something makes numbers of texts.
 
     Raises:
-        ConfigError: no layout has that name, or no column, or no feature.
+        ConfigError: no layout has that name, or no column, or no feature; or a type fixes another `in_features`.
         LayoutError: two columns of that name, one that holds no sequences, one of an extension type that is
             not understood, one of texts, or several layouts to choose from.
     """
@@ -96,6 +96,7 @@ def find_layout(
     for name, type in zip(_names(layout, schema), layout.types(schema), strict=True):
         if is_string(type) and not takes_texts:
             raise LayoutError(f"{where}: {no_number(name, type)}")
+    _check_width(layout, schema, asked.in_features, where)
     return layout
 
 
@@ -180,6 +181,18 @@ def _check_is_there(schema: pa.Schema, column: str, where: str) -> None:
         near = "" if count else did_you_mean(column, schema.names)
         kind = LayoutError if count else ConfigError
         raise kind(f"{where} has {many} {column!r}; expected one.{near} Choose another (sequences found: {others}).")
+
+
+def _check_width(layout: Layout, schema: pa.Schema, in_features: int | None, where: str) -> None:
+    """Refuse an `in_features` that is asked for where the type of the column fixes another."""
+    width = None if in_features is None else layout.width(schema)
+    if width is None or width == in_features:
+        return
+    kind = field_at(schema, layout.leaves(schema)[0]).type
+    raise ConfigError(
+        f"{layout.described} of {where} is {shortened(str(kind))}, {counted(width, 'feature')} a step; --in-features "
+        f"says {in_features}. Leave --in-features out, or choose another column."
+    )
 
 
 def _nothing_found(

@@ -114,6 +114,10 @@ def test_flat_lists_are_asked_for_by_their_width() -> None:
     assert found(("seq", LIST), ("nested", NESTED), in_features=3, layout="flat-lists").columns(
         pa.schema([("seq", LIST)])
     ) == ("seq",)
+    fixed = pa.list_(pa.list_(pa.float32(), 2))
+    assert found(("seq", fixed), in_features=2).name == "nested-lists"
+    with pytest.raises(ConfigError, match=r"column 'seq' .*\[2\]>, 2 features a step; --in-features says 3\. Leave"):
+        found(("seq", fixed), in_features=3)
     assert "no column of sequences for --layout flat-lists" in refused(("seq", LIST), layout="flat-lists")
 
 
