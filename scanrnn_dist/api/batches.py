@@ -23,7 +23,7 @@ from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.job import JobOptions, check_keeps, own_carries
+from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
@@ -103,7 +103,8 @@ class BatchFeaturizer:
         """The kept columns of a batch and the features of its rows, in order.
 
         Raises:
-            ConfigError: a column that is not there, or whose name the features have.
+            ConfigError: a column that is not there, or whose name the features have; types that fix another number of
+                features per step than the encoder takes.
             DataError: data that is not what it should be; the row of the batch is named.
             LayoutError: no column holds sequences, or several may.
         """
@@ -176,7 +177,9 @@ class BatchFeaturizer:
         input, asked = self.encoder.input, self._options.asked
         find = partial(find_layout, schema, where=BATCH, takes_texts=input is not None)
         layout = find(asked) if input is None else layout_of_input(find, asked, schema, input)
-        if input is not None and layout.width(schema) is None:
+        if input is None:
+            check_width(layout, schema, self.encoder.in_features)
+        elif layout.width(schema) is None:
             raise ConfigError(
                 f"The type of {layout.described} does not say how many features a step has, and batches may begin with "
                 "different steps; expected in_features. Give in_features=N, the features of every step."

@@ -45,7 +45,7 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, in_features_of, plan_for, sorted_source, standing_job
+    from scanrnn_dist.job import check_destination, check_width, in_features_of, plan_for, sorted_source, standing_job
 
     given: Any = one_or_many(source)
     if options.sort:
@@ -57,7 +57,7 @@ def plan(
     in_features = partial(in_features_of, planned, options.matching)
     on_devices = computation.on_devices(in_features)
     if computation.input is None:
-        planned.check_width(on_devices.encoder.in_features)
+        check_width(planned.layout, planned.source.schema, on_devices.encoder.in_features)
     with suppress(ConfigError):  # which is told below
         if destination is not None and (recorded := standing_job(destination, handling)):
             on_devices.described(in_features, recorded)  # its kernel and its window

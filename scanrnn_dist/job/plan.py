@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, counted, one_line
+from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, one_line
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.columns import check_used, choose, kept_by_default, left_out
 from scanrnn_dist.job.first_rows import layout_with_width
@@ -216,16 +216,6 @@ class Plan:
         before, now = self.source.files, _without(now, self.source.left_out)
         units = int((unchanged(before, now)[self.units.file] < 0).sum())
         return Changes(tuple(differences(before, now, most=_CHANGES_TOLD)), units, len(new_files(before, now)))
-
-    def check_width(self, in_features: int) -> None:
-        """Raise a `ConfigError` if the columns' types say that no step has as many features as an encoder takes."""
-        width = self.layout.width(self.source.schema)
-        if width in (None, in_features):
-            return
-        raise ConfigError(
-            f"The encoder takes {counted(in_features, 'feature')} per step; there are {width} in "
-            f"{self.layout.described}. Choose another --encoder, or other --features."
-        )
 
 
 def plan_job(source: SourceLike, options: JobOptions | None = None, input: InputSpec | None = None) -> Plan:

@@ -12,6 +12,7 @@ from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.amend import ACCEPTED
+from scanrnn_dist.job.columns import check_width
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.damage import damaged_parts
@@ -60,7 +61,7 @@ class Wanted:
         _ = self.job  # which draws and describes it
         engine = self.computation.engine(self.options.has_own_carries, self.options.keep_state)
         if self.computation.input is None:
-            self.plan.check_width(engine.in_features)
+            check_width(self.plan.layout, self.plan.source.schema, engine.in_features)
         if engine.gives_steps:
             self.options.output.check_holds_steps()
 

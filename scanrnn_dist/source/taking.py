@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError, LayoutError
+from scanrnn_dist.errors import DataError, LayoutError, counted
 from scanrnn_dist.ragged import Ragged, joined, running_sums
 from scanrnn_dist.source.bad_rows import (
     DROP_STEP,
@@ -138,6 +138,10 @@ def to_ragged(
     # Chunk by chunk, as `combine_chunks` refuses lists of 2^31 values in all.
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     layout = placed(layout_of_column, column.type, "sequences", where=where)
+    fixed = layout.width(pa.schema([("sequences", column.type)]))
+    if fixed is not None and in_features not in (None, fixed):
+        told = f"{counted(fixed, 'feature')} a step"
+        raise LayoutError(f"{where(0)}: the column is {column.type}, {told}; expected {in_features}.")
     width, given, first_row = in_features, [], 0
     for chunk in [chunk for chunk in chunks if len(chunk)] or [pa.nulls(0, column.type)]:
         batch, place = pa.RecordBatch.from_arrays([chunk], ["sequences"]), _from(first_row, where)

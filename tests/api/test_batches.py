@@ -98,6 +98,21 @@ def test_an_input_over_lists_whose_type_fixes_no_width_needs_to_be_told_it() -> 
     assert pa.concat_tables(featurizer(table[row : row + 1]) for row in range(4)).equals(whole)
 
 
+@pytest.mark.parametrize("rows", [[], [[], []], [[[1.0] * 6], []]])
+@pytest.mark.parametrize("choice", ["error", "skip"])
+def test_a_type_that_fixes_other_features_is_refused_whatever_the_rows_are(
+    rows: list[list[list[float]]], choice: str
+) -> None:
+    table = pa.table({"sequence": pa.array(rows, pa.list_(pa.list_(pa.float32(), 6)))})
+    bad_rows = BadRows(wrong_width=choice)
+    told = rf"encoder takes {D} features per step; there are 6 in column 'sequence'"
+    for ask in (featurizer_of(bad_rows=bad_rows), lambda table: featurizer_of().schema(table.schema)):
+        with pytest.raises(ConfigError, match=told):
+            ask(table)
+    with pytest.raises(ConfigError, match=r"\[6\]>, 6 features a step; --in-features says"):
+        featurizer_of(in_features=D)(table)
+
+
 def test_bad_rows_are_treated_as_asked(caplog: pytest.LogCaptureFixture) -> None:
     good = random_rows([3])[0]
     table = table_of([good, None, [[1.0, float("nan"), 1.0]], good])

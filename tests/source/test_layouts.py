@@ -15,7 +15,7 @@ from scanrnn_dist.source.layouts.find import LAYOUTS, find_layout, layout_of, re
 from scanrnn_dist.source.layouts.layout import Asked
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.layouts.types import fixed_in_features
-from scanrnn_dist.source.taking import to_ragged
+from scanrnn_dist.source.taking import fixed_lists, to_ragged
 
 NUMBERS = [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()]
 NUMBERS += [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
@@ -253,6 +253,17 @@ def test_empty_rows_take_their_features_from_what_is_known() -> None:
         to_ragged(pa.array([[[]]], SEQ), where=where)
     with pytest.raises(LayoutError, match="1 feature"):
         to_ragged(pa.array([[]], pa.list_(pa.float32())), in_features=2, where=where)
+
+
+@pytest.mark.parametrize("rows", [[], [[], []], [[[1.0] * 6], []]])
+def test_a_type_that_fixes_other_features_is_refused_whatever_the_rows_are(rows: list[list[list[float]]]) -> None:
+    column = pa.array(rows, pa.list_(pa.list_(pa.float32(), 6)))
+    told = r"row 0.*: the column is list<.*\[6\]>, 6 features a step; expected"
+    with pytest.raises(LayoutError, match=f"{told} 12"):
+        to_ragged(column, in_features=12, where=where)
+    with pytest.raises(LayoutError, match=f"{told} 1"):
+        fixed_lists(pa.record_batch({"carry": column}), "carry", 0, lossy_cast=False, where=where)
+    assert to_ragged(column, in_features=6, where=where).values.shape[1] == 6
 
 
 def test_null_steps_before_the_first_that_tells_the_features_are_told_as_such() -> None:
