@@ -15,7 +15,7 @@ from scanrnn_dist.encoder import Encoder, StatefulEncoder
 from scanrnn_dist.engine import WINDOWS_IN_FLIGHT, native_window_bytes, why_no_native, window_shape_for
 from scanrnn_dist.errors import counted
 from scanrnn_dist.job import Foreseen, JobOptions, Memory, Plan, left_out_in_words
-from scanrnn_dist.observe import available_cores, in_mib, usable_bytes
+from scanrnn_dist.observe import as_text, available_cores, in_mib, usable_bytes
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import STATE, features_in_words
@@ -51,6 +51,8 @@ class Explanation:
     lines: Mapping[str, str]
     numbers: Mapping[str, Any]
     refusal: str = ""
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         return "\n".join(f"{name + ':':14}{text}" for name, text in self.lines.items())

@@ -20,6 +20,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine, checked_mesh, chosen_kernel, known_kind, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.source import BadRows, ReadOptions, read_chunks
@@ -81,6 +82,8 @@ class Tuning:
         """The best shape, for the command line."""
         best = self.best
         return f"--lanes {best.lanes} --block-steps {best.block_steps} --window-blocks {best.window_blocks}"
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         lines = [f"{self.rows:,} rows of the source, {self.steps:,} steps; GFLOP/s useful: median (range)"]

@@ -40,6 +40,7 @@ from scanrnn_dist.job import (
     unread_units,
     wrong_parts,
 )
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_features, records_of_parts
 from scanrnn_dist.source import Chunk, read_chunks
 from scanrnn_dist.storage import open_store
@@ -119,6 +120,8 @@ class Verification:
         names = ("greatest_distance", "specification_distance", "greatest_difference")
         for name, value in {"sampled": len(self.sample), **dict(zip(names, greatest, strict=True))}.items():
             object.__setattr__(self, name, value)
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

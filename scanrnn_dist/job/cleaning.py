@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from scanrnn_dist.errors import counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.restart import PART, finish_publishing, is_ready, replacing, restart_of
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import (
     COMMITS,
     CRASH,
@@ -61,6 +62,8 @@ class Cleaning:
     names: tuple[str, ...]
     nbytes: int
     is_done: bool
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         if not self.names:

@@ -18,6 +18,7 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.damage import recorded_parts
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.restart import check_not_ready
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import (
     JobRecords,
     are_steps,
@@ -48,6 +49,8 @@ class Export:
     rows: int
     out_features: int
     dtype: str
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         shape = f"{self.rows:,} rows of {self.out_features:,} features, {self.dtype}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scanrnn_dist.errors import counted
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import QUARANTINE, PartRecord
 from scanrnn_dist.source import told_counts
 
@@ -83,6 +84,8 @@ class JobReport:
     def _left(self) -> str:
         failed = f", of which {self.failed_units:,} failed there" if self.failed_units else ""
         return f"{counted(self.units_left, 'part')} left to other processes{failed}"
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         if not self.rows and not self.parts and self.is_complete:

@@ -18,7 +18,7 @@ from scanrnn_dist.job.attempt import last_bound
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.in_words import job_in_words, way_to_continue
 from scanrnn_dist.job.restart import is_ready, records_to_read, restart_of
-from scanrnn_dist.observe import seconds_left
+from scanrnn_dist.observe import as_text, seconds_left
 from scanrnn_dist.records import (
     PARTS,
     QUARANTINE,
@@ -93,6 +93,8 @@ class Status:
     job: Mapping[str, str] = field(default_factory=dict)
     filtered: int = 0
     continues: str = ""
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

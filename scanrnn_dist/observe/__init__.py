@@ -13,3 +13,4 @@ from scanrnn_dist.observe.memory import (
 )
 from scanrnn_dist.observe.messages import SHOWN, ToStderr, as_shown, print_line, to_stderr
 from scanrnn_dist.observe.progress import rows_progress, seconds_left
+from scanrnn_dist.observe.results import as_text

@@ -22,6 +22,7 @@ from typing import Any
 from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, counted
 from scanrnn_dist.job import command_that_continues, is_of_restart
+from scanrnn_dist.observe import as_text
 from scanrnn_dist.report.numbers import ReportNumbers
 from scanrnn_dist.report.plots import feature_plot, groups_of, in_words, lengths_plot, map_plot, throughput_plot
 
@@ -46,6 +47,8 @@ class Report:
     path: str
     state: str
     rows: int
+
+    _repr_pretty_ = as_text
 
     def __str__(self) -> str:
         looked_at = f"{counted(self.rows, 'row')} looked at"
