@@ -23,7 +23,7 @@ from scanrnn_dist.encoder.file import encoder_content, encoder_of_content, finge
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
 from scanrnn_dist.encoder.step_input import StepInput, step_input_of
-from scanrnn_dist.encoder.words import in_words
+from scanrnn_dist.encoder.words import SignatureOfInit, in_words
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.spec import MATMUL_PRECISION
@@ -61,6 +61,7 @@ class Encoder(nnx.Module):
         (32,)
     """
 
+    __signature__ = SignatureOfInit()
     pool_dtype: Any
     """Of the features: float32, or float64 where the cells compute in it."""
     carry_features: int

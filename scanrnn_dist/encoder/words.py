@@ -1,7 +1,9 @@
-"""An encoder in a line, for a person: "bidirectional GRU of 2 layers, 64 hidden features each way, ..."."""
+"""An encoder for a person: in a line, "bidirectional GRU of 2 layers, ...", and the arguments that its class takes."""
 
 from __future__ import annotations
 
+import inspect
+from types import MethodType
 from typing import Any
 
 import jax
@@ -41,3 +43,13 @@ def _kind(cell: Any) -> str:
     name = type(cell).__name__
     activation = getattr(getattr(cell, "activation_fn", None), "__name__", "tanh")
     return KINDS.get(name, name) + (f" ({activation})" if name in KINDS and activation != "tanh" else "")
+
+
+class SignatureOfInit:
+    """A class's `__signature__`: the arguments of its own `__init__`, which flax's metaclass hides behind `*args`."""
+
+    def __get__(self, instance: Any, owner: Any) -> inspect.Signature:
+        """None of an instance, whose arguments are those of `__call__`."""
+        if instance is not None:
+            raise AttributeError("__signature__")
+        return inspect.signature(MethodType(owner.__init__, owner))

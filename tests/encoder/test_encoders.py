@@ -6,6 +6,7 @@ Each law is tried here with the encoders that differ most; with the rest of the 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -346,6 +347,18 @@ def test_methods_of_a_subclass_that_would_not_be_called_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=f"{kind.__name__} has methods of its own that do not go with {not_called}"):
         kind.from_seed(0, D, H, **options)
+
+
+def test_help_shows_the_arguments_of_the_class_and_those_of_a_call() -> None:
+    class Own(Encoder):
+        def __init__(self, cell: Any, *, size: int = 3) -> None:
+            super().__init__(cell)
+            self.size = size
+
+    names = {kind: list(inspect.signature(kind).parameters) for kind in (Encoder, Halved, Own)}
+    assert names[Encoder] == names[Halved] == list(inspect.signature(Encoder.__init__).parameters)[1:]
+    assert names[Own] == ["cell", "size"]
+    assert list(inspect.signature(Encoder.from_seed(0, D, H)).parameters) == ["x", "seq_lengths", "initial_carry"]
 
 
 def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
