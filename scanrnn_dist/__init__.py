@@ -68,6 +68,9 @@ _MODULE_OF = {
     "verify": "api",
 }
 
+_MODULES = {"errors", "input_spec", "ray", "sklearn", "source", "weights"}
+"""Of the documentation, for whoever names them without importing them."""
+
 __all__ = [
     "BadRows",
     "BatchFeaturizer",
@@ -105,8 +108,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for (PEP 562)."""
-    if name == "ray":  # a module, for those who name it without importing it
-        return importlib.import_module(f"{__name__}.ray")
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from scanrnn_dist.errors import check_platform
@@ -118,5 +121,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, loaded or not."""
-    return sorted(__all__)
+    """The public names, loaded or not; `sklearn` only where it can be loaded, since `help` loads them all."""
+    from importlib.util import find_spec
+
+    missing = set() if find_spec("sklearn") else {"sklearn"}
+    return sorted({*__all__, *_MODULES, "__version__"} - missing)

@@ -181,9 +181,38 @@ def test_the_picture_is_true() -> None:
 def test_every_public_name_is_found() -> None:
     import scanrnn_dist
 
-    assert sorted(scanrnn_dist._MODULE_OF) == dir(scanrnn_dist) == sorted(scanrnn_dist.__all__)
+    assert sorted(scanrnn_dist._MODULE_OF) == sorted(scanrnn_dist.__all__)
     for name, module in scanrnn_dist._MODULE_OF.items():
         assert f"scanrnn_dist.{module}.{name}" in imported(PACKAGE / "__init__.py")
         assert getattr(scanrnn_dist, name).__module__.startswith(f"scanrnn_dist.{module}")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = scanrnn_dist.nothing
+
+
+def test_public_modules_need_no_import_and_are_listed_with_the_names() -> None:
+    code = """
+import sys, scanrnn_dist as srd
+modules = {"errors", "input_spec", "ray", "source", "weights"}
+listed = set(dir(srd))
+assert listed - {"sklearn"} == {*srd.__all__, *modules, "__version__"}, listed
+assert not {"jax", "pyarrow", "sklearn"} & set(sys.modules)
+assert all(getattr(srd, name).__name__ == f"scanrnn_dist.{name}" for name in modules | listed & {"sklearn"})
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_without_scikit_learn_its_module_says_so_and_is_not_listed() -> None:
+    code = """
+import inspect, sys
+sys.modules["sklearn"] = None
+import scanrnn_dist as srd
+assert "sklearn" not in dir(srd)
+inspect.getmembers(srd)  # as `help` does
+try:
+    srd.sklearn
+except ModuleNotFoundError as error:
+    assert "sklearn" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
