@@ -60,7 +60,7 @@ def encode(
         lossy_cast: round numbers that float32 cannot hold; otherwise the first one is refused.
         nonfinite: what becomes of a NaN or an infinity: "error", or "propagate", which reaches its own row's features
             and no other's.
-        show_progress: draw a progress bar on the terminal.
+        show_progress: show how far it is, as in `featurize`.
         kernel: the program that computes, as in `featurize`.
 
     Returns:

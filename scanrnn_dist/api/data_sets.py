@@ -127,8 +127,8 @@ def featurize(
             one with which the job was begun; for a new job the native one if it can compute this. Their bits differ.
         on_start: called when a share is begun, with its number of rows that are saved already, and of all its rows.
         on_rows: called with a number of rows each time some are finished.
-        show_progress: draw a progress bar on the terminal; elsewhere, as in a log or a notebook, print a line every ten
-            seconds.
+        show_progress: draw a progress bar on the terminal, or in a notebook with ipywidgets; elsewhere, as in a log,
+            print a line every ten seconds, later less often.
 
     Returns:
         What was done and how fast.
