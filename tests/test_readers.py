@@ -58,9 +58,16 @@ def _pandas(path: str) -> Rows:
 
 
 def _load_dataset(path: str) -> Rows:
+    return _loaded(path) if os.path.isdir(path) else _load_parquet(path)
+
+
+def _load_parquet(path: str) -> Rows:
+    return _loaded("parquet", **{"data_dir" if os.path.isdir(path) else "data_files": path})
+
+
+def _loaded(name: str, **options: str) -> Rows:
     import datasets
 
-    name, options = (path, {}) if os.path.isdir(path) else ("parquet", {"data_files": path})
     with tempfile.TemporaryDirectory() as cache:
         return datasets.load_dataset(name, split="train", cache_dir=cache, **options).to_list()
 
@@ -79,10 +86,14 @@ READERS: dict[str, tuple[str, Callable[[str], Rows]]] = {
     "pyarrow.parquet.read_table": ("pyarrow", lambda path: pq.read_table(_files(path)).to_pylist()),
     "pyarrow.dataset.dataset": ("pyarrow", lambda path: ds.dataset(_files(path)).to_table().to_pylist()),
     "datasets.load_dataset": ("datasets", _load_dataset),
+    'datasets.load_dataset("parquet")': ("datasets", _load_parquet),
     "datasets.Dataset.from_parquet": ("datasets", _from_parquet),
 }
-REFUSED = {("polars.read_parquet", "DST"), ("datasets.Dataset.from_parquet", "DST")}
-"""These want files: polars refuses a folder that holds anything but Parquet files, the other one any folder."""
+REFUSED = {
+    (reader, "DST")
+    for reader in ("polars.read_parquet", 'datasets.load_dataset("parquet")', "datasets.Dataset.from_parquet")
+}
+"""These want files: the first two refuse a folder that holds anything but Parquet files, the last one any folder."""
 
 
 def make_output(folder: Path) -> Path:
@@ -100,11 +111,12 @@ def make_output(folder: Path) -> Path:
     featurize(source, output, rows_per_part=4)
 
     def stop(kind: str, name: str) -> None:
-        if (kind, name) == ("rename", "part-00002.parquet"):
+        if (kind, name) == ("rename", f"{RESTART}/part-00002.parquet"):
             raise StoppedError("as a full disk would")
 
     with pytest.raises(StoppedError):
         featurize(source, watched(output, stop), encoder_of(seed=9), rows_per_part=4, restart=True)
+    assert (output / "_SUCCESS").exists()
     # As of a machine that is named as a split of a data set.
     (output / RECORDS / "commits/train-7.1.00000000.jsonl").write_text('{"id": 1, "features": []}\n')
     return output
