@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -11,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import scanrnn_dist
-from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError
+from scanrnn_dist.api import featurize
+from scanrnn_dist.cli.options import JOB_FLAGS
+from scanrnn_dist.cli.run_options import RunFlags
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError, StoppedError, option_name
 
 PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
 
@@ -38,6 +43,15 @@ def test_every_class_that_users_see_stands_in_the_index() -> None:
 def test_every_class_ends_with_a_code_that_the_index_explains(kind: type[ScanRNNError], code: int) -> None:
     assert all(each.exit_code == code for each in classes() if issubclass(each, kind))
     assert f"| {code} | `{kind.__name__}`" in PAGE
+
+
+def test_every_flag_is_an_argument_of_that_name_or_has_its_own_in_the_index() -> None:
+    arguments = inspect.signature(featurize).parameters
+    flags = {*map(option_name, JOB_FLAGS), *(field.name for field in dataclasses.fields(RunFlags))}
+    table = PAGE.partition("| flag | argument")[2].partition("\n\n")[0]
+    named = {flag.replace("-", "_") for flag in re.findall("`--([a-z-]+)", table)}
+    of_process = {"profile", "profile_seconds", "compilation_cache"}  # which no message advises
+    assert named - {"encoder"} == flags - of_process - set(arguments)
 
 
 def said_by_the_package() -> list[str]:

@@ -22,7 +22,7 @@ from flax import nnx
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
 from scanrnn_dist.engine import build_engine
-from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
@@ -111,7 +111,8 @@ class BatchFeaturizer:
         if not isinstance(batch, pa.Table | pa.RecordBatch):
             raise ConfigError(
                 f"The batch is a {type(batch).__name__}; expected a pyarrow Table or RecordBatch: "
-                "pa.Table.from_pandas(frame), frame.to_arrow() of polars."
+                'pa.Table.from_pandas(frame), frame.to_arrow() of polars, dataset.with_format("arrow").map(...) of '
+                "Hugging Face datasets."
             )
         pieces = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         with self._lock:  # an engine may call from several threads, and the devices are busy anyway
@@ -248,7 +249,13 @@ def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOpt
     """The rows of the pieces of a batch as sequences."""
     taken, first_row, width = [], 0, reading.width(schema)
     for piece in pieces:
-        rows, _ = take_batch(piece, schema, reading, width, _place(first_row))
+        try:
+            rows, _ = take_batch(piece, schema, reading, width, _place(first_row))
+        except DataError as error:
+            if not error.policy:
+                raise
+            choice = f'Or leave such rows out: bad_rows=BadRows({error.policy}="skip").'
+            raise type(error)(f"{error} {choice}").under(error.policy) from error
         taken.append(rows)
         first_row += piece.num_rows
     return taken

@@ -113,6 +113,16 @@ def test_a_type_that_fixes_other_features_is_refused_whatever_the_rows_are(
         featurizer_of(in_features=D)(table)
 
 
+@pytest.mark.parametrize(("row", "kind"), [(None, "null_sequence"), ([[1.0, float("nan"), 1.0]], "bad_value")])
+def test_an_error_names_the_argument_that_leaves_such_rows_out(row: Any, kind: str) -> None:
+    table = table_of([ROWS[0], row])
+    with pytest.raises(DataError) as caught:
+        featurizer_of()(table)
+    told = str(caught.value).rpartition("bad_rows=")[2].removesuffix(".")
+    assert told == f'BadRows({kind}="skip")' and caught.value.policy == kind
+    assert featurizer_of(bad_rows=eval(told))(table)["id"].to_pylist() == [0]
+
+
 def test_bad_rows_are_treated_as_asked(caplog: pytest.LogCaptureFixture) -> None:
     good = random_rows([3])[0]
     table = table_of([good, None, [[1.0, float("nan"), 1.0]], good])
@@ -225,6 +235,14 @@ def test_what_does_not_fit_is_refused(columns: dict[str, Any], options: Any, err
 def test_a_frame_of_another_library_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"The batch is a list; expected a pyarrow Table or RecordBatch"):
         BatchFeaturizer(encoder_of())([{"sequence": [[1.0]]}])  # type: ignore[arg-type]
+
+
+def test_a_dataset_of_hugging_face_is_told_its_format() -> None:
+    data = pytest.importorskip("datasets").Dataset(table_of(ROWS))
+    with pytest.raises(ConfigError, match=r'dataset\.with_format\("arrow"\)\.map\(\.\.\.\) of Hugging Face'):
+        data.map(featurizer_of(), batched=True)
+    featured = data.with_format("arrow").map(featurizer_of(), batched=True)
+    assert featured.column_names == ["id", "features"]
 
 
 def test_what_is_no_encoder_is_refused() -> None:
