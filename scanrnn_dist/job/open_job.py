@@ -31,6 +31,7 @@ from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart,
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
+    check_is_sorted,
     check_is_there,
     check_no_work,
     check_not_updated,
@@ -51,7 +52,7 @@ from scanrnn_dist.records import (
     Lease,
     hashes_of,
 )
-from scanrnn_dist.source import SourceLike
+from scanrnn_dist.source import SourceLike, check_source
 from scanrnn_dist.storage import open_store
 
 logger = logging.getLogger("scanrnn_dist")
@@ -159,7 +160,10 @@ def _as_asked(
     input: InputSpec | None,
 ) -> tuple[Plan, JobOptions]:
     """The plan of a source, which is sorted first where that is asked for, and the options with what it settles."""
+    if not isinstance(source, Plan):
+        check_source(source)
     if options.sort and not isinstance(source, Plan):
+        check_is_sorted(records, recorded, handling)
         may_replace = partial(check_unread, records) if handling.restart else None
         source = sorted_copy(source, options, destination, input, handling.memory, may_replace)
     try:

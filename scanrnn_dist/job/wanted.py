@@ -109,9 +109,19 @@ def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, diffe
         hint = " --allow-mixed goes on all the same, with bits that may differ."
     if not what_differs(records, recorded, wanted, handling.allow_mixed, True):
         hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
+    return _differing(records.store.root, differences, hint)
+
+
+def check_is_sorted(records: JobRecords, recorded: dict[str, Any] | None, handling: Handling) -> None:
+    """Refuse to sort the source for a job that was begun with the source as it is."""
+    if recorded and not handling.restart and not recorded["options"].get("sort") and was_begun(records):
+        raise _differing(records.store.root, ["sort was False and is True"])
+
+
+def _differing(root: str, differences: list[str], hint: str = "") -> ConfigError:
     return ConfigError(
-        f"{records.store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
-        f"began it, or {command_that_continues(records.store.root)}; or choose another destination. --restart begins "
+        f"{root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
+        f"began it, or {command_that_continues(root)}; or choose another destination. --restart begins "
         f"anew, and replaces the old output once the new one is complete.{hint}"
     )
 

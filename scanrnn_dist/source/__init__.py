@@ -30,7 +30,7 @@ from scanrnn_dist.source.layouts import (
     stored_values,
     told,
 )
-from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, pattern_of
+from scanrnn_dist.source.listing import SourceLike, check_source, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.parquet import VectorWriter
 from scanrnn_dist.source.read_ahead import (
     WAITING_UNITS,

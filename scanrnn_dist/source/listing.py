@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -39,6 +39,7 @@ class Listing:
 
 def list_source(source: SourceLike) -> Listing:
     """List the files of a source; each real file once, however many links lead to it. Raises as `open_source`."""
+    check_source(source)
     if not isinstance(source, str | os.PathLike):
         return _list_files([os.fspath(item) for item in source])
     name = os.fspath(source)
@@ -52,6 +53,21 @@ def list_source(source: SourceLike) -> Listing:
         raise NothingFoundError(_nothing_in(pattern, name, finds_folders))
     # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
     return Listing(filesystem, uri, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
+
+
+def check_source(source: Any) -> None:
+    """Refuse what names no files, such as a table or a list of arrays."""
+    if isinstance(source, str | os.PathLike):
+        return
+    is_table = isinstance(source, Mapping) or hasattr(type(source), "columns")
+    is_list = isinstance(source, Iterable) and not isinstance(source, Iterator) and not is_table
+    others = [type(item).__name__ for item in source if not isinstance(item, str | os.PathLike)] if is_list else []
+    if others or not is_list:
+        holds = f" that holds a {others[0]}" if others else ""
+        raise ConfigError(
+            f"The source is a {type(source).__name__}{holds}; expected Parquet files: a file, a folder, a glob or a "
+            "list of files. For data in memory use encode(encoder, data)."
+        )
 
 
 def list_again(source: SourceLike, files: FileTable) -> FileTable:

@@ -71,6 +71,20 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
     assert resume(tmp_path / "out", encoder_of()).is_complete
 
 
+def test_nothing_is_sorted_for_a_job_that_was_begun_without(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), tmp_path / "a", input=None)
+    featurize(tmp_path / "a.sorted", tmp_path / "out", **LONG)
+    (tmp_path / "out/_SUCCESS").unlink()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="holds a job that differs: sort was False and is True"):
+            featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+        assert not (tmp_path / "out.sorted").exists()
+        resume(tmp_path / "out", encoder_of())
+    featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
+    assert (tmp_path / "out.sorted").exists()
+
+
 def test_parts_do_not_name_the_copy_and_those_of_an_update_name_what_it_read(tmp_path: Path) -> None:
     def told_source() -> str:
         said = json.loads(pq.read_schema(tmp_path / "out/part-00000.parquet").metadata[b"scanrnn_dist"])

@@ -9,12 +9,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.source.listing import SourceLike, filesystem_of, list_again, list_source
 from scanrnn_dist.storage import LocalStore, filesystems, looking_at, open_input_file, open_store, resolve
+
+
+class Frame:
+    """As data frames are, which give the names of their columns."""
+
+    columns = ("a.parquet",)
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
 
 
 @pytest.fixture
@@ -188,6 +199,22 @@ def test_globs_find_what_those_of_python_find(folder: Path, pattern: str) -> Non
         and not any(part[0] in "._" and part[0] != spelled for part in name.split("/"))
     )  # fmt: skip
     assert expected and paths_of(f"{folder}/{pattern}") == [f"{folder}/{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (pa.table({"a": [1]}), "is a Table;"),
+        (Frame(), "is a Frame;"),
+        ({"a.parquet": 1}, "is a dict;"),
+        ([np.ones((3, 2))], "is a list that holds a ndarray;"),
+        (3, "is a int;"),
+        (Path("in").glob("*.parquet"), "is a generator;"),
+    ],
+)
+def test_what_names_no_files_is_refused(given: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"The source {says} expected Parquet files: .*use encode"):
+        list_source(given)
 
 
 def test_nothing_found_says_whether_folders_match(folder: Path) -> None:
