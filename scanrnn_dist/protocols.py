@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from scanrnn_dist.kinds import check_kinds
 from scanrnn_dist.plain import take_plain
 from scanrnn_dist.ragged import Ragged
 
@@ -43,6 +44,7 @@ class WindowShape:
 
     def __post_init__(self) -> None:
         take_plain(self)
+        check_kinds(self)
 
     @property
     def window_steps(self) -> int:

@@ -339,8 +339,12 @@ def checked_max_steps(max_steps: float | None) -> int | None:
     """`int(max_steps)`, as the specification takes its `T`, or a `ConfigError` if that is below 0; None stays None."""
     if max_steps is None:
         return None
-    if not max_steps >= 0:
-        raise ConfigError(f"max_steps is {max_steps}; expected 0 or more, or None for all steps.")
+    try:
+        is_number = bool(max_steps >= 0)
+    except (TypeError, ValueError):  # a text, an array
+        is_number = False
+    if not is_number:
+        raise ConfigError(f"max_steps is {max_steps!r}; expected 0 or more, or None for all steps.")
     return int(min(max_steps, 2**62))
 
 

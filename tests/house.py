@@ -24,7 +24,7 @@ FLOORS = [
     ("source", "encoder"),
     ("storage", "observe", "spec"),
     ("protocols",),
-    ("ragged", "input_spec", "draws", "threads"),
+    ("ragged", "input_spec", "draws", "threads", "kinds"),
     ("errors", "disk", "allocator", "native", "plain"),
 ]
 """The rooms, top floor first: imports run downwards only. A room is a folder, or a file that stands alone."""

@@ -24,6 +24,7 @@ from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, enco
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
@@ -91,6 +92,7 @@ class BatchFeaturizer:
     ) -> None:
         if not isinstance(encoder, bytes | str | os.PathLike) and (_is_module(encoder) or not callable(encoder)):
             checked_encoder(encoder)
+        check_kind("window_shape", window_shape, WindowShape | None)
         self._given, self._shape = encoder, window_shape
         self._options = JobOptions(
             layout=layout, column=column, features=features, in_features=in_features, keep=keep, max_steps=max_steps,

@@ -22,6 +22,7 @@ from scanrnn_dist.engine import (
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job import RECIPE, Computation, InFeatures
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.protocols import EngineLike, WindowShape
 
 
@@ -46,6 +47,7 @@ class EncoderOnDevices(Computation):
         sizes: Mapping[str, int] | None = None,
         kernel: str | None = None,
     ) -> None:
+        check_kind("window_shape", shape, WindowShape | None)
         self.encoder, self._mesh, self._kernel = encoder, mesh, kernel
         self._shape, self._sizes = shape, dict(sizes or (asdict(shape) if shape else {}))
         self._engine: EngineLike | None = None

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.kinds import check_kind
 
 AXIS = "data"
 """The mesh axis that sequences are sharded over."""
@@ -25,6 +26,7 @@ def checked_mesh(mesh: Mesh | None) -> Mesh:
     """The `mesh`, or the default one; raises `ConfigError` if it has no axis `"data"` or devices of other processes."""
     if mesh is None:
         return default_mesh()
+    check_kind("mesh", mesh, Mesh, "a jax.sharding.Mesh with an axis 'data', such as srd.default_mesh()")
     if AXIS not in mesh.shape:
         raise ConfigError(f"The mesh has the axes {tuple(mesh.shape)}; sequences are sharded over one named {AXIS!r}.")
     others = sorted({device.process_index for device in mesh.devices.flat} - {jax.process_index()})

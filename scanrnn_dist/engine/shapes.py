@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from scanrnn_dist.encoder import Encoder, initial_carry
 from scanrnn_dist.engine.mesh import device_kind
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.protocols import WindowShape
 
 LANES = {"gpu": 4096, "tpu": 2048}
@@ -108,6 +109,7 @@ def known_kind(mesh: Mesh) -> str:
 
 def checked_shape(shape: WindowShape) -> WindowShape:
     """The shape, or a `ConfigError` for one with a number below 1."""
+    check_kind("window_shape", shape, WindowShape)
     if min(shape.lanes, shape.block_steps, shape.window_blocks) < 1:
         raise ConfigError(f"{shape} has a number below 1.")
     return shape

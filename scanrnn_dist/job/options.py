@@ -14,6 +14,7 @@ from typing import Any, Literal
 from scanrnn_dist.errors import ConfigError, flag_of, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.memory import Memory
+from scanrnn_dist.kinds import check_kind, check_kinds
 from scanrnn_dist.plain import take_plain
 from scanrnn_dist.records import DEFAULT_OUTPUT, EXPIRY_SECONDS, Output, Share
 from scanrnn_dist.source import (
@@ -86,7 +87,13 @@ class JobOptions:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        check_kind(
+            "initial_carry", self.initial_carry, str | None, "the name of a column, or None; encode takes arrays"
+        )
         take_plain(self)
+        if self.filter is not None:
+            object.__setattr__(self, "filter", filter_text(self.filter))
+        check_kinds(self)
         if twice := [name for name, count in Counter(names_of(self.features or ())).items() if count > 1]:
             raise ConfigError(f"features names {some_of([*map(repr, twice)], 4)} more than once; expected each once.")
         for name in ("keep", "features", "group_by", "order_by", "ids"):
@@ -99,8 +106,6 @@ class JobOptions:
             self._check_can_go_on()
         if self.rows_per_part is not None and self.rows_per_part < 1:
             raise ConfigError(f"rows_per_part is {self.rows_per_part}; expected 1 or more.")
-        if self.filter is not None:
-            object.__setattr__(self, "filter", filter_text(self.filter))
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit is {self.limit}; expected 1 or more.")
         if self.group_by and (self.limit is not None or self.filter is not None):
@@ -231,6 +236,7 @@ class Sharing:
 
     def __post_init__(self) -> None:
         take_plain(self)
+        check_kinds(self)
         index, count = self.share
         if not 1 <= index <= count:
             raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")
@@ -268,6 +274,7 @@ class Handling:
 
     def __post_init__(self) -> None:
         take_plain(self)
+        check_kinds(self)
         if self.restart and self.accept_changes:
             raise ConfigError("--restart begins anew, and --accept-changes keeps what is done: leave one of them out.")
         if self.restart and (self.sharing.share != (1, 1) or self.sharing.steal):

@@ -89,8 +89,8 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
     Raises:
         ConfigError: as `open_store` does, which refuses a restart's folder to all who write.
     """
-    if isinstance(destination, Store):
-        return JobRecords(destination)
+    if not isinstance(destination, str | os.PathLike):
+        return JobRecords(open_store(destination))
     name = os.fspath(destination)
     where, mark, query = name.partition("?") if is_uri(name) else (os.path.abspath(os.path.expanduser(name)), "", "")
     above = where.rstrip("/").removesuffix(f"/{RESTART}")

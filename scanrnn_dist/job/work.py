@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scanrnn_dist.errors import counted
+from scanrnn_dist.errors import ConfigError, counted
 from scanrnn_dist.job.attempt import MAX_BAD_ROWS, Attempt
 from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import Computation
@@ -47,6 +47,8 @@ def run_job(
 
     `executor` does the work; this process, where it is None.
     """
+    if executor is not None and not hasattr(type(executor), "do"):  # a class has none
+        raise ConfigError(f"executor is {executor!r}; expected srd.ProcessExecutor(...), srd.RayExecutor(...) or None.")
     begin, executor = time.perf_counter(), executor or InThisProcess()
     try:
         computation = executor.computation(computation)

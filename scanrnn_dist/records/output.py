@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.kinds import check_kinds
 from scanrnn_dist.plain import take_plain
 from scanrnn_dist.ragged import Ragged, cut
 from scanrnn_dist.records.encodings import encodings_of
@@ -68,6 +69,7 @@ class Output:
 
     def __post_init__(self) -> None:
         take_plain(self)
+        check_kinds(self)
         _check_is_one_of("layout", self.layout, LAYOUTS)
         if self.dtype is not None:
             _check_is_one_of("dtype", self.dtype, DTYPES)

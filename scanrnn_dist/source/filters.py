@@ -144,7 +144,7 @@ def filter_text(given: str | pc.Expression) -> str:
     text = str(given)
     try:
         own = _value(ast.parse(text, mode="eval").body, text, pc.field)
-        if own.equals(given):
+        if isinstance(given, pc.Expression) and own.equals(given):
             return text
     except (ConfigError, SyntaxError):
         pass

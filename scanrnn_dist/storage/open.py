@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from scanrnn_dist.errors import ConfigError
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.filesystems import is_uri, resolve
@@ -43,6 +44,7 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     """
     if isinstance(destination, Store):
         return destination
+    check_kind("destination", destination, str | os.PathLike, "a folder or a URI")
     if not os.fspath(destination):
         raise ConfigError("The destination has no name; expected a folder or a URI. Is a variable empty?")
     filesystem, uri, path = resolve(os.fspath(destination))

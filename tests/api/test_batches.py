@@ -254,6 +254,12 @@ def test_what_is_no_encoder_is_refused() -> None:
         _ = BatchFeaturizer(lambda: 3).encoder  # type: ignore[arg-type, return-value]
 
 
+def test_an_argument_of_another_kind_is_refused_at_once() -> None:
+    for name in ("output", "bad_rows", "window_shape"):
+        with pytest.raises(ConfigError, match=f"{name} is 'columns'"):
+            BatchFeaturizer(encoder_of(), **{name: "columns"})  # type: ignore[arg-type]
+
+
 def test_a_module_of_pytorch_is_no_function_that_returns_an_encoder() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(ConfigError, match=r"The encoder is a GRU; expected an Encoder"):

@@ -278,6 +278,7 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
     ("sequences", "arguments", "error", "message"),
     [
         (ROWS, {"max_steps": -1}, ConfigError, "max_steps is -1; expected 0 or more"),
+        (ROWS, {"max_steps": "3"}, ConfigError, "max_steps is '3'; expected 0 or more"),
         (ROWS, {"nonfinite": "drop"}, ConfigError, "nonfinite is 'drop'; expected 'error' or 'propagate'"),
         (ROWS, {"seq_lengths": LENGTHS}, ConfigError, r"seq_lengths goes with a padded .*; the sequences are a list"),
         (Ragged.empty(D), {"seq_lengths": []}, ConfigError, "the sequences are a Ragged"),
@@ -305,6 +306,13 @@ def test_without_a_progress_bar_nothing_is_written(capsys: pytest.CaptureFixture
 def test_what_does_not_fit_is_refused(sequences: Any, arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         small(sequences, **arguments)
+
+
+def test_an_argument_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mesh is 4 \(int\); expected a jax\.sharding\.Mesh"):
+        encode(ENCODER, ROWS, mesh=4)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"window_shape is \(1, 2, 3\) \(tuple\); expected srd\.WindowShape"):
+        encode(ENCODER, ROWS, window_shape=(1, 2, 3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kernel", ["xla", None])

@@ -42,6 +42,7 @@ from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import JobOptions, MemoryShares, Plan, plan_job
 from scanrnn_dist.job import in_order as stream
 from scanrnn_dist.job.apart import check_apart
+from scanrnn_dist.launch import ProcessExecutor
 from scanrnn_dist.observe.progress import Progress
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import JobRecords, PartFile, part_name, read_commits, read_parts, read_weights
@@ -282,6 +283,41 @@ def test_a_negative_max_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_steps is -1"):
         featurize(path, tmp_path / "out", max_steps=-1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"mesh": 4},
+            r"mesh is 4 \(int\); expected a jax\.sharding\.Mesh with an axis 'data', such as srd\.default_mesh",
+        ),
+        ({"window_shape": (1, 2, 3)}, r"window_shape is \(1, 2, 3\) \(tuple\); expected srd\.WindowShape\("),
+        (
+            {"executor": "ray"},
+            r"executor is 'ray'; expected srd\.ProcessExecutor\(\.\.\.\), srd\.RayExecutor\(",
+        ),
+        ({"executor": ProcessExecutor}, "executor is <class .*ProcessExecutor.>; expected"),
+        ({"sharing": (1, 2)}, "sharing is"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_and_leaves_nothing(
+    tmp_path: Path, options: dict[str, Any], says: str
+) -> None:
+    path = write_source(tmp_path / "a.parquet", random_rows([1]))
+    with pytest.raises(ConfigError, match=says):
+        featurize(path, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_names_no_files_is_refused_where_there_is_an_output_too(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "a.parquet", random_rows([1]))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="The source is a list that holds a ndarray"):
+            featurize([np.zeros((3, D))], tmp_path / "out")
+        featurize(path, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"destination is 3 \(int\); expected a folder or a URI"):
+        featurize(path, 3)  # type: ignore[arg-type]
 
 
 def test_one_row_of_many_windows_among_short_ones_changes_no_order(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options of a job may be numbers of numpy: they are Python's own, which the records, in JSON, can hold."""
+"""Options may be numbers of numpy: they are Python's own, which the records can hold. What is no option is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Handling, JobOptions, Sharing
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import Output
@@ -30,3 +31,33 @@ from scanrnn_dist.records import Output
 def test_numbers_of_numpy_are_options(given: Any) -> None:
     assert type(given)(**{name: getattr(given, name) for name in asdict(given)}) == given
     json.dumps(asdict(given))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        (JobOptions, {"output": "columns"}, r"output is 'columns' \(str\); expected srd\.Output\(\.\.\.\)\.$"),
+        (JobOptions, {"output": Output}, r"output is the class Output; expected srd\.Output\("),
+        (JobOptions, {"bad_rows": "skip"}, r"bad_rows is 'skip' \(str\); expected srd\.BadRows\("),
+        (JobOptions, {"max_steps": "3"}, r"max_steps is '3' \(str\); expected a number or None\.$"),
+        (JobOptions, {"limit": [3]}, r"limit is \[3\] \(list\); expected a number or None"),
+        (JobOptions, {"min_steps": None}, r"min_steps is None; expected a number\."),
+        (JobOptions, {"keep": 3}, r"keep is 3 \(int\); expected a list of names or None"),
+        (JobOptions, {"column": 3}, r"column is 3 \(int\); expected a text or None"),
+        (JobOptions, {"filter": 3}, "The filter 3 cannot be recorded; expected text"),
+        (JobOptions, {"truncate": 3}, r"truncate is 3 \(int\); expected a text"),
+        (
+            JobOptions,
+            {"initial_carry": np.zeros((500, 8))},
+            "^initial_carry is of type ndarray; expected the name of a column, or None; encode takes arrays.$",
+        ),
+        (Handling, {"sharing": (1, 2)}, r"sharing is \(1, 2\) \(tuple\); expected srd\.Sharing\("),
+        (Handling, {"memory_bytes": "1GiB"}, r"memory_bytes is '1GiB' \(str\); expected a number or None"),
+        (Handling, {"restart": "no"}, r"restart is 'no' \(str\); expected True or False"),
+        (Sharing, {"share": "1/2"}, r"share is '1/2' \(str\); expected a tuple"),
+        (Output, {"row_group_bytes": "4MiB"}, r"row_group_bytes is '4MiB' \(str\); expected a number"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_with_what_to_write(kind: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        kind(**options)
