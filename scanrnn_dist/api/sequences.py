@@ -21,6 +21,11 @@ TAKEN = (
     "PyTorch tensor"
 )
 """What is expected, for messages."""
+_COLLECT = {
+    "pandas": '[group[["x", "y"]].to_numpy() for _, group in frame.groupby("id")]',
+    "polars": 'frame.group_by("id", maintain_order=True).agg(seq=pl.concat_list("x", "y"))',
+}
+"""What makes sequences of a frame of which each row is one step, by its library."""
 
 
 def as_ragged(
@@ -35,6 +40,7 @@ def as_ragged(
 
     Where `in_features` is None, the sequences say it.
     """
+    _check_is_collected(sequences)
     sequences = _column_of(sequences, column)
     sequences = without_torch(sequences)
     array = _array_of(sequences)
@@ -65,8 +71,28 @@ def as_ragged(
     return ragged
 
 
+def _check_is_collected(sequences: Any) -> None:
+    """Refuse what holds sequences in a form of its own that another call of its library makes plain."""
+    kind = type(sequences).__name__
+    if kind.endswith("GroupBy"):
+        raise ConfigError(f"The sequences are a {kind}; expected {TAKEN}.{_how_to_collect(sequences)}")
+    if kind == "PackedSequence" and _is_of(sequences, "torch"):
+        raise ConfigError(
+            "The sequences are a PackedSequence; expected a padded array. Unpack it: padded, lengths = "
+            "torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True), then encode(encoder, padded, "
+            "seq_lengths=lengths)."
+        )
+
+
+def _how_to_collect(frame: Any) -> str:
+    """A hint for a frame of which each row is one step; nothing for one of a library that has no recipe here."""
+    recipe = _COLLECT.get(type(frame).__module__.partition(".")[0])
+    return f" If each row is one step, collect the steps of each sequence: {recipe}." if recipe else ""
+
+
 def _column_of(sequences: Any, column: str | None) -> Any:
     """The column that holds the sequences, where they are a table or a mapping of columns; else they as they are."""
+    given = sequences
     if type(sequences).__name__ == "Dataset" and _is_of(sequences, "datasets"):  # of Hugging Face
         sequences = sequences.with_format("arrow")[:]
     if isinstance(sequences, Mapping):
@@ -85,9 +111,12 @@ def _column_of(sequences: Any, column: str | None) -> Any:
     else:
         return sequences
     if column is None and len(possible) != 1:
-        kind, shown = type(sequences).__name__, some_of([repr(name) for name in possible or names], 8)
+        kind, shown = type(given).__name__, some_of([repr(name) for name in possible or names], 8)
         if not possible:
-            raise ConfigError(f"The {kind} has no column of sequences; expected lists of (T, D). Its columns: {shown}.")
+            raise ConfigError(
+                f"The {kind} has no column of sequences; expected lists of (T, D). Its columns: {shown}."
+                f"{_how_to_collect(given)}"
+            )
         raise ConfigError(f"{len(possible)} columns of the {kind} may be the sequences: {shown}. Choose one: column=.")
     name = possible[0] if column is None else column
     if name not in names or names.count(name) > 1:

@@ -252,6 +252,42 @@ def test_a_lazy_frame_is_to_be_collected() -> None:
         ragged(polars().LazyFrame({"seq": LISTS}))
 
 
+STEPS = {"id": [1, 1, 2], "x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}
+
+
+def test_a_frame_of_steps_and_its_groups_are_to_be_collected() -> None:
+    pd, frame = pandas(), pandas().DataFrame(STEPS)
+    recipe = r"If each row is one step, .*: \[group\[\[\"x\", \"y\"\]\]\.to_numpy\(\) for _, group in frame\.groupby"
+    for sequences, says in (
+        (frame, "The DataFrame has no column of sequences"),
+        (frame.groupby("id"), "are a DataFrameGroupBy"),
+        (frame.groupby("id")["x"], "are a SeriesGroupBy"),
+        (pd.DataFrame({"name": ["a"]}), "The DataFrame has no"),
+    ):
+        with pytest.raises(ConfigError, match=f"{says}.*{recipe}"):
+            ragged(sequences)
+
+
+def test_those_of_polars_too() -> None:
+    frame = polars().DataFrame(STEPS)
+    recipe = r'If each row is one step, .*: frame\.group_by\("id", maintain_order=True\)\.agg\(seq=pl\.concat_list\('
+    for sequences, says in (
+        (frame, "The DataFrame has no column of sequences"),
+        (frame.group_by("id"), "are a GroupBy"),
+        (frame.lazy().group_by("id"), "are a LazyGroupBy"),
+    ):
+        with pytest.raises(ConfigError, match=f"{says}.*{recipe}"):
+            ragged(sequences)
+
+
+def test_a_packed_sequence_is_to_be_unpacked() -> None:
+    packed = torch().nn.utils.rnn.pack_sequence([torch().ones(3, 2), torch().ones(1, 2)])
+    with pytest.raises(ConfigError, match=r"are a PackedSequence; .*\.pad_packed_sequence\(.*seq_lengths=lengths"):
+        ragged(packed)
+    padded, lengths = torch().nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+    assert as_ragged(padded, lengths, 2, "error", False).lengths.tolist() == [3, 1]
+
+
 INEXACT = [[[0.1, 1.0]]]
 
 
