@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.api.data_sets import resume
-from scanrnn_dist.encoder import Encoder, encoder_of_content
+from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_of_content
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.job import (
@@ -40,6 +40,7 @@ from scanrnn_dist.job import (
     unread_units,
     wrong_parts,
 )
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import ENCODER, PARTS, JobRecords, part_name, read_features, records_of_parts
 from scanrnn_dist.source import Chunk, read_chunks
@@ -183,6 +184,9 @@ def verify(
         >>> verify("features")  # doctest: +SKIP
         Verification(destination='features', parts=2, rows=640, rows_compared=640, sample=(SampledRow(...), ...), ...)
     """
+    check_kind("sample", sample, int)
+    if sample < 0:
+        raise ConfigError(f"sample is {sample}; expected 0 or more.")
     records = JobRecords(open_store(destination)) if repair else records_to_read(destination)
     repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")
@@ -261,7 +265,7 @@ def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None, 
     encoder = given
     if encoder is None:
         encoder = encoder_of_content(Encoder, records.store.read(ENCODER), records.store.path(ENCODER))
-    if encoder.fingerprint != job["encoder"]["fingerprint"]:
+    if checked_encoder(encoder).fingerprint != job["encoder"]["fingerprint"]:
         raise ConfigError(
             f"The encoder has the fingerprint {encoder.fingerprint[:16]}...; the job was run with "
             f"{job['encoder']['fingerprint'][:16]}..."

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,20 +88,42 @@ def _name(cell: Any) -> str:
 
 def checked_layers(layers: Any) -> list[Any]:
     """Cells, or pairs of cells as `Bidirectional`; `ConfigError` if they are anything else, or a mixture."""
-    given = [layers] if isinstance(layers, nnx.Module) and not isinstance(layers, Sequence) else list(layers)
+    is_list = isinstance(layers, Iterable) and not isinstance(layers, str | type)
+    is_one = not is_list or (isinstance(layers, nnx.Module) and not isinstance(layers, Sequence))
+    given = [layers] if is_one else list(layers)
     given = [(layer.forward, layer.backward) if isinstance(layer, Bidirectional) else layer for layer in given]
-    pairs = [isinstance(layer, Sequence) for layer in given]
-    if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if isinstance(layer, Sequence)):
+    pairs = [_is_pair(layer) for layer in given]
+    if not given or any(pairs) != all(pairs) or any(len(layer) != 2 for layer in given if _is_pair(layer)):
         wanted = "a cell, a list of cells, or a list of pairs (forward, backward)"
-        arrived = ["(" + ", ".join(map(_name, it)) + ")" if isinstance(it, Sequence) else _name(it) for it in given]
+        arrived = ["(" + ", ".join(map(_name, it)) + ")" if _is_pair(it) else _name(it) for it in given]
         raise ConfigError(f"The layers are [{', '.join(arrived)}]; expected {wanted}.")
-    for cell in [cell for layer in given for cell in (layer if isinstance(layer, Sequence) else [layer])]:
-        if not isinstance(cell, nnx.RNNCellBase):
-            raise ConfigError(f"The cell is {type(cell).__name__}; expected a flax.nnx RNN cell such as nnx.GRUCell.")
-        if not isinstance(getattr(cell, "in_features", None), int | np.integer):
-            name = type(cell).__name__
-            raise ConfigError(f"{name} has no whole number in_features, the features per step; give it one.")
-    return [Bidirectional(*layer) if isinstance(layer, Sequence) else layer for layer in given]
+    for cell in [cell for layer in given for cell in (layer if _is_pair(layer) else [layer])]:
+        _check_cell(cell)
+    return [Bidirectional(*layer) if _is_pair(layer) else layer for layer in given]
+
+
+def _is_pair(layer: Any) -> bool:
+    return isinstance(layer, Sequence) and not isinstance(layer, str)
+
+
+def _check_cell(cell: Any) -> None:
+    """Refuse what is no cell, and a cell of somebody's own that lacks what every cell needs."""
+    name = _name(cell)
+    if not isinstance(cell, nnx.RNNCellBase):
+        hint = ""
+        if isinstance(cell, str):
+            name = repr(cell)
+            hint = " Encoder.from_seed(seed, in_features, hidden_features, cell=...) takes a name."
+        elif type(cell).__module__.partition(".")[0] == "torch":
+            name = f"{name} of PyTorch"
+            hint = " scanrnn_dist.weights.from_torch(module) makes an Encoder of an nn.GRU, nn.LSTM or nn.RNN."
+        raise ConfigError(f"The cell is {name}; expected a flax.nnx RNN cell such as nnx.GRUCell.{hint}")
+    if not isinstance(getattr(cell, "in_features", None), int | np.integer):
+        raise ConfigError(f"{name} has no whole number in_features, the features per step; give it one.")
+    for method in ("initialize_carry(input_shape, rngs)", "__call__(carry, inputs)"):
+        own = method.partition("(")[0]
+        if getattr(type(cell), own) is getattr(nnx.RNNCellBase, own):
+            raise ConfigError(f"{name} has no {method}; give it one.")
 
 
 def checked_seed(seed: Any) -> int:

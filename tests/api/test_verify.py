@@ -269,6 +269,18 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
         verify(tmp_path / "nowhere")
 
 
+def test_arguments_that_mean_nothing_are_refused(finished: Path) -> None:
+    for options, says in (
+        ({"sample": -1}, "sample is -1; expected 0 or more"),
+        ({"sample": "all"}, r"sample is 'all' \(str\); expected a number"),
+        ({"encoder": "gru"}, "The encoder is a str; expected an Encoder"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            verify(finished / "out", **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="destination is None; expected a folder or a URI"):
+        verify(None)  # type: ignore[arg-type]
+
+
 def test_a_part_that_is_not_recorded_is_told(output: Path) -> None:
     totals, parts = manifest_of(output).read_success()
     write_parts(output, read_parts(parts, "").to_pylist()[:-1], totals)

@@ -194,6 +194,33 @@ def test_sizes_below_one_are_refused(D: int, H: int, name: str) -> None:
 def test_what_is_no_cell_of_one_carry_is_refused() -> None:
     with pytest.raises(ConfigError, match="is Linear; expected a flax"):
         Encoder(nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+    for given, says in (
+        (None, "is NoneType"),
+        (nnx.GRUCell, "is ModuleMeta"),
+        ("gru", r"is 'gru'; .* Encoder\.from_seed"),
+    ):
+        with pytest.raises(ConfigError, match=f"The cell {says}"):
+            Encoder(given)  # type: ignore[arg-type]
+
+
+def test_a_module_of_pytorch_is_to_be_converted() -> None:
+    torch = pytest.importorskip("torch")
+    for given in (torch.nn.GRU(3, 4), [torch.nn.GRU(3, 4)]):
+        with pytest.raises(
+            ConfigError, match=r"The cell is GRU of PyTorch; .* scanrnn_dist\.weights\.from_torch\(module\)"
+        ):
+            Encoder(given)
+
+
+def test_a_cell_that_lacks_a_method_is_told_which() -> None:
+    class Half(nnx.RNNCellBase):
+        in_features = 3
+
+    with pytest.raises(ConfigError, match=r"Half has no initialize_carry\(input_shape, rngs\); give it one"):
+        Encoder(Half())
+    Half.initialize_carry = lambda self, input_shape, rngs=None: jnp.zeros(2)  # type: ignore[method-assign, assignment]
+    with pytest.raises(ConfigError, match=r"Half has no __call__\(carry, inputs\); give it one"):
+        Encoder(Half())
 
 
 # Fingerprints
