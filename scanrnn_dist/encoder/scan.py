@@ -117,8 +117,12 @@ def _batch_features(times: int, axes: tuple[int | None, ...], encoder: Any, *giv
 
 
 def _as_given(given: Any) -> jax.Array | np.ndarray:
-    """An array of JAX if any of what is given is one; else one of numpy, where JAX would make 1 of 2**32 + 1."""
+    """An array of JAX if any of what is given is one, or says how to become one, as arrays on a GPU do.
+
+    Else one of numpy, where JAX would make 1 of 2**32 + 1.
+    """
     is_of_jax = any(isinstance(each, jax.Array) for each in jax.tree.leaves(given))
+    is_of_jax |= hasattr(given, "__jax_array__") or hasattr(given, "__cuda_array_interface__")
     return jnp.asarray(given) if is_of_jax else np.asanyarray(given)  # JAX refuses masks
 
 

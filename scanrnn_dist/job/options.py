@@ -94,11 +94,14 @@ class JobOptions:
         if self.filter is not None:
             object.__setattr__(self, "filter", filter_text(self.filter))
         check_kinds(self)
-        if twice := [name for name, count in Counter(names_of(self.features or ())).items() if count > 1]:
-            raise ConfigError(f"features names {some_of([*map(repr, twice)], 4)} more than once; expected each once.")
         for name in ("keep", "features", "group_by", "order_by", "ids"):
-            if (columns := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(dict.fromkeys(names_of(columns))))
+            if (columns := getattr(self, name)) is None:
+                continue
+            names = names_of(columns)
+            if name == "features" and len(set(names)) < len(names):
+                twice = [repr(each) for each, count in Counter(names).items() if count > 1]
+                raise ConfigError(f"features names {some_of(twice, 4)} more than once; expected each once.")
+            object.__setattr__(self, name, tuple(dict.fromkeys(names)))
         object.__setattr__(self, "max_steps", self.lengths.max_steps)
         if self.sort and not self.group_by:
             raise ConfigError("--sort needs --group-by: the columns that say which sequence a row belongs to.")
@@ -237,6 +240,9 @@ class Sharing:
     def __post_init__(self) -> None:
         take_plain(self)
         check_kinds(self)
+        object.__setattr__(self, "share", tuple(self.share))
+        if len(self.share) != 2 or not all(isinstance(number, int) for number in self.share):
+            raise ConfigError(f"share is {self.share}; expected two whole numbers, such as (1, 16): the first of 16.")
         index, count = self.share
         if not 1 <= index <= count:
             raise ConfigError(f"Share {index} of {count} does not exist; expected (1, {count}) to ({count}, {count}).")

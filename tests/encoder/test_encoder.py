@@ -619,6 +619,18 @@ def test_wide_integers_are_the_floats_that_they_are_for_the_specification(x: Any
     np.testing.assert_array_equal(Encoder.from_seed(0, 1, 2)(x), Encoder.from_seed(0, 1, 2)(np.array(x, np.float32)))
 
 
+class OfAnotherLibrary:
+    """An array that says how it becomes one of JAX, and is none of numpy."""
+
+    def __jax_array__(self) -> jax.Array:
+        return jnp.ones((4, 3))
+
+
+def test_arrays_of_other_libraries_are_taken_as_jax_takes_them() -> None:
+    encoder = Encoder.from_seed(0, 3, 2)
+    np.testing.assert_array_equal(encoder(OfAnotherLibrary()), encoder(np.ones((4, 3))))
+
+
 def test_so_are_those_of_an_initial_carry() -> None:
     encoder, x, carry = Encoder.from_seed(0, 1, 2), np.ones((1, 1), np.float32), np.array([WIDE, -WIDE])
     np.testing.assert_array_equal(encoder(x, None, carry), encoder(x, None, carry.astype(np.float32)))

@@ -55,9 +55,18 @@ def test_numbers_of_numpy_are_options(given: Any) -> None:
         (Handling, {"memory_bytes": "1GiB"}, r"memory_bytes is '1GiB' \(str\); expected a number or None"),
         (Handling, {"restart": "no"}, r"restart is 'no' \(str\); expected True or False"),
         (Sharing, {"share": "1/2"}, r"share is '1/2' \(str\); expected a tuple"),
+        (Sharing, {"share": (1, 2, 3)}, r"share is \(1, 2, 3\); expected two whole numbers"),
+        (Sharing, {"share": ("1", "2")}, r"share is \('1', '2'\); expected two whole numbers"),
         (Output, {"row_group_bytes": "4MiB"}, r"row_group_bytes is '4MiB' \(str\); expected a number"),
     ],
 )
 def test_what_is_of_another_kind_is_refused_with_what_to_write(kind: Any, options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         kind(**options)
+
+
+def test_lists_and_iterators_are_what_tuples_are() -> None:
+    assert Sharing(share=[1, 4]) == Sharing(share=(1, 4))  # type: ignore[arg-type]
+    assert JobOptions(features=iter("xy")) == JobOptions(features=("x", "y"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="features names 'x' more than once"):
+        JobOptions(features=iter("xyx"))  # type: ignore[arg-type]
