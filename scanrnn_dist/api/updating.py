@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.api.verification import encoder_of
 from scanrnn_dist.encoder import Encoder
-from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.errors import ConfigError, DataError, ScanRNNError
 from scanrnn_dist.job import (
     APPLIED,
-    FIRST_DIGEST,
+    FirstSource,
     Handling,
     JobOptions,
     JobReport,
@@ -26,7 +26,7 @@ from scanrnn_dist.job import (
     Plan,
     continued_plan,
     finish_publishing,
-    first_plan,
+    first_source,
     names_of,
     plan_job,
     read_new_steps,
@@ -34,8 +34,8 @@ from scanrnn_dist.job import (
     run_job,
     wrong_parts,
 )
-from scanrnn_dist.records import JobRecords, counts_of, part_names
-from scanrnn_dist.source import SKIP, SourceLike, count_name, unchanged
+from scanrnn_dist.records import Facts, JobRecords, counts_of, part_names, read_records
+from scanrnn_dist.source import SKIP, SourceLike, Units, count_name, unchanged
 from scanrnn_dist.storage import open_store
 
 
@@ -110,67 +110,71 @@ def update(
         )
     ids = _settled_ids(ids, options, applied, plan, root)
     plan = _nullable(plan)
-    first, first_digest = first_plan(records, job), job["options"].get(FIRST_DIGEST)
-    if first_digest is None:
-        first_digest = _digest_if_as_many(first, plan, options, ids, encoder)
+    first = first_source(records, job)
+    first_units = read_records(first.records)[1]
+    own = _own_files(first_units, plan)
+    if first.digest is None and not own and _counts(first_units) == _counts(plan.units):
+        first = replace(first, digest=_first_digest(first, options, ids, encoder))
     new = read_new_steps(plan, options, ids, encoder.in_features, encoder.input)
     has_steps = len(new.sequences.values) > 0
-    if has_steps:
-        _check_no_file_of(first, plan, root)
-    if has_steps and new.digest in (first_digest, *applied):
+    if has_steps and own:
+        raise ConfigError(
+            f"{root} was made of {own[0]}; applied once more, the steps of that file would count twice. Nothing was "
+            "changed. Leave it out."
+        )
+    if has_steps and new.digest in (first.digest, *applied):
         if was_published and new.digest == applied[-1]:
             return JobReport.of_nothing(root, records.read_totals()["rows"])
         raise ConfigError(
             f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "
             "would count twice. Nothing was changed."
         )
-    before = Plan.read(records, job)
-    parts, _ = recorded_parts(records, job, before)
-    _check_has_all_rows(parts, before, root)
+    facts, units = read_records(records.read_plan(job))
+    parts, _ = recorded_parts(records, job, units)
+    _check_has_all_rows(parts, facts, root)
     if has_steps:
-        _check_as_written(records, job, parts, before)
+        _check_as_written(records, job, parts, units)
     names = part_names(parts["unit"].to_pylist(), len(parts))
     there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
-    continued = continued_plan(records.store, job["id"], there, plan, new, applied, first, first_digest)
+    continued = continued_plan(records.store, job["id"], there, plan, new, applied, first)
     if not has_steps:
         if continued.source.rows == sum(there.values()):  # no id is new either
             return JobReport.of_nothing(root, continued.source.rows)
-        _check_as_written(records, job, parts, before)
+        _check_as_written(records, job, parts, units)
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
     return run_job(destination, continued, replace(options, ids=ids), handling, computation, on_start, on_rows)
 
 
-def _check_no_file_of(first: Plan, plan: Plan, root: str) -> None:
-    """Refuse a file of the source that the output began with."""
-    files = first.source.files.take(np.unique(first.units.file))
-    own = np.flatnonzero(unchanged(files, plan.source.files) >= 0)
-    if len(own):
-        raise ConfigError(
-            f"{root} was made of {files.paths[own[0]]}; applied once more, the steps of that file would count twice. "
-            "Nothing was changed. Leave it out."
-        )
+def _own_files(first: Units, plan: Plan) -> list[str]:
+    """The files of the source that the output began with; in the long format also those where no sequence begins."""
+    files = first.files.take(np.unique(first.file)) if first.spans is None else first.files
+    own: list[str] = files.take(np.flatnonzero(unchanged(files, plan.source.files) >= 0)).paths.to_pylist()
+    return own
 
 
-def _digest_if_as_many(
-    first: Plan, plan: Plan, options: JobOptions, ids: Sequence[str], encoder: Encoder
-) -> str | None:
-    """The digest of the steps that the output began with, if these may be the new ones and can still be read.
+def _counts(units: Units) -> tuple[int, int]:
+    """Sequences and values, as footers tell them."""
+    return int(units.rows.sum()), int(units.values.sum())
 
-    They are read only if there are as many as new ones, which footers tell: so this takes no longer than an update.
+
+def _first_digest(first: FirstSource, options: JobOptions, ids: Sequence[str], encoder: Encoder) -> str | None:
+    """The digest of the steps that the output began with, if they can still be read.
+
+    They are read only if there are as many as new ones, which may be the same: so this takes no longer than an update.
     """
-    counts = [(int(each.units.rows.sum()), int(each.units.values.sum())) for each in (first, plan)]
-    if counts[0] != counts[1] or first.changes():
-        return None
     try:
-        return read_new_steps(first, options, ids, encoder.in_features, encoder.input).digest
-    except DataError:  # such as an id that stands twice: the new steps are others then, or have the same fault
+        plan = Plan.from_records(first.records)
+        if plan.changes().units:
+            return None
+        return read_new_steps(plan, options, ids, encoder.in_features, encoder.input).digest
+    except ScanRNNError:  # no network; or an id stands twice: the new steps are others then, or have the same fault
         return None
 
 
-def _check_as_written(records: JobRecords, job: dict[str, Any], parts: pa.Table, plan: Plan) -> None:
+def _check_as_written(records: JobRecords, job: dict[str, Any], parts: pa.Table, units: Units) -> None:
     """Refuse to go on from parts that are not the recorded ones."""
-    if wrong := wrong_parts(records, parts, plan):
+    if wrong := wrong_parts(records, parts, units):
         records.check_is(job)  # or another update was published meanwhile
         name, reason = next(iter(wrong.items()))
         raise DataError(
@@ -205,7 +209,7 @@ def _nullable(plan: Plan) -> Plan:
     return replace(plan, source=replace(plan.source, schema=schema))
 
 
-def _check_has_all_rows(parts: pa.Table, plan: Plan, root: str) -> None:
+def _check_has_all_rows(parts: pa.Table, facts: Facts, root: str) -> None:
     """Refuse an output that lacks rows or files of its source: new steps would begin such a row anew.
 
     But for rows without steps, which begin with the first ones that come.
@@ -214,7 +218,7 @@ def _check_has_all_rows(parts: pa.Table, plan: Plan, root: str) -> None:
     lacks = []
     if rows := sum(counts.values()) - counts.get(count_name("empty_sequence", SKIP), 0):
         lacks.append(f"rows that were set aside ({rows:,})")
-    if files := len(plan.source.left_out):
+    if files := len(facts.left_out):
         lacks.append(f"files that could not be read ({files:,})")
     if lacks:
         raise ConfigError(

@@ -192,7 +192,7 @@ def verify(
     check_not_ready(records, "verify")
     job = records.read_job()
     plan = Plan.read(records, job)
-    parts, is_complete = recorded_parts(records, job, plan)
+    parts, is_complete = recorded_parts(records, job, plan.units)
     check_parts(records, parts, plan, is_complete)
     records.check_is(job)  # of which the parts are
     root, units = records.store.root, len(plan.units)
@@ -239,9 +239,9 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     # Of a finished job whose list of parts is damaged, what the logs say.
     parts = records_of_parts(store, job["id"], plan.units.rows)
     with suppress(DataError):
-        parts, _ = recorded_parts(records, job, plan)
+        parts, _ = recorded_parts(records, job, plan.units)
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]
-    wrong = sorted([*wrong_parts(records, parts, plan), *surplus])
+    wrong = sorted([*wrong_parts(records, parts, plan.units), *surplus])
     # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
     is_half_repaired = not records.is_complete and store.exists(PARTS)
     if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):

@@ -45,6 +45,21 @@ _ROWS = "new_rows"
 """The digest of the kept columns of the last ones: by which a half-made update tells whether its rows are the same."""
 
 
+@dataclass(frozen=True, eq=False)
+class FirstSource:
+    """What an output began with, before any update; it need not be there any more.
+
+    Args:
+        named: as `Plan.named`.
+        records: of its plan.
+        digest: of its steps, if they were read.
+    """
+
+    named: str
+    records: Mapping[str, bytes]
+    digest: str | None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ContinuedPlan(Plan):
     """What an update would do.
@@ -58,8 +73,7 @@ class ContinuedPlan(Plan):
         joined: how many of these, the first ones, follow in the last of the old parts.
         applied: digests of the new steps, the last being these.
         of_job: the id of the job whose output it is.
-        first: the plan of what the output began with.
-        first_digest: of its steps, if they were read.
+        first: what the output began with.
     """
 
     new: NewSteps
@@ -70,18 +84,17 @@ class ContinuedPlan(Plan):
     joined: int
     applied: tuple[str, ...]
     of_job: str
-    first: Plan
-    first_digest: str | None
+    first: FirstSource
 
     @property
     def told(self) -> dict[str, Any]:
         """What was applied to the output, and in which rows it came, for the job's record."""
-        first = {FIRST_SOURCE: self.first.named, FIRST_DIGEST: self.first_digest}
+        first = {FIRST_SOURCE: self.first.named, FIRST_DIGEST: self.first.digest}
         return {APPLIED: list(self.applied), _ROWS: self.new.kept_digest, **first}
 
     def to_records(self) -> dict[str, bytes]:
         """The plan, and that of what the output began with."""
-        first = {f"{FIRST}{name}": content for name, content in self.first.to_records().items()}
+        first = {f"{FIRST}{name}": content for name, content in self.first.records.items()}
         return {**super().to_records(), **first}
 
     def chunks(
@@ -150,11 +163,12 @@ class ContinuedPlan(Plan):
         return picked_rows(both, places)
 
 
-def first_plan(records: JobRecords, job: dict[str, Any]) -> Plan:
-    """The plan of what an output began with, before any update. Raises as `Plan.read`."""
-    told, prefix = records.read_plan(job), FIRST if job["options"].get(APPLIED) else ""
+def first_source(records: JobRecords, job: dict[str, Any]) -> FirstSource:
+    """What an output began with, as its records tell it. Raises as `read_plan`."""
+    told, options = records.read_plan(job), job["options"]
+    prefix = FIRST if options.get(APPLIED) else ""
     own = {name.removeprefix(prefix): content for name, content in told.items() if name.startswith(prefix)}
-    return Plan.from_records(own)
+    return FirstSource(options.get(FIRST_SOURCE, options["source"]), own, options.get(FIRST_DIGEST))
 
 
 def check_is_whole(job: Mapping[str, Any], root: str) -> None:
@@ -173,8 +187,7 @@ def continued_plan(
     new_plan: Plan,
     new: NewSteps,
     applied: tuple[str, ...],
-    first: Plan,
-    first_digest: str | None,
+    first: FirstSource,
 ) -> ContinuedPlan:
     """What an update of an output would do.
 
@@ -185,7 +198,7 @@ def continued_plan(
         new_plan: of the source of the new steps.
         new: the new steps.
         applied: digests of all that was applied before.
-        first, first_digest: as in `ContinuedPlan`.
+        first: what the output began with.
 
     Raises:
         DataError: a part that cannot be read, other types than the new steps have, or an id that stands twice.
@@ -217,7 +230,7 @@ def continued_plan(
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
         source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
-        applied=(*applied, new.digest), of_job=of_job, first=first, first_digest=first_digest, **base,
+        applied=(*applied, new.digest), of_job=of_job, first=first, **base,
     )  # fmt: skip
 
 

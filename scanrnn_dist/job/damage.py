@@ -30,7 +30,7 @@ from scanrnn_dist.records import (
     read_parts,
     records_of_parts,
 )
-from scanrnn_dist.source import SKIP, count_name
+from scanrnn_dist.source import SKIP, Units, count_name
 
 PROBLEMS_TOLD = 8
 
@@ -85,12 +85,12 @@ def _tell(records: JobRecords, names: list[str], what: str) -> None:
         logger.info("%s: %s%s %s %s.", records.store.root, ", ".join(names[:3]), more, verb, what)
 
 
-def recorded_parts(records: JobRecords, job: dict[str, Any], plan: Plan) -> tuple[pa.Table, bool]:
+def recorded_parts(records: JobRecords, job: dict[str, Any], units: Units) -> tuple[pa.Table, bool]:
     """What is recorded of every part, and whether these are all.
 
     Of an unfinished job, of the parts that stand: one that is gone is done again by the command that goes on.
     """
-    rows = plan.units.rows
+    rows = units.rows
     if not records.is_complete:
         listed = records_of_parts(records.store, job["id"], rows)
         there = dict(records.store.entries())
@@ -123,7 +123,7 @@ def unread_units(parts: pa.Table) -> set[int]:
 
 def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: bool) -> None:
     """Every recorded part with its hash, and no others."""
-    root, wrong = records.store.root, wrong_parts(records, parts, plan)
+    root, wrong = records.store.root, wrong_parts(records, parts, plan.units)
     if wrong:
         told = [f"{name} {reason}" for name, reason in wrong.items()]
         more = f"; and {len(told) - PROBLEMS_TOLD} more" if len(told) > PROBLEMS_TOLD else ""
@@ -143,9 +143,9 @@ def way_to_mend(root: str, does: str) -> str:
     )
 
 
-def wrong_parts(records: JobRecords, parts: pa.Table, plan: Plan) -> dict[str, str]:
+def wrong_parts(records: JobRecords, parts: pa.Table, units: Units) -> dict[str, str]:
     """Parts that are not as they are recorded, and what is wrong with each."""
-    store, rows, wrong = records.store, plan.units.rows, dict[str, str]()
+    store, rows, wrong = records.store, units.rows, dict[str, str]()
     there = dict(store.entries())
     for part in parts.to_pylist():
         name = part_name(part["unit"], len(rows))

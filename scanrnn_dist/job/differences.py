@@ -7,6 +7,7 @@ from typing import Any
 
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, counted, option_name
 from scanrnn_dist.job.computation import RECIPE
+from scanrnn_dist.job.continued import FIRST_DIGEST
 from scanrnn_dist.job.plan import Changes, Plan
 from scanrnn_dist.records import ENCODER
 
@@ -35,8 +36,11 @@ def differences_of(recorded: Mapping[str, Any], job: Mapping[str, Any], allow_mi
 
 
 def _fields(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The values of two JSON objects that differ, field by field and at any depth: "max_steps was None and is 7"."""
-    for key in sorted(before.keys() | now.keys()):
+    """The values of two JSON objects that differ, field by field and at any depth: "max_steps was None and is 7".
+
+    Not the digest of an output's first steps, which is known only if their files were still there to be read.
+    """
+    for key in sorted((before.keys() | now.keys()) - {FIRST_DIGEST}):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _fields(old, new, f"{name}.")

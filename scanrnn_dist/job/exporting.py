@@ -147,7 +147,7 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
     check_not_ready(records, "export")
     job = records.read_job()
     plan = Plan.read(records, job)
-    parts, is_complete = recorded_parts(records, job, plan)
+    parts, is_complete = recorded_parts(records, job, plan.units)
     if not is_complete:
         raise ConfigError(
             f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are saved. Start the command that "

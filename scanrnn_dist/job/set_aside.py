@@ -43,7 +43,7 @@ def quarantined(destination: str | os.PathLike[str]) -> pa.Table:
     check_not_ready(records, "read the rows")
     job = records.read_job()
     plan = Plan.read(records, job)
-    parts, _ = recorded_parts(records, job, plan)
+    parts, _ = recorded_parts(records, job, plan.units)
     schema, units, tables = aside_schema(plan.kept_schema), len(plan.units), []
     for part in parts.select(["unit", "aside"]).to_pylist():
         if part["aside"]:

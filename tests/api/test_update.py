@@ -37,6 +37,7 @@ from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, in_order, new_steps, quarantined, read_status
 from scanrnn_dist.job import continued as continuing
+from scanrnn_dist.job import plan as planning
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
 from scanrnn_dist.source import BadRows
@@ -420,6 +421,96 @@ def test_other_steps_of_the_same_number_are_new_and_the_first_ones_are_read_once
     with pytest.raises(ConfigError, match=r"were applied to .* before"):
         continued(out, write(tmp_path / "copy.parquet", days[0]))
     assert verify(out).rows == 2
+
+
+@pytest.mark.parametrize("name", ["1.parquet", "day 2/copy.parquet"])
+def test_a_copy_in_the_folder_that_the_output_began_with_is_known(tmp_path: Path, name: str) -> None:
+    first, out = tmp_path / "first", tmp_path / "out"
+    write(first / "0.parquet", dict(enumerate(random_rows([4, 4]))))
+    featurize(first, out, keep_state=True, ids=["id"])
+    held, copy = entries(out), first / name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copyfile(first / "0.parquet", copy)
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):
+        continued(out, copy)
+    assert entries(out) == held
+
+
+def test_a_file_of_events_in_which_no_sequence_begins_is_known(tmp_path: Path) -> None:
+    first, out, at = tmp_path / "first", tmp_path / "out", 0
+    first.mkdir()
+    for number, ids in enumerate(([1, 1, 1], [1, 1], [1, 2])):
+        values = pa.array(np.arange(at, at + len(ids)), pa.float32())
+        pq.write_table(pa.table({"id": ids, "x": values, "y": values}), first / f"{number}.parquet")
+        at += len(ids)
+    featurize(first, out, Encoder.from_seed(0, 2, 5), keep_state=True, group_by=["id"])
+    held = entries(out)
+    new = first / "new.parquet"
+    pq.write_table(pa.table({"id": [3], "x": pa.array([1.0], pa.float32()), "y": pa.array([1.0], pa.float32())}), new)
+    for source in (first / "1.parquet", [first / "1.parquet", new]):
+        with pytest.raises(ConfigError, match=r"was made of .*1\.parquet; applied once more"):
+            continued(out, source)
+    assert entries(out) == held
+
+
+@pytest.mark.parametrize("are_as_many", [True, False], ids=["as many", "more"])
+def test_what_the_output_began_with_need_not_be_reachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_as_many: bool
+) -> None:
+    """As a bucket without the network."""
+    days = [dict(enumerate(random_rows([4, 4 + (not are_as_many)], seed))) for seed in range(3)]
+    paths = [write(tmp_path / f"{number}.parquet", day) for number, day in enumerate(days)]
+    out, find = tmp_path / "out", planning.filesystem_of
+    featurize(paths[0], out, keep_state=True, ids=["id"])
+
+    def refused(source: Any) -> Any:
+        if source == str(paths[0]):
+            raise StoppedError("no network")
+        return find(source)
+
+    monkeypatch.setattr(planning, "filesystem_of", refused)
+    assert [continued(out, path).steps for path in paths[1:]] == [8 + (not are_as_many)] * 2
+    with pytest.raises(ConfigError, match=r"was made of .*0\.parquet"):
+        continued(out, paths[0])
+
+
+def test_a_stopped_update_goes_on_though_the_first_source_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [dict(enumerate(random_rows([4, 4], day), 2 * day)) for day in range(2)]
+    first, new = (write(tmp_path / f"{number}.parquet", day) for number, day in enumerate(days))
+    out = tmp_path / "out"
+    featurize(first, out, keep_state=True, ids=["id"], rows_per_part=2)
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(LocalStore, "_name", stopping_at("part-00001"))
+        continued(out, new)
+    copy = shutil.copyfile(first, tmp_path / "copy.parquet")
+    first.unlink()
+    assert continued(out, new).rows_before == 2
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):  # as read before it was gone
+        continued(out, copy)
+
+
+@pytest.mark.parametrize("is_ordered", [True, False], ids=["ordered", "not ordered"])
+def test_of_a_sorted_source_the_copy_and_all_steps_are_known(tmp_path: Path, is_ordered: bool) -> None:
+    pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
+    source, out = tmp_path / "first", tmp_path / "out"
+    source.mkdir()
+    events = [(number, number, 0.5, 0.5) for number in range(4)]
+    paths = [write_events(source / f"{number}.parquet", events[2 * number :][:2]) for number in range(2)]
+    how: dict[str, Any] = {"group_by": ["id"], "sort": True, "keep_state": True, "features": ["x", "y"]}
+    how |= {"order_by": ["t"]} if is_ordered else {}
+    featurize(source, out, Encoder.from_seed(0, 2, 5), **how)
+    held = entries(out)
+    for given, refused in ((source, r"were applied to .* before"), (tmp_path / "out.sorted", "was made of")):
+        with pytest.raises(ConfigError, match=refused):
+            continued(out, given)
+    if is_ordered:
+        with pytest.raises(DataError, match="expected one that comes after"):
+            continued(out, paths[0])
+        assert entries(out) == held
+    else:
+        assert continued(out, paths[0]).steps == 2  # as docs/updates.md says
 
 
 @pytest.mark.parametrize("what", ["gone", "others now"])
