@@ -12,9 +12,8 @@ from scanrnn_dist.errors import counted, joined_names, option_name, some_of
 from scanrnn_dist.job.computation import RECIPE
 from scanrnn_dist.job.continued import APPLIED, FIRST_SOURCE
 from scanrnn_dist.job.options import JobOptions
-from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.restart import is_of_restart
-from scanrnn_dist.records import RESTART, JobRecords
+from scanrnn_dist.records import RESTART, JobRecords, read_records
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
 """What people call the cells, by their names in records."""
@@ -93,7 +92,7 @@ def way_to_continue(records: JobRecords, job: dict[str, Any]) -> str:
         return f"{command_that_continues(root)}, or the command that began it"
     if not job["options"].get(APPLIED):
         return "the command that began it, with --restart"
-    given = Plan.read(records, job).given
+    given = read_records(records.read_plan(job))[0].given
     files = [given] if isinstance(given, str) else given
     command = ["scanrnn", "update", root.removesuffix(f"/{RESTART}"), *files[:_MOST_FILES]]
     more = " ..." if len(files) > _MOST_FILES else ""
