@@ -20,6 +20,7 @@ from scanrnn_dist.job.plan import Plan, plan_again, plan_job
 from scanrnn_dist.job.sorting import standing_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
+    check_is_sorted,
     check_is_there,
     check_no_work,
     check_not_updated,
@@ -80,6 +81,7 @@ def sorted_source(
         return None
     records = JobRecords(open_store(destination))
     recorded = recorded_job(records, handling)
+    check_is_sorted(records, recorded, handling)
     may_replace = partial(check_unread, records) if handling.restart else None
     copy = standing_copy(source, options, destination, input, may_replace)
     if copy is None:

@@ -113,8 +113,11 @@ def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, diffe
 
 
 def check_is_sorted(records: JobRecords, recorded: dict[str, Any] | None, handling: Handling) -> None:
-    """Refuse to sort the source for a job that was begun with the source as it is."""
-    if recorded and not handling.restart and not recorded["options"].get("sort") and was_begun(records):
+    """Refuse to sort the source for a job that was begun with the source as it is, or that updates have continued."""
+    if not recorded or handling.restart:
+        return
+    check_not_updated(records, recorded)
+    if not recorded["options"].get("sort") and was_begun(records):
         raise _differing(records.store.root, ["sort was False and is True"])
 
 

@@ -492,6 +492,21 @@ def test_a_stopped_update_goes_on_though_the_first_source_is_gone(
         continued(out, copy)
 
 
+def test_a_job_that_is_to_be_sorted_is_told_of_updates_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, long = tmp_path / "out", {"keep_state": True, "group_by": ["id"], "order_by": ["t"]}
+    paths = [write_events(tmp_path / f"{t}.parquet", [(1, t, 0.5, 0.5)]) for t in range(2)]
+    featurize(paths[0], out, Encoder.from_seed(0, 2, 5), **long)
+    continued(out, paths[1])
+    with pytest.raises(ConfigError, match="was continued by scanrnn update"):
+        featurize(paths[0], out, Encoder.from_seed(0, 2, 5), sort=True, **long)
+    flags = ["--hidden", "5", "--keep-state", "--group-by", "id", "--order-by", "t", "--sort"]
+    with command_line_in_this_process(monkeypatch, columns=120):
+        assert cli.run(["plan", str(paths[0]), str(out), *flags]) == ConfigError.exit_code
+    assert "was continued by scanrnn update" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("is_ordered", [True, False], ids=["ordered", "not ordered"])
 def test_of_a_sorted_source_the_copy_and_all_steps_are_known(tmp_path: Path, is_ordered: bool) -> None:
     pytest.importorskip("duckdb", reason="--sort needs the extra 'duckdb'.")
