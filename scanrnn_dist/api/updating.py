@@ -123,7 +123,7 @@ def update(
             "changed. Leave it out."
         )
     if has_steps and new.digest in (first.digest, *applied):
-        if was_published and new.digest == applied[-1]:
+        if was_published and applied[-1:] == (new.digest,):
             return JobReport.of_nothing(root, records.read_totals()["rows"])
         raise ConfigError(
             f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "

@@ -437,6 +437,15 @@ def test_a_copy_in_the_folder_that_the_output_began_with_is_known(tmp_path: Path
     assert entries(out) == held
 
 
+def test_a_copy_is_known_right_after_a_restart_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, out = write(tmp_path / "first.parquet", dict(enumerate(random_rows([4, 4])))), tmp_path / "out"
+    featurize(first, out, keep_state=True, ids=["id"])
+    shutil.copyfile(first, tmp_path / "copy.parquet")
+    monkeypatch.setattr(updating, "finish_publishing", lambda records: True)
+    with pytest.raises(ConfigError, match=r"were applied to .* before"):
+        continued(out, tmp_path / "copy.parquet")
+
+
 def test_a_file_of_events_in_which_no_sequence_begins_is_known(tmp_path: Path) -> None:
     first, out, at = tmp_path / "first", tmp_path / "out", 0
     first.mkdir()
