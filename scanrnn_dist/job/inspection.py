@@ -224,7 +224,7 @@ def _sequences(plan: Plan, read: StepsRead) -> Sequences:
         features = tuple(zip(layout.feature_names(schema, read.in_features), types, strict=True))
     flags = as_flags({name: value for name, value in asdict(layout.asked).items() if value is not None})
     span = (int(lengths.lengths[0]), lengths.median, int(lengths.lengths[-1])) if lengths.sequences else None
-    others = {name: type for name, type in layout.others(schema).items() if type is not None}
+    others = {name: type for name, type in layout.others(schema).items() if name and type is not None}
     kinds = unmeasured(tuple(others), tuple(others.values())).columns if others else ()
     for_input = tuple(column.name for column in kinds if not isinstance(column, Number))
     mean = lengths.steps / lengths.sequences if lengths.sequences else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +138,11 @@ class StepsAsInputs(_Steps):
 
     def _given(self, name: str, step: int) -> str:
         """The value of a column at a step, in words."""
-        return in_words(self.named.fields(self.steps)[name], step)
+        return in_words(self._fields[name], step)
+
+    @cached_property
+    def _fields(self) -> dict[str, pa.Array]:
+        return self.named.fields(self.steps)  # may copy all values; asked once for each row that is set aside
 
 
 @dataclass(frozen=True)

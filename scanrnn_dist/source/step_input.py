@@ -110,7 +110,7 @@ def layout_of_input(find: Callable[[Asked], Layout], asked: Asked, schema: pa.Sc
             refused = error
     try:
         layout = find(asked)
-    except LayoutError:
+    except (ConfigError, LayoutError):
         if isinstance(refused, ConfigError) and not all(map(str.isdecimal, spec.names)):
             raise refused from None
         raise

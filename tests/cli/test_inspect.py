@@ -159,6 +159,12 @@ def test_long_format_counts_sequences(tmp_path: Path, capsys: Capsys) -> None:
 EVENT = {"t": datetime(2024, 1, 1), "x": 0.5, "what": "tea", "tags": ["a"], "is_new": True}
 
 
+def test_a_column_without_a_name_is_no_column_for_an_input(tmp_path: Path, capsys: Capsys) -> None:
+    path = written(tmp_path / "long.parquet", {"id": ["a"], "": ["row 1"], "x": [0.5], "what": ["tea"]})
+    told = looked_at(capsys, path, "--group-by", "id", "--features", "x")["sequences"]
+    assert (told["left_out"], told["for_input"]) == (["", "what"], ["what"])
+
+
 def test_what_is_left_out_is_told_and_what_an_input_could_take(tmp_path: Path, capsys: Capsys) -> None:
     events = {name: [value, value] for name, value in EVENT.items()}
     events["what"] = pa.array(events["what"]).dictionary_encode()

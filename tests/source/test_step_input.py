@@ -20,6 +20,7 @@ from scanrnn_dist.errors import ConfigError, DataError, LayoutError
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
 from scanrnn_dist.source import (
     Asked,
+    BadRows,
     ColumnStatistics,
     StepStatistics,
     apply_input,
@@ -27,7 +28,11 @@ from scanrnn_dist.source import (
     layout_of_input,
     measure,
 )
+from scanrnn_dist.source.judging import NamedInput
+from scanrnn_dist.source.layouts import Steps
+from scanrnn_dist.source.layouts.nested_lists import nested_steps
 from scanrnn_dist.source.step_input import StepInputs
+from scanrnn_dist.source.taking import take
 
 NAN = float("nan")
 
@@ -495,6 +500,24 @@ def test_a_name_that_steps_do_not_have_is_told_with_a_near_one(column: Any, aske
     find = partial(find_layout, schema, where="a.parquet", takes_texts=True)
     with pytest.raises(ConfigError, match=r"'blance'.* Did you mean 'balance'\?"):
         layout_of_input(find, asked, schema, InputSpec((Number("blance"),)))
+
+
+def test_a_name_is_told_with_a_near_one_where_no_column_holds_plain_numbers() -> None:
+    schema = pa.schema([("user", pa.string()), ("item", pa.string()), ("ts", pa.timestamp("s"))])
+    find, asked = partial(find_layout, schema, where="a.parquet", takes_texts=True), Asked(group_by=("user",))
+    with pytest.raises(ConfigError, match=r"'itm'.* Did you mean 'item'\?"):
+        layout_of_input(find, asked, schema, InputSpec((Category("itm", values=("a",)),)))
+
+
+def test_values_of_a_batch_are_taken_apart_once_whatever_the_number_of_bad_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, by_feature = list[Any](), Steps.by_feature
+    monkeypatch.setattr(Steps, "by_feature", lambda steps: calls.append(steps) or by_feature(steps))
+    steps = nested_steps(pa.array([[[1.0, NAN]]] * 50, pa.list_(pa.list_(pa.float32(), 2))), 2)
+    named = NamedInput(InputSpec((Number("0"), Number("1"))), ("0", "1"))
+    taken = take(steps, 2, BadRows("skip"), False, str, named=named)
+    assert len(taken.aside) == 50 and len(calls) == 2
 
 
 def test_a_layout_without_names_is_chosen_though_the_input_names_its_features() -> None:
