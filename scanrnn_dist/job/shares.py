@@ -21,7 +21,8 @@ def share_of_units(weights: np.ndarray, count: int) -> np.ndarray:
     owners = np.zeros(len(weights), np.int64)
     if count == 1:
         return owners
-    shares = [(0, 0, share) for share in range(count)]  # weight, units, number
+    # Weight, units, number. No more than units: those with higher numbers get none.
+    shares = [(0, 0, share) for share in range(min(count, len(weights)))]
     order = np.argsort(-weights, kind="stable")
     for unit, weight in zip(order.tolist(), weights[order].tolist(), strict=True):
         load, units, share = shares[0]

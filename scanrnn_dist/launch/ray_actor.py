@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, UnitWorker
+from scanrnn_dist.observe import cpu_devices_are_chosen
 
 
 class Said(NamedTuple):
@@ -50,12 +51,16 @@ def use_devices(cpus: int, gpus: int) -> None:
 
     Ray counts CPUs and pins nothing, so that each of many workers would take all cores of its node.
     """
-    wanted = {"JAX_NUM_CPU_DEVICES": str(cpus), "PJRT_NPROC": str(cpus)}
+    wanted = {"PJRT_NPROC": str(cpus)}
+    if not cpu_devices_are_chosen():
+        wanted["JAX_NUM_CPU_DEVICES"] = str(cpus)
     if not gpus:
         wanted["JAX_PLATFORMS"] = "cpu"  # else it would look for the GPUs and TPUs that others were given
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    if "jax" in sys.modules:  # Ray gives actors processes in which tasks have run; their JAX has read its variables
+    if (
+        "jax" in sys.modules and "JAX_NUM_CPU_DEVICES" in os.environ
+    ):  # Ray gives actors processes in which tasks have run; their JAX has read its variables
         with suppress(RuntimeError):  # and it may have started: then its devices stay, which changes no bits
             sys.modules["jax"].config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
 

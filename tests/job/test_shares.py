@@ -30,6 +30,8 @@ def test_units_of_the_same_weight_are_dealt_out_evenly() -> None:
         weights = np.full(10, weight)
         assert np.bincount(share_of_units(weights, 4)).tolist() == [3, 3, 2, 2]
     assert share_of_units(np.full(5, 1), 2).tolist() == [0, 1, 0, 1, 0]
+    assert share_of_units(np.array([1, 3]), 10**12).tolist() == [1, 0]  # without room for all of these shares
+    assert share_of_units(np.array([], np.int64), 10**12).tolist() == []
 
 
 @pytest.mark.parametrize("share", [(3, 2), (0, 2), (-1, 2), (1, 0)])

@@ -372,7 +372,8 @@ def test_an_actor_has_the_devices_that_ray_gave_it_and_what_the_user_has_set_sta
         "import jax; print(jax.local_device_count())"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    for told, expected in (({}, "3"), ({"JAX_NUM_CPU_DEVICES": "2"}, "2")):
+    by_flag = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    for told, expected in (({}, "3"), ({"JAX_NUM_CPU_DEVICES": "2"}, "2"), (by_flag, "4")):
         done = subprocess.run(
             [sys.executable, "-c", script], env={**environment, **told}, capture_output=True, text=True, check=True
         )
