@@ -58,11 +58,10 @@ def use_devices(cpus: int, gpus: int) -> None:
         wanted["JAX_PLATFORMS"] = "cpu"  # else it would look for the GPUs and TPUs that others were given
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    if (
-        "jax" in sys.modules and "JAX_NUM_CPU_DEVICES" in os.environ
-    ):  # Ray gives actors processes in which tasks have run; their JAX has read its variables
+    told = os.environ.get("JAX_NUM_CPU_DEVICES")
+    if "jax" in sys.modules and told:  # Ray gives actors processes in which tasks have run; their JAX has read it before
         with suppress(RuntimeError):  # and it may have started: then its devices stay, which changes no bits
-            sys.modules["jax"].config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
+            sys.modules["jax"].config.update("jax_num_cpu_devices", int(told))
 
 
 class _Kept(logging.Handler):
