@@ -59,7 +59,7 @@ def use_devices(cpus: int, gpus: int) -> None:
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     told = os.environ.get("JAX_NUM_CPU_DEVICES")
-    if "jax" in sys.modules and told:  # Ray gives actors processes in which tasks have run; their JAX has read it before
+    if told and "jax" in sys.modules:  # Ray gives actors processes in which tasks have run; their JAX has read it
         with suppress(RuntimeError):  # and it may have started: then its devices stay, which changes no bits
             sys.modules["jax"].config.update("jax_num_cpu_devices", int(told))
 
