@@ -110,8 +110,10 @@ def update(
         )
     ids = _settled_ids(ids, options, applied, plan, root)
     plan = _nullable(plan)
-    first = first_source(records, job)
-    first_units = read_records(first.records)[1]
+    recorded = records.read_plan(job)
+    facts, units = read_records(recorded)
+    first = first_source(recorded, job["options"])
+    first_units = read_records(first.records)[1] if applied else units
     own = _own_files(first_units, plan)
     if first.digest is None and not own and _counts(first_units) == _counts(plan.units):
         first = replace(first, digest=_first_digest(first, options, ids, encoder))
@@ -129,7 +131,6 @@ def update(
             f"These {len(new):,} sequences of new steps were applied to {root} before; applied once more, every step "
             "would count twice. Nothing was changed."
         )
-    facts, units = read_records(records.read_plan(job))
     parts, _ = recorded_parts(records, job, units)
     _check_has_all_rows(parts, facts, root)
     if has_steps:

@@ -22,7 +22,7 @@ from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import running_sums
-from scanrnn_dist.records import FIRST, STATE, JobRecords, read_part
+from scanrnn_dist.records import FIRST, STATE, read_part
 from scanrnn_dist.source import (
     ROWS_PER_PART,
     Chunk,
@@ -163,9 +163,8 @@ class ContinuedPlan(Plan):
         return picked_rows(both, places)
 
 
-def first_source(records: JobRecords, job: dict[str, Any]) -> FirstSource:
-    """What an output began with, as its records tell it. Raises as `read_plan`."""
-    told, options = records.read_plan(job), job["options"]
+def first_source(told: Mapping[str, bytes], options: Mapping[str, Any]) -> FirstSource:
+    """What an output began with, as the records of its plan and the options of its job tell it."""
     prefix = FIRST if options.get(APPLIED) else ""
     own = {name.removeprefix(prefix): content for name, content in told.items() if name.startswith(prefix)}
     return FirstSource(options.get(FIRST_SOURCE, options["source"]), own, options.get(FIRST_DIGEST))
