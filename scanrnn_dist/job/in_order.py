@@ -34,6 +34,7 @@ OPEN_WINDOWS = 16
 """Where windows are large, those of the rows of so many, as far as a share of the memory allows: four wait, two are on
 the devices, and rows of up to 2,048 steps take eight windows of 256 steps. 64 MiB are fewer rows than two windows of
 4,096 lanes take where H = 512: occupancy 0.34 on one device, 0.04 on eight (`bench_occupancy.py`)."""
+_USUAL_OPEN = MemoryShares.of().open
 
 
 class RowBytes(NamedTuple):
@@ -236,7 +237,7 @@ class Stream:
         self._taken_blocks += int(np.maximum(1, -(-chunk.sequences.lengths // shape.block_steps)).sum())
         window_blocks = self._engine.devices * shape.lanes * shape.window_blocks
         of_windows = OPEN_WINDOWS * window_blocks * self._taken_bytes // max(1, self._taken_blocks)
-        self._open_bytes = min(max(of_windows, MemoryShares.of().open), self._shares.open)
+        self._open_bytes = min(max(of_windows, _USUAL_OPEN), self._shares.open)
 
     def _carries(self, chunk: Chunk) -> np.ndarray | None:
         """What each row of a chunk begins from, `(n, carry_features)`; None where that is the encoder's affair."""
