@@ -24,7 +24,7 @@ from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.foresight import Foreseen, foresee
 from scanrnn_dist.job.hand_out import HandOut, WorkerDied
 from scanrnn_dist.job.in_order import Stream
-from scanrnn_dist.job.in_words import command_that_continues
+from scanrnn_dist.job.in_words import command_that_continues, source_of
 from scanrnn_dist.job.initial_carries import own_carries
 from scanrnn_dist.job.inspection import Inspection, Measured, Sequences, inspect
 from scanrnn_dist.job.keeping import check_keeps

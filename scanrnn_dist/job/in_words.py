@@ -13,7 +13,7 @@ from scanrnn_dist.job.computation import RECIPE
 from scanrnn_dist.job.continued import APPLIED, FIRST_SOURCE
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.restart import is_of_restart
-from scanrnn_dist.records import RESTART, JobRecords, read_records
+from scanrnn_dist.records import FILES, RESTART, UNITS, JobRecords, read_records
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
 """What people call the cells, by their names in records."""
@@ -92,11 +92,17 @@ def way_to_continue(records: JobRecords, job: dict[str, Any]) -> str:
         return f"{command_that_continues(root)}, or the command that began it"
     if not job["options"].get(APPLIED):
         return "the command that began it, with --restart"
-    given = read_records(records.read_plan(job))[0].given
+    given = source_of(records, job)
     files = [given] if isinstance(given, str) else given
     command = ["scanrnn", "update", root.removesuffix(f"/{RESTART}"), *files[:_MOST_FILES]]
     more = " ..." if len(files) > _MOST_FILES else ""
     return f"{shlex.join(command)}{more} --ids {shlex.quote(joined_names(job['options']['ids']))}"
+
+
+def source_of(records: JobRecords, job: dict[str, Any]) -> str | list[str]:
+    """The source as it was named, by the records alone: neither its layout nor its filesystem need be had here."""
+    facts, _ = read_records(records.read_plan(job, FILES, UNITS))
+    return facts.given
 
 
 def _option_in_words(name: str, value: Any) -> str:

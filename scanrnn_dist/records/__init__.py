@@ -20,6 +20,7 @@ from scanrnn_dist.records.names import (
     COMMITS,
     CRASH,
     ENCODER,
+    FILES,
     FIRST,
     JOB,
     PARTS,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from scanrnn_dist.errors import ScanRNNError
-from scanrnn_dist.job import Status, look_at, original_of, records_to_read
-from scanrnn_dist.records import JobRecords, read_records
+from scanrnn_dist.job import Status, look_at, original_of, records_to_read, source_of
+from scanrnn_dist.records import JobRecords
 from scanrnn_dist.report.aside import AsideRow, first_aside
 from scanrnn_dist.report.features import FeatureNumbers, Map, map_of, numbers_of
 from scanrnn_dist.report.lengths import Lengths, read_lengths_of
@@ -118,7 +118,7 @@ def read_numbers(
 def _source_of(records: JobRecords, job: dict[str, Any]) -> str | list[str]:
     """The source as it was named; empty where the plan, or the record of a sorted copy, cannot be read."""
     try:
-        given = read_records(records.read_plan(job))[0].given  # its filesystem need not be had here
+        given = source_of(records, job)
         return original_of(given) if job["options"].get("sort") and isinstance(given, str) else given
     except ScanRNNError:
         return ""
