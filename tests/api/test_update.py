@@ -41,6 +41,7 @@ from scanrnn_dist.job import plan as planning
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
 from scanrnn_dist.source import BadRows
+from scanrnn_dist.source.layouts import find
 from scanrnn_dist.source.layouts.find import LAYOUTS
 from scanrnn_dist.storage import LocalStore
 
@@ -849,7 +850,7 @@ def test_resume_says_what_goes_on_with_an_update_or_a_restart_that_was_stopped(
         status = read_status(out)
         assert status.restart is not None and status.restart.continues == command
         with monkeypatch.context() as patched:  # as where the layout is the user's own
-            patched.delitem(LAYOUTS, "nested-lists")
+            patched.setattr(find, "LAYOUTS", {name: kind for name, kind in LAYOUTS.items() if name != "nested-lists"})
             assert read_status(out) == status
         assert "\nupdate     a new output is made" in str(status)
         assert entries(out) == held
