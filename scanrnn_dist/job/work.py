@@ -99,11 +99,15 @@ class _Work:
             self.made = attempt.made
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None
-            for numbers, alone in attempt.work(self.executor.at_once):
-                if on_start is not None and attempt.share != share:
-                    on_start(*attempt.share_rows)
-                share = attempt.share
-                self.done += self.executor.do(self.opened, handling, attempt, numbers.tolist(), alone, self.on_rows)
+            try:
+                for numbers, alone in attempt.work(self.executor.at_once):
+                    if on_start is not None and attempt.share != share:
+                        on_start(*attempt.share_rows)
+                    share = attempt.share
+                    self.done += self.executor.do(self.opened, handling, attempt, numbers.tolist(), alone, self.on_rows)
+            except BaseException:
+                self.executor.close("stopped")  # while the share is held: nobody else is to begin what workers still do
+                raise
             self.failed_units = len(attempt.commits.failed)
         self.kernel = engine.kernel
         self.gflop = engine.flops_per_step * self.done.statistics.steps / 1e9

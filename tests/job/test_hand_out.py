@@ -217,6 +217,25 @@ def test_workers_that_were_started_are_stopped_where_a_later_one_cannot_be(tmp_p
     assert pool.started == 2 and not pool.workers
 
 
+def test_the_share_is_held_until_all_workers_are_stopped(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, still_there = Lease.release, list[int]()
+
+    def watching(self: Any, *given: Any) -> None:
+        still_there.append(len(pool.workers))
+        released(self, *given)
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lease, "release", watching)
+    pool = PoolHere(3)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool), on_rows=interrupted)
+    assert pool.started == 3 and still_there == [0]
+
+
 def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None:
     ends = {(1, "exchange"), (4, "takes")}  # the first one in its midst, and the one that comes in its place at once
     pool = PoolHere(3, dies=lambda number, question, _: (number, question) in ends)
