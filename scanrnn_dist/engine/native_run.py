@@ -75,7 +75,6 @@ class NativeRun(Emptied):
         self._spare: list[jax.Array] = []
         self._unfinished = 0  # rows that were sent
         self._is_in_place = True  # whether features go to where the caller wants them
-        self._is_draining = False  # whether the last window that was fetched had no rows of its own
         self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
@@ -163,7 +162,7 @@ class NativeRun(Emptied):
     @property
     def _has_work(self) -> bool:
         """Whether a window is worth sending once no more rows are to come: of rows, or for long ones to go on."""
-        return self._queue.rows > 0 or (self._unfinished > 0 and (not self._sent or self._is_draining))
+        return self._queue.rows > 0 or (self._unfinished > 0 and not self._sent)
 
     def _send(self, rows: np.ndarray, more: bool) -> None:
         """Hand the devices a window of rows; with `more`, others follow."""
@@ -211,7 +210,6 @@ class NativeRun(Emptied):
         left = left_of(sent.rows, sent.queue)
         self._queue.give_back(left)
         self._unfinished -= len(rows) + len(left)
-        self._is_draining = len(sent.rows) == 0
         features = None if self._is_in_place or self._outputs is not None else self._features_of(rows)
         self._submissions.count_read(rows)
         if self._outputs is not None:

@@ -27,7 +27,7 @@ there once the next one is on its way."""
 def queue_of(rows: np.ndarray, devices: int, more: bool, most_steps: int, most_dry: int) -> np.ndarray:
     """Rows as the kernel takes them, `Queue` in `native/cpp/task.h`; whoever holds it holds the rows too."""
     address = rows.ctypes.data if len(rows) else 0
-    return np.array([address, len(rows), 0, devices, more, most_steps, most_dry], np.int64)
+    return np.array([address, len(rows), 0, devices, more, most_steps, most_dry, 0], np.int64)
 
 
 def left_of(rows: np.ndarray, queue: np.ndarray) -> np.ndarray:

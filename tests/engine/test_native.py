@@ -315,6 +315,16 @@ def test_a_window_ends_although_its_rows_are_long_and_no_row_is_lost() -> None:
 
 
 @needs_native
+def test_long_rows_go_on_in_few_windows_once_no_others_are_left() -> None:
+    engine = build_engine(encoder_of(in_features=D, hidden=16), mesh_of(2), SHAPE, kernel="native")
+    steps = 200 * SHAPE.window_steps
+    with closing(engine.run()) as run:
+        run.submit(Ragged.from_sequences(random_rows([steps] * 3, in_features=D)))
+        list(run.results())
+        assert 200 <= run.statistics.windows <= 205
+
+
+@needs_native
 def test_a_window_ends_by_its_work_and_the_bits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_rows([90, 3, 70, 0, 41, 64], in_features=D)
     wanted = encoded(made("gru", 16), rows)

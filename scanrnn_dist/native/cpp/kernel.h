@@ -49,7 +49,6 @@ struct Kept {
 };
 
 const int64_t GLANCE = 16;  // steps after which is looked for rows, and for the next queue, again
-const int64_t FEW_LANES = 8;  // of which a step takes as long a lane as of many
 
 static int64_t floats_of_all(const Network& net) {
   int64_t floats = 0;
@@ -64,7 +63,8 @@ class Lanes {
       : task(task), net(task.network), items(task.in_lanes), outputs(net.layers[net.n_layers - 1].hidden),
         pool_floats(((net.mean >= 0) + (net.most >= 0)) * outputs), layers(net.n_layers),
         memory(task.lanes * floats_of_all(net)), pooled(task.lanes * pool_floats), is_second(task.lanes),
-        state(net.state), sums(task.lanes * BIASES * WIDTH), rows(2 * net.n_layers * task.lanes), busy(task.lanes) {
+        state(net.state), sums(task.lanes * BIASES * WIDTH), rows(2 * net.n_layers * task.lanes), busy(task.lanes),
+        is_last(__atomic_load_n(&task.queue->more, __ATOMIC_RELAXED) == NONE) {
     const float* weights = net.weights;
     float* free_memory = memory.begin();
     for (int64_t i = 0; i < net.n_layers; i++) {
@@ -90,11 +90,12 @@ class Lanes {
     fill((queue.size + queue.devices - 1) / queue.devices);  // a share: the other devices may not have begun yet
     for (bool is_first = true;; is_first = false) {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
+      tell_busy();
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
       if (left <= 0 || (is_empty && (n_busy == 0 || (more == IS_HERE && !is_first) || dry <= 0))) break;
       int64_t span = is_empty && dry < left ? dry : left;
-      if ((n_busy < task.lanes || more != NONE) && span > GLANCE) span = GLANCE;
+      if ((n_busy < task.lanes || more != NONE || !is_empty) && span > GLANCE) span = GLANCE;
       for (int64_t nth = 0; nth < n_busy; nth++)
         if (items[busy[nth]].left < span) span = items[busy[nth]].left;
       if (n_busy) advance(span);
@@ -110,20 +111,27 @@ class Lanes {
 
  private:
   // Take rows from the queue until all lanes have one, or so many were taken; rows without steps end at once. Of the last
-  // rows a device takes its share of what is left: few lanes are as fast as many, and all devices end together.
+  // rows each device works on as many as the others, so that all end together: few lanes are as fast as many.
   void fill(int64_t most) {
     Queue& queue = *task.queue;
-    const bool is_last = __atomic_load_n(&queue.more, __ATOMIC_RELAXED) == NONE;
+    tell_busy();
     for (int64_t lane = 0; lane < task.lanes; lane++) {
       while (items[lane].number < 0) {
         const int64_t rest = queue.size - __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
         if (most-- <= 0 || rest <= 0) return;
-        if (is_last && n_busy >= FEW_LANES && n_busy * queue.devices >= rest + n_busy) return;
+        if (is_last && n_busy * queue.devices >= rest + __atomic_load_n(&queue.busy, __ATOMIC_RELAXED)) return;
         const int64_t taken = __atomic_fetch_add(&queue.next, 1, __ATOMIC_RELAXED);
         if (taken >= queue.size) return;
         begin_row(lane, reinterpret_cast<const Item*>(queue.items)[taken]);
+        tell_busy();
       }
     }
+  }
+
+  // Count the busy lanes among those of all devices, where that decides who takes the last rows.
+  void tell_busy() {
+    if (is_last && n_busy != n_told) __atomic_fetch_add(&task.queue->busy, n_busy - n_told, __ATOMIC_RELAXED);
+    n_told = n_busy;
   }
 
   void begin_row(int64_t lane, const Item& item) {
@@ -252,7 +260,8 @@ class Lanes {
   Array<float> state, sums;  // of one lane, on its way; of one panel of all lanes
   Array<Lane> rows;
   Array<int64_t> busy;     // the lanes that have a row
-  int64_t n_busy = 0;
+  const bool is_last;      // whether no other queue follows
+  int64_t n_busy = 0, n_told = 0;
 };
 
 void run(const Task& task) {

@@ -47,6 +47,7 @@ struct Queue {
   int64_t more;        // whether rows follow in another queue; who made this one writes here that the next is there
   int64_t most_steps;  // no lane does more; rows that nobody took by then are left
   int64_t most_dry;    // nor more than these once the queue is empty
+  int64_t busy;        // lanes of all devices that work on a row, as far as they have begun with this queue
 };
 
 struct Told {
