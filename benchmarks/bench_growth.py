@@ -7,7 +7,7 @@
 | part | what is varied | what is measured | law |
 |---|---|---|---|
 | rows | 1e3 to 1e6 rows of 2 to 20 steps | `featurize`, Parquet to Parquet | a + b rows |
-| T | 16 to 65,536 steps a row, in all as many steps | the engine, rows in memory | constant, then proportional to T |
+| T | 16 to 262,144 steps a row, in all as many steps | the engine, rows in memory | constant, then proportional to T |
 | H | 32 to 2,048 hidden features | the engine, rows in memory | H (D + H) |
 | devices | 1, 2, 4 ... CPU devices, up to the cores | both, and the dense scan; lognormal lengths | 1 / devices |
 | memory | 10,000 to 200,000 rows, 30 to 606 MiB of values | `scanrnn featurize`, fresh processes | flat |
@@ -15,9 +15,9 @@
 The points of a part take turns, five rounds of it (memory, which hardly varies: two); figures are medians. The scale of
 a law is fitted (`laws.py`), so its shape is what is tested: `ratio` is the measured median over the law.
 
-In T, the rows are as many as fill the lanes evenly, and from `full` steps on fewer than the lanes: then the longest row
-is the job's time, whatever stands idle beside it. (Rows that do not divide by the lanes pay for whole rows likewise:
-128 equal rows on 96 lanes take as long as 192.) In devices, the dense scan is compute alone on equal rows, nothing
+In T, the rows fill the lanes evenly up to 16,384 steps; of more steps there are fewer. The native kernel takes a step of
+few rows in as much less time, until from `full` steps on the longest row is the job's time, whatever stands idle beside
+it. (To XLA's program a lane costs the same with a row and without: 128 equal rows on 96 lanes take as long as 192.) In devices, the dense scan is compute alone on equal rows, nothing
 scheduled, copied or read: what the machine itself gives for more devices.
 """
 
@@ -108,17 +108,17 @@ def grow_steps(folder: Path, quick: bool) -> Part:
     encoder = Encoder.from_seed(0, 8, 64)
     engine = build_engine(encoder)
     lanes = engine.devices * engine.shape.lanes
-    full = 1024 if quick else 16_384
-    lengths = [16, full, 4 * full] if quick else [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536]
-    total = lanes * full
+    filled = 1024 if quick else 16_384
+    lengths = [4**n for n in (2, 5, 6)] if quick else [4**n for n in range(2, 10)] + [2 * filled]
+    total = lanes * filled
     values = normal(total, 8)
     cases: dict[float, Callable[[], float]] = {}
     occupancy: dict[float, float] = {}
-    for steps in lengths:
+    for steps in sorted(lengths):
         rows = equal_rows(values, total // steps, steps)
         cases[steps] = _engine_timed(engine, rows, 1e9 / total)
         occupancy[steps] = _occupancy(engine, rows)
-    part = compared("T", in_turns(cases, 2 if quick else 5), {"full": full})
+    part = compared("T", in_turns(cases, 2 if quick else 5), {"filled": filled})
     for point in part["points"]:
         point |= {
             "rows": total // point["x"],

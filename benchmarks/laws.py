@@ -53,6 +53,12 @@ def scaled(formula: str, x: str, y: str, shape: Callable[[np.ndarray, Parameters
     return Law(formula, x, y, lambda x, p: p["c"] * shape(x, p), fit_scale(shape))
 
 
+def fit_longest(x: np.ndarray, y: np.ndarray, known: Parameters) -> Parameters:
+    """`c` up to `filled`, where rows fill all lanes; and `full`, from where on the longest row is all of the time."""
+    c = float(np.median(y[x <= known["filled"]]))
+    return {"c": c, "full": c * float(x[-1] / y[-1])}
+
+
 LAWS = {
     "rows": Law(
         "a + b · rows",
@@ -61,11 +67,12 @@ LAWS = {
         lambda x, p: p["a"] + p["b"] * x,
         fit_line,
     ),
-    "T": scaled(
-        "constant while the rows fill the lanes, then ∝ T",
+    "T": Law(
+        "constant, then ∝ T: what the longest row takes",
         "steps per row, T (the total of steps is the same everywhere)",
         "nanoseconds per step, rows in memory",
-        lambda x, p: np.maximum(1, x / p["full"]),
+        lambda x, p: p["c"] * np.maximum(1, x / p["full"]),
+        fit_longest,
     ),
     "H": scaled(
         "∝ H · (D + H)",
