@@ -15,10 +15,11 @@
 The points of a part take turns, five rounds of it (memory, which hardly varies: two); figures are medians. The scale of
 a law is fitted (`laws.py`), so its shape is what is tested: `ratio` is the measured median over the law.
 
-In T, the rows fill the lanes evenly up to 16,384 steps; of more steps there are fewer. The native kernel takes a step of
-few rows in as much less time, until from `full` steps on the longest row is the job's time, whatever stands idle beside
-it. (To XLA's program a lane costs the same with a row and without: 128 equal rows on 96 lanes take as long as 192.) In devices, the dense scan is compute alone on equal rows, nothing
-scheduled, copied or read: what the machine itself gives for more devices.
+In T, the rows fill the lanes evenly up to 16,384 steps; of more steps there are fewer. The native kernel takes a step
+of few rows in as much less time, until from `full` steps on the longest row is the job's time, whatever stands idle
+beside it. (To XLA's program a lane costs the same with a row and without: 128 equal rows on 96 lanes take as long as
+192.) In devices, the dense scan is compute alone on equal rows, nothing scheduled, copied or read: what the machine
+itself gives for more devices.
 """
 
 from __future__ import annotations
