@@ -74,7 +74,7 @@ def draw_growth(name: str, part: dict[str, Any]) -> Figure:
             if abs(point["ratio"] - 1) >= TOLD:
                 _ratio_label(axes, at, point, COLOURS[nth])
         if "full" in series["parameters"]:
-            _mark(axes, series["parameters"]["full"], "only the\nlongest row")
+            _mark(axes, series["parameters"]["full"], "longest\nrow only")
     axes.plot([], [], color=MUTED, lw=1.3, ls=DASHES, label=f"law: {part['law']}")
     axes.set_xlabel(law.x_label)
     axes.set_ylabel(law.y_label)
