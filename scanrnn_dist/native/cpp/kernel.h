@@ -64,7 +64,7 @@ class Lanes {
         pool_floats(((net.mean >= 0) + (net.most >= 0)) * outputs), layers(net.n_layers),
         memory(task.lanes * floats_of_all(net)), pooled(task.lanes * pool_floats), is_second(task.lanes),
         state(net.state), sums(task.lanes * BIASES * WIDTH), rows(2 * net.n_layers * task.lanes), busy(task.lanes),
-        is_last(__atomic_load_n(&task.queue->more, __ATOMIC_RELAXED) == NONE) {
+        is_counted(is_last()) {
     const float* weights = net.weights;
     float* free_memory = memory.begin();
     for (int64_t i = 0; i < net.n_layers; i++) {
@@ -119,7 +119,7 @@ class Lanes {
       while (items[lane].number < 0) {
         const int64_t rest = queue.size - __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
         if (most-- <= 0 || rest <= 0) return;
-        if (is_last && n_busy * queue.devices >= rest + __atomic_load_n(&queue.busy, __ATOMIC_RELAXED)) return;
+        if (is_last() && n_busy * queue.devices >= rest + __atomic_load_n(&queue.busy, __ATOMIC_RELAXED)) return;
         const int64_t taken = __atomic_fetch_add(&queue.next, 1, __ATOMIC_RELAXED);
         if (taken >= queue.size) return;
         begin_row(lane, reinterpret_cast<const Item*>(queue.items)[taken]);
@@ -128,9 +128,12 @@ class Lanes {
     }
   }
 
+  // Whether no other queue follows, as far as is known.
+  bool is_last() const { return __atomic_load_n(&task.queue->more, __ATOMIC_RELAXED) == NONE; }
+
   // Count the busy lanes among those of all devices, where that decides who takes the last rows.
   void tell_busy() {
-    if (is_last && n_busy != n_told) __atomic_fetch_add(&task.queue->busy, n_busy - n_told, __ATOMIC_RELAXED);
+    if (is_counted && n_busy != n_told) __atomic_fetch_add(&task.queue->busy, n_busy - n_told, __ATOMIC_RELAXED);
     n_told = n_busy;
   }
 
@@ -260,7 +263,7 @@ class Lanes {
   Array<float> state, sums;  // of one lane, on its way; of one panel of all lanes
   Array<Lane> rows;
   Array<int64_t> busy;     // the lanes that have a row
-  const bool is_last;      // whether no other queue follows
+  const bool is_counted;   // whether this was the last queue when it was begun
   int64_t n_busy = 0, n_told = 0;
 };
 
