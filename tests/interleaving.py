@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ScanRNNError
 from scanrnn_dist.job import Handling, JobOptions, Sharing, held_share, work
-from scanrnn_dist.job.pipeline import Done
+from scanrnn_dist.job.pipeline import Done, begun_units
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import PartRecord, lease, part_name, workers
 from scanrnn_dist.storage import ObjectStore, new_attempt
@@ -221,7 +220,7 @@ def _in_order(call: str) -> Any:
     return asked
 
 
-for _call in Objects.__abstractmethods__ | {"heeds_conditions", "exists", "read"}:
+for _call in Objects.__abstractmethods__ | {"heeds_conditions", "exists", "read", "remove"}:
     setattr(Ordered, _call, _in_order(_call))
 Ordered.__abstractmethods__ = frozenset()
 
@@ -308,7 +307,7 @@ class _Writing:
 
     def do(self, opened: Any, handling: Any, claims: Any, numbers: Any, alone: bool, on_rows: Any) -> Done:
         store, count = opened.records.store, len(opened.plan.units)
-        for unit in claims.begun(np.array(numbers), alone):
+        for unit in begun_units(opened.plan.units, numbers, alone, claims.log):
             content = self.command.part(unit.index)
             file = store.new_file(part_name(unit.index, count))
             try:

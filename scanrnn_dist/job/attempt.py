@@ -158,10 +158,6 @@ class Attempt:
             if self._lost:
                 return
 
-    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
-        """The units of these numbers, each noted down as it is taken to be read."""
-        yield from begun_units(self._units, numbers, alone, self.log)
-
     def lost(self, finished: Mapping[int, int]) -> None:
         """Take note of units that were given out by `work`, and whose worker died before it said that they are done;
         of how many of their rows it said so."""
@@ -302,13 +298,6 @@ class Attempt:
             return len(np.setdiff1d(np.concatenate(self._to_do(commits, share)), failed)) > 0
 
         return self._held.take_another(has_work)
-
-
-def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptLog) -> Iterator[Unit]:
-    """The units of these numbers, each noted down in the log as it is taken to be read."""
-    for unit in units.select(numbers):
-        log.begin(unit.index, alone)
-        yield unit
 
 
 def last_bound(headers: Iterable[dict[str, Any]]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from scanrnn_dist.records import AttemptLog, PartRecord
@@ -14,9 +13,6 @@ class Claims(Protocol):
 
     log: AttemptLog
     """Where this process writes down what it does."""
-
-    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
-        """The units of these numbers, each noted down as it is taken to be read."""
 
     def check_job(self) -> None:
         """Raise `StoppedError` if the job is not this process's to work on any more; before a part is named."""

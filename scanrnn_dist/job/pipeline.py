@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -23,8 +23,8 @@ from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
-from scanrnn_dist.records import STATE, Took, part_schema
-from scanrnn_dist.source import FailedUnit
+from scanrnn_dist.records import STATE, AttemptLog, Took, part_schema
+from scanrnn_dist.source import FailedUnit, Unit, Units
 
 OnRows = Callable[[int], None]
 """Called with the number of rows each time some are finished."""
@@ -71,7 +71,7 @@ def put_through(
     )
     before, begin = claims.log.took, time.perf_counter()
     chunks = plan.chunks(
-        claims.begun(numbers, alone), reading,
+        begun_units(plan.units, numbers, alone, claims.log), reading,
         prefetch_bytes=shares.read_ahead, stage=stage,
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
@@ -96,6 +96,13 @@ def put_through(
         took = replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)
         claims.log.took = before + took
     return Done(did, took, peak_memory_bytes())
+
+
+def begun_units(units: Units, numbers: Iterable[int], alone: bool, log: AttemptLog) -> Iterator[Unit]:
+    """The units of these numbers, each noted down in the log as it is taken to be read."""
+    for unit in units.select(numbers):
+        log.begin(unit.index, alone)
+        yield unit
 
 
 def _took(begin: float, stream: Stream, writer: WriteBehind) -> Took:

@@ -18,7 +18,6 @@ import numpy as np
 from pyarrow import fs
 
 from scanrnn_dist.errors import SAVED, ConfigError, ScanRNNError, StoppedError, stopped_by_machine
-from scanrnn_dist.job.attempt import begun_units
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.differences import differences_of
 from scanrnn_dist.job.memory import Memory
@@ -28,7 +27,7 @@ from scanrnn_dist.job.pipeline import Done, put_through
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import RunLike, WindowShape
 from scanrnn_dist.records import AttemptLog, CrashTrace, JobRecords, PartRecord, Share, oom_kills
-from scanrnn_dist.source import Unit, Units
+from scanrnn_dist.source import Unit
 from scanrnn_dist.storage import new_attempt, this_host
 
 
@@ -176,7 +175,7 @@ class UnitWorker:
         header = {"job": task.job["id"], "share": list(task.share), "replaces": replaces, **oom_kills()}
         log = AttemptLog(store, {**header, "environment": environment, "devices": engine.devices})
         trace = CrashTrace(store) if task.has_own_process else None
-        self._begun = _Begun(opened, self._asked, _HandedClaims(records, task.job, plan.units, log), trace)
+        self._begun = _Begun(opened, self._asked, _HandedClaims(records, task.job, log), trace)
         return store.attempt
 
     def exchange(self, orders: Orders) -> News:
@@ -229,13 +228,10 @@ class _Begun:
 class _HandedClaims:
     """`Claims` of a worker: all of it is noted down, and told the driver with the next answer."""
 
-    def __init__(self, records: JobRecords, job: dict[str, Any], units: Units, log: AttemptLog) -> None:
+    def __init__(self, records: JobRecords, job: dict[str, Any], log: AttemptLog) -> None:
         self.log, self.stopped = log, ""
-        self._records, self._job, self._units = records, job, units
+        self._records, self._job = records, job
         self._events: deque[Event] = deque()
-
-    def begun(self, numbers: Iterable[int], alone: bool) -> Iterator[Unit]:
-        yield from begun_units(self._units, numbers, alone, self.log)
 
     def check_job(self) -> None:
         self._check()

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.records.arrow_bytes import reader_of
-from scanrnn_dist.records.attempt_log import Took
+from scanrnn_dist.records.attempt_log import PartRecord, Took
 from scanrnn_dist.records.evidence import OUT_OF_MEMORY, attempts_out_of_memory, crash_in
 from scanrnn_dist.records.history import TOOK, AttemptHistory, last_of
 from scanrnn_dist.records.names import COMMITS, CRASH, unit_of_part
@@ -32,10 +32,7 @@ from scanrnn_dist.storage import Store
 
 _ROWS = ("rows", "aside", "filtered")
 """What became of the rows of a unit: in its part, set aside, left out by a filter."""
-_RECORD = pa.schema(
-    [("unit", pa.int64()), ("rows", pa.int64()), ("size_bytes", pa.int64()), ("sha256", pa.string()),
-     ("aside", pa.int64()), ("filtered", pa.int64()), ("counts", pa.string()), ("aside_sha256", pa.string())]
-)  # fmt: skip
+_RECORD = pa.schema([(each.name, pa.int64() if each.type == "int" else pa.string()) for each in fields(PartRecord)])
 _COMMIT = pa.schema([*_RECORD, ("finished", pa.float64())])
 _FAILURE = pa.schema([("failed", pa.int64()), ("reason", pa.string()), ("finished", pa.float64())])
 _BEGIN = pa.schema([("begin", pa.int64()), ("alone", pa.bool_()), ("chunks", pa.int64())])

@@ -107,10 +107,6 @@ class ArrowObjects(Objects):
                 with suppress(FileNotFoundError):  # another process removed it just now
                     self.filesystem.delete_file(key)
 
-    def remove(self, key: str, version: str) -> None:
-        if self.version(key) == version:
-            self.delete([key])
-
     def delete_empty(self, folder: str) -> None:
         if not any(self.files(folder, is_deep=True)):
             with suppress(FileNotFoundError):

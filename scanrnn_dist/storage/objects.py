@@ -78,9 +78,10 @@ class Objects(ABC):
     def delete(self, keys: list[str]) -> None:
         """Remove objects; nothing happens to those that are not there."""
 
-    @abstractmethod
     def remove(self, key: str, version: str) -> None:
         """Remove an object if it is of this version."""
+        if self.version(key) == version:
+            self.delete([key])
 
     def delete_empty(self, folder: str) -> None:  # noqa: B027 - it is to do nothing
         """Remove what stands for a folder without objects, where something does."""

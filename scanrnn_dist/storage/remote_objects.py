@@ -167,17 +167,14 @@ class RemoteObjects(Objects):
     def remove(self, key: str, version: str) -> None:
         bucket, e_tag = self.options.bucket, version.partition("\n")[0]
         if self.options.kind != "s3":  # obstore can ask neither Google nor Azure for it
-            if self.version(key) == version:
-                self.delete([key])
-            return
+            return super().remove(key, version)
         client = boto3_client(self.options)
         try:
             _is_met(key, lambda: client.delete_object(Bucket=bucket, Key=key, IfMatch=e_tag))
         except FileNotFoundError:
-            return
+            return None
         except NotImplementedError:
-            if self.version(key) == version:
-                self.delete([key])
+            return super().remove(key, version)
 
     def unfinished(self, folder: str) -> list[tuple[str, str]]:
         def ask() -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares, Sharing, hand_out, read_status, worker
+from scanrnn_dist.job import MemoryShares, Sharing, hand_out, pipeline, read_status
 from scanrnn_dist.job.hand_out import (
     AT_A_TIME,
     DEATHS_IN_VAIN,
@@ -248,7 +248,7 @@ def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None
 
 def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
     """Have the worker die that begins one of these units."""
-    begun = worker.begun_units
+    begun = pipeline.begun_units
 
     def begun_or_dead(*given: Any) -> Iterator[Any]:
         for unit in begun(*given):
@@ -256,7 +256,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
                 raise Died
             yield unit
 
-    monkeypatch.setattr(worker, "begun_units", begun_or_dead)
+    monkeypatch.setattr(pipeline, "begun_units", begun_or_dead)
 
 
 def test_a_unit_that_ends_its_worker_is_found_out_and_all_others_are_done(
