@@ -278,7 +278,7 @@ class _LocalLog(Log):
             content, before = f"{line}\n".encode(), self._file.tell()
             if self._disk.append(self._file, content) != len(content):  # cut, as by a full disk or a limit on sizes
                 self._is_cut = True
-                self._file.truncate(before)
+                self._file.truncate(self._file.seek(before))  # else the next line is thought to begin further on
                 self._is_cut = False
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
