@@ -23,7 +23,6 @@ from scanrnn_dist.records import (
     SUCCESS,
     JobRecords,
     file_sha256,
-    is_changed,
     part_name,
     part_names,
     quarantine_name,
@@ -148,15 +147,16 @@ def wrong_parts(records: JobRecords, parts: pa.Table, units: Units) -> dict[str,
     store, rows, wrong = records.store, units.rows, dict[str, str]()
     there = dict(store.entries())
     for part in parts.to_pylist():
-        name = part_name(part["unit"], len(rows))
-        if name not in there:
+        name, listed = part_name(part["unit"], len(rows)), quarantine_name(part["unit"], len(rows))
+        size = there.get(name)
+        sha256 = file_sha256(store, name) if size == part["size_bytes"] else ""
+        if size is None or sha256 is None:  # the latter of one that was removed since it was listed
             wrong[name] = f"is missing; expected {part['rows']} rows"
-            continue
-        if there[name] != part["size_bytes"] or file_sha256(store, name) != part["sha256"]:
+        elif sha256 != part["sha256"]:
             wrong[name] = "changed after it was written: its size or SHA-256 is not the recorded one"
-        elif part["aside"] and is_changed(store, part["unit"], len(rows), part["aside_sha256"]):
-            listed = store.path(quarantine_name(part["unit"], len(rows)))
-            wrong[name] = f"has a list of {part['aside']} rows set aside that is missing or changed: {listed}"
+        elif part["aside"] and file_sha256(store, listed) != part["aside_sha256"]:
+            where = store.path(listed)
+            wrong[name] = f"has a list of {part['aside']} rows set aside that is missing or changed: {where}"
     return wrong
 
 

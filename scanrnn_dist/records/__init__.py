@@ -59,7 +59,7 @@ from scanrnn_dist.records.part_file import (
     read_part_schema,
 )
 from scanrnn_dist.records.plan_file import Facts, hashes_of, read_records, read_weights, write_records
-from scanrnn_dist.records.quarantine import QuarantineFile, is_changed, read_quarantine
+from scanrnn_dist.records.quarantine import QuarantineFile, read_quarantine
 from scanrnn_dist.records.workers import (
     DONE,
     EXPIRY_SECONDS,

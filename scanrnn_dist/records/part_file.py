@@ -94,12 +94,20 @@ class PartFile(TableFile):
         return f"row {self.rows + row}"
 
 
-def file_sha256(store: Store, name: str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+def file_sha256(store: Store, name: str) -> str | None:
+    """SHA-256 of a file, in hexadecimal; None if there is none.
+
+    Raises `StoppedError` if a disk or a server failed, `DataError` if the file cannot be read otherwise.
+    """
     digest = hashlib.sha256()
-    with store.open_input(name) as file:
-        while content := file.read(8 << 20):
-            digest.update(content)
+    try:
+        with store.open_input(name) as file:
+            while content := file.read(8 << 20):
+                digest.update(content)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unread(store, name, error) from error
     return digest.hexdigest()
 
 

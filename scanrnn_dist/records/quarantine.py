@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from scanrnn_dist.records.names import quarantine_name
 from scanrnn_dist.records.output import ROW_GROUP_BYTES
-from scanrnn_dist.records.part_file import file_sha256, read_part, read_part_schema
+from scanrnn_dist.records.part_file import read_part, read_part_schema
 from scanrnn_dist.records.part_writer import ArrowWriter, TableFile
 from scanrnn_dist.storage import Store
 
@@ -31,14 +31,6 @@ class QuarantineFile(TableFile):
         """Append rows."""
         self._writer.write(batch)
         self._count(batch.num_rows, batch.nbytes)
-
-
-def is_changed(store: Store, unit: int, units: int, sha256: str) -> bool:
-    """Whether the file of a unit is missing, or is not what is recorded of it."""
-    try:
-        return file_sha256(store, quarantine_name(unit, units)) != sha256
-    except FileNotFoundError:
-        return True
 
 
 def read_quarantine(store: Store, unit: int, units: int) -> Iterator[pa.RecordBatch]:

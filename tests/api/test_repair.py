@@ -27,6 +27,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, Sharing, read_status
 from scanrnn_dist.records import COMMITS, JOB, PARTS, RESTART, SUCCESS
+from scanrnn_dist.storage import LocalStore
 
 UNITS = 6
 
@@ -156,6 +157,19 @@ def test_a_repair_that_dies_goes_on_when_it_is_called_again(finished: Path, out:
         assert not (out / SUCCESS).exists()
     assert verify(out, repair=True).is_complete
     assert parts_of(out) == parts_of(finished / "out")
+
+
+def test_a_part_that_is_removed_once_it_was_listed_is_missing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = LocalStore.open_input
+
+    def late(store: LocalStore, name: str) -> pa.NativeFile:
+        if name == "part-00003.parquet":
+            store.delete(name)
+        return opened(store, name)
+
+    monkeypatch.setattr(LocalStore, "open_input", late)
+    with pytest.raises(DataError, match=r"part-00003\.parquet is missing; expected 5 rows"):
+        verify(out)
 
 
 def test_a_surplus_part_alone_is_removed_and_nothing_is_made_again(finished: Path, out: Path) -> None:

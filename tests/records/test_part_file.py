@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def test_rows_size_and_hash_are_of_what_stands_on_the_disk(tmp_path: Path) -> No
     content = path.read_bytes()
     assert (part.rows, part.size_bytes, sha256) == (7, len(content), hashlib.sha256(content).hexdigest())
     assert file_sha256(store_of(path), path.name) == sha256
+
+
+def test_a_disk_that_fails_while_a_file_is_hashed_is_told_with_the_files_name(tmp_path: Path) -> None:
+    class Failing(LocalStore):
+        def open_input(self, name: str) -> pa.NativeFile:
+            return pa.PythonFile(Broken(), "r")
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StoppedError, match=r"/a\.parquet cannot be read: .*Input/output error"):
+        file_sha256(Failing(str(tmp_path), "host.1.00000000"), "a.parquet")
+    assert file_sha256(store_of(tmp_path / "a.parquet"), "a.parquet") is None
 
 
 def test_a_part_without_kept_columns_or_rows_has_its_schema(tmp_path: Path) -> None:
