@@ -249,7 +249,8 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     elif wrong:
         with replacing(records) as lease:
             for name in wrong:
-                lease.guarded(store.delete)(name)
+                lease.confirm()
+                store.delete(name)
             store.sync()
     return tuple(wrong)
 

@@ -95,7 +95,8 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
     with replacing(records) as lease:
         done = _removed(store, [*left, *_unrecorded(records)], dry_run, lease.remove)
         for upload in uploads:
-            lease.guarded(store.abort)(upload)
+            lease.confirm()
+            store.abort(upload)
         return replace(done, names=(*done.names, *uploads))
 
 

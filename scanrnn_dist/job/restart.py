@@ -102,9 +102,11 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
 def remove_restart(new: JobRecords, lease: Lease) -> None:
     """Remove what was to take the place of a job: its record first, so that nobody takes a part of it for all of it."""
     while new.store.below():  # once its record is gone, nobody adds to it for long
-        lease.guarded(new.store.delete)(JOB)
+        lease.confirm()
+        new.store.delete(JOB)
         new.store.sync(RECORDS)
-        lease.guarded(new.store.delete_below)("")
+        lease.confirm()
+        new.store.delete_below("")
 
 
 def is_of_restart(root: str) -> bool:
@@ -204,7 +206,8 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     left = store.below(RESTART)
     for name in [*sorted(left.keys() - set(last)), *(name for name in last if name in left)]:
         delete(name)
-    lease.guarded(store.delete_empty)(RESTART)
+    lease.confirm()
+    store.delete_empty(RESTART)
     return True
 
 

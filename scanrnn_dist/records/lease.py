@@ -129,15 +129,6 @@ class Lease:
         if version is not None:
             self._store.remove(name, version)
 
-    def guarded(self, step: Callable[[str], None]) -> Callable[[str], None]:
-        """The step, taken by the owner alone: confirmed each time."""
-
-        def confirmed(name: str) -> None:
-            self.confirm()
-            step(name)
-
-        return confirmed
-
     def release(self, state: str, reason: str = "") -> None:
         """Say how it ended, and beat no more."""
         self._released.set()

@@ -194,7 +194,7 @@ def test_what_is_left_of_a_restart_that_is_being_removed_is_no_job_or_all_of_it(
                 raise Died
 
         records = JobRecords(watched(folder, told, lambda files: shuffled(files, len(files))))
-        remove_restart(restart_of(records), SimpleNamespace(guarded=lambda step: step))
+        remove_restart(restart_of(records), SimpleNamespace(confirm=lambda: None))
         return True
 
     for died_at in range(1, 100):
