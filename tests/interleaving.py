@@ -235,6 +235,7 @@ class Command:
     encoder: str
     plan: Any
     restart: bool = False
+    share: tuple[int, int] = (1, 1)
 
     def part(self, unit: int) -> bytes:
         """What the part of a unit holds."""
@@ -243,7 +244,7 @@ class Command:
     def run(self, objects: Objects) -> str:
         """How it ended."""
         store = ObjectStore("/bucket/out", new_attempt(), objects, "out")
-        sharing = Sharing(expiry_seconds=EXPIRY_SECONDS)
+        sharing = Sharing(self.share, expiry_seconds=EXPIRY_SECONDS)
         handling = Handling(sharing=sharing, restart=self.restart)
         options = JobOptions(rows_per_part=self.plan.rows_per_part)
         try:

@@ -71,9 +71,9 @@ def set_right(
                     lease.remove(name)
                 records.store.sync()
     except StoppedError:
-        if records.is_complete or discard:
+        if found():
             raise
-        # else another process found the same, and is at work
+        # else another process found the same, and set it right
 
 
 def _tell(records: JobRecords, names: list[str], what: str) -> None:

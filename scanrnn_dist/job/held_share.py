@@ -14,10 +14,22 @@ from contextlib import suppress
 
 import numpy as np
 
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.restart import check_not_replaced
 from scanrnn_dist.job.shares import share_of_units
-from scanrnn_dist.records import DONE, REPLACING, STOPPED, HeldError, JobRecords, Lease, Share, Worker, read_workers
+from scanrnn_dist.records import (
+    DONE,
+    REPLACING,
+    STOPPED,
+    HeldError,
+    JobRecords,
+    Lease,
+    Share,
+    Worker,
+    living_workers,
+    read_workers,
+)
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -92,14 +104,25 @@ class HeldShare:
         return None
 
     def _lease_of(self, share: Share) -> Lease:
-        """That of a share of a job that nobody has all of; who does looks for leases after it took its own."""
-        lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
-        try:
-            check_not_replaced(self._records)
-        except BaseException:
-            lease.release(STOPPED)
-            raise
-        return lease
+        """That of a share of a job that nobody has all of; who does looks for leases after it took its own.
+
+        One who has all of it is waited for a while, since another share may only look there whether anything is to be
+        mended; without a lease, which would stop that one.
+        """
+        store, until = self._records.store, time.monotonic() + self._sharing.expiry_seconds / 4
+        while True:
+            lease = Lease(store, share, self._sharing.expiry_seconds)
+            try:
+                check_not_replaced(self._records)
+                return lease
+            except BaseException as error:
+                lease.release(STOPPED)
+                if not isinstance(error, StoppedError):
+                    raise
+            while living_workers(store, REPLACING):
+                if time.monotonic() > until:
+                    check_not_replaced(self._records)
+                time.sleep(0.2)
 
     def _others(self, own: Share) -> list[Worker]:
         """The present owner of every other share that ever had one."""

@@ -148,13 +148,19 @@ def check_not_ready(records: JobRecords, then: str) -> None:
 
 
 def finish_publishing(records: JobRecords) -> bool:
-    """Publish what is ready, as where the process died that did; whether there was something."""
+    """Publish what is ready, as where the process died that did; whether there was something, whoever published it."""
     if not is_ready(records):
         if restart_of(records).is_complete:
             records.find_job()  # which may be that of another version, moved by it
         return False
-    with replacing(records) as lease:
-        return publish(records, lease)
+    try:
+        with replacing(records) as lease:
+            publish(records, lease)
+    except StoppedError:
+        if is_ready(records):
+            raise
+        # else another process published it meanwhile
+    return True
 
 
 def write_coming(new: JobRecords, coming: Coming, lease: Lease) -> None:

@@ -185,3 +185,17 @@ def test_a_condition_closes_each_window(
     window(plans, True)
     with pytest.raises(AssertionError):
         window(plans, False)
+
+
+def test_shares_that_find_the_same_damage_at_once_do_not_stop_one_another(plans: dict[int, Plan]) -> None:
+    """The slower one has the whole destination, and finds it mended, when the faster one looks whether anybody has."""
+    bucket, lease = Bucket(plans), "create out/__scanrnn/workers"
+    assert bucket.play([Command("A", plans[2])], []) == ["done"]
+    del bucket.objects.held["out/part-00001.parquet"]
+    bucket.wrong.append("_SUCCESS stands beside the damage")
+    begin: Choices = [(1, f"{lease}/0-of-0"), (0, f"{lease}/1-of-2"), (1, f"{lease}/0-of-0.000002"), (1, 1)]
+    then: Choices = [(0, "sleep"), (1, END), (0, END)]
+    shares = [Command("A", plans[2], share=(share, 2)) for share in (1, 2)]
+    assert bucket.play(shares, begin + then, beats=0) == ["done", "done"]
+    bucket.wrong.clear()
+    bucket.end()

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ import pytest
 from faults import CopyingStore, Died, Told, watched
 
 from scanrnn_dist.errors import DataError, StoppedError
-from scanrnn_dist.job.restart import finish_publishing, remove_restart, replacing, restart_of
-from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, Worker, part_name
+from scanrnn_dist.job import restart
+from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart, replacing, restart_of
+from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, Lease, Worker, part_name
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.workers import worker_bytes
 from scanrnn_dist.storage import LocalStore, unstaged
@@ -178,6 +179,26 @@ def test_nobody_replaces_what_another_replaces_or_works_on(tmp_path: Path) -> No
     records.store.write("__scanrnn/workers/1-of-1.000001.json", worker_bytes(worker))
     with pytest.raises(StoppedError, match="is being worked on: process 7 on elsewhere"), replacing(records):
         pass
+
+
+def test_who_comes_late_to_a_publishing_goes_on_with_what_another_one_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_output(tmp_path, 0, 1)
+    make_output(tmp_path / RESTART, 10, 2)
+    expected = files_of(tmp_path / RESTART)
+
+    def late(records: JobRecords) -> AbstractContextManager[Lease]:
+        with replacing(records) as lease:
+            assert publish(records, lease)
+        worker = Worker("elsewhere.7.01234567", "elsewhere", 7, (1, 1), "working", time.time(), time.time())
+        records.store.write("__scanrnn/workers/1-of-1.000001.json", worker_bytes(worker))
+        return replacing(records)
+
+    monkeypatch.setattr(restart, "replacing", late)
+    assert finish_publishing(manifest_at(tmp_path))
+    del (after := files_of(tmp_path))["__scanrnn/workers/1-of-1.000001.json"]
+    assert after == expected
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -523,7 +523,7 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
         if refused:  # each waits for a sign of who restarts
             return
         for begin in (
-            lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2))),
+            lambda: featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2), expiry_seconds=4.0)),
             lambda: featurize(source, out, encoder_of(seed=8), restart=True),
         ):
             with pytest.raises(
@@ -769,7 +769,7 @@ def test_who_takes_a_share_over_stops_where_a_restart_began_meanwhile(
 
         monkeypatch.setattr(held_share, "Lease", lease_of)
         with pytest.raises(StoppedError, match="is being restarted, amended or cleaned"):
-            featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2), steal=True))
+            featurize(source, out, rows_per_part=5, sharing=Sharing((1, 2), steal=True, expiry_seconds=1.0))
         assert [worker.share for worker in living_workers(open_store(out))] == [REPLACING]
 
 
