@@ -49,7 +49,7 @@ def quarantined(destination: str | os.PathLike[str]) -> pa.Table:
         if part["aside"]:
             tables.append(_listed(records, part["unit"], units, part["aside"], schema))
     records.check_is(job)
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
 
 
 def _listed(records: JobRecords, unit: int, units: int, rows: int, schema: pa.Schema) -> pa.Table:

@@ -499,6 +499,16 @@ def test_rows_set_aside_are_not_read_while_another_output_takes_the_place(
         quarantined(out)
 
 
+def test_kept_columns_of_extension_types_within_lists_are_listed(tmp_path: Path) -> None:
+    pairs = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float32(), [2]), pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))
+    )
+    lists = pa.ListArray.from_arrays([0, 1, 2], pairs)
+    path = write_source(tmp_path / "in.parquet", [good(1), None], pairs=lists)
+    featurize(path, tmp_path / "out", column="sequence", bad_rows=SKIP)
+    assert quarantined(tmp_path / "out")["pairs"].combine_chunks().equals(lists[1:])
+
+
 def test_choices_about_nothing_are_refused(source: Path, tmp_path: Path) -> None:
     for wrong in ({"truncate": "tail"}, {"bad_rows": BadRows(too_long="skip")}):
         with pytest.raises(ConfigError, match="--max-steps"):
