@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Commits:
         """The first line of the log of every attempt there was."""
         return tuple(attempt.header for attempt in self.history)
 
-    @property
+    @cached_property
     def by_attempt(self) -> dict[str, tuple[int, int]]:
         """Units and rows that each attempt committed."""
         return {attempt.name: (len(attempt.rows), int(attempt.rows.sum())) for attempt in self.history}
