@@ -118,7 +118,8 @@ class Attempt:
     def work(self, at_once: int = 1) -> Iterator[tuple[np.ndarray, bool]]:
         """Sorted numbers of units to do now, and whether alone, until none is left.
 
-        Of those to be done alone, `at_once` come together, each for a process of its own.
+        Of those to be done alone, `at_once` come together, each for a process of its own; but those whose process died
+        for want of memory come last and one by one, since those of one machine share its memory.
 
         Units that were in hand when an attempt died come last and alone: should the process die again, its log says
         which of them it worked on. At the end, and where this was the last process, the job is declared finished.
@@ -153,10 +154,12 @@ class Attempt:
         As for units that are done together, what was committed is looked at once they are done: a look at a hundred
         thousand parts takes seconds, and there may be hundreds of these units.
         """
-        for begin in range(0, len(suspects), at_once):
-            yield self._counted(suspects[begin : begin + at_once]), True
-            if self._lost:
-                return
+        wants_memory = np.array([self.commits.suspects[unit].wants_memory for unit in suspects.tolist()])
+        for units, many in ((suspects[~wants_memory], at_once), (suspects[wants_memory], 1)):
+            for begin in range(0, len(units), many):
+                yield self._counted(units[begin : begin + many]), True
+                if self._lost:
+                    return
 
     def lost(self, finished: Mapping[int, int]) -> None:
         """Take note of units that were given out by `work`, and whose worker died before it said that they are done;

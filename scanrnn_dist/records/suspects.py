@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from scanrnn_dist.records.evidence import OUT_OF_MEMORY
+
 EVIDENT_DEATHS = 2
 """So many deaths with a trace, one of them of the unit alone, are the unit's doing."""
 SILENT_DEATHS = 5
@@ -38,6 +40,7 @@ class Suspect:
     deaths: int
     deaths_alone: int  # while it was worked on alone
     verdict: str  # what tells that it ends its process, in words; empty while nothing does
+    wants_memory: bool = False  # whether memory ran out in one of these deaths
 
     @property
     def turn(self) -> tuple[int, int]:
@@ -66,7 +69,7 @@ def _suspect(unit: int, deaths: Sequence[Death], numbers: Sequence[int]) -> Susp
         same, other = _places(alone, deaths)
         if same >= SILENT_DEATHS + other:
             verdict = f"{same} processes that worked on it alone were killed at the same place, {other} at others"
-    return Suspect(len(numbers), len(alone), verdict)
+    return Suspect(len(numbers), len(alone), verdict, OUT_OF_MEMORY in evident)
 
 
 def _places(alone: Sequence[int], deaths: Sequence[Death]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import pickle
 import random
 from collections import deque
@@ -24,7 +25,7 @@ from sources import write_source as write
 
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares, Sharing, hand_out, pipeline, read_status
+from scanrnn_dist.job import MemoryShares, Sharing, hand_out, pipeline, read_status, worker
 from scanrnn_dist.job.hand_out import (
     AT_A_TIME,
     DEATHS_IN_VAIN,
@@ -100,6 +101,7 @@ class PoolHere:
 @pytest.fixture(autouse=True)
 def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(MemoryShares, "chunk", 1000)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # else what is seen in time is up to the disk
     hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()
@@ -246,13 +248,13 @@ def test_a_worker_says_whose_place_it_took(tmp_path: Path, source: Path) -> None
     assert pool.deaths == 2 and sorted(replaced, key=str) == sorted(["", "", "", dead, None], key=str)
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
+def poison(monkeypatch: pytest.MonkeyPatch, is_fatal: Callable[[int], bool]) -> None:
     """Have the worker die that begins one of these units."""
     begun = pipeline.begun_units
 
     def begun_or_dead(*given: Any) -> Iterator[Any]:
         for unit in begun(*given):
-            if unit.index in fatal:
+            if is_fatal(unit.index):
                 raise Died
             yield unit
 
@@ -262,13 +264,30 @@ def poison(monkeypatch: pytest.MonkeyPatch, fatal: set[int]) -> None:
 def test_a_unit_that_ends_its_worker_is_found_out_and_all_others_are_done(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, {5})
+    poison(monkeypatch, lambda unit: unit == 5)
     pool, out = PoolHere(3), tmp_path / "out"
     with pytest.raises(DataError, match=r"part 5 end the process that computes them: 5 processes"):
         featurize(source, out, rows_per_part=5, executor=HandOut(pool))
     status = read_status(out)
     assert status.fatal_units == (5,) and status.units_committed == UNITS - 1
     assert pool.deaths == 1 + SILENT_DEATHS
+
+
+def test_units_that_find_too_little_memory_beside_others_are_done_one_by_one(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, at_work = PoolHere(3), list[int]()
+
+    class Noting(HandOut):
+        def do(self, opened: Any, handling: Any, attempt: Any, numbers: Any, *given: Any) -> Any:
+            at_work[:] = numbers
+            return super().do(opened, handling, attempt, numbers, *given)
+
+    monkeypatch.setattr(worker, "oom_kills", lambda: {"cgroup": "g", "oom_kills": pool.deaths})
+    poison(monkeypatch, lambda unit: unit in (2, 5, 8) and len(at_work) > 1)
+    report = featurize(source, tmp_path / "out", rows_per_part=5, executor=Noting(pool))
+    assert pool.deaths >= 1 and report.is_complete
+    assert_whole(tmp_path / "out", undisturbed)
 
 
 def test_data_that_is_not_what_it_should_be_is_told_as_by_one_process(tmp_path: Path) -> None:
@@ -365,7 +384,7 @@ def test_deaths_of_one_job_are_not_counted_in_the_next(tmp_path: Path, source: P
 def test_workers_that_die_of_every_unit_end_the_job(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, set(range(UNITS)))
+    poison(monkeypatch, lambda _: True)
     pool = PoolHere(1)
     with pytest.raises(StoppedError, match="Workers die again and again"):
         featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(pool))
