@@ -27,6 +27,7 @@ _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
 _ROW_BYTES = 256
 """Of each row besides: its id, which is a key, its number and its digest."""
+_REMEDY = "Give them in several updates, the earliest first."
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def read_new_steps(
             parts.append(chunk.sequences)
             kept.append(chunk.kept)
             needed_bytes += _COPIES * chunk.nbytes + _ROW_BYTES * chunk.rows
-            check_fits(needed_bytes, "The new steps", "Give them in several updates, the earliest first.")
+            check_fits(needed_bytes, "The new steps", _REMEDY)
     batch = _as_one(kept, plan.kept_schema)
     keys, numbers = keys_of(batch, ids), dict[Any, int]()
     for row, key in enumerate(keys):
@@ -121,9 +122,16 @@ def read_new_steps(
 
 
 def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
-    """The rows of all batches."""
-    table = pa.Table.from_batches(batches, schema).combine_chunks()
-    return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
+    """The rows of all batches; `ConfigError` where a column of them is larger than one array of its type can be."""
+    if not batches:  # `from_pylist` does not know every extension type
+        return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+    try:
+        return pa.concat_batches(batches)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"One of the columns {schema.names} of the new steps is larger than an array of its type can be, which is "
+            f"2 GiB for texts. {_REMEDY}"
+        ) from error
 
 
 def _first(plan: Plan, order: Sequence[str]) -> pa.RecordBatch:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import shlex
 import shutil
 import sys
 import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,7 @@ from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job import plan as planning
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
-from scanrnn_dist.source import BadRows
+from scanrnn_dist.source import BadRows, Chunk
 from scanrnn_dist.source.layouts import find
 from scanrnn_dist.source.layouts.find import LAYOUTS
 from scanrnn_dist.storage import LocalStore
@@ -605,6 +608,39 @@ def test_new_rows_without_steps_fill_the_memory_too(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(new_steps, "check_fits", lambda nbytes, *_: needed.append(nbytes))
     continued(tmp_path / "out", source)
     assert needed[-1] > 2000 * 200
+
+
+def test_kept_columns_of_more_than_one_array_holds_are_to_come_in_several_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, out, half = {0: random_rows([3])[0]}, tmp_path / "out", 1 << 30
+    featurize(write(tmp_path / "0.parquet", row), out, keep_state=True, ids=["id"])
+    memory = pa.py_buffer(mmap.mmap(-1, half))  # which takes none as long as nobody writes to it
+    kinds = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, half], np.int32)), memory])
+    read = new_steps.read_chunks
+
+    def twice(*given: Any) -> Iterator[Chunk]:
+        for chunk in read(*given):
+            kept = chunk.kept.set_column(chunk.kept.schema.get_field_index("kind"), "kind", kinds)
+            yield from [replace(chunk, kept=kept)] * 2
+
+    monkeypatch.setattr(new_steps, "read_chunks", twice)
+    monkeypatch.setattr(new_steps, "check_fits", lambda *_: None)
+    held = entries(out)
+    with pytest.raises(ConfigError, match=r"which is 2 GiB for texts\. Give them in several updates"):
+        continued(out, write(tmp_path / "1.parquet", row))
+    assert entries(out) == held
+
+
+def test_an_empty_update_may_have_columns_of_any_type(tmp_path: Path) -> None:
+    def at(rows: int) -> Path:
+        uuids = pa.nulls(rows, pa.list_(pa.uuid()))
+        return write_source(tmp_path / f"{rows}.parquet", random_rows([2] * rows), uuids=uuids)
+
+    featurize(at(3), tmp_path / "out", keep_state=True, ids=["id"])
+    held = entries(tmp_path / "out")
+    assert continued(tmp_path / "out", at(0)).rows == 0
+    assert entries(tmp_path / "out") == held
 
 
 def test_the_same_steps_are_known_by_ids_in_another_order_and_other_ids_refused(tmp_path: Path) -> None:

@@ -474,6 +474,13 @@ def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Pa
             read(folder)
 
 
+def test_rows_set_aside_are_told_with_kept_columns_of_any_type(tmp_path: Path) -> None:
+    uuids = pa.nulls(2, pa.list_(pa.uuid()))
+    source = write_source(tmp_path / "in.parquet", [good(1), with_bad(2)], uuids=uuids)
+    featurize(source, tmp_path / "out", bad_rows=SKIP)
+    assert quarantined(tmp_path / "out").select(["id", "uuids"]).to_pylist() == [{"id": 1, "uuids": None}]
+
+
 def test_rows_set_aside_are_not_read_while_another_output_takes_the_place(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
