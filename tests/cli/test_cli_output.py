@@ -82,3 +82,16 @@ def test_an_output_is_exported(tmp_path: Path, source: str, capsys: pytest.Captu
     assert np.load(path, mmap_mode="r").tobytes() == sources.features_of(Path(out)).tobytes()
     assert cli.run(["export", out, str(tmp_path / "x.csv")]) == 2
     assert "expected a name that ends in .npy" in capsys.readouterr().err
+
+
+def test_an_export_to_a_home_replaces_nothing_unasked(
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, path = str(tmp_path / "out"), tmp_path / "x.npy"
+    assert cli.run(["featurize", source, out, *GRU]) == 0
+    path.write_bytes(b"mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.run(["export", out, "~/x.npy"]) == 2
+    assert "x.npy is there already" in capsys.readouterr().err and path.read_bytes() == b"mine"
+    assert cli.run(["export", out, "~/x.npy", "--force"]) == 0
+    assert len(np.load(path)) == 12
