@@ -73,7 +73,7 @@ def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) ->
     Raises:
         ConfigError: the destination holds no job or an unfinished one, a row has features for each of its steps, or the
             path is not one to write to.
-        DataError: a part is missing or cannot be read, or there are no rows.
+        DataError: a part is missing or cannot be read.
         StoppedError: the disk refuses, or another job took the place of the one that was read.
 
     Example:
@@ -153,9 +153,6 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
             f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are saved. Start the command that "
             "makes it again, which goes on from there; then export."
         )
-    if not len(parts):
-        raise DataError(f"{root} has no rows, so there is nothing to export.")
-    parts = parts.sort_by("unit")
     names = [part_name(unit, len(plan.units)) for unit in parts["unit"].to_pylist()]
     return job, names, parts["rows"].to_numpy()
 

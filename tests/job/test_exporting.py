@@ -56,6 +56,12 @@ def test_many_parts_are_exported_in_the_order_of_their_units(tmp_path: Path) -> 
     assert np.load(tmp_path / "x.npy").tobytes() == features_of(tmp_path / "out").tobytes()
 
 
+def test_of_a_source_without_rows_an_array_of_none_is_exported(tmp_path: Path) -> None:
+    featurize(write_source(tmp_path / "in.parquet", []), tmp_path / "out")
+    assert export(tmp_path / "out", tmp_path / "x.npy").rows == 0
+    assert np.load(tmp_path / "x.npy").shape == (0, H)
+
+
 @pytest.mark.parametrize("failing", ["write", "sync", "rename"])
 def test_an_export_that_fails_leaves_what_stood_there(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
