@@ -35,7 +35,7 @@ from scanrnn_dist.job import (
     own_carries,
     recorded_parts,
     records_to_read,
-    replacing,
+    remove_parts,
     surplus_files,
     unread_units,
     wrong_parts,
@@ -171,11 +171,12 @@ def verify(
         seed: of the choice of these rows.
         encoder: for a cell that could not be written to a file; None takes the job's own.
         repair: whether to make parts again that are missing or changed, and to remove surplus ones, before the check.
-            Of an unfinished job they are removed only: the command that goes on makes them.
+            Of an unfinished job changed ones are removed only: the command that goes on makes them.
         allow_mixed: whether parts are made again in another environment than the job's, too, with bits that may differ.
 
     Raises:
-        ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one.
+        ConfigError: the folder is no output of a job, or an encoder is needed, or it is another one; or parts of an
+            updated output would have to be made again.
         DataError: a part is missing, changed or surplus, a row's kept columns are not the source's, its features are
             not what the specification gives, or the source is not what it was.
         StoppedError: another output is taking the place of this one, or nothing is there of the source.
@@ -193,7 +194,7 @@ def verify(
     job = records.read_job()
     plan = Plan.read(records, job)
     parts, is_complete = recorded_parts(records, job, plan.units)
-    check_parts(records, parts, plan, is_complete)
+    check_parts(records, job, parts, plan, is_complete)
     records.check_is(job)  # of which the parts are
     root, units = records.store.root, len(plan.units)
     rows, aside, filtered = (int(parts[name].to_numpy().sum()) for name in ("rows", "aside", "filtered"))
@@ -234,25 +235,23 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     """Remove parts that are changed or surplus, and make those again that are changed or missing; which they were."""
     finish_publishing(records)
     job = records.read_job()
-    check_is_whole(job, records.store.root)
     plan, store = Plan.read(records, job), records.store
     # Of a finished job whose list of parts is damaged, what the logs say.
     parts = records_of_parts(store, job["id"], plan.units.rows)
     with suppress(DataError):
         parts, _ = recorded_parts(records, job, plan.units)
+    wrong = sorted(wrong_parts(records, parts, plan.units))
     surplus = [name for name in surplus_files(records, plan) if PART.fullmatch(name)]
-    wrong = sorted([*wrong_parts(records, parts, plan.units), *surplus])
+    remove_parts(records, job, surplus, "no part of this job")
     # A list of parts without _SUCCESS: the job was finished, and a repair of it was cut short.
     is_half_repaired = not records.is_complete and store.exists(PARTS)
-    if is_half_repaired or (records.is_complete and (wrong or damaged_parts(records))):
-        resume(records.store, encoder_of(records, job, given), discard=wrong, allow_mixed=allow_mixed)
-    elif wrong:
-        with replacing(records) as lease:
-            for name in wrong:
-                lease.confirm()
-                store.delete(name)
-            store.sync()
-    return tuple(wrong)
+    if wrong or is_half_repaired or (records.is_complete and damaged_parts(records)):
+        check_is_whole(job, store.root)
+        if is_half_repaired or records.is_complete:
+            resume(store, encoder_of(records, job, given), discard=wrong, allow_mixed=allow_mixed)
+        else:
+            remove_parts(records, job, wrong, "changed")
+    return tuple(sorted([*wrong, *surplus]))
 
 
 def encoder_of(records: JobRecords, job: dict[str, Any], given: Encoder | None, otherwise: str = "") -> Encoder:

@@ -13,6 +13,7 @@ from scanrnn_dist.job.damage import (
     check_parts,
     damaged_parts,
     recorded_parts,
+    remove_parts,
     surplus_files,
     unread_units,
     wrong_parts,
@@ -36,7 +37,7 @@ from scanrnn_dist.job.options import Handling, JobOptions, Sharing, names_of
 from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
-from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, is_of_restart, records_to_read, replacing
+from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, is_of_restart, records_to_read
 from scanrnn_dist.job.sampling import read_lengths
 from scanrnn_dist.job.set_aside import quarantined
 from scanrnn_dist.job.shares import share_of_units

@@ -43,6 +43,8 @@ FIRST_SOURCE, FIRST_DIGEST = "first_source", "first_digest"
 """The source that the output began with, and the digest of its steps; None while no update was of as many."""
 _ROWS = "new_rows"
 """The digest of the kept columns of the last ones: by which a half-made update tells whether its rows are the same."""
+WAY_BACK = "bring what is damaged back from a copy, or featurize all steps anew"
+"""What to do about damage of an updated output, of which nothing makes a part again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +177,7 @@ def check_is_whole(job: Mapping[str, Any], root: str) -> None:
     if job["options"].get(APPLIED):
         raise ConfigError(
             f"The rows of {root} were continued by updates, so no source holds all of their steps, and none can be "
-            "made again from one. Featurize all steps anew, or bring the output back from a copy."
+            f"made again from one: {WAY_BACK}."
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError, StoppedError
+from scanrnn_dist.job.continued import APPLIED, WAY_BACK
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.restart import PART, is_of_restart, replacing
 from scanrnn_dist.records import (
@@ -50,9 +51,7 @@ def damaged_parts(records: JobRecords) -> list[str]:
     return records.store.changed(dict(zip(names, listed["size_bytes"].to_pylist(), strict=True)))
 
 
-def set_right(
-    records: JobRecords, job: dict[str, Any], plan: Plan, discard: Collection[str], expiry_seconds: float
-) -> None:
+def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str], expiry_seconds: float) -> None:
     """Have a job whose parts are not all as recorded be unfinished, without those that are to be discarded."""
 
     def found() -> set[str]:
@@ -64,9 +63,7 @@ def set_right(
         with replacing(records, expiry_seconds) as lease:
             records.check_is(job)
             if names := sorted(found()):
-                surplus = set(surplus_files(records, plan)).intersection(names)
-                _tell(records, [name for name in names if name not in surplus], "missing or changed, and made again")
-                _tell(records, sorted(surplus), "no part of this job, and removed")
+                _tell(records, names, "missing or changed, and made again")
                 for name in (SUCCESS, *discard):
                     lease.remove(name)
                 records.store.sync()
@@ -76,12 +73,23 @@ def set_right(
         # else another process found the same, and set it right
 
 
-def _tell(records: JobRecords, names: list[str], what: str) -> None:
-    """Log what these files are, if there are any."""
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        verb = "is" if len(names) == 1 else "are"
-        logger.info("%s: %s%s %s %s.", records.store.root, ", ".join(names[:3]), more, verb, what)
+def remove_parts(records: JobRecords, job: dict[str, Any], names: Sequence[str], what: str) -> None:
+    """Remove these parts, and no record; `what` tells what they are."""
+    if not names:
+        return
+    with replacing(records) as lease:
+        records.check_is(job)
+        _tell(records, names, f"{what}, and removed")
+        for name in names:
+            lease.remove(name)
+        records.store.sync()
+
+
+def _tell(records: JobRecords, names: Sequence[str], what: str) -> None:
+    """Log what these files are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    verb = "is" if len(names) == 1 else "are"
+    logger.info("%s: %s%s %s %s.", records.store.root, ", ".join(names[:3]), more, verb, what)
 
 
 def recorded_parts(records: JobRecords, job: dict[str, Any], units: Units) -> tuple[pa.Table, bool]:
@@ -120,14 +128,16 @@ def unread_units(parts: pa.Table) -> set[int]:
     return set(parts["unit"].filter(is_unread).to_pylist())
 
 
-def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: bool) -> None:
+def check_parts(records: JobRecords, job: Mapping[str, Any], parts: pa.Table, plan: Plan, is_complete: bool) -> None:
     """Every recorded part with its hash, and no others."""
     root, wrong = records.store.root, wrong_parts(records, parts, plan.units)
     if wrong:
         told = [f"{name} {reason}" for name, reason in wrong.items()]
         more = f"; and {len(told) - PROBLEMS_TOLD} more" if len(told) > PROBLEMS_TOLD else ""
         again = "makes them again" if is_complete else "removes them, and the command that goes on makes them again"
-        raise DataError(f"{root}: {'; '.join(told[:PROBLEMS_TOLD])}{more}. {way_to_mend(root, again)}.")
+        is_updated = job["options"].get(APPLIED) and not is_of_restart(root)
+        way_out = f"The output was updated: {WAY_BACK}" if is_updated else way_to_mend(root, again)
+        raise DataError(f"{root}: {'; '.join(told[:PROBLEMS_TOLD])}{more}. {way_out}.")
     surplus = surplus_files(records, plan)
     if surplus:
         ours = [name for name in surplus if PART.fullmatch(name)]
@@ -136,10 +146,10 @@ def check_parts(records: JobRecords, parts: pa.Table, plan: Plan, is_complete: b
 
 
 def way_to_mend(root: str, does: str) -> str:
-    """What to do about damage, of which a repair `does` something; a restart is not repaired, but begun anew."""
-    return (
-        f"Remove {root} and begin with --restart again" if is_of_restart(root) else f"`scanrnn verify --repair` {does}"
-    )
+    """What to do about damage, of which a repair `does` something; a restart or an update is begun anew instead."""
+    if is_of_restart(root):
+        return f"Remove {root} and repeat the command that began it"
+    return f"`scanrnn verify --repair` {does}"
 
 
 def wrong_parts(records: JobRecords, parts: pa.Table, units: Units) -> dict[str, str]:

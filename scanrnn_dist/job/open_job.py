@@ -135,7 +135,7 @@ def open_job(
             yield opened
     else:
         opened = _found_or_recorded(records, recorded, wanted)
-        set_right(records, opened.job, opened.plan, handling.discard, handling.sharing.expiry_seconds)
+        set_right(records, opened.job, handling.discard, handling.sharing.expiry_seconds)
         yield opened
 
 

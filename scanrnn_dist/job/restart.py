@@ -292,5 +292,5 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
         if aside.get(staged(name), there.get(name)) != size:
             raise DataError(
                 f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old "
-                f"one. Remove {new.store.root} and begin with --restart again."
+                f"one. Remove {new.store.root} and repeat the command that began it."
             )

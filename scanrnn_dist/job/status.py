@@ -15,6 +15,7 @@ import numpy as np
 from scanrnn_dist.errors import ConfigError, DataError, counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.attempt import last_bound
+from scanrnn_dist.job.continued import WAY_BACK
 from scanrnn_dist.job.damage import damaged_parts
 from scanrnn_dist.job.in_words import job_in_words, way_to_continue
 from scanrnn_dist.job.restart import is_ready, records_to_read, restart_of
@@ -115,7 +116,8 @@ class Status:
         if self.state != "damaged":
             return ""
         told = f"{self.parts_damaged:,} of {self.units:,} parts are missing or changed"
-        return f": {told if self.parts_damaged else 'the list of parts changed'}; the same command makes them again"
+        way_out = WAY_BACK if "updated" in self.job else "the same command makes them again"
+        return f": {told if self.parts_damaged else 'the list of parts changed'}; {way_out}"
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.destination}: {self.state}{self._damage()}"

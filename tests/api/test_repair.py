@@ -183,6 +183,37 @@ def test_a_surplus_part_alone_is_removed_and_nothing_is_made_again(finished: Pat
     assert identities(out).keys() == before
 
 
+def test_a_surplus_part_is_removed_where_nothing_could_be_made_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = shutil.copytree(finished / "in", tmp_path / "in"), tmp_path / "out"
+    featurize(source, out, Encoder(drawn(nnx.GRUCell, D, H, activation_fn=jax.nn.soft_sign)), rows_per_part=5)
+    before = identities(out), (out / SUCCESS).stat().st_ino
+    shutil.copy(out / "part-00003.parquet", out / "part-00006.parquet")
+    shutil.rmtree(source)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    assert verify(out, sample=0, repair=True).repaired == ("part-00006.parquet",)
+    assert (identities(out), (out / SUCCESS).stat().st_ino) == before
+
+
+def test_what_was_surplus_before_another_output_took_the_place_is_not_removed(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(out / "part-00003.parquet", out / "part-00006.parquet")
+    source = write_source(tmp_path / "in.parquet", random_rows(np.full(40, 8)))
+    look = verification.surplus_files
+
+    def then_restarted(*given: Any) -> Any:
+        surplus = look(*given)
+        featurize(source, out, rows_per_part=5, restart=True)
+        return surplus
+
+    monkeypatch.setattr(verification, "surplus_files", then_restarted)
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        verify(out, repair=True)
+    assert verify(out, sample=0).parts == 8
+
+
 def test_repair_leaves_files_alone_that_cannot_be_ours(out: Path) -> None:
     (out / "notes.parquet").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"not of its job: \['notes\.parquet'\]\. Move them elsewhere"):

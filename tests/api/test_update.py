@@ -830,15 +830,24 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     out = tmp_path / "out"
     featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"])
     continued(out, write(tmp_path / "1.parquet", cut[1]))
-    with pytest.raises(ConfigError, match="continued by updates"):
-        verify(out, repair=True)
+    assert verify(out, repair=True).repaired == ()
     report = resume(out, encoder_of())  # though the source has other steps by now
     assert report.is_complete and report.rows == 0 and report.rows_before == verify(out).rows
-    next(out.glob("part-*")).unlink()
-    with pytest.raises(DataError, match="is missing"):
+    part, surplus = out / "part-00000.parquet", out / "part-00009.parquet"
+    shutil.copy(part, surplus)
+    with pytest.raises(DataError, match=r"part-00009.*`scanrnn verify --repair` removes them\.$"):
         verify(out)
-    with pytest.raises(ConfigError, match="continued by updates"):
-        resume(out, encoder_of())
+    assert verify(out, repair=True).repaired == (surplus.name,)
+    shutil.copy(part, surplus)
+    part.unlink()
+    told = "bring what is damaged back from a copy, or featurize all steps anew"
+    with pytest.raises(DataError, match=rf"is missing; expected \d+ rows\. The output was updated: {told}\.$"):
+        verify(out)
+    assert f" parts are missing or changed; {told}\n" in str(read_status(out))
+    for mend in (lambda: verify(out, repair=True), lambda: resume(out, encoder_of())):
+        with pytest.raises(ConfigError, match=rf"continued by updates.*: {told}\.$"):
+            mend()
+    assert (out / "_SUCCESS").exists() and not surplus.exists()
 
 
 def test_an_update_whose_publication_was_cut_short_is_ended_by_resume(

@@ -470,7 +470,7 @@ def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Pa
     assert output_of(out) == kept
     (tmp_path / "out/__scanrnn/restart" / LIST(0)).unlink()
     for read in (quarantined, verify):
-        with pytest.raises(DataError, match=r"Remove .*/__scanrnn/restart and begin with --restart again"):
+        with pytest.raises(DataError, match=r"Remove .*/__scanrnn/restart and repeat the command that began it"):
             read(folder)
 
 
