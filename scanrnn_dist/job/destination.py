@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any
 
 from scanrnn_dist.errors import NothingFoundError, StoppedError, counted
@@ -20,12 +19,11 @@ from scanrnn_dist.job.plan import Plan, plan_again, plan_job
 from scanrnn_dist.job.sorting import standing_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
-    check_is_sorted,
     check_is_there,
     check_no_work,
     check_not_updated,
-    check_unread,
     is_done,
+    leave_to_sort,
     recorded_job,
     refusal,
     was_begun,
@@ -81,8 +79,7 @@ def sorted_source(
         return None
     records = JobRecords(open_store(destination))
     recorded = recorded_job(records, handling)
-    check_is_sorted(records, recorded, handling)
-    may_replace = partial(check_unread, records) if handling.restart else None
+    may_replace = leave_to_sort(records, recorded, handling)
     copy = standing_copy(source, options, destination, input, may_replace)
     if copy is None:
         if recorded is None:

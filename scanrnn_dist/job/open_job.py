@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
@@ -31,14 +30,13 @@ from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart,
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
-    check_is_sorted,
     check_is_there,
     check_no_work,
     check_not_updated,
     check_nothing_waits,
-    check_unread,
     has_parts,
     is_done,
+    leave_to_sort,
     recorded_job,
     refusal,
     was_begun,
@@ -160,11 +158,11 @@ def _as_asked(
     input: InputSpec | None,
 ) -> tuple[Plan, JobOptions]:
     """The plan of a source, which is sorted first where that is asked for, and the options with what it settles."""
-    if not isinstance(source, Plan):
-        check_source(source)
-    if options.sort and not isinstance(source, Plan):
-        check_is_sorted(records, recorded, handling)
-        may_replace = partial(check_unread, records) if handling.restart else None
+    if isinstance(source, Plan):
+        return source, options.settled(source.layout, source.keep, source.rows_per_part)
+    check_source(source)
+    if options.sort:
+        may_replace = leave_to_sort(records, recorded, handling)
         source = sorted_copy(source, options, destination, input, handling.memory, may_replace)
     try:
         plan = _planned(records, recorded, source, options, handling, input)
@@ -209,7 +207,7 @@ def _check_goes_on(recorded: dict[str, Any], wanted: Wanted) -> None:
 def _planned(
     records: JobRecords,
     recorded: dict[str, Any] | None,
-    source: SourceLike | Plan,
+    source: SourceLike,
     options: JobOptions,
     handling: Handling,
     input: InputSpec | None,
@@ -219,8 +217,6 @@ def _planned(
     A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
     options of the recorded one.
     """
-    if isinstance(source, Plan):
-        return source
     if recorded and not handling.restart:
         check_not_updated(records, recorded)
         plan = Plan.read(records, recorded)

@@ -5,9 +5,9 @@ What is then done with that job is `open_job.py`'s, and what is said of it befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -112,13 +112,21 @@ def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, diffe
     return _differing(records.store.root, differences, hint)
 
 
-def check_is_sorted(records: JobRecords, recorded: dict[str, Any] | None, handling: Handling) -> None:
-    """Refuse to sort the source for a job that was begun with the source as it is, or that updates have continued."""
-    if not recorded or handling.restart:
-        return
-    check_not_updated(records, recorded)
-    if not recorded["options"].get("sort") and was_begun(records):
-        raise _differing(records.store.root, ["sort was False and is True"])
+def leave_to_sort(
+    records: JobRecords, recorded: dict[str, Any] | None, handling: Handling
+) -> Callable[[], None] | None:
+    """What is called before the sorted copy of a source is replaced; None where it may not be.
+
+    Raises:
+        ConfigError: a job was begun with the source as it is, or updates have continued it.
+    """
+    if handling.restart:
+        return partial(_check_unread, records)
+    if recorded:
+        check_not_updated(records, recorded)
+        if not recorded["options"].get("sort") and was_begun(records):
+            raise _differing(records.store.root, ["sort was False and is True"])
+    return None
 
 
 def _differing(root: str, differences: list[str], hint: str = "") -> ConfigError:
@@ -164,13 +172,13 @@ def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:
 
 
 def check_is_there(
-    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike | Plan, handling: Handling
+    records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike, handling: Handling
 ) -> None:
     """Raise `StoppedError` where a job was begun of a source of which nothing is there any more.
 
     A list of files may be named by a glob now: a shell gives one as it is where it finds nothing.
     """
-    if isinstance(source, Plan) or not recorded or handling.restart or not was_begun(records):
+    if not recorded or handling.restart or not was_begun(records):
         return
     plan = Plan.read(records, recorded)
     may_be_named_so = plan.given == absolute(source) or plan.names_files
@@ -178,7 +186,7 @@ def check_is_there(
         raise changed_source(changes, plan, records.store.root)
 
 
-def check_unread(records: JobRecords) -> None:
+def _check_unread(records: JobRecords) -> None:
     """Refuse to replace the sorted copy of a source while somebody may read it: a job at work, or a restart of it."""
     check_no_work(records)
     check_not_replaced(records)
