@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 from scanrnn_dist.errors import ConfigError
 
@@ -34,15 +35,15 @@ CELLS: dict[str, Any] = {
 """The cells that can be written to a file, by name."""
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """Of an object, as Python writes it where there is no better name."""
-NOT_DESCRIBED = {"rngs", "promote_dtype"}
-"""Attributes of cells that say nothing about the features, and come and go with versions of flax."""
 
 
 def describe(cell: nnx.RNNCellBase) -> dict[str, Any]:
     """The class and the plain attributes of a cell; `recurrent_bias` where a GRU was given one."""
     described: dict[str, Any] = {"cell": cell_name(cell)}
     for name, value in sorted(vars(cell).items()):
-        if name[0] != "_" and name not in NOT_DESCRIBED and not isinstance(value, nnx.Module | nnx.Variable):
+        # Neither rngs nor the promote_dtype that flax gives says anything of the features; they come and go.
+        is_silent = name[0] == "_" or name == "rngs" or value is promote_dtype
+        if not is_silent and not isinstance(value, nnx.Module | nnx.Variable):
             described[name] = _plain(value)
     if isinstance(cell, nnx.GRUCell):
         described["recurrent_bias"] = getattr(cell.dense_h, "bias", None) is not None
@@ -56,6 +57,8 @@ def build(description: dict[str, Any]) -> nnx.RNNCellBase:
         raise ConfigError(f"the cell is {kind!r}; a file holds only {sorted(CELLS)}.")
     if description["carry_init"] is not None:
         raise ConfigError("it has a carry_init of its own; a file holds none.")
+    if "promote_dtype" in description:
+        raise ConfigError("it has a promote_dtype of its own; a file holds none.")
     options: dict[str, Any] = {}
     for name in {"gate_fn", "activation_fn"} & description.keys():
         if description[name] not in FUNCTIONS:
@@ -81,7 +84,7 @@ def with_recurrent_bias(
     """
     H = cell.hidden_features
     cell.dense_h = nnx.Linear(
-        H, 3 * H, use_bias=True, dtype=cell.dtype, param_dtype=cell.param_dtype,
+        H, 3 * H, use_bias=True, dtype=cell.dtype, param_dtype=cell.param_dtype, promote_dtype=cell.promote_dtype,
         kernel_init=kernel_init or nnx.initializers.orthogonal(), rngs=rngs or nnx.Rngs(0),
     )  # fmt: skip
     return cell

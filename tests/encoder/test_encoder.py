@@ -26,6 +26,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder, State
 from scanrnn_dist.encoder.file import FORMAT, read_safetensors, variables_of
 from scanrnn_dist.errors import ConfigError, DataError
@@ -49,6 +50,11 @@ def parameters(module: nnx.Module) -> dict[str, np.ndarray]:
 
 def hard_encoder(seed: int = 0) -> Encoder:
     return Encoder(drawn(nnx.GRUCell, 3, 5, seed, gate_fn=jax.nn.hard_sigmoid))
+
+
+def narrowed(arrays: Any, dtype: Any = None) -> Any:
+    """A `promote_dtype` of one's own: products in bfloat16."""
+    return tuple(None if array is None else array.astype(jnp.bfloat16) for array in arrays)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,11 @@ def test_a_cell_with_recurrent_biases_has_the_equations_of_other_frameworks() ->
     cell.dense_h = nnx.Linear(5, 15, use_bias=True, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(1))
     x = normal(20, 3)
     np.testing.assert_allclose(Encoder(cell)(x), oracle.gru(oracle.weights_of(cell), x), rtol=0, atol=TOLERANCE)
+
+
+def test_recurrent_biases_leave_a_cell_its_promote_dtype() -> None:
+    cell = with_recurrent_bias(drawn(nnx.GRUCell, 3, 5, promote_dtype=narrowed))
+    assert cell.dense_h.promote_dtype is narrowed
 
 
 def test_a_hard_sigmoid_cell_has_its_equations() -> None:
@@ -460,6 +471,7 @@ class OtherCell(nnx.GRUCell):
         ),
         (lambda: drawn(nnx.GRUCell, 3, 5, activation_fn=jnp.sin), "activation_fn is '"),
         (lambda: drawn(nnx.GRUCell, 3, 5, carry_init=nnx.initializers.ones_init()), "carry_init"),
+        (lambda: drawn(nnx.GRUCell, 3, 5, promote_dtype=narrowed), "it has a promote_dtype of its own"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:carry_init is provided")

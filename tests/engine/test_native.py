@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -384,12 +386,35 @@ def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
     assert queue.take(10**6, 5, False)["number"].tolist() == [120, 50, 2, 3, 4]
 
 
+def through_bfloat16(arrays: Any, **options: Any) -> Any:
+    """A `promote_dtype` of one's own."""
+    return tuple(None if array is None else array.astype(jnp.bfloat16).astype(jnp.float32) for array in arrays)
+
+
+def ones_of_bfloat16(key: Any, shape: Any, dtype: Any) -> Any:
+    """A `carry_init` whose dtype the cell keeps in each step."""
+    return jnp.ones(shape, jnp.bfloat16)
+
+
+def with_product(**options: Any) -> Encoder:
+    """A GRU whose recurrent product is another one."""
+    cell = drawn(nnx.GRUCell, 2, 3)
+    for name, value in options.items():
+        setattr(cell.dense_h, name, value)
+    return Encoder(cell)
+
+
 @pytest.mark.parametrize(
     ("encoder", "why"),
     [
         (lambda: Encoder(drawn(nnx.SimpleCell, 2, 3, residual=True)), "residual"),
         (lambda: Encoder(drawn(nnx.GRUCell, 2, 3, activation_fn=nnx.relu)), "other activations"),
         (lambda: Encoder.from_seed(0, 2, 3, dtype="bfloat16"), "does not compute in float32"),
+        (lambda: Encoder(drawn(nnx.GRUCell, 2, 3, promote_dtype=through_bfloat16)), "products of its own"),
+        (lambda: Encoder(drawn(nnx.LSTMCell, 2, 3, promote_dtype=through_bfloat16)), "products of its own"),
+        (lambda: with_product(preferred_element_type=jnp.bfloat16), "products of its own"),
+        (lambda: with_product(precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32), "products of its own"),
+        (lambda: Encoder(drawn(nnx.GRUCell, 2, 3, carry_init=ones_of_bfloat16)), r"its carry is bfloat16\[3\]"),
         (
             lambda: Encoder.from_seed(
                 0, None, 3, input=InputSpec.from_dict({"column": [{"name": "a", "kind": "number"}]})
@@ -399,6 +424,7 @@ def test_long_rows_go_first_at_the_end_and_short_ones_in_order() -> None:
         (lambda: Encoder(drawn(type("Own", (nnx.GRUCell,), {}), 2, 3)), "it has a Own"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:carry_init is provided")
 def test_other_encoders_are_left_to_xla(encoder: Any, why: str) -> None:
     made = encoder()
     assert build_engine(made, mesh_of(1), SHAPE).kernel == "xla"

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, is_plain
 from scanrnn_dist.engine.kernels.library import CELLS, Library
@@ -43,7 +44,11 @@ def why_not(encoder: Encoder) -> str:
         return "it turns the columns of a step into numbers first (input)"
     if encoder.scan != "lax" or encoder.pool_dtype != np.float32:
         return "its cells change variables of their own" if encoder.scan != "lax" else "it computes in float64"
-    return next((why for cell in encoder.cells if (why := _why_not_cell(cell))), "")
+    if why := next((why for cell in encoder.cells if (why := _why_not_cell(cell))), ""):
+        return why
+    carries = jax.tree.leaves(encoder.initial_state().carries)  # of any dtype, where there is a carry_init
+    odd = [f"{carry.dtype}{list(carry.shape)}" for carry in carries if carry.dtype != np.float32 or carry.ndim != 1]
+    return f"its carry is {odd[0]}, and the kernel keeps vectors of float32" if odd else ""
 
 
 def _why_not_cell(cell: Any) -> str:
@@ -55,11 +60,21 @@ def _why_not_cell(cell: Any) -> str:
     if getattr(cell, "residual", False):
         return f"its {name} is residual"
     for linear in _linears(cell):
-        if type(linear) is not nnx.Linear or linear.dot_general is not jax.lax.dot_general:
+        if type(linear) is not nnx.Linear or not _is_plain_product(linear):
             return f"its {name} has products of its own"
         if linear.kernel[...].dtype != np.float32 or linear.dtype not in (None, np.float32):
             return f"its {name} does not compute in float32"
     return ""
+
+
+def _is_plain_product(linear: nnx.Linear) -> bool:
+    """Whether a layer multiplies as flax does by default, in float32; on a CPU every `Precision` is the same."""
+    return (
+        linear.dot_general is jax.lax.dot_general
+        and linear.promote_dtype is promote_dtype
+        and linear.preferred_element_type in (None, np.float32)
+        and isinstance(linear.precision, jax.lax.Precision | None)
+    )
 
 
 def _linears(cell: Any) -> list[Any]:
