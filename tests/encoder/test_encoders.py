@@ -369,6 +369,41 @@ def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
     np.testing.assert_allclose(halved(ROWS[4]), plain(ROWS[4] / 2), rtol=0, atol=1e-7)
 
 
+class Table(Encoder):
+    """An encoder whose readout is no vector."""
+
+    def readout(self, state: State) -> jax.Array:
+        return jnp.stack([super().readout(state)] * 2)
+
+
+class Rounded(Encoder):
+    """An encoder whose readout is of another dtype."""
+
+    def readout(self, state: State) -> jax.Array:
+        return super().readout(state).astype(jnp.bfloat16)
+
+
+class Cut(Encoder):
+    """An encoder whose step leaves out some outputs."""
+
+    def step(self, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
+        new, y = super().step(state, x_t)
+        return new, y[:2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "readout", "told"),
+    [
+        (Table, "last", rf"readout of Table gives float32\[2, {H}\]; expected one vector, float32\[{2 * H}\]"),
+        (Rounded, "last", rf"readout of Rounded gives bfloat16\[{H}\]; expected one vector, float32\[{H}\]"),
+        (Cut, "steps", rf"step of Cut gives float32\[2\]; expected one vector, float32\[{H}\]"),
+    ],
+)
+def test_what_does_not_fill_its_place_is_refused(kind: type[Encoder], readout: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        encoded(kind.from_seed(0, D, H, readout=readout), ROWS)
+
+
 def pair_of(*in_features: int) -> tuple[nnx.GRUCell, ...]:
     return tuple(drawn(nnx.GRUCell, takes, 5) for takes in in_features)
 

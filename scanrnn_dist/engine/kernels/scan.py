@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from scanrnn_dist.encoder import Encoder, State, chosen
+from scanrnn_dist.errors import ConfigError
 
 UNROLL = 8
 """Steps that stand one after the other in the program of an accelerator; those of a block by default.
@@ -95,6 +96,18 @@ def device_scan(
         state, emitted = carried
         of_block = [jax.lax.dynamic_index_in_dim(array, k, keepdims=False) for array in fed]
         state, new = lanes_block(encoder, state, *of_block)
+        _check_emitted(encoder, new, emitted)
         return state, jax.lax.dynamic_update_index_in_dim(emitted, new, k, axis=0)
 
     return jax.lax.fori_loop(0, n_blocks, block, (state, emitted))
+
+
+def _check_emitted(encoder: Encoder, new: jax.Array, emitted: jax.Array) -> None:
+    """Refuse what a readout or a step of a subclass gives where it does not fill its place: a part would be written."""
+    if (new.shape, new.dtype) == (emitted.shape[1:], emitted.dtype):
+        return
+    of_whom, given = "step" if encoder.gives_steps else "readout", new.shape[emitted.ndim - 2 :]
+    raise ConfigError(
+        f"The {of_whom} of {type(encoder).__name__} gives {new.dtype}{list(given)}; "
+        f"expected one vector, {emitted.dtype}[{emitted.shape[-1]}]."
+    )
