@@ -42,8 +42,9 @@ class Encoder(nnx.Module):
             joined by `+`; or `"steps"`, all outputs. Of an LSTM the hidden state is `h`; of another cell whose carry
             is no single array, all of the carry.
         initial_carry: what every carry is filled with before the first step; None leaves it to the cells (zeros).
-        scan: `"lax"`, or `"nnx"` for cells that change variables of their own in a step (counters, statistics, dropout
-            keys): every sequence then begins with the variables as they are now, and carries its own along.
+        scan: `"lax"`, or `"nnx"` for cells that change variables of their own in a step (counters, statistics, the
+            count of a dropout key): every sequence then begins with the variables as they are now, and carries its own
+            along.
         precision: of the matrix products, as `jax.default_matmul_precision` takes it.
         input: what a step holds, where that is more than the numbers that the first layer takes. A step then travels as
             one number per column, ids among them, and becomes the cell's input within `step`.
@@ -51,8 +52,9 @@ class Encoder(nnx.Module):
 
     Raises:
         ConfigError: no cells, sizes that do not fit together, complex outputs or carries, cells that change variables
-            where `scan` is `"lax"`, or a subclass with a method that nobody would call: `initial_state`, `step` or
-            `readout` where there are two directions, `step` where `scan` is `"nnx"`, `readout` where it is `"steps"`.
+            where `scan` is `"lax"` or change a PRNG key, or a subclass with a method that nobody would call:
+            `initial_state`, `step` or `readout` where there are two directions, `step` where `scan` is `"nnx"`,
+            `readout` where it is `"steps"`.
 
     Example:
         >>> import numpy as np

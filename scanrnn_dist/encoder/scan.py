@@ -46,7 +46,7 @@ def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], 
     """Shapes of the output, of the last hidden state and of the carries, and paths of the variables that change.
 
     They are those of a step from carries that are filled with `fill`. Raises `ConfigError` for complex numbers in a
-    carry or in the output, whose imaginary part no feature would hold.
+    carry or in the output, whose imaginary part no feature would hold, and for a PRNG key that changes.
     """
     changed: list[Any] = []
     graphdef, variables = nnx.split(layers)
@@ -59,8 +59,10 @@ def traced_step(layers: Any, fill: float | None) -> tuple[tuple[Any, Any, Any], 
             new, y = called(cell, carry, y)
             _check_real(cell, "carry", (carry, new))
         _check_real(own[-1], "output", y)
-        after = nnx.to_flat_state(nnx.state(own))
-        changed.extend(path for path, leaf in after if leaf[...] is not before[path])
+        for path, leaf in nnx.to_flat_state(nnx.state(own)):
+            if leaf[...] is not before[path]:
+                _check_no_key(path, leaf[...])
+                changed.append(path)
         return y, hidden_state(own[-1], carries[-1]), carries
 
     x_t = jax.ShapeDtypeStruct((int(layers[0].in_features),), jnp.float32)
@@ -75,6 +77,16 @@ def _check_real(cell: Any, what: str, arrays: Any) -> None:
                 f"The {what} of {type(cell).__name__} is {array.dtype}; expected real numbers, as features are. Keep "
                 "the real and the imaginary part as two arrays of floats."
             )
+
+
+def _check_no_key(path: tuple[Any, ...], array: jax.Array) -> None:
+    """Refuse a PRNG key, of which numpy holds no copies for the engine."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        name = ".".join(map(str, path))
+        raise ConfigError(
+            f"The cells change a PRNG key in a step: {name}. Expected numbers: keep "
+            "jax.random.key_data(key) in the variable, and call jax.random.wrap_key_data on it in the step."
+        )
 
 
 def variables_at(paths: tuple[Any, ...]) -> Callable[[Any, Any], bool]:

@@ -323,6 +323,29 @@ def test_cells_that_change_their_own_variables_are_refused_by_name() -> None:
         Encoder(drawn(Counting, D, H))
 
 
+class Keyed(nnx.GRUCell):
+    """A cell with noise from a key of its own, which it splits in every step."""
+
+    def __init__(self, key: jax.Array) -> None:
+        super().__init__(D, H, rngs=nnx.Rngs(0))
+        self.key = nnx.Variable(key)
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        given = self.key[...]
+        is_key = jnp.issubdtype(given.dtype, jax.dtypes.prng_key)
+        kept, used = jax.random.split(given if is_key else jax.random.wrap_key_data(given))
+        self.key[...] = kept if is_key else jax.random.key_data(kept)
+        return super().__call__(carry, inputs + jax.random.normal(used, inputs.shape))
+
+
+def test_a_key_that_changes_is_refused_and_its_numbers_are_taken() -> None:
+    with pytest.raises(ConfigError, match=r"change a PRNG key in a step: 0\.key\. Expected numbers: keep "):
+        Encoder(Keyed(jax.random.key(0)), scan="nnx")
+    encoder = Encoder(Keyed(jax.random.key_data(jax.random.key(0))), scan="nnx")
+    for features, alone in zip(encoded(encoder, JOB_ROWS), scanned(encoder, JOB_ROWS), strict=True):
+        np.testing.assert_allclose(features, alone, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("where", ["carry", "carry after a step", "output"])
 def test_cells_of_complex_numbers_are_refused(where: str, readout: str) -> None:
