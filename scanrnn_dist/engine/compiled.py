@@ -50,7 +50,7 @@ class CompiledWindow(OnMesh):
     ) -> None:
         self._describe(checked_encoder(encoder), checked_mesh(mesh), own_carries, is_static)
         self._take_shape(shape or window_shape_for(encoder, self.mesh))
-        _, weights = nnx.split(encoder)
+        _, weights = nnx.split(self.encoder)
         self.weights = jax.device_put(weights, replicated(self.mesh))
         self._compile()
 
@@ -58,7 +58,7 @@ class CompiledWindow(OnMesh):
         """All that is known before there is a shape and anything is put on a device."""
         super().__init__(encoder, mesh, own_carries)
         # Computed and traced once: each time takes JAX 2 to 4 ms.
-        self._first_state = jax.tree.map(np.asarray, encoder.initial_state())
+        self._first_state = jax.tree.map(np.asarray, self.encoder.initial_state())
         if self.gives_steps and self.dtype == np.float64:
             raise ConfigError("The outputs of all steps are kept as float32, and the encoder computes in float64.")
         self.is_static = device_kind(self.mesh) != "cpu" if is_static is None else is_static

@@ -55,7 +55,7 @@ class NativeProgram(OnMesh):
         self.shape = checked_shape(shape or window_shape_for(encoder, self.mesh, kernel=self.kernel))
         self.lanes = self.devices * self.shape.lanes
         self.most_rows = max(self.lanes, MOST_ROWS)
-        self.network = network_of(encoder, library)
+        self.network = network_of(self.encoder, library)
         self.weights = jax.device_put((self.network.weights, self.network.first_state), replicated(self.mesh))
         self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes)
         before = _compiled.cache_info().misses

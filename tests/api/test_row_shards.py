@@ -133,6 +133,7 @@ port, process, wanted = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(process))
 import scanrnn_dist as srd
+from flax import nnx
 
 told = np.load(wanted)
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
@@ -158,10 +159,22 @@ there = jax.make_array_from_callback((8, 9, 2), at, lambda index: told["padded"]
 features = srd.encode(encoder, there, told["lengths"], window_shape=shape)
 assert (features.shape, features.dtype, features.sharding) == ((8, 5), np.float32, at)
 assert len(features.addressable_shards) == (2 if process == "0" else 0)
+def with_weights(encoder, spec_of):
+    graphdef, weights = nnx.split(encoder)
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: sharded(np.asarray(leaf), spec_of(leaf)), weights))
+
+replicated = with_weights(encoder, lambda leaf: P())
+for kernel in ("xla", None):
+    options = {"seq_lengths": told["lengths"], "window_shape": shape, "kernel": kernel}
+    features, same = (srd.encode(one, told["padded"], **options) for one in (encoder, replicated))
+    assert np.array_equal(features, same)
+cut = with_weights(srd.Encoder.from_seed(1, 2, 4), lambda leaf: P(None, "data") if leaf.ndim == 2 else P())
 steps_cut = sharded(told["padded"][:, :8], P(None, "data"))
-for arguments, says in (
-    ({"sequences": steps_cut}, "on devices of several processes"),
-    ({"sequences": rows, "mesh": mesh}, "The mesh holds devices of processes"),
+for encoder, arguments, says in (
+    (encoder, {"sequences": steps_cut}, "on devices of several processes"),
+    (encoder, {"sequences": rows, "mesh": mesh}, "The mesh holds devices of processes"),
+    (cut, {"sequences": told["padded"], "kernel": "xla"}, "expected weights that each process holds whole"),
+    (cut, {"sequences": told["padded"]}, "expected weights that each process holds whole"),
 ):
     try:
         srd.encode(encoder, **arguments)
