@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -109,23 +110,22 @@ def test_features_must_agree_across_chunks(tmp_path: Path) -> None:
 
 
 def test_waiting_bytes_stay_below_the_limit_plus_one_chunk() -> None:
-    """A source that counts what it has made; a slow consumer takes, and the difference never exceeds the bound."""
-    made = taken = worst = 0
+    """A source that looks at what waits before it makes a chunk; a slow consumer takes."""
     sizes = [*np.random.default_rng(0).integers(1, 400, 60).tolist(), 5000, 5000, 1]
+    begun, waiting = SimpleQueue[Any](), list[int]()
 
     def source() -> Any:
-        nonlocal made, worst
+        items = begun.get()
         for size in sizes:
-            made += size
-            worst = max(worst, made - taken - size)  # what waited while this one was made
+            waiting.append(sum(chunk.nbytes for chunk in list(items)))
             yield FakeChunk(size)
 
-    out = []
-    for chunk in Prefetched(source(), 1000):
-        taken += chunk.nbytes
+    chunks, out = Prefetched(source(), 1000), []
+    begun.put(chunks._queue.items)
+    for chunk in chunks:
         out.append(chunk.nbytes)
         time.sleep(0.001)
-    assert out == sizes and 0 < worst < 1000
+    assert out == sizes and 0 < max(waiting) < 1000
 
 
 def test_no_more_tiny_units_wait_than_may() -> None:
