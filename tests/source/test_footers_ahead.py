@@ -23,13 +23,16 @@ URI = "s3://bucket"
 RESOLVED = 'resolve(told["uri"])[0]'
 OPENING = "        file = CheckedFile(filesystem, path, columns=(), ahead=ahead)"
 HARM = """        if 'abort' in path: os.abort()
-        if 'hang' in path: threading.Event().wait()
+        if 'hang' in path:
+            left = signal.getitimer(signal.ITIMER_REAL)[0] or os.abort()
+            signal.setitimer(signal.ITIMER_REAL, left / 1000)
+            threading.Event().wait()
 """
 
 
 @pytest.fixture
 def on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that takes this machine's files for a bucket's, and that some names end or stop."""
+    """A child that takes this machine's files for a bucket's, and that some names end, or stop: time flies there."""
     text = Path(footers.CHILD).read_text(encoding="utf-8")
     assert text.count(RESOLVED) == text.count(OPENING) == 1
     script = tmp_path / "child.py"
@@ -58,7 +61,6 @@ def test_files_that_end_or_stop_the_child_are_named_and_all_others_come_whole(
 ) -> None:
     """Also one that is cut off, and one that is gone."""
     monkeypatch.setattr(footers, "AHEAD", ahead)
-    monkeypatch.setattr(footers, "WORK_SECONDS", 0.5)
     paths = [str(tmp_path / f"{number:02}-{bad.get(number, 'good')}.parquet") for number in range(30)]
     for number, path in enumerate(paths):
         if bad.get(number) != "gone":
