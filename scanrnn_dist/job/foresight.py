@@ -16,7 +16,7 @@ from scanrnn_dist.errors import DataError, UndoneError, one_line
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.undone import FLAG, OTHERWISE
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.source import BadRows, Chunk, FailedUnit, ReadOptions, may_match, read_chunks, read_first
+from scanrnn_dist.source import BadRows, Chunk, FailedUnit, Prefetched, ReadOptions, may_match, read_chunks, read_first
 from scanrnn_dist.storage import is_uri
 
 MOST_FILES, MOST_OBJECTS = 1_000, 32
@@ -117,7 +117,11 @@ def _foreseen(
     files, options = set[str](), reading(MOST_BYTES)
     most = options.lengths.max_steps
     rows = plan.units.rows if whole else _rows_of_folders(plan, options)
-    chunks = _all(plan, options) if whole else _first(plan, reading, rows, found, read)
+    chunks: Prefetched | Generator[Chunk | FailedUnit, None, None] = (
+        read_chunks(plan.source, plan.units, options, keep_going=True)
+        if whole
+        else _first(plan, reading, rows, found, read)
+    )
     with closing(chunks):
         for chunk in _with_carries(chunks, carries):
             files.add(chunk.unit.file.path)
@@ -192,11 +196,6 @@ def _rows_of_folders(plan: Plan, options: ReadOptions) -> np.ndarray:
     matches = np.zeros(1 + int(files[-1]), bool)
     matches[files] = may_match(plan.source, units.select(firsts.tolist()), options)
     return units.rows * matches[units.file]
-
-
-def _all(plan: Plan, options: ReadOptions) -> Generator[Chunk | FailedUnit, None, None]:
-    with closing(read_chunks(plan.source, plan.units, options, keep_going=True)) as chunks:
-        yield from chunks
 
 
 def _first(

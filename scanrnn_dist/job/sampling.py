@@ -6,7 +6,7 @@ What is told of them says `inspection.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,7 +89,7 @@ def read_sequences(
     read.in_features = layout.width(schema)
     if input is not None or read.in_features is not None:
         read.statistics = _begun(plan, read.in_features or 0, input, distinct)
-    for steps in _all_of(plan) if whole else _firsts(plan, read):
+    for steps in read_steps(plan.source, plan.units, layout) if whole else _firsts(plan, read):
         read.in_features = read.in_features or steps.in_features
         read.lengths.add(_lengths_of(steps))
         read.faults.update(fault.kind for fault in steps.faults)
@@ -144,12 +144,6 @@ def _begun(plan: Plan, in_features: int, input: InputSpec | None, distinct: bool
         input = unmeasured(names, types if len(types) == in_features else types * in_features)
     most = max(16, min(MOST_DISTINCT, _MOST_KEPT // max(1, len(input.columns))))
     return StepStatistics(input, most if distinct else 0)
-
-
-def _all_of(plan: Plan) -> Generator[Any, None, None]:
-    """All steps, batch by batch."""
-    with closing(read_steps(plan.source, plan.units, plan.layout)) as batches:
-        yield from batches
 
 
 def _firsts(plan: Plan, read: StepsRead) -> Iterator[Any]:
