@@ -27,6 +27,7 @@ from scanrnn_dist.source import FailedUnit, ReadOptions, read_chunks, read_kept
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.parquet.budget import LongestRow, least_row_bytes
+from scanrnn_dist.source.parquet.pages import _are_levels
 from scanrnn_dist.source.parquet.thrift import read_struct
 from scanrnn_dist.source.source import open_source, plan_units
 
@@ -204,6 +205,22 @@ def test_a_footer_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
         CheckedFile(LocalFileSystem(), str(path), memory_bytes=64 << 20)
     with pytest.raises(ValueError, match=r"the footer takes 1 of the 2097152 bytes"):
         CheckedFile(LocalFileSystem(), str(path), memory_bytes=256 << 20)
+
+
+class Watched(bytes):
+    """Bytes that count how many of them are looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looked_at += 1
+        return super().__getitem__(index)
+
+
+def test_a_run_of_levels_whose_length_does_not_end_is_not_read_on() -> None:
+    """To the end of 1 MB took two minutes, as the number grows with each byte."""
+    levels = Watched(b"\xff" * 1000)
+    assert not _are_levels(levels, 1, 1000) and levels.looked_at < 10  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.booleans(), st.data())

@@ -140,7 +140,7 @@ class LongestRow:
         """The next page: `count` levels in Parquet's runs, each of one level or of bits; level 0 begins a row."""
         position = 0
         while count > 0 and position < len(levels):
-            head, position = _unsigned(levels, position)
+            head, position = unsigned(levels, position)
             run = min(count, (head >> 1) * (8 if head & 1 else 1))
             if head & 1:
                 end = position + (head >> 1) * bits
@@ -164,7 +164,8 @@ class LongestRow:
         self._current = len(levels) - int(begins[-1])
 
 
-def _unsigned(data: Any, position: int) -> tuple[int, int]:
+def unsigned(data: Any, position: int) -> tuple[int, int]:
+    """A number of at most 42 bits, 7 of them in a byte, and the position after it; the data may end within it."""
     value = shift = 0
     while position < len(data):
         byte = data[position]

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, UnreadableError
-from scanrnn_dist.source.parquet.budget import Budget, LongestRow, is_suspicious, row_values, value_bytes
+from scanrnn_dist.source.parquet.budget import Budget, LongestRow, is_suspicious, row_values, unsigned, value_bytes
 from scanrnn_dist.source.parquet.footer import Chunk, Footer
 from scanrnn_dist.source.parquet.footer_schema import BYTE_ARRAY, Leaf
 from scanrnn_dist.source.parquet.thrift import I32, STRUCT, TRUE, Fields, TooShort, key, read_struct
@@ -257,12 +257,7 @@ def _are_levels(data: memoryview, bits: int, values: int) -> bool:
     """Whether bytes are runs of so many levels, each run of one level or of 8 levels a group, and no byte more."""
     position = 0
     while values > 0 and position < len(data):
-        head = shift = 0
-        while position < len(data):
-            byte = data[position]
-            head, shift, position = head | (byte & 127) << shift, shift + 7, position + 1
-            if byte < 128:
-                break
+        head, position = unsigned(data, position)
         run = head >> 1
         values -= 8 * run if head & 1 else run
         position += run * bits if head & 1 else (bits + 7) // 8
