@@ -20,7 +20,7 @@ import pyarrow as pa
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.source.conform import conform, conforms
-from scanrnn_dist.source.file_table import SourceFile
+from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Path
 from scanrnn_dist.source.parquet import CheckedFile
@@ -152,19 +152,17 @@ class UnitReader:
 
     def _tail(self, parquet: CheckedFile, unit: Unit, grouped: Grouped) -> Iterator[pa.RecordBatch]:
         """The events of the last sequence of a unit that stand after its row groups, also in the files that follow."""
-        left, number, begin, file = grouped.tail, grouped.file, unit.row_group_end, unit.file
-        while left:
-            count = len(parquet.footer.row_groups)
-            if begin == count:
-                number, begin = number + 1, 0
-                if number == len(self._source.files):
-                    raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
-                file = self._source.files[number]
+        left, begin, file = grouped.tail, unit.row_group_end, unit.file
+        for number in range(grouped.file, len(self._source.files)):
+            if not left:
+                return
+            if number > grouped.file:
+                begin, file = 0, self._source.files[number]
                 parquet = self.file_of(replace(unit, file=file))
-                continue
-            end, rows = begin, 0
-            while end < count and rows < left:
-                rows, end = rows + parquet.footer.row_groups[end].rows, end + 1
+            self._check_unchanged(parquet, file)
+            end, rows, groups = begin, 0, parquet.footer.row_groups
+            while end < len(groups) and rows < left:
+                rows, end = rows + groups[end].rows, end + 1
             piece = _piece(parquet, unit, file, begin, end)
             with closing(self._row_batches(parquet, piece, left)) as batches:
                 for _, batch in batches if rows else ():
@@ -175,7 +173,8 @@ class UnitReader:
                         break
             with _named(piece.span):
                 parquet.check_pages(range(begin, end))
-            begin = end
+        if left:
+            raise DataError(f"{unit.span} promised {grouped.tail} rows after it and lacks {left} of them.")
 
     def _with_partitions(self, batch: pa.RecordBatch, file: SourceFile) -> pa.RecordBatch:
         """A batch with the columns of the layout that folders spell."""
@@ -184,6 +183,20 @@ class UnitReader:
                 kind = self._source.schema.field(name).type
                 batch = batch.append_column(name, pa.repeat(pa.scalar(value, kind), batch.num_rows))
         return batch
+
+    def _check_unchanged(self, parquet: CheckedFile, file: SourceFile) -> None:
+        """Refuse a file that is another than it was when it was planned, where no footer of then says what is read.
+
+        Of a bucket by its size alone: to ask for the time would be one more request.
+        """
+        filesystem, is_same = self._source.filesystem, parquet.size_bytes == file.size_bytes
+        if filesystem.type_name == "local":
+            is_same = is_unchanged(filesystem, file)
+        if not is_same:
+            raise DataError(
+                f"{file.path} has another size or time than when the source was opened; expected the file as it was. "
+                "Something changed the file since: open the source anew."
+            )
 
     def _check(self, parquet: CheckedFile, unit: Unit) -> None:
         """Refuse a file whose footer no longer says of the unit what it said when the unit was planned."""

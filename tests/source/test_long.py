@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd_values import ODD, SOME
+from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.input_spec import Category, InputSpec, Number
@@ -359,14 +362,39 @@ def test_the_place_of_a_sequence_is_where_it_begins(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changed_after_it_was_planned_is_told(tmp_path: Path) -> None:
-    source = write_events(tmp_path, events_of([3, 4, 2], [1, 2, 3], pa.int64()), [5], 2)
-    plan = planned(source)
-    write_events(tmp_path, events_of([3, 3, 3], [1, 2, 3], pa.int64()), [5], 2)
-    with pytest.raises(DataError, match=r"has 3 sequences of id; expected 2|has 2 sequences of id; expected 1"):
-        for unit in plan.units:
-            read(plan, units=[unit])
-    (tmp_path / "01.parquet").unlink()
-    with pytest.raises(DataError, match=r"01\.parquet"):
+    table = events_of([1, 2, 1], [1, 2, 3], pa.int64())
+    plan = planned(write_events(tmp_path, table, [], 2))
+    write_events(tmp_path, table.set_column(1, "id", pa.array([1, 2, 3, 4])), [], 2)
+    with pytest.raises(DataError, match=r"has 4 sequences of id; expected 3"):
+        read(plan)
+    (tmp_path / "00.parquet").unlink()
+    with pytest.raises(DataError, match=r"00\.parquet"):
+        read(plan)
+
+
+@pytest.mark.parametrize("filesystem", [fs.LocalFileSystem(), fs.SubTreeFileSystem("/", fs.LocalFileSystem())])
+@pytest.mark.parametrize("cuts", [[5], []], ids=["in the next file", "in its own file"])
+def test_a_sequence_that_goes_on_in_what_changed_is_neither_cut_nor_mixed(
+    tmp_path: Path, cuts: list[int], filesystem: fs.FileSystem
+) -> None:
+    """The row groups in which it begins are as they were, and the rows after them that were planned are its own."""
+    table = events_of([3, 4, 2], [1, 2, 3], pa.int64())
+    source = write_events(tmp_path, table, cuts, 5)
+    plan = planned(source, rows_per_part=1)
+    plan = replace(plan, source=replace(plan.source, filesystem=filesystem))
+    (unit, *_) = plan.units
+    assert unit.grouped is not None and unit.grouped.tail == 2 and len(read(plan, units=[unit])[1]) == 2
+    longer = pa.concat_tables([table.slice(0, 7), *[table.slice(3, 4)] * 9, table.slice(7)])
+    pq.write_table(longer.slice(sum(cuts)), source / f"0{len(cuts)}.parquet", row_group_size=5)
+    with pytest.raises(DataError, match=rf"0{len(cuts)}\.parquet has another size or time than when the source"):
+        read(plan, units=[unit])
+
+
+def test_a_file_in_which_a_sequence_goes_on_has_the_time_that_it_had(tmp_path: Path) -> None:
+    plan = planned(write_events(tmp_path, events_of([3, 4, 2], [1, 2, 3], pa.int64()), [5], 5))
+    read(plan)
+    os.utime(tmp_path / "01.parquet", (1, 1))
+    with pytest.raises(DataError, match=r"01\.parquet has another size or time"):
         read(plan)
 
 

@@ -108,6 +108,11 @@ class CheckedFile:
             raise
         self._int96 = {names[leaf.column] for leaf in self.footer.leaves if leaf.type == INT96}
 
+    @property
+    def size_bytes(self) -> int:
+        """Its size, as it was opened."""
+        return int(self._file.size())
+
     def fetch(self, row_groups: Sequence[int], rows: int) -> None:
         """Have a bucket send meanwhile what will be read for the first so many rows of these row groups."""
         if not isinstance(self._file, FetchedFile):
