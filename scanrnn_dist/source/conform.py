@@ -6,6 +6,7 @@ any depth. A cast that would lose something, such as of a timestamp too far for 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from pyarrow import types
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import running_sums
-from scanrnn_dist.source.layouts import is_list, is_view
+from scanrnn_dist.source.layouts import Path, is_list, is_view
+from scanrnn_dist.source.parquet import least_row_bytes
 from scanrnn_dist.source.united import is_number, united
 
 
@@ -23,12 +25,46 @@ def conforms(kind: pa.DataType | None, wanted: pa.DataType) -> bool:
     return kind is None or kind == wanted or united(wanted, kind, rounds=True) == wanted
 
 
+def part_of(kind: pa.DataType, ways: Sequence[Path]) -> pa.DataType:
+    """A type with those fields of structs alone that ways lead to, also within lists, which become large ones.
+
+    Example:
+        >>> part_of(pa.list_(pa.struct([("x", pa.int8()), ("y", pa.int8())])), [("y",)])
+        LargeListType(large_list<item: struct<y: int8>>)
+    """
+    if () in ways:
+        return kind
+    if types.is_struct(kind):
+        within = defaultdict[str, list[Path]](list)
+        for name, *rest in ways:
+            within[name].append(tuple(rest))
+        return pa.struct([of.with_type(part_of(of.type, within[of.name])) for of in kind if of.name in within])
+    return pa.large_list(kind.value_field.with_type(part_of(kind.value_type, ways))) if is_list(kind) else kind
+
+
+def filled_bytes(kind: pa.DataType | None, wanted: pa.DataType, values: float) -> float:
+    """What the nulls take at least, in each row, that stand for what a file lacks of a column.
+
+    Args:
+        kind: of the column in the file; None if it lacks it.
+        wanted: the type that it is brought into.
+        values: so many are in the lists of a row.
+    """
+    if kind is None or types.is_null(kind):
+        return least_row_bytes(wanted)
+    if types.is_struct(kind) and types.is_struct(wanted):
+        own = {field.name: field.type for field in kind}
+        return sum(filled_bytes(own.get(field.name), field.type, values) for field in wanted)
+    is_both = is_list(kind) and is_list(wanted)
+    return values * filled_bytes(kind.value_type, wanted.value_type, 1) if is_both else 0
+
+
 def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: frozenset[str]) -> pa.RecordBatch:
     """The columns of `fields` of a batch, in their types.
 
     Args:
         batch: of a file; may have other columns too.
-        fields: those of the source.
+        fields: those of the source, or the parts of them that are read.
         where: the file and row groups, for messages.
         own: columns in whose lists, and structs of or in these, numbers stay as the file has them: any layout takes
             those apart, and a number is then rounded once at most.

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
-from scanrnn_dist.source.conform import conform, conforms
+from scanrnn_dist.source.conform import conform, conforms, filled_bytes, part_of
 from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Path
@@ -61,6 +61,8 @@ class UnitReader:
         self._columns = [name for name in dict.fromkeys((*self._read, *beside)) if name not in partitions]
         paths = dict.fromkeys((*((name,) for name in beside), *sequences))
         self._paths = [path for path in paths if path[0] not in partitions]
+        self._whole = [source.schema.field(name) for name in self._columns]
+        self._fields = list(part_of(pa.struct(self._whole), self._paths))  # what a file lacks is filled of these alone
         self._own, self._grouping, self._chunk_bytes, self._stage = own, grouping, chunk_bytes, stage
         self._opened: tuple[str, CheckedFile] | None = None
 
@@ -87,9 +89,8 @@ class UnitReader:
 
     def nothing(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The wanted columns without rows."""
-        fields = [self._source.schema.field(name) for name in self._columns]
-        arrays = [pa.nulls(0, field.type) for field in fields]  # pyarrow makes none of some extension types else
-        yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        arrays = [pa.nulls(0, field.type) for field in self._whole]  # pyarrow makes none of some extension types else
+        yield 0, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(self._whole))
 
     def unit_batches(self, unit: Unit) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The wanted columns of a unit (and maybe more), batch by batch, each with its first row.
@@ -203,9 +204,7 @@ class UnitReader:
         groups = parquet.footer.row_groups[unit.row_group_begin : unit.row_group_end]
         rows, nbytes = tuple(group.rows for group in groups), sum(group.nbytes for group in groups)
         there = {field.name: field.type for field in parquet.schema_arrow}
-        missing = [
-            name for name in self._columns if not conforms(there.get(name), self._source.schema.field(name).type)
-        ]
+        missing = [field.name for field in self._whole if not conforms(there.get(field.name), field.type)]
         is_as_planned = rows == unit.group_rows or _is_cut(parquet, unit)
         if missing or not is_as_planned or nbytes != unit.nbytes:
             raise DataError(
@@ -223,15 +222,26 @@ class UnitReader:
         MB, 22 of 159 ms for 16 columns of lists, were all columns tried.
         """
         groups = range(unit.row_group_begin, unit.row_group_end)
-        there = set(parquet.schema_arrow.names)
+        there = {field.name: field.type for field in parquet.schema_arrow}
         known = {path: parquet.decoded_bytes(path, groups) for path in self._paths if path[0] in there}
         in_groups = sum(group.rows for group in parquet.footer.row_groups[groups.start : groups.stop])
         decoded = sum(nbytes or 0 for nbytes in known.values()) / max(1, in_groups)
+        decoded += self._filled_bytes(parquet, unit, there)
         if unknown := [path for path, nbytes in known.items() if nbytes is None]:
             decoded += self._tried_bytes(parquet, unit, unknown)
         # The sequences' values are float32 in the end; and the first rows may be the shortest ones.
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._own else 0)
         return int(min(_MAX_ROWS, max(1.0, self._chunk_bytes / decoded)))
+
+    def _filled_bytes(self, parquet: CheckedFile, unit: Unit, there: dict[str, pa.DataType]) -> float:
+        """About what a row takes of nulls that stand for what the file lacks; one that takes too much is refused."""
+        nbytes = 0.0
+        for whole, field in zip(self._whole, self._fields, strict=True):
+            kind = there.get(field.name)
+            if kind != whole.type:
+                parquet.check_row(field.name, filled_bytes(kind, field.type, 0))
+                nbytes += filled_bytes(kind, field.type, unit.values / unit.rows)
+        return nbytes
 
     def _tried_bytes(self, parquet: CheckedFile, unit: Unit, paths: Sequence[Path]) -> float:
         """About what a row takes of these columns, by the first rows of the unit."""
@@ -251,10 +261,9 @@ class UnitReader:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""
         there = {field.name: field.type for field in parquet.schema_arrow}
         paths = [path for path in self._paths if path[0] in there]
-        fields = [self._source.schema.field(name) for name in self._columns]
-        is_alike = all(there.get(field.name) == field.type for field in fields)
+        is_alike = all(there.get(field.name) == field.type for field in self._whole)
         for batch in self._decoded(parquet, unit, rows, paths):
-            yield batch if is_alike else conform(batch, fields, unit.span, self._own)
+            yield batch if is_alike else conform(batch, self._fields, unit.span, self._own)
             del batch  # or it would stay alive while the next one is decoded
 
     def _decoded(self, parquet: CheckedFile, unit: Unit, rows: int, paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:

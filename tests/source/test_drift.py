@@ -23,11 +23,13 @@ from scanrnn_dist.source.bad_rows import BadRows
 from scanrnn_dist.source.conform import conform, conformed
 from scanrnn_dist.source.decode import Chunk, ReadOptions
 from scanrnn_dist.source.filters import parsed_filter
+from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.layouts import Asked, find_layout
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
+from scanrnn_dist.source.unit_reader import UnitReader
 from scanrnn_dist.source.united import united
 
 SEQ = pa.list_(pa.list_(pa.float32()))
@@ -295,6 +297,29 @@ def test_a_field_that_a_file_lacks_is_null_there(tmp_path: Path, features: tuple
     # A struct of lists lacks a list there, and so the sequence is null; of a list of structs one value is.
     wanted = [[one.get(name, np.nan) for name in features]] if is_list else []
     np.testing.assert_array_equal(second.sequences.row(0), np.array(wanted, np.float32).reshape(-1, len(features)))
+
+
+@pytest.mark.parametrize("is_list", [True, False], ids=["list of structs", "struct of lists"])
+def test_of_a_struct_the_fields_that_are_read_are_filled_and_no_others(tmp_path: Path, is_list: bool) -> None:
+    step: dict[str, Any] = {f"f{number}": float(number) for number in range(20)}
+    full = step if is_list else {name: [value] for name, value in step.items()}
+    some = {name: value for name, value in full.items() if name != "f3"}
+    for name, kind, fields in (("a", pa.int32(), full), ("b", pa.int64(), full), ("c", pa.int64(), some)):
+        table = pa.table({"s": [{"in": [fields] if is_list else fields}], "id": pa.array([1], kind)})
+        write(tmp_path / f"{name}.parquet", table)
+    write(tmp_path / "d.parquet", pa.table({"id": [1]}))
+    source = open_source(tmp_path)
+    layout = find_layout(source.schema, Asked(column="s.in", features=("f3", "f7")), where="")
+    leaves, own = layout.leaves(source.schema), frozenset({"s"})
+    reader = UnitReader(source, leaves, ["id"], own, Grouping(), 1 << 20)
+    rows = []
+    for unit in plan_units(source, 9):
+        for _, batch in reader.unit_batches(unit):
+            inner = batch.schema.field("s").type.field("in").type
+            assert [field.name for field in (inner.value_type if is_list else inner)] == ["f3", "f7"]
+            rows.append(batch["s"].to_pylist()[0])
+    both, one = ({"f3": value, "f7": full["f7"]} for value in (full["f3"], None))
+    assert rows == [{"in": [both] if is_list else both}] * 2 + [{"in": [one] if is_list else one}, None]
 
 
 def test_a_sequence_of_events_may_go_on_in_a_file_of_other_types(tmp_path: Path) -> None:

@@ -195,6 +195,40 @@ def test_fixed_sizes_within_one_another_multiply() -> None:
     assert least_row_bytes(pa.fixed_shape_tensor(pa.float32(), (3, 5))) == 60
 
 
+WIDE = pa.list_(pa.list_(pa.float32(), 16), 16_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        (WIDE, None),
+        (WIDE, pa.null()),
+        (pa.struct([("x", pa.int8()), ("y", WIDE)]), pa.struct([("x", pa.int8())])),
+        (pa.struct([("z", pa.struct([("y", WIDE)]))]), pa.struct([("z", pa.struct([("y", pa.null())]))])),
+        (pa.list_(pa.struct([("x", pa.int8()), ("y", WIDE)])), pa.list_(pa.struct([("x", pa.int8())]))),
+    ],
+    ids=str,
+)
+def test_nulls_for_what_a_file_lacks_are_bounded(tmp_path: Path, kind: pa.DataType, own: pa.DataType | None) -> None:
+    """1 MB of each row."""
+    pq.write_table(pa.table({"id": [0], "k": pa.nulls(1, kind)}), tmp_path / "a.parquet")
+    table = pa.table({"id": range(1, 101)})
+    if own is not None:
+        value = {"x": 1, "z": {"y": None}}
+        values = [[value] if pa.types.is_list(own) else value] * 100
+        table = table.append_column("k", pa.nulls(100) if own == pa.null() else pa.array(values, own))
+    pq.write_table(table, tmp_path / "b.parquet")
+    source = open_source(tmp_path)
+    _, unit = plan_units(source, 1 << 40)
+    batches = list(read_kept(source, unit, ["k", "id"]))
+    assert max(batch.nbytes for batch in batches) < 9 << 20
+    assert [row for batch in batches for row in batch["id"].to_pylist()] == list(range(1, 101))
+    if pa.types.is_list(kind):
+        return  # of whose rows nothing is sure by the type
+    with pytest.raises(DataError, match=r"b\.parquet, column 'k': one row of 1,024,00. bytes, by its type, .*--memory"):
+        list(read_kept(replace(source, memory_bytes=1_000_000), unit, ["k", "id"]))
+
+
 def test_a_footer_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
     """Empty lists within a list, and a footer too large for the budget."""
     with pytest.raises(ValueError, match="a list holds lists or maps"):

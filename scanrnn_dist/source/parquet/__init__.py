@@ -4,6 +4,7 @@ And written, where a column of vectors is to be faster than pyarrow's. Which fil
 rest of `source`.
 """
 
+from scanrnn_dist.source.parquet.budget import least_row_bytes
 from scanrnn_dist.source.parquet.checked_file import Ahead, CheckedFile, read_ahead
 from scanrnn_dist.source.parquet.footer import Footer
 from scanrnn_dist.source.parquet.vector_writer import VectorWriter

@@ -168,9 +168,12 @@ class CheckedFile:
         """Rows of a batch by what each takes at least; null or not, fixed sizes take their room."""
         row_bytes = {path: least_row_bytes(type_at(self.schema_arrow, path)) for path in columns}
         for path, nbytes in row_bytes.items():
-            name = ".".join(path)
-            self._budget.check(nbytes, f"{self._path}, column {name!r}", f"one row of {nbytes:,} bytes, by its type,")
+            self.check_row(".".join(path), nbytes)
         return max(1, min(rows, self._budget.nbytes // max(1, sum(row_bytes.values()))))
+
+    def check_row(self, column: str, nbytes: float) -> None:
+        """Hold what one row of a column takes by its type against what may be held at once."""
+        self._budget.check(nbytes, f"{self._path}, column {column!r}", f"one row of {nbytes:,} bytes, by its type,")
 
     def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[Path]) -> Iterator[pa.RecordBatch]:
         wanted = self._leaves.names_for(columns)
