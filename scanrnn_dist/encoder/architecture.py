@@ -105,7 +105,14 @@ def _plain(value: Any) -> Any:
         return known[0]
     if callable(value) and hasattr(value, "__qualname__") and not isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, set | frozenset):  # in another process, texts come in another order
+        return sorted(map(_shown, value))
     try:
         return jnp.dtype(value).name
-    except TypeError:
-        return ADDRESS.sub("", repr(value))  # which another process would not have
+    except (TypeError, ValueError):  # the latter of a dict, and of an object whose `dtype` is none of numpy's
+        return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """An object as Python writes it, without its address, which another process would not have."""
+    return ADDRESS.sub("", repr(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import pickle
 import shlex
 import subprocess
@@ -530,12 +531,48 @@ class Sharp:
     def __call__(self, x): return jax.nn.relu(2 * x)
 for function in (functools.partial(jax.nn.leaky_relu, negative_slope=0.1), Sharp()):
     print(Encoder(nnx.SimpleCell(2, 3, activation_fn=function, rngs=nnx.Rngs(0))).fingerprint)
+named = nnx.SimpleCell(2, 3, rngs=nnx.Rngs(0))
+named.words = frozenset({"one", "two", "three", "four", "five"})
+print(Encoder(named).fingerprint)
 """
 
 
-def test_functions_without_a_name_have_the_same_fingerprint_in_every_process() -> None:
-    told = [subprocess.run([sys.executable, "-c", ANOTHER_PROCESS], capture_output=True, text=True) for _ in range(2)]
-    assert told[0].stdout == told[1].stdout and len(set(told[0].stdout.split())) == 2, told[0].stderr
+def test_functions_without_a_name_and_sets_have_the_same_fingerprint_in_every_process() -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", ANOTHER_PROCESS], capture_output=True, text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert told[0].stdout == told[1].stdout and len(set(told[0].stdout.split())) == 3, told[0].stderr
+
+
+class OfJAX:
+    """An object whose `dtype` is none of numpy's."""
+
+    dtype = jnp.float32
+
+    def __repr__(self) -> str:
+        return "OfJAX"
+
+
+@pytest.mark.parametrize(
+    ("value", "described"),
+    [
+        (OfJAX(), "OfJAX"),
+        ({"unit": "s"}, "{'unit': 's'}"),
+        ({"b", "a"}, ["'a'", "'b'"]),
+        (jnp.bfloat16, "bfloat16"),
+        (np.dtype("float16"), "float16"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_a_cell_may_have_attributes_of_any_kind(value: Any, described: Any) -> None:
+    cell = OtherCell(3, 5, rngs=nnx.Rngs(0))
+    cell.own = value
+    encoder = Encoder(cell)
+    assert encoder.architecture["layers"][0]["own"] == described and len(encoder.fingerprint) == 64
 
 
 def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:
