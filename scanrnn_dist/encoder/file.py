@@ -213,15 +213,10 @@ def _told_as_foreign(path: str | os.PathLike[str], names: Iterable[str]) -> str:
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:
     """Every variable as a numpy array, by name: `0.dense_i.kernel`, `0.forward.dense_i.kernel`, `input.item_id`."""
-
-    def as_numpy(array: Any) -> np.ndarray:
-        is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-        plain = jax.random.key_data(array) if is_key else array
-        return np.asarray(plain, order="C")  # safetensors writes memory as it lies, whatever the strides
-
     leaves = nnx.to_flat_state(nnx.state(encoder.layers))
     named = {".".join(map(str, path)): leaf for path, leaf in leaves} | _tables(encoder)
-    return {name: as_numpy(leaf[...]) for name, leaf in named.items()}
+    # safetensors writes memory as it lies, whatever the strides
+    return {name: np.asarray(without_key(leaf[...]), order="C") for name, leaf in named.items()}
 
 
 def _tables(encoder: Any) -> dict[str, Any]:
@@ -324,8 +319,17 @@ def _traced(encoder: Any) -> Iterator[bytes]:
     trace = jax.make_jaxpr(features)(variables, jnp.zeros((2, encoder.in_features)))
     yield ADDRESS.sub("", str(trace)).encode()
     for array in _arrays_in(trace):
-        is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-        yield np.asarray(jax.random.key_data(array) if is_key else array).tobytes()
+        yield np.asarray(without_key(array)).tobytes()
+
+
+def is_key(array: Any) -> bool:
+    """Whether an array holds keys of random numbers, which numpy cannot hold."""
+    return isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def without_key(array: Any) -> Any:
+    """The numbers of a key of random numbers; any other array as it is."""
+    return jax.random.key_data(array) if is_key(array) else array
 
 
 def _arrays_in(trace: ClosedJaxpr | Jaxpr) -> Iterator[Any]:

@@ -8,7 +8,7 @@ encoder, without what they all begin with where the state does without it too: a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, is_key, without_key
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights.files import Named, Source, checked_weights, flat, read_named, read_npz, read_tensors
 
@@ -29,7 +29,7 @@ def from_state(encoder: Encoder, source: Source, *, prefix: str | None = None, l
     """A copy of an encoder with the weights of an nnx state; the encoder itself is not changed.
 
     Args:
-        encoder: of the architecture that the state belongs to.
+        encoder: of the architecture that the state belongs to; without keys of random numbers there, its own stay.
         source: arrays by dotted names, or a `.safetensors` or `.npz` file of such.
         prefix: what stands before the names, such as `model.rnn`; the rest of the source is not looked at.
         lossy_cast: round weights that the encoder's dtypes cannot hold.
@@ -54,7 +54,7 @@ def from_orbax(
     """A copy of an encoder with the weights of an Orbax checkpoint of an nnx state, or of its pure dictionary.
 
     Args:
-        encoder: of the architecture that the state belongs to.
+        encoder: of the architecture that the state belongs to; without keys of random numbers there, its own stay.
         folder: of the checkpoint itself, which for a `CheckpointManager` is `STEP/default`.
         prefix: where in the checkpoint the state stands, such as `params.rnn`.
         lossy_cast: round weights that the encoder's dtypes cannot hold.
@@ -73,22 +73,38 @@ def from_orbax(
 
 
 def _restored(encoder: Encoder, named: Named, where: str, prefix: str | None, lossy_cast: bool) -> Encoder:
-    """The encoder's copy with the arrays of these names."""
-    own = _below(named, prefix, where)
+    """The encoder's copy with the arrays of these names; it keeps its keys of random numbers where they have none."""
+    own = {name: without_key(array) for name, array in _below(named, prefix, where).items()}
     graphdef, state = nnx.split(encoder)
-    leaves = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-    skipped = _skipped(leaves, own)
-    expected = {name.removeprefix(skipped): np.shape(leaf[...]) for name, leaf in leaves.items()}
-    dtypes = {name.removeprefix(skipped): leaf[...].dtype for name, leaf in leaves.items()}
+    variables = nnx.to_flat_state(state)
+    names = [".".join(map(str, path)) for path, _ in variables]
+    skipped = _skipped(names, own)
+    leaves = {name.removeprefix(skipped): leaf for name, (_, leaf) in zip(names, variables, strict=True)}
+    asked = {name: without_key(leaf[...]) for name, leaf in leaves.items() if name in own or not _is_random(leaf)}
+    expected = {name: np.shape(array) for name, array in asked.items()}
+    dtypes = {name: array.dtype for name, array in asked.items()}
     weights = checked_weights(own, expected, where, lossy_cast=lossy_cast, dtypes=dtypes)
     filled = [
-        (path, leaf.replace(jnp.asarray(weights[name.removeprefix(skipped)])))
-        for (path, leaf), name in zip(nnx.to_flat_state(state), leaves, strict=True)
+        (path, leaf.replace(_in_place_of(leaf[...], weights.get(name))))
+        for (path, _), (name, leaf) in zip(variables, leaves.items(), strict=True)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
-def _skipped(leaves: Mapping[str, Any], own: Named) -> str:
+def _is_random(leaf: Any) -> bool:
+    """Whether a variable is a key of random numbers, or counts what was drawn by one."""
+    return isinstance(leaf, nnx.RngState) or is_key(leaf[...])
+
+
+def _in_place_of(array: jax.Array, numbers: np.ndarray | None) -> jax.Array:
+    """Numbers as what stands in their place, an array or a key of random numbers; that itself if there are none."""
+    if numbers is None:
+        return array
+    given = jnp.asarray(numbers)
+    return jax.random.wrap_key_data(given, impl=jax.random.key_impl(array)) if is_key(array) else given
+
+
+def _skipped(leaves: Sequence[str], own: Named) -> str:
     """The part that begins all of the encoder's names and that the arrays' names do without; nothing if none helps."""
     names = [name.split(".") for name in leaves]
     starts = [""]

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, without_key
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights import from_orbax, from_state
 
@@ -146,3 +146,48 @@ def test_a_checkpoint_of_another_architecture_or_none_is_refused(tmp_path: Path)
     (folder / "_METADATA").write_text("{")
     with pytest.raises(DataError, match="is not a readable Orbax checkpoint"):
         from_orbax(fresh(), folder)
+
+
+class Dropping(nnx.GRUCell):
+    """A cell that drops some of what it gets, by a key of its own."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(3, 5, rngs=nnx.Rngs(seed))
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
+        self.own = nnx.Variable(jax.random.key(seed))
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        return super().__call__(carry, self.drop(inputs))
+
+
+def dropping(seed: int) -> Encoder:
+    return Encoder(Dropping(seed), scan="nnx")
+
+
+def test_keys_of_random_numbers_are_restored_as_they_are_or_as_numbers(tmp_path: Path) -> None:
+    wanted = dropping(TRAINED)
+    given = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(wanted))}
+    numbers = {name: np.asarray(without_key(array)) for name, array in given.items()}
+    safetensors.numpy.save_file(numbers, tmp_path / "state.safetensors")
+    for source in (given, numbers, tmp_path / "state.safetensors"):
+        assert from_state(dropping(0), source).fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_keys_of_random_numbers_are_restored_from_a_checkpoint(pure: bool, tmp_path: Path) -> None:
+    state = nnx.state(dropping(TRAINED))
+    folder = saved(tmp_path / "checkpoint", nnx.to_pure_dict(state) if pure else state)
+    assert from_orbax(dropping(0), folder).fingerprint == dropping(TRAINED).fingerprint
+
+
+def test_a_state_of_weights_alone_leaves_the_encoder_its_keys(tmp_path: Path) -> None:
+    weights, wanted = nnx.state(dropping(TRAINED), nnx.Param), dropping(0)
+    nnx.update(wanted, weights)
+    arrays = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(weights)}
+    given, before = dropping(0), dropping(0).fingerprint
+    for restored in (from_state(given, arrays), from_orbax(given, saved(tmp_path / "checkpoint", weights))):
+        assert restored.fingerprint == wanted.fingerprint
+        restored.cell.drop.rngs.count[...] += 1
+        assert given.fingerprint == before, "the encoder that was given has changed"
+    with pytest.raises(DataError, match=r"drop\.rngs\.key: \(4,\), expected \(2,\)"):
+        from_state(given, arrays | {"layers.0.drop.rngs.key": jax.random.key(0, impl="rbg")})
