@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,7 @@ def fingerprint_of(kind: type, encoder: Any) -> str:
     """SHA-256 over architecture and variables; where a file of the class `kind` could not hold it, also its trace."""
     digest = hashlib.sha256(json.dumps(encoder.architecture, sort_keys=True).encode())
     if why_no_file(kind, encoder) is not None:
-        for traced in _traced(encoder):
+        for traced in _traced(kind, encoder):
             digest.update(traced)
     for name, array in sorted(variables_of(encoder).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -309,17 +310,25 @@ def fingerprint_of(kind: type, encoder: Any) -> str:
     return digest.hexdigest()
 
 
-def _traced(encoder: Any) -> Iterator[bytes]:
-    """What JAX traces of a whole sequence of two steps, the variables being arguments; and the arrays in it."""
+def _traced(kind: Any, encoder: Any) -> Iterator[bytes]:
+    """What JAX traces of a whole sequence of two steps, the variables being arguments; and the arrays in it.
+
+    A class with an `initial_state` of its own may do anything with a carry that a row brings, so that is traced too.
+    """
     graphdef, variables = nnx.split(encoder)
 
-    def features(variables: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, variables)(x)
+    def features(variables: Any, x: jax.Array, carry: jax.Array | None = None) -> jax.Array:
+        return nnx.merge(graphdef, variables)(x, None, carry)
 
-    trace = jax.make_jaxpr(features)(variables, jnp.zeros((2, encoder.in_features)))
-    yield ADDRESS.sub("", str(trace)).encode()
-    for array in _arrays_in(trace):
-        yield np.asarray(without_key(array)).tobytes()
+    x = jnp.zeros((2, encoder.in_features))
+    traces = [jax.make_jaxpr(features)(variables, x)]
+    if type(encoder).initial_state is not kind.initial_state:
+        with suppress(Exception):  # of any kind, of a class that takes no carries
+            traces.append(jax.make_jaxpr(features)(variables, x, jnp.zeros(encoder.carry_features)))
+    for trace in traces:
+        yield ADDRESS.sub("", str(trace)).encode()
+        for array in _arrays_in(trace):
+            yield np.asarray(without_key(array)).tobytes()
 
 
 def is_key(array: Any) -> bool:

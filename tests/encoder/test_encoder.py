@@ -575,6 +575,22 @@ def test_a_cell_may_have_attributes_of_any_kind(value: Any, described: Any) -> N
     assert encoder.architecture["layers"][0]["own"] == described and len(encoder.fingerprint) == 64
 
 
+def test_what_is_done_with_a_carry_that_a_row_brings_changes_the_fingerprint() -> None:
+    def begun(of_given: Callable[[jax.Array], jax.Array]) -> Encoder:
+        class Begun(Encoder):
+            def initial_state(self, carry: jax.Array | None = None) -> State:
+                return super().initial_state(None if carry is None else of_given(carry))
+
+        return Begun(drawn(nnx.GRUCell, 3, 5))
+
+    def refused(carry: jax.Array) -> jax.Array:
+        raise NotImplementedError("no carries")
+
+    done = (lambda carry: carry, lambda carry: 2 * carry, lambda carry: carry + np.arange(5, dtype=np.float32), refused)
+    assert len({begun(each).fingerprint for each in done}) == len(done)
+    assert begun(done[1]).fingerprint == begun(lambda carry: 2 * carry).fingerprint
+
+
 def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:
     class Doubled(Encoder):
         def readout(self, state: State) -> jax.Array:
