@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import accumulate
+from operator import is_
 from threading import Lock
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import pyarrow as pa
 from flax import nnx
 
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
-from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content
+from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content, why_no_file
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
@@ -71,6 +73,7 @@ class BatchFeaturizer:
     """
 
     _encoder: Encoder | None
+    _hashed: tuple[Any, list[Any], str] | None
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class BatchFeaturizer:
 
     def _begin(self) -> None:
         """What is made in each process anew."""
-        self._encoder = None
+        self._encoder = self._hashed = None
         self._lock = Lock()
 
     def _reading(self, schema: pa.Schema) -> ReadOptions:
@@ -205,12 +208,26 @@ class BatchFeaturizer:
         dtype, output = encoder.pool_dtype, self._options.output
         return part_schema(kept, encoder.out_features, {}, encoder.gives_steps, dtype, output)
 
+    def _fingerprint(self) -> str:
+        """The encoder's. Large tables take a second to hash, so the same arrays are not hashed anew for each batch."""
+        graphdef, variables = nnx.split(self.encoder)
+        arrays = [leaf[...] for _, leaf in nnx.to_flat_state(variables)]
+        if self._hashed is not None:
+            before, same, fingerprint = self._hashed
+            if graphdef == before and all(map(is_, arrays, same)):
+                return fingerprint
+        fingerprint = self.encoder.fingerprint
+        # Arrays of numpy, and what a cell of somebody's own computes with, may be changed and be the same objects.
+        is_told_by_both = why_no_file(Encoder, self.encoder) is None and all(isinstance(a, jax.Array) for a in arrays)
+        self._hashed = (graphdef, arrays, fingerprint) if is_told_by_both else None
+        return fingerprint
+
     def _computed(
         self, taken: Sequence[Taken], kept: Sequence[pa.RecordBatch], places: Sequence[Where]
     ) -> np.ndarray | Ragged:
         """The features of all rows, one after the other."""
         options = self._options
-        engine = _engine(_Same(self.encoder.fingerprint, self.encoder), self._shape, options.has_own_carries)
+        engine = _engine(_Same(self._fingerprint(), self.encoder), self._shape, options.has_own_carries)
         rows = [
             Rows(each.sequences, own_carries(columns, options, engine.carry_features, place, each.is_null))
             for each, columns, place in zip(taken, kept, places, strict=True)

@@ -9,6 +9,7 @@ from scanrnn_dist.encoder.file import (
     is_key,
     read_safetensors,
     stand_in,
+    why_no_file,
     without_key,
 )
 from scanrnn_dist.encoder.kept_state import COUNT_BASE, StatefulEncoder, is_plain

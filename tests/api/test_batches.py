@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,56 @@ def test_another_process_unpickles_without_starting_jax_and_gives_the_same_bits(
 
 def test_outside_of_an_actor_the_class_for_ray_is_a_batch_featurizer() -> None:
     assert FeaturizeBatches(encoder_of(), window_shape=SHAPE)(table_of(ROWS)).equals(featurizer_of()(table_of(ROWS)))
+
+
+class OwnCell(nnx.SimpleCell):
+    """A cell that no file can hold."""
+
+
+def doubled(encoder: Encoder) -> None:
+    kernel = encoder.cell.dense_h.kernel
+    kernel[...] = 2 * kernel[...]
+
+
+def filled(encoder: Encoder) -> None:
+    encoder.fill = 0.5
+
+
+def doubled_in_place(encoder: Encoder) -> None:
+    kernel = encoder.cell.dense_h.kernel.get_value()
+    kernel *= 2
+
+
+def fresh() -> Encoder:
+    return Encoder.from_seed(SEED, D, H)
+
+
+def of_numpy() -> Encoder:
+    encoder = fresh()
+    encoder.cell.dense_h.kernel.set_value(np.array(encoder.cell.dense_h.kernel[...]))
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "hashes"),
+    [
+        (fresh, doubled, 2),
+        (fresh, filled, 2),
+        (of_numpy, doubled_in_place, 4),
+        (lambda: Encoder(OwnCell(D, H, rngs=nnx.Rngs(0))), doubled, 4),
+    ],
+)
+def test_an_encoder_that_is_changed_between_batches_gives_its_new_features(
+    make: Callable[[], Encoder], change: Callable[[Encoder], None], hashes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    own = Encoder.fingerprint.fget
+    monkeypatch.setattr(Encoder, "fingerprint", property(lambda self: hashed.append(own(self)) or hashed[-1]))
+    encoder = make()
+    featurizer = BatchFeaturizer(encoder, window_shape=SHAPE)
+    for _ in range(2):
+        for _ in range(2):
+            told = features_of(featurizer(table_of(ROWS)))
+            assert told.tobytes() == encode(encoder, ROWS, window_shape=SHAPE).tobytes()
+        change(encoder)
+    assert len(hashed) == hashes, "the fingerprint is computed where something may be other than before, and only there"
