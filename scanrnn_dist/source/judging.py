@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError
-from scanrnn_dist.input_spec import Category, InputSpec
+from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
 from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, TRUNCATE, BadRows, count_name
 from scanrnn_dist.source.layouts import Steps, in_words
 from scanrnn_dist.source.set_aside import SetAside
-from scanrnn_dist.source.step_input import SAY_UNKNOWN, StepInputs, apply_input
+from scanrnn_dist.source.step_input import SAY_UNKNOWN, StepInputs, apply_input, plain, unscaled
 
 Where = Callable[[int], str]
 """Says of a row where it stands, for messages: file, row group, row."""
@@ -121,8 +121,24 @@ class StepsAsInputs(_Steps):
         value = self._given(column.name, step)
         if isinstance(column, Category):
             return f"column {column.name!r} is {value}; expected a category. {SAY_UNKNOWN}, or drop the step."
-        told = value if value == "null" else f"{value}, which is no finite number"
-        return f"column {column.name!r} is {told}; expected a finite number. Fill it or drop the step."
+        told, expected = value, "a finite number"
+        if value != "null":
+            told, expected = self._no_number(column, step, value)
+        return f"column {column.name!r} is {told}; expected {expected}. Fill it or drop the step."
+
+    def _no_number(self, column: Number | Time, step: int, value: str) -> tuple[str, str]:
+        """Why a value that is there is no finite number as it travels, and what was expected."""
+        row = int(self.row_of(step))
+        begin, end = self.steps.offsets[row : row + 2].tolist()
+        of_row = plain(self._fields[column.name].slice(begin, end - begin))
+        number = float(unscaled(column, of_row, np.array([0, end - begin]))[step - begin])
+        told = f"{value} ({column.give} {number})" if isinstance(column, Time) else value
+        if not np.isfinite(number):
+            return f"{told}, which is no finite number", "a finite number"
+        if column.log1p and number <= -1:
+            return f"{told}, of which log1p gives no finite number", "a number above -1"
+        scaled = " once it is scaled" if column.changes_numbers else ""
+        return f"{told}, which is too large for float32{scaled}", "a smaller number"
 
     def check_fills(self, bad: np.ndarray, choice: str, where: Where) -> None:
         """Refuse, by a `DataError`, to fill categories, of which 0 is one; `bad` says where bad values are."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from policies import Row, made_of
 
 from scanrnn_dist.errors import ConfigError, DataError, LayoutError
-from scanrnn_dist.input_spec import Category, InputSpec, Number
+from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
 from scanrnn_dist.source.bad_rows import CHOICES, BadRows, Lengths
 from scanrnn_dist.source.judging import Judged, NamedInput
 from scanrnn_dist.source.layouts import Steps, layout_of_column, picked_rows
@@ -235,3 +235,34 @@ def test_a_null_category_is_a_bad_value_and_an_unknown_one_is_not() -> None:
             taken(words, choice)
     with pytest.raises(DataError, match=r"^row 0, step 1: column 'word' is 'c', which is not among .*in the input\.$"):
         taken([["a", "c"], [None]], "skip")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        (Number("x"), [1.0, NAN], "nan, which is no finite number; expected a finite number"),
+        (Number("x"), [1.0, 1e300], "1e+300, which is too large for float32; expected a smaller number"),
+        (Number("x", log1p=True), [0, -5], "-5, of which log1p gives no finite number; expected a number above -1"),
+        (Number("x", log1p=True), [0, -1], "-1, of which log1p gives no finite number; expected a number above -1"),
+        (Number("x", log1p=True), [0.0, -INF], "-inf, which is no finite number; expected a finite number"),
+        (
+            Number("x", std=1e-30),
+            [1.0, 1e10],
+            "10000000000.0, which is too large for float32 once it is scaled; expected a smaller number",
+        ),
+        (
+            Time("x", log1p=True),
+            pa.array([9, 4], pa.timestamp("s")),
+            r"1970-01-01 00:00:04 (difference -5.0), of which log1p gives no finite number; expected a number above -1",
+        ),
+    ],
+)
+def test_an_error_says_what_gave_no_finite_number(column: Number | Time, values: Any, told: str) -> None:
+    array = pa.concat_arrays([pa.nulls(3, (given := pa.array(values)).type), given])
+    named = NamedInput(InputSpec((column,)), ("x",))
+    steps = Steps(np.array([0, 3, 3, 5]), (array,), 1)
+    with pytest.raises(DataError, match=r"^row 0, step 0: column 'x' is null; expected a finite number\. Fill"):
+        take(steps, 1, BadRows(), True, where, named=named)
+    aside = take(steps, 1, BadRows("skip"), True, where, named=named).aside
+    assert [(it.row, it.step) for it in aside] == [(0, 0), (2, 1)]
+    assert aside[1].reason == f"column 'x' is {told}. Fill it or drop the step."
