@@ -23,8 +23,10 @@ def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     obstore_client.cache_clear()  # it was made in another environment
+    boto3_client.cache_clear()
     yield
     obstore_client.cache_clear()
+    boto3_client.cache_clear()
 
 
 def options_of(uri: str) -> RemoteOptions:
