@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import platform
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from scanrnn_dist.draws.cells import KNOWN_VERSIONS, draws_as_jax
 from scanrnn_dist.engine.kernels import loaded
+from scanrnn_dist.observe import SHOWN
 
 pytest.register_assert_rewrite("crashing")
 
@@ -67,6 +70,20 @@ def pytest_configure() -> None:
     ]
     if newer:
         raise pytest.UsageError(f"{library} is older than {', '.join(newer)}; build it anew: python hatch_build.py")
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """What `cli.run` leaves in this process is put back: handlers of signals, and what is printed and logged."""
+    logger = logging.getLogger("scanrnn_dist")
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    level, handlers, shown = logger.level, logger.handlers.copy(), vars(SHOWN).copy()
+    yield
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+    vars(SHOWN).update(shown)
 
 
 @pytest.fixture(scope="session")

@@ -191,10 +191,12 @@ def running() -> Iterator[S3Server]:
             server.client.close()
 
 
-def refused_uri(path: str) -> str:
-    """A URI of a server that is gone: nobody listens at its port."""
-    with socket.create_server((_HOST, 0)) as listener:
-        return _uri(listener.getsockname()[1], path)
+@contextlib.contextmanager
+def refused_uri(path: str) -> Iterator[str]:
+    """A URI of a server that is gone: in the block nobody listens at its port, nor can begin to."""
+    with socket.socket() as held:
+        held.bind((_HOST, 0))
+        yield _uri(held.getsockname()[1], path)
 
 
 def _uri(port: int, path: str, **options: str) -> str:

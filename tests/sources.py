@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -189,13 +187,8 @@ def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "start_devices", lambda devices: None)
 
 
-@contextmanager
-def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[None]:
-    """For tests of `cli.run`: JAX has its devices already; the handlers of signals are put back."""
+def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """For tests of `cli.run`: JAX has its devices already."""
     keep_devices(monkeypatch)
     monkeypatch.setattr(explanation, "_MEASURED_FLOPS", 1)  # of `plan`, which would take a second with small windows
     monkeypatch.setenv("COLUMNS", str(columns))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

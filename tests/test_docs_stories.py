@@ -163,7 +163,8 @@ def arrange(page: Path, place: Place, request: pytest.FixtureRequest, held: Exit
 @pytest.mark.parametrize("page", STORIES, ids=name_of)
 def test_the_blocks_of_a_page_work_in_their_order(page: Path, place: Place, request: pytest.FixtureRequest) -> None:
     said, outputs, destination = "", [], ANEW.get(name_of(page), "")
-    with sources.command_line_in_this_process(place.monkeypatch, columns=120), ExitStack() as held:
+    sources.command_line_in_this_process(place.monkeypatch, columns=120)
+    with ExitStack() as held:
         arrange(page, place, request, held)
         for kind, title, text in blocks(page):
             if kind == "toml" and title:

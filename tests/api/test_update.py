@@ -130,8 +130,8 @@ def test_the_command_that_began_an_updated_output_is_told_what_goes_on(
         with pytest.raises(ConfigError, match=r"was continued by scanrnn update.* To add steps, update it again"):
             featurize(first, out, accept_changes=accept_changes, **options)
     flags = [str(first), str(out), "--hidden", "4", "--keep-state", "--ids", "id,kind"]
-    with command_line_in_this_process(monkeypatch, columns=120):
-        assert cli.run(["plan", *flags]) == ConfigError.exit_code
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert cli.run(["plan", *flags]) == ConfigError.exit_code
     assert "was continued by scanrnn update" in capsys.readouterr().err
     assert featurize(first, out, restart=True, **options).rows == 1
 
@@ -515,8 +515,8 @@ def test_a_job_that_is_to_be_sorted_is_told_of_updates_first(
     with pytest.raises(ConfigError, match="was continued by scanrnn update"):
         featurize(paths[0], out, Encoder.from_seed(0, 2, 5), sort=True, **long)
     flags = ["--hidden", "5", "--keep-state", "--group-by", "id", "--order-by", "t", "--sort"]
-    with command_line_in_this_process(monkeypatch, columns=120):
-        assert cli.run(["plan", str(paths[0]), str(out), *flags]) == ConfigError.exit_code
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert cli.run(["plan", str(paths[0]), str(out), *flags]) == ConfigError.exit_code
     assert "was continued by scanrnn update" in capsys.readouterr().err
 
 
@@ -882,14 +882,14 @@ def test_resume_says_what_goes_on_with_an_update_or_a_restart_that_was_stopped(
     first, *new = (write(tmp_path / f"day {number}.parquet", part) for number, part in enumerate(cut))
     out = tmp_path / "out"
     featurize(first, out, keep_state=True, ids=["id", "kind"])
+    command_line_in_this_process(monkeypatch, columns=120)
     for source in new:  # of the second one the output was updated before
         with monkeypatch.context() as patched, pytest.raises(StoppedError):
             patched.setattr(LocalStore, "_name", stopping_at("part-"))
             continued(out, source)
         held = entries(out)
         command = f"scanrnn update {out} '{source}' --ids id,kind"
-        with command_line_in_this_process(monkeypatch, columns=120):
-            assert cli.run(["resume", str(out)]) == StoppedError.exit_code
+        assert cli.run(["resume", str(out)]) == StoppedError.exit_code
         said = capsys.readouterr().err
         assert "but an update of it is not" in said and f" Continue with: {command}. Or remove {out}/" in said
         status = read_status(out)
@@ -899,8 +899,7 @@ def test_resume_says_what_goes_on_with_an_update_or_a_restart_that_was_stopped(
             assert read_status(out) == status
         assert "\nupdate     a new output is made" in str(status)
         assert entries(out) == held
-        with command_line_in_this_process(monkeypatch, columns=120):
-            assert cli.run(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+        assert cli.run(shlex.split(command)[1:]) == 0, capsys.readouterr().err
         assert cli.run(["resume", str(out)]) == 0 and verify(out).rows == len(by_id(out))
     with monkeypatch.context() as patched, pytest.raises(StoppedError):
         patched.setattr(LocalStore, "_name", stopping_at("part-"))
@@ -918,8 +917,8 @@ def test_status_and_verify_say_that_an_output_was_updated(
     first, *new = (write(tmp_path / f"{number}.parquet", part) for number, part in enumerate(cut))
     out = tmp_path / "out"
     flags = ["--hidden", "4", "--keep-state", "--ids", "id"]
-    with command_line_in_this_process(monkeypatch, columns=120):
-        assert cli.run(["featurize", str(first), str(out), *flags]) == 0
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert cli.run(["featurize", str(first), str(out), *flags]) == 0
     encoder = read_status(out).job["encoder"]
     assert encoder.endswith("random weights of seed 0") and "updated" not in read_status(out).job
     for source in new:

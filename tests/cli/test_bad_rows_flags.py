@@ -25,10 +25,9 @@ ROWS: list[Any] = [
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        yield
+    sources.command_line_in_this_process(monkeypatch, columns=120)
 
 
 @pytest.fixture

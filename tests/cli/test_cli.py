@@ -50,11 +50,10 @@ GRU = ["--hidden", str(H), "--seed", str(SEED)]
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small window."""
     monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        yield
+    sources.command_line_in_this_process(monkeypatch, columns=120)
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ def test_a_file_that_is_replaced_while_a_command_begins_is_read_once(
     asked = AskedComputation(file, None, None, {}, None)
     Encoder.from_seed(1, 2, 3).save(file)
     assert asked.recipe["file_sha256"] != hashlib.sha256(file.read_bytes()).hexdigest()
-    with command_line_in_this_process(monkeypatch, columns=120):
-        assert asked.on_devices(lambda: 2).encoder.fingerprint == first.fingerprint
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert asked.on_devices(lambda: 2).encoder.fingerprint == first.fingerprint
 
 
 def test_make_takes_every_option_of_an_encoder(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_weights_of_bfloat16_featurize(tmp_path: Path, monkeypatch: pytest.Monke
     cell = nnx.GRUCell(D, 4, param_dtype=jnp.bfloat16, recurrent_kernel_init=uniform, rngs=nnx.Rngs(0))
     Encoder(cell).save(tmp_path / "e.safetensors")
     source, out = write_source(tmp_path / "in.parquet", rows), tmp_path / "out"
-    with command_line_in_this_process(monkeypatch, columns=120):
-        assert run(["featurize", str(source), str(out), "--encoder", str(tmp_path / "e.safetensors")]) == 0
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert run(["featurize", str(source), str(out), "--encoder", str(tmp_path / "e.safetensors")]) == 0
     np.testing.assert_array_equal(features_of(out), encode(Encoder(cell), rows))
 
 

@@ -31,9 +31,8 @@ GRU = ["--hidden", "4"]
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with command_line_in_this_process(monkeypatch, columns=200):
-        yield
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    command_line_in_this_process(monkeypatch, columns=200)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,8 @@ ROOT = Path(cli.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with command_line_in_this_process(monkeypatch, columns=80):
-        yield
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    command_line_in_this_process(monkeypatch, columns=80)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 2) -> str:

@@ -25,9 +25,8 @@ Capsys = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        yield
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.command_line_in_this_process(monkeypatch, columns=120)
 
 
 def written(path: Path, columns: dict[str, Any], **how: Any) -> Path:

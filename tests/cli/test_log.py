@@ -32,8 +32,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pq.write_table(pa.table({"x": pa.array([[[1.0]]] * 5, pa.list_(pa.list_(pa.float32())))}), tmp_path / "a.parquet")
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "dumb")
-    with command_line_in_this_process(monkeypatch, columns=200):
-        yield str(tmp_path / "a.parquet")
+    command_line_in_this_process(monkeypatch, columns=200)
+    return str(tmp_path / "a.parquet")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,10 +57,9 @@ def taken(command: str, shared_data: Path) -> tuple[Path, list[str], list[np.nda
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: sources.SHAPE)
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        yield
+    sources.command_line_in_this_process(monkeypatch, columns=120)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

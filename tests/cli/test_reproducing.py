@@ -25,9 +25,8 @@ SIZES = ["--lanes", "4", "--block-steps", "4", "--window-blocks", "8"]
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with sources.command_line_in_this_process(monkeypatch, columns=120):
-        yield
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.command_line_in_this_process(monkeypatch, columns=120)
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ FLAGS += ["--lanes", "32", "--block-steps", "1", "--window-blocks", "2"]
 
 
 @pytest.fixture
-def scanrnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def scanrnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `scanrnn featurize` and gives what it says on standard error."""
 
     def run(source: Path, out: Path, expected: int) -> str:
@@ -69,8 +69,8 @@ def scanrnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         assert "Traceback" not in said
         return said
 
-    with command_line_in_this_process(monkeypatch, columns=1000):
-        yield run
+    command_line_in_this_process(monkeypatch, columns=1000)
+    return run
 
 
 def assert_good(out: Path) -> None:

@@ -456,12 +456,12 @@ def test_a_job_keeps_its_kernel_and_tells_it(
     featurize(encoder_of(), source, by_xla, **options)
     assert json.loads((by_xla / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
     verify(by_xla)
-    with command_line_in_this_process(monkeypatch, columns=120):
-        by_command = begun("command", kernel="xla")
-        flags = ["--hidden", str(H), "--seed", str(SEED), "--rows-per-part", "10"]
-        assert cli.run(["plan", str(source), str(by_command), *flags]) == 0
-        assert re.search(r"kernel: +xla\n(.|\n)*featurize would continue it", capsys.readouterr().out)
-        assert cli.run(["resume", str(by_command)]) == 0 == cli.run(["status", str(by_command)])
+    command_line_in_this_process(monkeypatch, columns=120)
+    by_command = begun("command", kernel="xla")
+    flags = ["--hidden", str(H), "--seed", str(SEED), "--rows-per-part", "10"]
+    assert cli.run(["plan", str(source), str(by_command), *flags]) == 0
+    assert re.search(r"kernel: +xla\n(.|\n)*featurize would continue it", capsys.readouterr().out)
+    assert cli.run(["resume", str(by_command)]) == 0 == cli.run(["status", str(by_command)])
     assert json.loads((by_command / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
     by_native = begun("native")
     monkeypatch.setenv("SCANRNN_NATIVE_LIBRARY", "")

@@ -127,7 +127,8 @@ def test_what_does_not_fit_is_refused(told: str, environment: dict[str, str], sa
 
 def test_a_process_of_jax_distributed_is_seen_before_the_scheduler() -> None:
     code = (
-        "import jax, socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]; s.close();"
+        "import jax, socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1);"
+        "s.bind(('127.0.0.1', 0)); port = s.getsockname()[1];"  # gRPC can share it, and nobody else takes it
         "jax.distributed.initialize(f'127.0.0.1:{port}', num_processes=1, process_id=0);"
         "from scanrnn_dist.launch import share_of;"
         "print(share_of('auto', {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2'}))"

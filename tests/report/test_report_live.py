@@ -103,12 +103,10 @@ def test_the_command_says_where_the_page_is_and_ends_in_order(
         assert f":{server.server_port}/" in seen[0]
         signal.raise_signal(number)
 
-    before = signal.getsignal(number)
     monkeypatch.setattr(LiveServer, "serve_forever", serve)
     assert cli.run(["report", str(out), "--live", "--json"]) == 0
     assert json.loads(seen[0])["url"].startswith("http://127.0.0.1:")
     assert "not served any more" in capsys.readouterr().err
-    signal.signal(number, before)
 
 
 def test_flags_of_a_file_and_of_a_server_exclude_one_another(

@@ -224,8 +224,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_is_gone_is_named(folder: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(StoppedError, match=r"'s3://bucket/data.*' cannot be looked at: .*NETWORK_CONNECTION"):
-        open_source(refused_uri("bucket/data"))
+    refused = pytest.raises(StoppedError, match=r"'s3://bucket/data.*' cannot be looked at: .*NETWORK_CONNECTION")
+    with refused_uri("bucket/data") as uri, refused:
+        open_source(uri)
     assert time.monotonic() - began < 20, "not a measurement: it must end"
 
 
