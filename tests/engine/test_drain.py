@@ -28,11 +28,20 @@ SHAPE = WindowShape(lanes=32, block_steps=4, window_blocks=16)
 FEW_LANES = drain_shapes(SHAPE)[1]
 LENGTHS = [4000, 3001, 7, *[20] * 600, 2500]
 EAGER = partial(SmallerPrograms, worth=Worth(least=0, filled=0, few=0))
+TAKEN = partial(SmallerPrograms, same_bits=lambda usual, few_lanes: True)
+"""For tests of anything but bits, since nobody promises that few lanes have those of many."""
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_known() -> None:
     _KNOWN.clear()
+
+
+@pytest.fixture(scope="module")
+def few_lanes_have_the_bits() -> None:
+    engines = [CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), shape) for shape in drain_shapes(SHAPE)]
+    if not gives_same_bits(*engines):
+        pytest.skip("This XLA gives few lanes other bits than many.")
 
 
 def rows() -> list[np.ndarray]:
@@ -58,6 +67,7 @@ def featurized(programs: Any = EAGER) -> tuple[Run, np.ndarray]:
     return run, features
 
 
+@pytest.mark.usefixtures("few_lanes_have_the_bits")
 def test_the_bits_are_those_of_all_lanes_and_fewer_positions_are_run() -> None:
     run, features = featurized()
     assert run.engine.shape == FEW_LANES
@@ -80,7 +90,7 @@ def test_it_stays_wide_where_the_bits_differ() -> None:
 def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
     def engine_after(steps: int) -> CompiledWindow:
         """The last one of a run of a single row."""
-        run = run_of(partial(SmallerPrograms, worth=Worth(0.5 * a_thousand_steps, *[2.5 * a_thousand_steps] * 2)))
+        run = run_of(partial(TAKEN, worth=Worth(0.5 * a_thousand_steps, *[2.5 * a_thousand_steps] * 2)))
         run.submit(Ragged.from_sequences([np.zeros((steps + SHAPE.window_steps, D), np.float32)]))
         run.results()
         run.close()
@@ -95,7 +105,7 @@ def test_it_is_compiled_once_enough_was_wasted_over_all_runs() -> None:
 
 def test_it_is_decided_anew_for_rows_that_come_later() -> None:
     a_thousand_steps = 1000 * SHAPE.lanes * Encoder.from_seed(0, D, H).flops_per_step
-    run = run_of(partial(SmallerPrograms, worth=Worth(least=a_thousand_steps, filled=0, few=0)))
+    run = run_of(partial(TAKEN, worth=Worth(least=a_thousand_steps, filled=0, few=0)))
     for steps, shape in ((500, SHAPE), (2000, FEW_LANES)):
         run.submit(Ragged.from_sequences([np.zeros((steps, D), np.float32)]))
         run.results()
@@ -114,7 +124,8 @@ def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() ->
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
     engines = [CompiledWindow(Encoder(drawn(nnx.GRUCell, D, H)), default_mesh(), shape) for shape in drain_shapes(wide)]
-    assert gives_same_bits(*engines)
+    if not gives_same_bits(*engines):
+        pytest.skip("This XLA gives few lanes other bits than many.")
     weights = engines[1].encoder.cell.dense_h.kernel
     weights[...] = weights[...].at[0, 0].set(np.nextafter(weights[0, 0], np.float32(9)))
     nudged = CompiledWindow(engines[1].encoder, default_mesh(), engines[1].shape)
@@ -127,6 +138,7 @@ def test_few_lanes_are_narrow_already() -> None:
 
 
 @pytest.mark.parametrize("more", [False, True])
+@pytest.mark.usefixtures("few_lanes_have_the_bits")
 def test_rows_that_come_later_are_run_wide_again(more: bool) -> None:
     run = run_of()
     first, later = rows()[:3], rows()[3:]

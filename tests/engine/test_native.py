@@ -6,9 +6,11 @@ import functools
 import json
 import platform
 import re
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -484,11 +486,14 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     engine = build_engine(made("lstm", 300), mesh_of(2), kernel="native")
     run = engine.run()
     run.submit(Ragged.from_sequences(random_rows([2000] * 64, in_features=D)))
-    monkeypatch.setattr(native_run.time, "perf_counter", interrupted)  # the last call before it waits
+    clock = SimpleNamespace(perf_counter=interrupted)  # the last call before it waits
+    monkeypatch.setattr(native_run, "time", clock)
     with pytest.raises(KeyboardInterrupt):
         run.results()
     monkeypatch.undo()
     (sent,) = run._sent
+    while not (sent.told.running() or sent.told.done()):  # else `close` cancels it
+        time.sleep(0.001)
     if is_interrupted_again:
         monkeypatch.setattr(run._dispatcher, "shutdown", interrupted)
         with pytest.raises(KeyboardInterrupt):
