@@ -77,7 +77,7 @@ def plan(
     print_result(replace(told, lines=lines, numbers={**told.numbers, **numbers}), as_json)
     for refusal in refusals:
         raise refusal
-    foreseen.check(handling.max_bad_rows)
+    foreseen.check(handling.max_bad_rows, of_copy=options.sort)
 
 
 def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, scan: bool) -> Foreseen:

@@ -7,6 +7,7 @@ or which units are left because they failed. What is done to a unit is `pipeline
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -234,10 +235,10 @@ class Attempt:
         """Raise `DataError` if more rows were set aside than may be; all of them are listed by then."""
         aside, most = self.commits.aside + self._aside, self._max_bad_rows
         if most is not None and aside > most:
-            store = self._records.store
+            store, name = self._records.store, os.fspath(self._records.store)
             raise DataError(
                 f"{aside:,} rows were set aside, and --max-bad-rows allows {most:,}. They are listed in "
-                f"{store.path(QUARANTINE)}, which srd.quarantined({store.root!r}) reads. What is committed stays: the "
+                f"{store.path(QUARANTINE)}, which srd.quarantined({name!r}) reads. What is committed stays: the "
                 "same command with a higher number goes on."
             )
 
@@ -270,7 +271,8 @@ class Attempt:
         failed = missing[self._has_failed[missing]]
         fatal = [] if self._sharing.retry else np.setdiff1d(np.intersect1d(missing, commits.fatal), failed).tolist()
         if len(failed) or fatal:
-            raise error_of_undone(self._records.store, self._units, commits, failed, fatal)
+            options = self._job["options"]
+            raise error_of_undone(self._records.store, options, self._units, commits, failed, fatal)
 
     def _counted(self, numbers: np.ndarray) -> np.ndarray:
         """Units that will be done now; none is done again and again."""

@@ -63,12 +63,16 @@ class Foreseen:
     set_aside: int = 0
     sample: list[Ragged] = field(default_factory=list)
 
-    def check(self, max_bad_rows: int | None = None) -> None:
-        """Raise an `UndoneError` if the job would end with one."""
+    def check(self, max_bad_rows: int | None = None, of_copy: bool = False) -> None:
+        """Raise an `UndoneError` if the job would end with one; the files may be a sorted copy of the source."""
         if self.failures:
             more = [f"  and {self.failed - len(self.failures):,} more"] if self.failed > len(self.failures) else []
             head = "featurize would leave out the parts that hold these rows, and end with 3:"
-            ways = ["Mend these files"]
+            ways = [
+                "Mend the source, of which this is the sorted copy, and use --restart"
+                if of_copy
+                else "Mend these files"
+            ]
             if any(FLAG.search(it) for it in self.failures):
                 ways.append("set the flag in parentheses to skip or to another choice")
             others = (way for flag, way in OTHERWISE.items() if any(flag in it for it in self.failures))

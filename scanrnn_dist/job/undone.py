@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from scanrnn_dist.errors import UndoneError, one_line
+from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.restart import is_of_restart
 from scanrnn_dist.records import Commits
 from scanrnn_dist.source import Units
@@ -24,25 +28,24 @@ MOST_TOLD = 20
 """Places that a message names; all of them are in the records."""
 
 
-def error_of_undone(store: Store, units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]) -> UndoneError:
+def error_of_undone(
+    store: Store, options: Mapping[str, Any], units: Units, commits: Commits, failed: np.ndarray, fatal: list[int]
+) -> UndoneError:
     """The one error for all units that an attempt left: those whose data failed, and those that end their process."""
-    told = [_of_failed(store, commits, failed)] if len(failed) else []
+    told = [_of_failed(store, options, commits, failed)] if len(failed) else []
     told += [_of_fatal(units, commits, fatal)] if fatal else []
     return UndoneError("\n".join(told))
 
 
-def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
+def _of_failed(store: Store, options: Mapping[str, Any], commits: Commits, failed: np.ndarray) -> str:
     at = np.searchsorted(commits.failed, failed[:MOST_TOLD])
     places = [f"  {reason}" for reason in commits.failures["reason"].take(at).to_pylist()]
     if len(failed) > MOST_TOLD:
         places.append(f"  and {len(failed) - MOST_TOLD:,} more")
-    mended = "the command that began the job, with --accept-changes: it redoes only what holds their rows"
-    if is_of_restart(store.root):
-        mended = "the same command again: the restart begins anew, with the files as they are then"
     head = f"{len(failed):,} of {commits.units:,} parts could not be made; all others of this share are done."
-    listed = f"`scanrnn status --json {shlex.quote(store.root)}` lists one place for each of these parts"
+    listed = f"`scanrnn status --json {shlex.quote(os.fspath(store))}` lists one place for each of these parts"
     named = [{flag for flag in OTHERWISE if flag in place} for place in places[:MOST_TOLD]]
-    told = [] if all(named) else [f"Mend these files, then run {mended}."]
+    told = [] if all(named) else [_way_to_mend(store, options)]
     otherwise = [
         f"To {what}, run the command that began the job, with {by}."
         for flag, (what, by) in OTHERWISE.items()
@@ -56,6 +59,19 @@ def _of_failed(store: Store, commits: Commits, failed: np.ndarray) -> str:
     if (has_policy or otherwise) and len(commits.records):
         told.append("That is another job, so add --restart.")
     return "\n".join([head, *places, " ".join(told)])
+
+
+def _way_to_mend(store: Store, options: Mapping[str, Any]) -> str:
+    """What to do about bad rows. An update reads its source as it is, also of an output that began with --sort."""
+    if options.get("sort") and not options.get(APPLIED):
+        return (
+            "These places are in the sorted copy of the source. Mend the source itself, then run the command that "
+            "began the job, with --restart: it sorts the source anew."
+        )
+    again = "the command that began the job, with --accept-changes: it redoes only what holds their rows"
+    if is_of_restart(store.root):
+        again = "the same command again: the restart begins anew, with the files as they are then"
+    return f"Mend these files, then run {again}."
 
 
 def _of_fatal(units: Units, commits: Commits, fatal: list[int]) -> str:

@@ -19,8 +19,9 @@ from faults import Died
 from sources import D, encoder_of, features_of, featurize
 
 from scanrnn_dist.api import resume, update, verify
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError
 from scanrnn_dist.job import JobOptions, plan_job, sorting
+from scanrnn_dist.job.foresight import Foreseen
 from scanrnn_dist.job.sorting import RECORD, sorted_copy, standing_copy
 from scanrnn_dist.source.layouts import picked
 from scanrnn_dist.storage import new_attempt, this_host
@@ -69,6 +70,24 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
         featurize(copy, tmp_path / "out", **LONG)
     (tmp_path / "out/_SUCCESS").unlink()
     assert resume(tmp_path / "out", encoder_of()).is_complete
+
+
+def test_bad_rows_are_mended_in_the_source_which_is_sorted_anew(tmp_path: Path) -> None:
+    mixed(tmp_path / "in", files=1)
+    path, out = tmp_path / "in/p=0/a.parquet", tmp_path / "out"
+    good = pq.ParquetFile(path).read()
+    values = [float("nan"), *good["x0"].to_pylist()[1:]]
+    pq.write_table(good.set_column(good.schema.get_field_index("x0"), "x0", pa.array(values, pa.float32())), path)
+    with pytest.raises(UndoneError) as caught:
+        featurize(tmp_path / "in", out, sort=True, **LONG)
+    assert "out.sorted/part-00000.parquet" in str(caught.value) and "--accept-changes" not in str(caught.value)
+    assert "Mend the source itself, then run the command that began the job, with --restart:" in str(caught.value)
+    with pytest.raises(UndoneError, match="Mend the source, of which this is the sorted copy, and use --restart"):
+        Foreseen(whole=True, failed=1, failures=["out.sorted/part-00000.parquet, row 3"]).check(of_copy=True)
+    pq.write_table(good, path)
+    featurize(tmp_path / "in", out, sort=True, restart=True, **LONG)
+    featurize(tmp_path / "in", tmp_path / "undisturbed", sort=True, **LONG)
+    assert features_of(out).tobytes() == features_of(tmp_path / "undisturbed").tobytes()
 
 
 def test_nothing_is_sorted_for_a_job_that_was_begun_without(tmp_path: Path) -> None:
