@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ def print_result(result: Any, as_json: bool = False) -> None:
     """A result as people read it, or as JSON."""
     try:
         print(json.dumps(_as_json(result), allow_nan=False) if as_json else shown(str(result)), flush=True)
-    except BrokenPipeError:  # whoever read it has gone, as `head` does
-        raise SystemExit(0) from None
+    except BrokenPipeError:  # whoever read it has gone, as `head` does; what is printed from now on goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise not_printed(error) from error
 

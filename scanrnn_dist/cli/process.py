@@ -89,7 +89,7 @@ def end_process(code: int) -> None:
         except OSError as error:
             if stream is sys.stdout and not code:
                 print_error(not_printed(error))
-            code = code or StoppedError.exit_code
+                code = StoppedError.exit_code
     # Without Python's own end: what was interrupted may be anywhere, and waiting for its threads serves nobody. Also, a
     # thread of pyarrow that lets go of Python's bytes then ends the process by SIGABRT: 3 of 40 `verify`, under load.
     os._exit(code)

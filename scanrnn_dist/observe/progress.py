@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 
@@ -87,10 +87,10 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
     bar_of = () if console.width < NARROW else (BarColumn(bar_width=min(40, console.width - 70)),)
     columns = (TextColumn("{task.description}"), *bar_of, TextColumn("{task.fields[told]}"))
     # Else there is no terminal, or a dumb one, where a bar would appear only at the end; nor a notebook with widgets.
-    is_seen = (console.is_interactive or _has_widgets(console)) and not SHOWN.as_json
+    is_seen = (_is_terminal(console) or _has_widgets(console)) and not SHOWN.as_json
     SHOWN.has_bar = is_seen
     try:
-        with RichProgress(*columns, console=console) if is_seen else nullcontext() as bar:
+        with _Drawn(*columns, console=console) if is_seen else nullcontext() as bar:
             progress: Progress = _Lines(what) if bar is None else _Bar(what, bar)
             if total is not None:
                 progress.start(0, total)
@@ -103,8 +103,25 @@ def rows_progress(what: str, total: int | None = None) -> Iterator[Progress]:
         SHOWN.has_bar = False
 
 
+def _is_terminal(console: Console) -> bool:
+    """Whether it writes to a terminal that draws; rich alone believes FORCE_COLOR, which many set for their logs."""
+    return console.is_interactive and console.file.isatty()
+
+
 def _has_widgets(console: Console) -> bool:
     return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
+class _Drawn(RichProgress):
+    """What is drawn; a terminal that is gone, as where ssh ended, is no reason to end a job, nor to lose its result."""
+
+    def refresh(self) -> None:
+        with suppress(OSError):
+            super().refresh()
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            super().stop()
 
 
 class _Bar(Progress):

@@ -368,11 +368,16 @@ def test_nohup_is_heeded_and_what_a_script_began_can_be_stopped(
 
 def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
-    command = f"{sys.executable} -m scanrnn_dist status {tmp_path / 'out'}"
-    run = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command} | true; echo $?"], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "0" and not run.stderr
+    bad = write_source(tmp_path / "bad.parquet", [*ROWS, [[float("nan")] * 3]])
+
+    def ends(words: str) -> tuple[str, str]:
+        command = f"set -o pipefail; {sys.executable} -m scanrnn_dist {words} | true; echo $?"
+        run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        return run.stdout.strip(), run.stderr
+
+    assert ends(f"status {tmp_path / 'out'}") == ("0", "")
+    code, said = ends(f"plan {bad}")
+    assert code == "3" and said.startswith("UndoneError: ")
 
 
 def test_a_result_that_cannot_be_printed_is_told(
@@ -392,6 +397,7 @@ def test_a_result_that_cannot_be_printed_is_told(
     for words in (status, encoder, "plan in --print-config", "--version"):
         assert ends(words, ">/dev/full") == (4, told), words
     assert ends(status, ">&-") == (0, "")
+    assert ends(f"inspect {source} --statistics --output {tmp_path / 'in.toml'}", "2>/dev/full") == (0, "")
 
 
 def test_a_restart_that_is_refused_has_written_nothing(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import sys
+from contextlib import suppress
 
 import pytest
 
-from scanrnn_dist.observe import progress
+from scanrnn_dist.observe import SHOWN, progress
 from scanrnn_dist.observe.progress import rows_progress
 
 
@@ -15,6 +19,12 @@ def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LINE_SHARE", 0.0)  # or none follows a longer pause at once
     monkeypatch.setenv("TERM", "dumb")
+
+
+def use_terminal(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Have standard error seem to be a terminal."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", kind)
 
 
 @pytest.mark.usefixtures("every_line")
@@ -37,10 +47,37 @@ def test_lines_say_how_far_it_is_on_standard_error(capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("every_line")
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes standard error for a terminal
+    use_terminal(monkeypatch, "dumb")
     with rows_progress("featurize", 4000) as rows:
         rows.advance(1000)
     assert " featurize: 1,000 of 4,000 rows (25%" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("every_line")
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_gets_lines_although_colours_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with rows_progress("featurize", 4000) as rows:
+        rows.advance(1000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert " featurize: 1,000 of 4,000 rows (25%" in line and "\x1b" not in line
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # rich's thread may draw once more
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", os.fdopen(theirs, "w"))
+    with rows_progress("featurize") as rows:
+        assert SHOWN.has_bar
+        os.close(ours)
+        rows.start(0, 10)
+        rows.advance(10)
+    with suppress(OSError):
+        sys.stderr.close()
 
 
 def test_a_quick_job_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,8 +102,7 @@ def test_totals_of_0_and_steps_of_0_break_nothing(total: int, rows: int) -> None
 
 @pytest.mark.parametrize("total", [0, 5])
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
+    use_terminal(monkeypatch, "xterm")
     with rows_progress("featurize", total) as rows:
         rows.advance(total)
     out, err = capsys.readouterr()
@@ -76,8 +112,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_at_60_columns_no_number_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
+    use_terminal(monkeypatch, "xterm")
     monkeypatch.setenv("COLUMNS", "60")
     with rows_progress("featurize", 10**9) as rows:
         rows.advance(999_999_999)
@@ -126,9 +161,8 @@ def test_a_rate_next_to_nothing_breaks_neither_bar_nor_lines(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LINE_SHARE", 0.0)  # or none follows a longer pause at once
-    monkeypatch.setenv("TERM", "xterm" if has_terminal else "dumb")
     if has_terminal:
-        monkeypatch.setenv("FORCE_COLOR", "1")
+        use_terminal(monkeypatch, "xterm")
     with rows_progress("featurize", 10**18) as rows:
         rows.advance(0)
         rows.advance(1)
