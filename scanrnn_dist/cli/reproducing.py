@@ -31,12 +31,14 @@ def command_that_makes(job: Mapping[str, Any], source: str | list[str], destinat
     """
     from scanrnn_dist.job import APPLIED
     from scanrnn_dist.records import RESTART
+    from scanrnn_dist.storage import split_query
 
     encoder = _encoder_of(job, destination, has_encoder)
     sources = [source] if isinstance(source, str) else source
     if not encoder or job["options"].get(APPLIED) or not source or len(sources) > _MOST_FILES:
         return ""
-    first = ["scanrnn", "featurize", *sources, f"{destination.rstrip('/').removesuffix(f'/{RESTART}')}-again"]
+    where, query = split_query(destination)
+    first = ["scanrnn", "featurize", *sources, f"{where.removesuffix(f'/{RESTART}')}-again{query}"]
     sizes = [word for name in _SIZES if name in job["window"] for word in (flag_of(name), str(job["window"][name]))]
     kernel = ["--kernel", job["environment"]["kernel"]] if job["environment"].get("kernel") else []
     lines = [first, encoder, *_options_of(job["options"]), sizes + kernel]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,6 +15,7 @@ from scanrnn_dist.job.continued import APPLIED, FIRST_SOURCE
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.restart import is_of_restart
 from scanrnn_dist.records import FILES, RESTART, UNITS, JobRecords, read_records
+from scanrnn_dist.storage import split_query
 
 CELLS = {"GRUCell": "GRU", "OptimizedLSTMCell": "LSTM", "LSTMCell": "LSTM", "SimpleCell": "simple RNN"}
 """What people call the cells, by their names in records."""
@@ -87,14 +89,15 @@ def command_that_continues(destination: str) -> str:
 
 def way_to_continue(records: JobRecords, job: dict[str, Any]) -> str:
     """What goes on with a job that was stopped; with an update or a restart only the command that began it."""
-    root = records.store.root
-    if not is_of_restart(root):
-        return f"{command_that_continues(root)}, or the command that began it"
+    name = os.fspath(records.store)
+    if not is_of_restart(records.store.root):
+        return f"{command_that_continues(name)}, or the command that began it"
     if not job["options"].get(APPLIED):
         return "the command that began it, with --restart"
     given = source_of(records, job)
     files = [given] if isinstance(given, str) else given
-    command = ["scanrnn", "update", root.removesuffix(f"/{RESTART}"), *files[:_MOST_FILES]]
+    where, query = split_query(name)
+    command = ["scanrnn", "update", where.removesuffix(f"/{RESTART}") + query, *files[:_MOST_FILES]]
     more = " ..." if len(files) > _MOST_FILES else ""
     return f"{shlex.join(command)}{more} --ids {shlex.quote(joined_names(job['options']['ids']))}"
 

@@ -49,7 +49,7 @@ from scanrnn_dist.records import (
     part_names,
     read_parts,
 )
-from scanrnn_dist.storage import ASIDE, Store, is_uri, open_store, staged
+from scanrnn_dist.storage import ASIDE, Store, is_uri, open_store, split_query, staged
 
 PART = re.compile(r"part-\d{5,}\.parquet")
 
@@ -92,11 +92,11 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
     if not isinstance(destination, str | os.PathLike):
         return JobRecords(open_store(destination))
     name = os.fspath(destination)
-    where, mark, query = name.partition("?") if is_uri(name) else (os.path.abspath(os.path.expanduser(name)), "", "")
-    above = where.rstrip("/").removesuffix(f"/{RESTART}")
-    if above == where.rstrip("/"):
+    where, query = split_query(name if is_uri(name) else os.path.abspath(os.path.expanduser(name)))
+    above = where.removesuffix(f"/{RESTART}")
+    if above == where:
         return JobRecords(open_store(destination))
-    return restart_of(JobRecords(open_store(f"{above}{mark}{query}")))
+    return restart_of(JobRecords(open_store(above + query)))
 
 
 def remove_restart(new: JobRecords, lease: Lease) -> None:

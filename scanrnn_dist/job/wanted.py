@@ -5,6 +5,7 @@ What is then done with that job is `open_job.py`'s, and what is said of it befor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ from scanrnn_dist.job.plan import Plan, absolute
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
 from scanrnn_dist.records import JOB_FORMAT, RECORDS, JobRecords, living_workers
 from scanrnn_dist.source import SourceLike
+from scanrnn_dist.storage import Store
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def refusal(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, diffe
         hint = " --allow-mixed goes on all the same, with bits that may differ."
     if not what_differs(records, recorded, wanted, handling.allow_mixed, True):
         hint += " --accept-changes does what is new or changed in the list of files, and keeps the rest."
-    return _differing(records.store.root, differences, hint)
+    return _differing(records.store, differences, hint)
 
 
 def leave_to_sort(
@@ -125,14 +127,14 @@ def leave_to_sort(
     if recorded:
         check_not_updated(records, recorded)
         if not recorded["options"].get("sort") and was_begun(records):
-            raise _differing(records.store.root, ["sort was False and is True"])
+            raise _differing(records.store, ["sort was False and is True"])
     return None
 
 
-def _differing(root: str, differences: list[str], hint: str = "") -> ConfigError:
+def _differing(store: Store, differences: list[str], hint: str = "") -> ConfigError:
     return ConfigError(
-        f"{root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
-        f"began it, or {command_that_continues(root)}; or choose another destination. --restart begins "
+        f"{store.root} holds a job that differs: {'; '.join(differences[:6])}. Repeat the command that "
+        f"began it, or {command_that_continues(os.fspath(store))}; or choose another destination. --restart begins "
         f"anew, and replaces the old output once the new one is complete.{hint}"
     )
 

@@ -54,6 +54,7 @@ class ReportNumbers:
         features: numbers of each feature of these.
         map: where these rows stand; None if there is nothing to be seen.
         environment: what the job was computed with: names, and what they say.
+        named: the destination as a command takes it.
         command: that makes the output again; empty where there is none.
         check: against the specification; None where it was not asked for.
     """
@@ -67,6 +68,7 @@ class ReportNumbers:
     features: FeatureNumbers
     map: Map | None
     environment: Mapping[str, str]
+    named: str
     command: str = ""
     check: Check | None = None
 
@@ -105,13 +107,13 @@ def read_numbers(
     records = records_to_read(destination)
     job = records.read_job()
     status, commits = look_at(records, job)
-    units = commits.committed[commits.records["rows"].to_numpy() > 0]
+    name, units = os.fspath(records.store), commits.committed[commits.records["rows"].to_numpy() > 0]
     sample = read_sample(records, np.asarray(units), commits.units, colour)
     return ReportNumbers(
         status, throughput_of(attempts_of(commits.history)), work_of(commits.history),
         lengths or read_lengths_of(records, job), first_aside(records.store, commits), sample,
         numbers_of(sample.features), map_of(sample.features), _environment(job["environment"]),
-        command_of(job, _source_of(records, job), records.store.root, records.has_encoder),
+        name, command_of(job, _source_of(records, job), name, records.has_encoder),
     )  # fmt: skip
 
 

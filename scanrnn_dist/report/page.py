@@ -135,13 +135,13 @@ def following_in_words(state: str) -> str:
 
 def _told(numbers: ReportNumbers) -> dict[str, Any]:
     """What the templates name."""
-    destination = numbers.status.destination
+    named = numbers.named
     return {
         "numbers": numbers, "status": numbers.status, "features": numbers.features, "sample": numbers.sample,
         "groups": _groups(numbers), "made": datetime.now(), "choices": numbers.status.counts, "work": numbers.work,
         "lengths": numbers.lengths, "bars": numbers.lengths.counts.bars(), "check": numbers.check,
-        "continues": "" if is_of_restart(destination) else command_that_continues(destination),
-        "verifies": f"scanrnn verify {shlex.quote(destination)}",
+        "continues": "" if is_of_restart(numbers.status.destination) else command_that_continues(named),
+        "verifies": f"scanrnn verify {shlex.quote(named)}",
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.storage.asking import at_once
+from scanrnn_dist.storage.filesystems import split_query
 from scanrnn_dist.storage.objects import Objects
 from scanrnn_dist.storage.protocol import Check, Log, NewFile, Store, staged, stopping, unstaged
 
@@ -40,13 +41,15 @@ class ObjectStore(Store):
     objects: Objects = field(repr=False)
     prefix: str
     is_staged: bool = False
-    uri: str = field(default="", repr=False)  # with all that reaching it takes, maybe an endpoint or a key: never shown
+    uri: str = field(default="", repr=False)  # with all that reaching it takes, as an endpoint: for commands alone
 
     def __fspath__(self) -> str:
         return self.uri or self.root
 
     def child(self, name: str) -> ObjectStore:
-        return replace(self, root=self.path(name), prefix=self._key(name), is_staged=True, uri="")
+        where, query = split_query(os.fspath(self))
+        uri = f"{where}/{name}{query}"
+        return replace(self, root=self.path(name), prefix=self._key(name), is_staged=True, uri=uri)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{self._stands_as(name)}" if name else self.root

@@ -45,6 +45,17 @@ def is_uri(name: str) -> bool:
     return _SCHEME.match(name) is not None
 
 
+def split_query(name: str) -> tuple[str, str]:
+    """A name without slashes at its end, and what follows the path of a URI; so that names can be added to the path.
+
+    Example:
+        >>> split_query("s3://bucket/x/?scheme=http"), split_query("a/what?/")
+        (('s3://bucket/x', '?scheme=http'), ('a/what?', ''))
+    """
+    where, mark, query = name.partition("?") if is_uri(name) else (name, "", "")
+    return where.rstrip("/"), mark + query
+
+
 def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
     """Filesystem, the URI to reach it by (None for this machine), and the path in it.
 

@@ -115,10 +115,11 @@ class Store(os.PathLike[str]):
     It may be given wherever the path or the URI of a destination may.
     """
 
-    root: str  # the destination, for messages
+    root: str  # the destination, for messages; `os.fspath` gives it for commands
     attempt: str  # names what this process writes
 
     def __fspath__(self) -> str:
+        """The destination as a command takes it, with what reaching it takes besides its name."""
         return self.root
 
     def __str__(self) -> str:

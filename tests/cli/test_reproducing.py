@@ -96,6 +96,9 @@ def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, t
     job = json.loads((out / "__scanrnn/job.json").read_text())
     assert command_that_makes(job, str(source), str(out), has_encoder=False) == ""
     assert command_that_makes(job, str(source), "s3://bucket/out", has_encoder=True) == ""
+    drawn, query = {**job, "recipe": {"hidden_features": 5, "seed": 1}}, "?endpoint_override=minio:9000&scheme=http"
+    command = command_that_makes(drawn, str(source), f"s3://bucket/out/{query}", has_encoder=True)
+    assert shlex.split(command.replace("\\\n", ""))[3] == f"s3://bucket/out-again{query}"
     updated = {**job, "options": {**job["options"], "applied": ["x"]}}
     assert command_that_makes(updated, str(source), str(out), has_encoder=True) == ""
 

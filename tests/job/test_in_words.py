@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
-from scanrnn_dist.job.in_words import command_that_continues, encoder_in_words, job_in_words, sequences_in_words
+from scanrnn_dist.job import in_words
+from scanrnn_dist.job.in_words import (
+    command_that_continues,
+    encoder_in_words,
+    job_in_words,
+    sequences_in_words,
+    way_to_continue,
+)
 from scanrnn_dist.job.options import JobOptions
+from scanrnn_dist.job.restart import restart_of
+from scanrnn_dist.job.wanted import _differing
+from scanrnn_dist.records import JobRecords
 from scanrnn_dist.source import BadRows
+from scanrnn_dist.storage import open_store
 
 CELL = {"cell": "GRUCell", "hidden_features": 64}
 LSTM = {"cell": "OptimizedLSTMCell", "hidden_features": 32}
@@ -62,3 +73,13 @@ def test_where_the_sequences_stand() -> None:
 
 def test_the_command_is_one_that_a_shell_takes() -> None:
     assert command_that_continues("my features") == "scanrnn resume 'my features'"
+
+
+def test_commands_for_a_bucket_name_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "s3://bucket/x?endpoint_override=minio:9000&scheme=http&region=eu"
+    records = JobRecords(open_store(uri))
+    assert way_to_continue(records, {"options": {}}).startswith(f"scanrnn resume '{uri}', or ")
+    assert f"scanrnn resume '{uri}';" in str(_differing(records.store, ["seed was 1 and is 2"]))
+    monkeypatch.setattr(in_words, "source_of", lambda records, job: "new.parquet")
+    command = way_to_continue(restart_of(records), {"options": {"applied": ["once"], "ids": ["id"]}})
+    assert command == f"scanrnn update '{uri}' new.parquet --ids id"

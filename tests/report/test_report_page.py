@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from evil import EVIL, VALUES
+from s3_server import S3Server
 from sources import NAN, featurize, keep_devices, random_rows, write_source
 
 from scanrnn_dist import cli
+from scanrnn_dist.cli.reproducing import command_that_makes
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.records import ENCODER, JOB, RESTART
 from scanrnn_dist.report import page, read_numbers, write_report
@@ -83,6 +86,16 @@ def test_a_page_about_a_restart_names_no_command_that_is_refused(tmp_path: Path,
         featurize(source, out, restart=True, rows_per_part=5)
     told = page.page_of(read_numbers(out / RESTART))
     assert "scanrnn resume" not in told and "To continue it: the command that began it, with --restart." in told
+
+
+def test_commands_for_a_bucket_name_its_server(tmp_path: Path, needs_extra: None, s3: S3Server) -> None:
+    uri = s3.uri("bucket/out")
+    featurize(write_source(tmp_path / "a.parquet", random_rows([4])), uri)
+    told = unescape(page.page_of(read_numbers(uri, command_of=command_that_makes)))
+    assert (
+        f"scanrnn verify '{uri}'" in told and f"scanrnn resume '{uri}'" in told and "<h1>s3://bucket/out</h1>" in told
+    )
+    assert "s3://bucket/out/__scanrnn/encoder.safetensors</code>, which <code>--encoder</code> takes once" in told
 
 
 def test_the_command_writes_the_page_and_says_where(

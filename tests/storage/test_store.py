@@ -23,6 +23,8 @@ from s3_server import S3Server
 from scanrnn_dist.disk import Disk, whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.job.cleaning import _ASIDE
+from scanrnn_dist.job.restart import records_to_read
+from scanrnn_dist.records import RESTART
 from scanrnn_dist.storage import (
     ArrowObjects,
     LocalStore,
@@ -438,6 +440,13 @@ def test_a_store_travels_to_another_process_without_what_is_secret(store: Store)
 def test_a_destination_is_named_without_its_query(s3: S3Server) -> None:
     assert open_store(s3.uri("bucket/out/")).root == "s3://bucket/out"
     assert open_store(s3.uri("bucket/out")).path("_SUCCESS") == "s3://bucket/out/_SUCCESS"
+
+
+def test_what_stands_in_a_bucket_can_be_given_to_a_command(s3: S3Server) -> None:
+    restart = open_store(s3.uri("bucket/out/")).child(RESTART)
+    restart.write("x", b"1")
+    assert restart.root == f"s3://bucket/out/{RESTART}" and os.fspath(restart) == s3.uri(f"bucket/out/{RESTART}")
+    assert records_to_read(os.fspath(restart)).store.read("x") == records_to_read(restart).store.read("x") == b"1"
 
 
 @pytest.mark.parametrize("name", ["a%23b", "a%3Fb", "a%2523b", "a=b%20c"])
