@@ -93,8 +93,7 @@ class MemoryShares:
         """Of `open`, what comes of rows that the engine is given together: 8 MiB of the usual budget.
 
         A chunk of short rows may give many times its own bytes: 4 MiB of rows of 10 steps of 4 numbers become 205 MiB
-        of vectors of 2,048. By `working`, as the chunk is: row groups end with pieces, and parts have the same bytes
-        whatever budget beyond the usual one a machine gives.
+        of vectors of 2,048.
         """
         return max(1, self.working // 8)
 

@@ -2,7 +2,7 @@
 
 Which rows make a part is decided in `source/source.py`; how a file appears, in `storage/`; what is recorded of it, in
 `attempt_log.py`; how features stand in it, in `output.py`; how rows become bytes, in `part_writer.py`. The bytes of a
-part are a function of the rows, of the batches they come in, and of the options of the output.
+part are a function of the rows and of the options of the output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from scanrnn_dist.records.output import (
     feature_fields,
     feature_names,
     matrix_of,
+    out_features_of,
     stored_vectors,
+    value_dtype,
     vector_of,
 )
 from scanrnn_dist.records.part_writer import TableFile, writer_of
@@ -56,6 +58,7 @@ class PartFile(TableFile):
     def __init__(self, store: Store, name: str, schema: pa.Schema, output: Output = DEFAULT_OUTPUT) -> None:
         super().__init__(store, name, output.row_group_bytes)
         self.schema = schema
+        self._vector_bytes = out_features_of(schema) * value_dtype(schema).itemsize
         try:
             with self._stopping():
                 self._writer = writer_of(self._hashed, schema, output)
@@ -69,29 +72,28 @@ class PartFile(TableFile):
         `is_null (n,)` says which rows have null features, whatever is given for them. Raises `DataError` for a feature
         that the part's dtype cannot hold.
         """
-        try:
-            with self._stopping():
-                nbytes = self._append(kept, features, is_null)
-        except DataError as error:
-            raise DataError(f"{self.path}, {error}") from error
-        self._count(len(features), nbytes)
 
-    def _append(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None) -> int:
-        """Write rows, or keep them until the row group ends; how many bytes they take."""
+        def append(begin: int, end: int) -> None:
+            some = features.slice(begin, end) if isinstance(features, Ragged) else features[begin:end]
+            self._append(kept.slice(begin, end - begin), some, None if is_null is None else is_null[begin:end])
+
+        vectors = features.lengths if isinstance(features, Ragged) else np.ones(len(features), np.int64)
+        self._in_groups(kept, np.maximum(1, vectors) * self._vector_bytes, append)
+
+    def _append(self, kept: pa.RecordBatch, features: np.ndarray | Ragged, is_null: np.ndarray | None) -> None:
+        """Add rows to the row group."""
         if isinstance(self._writer, VectorWriter):
             assert isinstance(features, np.ndarray)
             vectors = stored_vectors(self.schema, features, is_null, self._place)
             others = pa.record_batch(kept.columns, schema=pa.schema(list(self.schema)[:-1]))
             self._writer.write(others, vectors, is_null if is_null is not None and is_null.any() else None)
-            return int(others.nbytes + vectors.nbytes)
-        columns = feature_columns(self.schema, features, is_null, self._place)
-        batch = pa.record_batch([*kept.columns, *columns], schema=self.schema)
-        self._writer.write(batch)
-        return int(batch.nbytes)
+        else:
+            columns = feature_columns(self.schema, features, is_null, self._place)
+            self._writer.write(pa.record_batch([*kept.columns, *columns], schema=self.schema))
 
     def _place(self, row: int) -> str:
         """Where one of the rows stands that are written next."""
-        return f"row {self.rows + row}"
+        return f"{self.path}, row {self.rows + row}"
 
 
 def file_sha256(store: Store, name: str) -> str | None:

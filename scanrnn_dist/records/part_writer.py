@@ -1,7 +1,9 @@
 """Rows to the bytes of a Parquet file, hashed on the way, which is whole under its name or not there.
 
 Plain vectors are written page by page by `source`'s `VectorWriter`; all else by pyarrow, a row group at a time. What
-the columns are told of their encoding says `output.py`.
+the columns are told of their encoding says `output.py`. The batches that rows come in, which are smaller where there is
+less memory, change no byte: a row group ends with the row that fills it, and pyarrow, which would end pages as batches
+end, is given each column of it in one piece.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records.output import STATE, Output, are_steps, feature_names, out_features_of, value_dtype
-from scanrnn_dist.source import VectorWriter
+from scanrnn_dist.source import VectorWriter, value_bytes
 from scanrnn_dist.storage import Check, NewFile, Store, stopping
 
 _SMALL_BYTES = 1 << 16
@@ -41,7 +45,7 @@ def writer_of(file: Hashed, schema: pa.Schema, output: Output) -> VectorWriter |
 
 
 class ArrowWriter:
-    """Row groups of whole batches by pyarrow, which is asked for its options with the first of them."""
+    """Row groups by pyarrow, which is asked for its options with the first of them."""
 
     def __init__(self, file: Hashed, schema: pa.Schema, options: Callable[[pa.Table], dict[str, Any]]) -> None:
         self._file, self._schema, self._options = file, schema, options
@@ -56,7 +60,7 @@ class ArrowWriter:
         """Write what was appended."""
         table, self._group = pa.Table.from_batches(self._group, self._schema), []
         if len(table):
-            self._begun(table).write_table(table, row_group_size=table.num_rows)
+            self._begun(table).write_table(table.combine_chunks(), row_group_size=table.num_rows)
 
     def close(self) -> None:
         """Write the footer."""
@@ -133,9 +137,10 @@ class Hashed:
 
 
 class TableFile:
-    """A Parquet file that is written batch by batch; nothing stands under its name before `commit`.
+    """A Parquet file of row groups of at least so many bytes; nothing stands under its name before `commit`.
 
-    Whoever derives from it makes `_writer`, writes to that, and says by `_count` what was written.
+    It is written batch by batch. Whoever derives from it makes `_writer`, and hands batches to `_in_groups`, which says
+    what of them to write to that.
 
     Raises:
         StoppedError: the file system refuses: full, read-only, gone.
@@ -187,12 +192,21 @@ class TableFile:
         if error is not None:
             self.abandon()
 
-    def _count(self, rows: int, nbytes: int) -> None:
-        """Rows that were written, with which a row group may end."""
-        self.rows += rows
-        self._group_bytes += nbytes
-        if self._group_bytes >= self._row_group_bytes:
-            self._end_group()
+    def _in_groups(self, batch: pa.RecordBatch, others: np.ndarray, write: Callable[[int, int], None]) -> None:
+        """Have rows written, from one to another, and end each row group with the row that fills it.
+
+        They take what is in a batch, and `others` `(n,)` int64 bytes each besides.
+        """
+        sums, begin = running_sums(others + sum(map(value_bytes, batch.columns))), 0
+        while begin < len(others):
+            filled = sums[begin] + self._row_group_bytes - self._group_bytes
+            end = min(int(np.searchsorted(sums, filled)), len(others))
+            write(begin, end)
+            self.rows += end - begin
+            self._group_bytes += int(sums[end] - sums[begin])
+            begin = end
+            if self._group_bytes >= self._row_group_bytes:
+                self._end_group()
 
     def _end_group(self) -> None:
         self._group_bytes = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.records.names import quarantine_name
@@ -29,8 +30,11 @@ class QuarantineFile(TableFile):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        self._writer.write(batch)
-        self._count(batch.num_rows, batch.nbytes)
+
+        def write(begin: int, end: int) -> None:
+            self._writer.write(batch.slice(begin, end - begin))
+
+        self._in_groups(batch, np.zeros(batch.num_rows, np.int64), write)
 
 
 def read_quarantine(store: Store, unit: int, units: int) -> Iterator[pa.RecordBatch]:

@@ -29,6 +29,7 @@ from scanrnn_dist.source.layouts import (
     register_layout,
     stored_values,
     told,
+    value_bytes,
 )
 from scanrnn_dist.source.listing import SourceLike, check_source, filesystem_of, list_again, pattern_of
 from scanrnn_dist.source.parquet import VectorWriter

@@ -14,7 +14,7 @@ import pytest
 from holding import hold
 from hypothesis import given
 from hypothesis import strategies as st
-from sources import NAN, D, H, features_of, featurize, needs_native, random_rows, write_source
+from sources import NAN, SHAPE, D, H, features_of, featurize, needs_native, random_rows, write_source
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalRun
@@ -23,6 +23,8 @@ from scanrnn_dist.job import Handling, Memory, MemoryShares, Plan, in_order, qua
 from scanrnn_dist.job.memory import LEAST_BYTES, USUAL_BYTES
 from scanrnn_dist.job.write_behind import WriteBehind
 from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.records import Output, quarantine
+from scanrnn_dist.records.output import LAYOUTS
 from scanrnn_dist.source import BadRows, open_source, unit_reader
 from scanrnn_dist.source.parquet import budget as reading
 
@@ -41,7 +43,7 @@ def test_shares_add_up_to_no_more_than_the_budget_and_grow_with_it(one: int, oth
 def test_the_usual_shares_are_those_of_the_usual_budget() -> None:
     usual = MemoryShares.of()
     assert usual.total == USUAL_BYTES and Memory(room=8 << 30).shares(is_static=False) == usual
-    for is_static in (False, True):  # or the bytes of parts would depend on how much memory a machine has
+    for is_static in (False, True):
         most = MemoryShares.of(64 << 30, is_static)
         assert (most.chunk, most.piece) == (usual.chunk, usual.piece)
 
@@ -202,12 +204,42 @@ def test_what_is_kept_between_layers_stays_within_its_share(
     assert features_of(tmp_path / "bound").tobytes() == features_of(tmp_path / "free").tobytes()
 
 
-def test_the_least_budget_gives_the_same_parts(tmp_path: Path) -> None:
-    path = write_source(tmp_path / "a.parquet", random_rows([*np.tile([40, 3], 30), 900, *np.tile([9], 40)]))
-    featurize(path, tmp_path / "usual", rows_per_part=40)
-    featurize(path, tmp_path / "least", rows_per_part=40, memory_bytes=LEAST_BYTES)
-    parts = {name: sorted((tmp_path / name).glob("part-*")) for name in ("usual", "least")}
-    assert [it.read_bytes() for it in parts["usual"]] == [it.read_bytes() for it in parts["least"]]
+OUTPUTS = {
+    **{layout: Output(layout, row_group_bytes=1 << 15) for layout in LAYOUTS},
+    "packed": Output(compression="zstd", row_group_bytes=1 << 15),
+    "steps": Output(row_group_bytes=1 << 18),
+}
+
+
+@pytest.mark.parametrize("keep", [["id"], ["id", "text", "tags"]], ids=["numbers", "texts"])
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_the_least_budget_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, keep: list[str]
+) -> None:
+    monkeypatch.setattr(quarantine, "ROW_GROUP_BYTES", 1 << 10)
+    count, rng = 3_000, np.random.default_rng(0)
+    rows: list[Any] = [row.tolist() for row in random_rows([900, *rng.integers(0, 50, count - 1)])]
+    for row in range(7, count, 50):
+        rows[row] = NAN
+    texts = pa.array([None if n % 9 == 0 else "x" * int(n) for n in rng.integers(0, 300, count)])
+    tags = pa.array([["tag"] * int(n) for n in rng.integers(0, 9, count)])
+    path = write_source(tmp_path / "a.parquet", rows, row_group_size=1_000, text=texts, tags=tags)
+    encoder = Encoder.from_seed(0, D, H, readout="steps" if case == "steps" else "last")
+    how: dict[str, Any] = {
+        "column": "sequence", "keep": keep, "output": OUTPUTS[case], "rows_per_part": count,
+        "window_shape": replace(SHAPE, lanes=64), "bad_rows": BadRows(bad_value="skip", empty_sequence="null"),
+    }  # fmt: skip
+    written: list[list[bytes]] = []
+    batches: list[int] = []
+    put = WriteBehind.put
+    monkeypatch.setattr(WriteBehind, "put", lambda self, *given: batches.append(1) or put(self, *given))
+    for name, memory_bytes in (("usual", None), ("least", LEAST_BYTES)):
+        featurize(path, tmp_path / name, encoder, memory_bytes=memory_bytes, **how)
+        files = [*(tmp_path / name).glob("part-*"), *(tmp_path / name).glob("__scanrnn/quarantine/*")]
+        written.append([file.read_bytes() for file in files])
+    assert len(batches) > 2, "the least budget takes the rows in more of them than one"
+    assert len(written[0]) == 2 and written[0] == written[1]
+    assert all(pq.read_metadata(pa.BufferReader(content)).num_row_groups > 1 for content in written[0])
 
 
 @pytest.mark.parametrize(("chunk_bytes", "fetched"), [(4 << 20, 56 << 20), (1 << 18, 4 << 20)])

@@ -29,4 +29,5 @@ from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import as_float32, float32_of, side_by_side
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import foreign_extensions, is_string
+from scanrnn_dist.source.layouts.value_sizes import value_bytes
 from scanrnn_dist.source.layouts.values import REPLACED, in_words, python_values, stored_values, told

@@ -88,13 +88,15 @@ class VectorWriter:
         """
         self._others.append(others)
         page_rows = max(1, PAGE_BYTES // (self._size * vectors.itemsize))
-        for begin in range(0, len(vectors), page_rows):
-            some = slice(begin, begin + page_rows)
-            self._pages[-1].append((vectors[some], None if is_null is None else is_null[some]))
-            self._page_rows += len(vectors[some])
-            if self._page_rows >= page_rows:
+        begin = 0
+        while begin < len(vectors):
+            end = min(len(vectors), begin + page_rows - self._page_rows)
+            self._pages[-1].append((vectors[begin:end], None if is_null is None else is_null[begin:end]))
+            self._page_rows += end - begin
+            if self._page_rows == page_rows:
                 self._pages.append([])
                 self._page_rows = 0
+            begin = end
 
     def end_group(self) -> None:
         """Write a row group of all that was appended, if that has rows."""
@@ -103,7 +105,7 @@ class VectorWriter:
             return
         self._pages, self._page_rows, self._others = [[]], 0, []
         if len(self._schema):
-            self._write_others(pa.Table.from_batches(others, self._schema))
+            self._write_others(pa.Table.from_batches(others, self._schema).combine_chunks())
         begin, rows, values = self._sink.tell(), 0, 0
         for page in pages:
             page_rows, page_values = self._write_page(page)

@@ -1,0 +1,125 @@
+"""Row groups and pages end where the rows say, and never where the batches end that rows come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.records import Output, PartFile, QuarantineFile, part_schema, quarantine, quarantine_name
+from scanrnn_dist.records.output import LAYOUTS
+from scanrnn_dist.source import aside_schema
+from scanrnn_dist.source.parquet import vector_writer
+from scanrnn_dist.storage import LocalStore
+
+ROWS, SIZE = 5_000, 4
+BATCHES = {"one": [ROWS], "even": [700] * 8, "odd": [1, 2_999, 3, 0, 1_997], "small": [13] * 385}
+NAMES = pa.array(["one", "two", "three"])
+OUTPUTS = [
+    *(Output(layout) for layout in LAYOUTS),
+    *(Output(layout, "float16", compression="zstd") for layout in LAYOUTS),
+]
+
+
+def name_of(output: Output) -> str:
+    return f"{output.layout}-{output.compression}"
+
+
+def kept_of(rows: int) -> pa.RecordBatch:
+    """Columns of many types, with nulls; the texts fill more than a page of pyarrow's, which has 1 MiB."""
+    rng = np.random.default_rng(0)
+    texts = [None if n % 11 == 0 else f"{row:{n}}" for row, n in enumerate(rng.integers(0, 700, rows).tolist())]
+    lists = [None if n % 7 == 0 else list(range(n)) for n in rng.integers(0, 30, rows)]
+    return pa.record_batch({
+        "id": pa.array(range(rows), pa.int64()),
+        "few": pa.array(rng.integers(0, 9, rows), pa.int32()),
+        "flag": pa.array([n % 5 < 2 if n % 3 else None for n in range(rows)]),
+        "text": pa.array(texts),
+        "view": pa.array([text and text[:40] for text in texts], pa.string_view()),
+        "list": pa.array(lists, pa.list_(pa.int16())),
+        "nested": pa.array([each and [each[:2], None, []] for each in lists], pa.list_(pa.list_(pa.float32()))),
+        "struct": pa.array([text and {"a": text[:9], "b": 1.5} for text in texts]),
+        "map": pa.array([[(text[:3], 1)] if text else None for text in texts], pa.map_(pa.string(), pa.int8())),
+        "vector": pa.array([each and each[:1] * 3 for each in lists], pa.list_(pa.int16(), 3)),
+        "name": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 3, rows), pa.int32()), NAMES),
+    })  # fmt: skip
+
+
+def spans(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    ends = np.minimum(np.cumsum(sizes), ROWS).tolist()
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def part_of(folder: Path, output: Output, kept: pa.RecordBatch, steps: bool, sizes: Sequence[int]) -> Path:
+    rng = np.random.default_rng(1)
+    is_null = rng.random(ROWS) < 0.01
+    features: Any = rng.normal(size=(ROWS, SIZE)).astype(np.float32)
+    if steps:
+        features = Ragged.from_sequences([features[: int(n)] for n in rng.integers(0, 4, ROWS)])
+    schema = part_schema(kept.schema, SIZE, {}, steps, np.float32, output)
+    with PartFile(LocalStore(str(folder), "host.1.00000000"), "a.parquet", schema, output) as part:
+        for begin, end in spans(sizes):
+            some = features.slice(begin, end) if steps else features[begin:end]
+            part.write(kept.slice(begin, end - begin), some, is_null[begin:end])
+        part.commit()
+    return folder / "a.parquet"
+
+
+@pytest.mark.parametrize("row_group_bytes", [1 << 16, 4 << 20])
+@pytest.mark.parametrize("columns", [["id"], None], ids=["numbers", "all types"])
+@pytest.mark.parametrize(
+    ("output", "steps"),
+    [*((output, False) for output in OUTPUTS), (Output(), True), (Output("list", compression="zstd"), True)],
+    ids=lambda given: name_of(given) if isinstance(given, Output) else f"steps {given}",
+)
+def test_the_batches_that_rows_come_in_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Output, steps: bool, columns: Any, row_group_bytes: int
+) -> None:
+    monkeypatch.setattr(vector_writer, "PAGE_BYTES", 1 << 13)
+    output = Output(output.layout, output.dtype, output.compression, row_group_bytes)
+    kept = kept_of(ROWS).select(columns or kept_of(0).schema.names)
+    written = {}
+    for name, sizes in BATCHES.items():
+        (tmp_path / name).mkdir()
+        written[name] = part_of(tmp_path / name, output, kept, steps, sizes)
+    assert len({path.read_bytes() for path in written.values()}) == 1
+    table = pq.read_table(written["odd"])
+    assert table.select(kept.schema.names).to_pylist() == kept.to_pylist()
+    groups = pq.read_metadata(written["one"]).num_row_groups
+    assert groups == 1 if row_group_bytes > 1 << 16 else groups > 1
+
+
+def test_a_row_group_ends_with_the_row_that_fills_it(tmp_path: Path) -> None:
+    """Each of these takes 8 bytes as a number, 4 and 12 as a text, 16 as features: 40 in all."""
+    kept = pa.record_batch({"id": pa.array(range(ROWS)), "text": ["x" * 12] * ROWS})
+    for nbytes, rows in ((4_000, 100), (4_001, 101), (10_001, 251)):
+        part = part_of(tmp_path, Output(row_group_bytes=nbytes), kept, False, BATCHES["odd"])
+        groups = pq.read_metadata(part)
+        found = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+        assert sum(found) == ROWS and set(found[:-1]) == {rows} and found[-1] <= rows
+
+
+def test_the_batches_that_rows_are_set_aside_in_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "ROW_GROUP_BYTES", 1 << 16)
+    kept = kept_of(ROWS)
+    schema = aside_schema(kept.schema)
+    own = [
+        pa.array([f"{field.name} {n % 3}" for n in range(ROWS)] if pa.types.is_string(field.type) else range(ROWS))
+        for field in list(schema)[: -len(kept.schema)]
+    ]
+    rows, contents = pa.RecordBatch.from_arrays([*own, *kept.columns], schema=schema), set()
+    for name, sizes in BATCHES.items():
+        (tmp_path / name).mkdir()
+        store = LocalStore(str(tmp_path / name), "host.1.00000000")
+        with QuarantineFile(store, 0, 1, schema) as aside:
+            for begin, end in spans(sizes):
+                aside.write(rows.slice(begin, end - begin))
+            aside.commit()
+        contents.add(Path(store.path(quarantine_name(0, 1))).read_bytes())
+    assert len(contents) == 1 and pq.read_metadata(pa.BufferReader(contents.pop())).num_row_groups > 3
