@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records.output import STATE, Output, are_steps, feature_names, out_features_of, value_dtype
-from scanrnn_dist.source import VectorWriter, value_bytes
+from scanrnn_dist.source import VectorWriter, in_one_piece, value_bytes
 from scanrnn_dist.storage import Check, NewFile, Store, stopping
 
 _SMALL_BYTES = 1 << 16
@@ -58,9 +58,9 @@ class ArrowWriter:
 
     def end_group(self) -> None:
         """Write what was appended."""
-        table, self._group = pa.Table.from_batches(self._group, self._schema), []
+        table = in_one_piece(self._group, self._schema)
         if len(table):
-            self._begun(table).write_table(table.combine_chunks(), row_group_size=table.num_rows)
+            self._begun(table).write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
         """Write the footer."""
