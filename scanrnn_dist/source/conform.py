@@ -55,8 +55,11 @@ def filled_bytes(kind: pa.DataType | None, wanted: pa.DataType, values: float) -
     if types.is_struct(kind) and types.is_struct(wanted):
         own = {field.name: field.type for field in kind}
         return sum(filled_bytes(own.get(field.name), field.type, values) for field in wanted)
-    is_both = is_list(kind) and is_list(wanted)
-    return values * filled_bytes(kind.value_type, wanted.value_type, 1) if is_both else 0
+    if not (is_list(kind) and is_list(wanted)):
+        return 0
+    if types.is_fixed_size_list(kind):
+        return int(kind.list_size) * filled_bytes(kind.value_type, wanted.value_type, values)
+    return values * filled_bytes(kind.value_type, wanted.value_type, 1)
 
 
 def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: frozenset[str]) -> pa.RecordBatch:

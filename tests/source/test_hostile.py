@@ -24,6 +24,7 @@ from pyarrow.fs import LocalFileSystem
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source import FailedUnit, ReadOptions, read_chunks, read_kept
+from scanrnn_dist.source.layouts import is_list
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.parquet.budget import LongestRow, least_row_bytes
@@ -206,6 +207,10 @@ WIDE = pa.list_(pa.list_(pa.float32(), 16), 16_000)
         (pa.struct([("x", pa.int8()), ("y", WIDE)]), pa.struct([("x", pa.int8())])),
         (pa.struct([("z", pa.struct([("y", WIDE)]))]), pa.struct([("z", pa.struct([("y", pa.null())]))])),
         (pa.list_(pa.struct([("x", pa.int8()), ("y", WIDE)])), pa.list_(pa.struct([("x", pa.int8())]))),
+        (
+            pa.list_(pa.struct([("x", pa.int8()), ("y", pa.list_(pa.float32(), 256))]), 1000),
+            pa.list_(pa.struct([("x", pa.int8())]), 1000),
+        ),
     ],
     ids=str,
 )
@@ -215,7 +220,8 @@ def test_nulls_for_what_a_file_lacks_are_bounded(tmp_path: Path, kind: pa.DataTy
     table = pa.table({"id": range(1, 101)})
     if own is not None:
         value = {"x": 1, "z": {"y": None}}
-        values = [[value] if pa.types.is_list(own) else value] * 100
+        many = own.list_size if pa.types.is_fixed_size_list(own) else 1
+        values = [[value] * many if is_list(own) else value] * 100
         table = table.append_column("k", pa.nulls(100) if own == pa.null() else pa.array(values, own))
     pq.write_table(table, tmp_path / "b.parquet")
     source = open_source(tmp_path)
