@@ -318,7 +318,8 @@ def _traced(kind: Any, encoder: Any) -> Iterator[bytes]:
     graphdef, variables = nnx.split(encoder)
 
     def features(variables: Any, x: jax.Array, carry: jax.Array | None = None) -> jax.Array:
-        return nnx.merge(graphdef, variables)(x, None, carry)
+        model = nnx.merge(graphdef, variables)
+        return model(x) if carry is None else model(x, None, carry)
 
     x = jnp.zeros((2, encoder.in_features))
     traces = [jax.make_jaxpr(features)(variables, x)]

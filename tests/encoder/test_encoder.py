@@ -591,6 +591,14 @@ def test_what_is_done_with_a_carry_that_a_row_brings_changes_the_fingerprint() -
     assert begun(done[1]).fingerprint == begun(lambda carry: 2 * carry).fingerprint
 
 
+def test_a_class_that_is_called_with_steps_alone_has_a_fingerprint() -> None:
+    class Narrow(Encoder):
+        def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+            return super().__call__(x)
+
+    assert len(Narrow(drawn(nnx.GRUCell, 3, 5)).fingerprint) == 64
+
+
 def test_save_refuses_a_cell_or_a_readout_that_load_would_lose(tmp_path: Path) -> None:
     class Doubled(Encoder):
         def readout(self, state: State) -> jax.Array:

@@ -132,6 +132,11 @@ def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     assert not gives_same_bits(engines[0], nudged)
 
 
+def test_the_probe_sees_no_difference_where_there_is_none() -> None:
+    engine = CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), replace(SHAPE, window_blocks=PROBE_BLOCKS))
+    assert gives_same_bits(engine, engine) and gives_same_bits(engine, engine.with_shape(engine.shape))
+
+
 def test_few_lanes_are_narrow_already() -> None:
     shape = WindowShape(2 * DRAIN_LANES - 1, 4, 16)
     assert drain_shapes(shape) == [shape]

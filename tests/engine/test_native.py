@@ -434,6 +434,14 @@ def test_other_encoders_are_left_to_xla(encoder: Any, why: str) -> None:
         build_engine(made, mesh_of(1), SHAPE, kernel="native")
 
 
+@needs_native
+@pytest.mark.parametrize(
+    "precision", [jax.lax.Precision.HIGHEST, "highest", (jax.lax.Precision.HIGH, jax.lax.Precision.HIGHEST)], ids=str
+)
+def test_a_precision_of_products_makes_no_difference_on_a_cpu(precision: Any) -> None:
+    assert build_engine(with_product(precision=precision), mesh_of(1), SHAPE).kernel == "native"
+
+
 def test_a_kernel_of_another_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="The kernel is 'cuda'; expected one of native, xla"):
         encode(encoder_of(), random_rows([3]), kernel="cuda")

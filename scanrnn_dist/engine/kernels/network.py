@@ -68,13 +68,24 @@ def _why_not_cell(cell: Any) -> str:
 
 
 def _is_plain_product(linear: nnx.Linear) -> bool:
-    """Whether a layer multiplies as flax does by default, in float32; on a CPU every `Precision` is the same."""
+    """Whether a layer multiplies as flax does by default, in float32."""
     return (
         linear.dot_general is jax.lax.dot_general
         and linear.promote_dtype is promote_dtype
         and linear.preferred_element_type in (None, np.float32)
-        and isinstance(linear.precision, jax.lax.Precision | None)
+        and _is_usual(linear.precision)
     )
+
+
+def _is_usual(precision: Any) -> bool:
+    """Whether it is a `Precision`, or one for each factor: on a CPU all are the same; algorithms are none."""
+    try:
+        for each in precision if isinstance(precision, tuple) else (precision,):
+            if each is not None:
+                jax.lax.Precision(each)
+    except ValueError:
+        return False
+    return True
 
 
 def _linears(cell: Any) -> list[Any]:
