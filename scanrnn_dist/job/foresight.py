@@ -76,7 +76,7 @@ class Foreseen:
             if any(FLAG.search(it) for it in self.failures):
                 ways.append("set the flag in parentheses to skip or to another choice")
             others = (way for flag, way in OTHERWISE.items() if any(flag in it for it in self.failures))
-            ways += [f"{what} with {by}" for what, by in others]
+            ways += [f"{what} with {by}{' --restart' if of_copy else ''}" for what, by in others]
             told = [f"  {one_line(it)}" for it in self.failures]
             raise UndoneError("\n".join([head, *told, *more, f"{', or '.join(ways)}."]))
         if max_bad_rows is not None and self.set_aside > max_bad_rows:

@@ -84,6 +84,9 @@ def test_bad_rows_are_mended_in_the_source_which_is_sorted_anew(tmp_path: Path) 
     assert "Mend the source itself, then run the command that began the job, with --restart:" in str(caught.value)
     with pytest.raises(UndoneError, match="Mend the source, of which this is the sorted copy, and use --restart"):
         Foreseen(whole=True, failed=1, failures=["out.sorted/part-00000.parquet, row 3"]).check(of_copy=True)
+    pq.write_table(good.append_column("kind", pa.array(range(len(good)))), path)
+    with pytest.raises(UndoneError, match=r"leave columns out, .* with another --keep. .* add --restart\.$"):
+        featurize(tmp_path / "in", tmp_path / "kept", sort=True, keep=["id", "kind"], **LONG)
     pq.write_table(good, path)
     featurize(tmp_path / "in", out, sort=True, restart=True, **LONG)
     featurize(tmp_path / "in", tmp_path / "undisturbed", sort=True, **LONG)
