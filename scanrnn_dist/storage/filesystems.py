@@ -72,6 +72,8 @@ def resolve(name: str) -> tuple[fs.FileSystem, str | None, str]:
         return fs.LocalFileSystem(), None, _absolute(os.path.expanduser(name))
     scheme, _, rest = name.partition("://")
     has_password = "@" in rest and urlsplit(name.replace("[", "%5B").replace("]", "%5D")).password is not None
+    if scheme.lower() == "s3":  # a secret of AWS may hold a slash, with which the user would end; and no bucket a colon
+        has_password = "@" in rest and ":" in rest.partition("/")[0]
     if has_password or _SECRETS & parse_qs(rest.partition("?")[2], keep_blank_values=True).keys():
         raise ConfigError(
             f"A {scheme}:// URI holds a secret, which would be written to the records of the job; "

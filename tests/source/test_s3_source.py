@@ -271,7 +271,9 @@ def test_a_file_that_is_no_longer_what_it_was_is_a_data_error(
         read(source)
 
 
-@pytest.mark.parametrize("name", ["s3://key:secret@bucket/a", "s3://key:secret@bucket/a?scheme=http"])
+@pytest.mark.parametrize(
+    "name", ["s3://key:secret@bucket/a", "s3://key:secret@bucket/a?scheme=http", "s3://key:secret/more@bucket/a"]
+)
 def test_a_secret_in_a_uri_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(ConfigError, match=r"s3:// URI holds a secret.*AWS_SECRET_ACCESS_KEY") as raised:
         open_source(name)
