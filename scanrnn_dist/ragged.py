@@ -50,6 +50,9 @@ class Ragged:
     def __post_init__(self) -> None:
         """Check the shapes, the dtypes and that the offsets stay within the values; raises `ConfigError`."""
         values, offsets = self.values, self.offsets
+        for name, given in (("values", values), ("offsets", offsets)):
+            if not isinstance(given, np.ndarray):
+                raise ConfigError(f"Ragged {name} are a {type(given).__name__}; expected a numpy array.")
         if np.ma.is_masked(values):
             raise ConfigError("Ragged values are masked; expected a value at every step, such as values.filled(0).")
         if values.ndim != 2 or values.dtype != np.float32:
@@ -130,6 +133,7 @@ class Ragged:
                 without `lossy_cast`, a number that float32 does not hold exactly.
             ConfigError: no sequences or steps, and no `in_features`.
         """
+        sequences = list(sequences)
         arrays = [_as_array(sequence, index) for index, sequence in enumerate(sequences)]
         told = next((array.shape[1] for array in arrays if array.ndim == 2), in_features)
         if told is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,11 +180,20 @@ def test_finite_values_whose_sum_overflows_are_finite() -> None:
         (np.zeros((2, 1), np.float32), np.array([0, 3]), "at most 2"),
         (np.zeros((2, 1), np.float32), np.array([-1, 2]), "rise from >= 0"),
         (np.zeros((2, 1), np.float32), np.array([0, 2, 1]), "must rise"),
+        ([[0.0]], np.array([0, 1]), "values are a list; expected a numpy array"),
+        (jnp.zeros((2, 1)), np.array([0, 1]), "values are a ArrayImpl; expected a numpy array"),
+        (np.zeros((2, 1), np.float32), [0, 2], "offsets are a list; expected a numpy array"),
     ],
 )
 def test_arrays_that_are_no_ragged_are_refused(values: Any, offsets: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Ragged(values, offsets)
+
+
+def test_sequences_may_come_one_by_one_or_with_an_index_of_their_own() -> None:
+    rows = [np.ones((3, 2)), np.zeros((1, 2))]
+    for sequences in (iter(rows), {5: rows[0], 7: rows[1]}.values()):
+        assert Ragged.from_sequences(sequences).lengths.tolist() == [3, 1]
 
 
 def test_an_empty_list_is_refused_with_what_to_do() -> None:

@@ -23,7 +23,8 @@ class RowShards:
     """Which rows of a global array this process holds, on which devices; see `shards_of`."""
 
     def __init__(self, array: jax.Array, sharding: NamedSharding) -> None:
-        if others := [axis for axis in sharding.spec[1:] if axis is not None]:
+        if sharding.shard_shape(array.shape)[1:] != array.shape[1:]:
+            others = [axis for axis in sharding.spec[1:] if axis is not None]
             raise ConfigError(
                 f"The sequences are sharded as {sharding.spec}, over {others} within a row; expected rows that are "
                 f"whole: jax.device_put(x, NamedSharding(mesh, {PartitionSpec(sharding.spec[0])}))."

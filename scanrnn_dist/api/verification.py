@@ -188,6 +188,8 @@ def verify(
     check_kind("sample", sample, int)
     if sample < 0:
         raise ConfigError(f"sample is {sample}; expected 0 or more.")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; expected 0 or more.")
     records = JobRecords(open_store(destination)) if repair else records_to_read(destination)
     repaired = _repair(records, encoder, allow_mixed) if repair else ()
     check_not_ready(records, "verify")

@@ -89,6 +89,11 @@ class Encoder(nnx.Module):
         self.layers = nnx.List(checked_layers(layers))
         self.step_input = None if input is None else step_input_of(input, tables, self.cells[0])
         self.readout_names = checked_readout(readout)
+        if initial_carry is not None and np.ndim(initial_carry):
+            raise ConfigError(
+                f"initial_carry has the shape {np.shape(initial_carry)}; expected one number, which fills every carry. "
+                "Carries of rows go to encode(initial_carry=)."
+            )
         self.fill = None if initial_carry is None else float(initial_carry)
         if self.fill is not None and np.isnan(self.fill):
             raise ConfigError("initial_carry is nan; expected a number.")

@@ -20,8 +20,9 @@ STEPS = "steps"
 
 def checked_readout(readout: str | Sequence[str]) -> tuple[str, ...]:
     """`"last"`, `"mean+max"` or `("mean", "max")` as a tuple of names; `ConfigError` for anything else."""
-    names = tuple(readout.split("+")) if isinstance(readout, str) else tuple(readout)
-    known = names == (STEPS,) or (names and len(set(names)) == len(names) and all(name in POOLS for name in names))
+    given = readout.split("+") if isinstance(readout, str) else readout
+    names = tuple(given) if isinstance(given, Sequence) else ()
+    known = names == (STEPS,) or (names and all(name in POOLS for name in names) and len(set(names)) == len(names))
     if not known:
         wanted = f"one or several of {', '.join(POOLS)}, joined by '+', or {STEPS!r} alone"
         raise ConfigError(f"The readout is {readout!r}; expected {wanted}.")

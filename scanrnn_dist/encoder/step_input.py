@@ -87,7 +87,7 @@ def looked_up(table: jax.Array, x: jax.Array) -> jax.Array:
 
 def _known(column: Category, x: jax.Array, vector: jax.Array, dtype: Any) -> jax.Array:
     """The vector of an id; zeros for an unknown value, NaN for what is no id."""
-    is_known = (x >= 0) & (x < column.ids)
+    is_known = (x >= 0) & (x < column.ids) & (x == jnp.floor(x))
     zeros = jnp.zeros((), dtype)
     others = jnp.where(x == -1, zeros, jnp.nan) if column.unknown == "zeros" else zeros + jnp.nan
     return jnp.where(is_known, vector.astype(dtype), others)

@@ -113,6 +113,13 @@ def test_rows_that_are_cut_are_refused() -> None:
                 encode(ENCODER, cut, LENGTHS)
 
 
+def test_rows_over_an_axis_of_one_device_are_whole() -> None:
+    mesh = mesh_of(2, 1, names=("data", "model"))
+    rows = jax.device_put(PADDED, NamedSharding(mesh, P("data", None, "model")))
+    found = encode(ENCODER, rows, LENGTHS, window_shape=SHAPE)
+    np.testing.assert_array_equal(np.asarray(found), encode(ENCODER, PADDED, LENGTHS, window_shape=SHAPE))
+
+
 def test_outputs_of_all_steps_are_refused() -> None:
     rows = jax.device_put(PADDED, NamedSharding(mesh_of(2), P("data")))
     with pytest.raises(ConfigError, match="no room for the outputs of all steps"):

@@ -136,7 +136,8 @@ def test_lists_are_what_arrow_reads_of_them(lists: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_a_generator_may_fill_one_array_again_and_again(kind: str) -> None:
+@pytest.mark.parametrize("is_generator", [True, False])
+def test_an_iterable_may_fill_one_array_again_and_again(kind: str, is_generator: bool) -> None:
     buffer = np.zeros((4, 2), np.float32)
     whole = buffer if kind == "numpy" else torch().from_numpy(buffer)
 
@@ -145,7 +146,11 @@ def test_a_generator_may_fill_one_array_again_and_again(kind: str) -> None:
             buffer[: len(row)] = row
             yield whole[: len(row)]
 
-    ragged = as_ragged(rows(), None, 2, "error", False)
+    class Reader:
+        def __iter__(self) -> Any:
+            return rows()
+
+    ragged = as_ragged(rows() if is_generator else Reader(), None, 2, "error", False)
     for index, row in enumerate(ARRAYS):
         np.testing.assert_array_equal(ragged.row(index), row)
 

@@ -272,6 +272,7 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
 def test_arguments_that_mean_nothing_are_refused(finished: Path) -> None:
     for options, says in (
         ({"sample": -1}, "sample is -1; expected 0 or more"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
         ({"sample": "all"}, r"sample is 'all' \(str\); expected a number"),
         ({"encoder": "gru"}, "The encoder is a str; expected an Encoder"),
     ):

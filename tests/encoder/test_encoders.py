@@ -446,6 +446,13 @@ def pair_of(*in_features: int) -> tuple[nnx.GRUCell, ...]:
         (lambda: stacked("g"), {"scan": "loop"}, "scan is 'loop'"),
         (lambda: stacked("g"), {"precision": "most"}, "precision is 'most'"),
         (lambda: stacked("g"), {"initial_carry": float("nan")}, "initial_carry is nan; expected a number."),
+        (
+            lambda: stacked("g"),
+            {"initial_carry": np.zeros(5)},
+            r"initial_carry has the shape \(5,\); expected one number",
+        ),
+        (lambda: stacked("g"), {"readout": None}, "readout is None; expected one or several"),
+        (lambda: stacked("g"), {"readout": [["last"]]}, r"readout is \[\['last'\]\]; expected one or several"),
     ],
 )
 def test_what_does_not_fit_is_refused(layers: Callable[[], Any], options: dict[str, Any], message: str) -> None:

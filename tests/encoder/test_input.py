@@ -128,6 +128,13 @@ def test_a_rows_features_are_the_scan_over_its_transformed_steps(name: str) -> N
     assert encoder.flops_per_step == plain.flops_per_step
 
 
+def test_an_id_that_is_no_whole_number_gives_nan() -> None:
+    encoder, row = Encoder.from_seed(4, None, H, input=SPEC), rows_of()[3].copy()
+    assert np.isfinite(encoder(row)).all()
+    row[0, [isinstance(column, Category) for column in SPEC.columns].index(True)] = 0.5
+    assert np.isnan(encoder(row)).all()
+
+
 def test_the_specification_says_the_same_of_a_seeds_gru() -> None:
     encoder, row = Encoder.from_seed(4, None, H, input=SPEC), rows_of()[3]
     wanted = scan_rnn_forward(4, transformed(encoder, row), H, len(row))
