@@ -12,6 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from scanrnn_dist.engine.mesh import device_kind
+from scanrnn_dist.errors import one_line
 
 _VECTORS = ("avx512f", "avx2", "avx", "sve", "asimd")
 """Of x86 and of ARM, as Linux names them, the widest first; programs for other ones may add in another order."""
@@ -23,6 +24,9 @@ def environment_of(mesh: Mesh, kernel: str) -> dict[str, Any]:
     The device's model and the compiler's options do not matter to the native kernel: its bits are the same on each CPU.
     """
     of_compiler = {} if kernel == "native" else {"device_model": device_model(mesh)}
+    if device_kind(mesh) != "cpu":  # whose compilers are packages of their own, as libtpu is
+        told = one_line(mesh.devices.flat[0].client.platform_version)
+        of_compiler |= {"platform_version": told, "libtpu_init_args": os.environ.get("LIBTPU_INIT_ARGS", "")}
     return {
         "device_kind": device_kind(mesh),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

@@ -297,7 +297,10 @@ def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
         featurize(source / "a.parquet", tmp_path / "out", rows_per_part=5)
 
 
-def test_options_of_the_compiler_do_not_matter_to_the_native_kernel() -> None:
+def test_options_of_the_compiler_do_not_matter_to_the_native_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_widest_vectors", lambda: "avx512f")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert environment_of(default_mesh(), "xla")["compiler_options"] != {}
     assert environment_of(default_mesh(), "native")["compiler_options"] == {}
     assert "device_model" not in environment_of(default_mesh(), "native")
 
@@ -332,6 +335,14 @@ def test_the_model_of_a_cpu_is_its_architecture_and_its_vectors(
     environment._widest_vectors.cache_clear()
 
 
+def test_of_an_accelerator_the_compiler_and_its_flags_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "platform_version" not in environment_of(default_mesh(), "xla")
+    monkeypatch.setattr(environment, "device_kind", lambda mesh: "tpu")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--some")
+    told = environment_of(default_mesh(), "xla")
+    assert told["libtpu_init_args"] == "--some" and "\n" not in told["platform_version"]
+
+
 def test_another_environment_is_refused_unless_allowed_and_then_recorded(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes | None]
 ) -> None:
@@ -356,7 +367,7 @@ def test_another_environment_is_refused_unless_allowed_and_then_recorded(
 
 @pytest.mark.parametrize("change", ["removed", "changed", "added"])
 def test_a_source_that_changed_is_refused_and_goes_on_once_it_is_as_it_was(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], change: str
+    tmp_path: Path, source: Path, change: str
 ) -> None:
     copy, out = tmp_path / "in", tmp_path / "out"
     copy.mkdir()
@@ -381,7 +392,7 @@ def test_a_source_that_changed_is_refused_and_goes_on_once_it_is_as_it_was(
     (copy / "c.parquet").unlink(missing_ok=True)
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    featurize(copy, out, rows_per_part=5)
+    assert featurize(copy, out, rows_per_part=5).rows_before > 0
     features = pq.read_table(out)
     assert features["id"].to_pylist() == [*range(35), *range(25)]
     assert sources.features_of(out).shape == (ROWS, sources.H)
@@ -627,10 +638,18 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
     verify(tmp_path / "out")
 
 
-def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(tmp_path: Path, source: Path) -> None:
-    stopped(source, tmp_path / "out")
-    held_by(open_store(tmp_path / "out"), beat=time.time() + 0.9, expiry_seconds=1.0)
-    assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
+def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, waited = open_store(tmp_path / "out"), [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited[0] += seconds
+
+    held_by(store, beat=time.time() + 9, expiry_seconds=10.0)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(time=time.time, monotonic=lambda: waited[0], sleep=sleep))
+    Lease(store, (1, 1)).release("stopped")
+    assert 10 <= waited[0] < 13
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"beat": null}', '{"pid": "x"}'])
