@@ -179,10 +179,17 @@ def test_a_bomb_meets_the_budget_before_anything_is_allocated(tmp_path: Path, na
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"bomb": array}), path, **options)
     assert path.stat().st_size < 60_000
-    before = pa.total_allocated_bytes()
-    with pytest.raises(DataError, match=rf"a\.parquet.*{reason}.*may take 6 MiB at once.*--memory"):
-        read_within(path, 6 << 20)
-    assert pa.total_allocated_bytes() - before < 6 << 20
+    usual = pa.default_memory_pool()
+    pools = [pa.proxy_memory_pool(usual) for _ in range(2)]
+    try:
+        pa.set_memory_pool(pools[0])
+        with pytest.raises(DataError, match=rf"a\.parquet.*{reason}.*may take 6 MiB at once.*--memory"):
+            read_within(path, 6 << 20)
+        pa.set_memory_pool(pools[1])
+        read_within(path, 1 << 30)
+    finally:
+        pa.set_memory_pool(usual)
+    assert pools[0].max_memory() < 6 << 20 < pools[1].max_memory()
     if "binaries" not in name:
         assert (
             read_within(path, 1 << 30)[0]["bomb"].combine_chunks().equals(pq.read_table(path)["bomb"].combine_chunks())

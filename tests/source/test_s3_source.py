@@ -278,3 +278,4 @@ def test_a_secret_in_a_uri_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(ConfigError, match=r"s3:// URI holds a secret.*AWS_SECRET_ACCESS_KEY") as raised:
         open_source(name)
     assert "key" not in str(raised.value).replace("ACCESS_KEY", "") and ":secret" not in str(raised.value)
+    assert "more" not in str(raised.value)
