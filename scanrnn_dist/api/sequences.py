@@ -56,7 +56,7 @@ def as_ragged(
         ragged = _from_arrow(sequences, in_features, nonfinite, lossy_cast)
     elif isinstance(sequences, Iterable) and not isinstance(sequences, str | bytes | Mapping | set | frozenset):
         rows: Iterator[Any] = map(without_torch, sequences)
-        if not hasattr(sequences, "__getitem__"):  # an iterator, which may fill one array again and again
+        if not hasattr(sequences, "__getitem__"):  # what gives rows one by one may fill one array again and again
             rows = (row.copy() if isinstance(row, np.ndarray) else row for row in rows)
         ragged = Ragged.from_sequences(list(rows), in_features, lossy_cast=lossy_cast)
     else:

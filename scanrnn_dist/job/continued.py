@@ -172,6 +172,11 @@ def first_source(told: Mapping[str, bytes], options: Mapping[str, Any]) -> First
     return FirstSource(options.get(FIRST_SOURCE, options["source"]), own, options.get(FIRST_DIGEST))
 
 
+def reads_sorted_copy(options: Mapping[str, Any]) -> bool:
+    """Whether a job of these recorded options reads a sorted copy; an update reads its own source, as it is."""
+    return bool(options.get("sort")) and not options.get(APPLIED)
+
+
 def check_is_whole(job: Mapping[str, Any], root: str) -> None:
     """Refuse, by a `ConfigError`, to make rows of an updated output again: the states they went on from are gone."""
     if job["options"].get(APPLIED):

@@ -17,7 +17,7 @@ import pyarrow as pa
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.claims import Claims
 from scanrnn_dist.job.computation import RECIPE, Computation
-from scanrnn_dist.job.continued import APPLIED
+from scanrnn_dist.job.continued import reads_sorted_copy
 from scanrnn_dist.job.in_order import Stream, state_apart
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.write_behind import WriteBehind
@@ -118,7 +118,7 @@ def _schema(opened: OpenJob, engine: EngineLike) -> pa.Schema:
     where a sorted copy stands, which is beside the destination.
     """
     described = {**opened.job, "environment": opened.environment}
-    is_copy = opened.options.sort and APPLIED not in opened.job["options"]  # updates do not sort
+    is_copy = reads_sorted_copy(opened.job["options"])
     if is_copy or not isinstance(opened.plan.given, str):
         named = "a sorted copy" if is_copy else "a list of files"
         described["options"] = {**described["options"], "source": named}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scanrnn_dist.errors import UndoneError, one_line
-from scanrnn_dist.job.continued import APPLIED
+from scanrnn_dist.job.continued import reads_sorted_copy
 from scanrnn_dist.job.restart import is_of_restart
 from scanrnn_dist.records import Commits
 from scanrnn_dist.source import Units
@@ -56,19 +56,14 @@ def _of_failed(store: Store, options: Mapping[str, Any], commits: Commits, faile
     has_policy = any(FLAG.search(place) for place in places)
     if has_policy:
         told.append("To do something else with such rows, set the flag in parentheses to skip or to another choice.")
-    if (has_policy and len(commits.records)) or (otherwise and (len(commits.records) or _is_of_copy(options))):
+    if (has_policy and len(commits.records)) or (otherwise and (len(commits.records) or reads_sorted_copy(options))):
         told.append("That is another job, so add --restart.")
     return "\n".join([head, *places, " ".join(told)])
 
 
-def _is_of_copy(options: Mapping[str, Any]) -> bool:
-    """Whether a sorted copy is read; an update reads its source as it is, also of an output that began with --sort."""
-    return bool(options.get("sort")) and not options.get(APPLIED)
-
-
 def _way_to_mend(store: Store, options: Mapping[str, Any]) -> str:
     """What to do about bad rows."""
-    if _is_of_copy(options):
+    if reads_sorted_copy(options):
         return (
             "These places are in the sorted copy of the source. Mend the source itself, then run the command that "
             "began the job, with --restart: it sorts the source anew."
