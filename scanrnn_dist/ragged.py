@@ -93,6 +93,10 @@ class Ragged:
         begin, end, _ = slice(begin, end).indices(len(self))
         return Ragged(self.values, self.offsets[begin : max(begin, end) + 1])
 
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The rows with these numbers `(n,)`, in this order; copied unless they follow one another."""
+        return compact(self.values, self.offsets[:-1][rows], self.lengths[rows])
+
     def lengths_within(self, max_steps: float | None) -> np.ndarray:
         """The steps of each row, `max_steps` at most, a whole number, `(N,)` int64; None is no bound."""
         return self.lengths if max_steps is None else np.minimum(self.lengths, int(max_steps))
@@ -102,9 +106,7 @@ class Ragged:
         if max_steps is None:
             return self
         lengths = self.lengths_within(max_steps)
-        offsets = running_sums(lengths)
-        index = np.repeat(self.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(self.values[index], offsets)
+        return Ragged(self.values[positions(self.offsets[:-1], lengths)], running_sums(lengths))
 
     def first_nonfinite(self, max_steps: int | None = None) -> tuple[int, int] | None:
         """The `(row, step)` of the first NaN or infinity within the rows, or within `max_steps` of each; or None."""
@@ -240,6 +242,49 @@ def running_sums(numbers: np.ndarray) -> np.ndarray:
     return sums
 
 
+def positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions of all steps of rows that begin at `begins` `(N,)` and have `lengths` `(N,)` steps.
+
+    Example:
+        >>> import numpy as np
+        >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
+        [5, 6, 0, 1, 2]
+    """
+    offsets = running_sums(lengths)
+    return np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
+
+
+def backward_positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The same, the last step of each row first.
+
+    Example:
+        >>> backward_positions(np.array([5, 0]), np.array([2, 3])).tolist()
+        [6, 5, 2, 1, 0]
+    """
+    offsets = running_sums(lengths)
+    return np.repeat(begins + lengths - 1 + offsets[:-1], lengths) - np.arange(offsets[-1])
+
+
+def backward(ragged: Ragged) -> Ragged:
+    """Every row in reverse, copied."""
+    return Ragged(ragged.values[backward_positions(ragged.offsets[:-1], ragged.lengths)], running_sums(ragged.lengths))
+
+
+def one_step_each(vectors: np.ndarray) -> Ragged:
+    """Vectors `(n, F)` float32 as rows of one step."""
+    return Ragged(vectors, np.arange(len(vectors) + 1))
+
+
+def compact(values: np.ndarray, begins: np.ndarray, steps: np.ndarray) -> Ragged:
+    """Rows that begin at `begins` and have so many `steps`; the values are copied unless they follow each other."""
+    offsets = running_sums(steps)
+    filled = steps > 0
+    first = int(begins[filled.argmax()]) if filled.any() else 0
+    if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
+        return Ragged(values[first : first + int(offsets[-1])], offsets)
+    return Ragged(values[positions(begins, steps)], offsets)
+
+
 def cut(ragged: Ragged) -> Ragged:
     """The same rows, with no values beside theirs: whoever is given them may copy all."""
     begin, end = ragged.offsets[0], ragged.offsets[-1]
@@ -305,12 +350,13 @@ class FeatureRows:
     def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
         """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""
         self._vectors = np.empty((0 if steps else rows, out_features), dtype)
-        self._steps = [np.empty((0, out_features), np.float32)] * rows if steps else None
+        self._lengths = np.zeros(rows, np.int64) if steps else None
+        self._steps: list[tuple[np.ndarray, Ragged]] = []
 
     @property
     def out(self) -> np.ndarray | None:
         """Where vectors may be written to instead of being placed; None for the outputs of steps."""
-        return self._vectors if self._steps is None else None
+        return self._vectors if self._lengths is None else None
 
     def place(self, rows: np.ndarray, features: np.ndarray | Ragged | None) -> None:
         """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps.
@@ -320,18 +366,22 @@ class FeatureRows:
         if features is None:
             return
         if isinstance(features, Ragged):
-            assert self._steps is not None
-            for nth, row in enumerate(rows):
-                self._steps[row] = features.row(nth)
+            assert self._lengths is not None
+            self._lengths[rows] = features.lengths
+            self._steps.append((rows, features))
         else:
             self._vectors[rows] = features
 
     @property
     def result(self) -> np.ndarray | Ragged:
         """The features of all rows."""
-        if self._steps is None:
+        if self._lengths is None:
             return self._vectors
-        return Ragged.from_sequences(self._steps) if self._steps else Ragged.empty(self._vectors.shape[1])
+        offsets = running_sums(self._lengths)
+        values = np.empty((offsets[-1], self._vectors.shape[1]), np.float32)
+        for rows, steps in self._steps:
+            values[positions(offsets[rows], steps.lengths)] = steps.values[steps.offsets[0] : steps.offsets[-1]]
+        return Ragged(values, offsets)
 
 
 def time_first_hint(is_time_last: bool, remedy: str = "pass x.T") -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged, all_finite, first_inexact
+from scanrnn_dist.ragged import Ragged, all_finite, backward, first_inexact
 
 ROWS = st.integers(1, 4).flatmap(
     lambda D: st.lists(
@@ -251,3 +251,18 @@ def test_one_value_that_is_not_finite_is_found_wherever_it_stands(place: int) ->
         values[place] = value
         assert not all_finite(values) and all_finite(values[:place]) and not all_finite(values[: place + 1])
         assert not all_finite(np.repeat(values, 2, axis=1)[:, ::2])
+
+
+@given(ROWS, st.data())
+def test_rows_are_taken_in_any_order_and_turned(rows: list[np.ndarray], data: Any) -> None:
+    begin = data.draw(st.integers(0, len(rows) - 1))
+    numbers = data.draw(st.lists(st.integers(0, len(rows) - begin - 1), max_size=6))
+    ragged, rows = Ragged.from_sequences(rows).slice(begin, len(rows)), rows[begin:]
+    same_rows(ragged.take(np.array(numbers, np.int64)), [rows[number] for number in numbers])
+    same_rows(backward(ragged), [row[::-1] for row in rows])
+
+
+def test_rows_that_follow_one_another_are_taken_without_a_copy() -> None:
+    ragged = Ragged.from_sequences([np.zeros((2, 1)), np.ones((0, 1)), np.ones((3, 1))])
+    assert np.shares_memory(ragged.take(np.array([1, 2])).values, ragged.values)
+    assert not np.shares_memory(ragged.take(np.array([2, 0])).values, ragged.values)

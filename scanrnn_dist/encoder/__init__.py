@@ -1,7 +1,7 @@
 """One sequence in, one vector out: cells, their scan, and what is read of it. No batches, no devices, no data sets."""
 
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
-from scanrnn_dist.encoder.cells import Layer, chosen, initial_carry, join_directions
+from scanrnn_dist.encoder.cells import Layer, chosen, initial_carry
 from scanrnn_dist.encoder.encoder import PRECISIONS, Encoder, checked_encoder
 from scanrnn_dist.encoder.file import (
     encoder_content,

@@ -6,14 +6,16 @@ go through the layers one by one, not batch by batch: what is finished in both d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder, join_directions
+from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.shapes import window_shape_for
@@ -21,7 +23,16 @@ from scanrnn_dist.engine.submitting import Emptied, check_carries
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
-from scanrnn_dist.ragged import Ragged, checked_max_steps
+from scanrnn_dist.ragged import (
+    Ragged,
+    backward,
+    backward_positions,
+    checked_max_steps,
+    joined,
+    one_step_each,
+    positions,
+    running_sums,
+)
 
 
 class BidirectionalEngine:
@@ -39,16 +50,18 @@ class BidirectionalEngine:
         self.in_features, self.flops_per_step = encoder.in_features, encoder.flops_per_step
         mesh = checked_mesh(mesh)
         shape = shape or window_shape_for(encoder, mesh, kernel=self.kernel)
-        if encoder.pool_dtype == np.float64:
+        if any(part.pool_dtype == np.float64 for directions in encoder.directions() for part in directions):
             raise ConfigError("A bidirectional encoder computes in float64; between its layers float32 is kept.")
         self.layers = [
             tuple(of_direction(part, mesh, shape, own_carries) for part in directions)
             for directions in encoder.directions()
         ]
         first = self.layers[0][0]
-        # What a layer gives is kept until all rows that were submitted together are through it. The next layer takes a
-        # copy, within its own look-ahead.
-        self.kept_step_bytes = 4 * sum(direction.out_features for layer in self.layers[:-1] for direction in layer)
+        # What a layer gives of steps is kept until all rows that were submitted together are through it, of each
+        # direction and then side by side. The next layer takes a copy, within its own look-ahead. Who asks for steps
+        # counts those of the last layer once, as of any engine.
+        of_steps = [4 * sum(part.out_features for part in layer) for layer in self.layers if layer[0].gives_steps]
+        self.kept_step_bytes = 2 * sum(of_steps) - (of_steps[-1] if encoder.gives_steps else 0)
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
         self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
@@ -65,39 +78,35 @@ class BidirectionalRun(Emptied):
     """One stream of rows through all layers, whose directions share `memory_bytes` evenly."""
 
     def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
-        self._layers, self._expects_carries = engine.layers, engine.own_carries
-        self._carry_features, self._gives_steps = engine.carry_features, engine.gives_steps
+        self._expects_carries, self._carry_features = engine.own_carries, engine.carry_features
+        self._gives_steps = engine.gives_steps
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
-        self._runs = [tuple(direction.run(of_each) for direction in layer) for layer in engine.layers]
-        # Per layer and direction, the row that each of the run's own numbers stands for, until it is finished there.
-        self._numbers: list[tuple[dict[int, int], ...]] = [({}, {}) for _ in self._runs]
-        self._halves: list[dict[int, Any]] = [{} for _ in self._runs]  # what is finished in one direction only
-        self._carries: dict[int, np.ndarray] = {}
-        widths = [[direction.carry_features for direction in layer] for layer in engine.layers]
-        self._carry_ends = np.cumsum(np.ravel(widths))[:-1]
+        self._layers = [_LayerRun(directions, of_each) for directions in engine.layers]
+        self._runs = [run for layer in self._layers for run in layer.runs]
+        self._carry_ends = np.cumsum([part.carry_features for layer in engine.layers for part in layer])[:-1]
 
     @property
     def wants_rows(self) -> bool:
-        return all(run.wants_rows for layer in self._runs for run in layer)
+        return all(run.wants_rows for run in self._runs)
 
     @property
     def has_window(self) -> bool:
-        return self._runs[0][0].has_window
+        return self._runs[0].has_window
 
     @property
     def is_idle(self) -> bool:
-        return all(run.is_idle for layer in self._runs for run in layer)
+        return all(run.is_idle for run in self._runs)
 
     @property
     def is_busy(self) -> bool:
-        return any(run.is_busy for layer in self._runs for run in layer)
+        return any(run.is_busy for run in self._runs)
 
     @property
     def statistics(self) -> Statistics:
         """Rows and steps counted once; positions as a mean over the runs, the rest as sums."""
-        each = [run.statistics for layer in self._runs for run in layer]
+        each = [run.statistics for run in self._runs]
         total = sum(each, Statistics())
         return replace(total, rows=each[0].rows, steps=each[0].steps, positions=total.positions // len(each))
 
@@ -111,80 +120,138 @@ class BidirectionalRun(Emptied):
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         if len(ragged) == 0:
             return
-        kept = ragged.first_steps(checked_max_steps(max_steps))
         first = self.statistics.rows
-        numbers = range(first, first + len(ragged))
-        if carries is not None:
-            self._carries.update(zip(numbers, np.asarray(carries), strict=True))
-        self._submit(0, kept, list(numbers))
+        of_runs = [] if carries is None else np.split(np.array(carries), self._carry_ends, axis=1)
+        kept = ragged.first_steps(checked_max_steps(max_steps))
+        self._layers[0].submit(_Rows(np.arange(first, first + len(ragged)), kept, of_runs))
 
     def advance(self, more: bool = False) -> list[Finished]:
-        done: list[tuple[int, np.ndarray]] = []
-        for index, layer in enumerate(self._runs):
-            arrived: list[tuple[int, np.ndarray]] = []
-            next_layer = self._runs[index + 1] if index + 1 < len(self._runs) else ()
+        finished: list[Finished] = []
+        for layer, following in zip(self._layers, [*self._layers[1:], None], strict=True):
             # A layer waits while the next one's look-ahead is full, which would grow without bound.
-            for direction, run in enumerate(layer if all(run.wants_rows for run in next_layer) else ()):
-                for finished in run.advance(more and (run.wants_rows or run.has_window)):
-                    arrived += self._matched(index, direction, finished)
-            if next_layer:
-                if arrived:
-                    rows, values = zip(*arrived, strict=True)
-                    self._submit(index + 1, Ragged.from_sequences(list(values)), list(rows))
-            else:
-                done = arrived
-            more = more or any(run.is_busy for run in layer)
-        return [self._result(done)] if done else []
+            done = layer.advance(more) if following is None or following.wants_rows else None
+            if done and following:
+                following.submit(done)
+            elif done:
+                order = np.argsort(done.numbers)
+                values = done.values.take(order)
+                finished.append(Finished(done.numbers[order], values if self._gives_steps else values.values))
+            more = more or layer.is_busy
+        return finished
 
     def close(self) -> None:
         with ExitStack() as stack:  # each, also where waiting for one is interrupted
-            for run in (run for layer in self._runs for run in layer):
+            for run in self._runs:
                 stack.callback(run.close)
 
-    def _submit(self, index: int, ragged: Ragged, rows: list[int]) -> None:
-        """Hand rows to both directions of a layer; the backward one gets each in reverse."""
-        carries: list[Any] = [None, None]
-        if self._expects_carries:
-            own = np.split(np.stack([self._carries[row] for row in rows]), self._carry_ends, axis=1)
-            carries = own[2 * index : 2 * index + 2]
-        for direction, (run, given) in enumerate(zip(self._runs[index], (ragged, backwards(ragged)), strict=True)):
-            first = run.statistics.rows
-            self._numbers[index][direction].update(enumerate(rows, first))
-            run.submit(given, carries=carries[direction])
-        if index + 1 == len(self._runs):
-            for row in rows:
-                self._carries.pop(row, None)
 
-    def _matched(self, index: int, direction: int, finished: Finished) -> list[tuple[int, np.ndarray]]:
-        """The rows that are now finished in both directions, each with what the layer gives: features, or its steps."""
-        matched = []
-        engine, of_backward = self._layers[index]
-        widths = (engine.encoder.readout_widths, of_backward.encoder.readout_widths)
-        for nth, number in enumerate(finished.rows.tolist()):
-            row = self._numbers[index][direction].pop(number)
-            half = finished.features.row(nth) if engine.gives_steps else finished.features[nth]
-            if direction == 1 and engine.gives_steps:
-                half = half[::-1]
-            other = self._halves[index].pop(row, None)
-            if other is None:
-                self._halves[index][row] = half
+class _Rows(NamedTuple):
+    """Rows on their way through the layers.
+
+    Args:
+        numbers: `(n,)`, of the rows in the stream.
+        values: what was submitted, or what the layer before gave; features are rows of one step.
+        carries: `(n, carry_features)` for each direction of the layers to come; empty where rows bring none.
+    """
+
+    numbers: np.ndarray
+    values: Ragged
+    carries: list[np.ndarray]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Rows that a layer was given together, until both directions are through with all of them.
+
+    Args:
+        first_row: the number of its first row in the layer's runs.
+        numbers: `(n,)`, of the rows in the stream.
+        carries: for the layers to come.
+        given: of every row, what both directions give side by side, `(..., F)`.
+        halves: `(n,)`, how many directions are through with a row.
+        unfinished: rows that are not finished in both.
+    """
+
+    first_row: int
+    numbers: np.ndarray
+    carries: list[np.ndarray]
+    given: Ragged
+    halves: np.ndarray
+    unfinished: int
+
+
+class _LayerRun:
+    """The runs of both directions of a layer, which get the same rows in the same order."""
+
+    def __init__(self, directions: Sequence[Engine | NativeEngine], memory_bytes: int | None) -> None:
+        self.runs = tuple(direction.run(memory_bytes) for direction in directions)
+        self._gives_steps = directions[0].gives_steps
+        self._features = sum(direction.out_features for direction in directions)
+        self._places = _places([direction.encoder.readout_widths for direction in directions])
+        self._batches: list[_Batch] = []
+
+    @property
+    def wants_rows(self) -> bool:
+        return all(run.wants_rows for run in self.runs)
+
+    @property
+    def is_busy(self) -> bool:
+        return any(run.is_busy for run in self.runs)
+
+    def submit(self, rows: _Rows) -> None:
+        """Hand rows to both directions; the backward one gets each in reverse."""
+        n, values = len(rows.numbers), rows.values
+        steps = values.lengths if self._gives_steps else np.ones(n, np.int64)
+        given = Ragged(np.empty((steps.sum(), self._features), np.float32), running_sums(steps))
+        first = self.runs[0].statistics.rows
+        self._batches.append(_Batch(first, rows.numbers, rows.carries[2:], given, np.zeros(n, np.int8), n))
+        carries = rows.carries[:2] or (None, None)
+        for run, x, own in zip(self.runs, (values, backward(values)), carries, strict=True):
+            run.submit(x, carries=own)
+
+    def advance(self, more: bool) -> _Rows | None:
+        """Advance both directions; the rows that are now finished in both, if any."""
+        done: list[_Rows] = []
+        for direction, run in enumerate(self.runs):
+            for finished in run.advance(more and (run.wants_rows or run.has_window)):
+                done += self._place(direction, finished)
+        self._batches = [batch for batch in self._batches if batch.unfinished]
+        if len(done) < 2:
+            return done[0] if done else None
+        numbers, values, carries = zip(*done, strict=True)
+        joined_carries = [np.concatenate(parts) for parts in zip(*carries, strict=True)]
+        return _Rows(np.concatenate(numbers), joined(values, self._features), joined_carries)
+
+    def _place(self, direction: int, finished: Finished) -> list[_Rows]:
+        """Put what a direction gives where it belongs; the rows of which the other half was there already."""
+        features = finished.features if self._gives_steps else one_step_each(finished.features)
+        order = np.argsort(finished.rows)
+        rows, done = finished.rows[order], []
+        bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
+        for batch, (begin, end) in zip(self._batches, pairwise([*bounds, len(rows)]), strict=True):
+            if begin == end:
                 continue
-            forward, backward = (half, other) if direction == 0 else (other, half)
-            if engine.gives_steps:
-                matched.append((row, np.concatenate([forward, backward], axis=1)))
-            else:
-                matched.append((row, join_directions(forward, backward, widths)))
-        return matched
+            nth, half = rows[begin:end] - batch.first_row, features.take(order[begin:end])
+            at = (positions, backward_positions)[direction](batch.given.offsets[nth], half.lengths)
+            for source, target in self._places[direction]:
+                batch.given.values[at, target] = half.values[:, source]
+            batch.halves[nth] += 1
+            whole = nth[batch.halves[nth] == 2]
+            batch.unfinished -= len(whole)
+            if len(whole):
+                carries = [carry[whole] for carry in batch.carries]
+                done.append(_Rows(batch.numbers[whole], batch.given.take(whole), carries))
+        return done
 
-    def _result(self, done: list[tuple[int, np.ndarray]]) -> Finished:
-        done = sorted(done, key=lambda row_and_value: row_and_value[0])
-        rows, values = np.array([row for row, _ in done]), [value for _, value in done]
-        return Finished(rows, Ragged.from_sequences(values) if self._gives_steps else np.stack(values))
 
+def _places(widths: Sequence[Sequence[int]]) -> list[list[tuple[slice, slice]]]:
+    """For each direction, where its parts of the readout stand in its own features, and where in those of both.
 
-def backwards(ragged: Ragged) -> Ragged:
-    """Every row in reverse, its last step first."""
-    begins, ends = ragged.offsets[:-1], ragged.offsets[1:]
-    lengths = ends - begins
-    index = np.repeat(begins + ends - 1, lengths) - np.arange(ragged.offsets[0], ragged.offsets[-1])
-    return Ragged(ragged.values[index], ragged.offsets - ragged.offsets[0])
+    Both together have the first part of each direction, then the second of each, as of `join_directions`.
+    """
+    both = running_sums(np.ravel(widths, order="F"))
+    places = []
+    for direction, own in enumerate(map(running_sums, map(np.array, widths))):
+        targets = zip(both[direction:-1:2], both[direction + 1 :: 2], strict=True)
+        places.append([(slice(*source), slice(*target)) for source, target in zip(pairwise(own), targets, strict=True)])
+    return places

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, compact, joined
 
 
 @dataclass(eq=False)
@@ -138,15 +138,11 @@ class StepOutputs:
 
     def take(self, rows: np.ndarray) -> Ragged:
         """The outputs of finished rows, in their order, which must rise."""
-        parts, lengths = [np.empty((0, self._features), np.float32)], [np.zeros(1, np.int64)]
+        parts = []
         for batch, mine in self._submissions.of_rows(rows):
             assert batch.outputs is not None
             nth = rows[mine] - batch.first_row
-            of_rows = batch.lengths[nth]
-            ends = np.cumsum(of_rows)
-            shift = batch.starts[nth] - batch.starts[0] - (ends - of_rows)
-            parts.append(batch.outputs[np.repeat(shift, of_rows) + np.arange(ends[-1])])
-            lengths.append(of_rows)
+            parts.append(compact(batch.outputs, batch.starts[nth] - batch.starts[0], batch.lengths[nth]))
             batch.unfinished -= len(nth)
         self._submissions.forget()
-        return Ragged(np.concatenate(parts), np.cumsum(np.concatenate(lengths)))
+        return parts[0] if len(parts) == 1 else joined(parts, self._features)

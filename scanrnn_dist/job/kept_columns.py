@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.plan import Plan
+from scanrnn_dist.ragged import positions
 from scanrnn_dist.records import part_name, read_part
-from scanrnn_dist.source import ReadOptions, Unit, positions, read_chunks, read_kept
+from scanrnn_dist.source import ReadOptions, Unit, read_chunks, read_kept
 from scanrnn_dist.storage import Store
 
 

@@ -20,8 +20,8 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
-from scanrnn_dist.ragged import Ragged, joined, running_sums
-from scanrnn_dist.source import is_comparable, positions, read_chunks, read_kept, stored_values, told
+from scanrnn_dist.ragged import Ragged, joined, positions, running_sums
+from scanrnn_dist.source import is_comparable, read_chunks, read_kept, stored_values, told
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""

@@ -24,7 +24,6 @@ from scanrnn_dist.source.layouts import (
     layout_of,
     layouts_found,
     picked_rows,
-    positions,
     python_values,
     register_layout,
     stored_values,

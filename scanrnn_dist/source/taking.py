@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, LayoutError, counted
-from scanrnn_dist.ragged import Ragged, joined, running_sums
+from scanrnn_dist.ragged import Ragged, compact, joined
 from scanrnn_dist.source.bad_rows import (
     DROP_STEP,
     ERROR,
@@ -31,7 +31,7 @@ from scanrnn_dist.source.bad_rows import (
     Lengths,
 )
 from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
-from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, picked_rows, positions
+from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, picked_rows
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
 from scanrnn_dist.source.set_aside import SetAside
 
@@ -315,14 +315,4 @@ def _laid_out(ragged: Ragged, steps: np.ndarray, lengths: Lengths, judged: Judge
         kept = np.flatnonzero(~judged.is_aside)
         begins, steps = begins[kept], steps[kept]
         is_null = None if is_null is None or not is_null[kept].any() else is_null[kept]
-    return Taken(_compact(ragged.values, begins, steps), kept, is_null, tuple(sorted(judged.aside)), counts)
-
-
-def _compact(values: np.ndarray, begins: np.ndarray, steps: np.ndarray) -> Ragged:
-    """Rows that begin at `begins` and have so many `steps`; the values are copied unless they follow each other."""
-    offsets = running_sums(steps)
-    filled = steps > 0
-    first = int(begins[filled.argmax()]) if filled.any() else 0
-    if np.array_equal(begins[filled] - first, offsets[:-1][filled]):
-        return Ragged(values[first : first + int(offsets[-1])], offsets)
-    return Ragged(values[positions(begins, steps)], offsets)
+    return Taken(compact(ragged.values, begins, steps), kept, is_null, tuple(sorted(judged.aside)), counts)

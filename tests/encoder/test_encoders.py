@@ -526,7 +526,7 @@ def test_a_later_layer_does_not_fall_behind() -> None:
         while run.wants_rows:
             run.submit(Ragged.from_sequences(rows))
         finished += sum(len(one.rows) for one in run.advance(more=True))
-        worst = max(worst, *(4 * later._tape.blocks_left for layer in run._runs[1:] for later in layer))
+        worst = max(worst, *(4 * later._tape.blocks_left for layer in run._layers[1:] for later in layer.runs))
     finished += sum(len(one.rows) for one in run.results())
     run.close()
     assert finished == run.statistics.rows >= 40
@@ -574,9 +574,10 @@ def test_float64_is_not_rounded_in_silence() -> None:
         encoders = [
             Encoder([drawn(nnx.GRUCell, D, H, dtype=jnp.float64, param_dtype=jnp.float64)], readout="steps"),
             Encoder([tuple(drawn(nnx.GRUCell, D, H, seed=i, param_dtype=jnp.float64) for i in range(2))]),
+            Encoder([(drawn(nnx.GRUCell, D, H), drawn(nnx.GRUCell, D, H, seed=1, param_dtype=jnp.float64))]),
         ]
         for encoder in encoders:
-            with pytest.raises(ConfigError, match="float64"):
+            with pytest.raises(ConfigError, match="computes in float64"):
                 encode(encoder, ROWS)
 
 

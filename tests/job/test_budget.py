@@ -187,14 +187,15 @@ def test_what_is_kept_between_layers_stays_within_its_share(
     advance = BidirectionalRun.advance
 
     def watched(self: Any, more: bool = False) -> Any:
-        runs = [run for layer in self._runs[:-1] for run in layer]
-        outputs = [batch.outputs for run in runs for batch in run._submissions.batches]
-        kept.append(sum(each.nbytes for each in outputs if each is not None))
+        layers = self._layers[:-1]
+        outputs = [batch.outputs for layer in layers for run in layer.runs for batch in run._submissions.batches]
+        side_by_side = [batch.given.values for layer in layers for batch in layer._batches]
+        kept.append(sum(each.nbytes for each in [*outputs, *side_by_side] if each is not None))
         return advance(self, more)
 
     monkeypatch.setattr(BidirectionalRun, "advance", watched)
     featurize(path, tmp_path / "free", encoder, kernel=kernel)
-    assert max(kept) == rows * steps * 2 * H * 4, "those of all rows"
+    assert max(kept) == 2 * rows * steps * 2 * H * 4, "those of all rows, of each direction and side by side"
     kept.clear()
     bound = 20_000
     hold(monkeypatch, open=bound)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanrnn_dist.ragged import running_sums
+from scanrnn_dist.ragged import positions, running_sums
 
 NO_PLACES = np.zeros(0, np.int64)
 NO_PLACES.flags.writeable = False
@@ -123,18 +123,6 @@ def _stored_offsets(array: pa.Array) -> np.ndarray:
         return (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * array.type.list_size
     offsets: np.ndarray = array.offsets.to_numpy().astype(np.int64, copy=False)
     return offsets
-
-
-def positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions of all elements of lists that begin at `begins` `(N,)` and have `lengths` `(N,)` elements.
-
-    Example:
-        >>> import numpy as np
-        >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
-        [5, 6, 0, 1, 2]
-    """
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + lengths, lengths)
 
 
 def without_rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

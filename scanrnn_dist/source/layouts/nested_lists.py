@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.ragged import time_first_hint
+from scanrnn_dist.ragged import positions, time_first_hint
 from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
 from scanrnn_dist.source.layouts.lists import (
     is_list,
     null_places,
     of_width,
-    positions,
     storage,
     taken_apart,
     without_rows,

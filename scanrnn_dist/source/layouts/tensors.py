@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.ragged import running_sums
+from scanrnn_dist.ragged import positions, running_sums
 from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
-from scanrnn_dist.source.layouts.lists import null_places, positions, storage, taken_apart
+from scanrnn_dist.source.layouts.lists import null_places, storage, taken_apart
 from scanrnn_dist.source.layouts.paths import Path, within
 from scanrnn_dist.source.layouts.tensor_types import TensorType, tensor_type
 from scanrnn_dist.source.layouts.types import EXPECTED, VARIABLE_TENSOR
