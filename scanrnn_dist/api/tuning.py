@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, checked_encoder
 from scanrnn_dist.engine import build_engine, checked_mesh, chosen_kernel, known_kind, window_shape_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
@@ -149,7 +149,7 @@ def tune(
         (9, True)
     """
     mesh = checked_mesh(mesh)
-    kernel = chosen_kernel(encoder, mesh, kernel)
+    kernel = chosen_kernel(checked_encoder(encoder), mesh, kernel)
     best = start or window_shape_for(encoder, mesh, kernel=kernel)
     measured: list[Measured] = []
     gain = 1.0

@@ -74,6 +74,8 @@ class Encoder(nnx.Module):
     """Of the last layer's output at each step, where there is one direction."""
     readout_widths: tuple[int, ...]
     """Features of each part of the readout."""
+    built_shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """Of all variables, by path, when these numbers were learned."""
 
     def __init__(
         self,
@@ -349,6 +351,7 @@ class Encoder(nnx.Module):
         kernels = [w for w in leaves if np.ndim(w) == 2 and jnp.issubdtype(w.dtype, jnp.floating)]
         self.flops_per_step = max(1, 2 * sum(int(w.size) for w in kernels))  # which divides
         self.changing: tuple[Any, ...] = ()
+        self.built_shapes = _shapes_of(self)
         if self.is_bidirectional:
             directions = self.directions()
             gets = self.layers[0].in_features
@@ -395,8 +398,24 @@ def own_methods(encoder: Encoder) -> set[str]:
 
 
 def checked_encoder(encoder: Any) -> Encoder:
-    """The `encoder`, or a `ConfigError` that says how to make one of what was given."""
+    """The `encoder`, or a `ConfigError` that says how to make one of what was given.
+
+    Variables may have got other values since it was built, but no other shapes: its sizes would no longer be theirs.
+    """
     if not isinstance(encoder, Encoder):
         wanted = "an Encoder, such as Encoder(nnx.GRUCell(...)) or Encoder.from_seed(...)"
         raise ConfigError(f"The encoder is a {type(encoder).__name__}; expected {wanted}.")
+    now = dict(_shapes_of(encoder))
+    for name, shape in encoder.built_shapes:
+        if now.get(name) != shape:
+            raise ConfigError(
+                f"The layers do not fit together: {name} had the shape {shape} when the encoder was built, and has "
+                f"{now.get(name)}; expected the same shape. Build another Encoder for weights of other sizes."
+            )
     return encoder
+
+
+def _shapes_of(encoder: Encoder) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Of all variables, by path."""
+    variables = nnx.to_flat_state(nnx.state(encoder))
+    return tuple((".".join(map(str, path)), np.shape(leaf[...])) for path, leaf in variables)

@@ -406,6 +406,13 @@ def with_product(**options: Any) -> Encoder:
     return Encoder(cell)
 
 
+def with_one_bias() -> Encoder:
+    """A GRU all of whose gates have the same bias: JAX repeats it, and the kernel would read on behind it."""
+    cell = drawn(nnx.GRUCell, 2, 3)
+    cell.dense_i.bias = nnx.Param(jnp.ones(1))
+    return Encoder(cell)
+
+
 @pytest.mark.parametrize(
     ("encoder", "why"),
     [
@@ -423,6 +430,7 @@ def with_product(**options: Any) -> Encoder:
             ),
             "input",
         ),
+        (with_one_bias, "weights of other shapes"),
         (lambda: Encoder(drawn(type("Own", (nnx.GRUCell,), {}), 2, 3)), "it has a Own"),
     ],
 )
@@ -432,6 +440,42 @@ def test_other_encoders_are_left_to_xla(encoder: Any, why: str) -> None:
     assert build_engine(made, mesh_of(1), SHAPE).kernel == "xla"
     with pytest.raises(ConfigError, match=f"There is no native kernel here.*{why}.*choose 'xla'"):
         build_engine(made, mesh_of(1), SHAPE, kernel="native")
+
+
+def of_larger_cells(encoder: Encoder) -> None:
+    nnx.update(encoder, nnx.state(made("gru", 2 * H)))
+
+
+def another_layer(encoder: Encoder) -> None:
+    encoder.layers[0] = drawn(nnx.GRUCell, D, 2 * H)
+
+
+def as_torch_has_it(encoder: Encoder) -> None:
+    encoder.cell.dense_i.kernel = nnx.Param(encoder.cell.dense_i.kernel[...].T)
+
+
+def one_bias(encoder: Encoder) -> None:
+    encoder.cell.dense_i.bias = nnx.Param(jnp.ones(1))
+
+
+@pytest.mark.parametrize("change", [of_larger_cells, another_layer, as_torch_has_it, one_bias])
+@pytest.mark.parametrize("kernel", [None, "xla"])
+def test_weights_that_got_other_shapes_are_refused(change: Any, kernel: str | None, tmp_path: Path) -> None:
+    encoder = Encoder.from_seed(0, D, H)
+    change(encoder)
+    with pytest.raises(ConfigError, match=r"do not fit together: layers\.0\..* when the encoder was built, and has"):
+        encoded(encoder, random_rows([3], D), kernel=kernel)
+    write_source(tmp_path / "in.parquet", random_rows([3], D))
+    with pytest.raises(ConfigError, match="do not fit together"):
+        featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", kernel=kernel)
+
+
+@needs_native
+def test_the_kernel_is_not_given_other_sizes_than_the_encoder_says() -> None:
+    encoder = Encoder.from_seed(0, D, H)
+    encoder.readout_names = ("last", "mean")
+    with pytest.raises(ConfigError, match=f"says {H} features and a state of {2 * H}, and its layers give {2 * H} and"):
+        build_engine(encoder, mesh_of(1), SHAPE, kernel="native")
 
 
 @needs_native

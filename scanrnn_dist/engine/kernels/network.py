@@ -12,6 +12,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, is_plain
 from scanrnn_dist.engine.kernels.library import CELLS, Library
+from scanrnn_dist.errors import ConfigError
 
 AS_IT_IS, ZERO_WITHOUT_STEPS, COUNT = range(3)
 """How a part of the features is read of a state; `Read` in `native/cpp/task.h`."""
@@ -59,11 +60,16 @@ def _why_not_cell(cell: Any) -> str:
         return f"its {name} has other activations than sigmoid and tanh"
     if getattr(cell, "residual", False):
         return f"its {name} is residual"
-    for linear in _linears(cell):
+    linears = _linears(cell)
+    width = cell.hidden_features * {"GRUCell": 3, "OptimizedLSTMCell": 4}.get(name, 1)
+    for nth, linear in enumerate(linears):
         if type(linear) is not nnx.Linear or not _is_plain_product(linear):
             return f"its {name} has products of its own"
         if linear.kernel[...].dtype != np.float32 or linear.dtype not in (None, np.float32):
             return f"its {name} does not compute in float32"
+        takes = cell.in_features if nth < len(linears) // 2 else cell.hidden_features
+        if linear.kernel.shape != (takes, width) or (linear.bias is not None and linear.bias.shape != (width,)):
+            return f"its {name} has weights of other shapes than flax makes"
     return ""
 
 
@@ -120,8 +126,15 @@ def network_of(encoder: Encoder, library: Library) -> Network:
     first = encoder.initial_state()
     pools = [first.pools[name] for name in ("mean", "max") if name in first.pools]
     leaves = [np.asarray(leaf, np.float32).reshape(-1) for leaf in (*jax.tree.leaves(first.carries), *pools)]
+    first_state = np.concatenate(leaves)
+    written = hidden if encoder.gives_steps else features
+    if (encoder.out_features, len(first_state)) != (written, state):  # or it would read and write beyond its buffers
+        raise ConfigError(
+            f"The layers do not fit together: the encoder says {encoder.out_features} features and a state of "
+            f"{len(first_state)}, and its layers give {written} and {state}. Build another Encoder of them."
+        )
     plan = (*sizes, *np.ravel(layers).tolist(), *np.ravel(parts).astype(int).tolist())
-    return Network(plan, np.concatenate(weights), np.concatenate(leaves), keeps_state and has_pools)
+    return Network(plan, np.concatenate(weights), first_state, keeps_state and has_pools)
 
 
 def _weights(cell: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
