@@ -111,8 +111,9 @@ def open_job(
     if source is None:
         recorded = recorded or records.read_job()
         plan, options = _as_recorded(records, recorded, handling)
-        if recorded["options"].get(APPLIED):
+        if not handling.discard:
             check_nothing_waits(records)
+        if recorded["options"].get(APPLIED):
             yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
             return
     else:
@@ -125,8 +126,6 @@ def open_job(
     plan = plan.within(handling.memory)
     wanted = Wanted(records.store.root, plan, options, handling, computation, like)
     if is_done(records, recorded, wanted, was_published):
-        if source is None:
-            check_nothing_waits(records)
         yield OpenJob(wanted.root, records, recorded or {}, wanted.plan, wanted.options, is_done=True)
     elif handling.restart and recorded is not None:
         with _restarted_job(records, recorded, wanted) as opened:

@@ -147,8 +147,8 @@ def check_nothing_waits(records: JobRecords) -> None:
         check_not_replaced(records)
         what = "an update" if job["options"].get(APPLIED) else "a restart"
         raise StoppedError(
-            f"The output in {records.store.root} is finished, but {what} of it is not, and resume does not go on with "
-            f"that. Continue with: {way_to_continue(new, job)}. Or remove {new.store.root} to give it up."
+            f"In {records.store.root} {what} was begun and is not finished, and resume does not go on with that. "
+            f"Continue with: {way_to_continue(new, job)}. Or remove {new.store.root} to give it up."
         )
 
 
