@@ -9,7 +9,9 @@ import hashlib
 import os
 import platform
 import stat
+import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -39,6 +41,23 @@ def use_compilation_cache(folder: str | os.PathLike[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(of_machine))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def compiled(lowered: jax.stages.Lowered, options: Any = None) -> tuple[jax.stages.Compiled, int]:
+    """A program, and how many compilations it took: none where JAX's compilation cache has it."""
+    hits = []
+    this_thread = threading.get_ident()
+
+    def listen(event: str, **_: Any) -> None:
+        # Listeners hear all threads, and another one may compile meanwhile.
+        if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        return lowered.compile(options), 1 - len(hits)
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
 
 
 def _machine() -> str:

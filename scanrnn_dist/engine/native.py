@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.compilation_cache import compiled
 from scanrnn_dist.engine.host_buffers import aligned_zeros
 from scanrnn_dist.engine.kernels import TARGET, native_library, network_of
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, replicated, sharded
@@ -59,8 +60,8 @@ class NativeProgram(OnMesh):
         self.weights = jax.device_put((self.network.weights, self.network.first_state), replicated(self.mesh))
         self._sizes = (self.shape.lanes, len(self.network.first_state), self.most_rows + self.shape.lanes)
         before = _compiled.cache_info().misses
-        self.program = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
-        self.compilations = _compiled.cache_info().misses - before
+        self.program, compilations = _compiled(self.network.plan, self._sizes, len(self.network.weights), self.mesh)
+        self.compilations = compilations if _compiled.cache_info().misses > before else 0
 
     def free_lanes(self) -> LanesOnDevices:
         """States and rows of lanes that have none."""
@@ -87,8 +88,8 @@ def native_window_bytes(encoder: Encoder, shape: WindowShape) -> int:
 @lru_cache(maxsize=32)
 def _compiled(
     plan: tuple[int, ...], sizes: tuple[int, int, int], weight_floats: int, mesh: Mesh
-) -> jax.stages.Compiled:
-    """The program of one window.
+) -> tuple[jax.stages.Compiled, int]:
+    """The program of one window, and how many compilations it took.
 
     `(weights, first_state, states (d, l, S), in_lanes (d, l, words), told (d, words), queue (2,))` gives the three in
     the middle anew; they are donated. `queue` is the address of the queue.
@@ -120,4 +121,4 @@ def _compiled(
         spec((devices, 2 * (TOLD + most)), np.uint32, per), spec((2,), np.uint32, all_of),
     )  # fmt: skip
     with jax.set_mesh(mesh):
-        return jax.jit(program, donate_argnums=(2, 3, 4)).lower(*inputs).compile()
+        return compiled(jax.jit(program, donate_argnums=(2, 3, 4)).lower(*inputs))

@@ -6,7 +6,6 @@ feeds the program, in `run.py`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.engine.compilation_cache import compiled
 from scanrnn_dist.engine.environment import compiler_options
 from scanrnn_dist.engine.kernels import device_scan
 from scanrnn_dist.engine.mesh import AXIS
@@ -106,19 +106,7 @@ def _compiled(
     graphdef: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], is_static: bool, widest: str
 ) -> tuple[jax.stages.Compiled, int]:
     """All that the program depends on in, the program and its compilations out."""
-    hits = []
-    this_thread = threading.get_ident()
-
-    def listen(event: str, **_: Any) -> None:
-        # Listeners hear all threads, and another one may compile meanwhile.
-        if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == this_thread:
-            hits.append(event)
-
     with jax.set_mesh(mesh):  # the caller may have set another one, such as of all processes, and `shard_map` minds
         program = jax.jit(window_program(graphdef, shape, mesh, is_static), donate_argnums=(2, 3))
         lowered = program.lower(*jax.tree.unflatten(tree, inputs))
-    jax.monitoring.register_event_listener(listen)
-    try:
-        return lowered.compile(compiler_options(mesh)), 1 - len(hits)
-    finally:
-        jax.monitoring.unregister_event_listener(listen)
+    return compiled(lowered, compiler_options(mesh))

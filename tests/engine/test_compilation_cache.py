@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import pytest
-from sources import encoder_of, features_of, mesh_of, random_rows, some_lengths, write_source
+from sources import encoder_of, features_of, mesh_of, needs_native, random_rows, some_lengths, write_source
 
 from scanrnn_dist.api import featurize
 from scanrnn_dist.cli.computation import AskedComputation
@@ -46,8 +46,6 @@ def run(*arguments: Any) -> dict[str, Any]:
         *map(str, arguments),
         "--hidden",
         "5",
-        "--kernel",
-        "xla",
         "--json",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -57,13 +55,14 @@ def run(*arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.soak
-def test_a_second_process_compiles_nothing_and_gives_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", [pytest.param("native", marks=needs_native), "xla"])
+def test_a_second_process_compiles_nothing_and_gives_the_same_bits(tmp_path: Path, kernel: str) -> None:
     source = write_source(tmp_path / "in.parquet", random_rows(some_lengths(12)))
-    cache = ["--compilation-cache", tmp_path / "cache/of/mine"]
+    cache = ["--kernel", kernel, "--compilation-cache", tmp_path / "cache/of/mine"]
     assert run(source, tmp_path / "other", *cache, "--lanes", "7")["compilations"] == 1
     assert run(source, tmp_path / "first", *cache)["compilations"] == 1
     assert run(source, tmp_path / "second", *cache)["compilations"] == 0
-    featurize(encoder_of(seed=0), source, tmp_path / "plain", mesh=mesh_of(1), kernel="xla")
+    featurize(encoder_of(seed=0), source, tmp_path / "plain", mesh=mesh_of(1), kernel=kernel)
     bits = features_of(tmp_path / "plain").tobytes()
     assert bits == features_of(tmp_path / "first").tobytes() == features_of(tmp_path / "second").tobytes()
     for folder in (tmp_path / "cache/of/mine", *(tmp_path / "cache/of/mine").iterdir()):
