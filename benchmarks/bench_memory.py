@@ -4,7 +4,7 @@
     python -m benchmarks.bench_memory --workloads giant --memory 32MiB,256MiB,1GiB
 
 Every figure is the peak of a fresh process of the command line, as its report tells it, less that of one that does the
-same with `FEW` rows: Python, JAX, pyarrow and the compiled program. *giant* is 20,000 rows of 97 steps on average and
+same with `FEW` rows: Python, JAX, pyarrow and the compiled program. *giant* is 20,000 rows of 99 steps on average and
 among them one of 1,000,000 steps, 61 MiB of values; *plain* the same without it.
 """
 

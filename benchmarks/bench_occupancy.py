@@ -6,7 +6,7 @@
 The host side of a job is run as it is (chunks from a thread that reads ahead, look-ahead, schedule, copies, features
 back in the order of the rows), with the window shapes of accelerators and by their rules: every block of a window is
 run, and what comes back is copied. Only the program computes nothing. CPU devices stand in for the accelerators, each
-case in a process of its own: 300,000 rows, by default of lognormal lengths (mean 100, at most 2,048 steps).
+case in a process of its own: 300,000 rows, by default of lognormal lengths (mean 99, at most 2,048 steps).
 
 *occupancy* is real steps of all positions that the programs go through. Seconds are those of the thread that feeds the
 devices, all in all and by stage; a stage's CPU seconds are its thread's. *fetched* is what would travel back from the

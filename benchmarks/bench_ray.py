@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_ray [--rows 100000] [--hidden 512] [--rounds 3] [--contenders plain,ray,...]
 
-Rows of lognormal lengths (mean 97) with 12 features, one Parquet file; two cores. `plain` is the command with two
+Rows of lognormal lengths (mean 99) with 12 features, one Parquet file; two cores. `plain` is the command with two
 devices, `ray` has two actors of one CPU on a cluster that stands, `ray-local` begins its own; `data` and `data-torch`
 are Ray Data with two actors. All are whole commands, from the start of the process to its end, and take turns. The
 parts of the first three must be the same bytes; features of the others are compared row by row. With the default

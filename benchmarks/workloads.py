@@ -38,7 +38,7 @@ def uniform(rows: int, steps: int) -> Callable[[np.random.Generator], np.ndarray
 
 
 def lognormal(rows: int) -> Callable[[np.random.Generator], np.ndarray]:
-    """Lognormal(4.2, 0.9), 1 to 2,048 steps: mean 97, as recordings and sessions are."""
+    """Lognormal(4.2, 0.9), 1 to 2,048 steps: mean 99, as recordings and sessions are."""
     return lambda rng: np.clip(rng.lognormal(4.2, 0.9, rows), 1, 2048).astype(np.int64)
 
 

@@ -60,7 +60,7 @@ print((time.thread_time() - begin) / {units})
 
 
 def rows_of(count: int, seed: int = 0) -> Ragged:
-    """Rows of lognormal lengths, 97 steps on average, whose steps are short and whose encoder is wide.
+    """Rows of lognormal lengths, 99 steps on average, whose steps are short and whose encoder is wide.
 
     So that a job of many processor seconds reads a small file.
     """

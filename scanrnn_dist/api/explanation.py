@@ -117,7 +117,7 @@ def explain(
         "kernel": kernel if kernel == "native" else f"xla. {why_not_native}".removesuffix(". "),
         "shape": f"{shape.lanes:,} rows side by side a device, in blocks of {counted(shape.block_steps, 'step')}; "
         f"{counted(shape.window_blocks, 'block')} a call",
-        "memory": f"at most about {in_mib(taken)} besides the program itself (about 400 MiB); more for a row that is "
+        "memory": f"at most about {in_mib(taken)} besides the program itself (about 300 MiB); more for a row that is "
         f"larger{f'; {refusal}' if refusal else ''}",
     }
     lines |= _of_source(plan, options.matching)

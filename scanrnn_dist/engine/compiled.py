@@ -28,7 +28,7 @@ from scanrnn_dist.protocols import WindowShape
 ENDS_SHARE = 8
 """One in so many blocks may end a row, for the program to pick the rows that end in a window."""
 STATIC_ENDS_SHARE = 16
-"""The same on accelerators, where more are picked by more calls. With lognormal rows of mean 100, 1 in 25 ends one."""
+"""The same on accelerators, where more are picked by more calls. With lognormal rows of mean 99, 1 in 25 ends one."""
 MOST_PICKS = 8
 """Of windows in which more than half of the blocks end a row, all that is emitted is fetched."""
 
