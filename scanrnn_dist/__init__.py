@@ -68,7 +68,7 @@ _MODULE_OF = {
     "verify": "api",
 }
 
-_MODULES = {"errors", "input_spec", "ray", "sklearn", "source", "weights"}
+_MODULES = {"encoder", "errors", "input_spec", "ray", "sklearn", "source", "weights"}
 """Of the documentation, for whoever names them without importing them."""
 
 __all__ = [

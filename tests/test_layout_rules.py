@@ -194,7 +194,7 @@ def test_every_public_name_is_found() -> None:
 def test_public_modules_need_no_import_and_are_listed_with_the_names() -> None:
     code = """
 import sys, scanrnn_dist as srd
-modules = {"errors", "input_spec", "ray", "source", "weights"}
+modules = {"encoder", "errors", "input_spec", "ray", "source", "weights"}
 listed = set(dir(srd))
 assert listed - {"sklearn"} == {*srd.__all__, *modules, "__version__"}, listed
 assert not {"jax", "pyarrow", "sklearn"} & set(sys.modules)

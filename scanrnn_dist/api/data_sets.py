@@ -93,7 +93,8 @@ def featurize(
         group_by: if each row of the source is one step: the columns that say which sequence it belongs to.
         order_by: if each row of the source is one step: the columns that order the steps; None if they are in order.
         sort: whether to first make a sorted copy of such a source, at `destination` + ".sorted", and read that.
-        keep: the columns to copy to the output; None keeps all but the sequences, and with `group_by` only these.
+        keep: the columns to copy to the output. None keeps all but the sequences; with `group_by` only these and the
+            columns that folders spell, with `keep_state` also those of `order_by`.
         mesh: a mesh with an axis `"data"`, whose devices share the rows; None takes all local devices.
         window_shape: lanes, block and window of the compiled program; None takes what suits the kind of device.
         max_steps: use only this many steps of each sequence, as the `T` of the specification; None uses all.
@@ -137,7 +138,8 @@ def featurize(
         ConfigError: arguments that do not go together, or a destination that holds something else, or a job with other
             arguments; the message names the differences.
         DataError: data that is not what it should be. It is raised once everything else is done, and names the file,
-            the row group and the row of each bad place, or of the first 20. Or the source changed since the job began.
+            the row group and the row of one bad place of each part that is missing, of 20 parts at most. Or the source
+            changed since the job began.
         StoppedError: the destination's file system refused, or another process works on the same share.
 
     Example:

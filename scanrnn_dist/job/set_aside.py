@@ -21,8 +21,9 @@ def quarantined(destination: str | os.PathLike[str]) -> pa.Table:
         destination: the folder or URI that `featurize` wrote to.
 
     Returns:
-        A row for each: `file`, `row_group`, `row` (of the row group), `file_row`, `policy`, `reason`, `step` (null
-        where no single step is wrong), then the kept columns. One that has the name of one of these is "kept.NAME".
+        A line for each: `file`, `row_group`, `row` (of the row group), `file_row`, `policy`, `reason`, `step` (null
+        where no single step is wrong), `rows` (1, or more in a line that stands for all rows of a part whose pages
+        cannot be read), then the kept columns. One that has the name of one of these is "kept.NAME".
 
     Raises:
         ConfigError: the folder is no output of a job.
