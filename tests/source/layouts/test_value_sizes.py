@@ -13,6 +13,7 @@ from odd_values import ODD
 from scanrnn_dist.source import value_bytes
 
 PAIR = pa.struct([("name", pa.string()), ("at", pa.float32())])
+VECTORS = pa.struct([("v", pa.list_(pa.list_(pa.float32(), 2), 2))])
 KINDS: dict[str, tuple[pa.DataType, list[Any], list[int]]] = {
     "bool": (pa.bool_(), [True, None], [1, 1]),
     "decimal": (pa.decimal128(5, 2), [Decimal("1.5"), None], [16, 16]),
@@ -24,7 +25,9 @@ KINDS: dict[str, tuple[pa.DataType, list[Any], list[int]]] = {
     "dictionary": (pa.dictionary(pa.int16(), pa.string()), ["abc", None, "d"], [2, 2, 2]),
     "list": (pa.list_(pa.int16()), [[1, 2, 3], None, []], [10, 4, 4]),
     "large list of texts": (pa.large_list(pa.string()), [["a", "bc"], None, []], [15, 4, 4]),
-    "list of a fixed size": (pa.list_(pa.float32(), 2), [[1, 2], None], [12, 4]),
+    "list of a fixed size": (pa.list_(pa.float32(), 2), [[1, 2], None], [12, 12]),
+    "texts of a fixed number": (pa.list_(pa.string(), 3), [["ab", None, "c"], None, ["abc"] * 3], [19, 16, 25]),
+    "a fixed size in structs": (VECTORS, [{"v": [[1, 2], None]}, {"v": None}, None], [28, 20, 20]),
     "view of lists": (pa.list_view(pa.int32()), [[1], None, [2, 3]], [8, 4, 12]),
     "lists of lists": (pa.list_(pa.list_(pa.float32())), [[[1, 2], [3]], None, [None]], [24, 4, 8]),
     "struct": (PAIR, [{"name": "ab", "at": 1}, None, {"name": None, "at": None}], [10, 8, 8]),
