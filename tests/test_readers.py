@@ -229,6 +229,22 @@ def test_an_index_of_pandas_comes_back(tmp_path: Path) -> None:
         assert read[str(x)].tolist() == [1, 2] and "features" in read
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_ordered_categories_of_pandas_keep_their_order(tmp_path: Path) -> None:
+    """In several row groups of the source and of several parts; none of these has the categories in their order."""
+    pandas = pytest.importorskip("pandas")
+    sizes = pandas.CategoricalDtype(["small", "medium", "large", "none has it"], ordered=True)
+    found = ["large", "medium", None, "small"] * 50
+    frame = pandas.DataFrame({"sequence": [[0.5]] * 200, "size": pandas.Categorical(found, dtype=sizes)})
+    frame.to_parquet(tmp_path / "a.parquet", row_group_size=60)
+    encoder, output = encoder_of(in_features=1), Output(row_group_bytes=500)
+    featurize(tmp_path / "a.parquet", tmp_path / "out", encoder, column="sequence", output=output, rows_per_part=60)
+    read = pandas.read_parquet(tmp_path / "out")["size"]
+    assert pq.read_metadata(tmp_path / "out/part-00000.parquet").num_row_groups > 1
+    assert read.dtype == frame["size"].dtype and read.equals(frame["size"])
+    assert (read < "medium").tolist() == [size == "small" for size in found]
+
+
 def main() -> None:
     """Print the tables of the documentation."""
     from importlib.metadata import version

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.records.output import STATE, Output, are_steps, feature_names, out_features_of, value_dtype
-from scanrnn_dist.source import VectorWriter, in_one_piece, value_bytes
+from scanrnn_dist.source import Gathered, VectorWriter, value_bytes
 from scanrnn_dist.storage import Check, NewFile, Store, stopping
 
 _SMALL_BYTES = 1 << 16
@@ -49,7 +49,7 @@ class ArrowWriter:
 
     def __init__(self, file: Hashed, schema: pa.Schema, options: Callable[[pa.Table], dict[str, Any]]) -> None:
         self._file, self._schema, self._options = file, schema, options
-        self._group: list[pa.RecordBatch] = []  # what is not written yet
+        self._group = Gathered(schema)  # what is not written yet
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -58,7 +58,7 @@ class ArrowWriter:
 
     def end_group(self) -> None:
         """Write what was appended."""
-        table = in_one_piece(self._group, self._schema)
+        table = self._group.taken()
         if len(table):
             self._begun(table).write_table(table, row_group_size=table.num_rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from scanrnn_dist.source.parquet import vector_writer
 from scanrnn_dist.storage import LocalStore
 
 ROWS, SIZE = 5_000, 4
-BATCHES = {"one": [ROWS], "even": [700] * 8, "odd": [1, 2_999, 3, 0, 1_997], "small": [13] * 385}
+BATCHES = {"one": [ROWS], "even": [700] * 8, "odd": [1, 2_999, 3, 0, 1_997], "small": [61] * 82}
 NAMES = pa.array(["one", "two", "three"])
+SIZES = pa.array(["small", "large", "huge"])
 OUTPUTS = [
     *(Output(layout) for layout in LAYOUTS),
     *(Output(layout, "float16", compression="zstd") for layout in LAYOUTS),
@@ -36,7 +37,7 @@ def kept_of(rows: int) -> pa.RecordBatch:
     rng = np.random.default_rng(0)
     texts = [None if n % 11 == 0 else f"{row:{n}}" for row, n in enumerate(rng.integers(0, 700, rows).tolist())]
     lists = [None if n % 7 == 0 else list(range(n)) for n in rng.integers(0, 30, rows)]
-    return pa.record_batch({
+    batch = pa.record_batch({
         "id": pa.array(range(rows), pa.int64()),
         "few": pa.array(rng.integers(0, 9, rows), pa.int32()),
         "flag": pa.array([n % 5 < 2 if n % 3 else None for n in range(rows)]),
@@ -47,7 +48,26 @@ def kept_of(rows: int) -> pa.RecordBatch:
         "struct": pa.array([text and {"a": text[:9], "b": 1.5} for text in texts]),
         "map": pa.array([[(text[:3], 1)] if text else None for text in texts], pa.map_(pa.string(), pa.int8())),
         "vector": pa.array([each and each[:1] * 3 for each in lists], pa.list_(pa.int16(), 3)),
-        "name": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 3, rows), pa.int32()), NAMES),
+    })  # fmt: skip
+    names = pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 3, rows), pa.int32()), NAMES)
+    sizes = pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 2, rows), pa.int8()), SIZES, ordered=True)
+    return with_names(batch, names, sizes)
+
+
+def with_names(batch: pa.RecordBatch, names: pa.DictionaryArray, sizes: pa.DictionaryArray) -> pa.RecordBatch:
+    """Rows and their names, alone and within other values, of which some are null."""
+    rows, is_null = len(batch), pa.array(batch["id"].to_numpy() % 5 == 0)
+    twice, offsets = names.take(pa.array(np.arange(2 * rows) // 2)), np.arange(0, 2 * rows + 1, 2, np.int32)
+    struct = pa.StructArray.from_arrays([names, batch["id"], sizes], ["name", "id", "size"], mask=is_null)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), twice, mask=is_null)
+    pairs = pa.FixedSizeListArray.from_arrays(twice, 2, mask=is_null)
+    fields = pa.map_(names.type, names.type)
+    entries = pa.StructArray.from_arrays([twice, twice], fields=[fields.key_field, fields.item_field])
+    maps = pa.Array.from_buffers(fields, rows, [None, pa.py_buffer(offsets)], children=[entries])
+    deep = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32)), struct, mask=is_null)
+    return pa.record_batch({
+        **dict(zip(batch.schema.names, batch.columns, strict=True)), "name": names, "size": sizes,
+        "named struct": struct, "named list": lists, "named pair": pairs, "named map": maps, "named structs": deep,
     })  # fmt: skip
 
 
@@ -62,8 +82,10 @@ def as_read(batch: pa.RecordBatch) -> pa.RecordBatch:
         return batch
     names = [f"none of {len(batch)}", *sorted(set(batch["name"].to_pylist()), reverse=len(batch) % 2 == 0), "none"]
     numbers = pa.array(map(names.index, batch["name"].to_pylist()), pa.int32())
-    nth = batch.schema.get_field_index("name")
-    return batch.set_column(nth, "name", pa.DictionaryArray.from_arrays(numbers, names))
+    own = pa.DictionaryArray.from_arrays(numbers, names)
+    first = next(nth for nth, name in enumerate(batch.schema.names) if name == "name")
+    before = batch.select(batch.schema.names[:first])
+    return pa.record_batch(with_names(before, own, batch["size"]).columns, schema=batch.schema)
 
 
 def part_of(folder: Path, output: Output, kept: pa.RecordBatch, steps: bool, sizes: Sequence[int]) -> Path:
@@ -133,3 +155,39 @@ def test_the_batches_that_rows_are_set_aside_in_change_no_byte(tmp_path: Path, m
             aside.commit()
         contents.add(Path(store.path(quarantine_name(0, 1))).read_bytes())
     assert len(contents) == 1 and pq.read_metadata(pa.BufferReader(contents.pop())).num_row_groups > 3
+
+
+TEXTS = pa.array([f"{number:020}" for number in range(50_000)])
+
+
+def own_dictionary(begin: int, ordered: bool) -> pa.DictionaryArray:
+    """500 values with a dictionary of their own, of 1 MB, as a reader makes them of a column of 50,000 texts."""
+    numbers = pa.array(range(begin, begin + 500), pa.int32())
+    return pa.DictionaryArray.from_arrays(numbers, pa.concat_arrays([TEXTS]), ordered=ordered)
+
+
+VECTOR = pa.list_(pa.float32(), 768)
+KEPT: dict[str, Callable[[int], pa.Array]] = {
+    "vectors that are null": lambda begin: pa.nulls(500, VECTOR),
+    "vectors in structs that are null": lambda begin: pa.nulls(500, pa.struct([("v", VECTOR)])),
+    "a large dictionary": lambda begin: own_dictionary(begin, False),
+    "an ordered one": lambda begin: own_dictionary(begin, True),
+    "a large dictionary in structs": lambda begin: pa.StructArray.from_arrays([own_dictionary(begin, False)], ["name"]),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_rows_that_wait_for_their_row_group_take_about_its_bytes(tmp_path: Path, kind: str) -> None:
+    """Of 40 batches of more than 1 MB each; where dictionaries are large, the rows themselves take less than 1 MB."""
+    schema = pa.schema({"kept": KEPT[kind](0).type})
+    store = LocalStore(str(tmp_path), "host.1.00000000")
+    part = PartFile(store, "a.parquet", part_schema(schema, SIZE, {}))
+    aside = QuarantineFile(store, 0, 1, schema)
+    for write in (lambda batch: part.write(batch, np.zeros((500, SIZE), np.float32)), aside.write):
+        before, most = pa.total_allocated_bytes(), 0
+        for begin in range(0, 20_000, 500):
+            write(pa.record_batch([KEPT[kind](begin)], schema=schema))
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert most < 8 << 20
+    for file in (part, aside):
+        file.commit()

@@ -7,4 +7,5 @@ rest of `source`.
 from scanrnn_dist.source.parquet.budget import least_row_bytes
 from scanrnn_dist.source.parquet.checked_file import Ahead, CheckedFile, read_ahead
 from scanrnn_dist.source.parquet.footer import Footer
-from scanrnn_dist.source.parquet.vector_writer import VectorWriter, in_one_piece
+from scanrnn_dist.source.parquet.gathered import Gathered
+from scanrnn_dist.source.parquet.vector_writer import VectorWriter

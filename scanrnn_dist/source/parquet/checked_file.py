@@ -28,7 +28,7 @@ from scanrnn_dist.source.parquet.readable import (
     check_indices,
     check_stored_schema,
     footer_file,
-    has_nested_dictionary,
+    has_dictionary,
     readable,
 )
 from scanrnn_dist.storage import FetchedFile, Span, open_input_file
@@ -179,7 +179,8 @@ class CheckedFile:
         wanted = self._leaves.names_for(columns)
         columns_read = list(dict.fromkeys(path[0] for path in columns))
         pieces = [list(row_groups)]
-        if any(has_nested_dictionary(self.schema_arrow.field(name).type) for name in columns_read):
+        kinds = [self.schema_arrow.field(name).type for name in columns_read]
+        if any(pa.types.is_nested(kind) and has_dictionary(kind) for kind in kinds):
             pieces = [[group] for group in row_groups]  # pyarrow cannot put several dictionaries into one such batch
 
         def batches_of(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:

@@ -226,9 +226,9 @@ def check_indices(array: pa.Array) -> None:
         check_indices(array.values)
 
 
-def has_nested_dictionary(kind: pa.DataType) -> bool:
-    """Whether a type has a dictionary within lists or structs."""
-    return pa.types.is_nested(kind) and any(map(pa.types.is_dictionary, _types(kind)))
+def has_dictionary(kind: pa.DataType) -> bool:
+    """Whether a type is a dictionary, or has one within lists or structs."""
+    return any(map(pa.types.is_dictionary, _types(kind)))
 
 
 def _types(nested: Any) -> Iterator[pa.DataType]:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from scanrnn_dist.source.parquet.gathered import Gathered
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
     I16,
@@ -44,27 +44,6 @@ PAGE_BYTES = 1 << 20
 """Numbers of a page, about: as pyarrow's."""
 _MAGIC = b"PAR1"
 _Page = list[tuple[np.ndarray, np.ndarray | None]]  # vectors, and which of them are null
-
-
-def in_one_piece(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """The rows of batches, which leave the list: each column in one piece, with nothing else in its dictionary.
-
-    So the same rows become the same bytes, whatever batches they come in.
-    """
-    table = pa.Table.from_batches(batches, schema)
-    batches.clear()  # or the rows would be there twice while they are written
-    table = table.combine_chunks()
-    for nth, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(nth, field, _with_own_dictionary(table.column(nth).combine_chunks()))
-    return table
-
-
-def _with_own_dictionary(array: pa.DictionaryArray) -> pa.DictionaryArray:
-    """An array of which the dictionary has what the array has, in the order in which that comes first."""
-    used = pc.unique(array.indices.drop_null())
-    indices = pc.index_in(array.indices, value_set=used).cast(array.type.index_type)
-    return pa.DictionaryArray.from_arrays(indices, array.dictionary.take(used), ordered=array.type.ordered)
 
 
 class Sink(Protocol):
@@ -94,7 +73,7 @@ class VectorWriter:
         self._passing = _Passing(sink)
         self._writer: pq.ParquetWriter | None = None
         sink.write(_MAGIC)
-        self._others: list[pa.RecordBatch] = []  # of the row group
+        self._others = Gathered(self._schema)  # of the row group
         self._pages: list[_Page] = [[]]  # of the row group; the last one is not full
         self._page_rows = 0
         self._groups: list[Fields] = []
@@ -126,7 +105,7 @@ class VectorWriter:
         if not pages:
             return
         self._pages, self._page_rows = [[]], 0
-        table = in_one_piece(self._others, self._schema)
+        table = self._others.taken()
         if len(self._schema):
             self._write_others(table)
         begin, rows, values = self._sink.tell(), 0, 0
