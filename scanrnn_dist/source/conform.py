@@ -7,7 +7,7 @@ any depth. A cast that would lose something, such as of a timestamp too far for 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -42,24 +42,29 @@ def part_of(kind: pa.DataType, ways: Sequence[Path]) -> pa.DataType:
     return pa.large_list(kind.value_field.with_type(part_of(kind.value_type, ways))) if is_list(kind) else kind
 
 
-def filled_bytes(kind: pa.DataType | None, wanted: pa.DataType, values: float) -> float:
-    """What the nulls take at least, in each row, that stand for what a file lacks of a column.
+def filled_bytes(
+    kind: pa.DataType | None, wanted: pa.DataType, lengths: Callable[[Path], float], way: Path, count: float = 1
+) -> float:
+    """What the nulls take at least, in each row, that stand for what a file lacks of a column, or of a field within it.
 
     Args:
         kind: of the column in the file; None if it lacks it.
         wanted: the type that it is brought into.
-        values: so many are in the lists of a row.
+        lengths: how many values a row has in the lists, or items in the maps, that a way leads to.
+        way: to the column.
+        count: so many of it are in a row.
     """
     if kind is None or types.is_null(kind):
-        return least_row_bytes(wanted)
+        return count * least_row_bytes(wanted)
     if types.is_struct(kind) and types.is_struct(wanted):
         own = {field.name: field.type for field in kind}
-        return sum(filled_bytes(own.get(field.name), field.type, values) for field in wanted)
-    if not (is_list(kind) and is_list(wanted)):
+        return sum(
+            filled_bytes(own.get(field.name), field.type, lengths, (*way, field.name), count) for field in wanted
+        )
+    if not all(is_list(each) or types.is_map(each) for each in (kind, wanted)):
         return 0
-    if types.is_fixed_size_list(kind):
-        return int(kind.list_size) * filled_bytes(kind.value_type, wanted.value_type, values)
-    return values * filled_bytes(kind.value_type, wanted.value_type, 1)
+    count = count * kind.list_size if types.is_fixed_size_list(kind) else lengths(way)
+    return filled_bytes(kind.field(0).type, wanted.field(0).type, lengths, way, count)
 
 
 def conform(batch: pa.RecordBatch, fields: Sequence[pa.Field], where: str, own: frozenset[str]) -> pa.RecordBatch:

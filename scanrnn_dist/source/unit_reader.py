@@ -11,7 +11,7 @@ process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the spee
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
@@ -226,21 +226,23 @@ class UnitReader:
         known = {path: parquet.decoded_bytes(path, groups) for path in self._paths if path[0] in there}
         in_groups = sum(group.rows for group in parquet.footer.row_groups[groups.start : groups.stop])
         decoded = sum(nbytes or 0 for nbytes in known.values()) / max(1, in_groups)
-        decoded += self._filled_bytes(parquet, unit, there)
+        decoded += self._filled_bytes(parquet, there, lambda way: parquet.values(way, groups) / max(1, in_groups))
         if unknown := [path for path, nbytes in known.items() if nbytes is None]:
             decoded += self._tried_bytes(parquet, unit, unknown)
         # The sequences' values are float32 in the end; and the first rows may be the shortest ones.
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._own else 0)
         return int(min(_MAX_ROWS, max(1.0, self._chunk_bytes / decoded)))
 
-    def _filled_bytes(self, parquet: CheckedFile, unit: Unit, there: dict[str, pa.DataType]) -> float:
+    def _filled_bytes(
+        self, parquet: CheckedFile, there: dict[str, pa.DataType], lengths: Callable[[Path], float]
+    ) -> float:
         """About what a row takes of nulls that stand for what the file lacks; one that takes too much is refused."""
         nbytes = 0.0
         for whole, field in zip(self._whole, self._fields, strict=True):
-            kind = there.get(field.name)
+            kind, way = there.get(field.name), (field.name,)
             if kind != whole.type:
-                parquet.check_row(field.name, filled_bytes(kind, field.type, 0))
-                nbytes += filled_bytes(kind, field.type, unit.values / unit.rows)
+                parquet.check_row(field.name, filled_bytes(kind, field.type, lambda _: 0, way))
+                nbytes += filled_bytes(kind, field.type, lengths, way)
         return nbytes
 
     def _tried_bytes(self, parquet: CheckedFile, unit: Unit, paths: Sequence[Path]) -> float:

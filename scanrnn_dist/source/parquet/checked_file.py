@@ -204,6 +204,10 @@ class CheckedFile:
         rows = sum(self.footer.row_groups[group].rows for group in row_groups)
         return max(nbytes, rows * least_row_bytes(type_at(self.schema_arrow, path)))
 
+    def values(self, path: Path, row_groups: Sequence[int]) -> int:
+        """As `Leaves.values`."""
+        return self._leaves.values(path, row_groups)
+
     def check_pages(self, row_groups: Sequence[int]) -> None:
         """Hold the pages of these row groups against the footer, those that were not read too."""
         self._budget.begin(1)

@@ -81,6 +81,11 @@ class Leaves:
                 nbytes += 4 * group.rows * (self._footer.leaves[leaf].max_repetition > 0)
         return nbytes
 
+    def values(self, path: Path, row_groups: Iterable[int]) -> int:
+        """About how many values are in the lists or maps of these row groups that a way leads to, at most."""
+        groups = [self._footer.row_groups[number] for number in row_groups]
+        return min(sum(group.chunks[leaf].values for group in groups) for leaf in self.of(path))
+
     @cached_property
     def _stored_alike(self) -> set[str]:
         """The columns of which the file has as many leaves as their types are stored as here."""
