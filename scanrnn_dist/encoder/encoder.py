@@ -418,4 +418,4 @@ def checked_encoder(encoder: Any) -> Encoder:
 def _shapes_of(encoder: Encoder) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Of all variables, by path."""
     variables = nnx.to_flat_state(nnx.state(encoder))
-    return tuple((".".join(map(str, path)), np.shape(leaf[...])) for path, leaf in variables)
+    return tuple((".".join(map(str, path)), np.shape(leaf.get_value())) for path, leaf in variables)

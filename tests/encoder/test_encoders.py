@@ -640,3 +640,16 @@ def test_an_encoder_is_told_in_one_line() -> None:
     assert "-> 128 features per step" in repr(both)
     relu = Encoder(drawn(nnx.SimpleCell, 1, 1000, activation_fn=jax.nn.relu))
     assert "RNN (relu) of 1 layer, 1,000 hidden features, 1 feature per step -> 1,000 features" in repr(relu)
+
+
+class _Scaled(nnx.GRUCell):
+    """Keeps a plain number in a variable."""
+
+    def __init__(self, number: Any) -> None:
+        super().__init__(D, H, rngs=nnx.Rngs(0))
+        self.number = nnx.Variable(number)
+
+
+@pytest.mark.parametrize("number", [0.5, 3, np.float32(2)])
+def test_a_variable_may_be_a_plain_number(number: Any) -> None:
+    assert encode(Encoder(_Scaled(number)), ROWS[:2]).shape == (2, H)
