@@ -125,8 +125,9 @@ class RunLike(Protocol):
             ragged: the rows.
             max_steps: how many steps of each row count, the first so many; None for all.
             carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
-            out: `(n, out_features)` of the engine's dtype, C-contiguous, where an engine may write the features of
-                these rows itself: then it tells none of them. Either all rows of a run have one, or none.
+            out: `(n, out_features)` of the engine's dtype, or, where the readout is all steps, `(steps, out_features)`
+                of those that count; each vector in one piece. There an engine may write the features of these rows
+                itself: then it tells none of them. Either all rows of a run have one, or none.
 
         Raises:
             DataError: another number of features than the encoder takes, or other carries than the engine expects.

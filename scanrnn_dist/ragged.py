@@ -347,41 +347,35 @@ def all_finite(values: np.ndarray) -> bool:
 class FeatureRows:
     """The features of so many rows, in their order, as they are finished in any."""
 
-    def __init__(self, rows: int, out_features: int, dtype: Any = np.float32, *, steps: bool = False) -> None:
-        """Room for vectors `(out_features,)`, or with `steps` for the outputs `(T, out_features)` of all steps."""
-        self._vectors = np.empty((0 if steps else rows, out_features), dtype)
-        self._lengths = np.zeros(rows, np.int64) if steps else None
-        self._steps: list[tuple[np.ndarray, Ragged]] = []
+    def __init__(
+        self, rows: int, out_features: int, dtype: Any = np.float32, lengths: np.ndarray | None = None
+    ) -> None:
+        """Room for vectors `(out_features,)`; or, of rows of such `lengths` `(rows,)`, for the outputs of all steps."""
+        self._offsets = None if lengths is None else running_sums(lengths)
+        self._vectors = np.empty((rows if self._offsets is None else self._offsets[-1], out_features), dtype)
 
-    @property
-    def out(self) -> np.ndarray | None:
-        """Where vectors may be written to instead of being placed; None for the outputs of steps."""
-        return self._vectors if self._lengths is None else None
+    def out(self, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Where the vectors of rows `begin` to `end`, all when None, may be written to instead of being placed."""
+        if self._offsets is None:
+            return self._vectors[begin:end]
+        return self._vectors[self._offsets[begin] : self._offsets[-1 if end is None else end]]
 
     def place(self, rows: np.ndarray, features: np.ndarray | Ragged | None) -> None:
         """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps.
 
         None of rows that were written to `out`.
         """
-        if features is None:
-            return
         if isinstance(features, Ragged):
-            assert self._lengths is not None
-            self._lengths[rows] = features.lengths
-            self._steps.append((rows, features))
-        else:
+            assert self._offsets is not None
+            given = features.values[features.offsets[0] : features.offsets[-1]]
+            self._vectors[positions(self._offsets[rows], features.lengths)] = given
+        elif features is not None:
             self._vectors[rows] = features
 
     @property
     def result(self) -> np.ndarray | Ragged:
         """The features of all rows."""
-        if self._lengths is None:
-            return self._vectors
-        offsets = running_sums(self._lengths)
-        values = np.empty((offsets[-1], self._vectors.shape[1]), np.float32)
-        for rows, steps in self._steps:
-            values[positions(offsets[rows], steps.lengths)] = steps.values[steps.offsets[0] : steps.offsets[-1]]
-        return Ragged(values, offsets)
+        return self._vectors if self._offsets is None else Ragged(self._vectors, self._offsets)
 
 
 def time_first_hint(is_time_last: bool, remedy: str = "pass x.T") -> str:

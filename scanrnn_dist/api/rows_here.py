@@ -38,13 +38,12 @@ def features_of_rows(
 ) -> np.ndarray | Ragged:
     """The features of all rows of the batches, one after the other; `tell` is told how many more are finished."""
     number = sum(len(batch.sequences) for batch in batches)
-    features = FeatureRows(number, engine.out_features, engine.dtype, steps=engine.gives_steps)
-    # Not where only a single pass gives outputs of steps: the result itself is then most of what is held, 602 MiB in
-    # pieces and 614 at once for 293 MiB of outputs.
+    lengths = np.concatenate([np.empty(0, np.int64), *(rows.sequences.lengths_within(max_steps) for rows in batches)])
+    features = FeatureRows(number, engine.out_features, engine.dtype, lengths if engine.gives_steps else None)
     keeps_steps = engine.kept_step_bytes > 0 and all(_is_whole(engine, rows) for rows in batches)
     of_batches = _in_pieces if keeps_steps else _at_once
     with closing(engine.run()) as run:
-        for finished in of_batches(engine, run, batches, max_steps, features.out):
+        for finished in of_batches(engine, run, batches, max_steps, features):
             features.place(finished.rows, finished.features)
             if tell is not None:
                 tell(len(finished.rows))
@@ -57,20 +56,20 @@ def _is_whole(engine: EngineLike, rows: Rows) -> bool:
 
 
 def _at_once(
-    engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, out: np.ndarray | None
+    engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, features: FeatureRows
 ) -> Iterator[Finished]:
     """Hand over all rows, of which the longest go first, where they stand."""
     begin = 0
     for rows in batches:
         end = begin + len(rows.sequences)
-        run.submit(rows.sequences, max_steps, rows.carries, None if out is None else out[begin:end])
+        run.submit(rows.sequences, max_steps, rows.carries, features.out(begin, end))
         begin = end
     while run.is_busy:
         yield from run.advance()
 
 
 def _in_pieces(
-    engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, out: np.ndarray | None
+    engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, features: FeatureRows
 ) -> Iterator[Finished]:
     """Hand over about a window of rows after the other, while those that are not finished are few."""
     window_steps = engine.devices * engine.shape.lanes * engine.shape.window_steps
@@ -82,8 +81,8 @@ def _in_pieces(
     while taken < len(pieces) or run.is_busy:
         while taken < len(pieces) and run.wants_rows and (not open_steps or open_steps + steps[taken] <= most_steps):
             piece = pieces[taken]
-            to = None if out is None else out[firsts[taken] : firsts[taken + 1]]
-            run.submit(cut(piece.sequences), max_steps, piece.carries, to)
+            out = features.out(firsts[taken], firsts[taken + 1])
+            run.submit(cut(piece.sequences), max_steps, piece.carries, out)
             open_steps += steps[taken]
             taken += 1
         for finished in run.advance(taken < len(pieces) and run.has_window):

@@ -58,10 +58,9 @@ class BidirectionalEngine:
         ]
         first = self.layers[0][0]
         # What a layer gives of steps is kept until all rows that were submitted together are through it, of each
-        # direction and then side by side. The next layer takes a copy, within its own look-ahead. Who asks for steps
-        # counts those of the last layer once, as of any engine.
-        of_steps = [4 * sum(part.out_features for part in layer) for layer in self.layers if layer[0].gives_steps]
-        self.kept_step_bytes = 2 * sum(of_steps) - (of_steps[-1] if encoder.gives_steps else 0)
+        # direction and then side by side. The next layer takes a copy, within its own look-ahead.
+        parts = [part for layer in self.layers for part in layer if part.gives_steps]
+        self.kept_step_bytes = 2 * 4 * sum(part.out_features for part in parts)
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
         self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
@@ -79,7 +78,7 @@ class BidirectionalRun(Emptied):
 
     def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
         self._expects_carries, self._carry_features = engine.own_carries, engine.carry_features
-        self._gives_steps = engine.gives_steps
+        self._gives_steps, self._is_in_place = engine.gives_steps, False
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
@@ -115,7 +114,7 @@ class BidirectionalRun(Emptied):
         ragged: Ragged,
         max_steps: float | None = None,
         carries: np.ndarray | None = None,
-        out: np.ndarray | None = None,  # it tells features, joined of both directions
+        out: np.ndarray | None = None,  # for the features of one layer; those of several it tells
     ) -> None:
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         if len(ragged) == 0:
@@ -123,7 +122,9 @@ class BidirectionalRun(Emptied):
         first = self.statistics.rows
         of_runs = [] if carries is None else np.split(np.array(carries), self._carry_ends, axis=1)
         kept = ragged.first_steps(checked_max_steps(max_steps))
-        self._layers[0].submit(_Rows(np.arange(first, first + len(ragged)), kept, of_runs))
+        self._is_in_place = out is not None and len(self._layers) == 1
+        rows = _Rows(np.arange(first, first + len(ragged)), kept, of_runs)
+        self._layers[0].submit(rows, out if self._is_in_place else None)
 
     def advance(self, more: bool = False) -> list[Finished]:
         finished: list[Finished] = []
@@ -132,6 +133,8 @@ class BidirectionalRun(Emptied):
             done = layer.advance(more) if following is None or following.wants_rows else None
             if done and following:
                 following.submit(done)
+            elif done and self._is_in_place:
+                finished.append(Finished(done.numbers, None))
             elif done:
                 order = np.argsort(done.numbers)
                 values = done.values.take(order)
@@ -198,16 +201,18 @@ class _LayerRun:
     def is_busy(self) -> bool:
         return any(run.is_busy for run in self.runs)
 
-    def submit(self, rows: _Rows) -> None:
-        """Hand rows to both directions; the backward one gets each in reverse."""
+    def submit(self, rows: _Rows, out: np.ndarray | None = None) -> None:
+        """Hand rows to both directions, the backward one each in reverse; what they give belongs to `out`, if given."""
         n, values = len(rows.numbers), rows.values
-        steps = values.lengths if self._gives_steps else np.ones(n, np.int64)
-        given = Ragged(np.empty((steps.sum(), self._features), np.float32), running_sums(steps))
+        offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
+        given = Ragged(np.empty((offsets[-1], self._features), np.float32) if out is None else out, offsets)
         first = self.runs[0].statistics.rows
         self._batches.append(_Batch(first, rows.numbers, rows.carries[2:], given, np.zeros(n, np.int8), n))
         carries = rows.carries[:2] or (None, None)
-        for run, x, own in zip(self.runs, (values, backward(values)), carries, strict=True):
-            run.submit(x, carries=own)
+        for run, x, own, places in zip(self.runs, (values, backward(values)), carries, self._places, strict=True):
+            # A direction may write its features itself where they are one part; of steps, those stand the other way.
+            is_one = len(places) == 1 and not self._gives_steps
+            run.submit(x, carries=own, out=given.values[:, places[0][1]] if is_one else None)
 
     def advance(self, more: bool) -> _Rows | None:
         """Advance both directions; the rows that are now finished in both, if any."""
@@ -224,17 +229,21 @@ class _LayerRun:
 
     def _place(self, direction: int, finished: Finished) -> list[_Rows]:
         """Put what a direction gives where it belongs; the rows of which the other half was there already."""
-        features = finished.features if self._gives_steps else one_step_each(finished.features)
+        features = finished.features
+        if features is not None and not self._gives_steps:
+            features = one_step_each(features)
         order = np.argsort(finished.rows)
         rows, done = finished.rows[order], []
         bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
         for batch, (begin, end) in zip(self._batches, pairwise([*bounds, len(rows)]), strict=True):
             if begin == end:
                 continue
-            nth, half = rows[begin:end] - batch.first_row, features.take(order[begin:end])
-            at = (positions, backward_positions)[direction](batch.given.offsets[nth], half.lengths)
-            for source, target in self._places[direction]:
-                batch.given.values[at, target] = half.values[:, source]
+            nth = rows[begin:end] - batch.first_row
+            if features is not None:
+                half = features.take(order[begin:end])
+                at = (positions, backward_positions)[direction](batch.given.offsets[nth], half.lengths)
+                for source, target in self._places[direction]:
+                    batch.given.values[at, target] = half.values[:, source]
             batch.halves[nth] += 1
             whole = nth[batch.halves[nth] == 2]
             batch.unfinished -= len(whole)

@@ -124,15 +124,16 @@ class NativeRun(Emptied):
                 if engine.network.counts_steps:
                     rows["done"] = COUNT_BASE * own[:, -2].astype(np.int64) + own[:, -1].astype(np.int64)
             if self._outputs is not None:
-                self._outputs.add(batch)
-                assert batch.outputs is not None
+                self._outputs.add(batch, out)
+                assert batch.outputs is not None and batch.outputs.flags.c_contiguous
                 at = batch.starts - batch.starts[0]
                 rows["steps_to"] = batch.outputs.ctypes.data + 4 * engine.out_features * at
             else:
                 self._is_in_place = out is not None
                 batch.features = np.empty((n, engine.out_features), np.float32) if out is None else out
-                assert batch.features.flags.c_contiguous and batch.features.shape == (n, engine.out_features)
-                rows["features"] = batch.features.ctypes.data + 4 * engine.out_features * np.arange(n)
+                of_row, of_number = batch.features.strides
+                assert batch.features.shape == (n, engine.out_features) and of_number == 4
+                rows["features"] = batch.features.ctypes.data + of_row * np.arange(n)
             self._queue.add(rows)
         self.statistics.rows += n
         self.statistics.steps += int(lengths.sum())

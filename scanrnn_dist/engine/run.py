@@ -90,7 +90,7 @@ class Run(Emptied):
         ragged: Ragged,
         max_steps: float | None = None,
         carries: np.ndarray | None = None,
-        out: np.ndarray | None = None,  # it tells features; where they belong is the caller's affair
+        out: np.ndarray | None = None,  # for outputs of steps; features it tells
     ) -> None:
         ragged, lengths = taken(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
@@ -102,7 +102,7 @@ class Run(Emptied):
             self._values.add(batch, ragged.values)
             self._tape.add(batch.starts, lengths)
         if self._outputs is not None:
-            self._outputs.add(batch)
+            self._outputs.add(batch, out)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 

@@ -30,7 +30,7 @@ class Batch:
         values: `(steps, D)`, where they are kept here.
         features: `(n, F)`, where the kernel writes those of its rows itself.
         unfinished: rows whose outputs are still kept.
-        outputs: `(m, F)`, of all steps from `starts[0]` on, where those are asked for.
+        outputs: `(m, F)`, of all steps that count from `starts[0]` on, where those are asked for.
     """
 
     first_row: int
@@ -124,11 +124,15 @@ class StepOutputs:
 
     def __init__(self, submissions: Submissions, features: int) -> None:
         self._submissions, self._features = submissions, features
+        self._is_in_place = False
 
-    def add(self, batch: Batch) -> None:
-        """Expect the outputs of a batch's rows."""
-        span = int(batch.starts[-1] + batch.lengths[-1] - batch.starts[0])
-        batch.outputs, batch.unfinished = np.empty((span, self._features), np.float32), len(batch.lengths)
+    def add(self, batch: Batch, out: np.ndarray | None = None) -> None:
+        """Expect the outputs of a batch's rows, which belong to `out` where that is given for all batches."""
+        self._is_in_place = out is not None
+        steps = int(batch.starts[-1] + batch.lengths[-1] - batch.starts[0])
+        batch.outputs = np.empty((steps, self._features), np.float32) if out is None else out
+        assert batch.outputs.shape == (steps, self._features)
+        batch.unfinished = len(batch.lengths)
 
     def place(self, positions: np.ndarray, values: np.ndarray) -> None:
         """Take outputs `(n, F)` of the steps at these positions `(n,)`."""
@@ -136,13 +140,16 @@ class StepOutputs:
             assert batch.outputs is not None
             batch.outputs[positions[mine] - batch.starts[0]] = values[mine]
 
-    def take(self, rows: np.ndarray) -> Ragged:
-        """The outputs of finished rows, in their order, which must rise."""
+    def take(self, rows: np.ndarray) -> Ragged | None:
+        """The outputs of finished rows, in their order, which must rise; None where they are where they belong."""
         parts = []
         for batch, mine in self._submissions.of_rows(rows):
             assert batch.outputs is not None
-            nth = rows[mine] - batch.first_row
-            parts.append(compact(batch.outputs, batch.starts[nth] - batch.starts[0], batch.lengths[nth]))
-            batch.unfinished -= len(nth)
+            batch.unfinished -= len(mine)
+            if not self._is_in_place:
+                nth = rows[mine] - batch.first_row
+                parts.append(compact(batch.outputs, batch.starts[nth] - batch.starts[0], batch.lengths[nth]))
         self._submissions.forget()
+        if self._is_in_place:
+            return None
         return parts[0] if len(parts) == 1 else joined(parts, self._features)

@@ -101,8 +101,7 @@ class Stream:
         self._is_exhausted = self._is_told = False
         features = engine.out_features * engine.dtype.itemsize
         self._given = RowBytes(0, features) if engine.gives_steps else RowBytes(features, 0)
-        # Outputs of steps are gathered by the engine until all rows of a chunk are finished.
-        self._kept = RowBytes(4 * engine.carry_features, engine.kept_step_bytes + self._given.step)
+        self._kept = RowBytes(4 * engine.carry_features, engine.kept_step_bytes)
 
     def __iter__(self) -> Iterator[OpenChunk | FailedUnit]:
         while True:
@@ -200,8 +199,9 @@ class Stream:
 
     def _take(self, chunk: Chunk) -> None:
         """Hand the engine the rows of a chunk; its unit fails if the initial carries are not what they should be."""
-        engine, rows, steps = self._engine, len(chunk.sequences), int(self._steps(chunk).sum())
-        features = FeatureRows(rows, engine.out_features, engine.dtype, steps=engine.gives_steps)
+        engine, rows, lengths = self._engine, len(chunk.sequences), self._steps(chunk)
+        steps = int(lengths.sum())
+        features = FeatureRows(rows, engine.out_features, engine.dtype, lengths if engine.gives_steps else None)
         nbytes = chunk.nbytes_kept + self._given.of(rows, steps)
         values_bytes, engine_bytes = chunk.sequences.values.nbytes if rows else 0, self._kept.of(rows, steps)
         if engine.is_static:
@@ -217,7 +217,7 @@ class Stream:
         self._push(OpenChunk(without, first_row, features, rows, nbytes, values_bytes, engine_bytes))
         self._held_bytes += engine_bytes
         self._values_bytes += values_bytes
-        self._run.submit(chunk.sequences, self._options.max_steps, carries, features.out)
+        self._run.submit(chunk.sequences, self._options.max_steps, carries, features.out())
 
     def _tell_if_large(self, chunk: Chunk) -> None:
         """Say so, once, where a row goes beyond the budget: nested lists take over three times their values to read."""
