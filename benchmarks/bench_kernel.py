@@ -62,7 +62,8 @@ def native_case(encoder: Encoder, mesh: Mesh) -> tuple[Callable[[], Any], float]
     told = [engine.new_told()]
 
     def call() -> Any:
-        queue = queue_of(items, engine.devices, False, 2**62, 2**62)
+        strides = engine.in_features, engine.out_features
+        queue = queue_of(items, engine.devices, False, 2**62, 2**62, strides)
         *_, new = engine.program(*engine.weights, *engine.free_lanes(), told.pop(), address_of(queue))
         told.append(new.block_until_ready())
         return run and queue

@@ -265,16 +265,6 @@ def backward_positions(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(begins + lengths - 1 + offsets[:-1], lengths) - np.arange(offsets[-1])
 
 
-def backward(ragged: Ragged) -> Ragged:
-    """Every row in reverse, copied."""
-    return Ragged(ragged.values[backward_positions(ragged.offsets[:-1], ragged.lengths)], running_sums(ragged.lengths))
-
-
-def one_step_each(vectors: np.ndarray) -> Ragged:
-    """Vectors `(n, F)` float32 as rows of one step."""
-    return Ragged(vectors, np.arange(len(vectors) + 1))
-
-
 def compact(values: np.ndarray, begins: np.ndarray, steps: np.ndarray) -> Ragged:
     """Rows that begin at `begins` and have so many `steps`; the values are copied unless they follow each other."""
     offsets = running_sums(steps)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.ragged import Ragged, all_finite, backward, first_inexact
+from scanrnn_dist.ragged import Ragged, all_finite, first_inexact
 
 ROWS = st.integers(1, 4).flatmap(
     lambda D: st.lists(
@@ -254,12 +254,11 @@ def test_one_value_that_is_not_finite_is_found_wherever_it_stands(place: int) ->
 
 
 @given(ROWS, st.data())
-def test_rows_are_taken_in_any_order_and_turned(rows: list[np.ndarray], data: Any) -> None:
+def test_rows_are_taken_in_any_order(rows: list[np.ndarray], data: Any) -> None:
     begin = data.draw(st.integers(0, len(rows) - 1))
     numbers = data.draw(st.lists(st.integers(0, len(rows) - begin - 1), max_size=6))
     ragged, rows = Ragged.from_sequences(rows).slice(begin, len(rows)), rows[begin:]
     same_rows(ragged.take(np.array(numbers, np.int64)), [rows[number] for number in numbers])
-    same_rows(backward(ragged), [row[::-1] for row in rows])
 
 
 def test_rows_that_follow_one_another_are_taken_without_a_copy() -> None:

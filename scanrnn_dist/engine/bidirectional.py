@@ -23,16 +23,7 @@ from scanrnn_dist.engine.submitting import Emptied, check_carries
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
-from scanrnn_dist.ragged import (
-    Ragged,
-    backward,
-    backward_positions,
-    checked_max_steps,
-    joined,
-    one_step_each,
-    positions,
-    running_sums,
-)
+from scanrnn_dist.ragged import Ragged, checked_max_steps, joined, running_sums
 
 
 class BidirectionalEngine:
@@ -57,10 +48,10 @@ class BidirectionalEngine:
             for directions in encoder.directions()
         ]
         first = self.layers[0][0]
-        # What a layer gives of steps is kept until all rows that were submitted together are through it, of each
-        # direction and then side by side. The next layer takes a copy, within its own look-ahead.
+        # What a layer gives of steps is kept until all rows that were submitted together are through it. The next layer
+        # takes a copy, within its own look-ahead.
         parts = [part for layer in self.layers for part in layer if part.gives_steps]
-        self.kept_step_bytes = 2 * 4 * sum(part.out_features for part in parts)
+        self.kept_step_bytes = 4 * sum(part.out_features for part in parts) if len(self.layers) > 1 else 0
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
         self.is_static = first.is_static
         self.out_features = sum(direction.out_features for direction in self.layers[-1])
@@ -187,7 +178,7 @@ class _LayerRun:
     """The runs of both directions of a layer, which get the same rows in the same order."""
 
     def __init__(self, directions: Sequence[Engine | NativeEngine], memory_bytes: int | None) -> None:
-        self.runs = tuple(direction.run(memory_bytes) for direction in directions)
+        self.runs = tuple(part.run(memory_bytes, is_backward=nth == 1) for nth, part in enumerate(directions))
         self._gives_steps = directions[0].gives_steps
         self._features = sum(direction.out_features for direction in directions)
         self._places = _places([direction.encoder.readout_widths for direction in directions])
@@ -202,17 +193,16 @@ class _LayerRun:
         return any(run.is_busy for run in self.runs)
 
     def submit(self, rows: _Rows, out: np.ndarray | None = None) -> None:
-        """Hand rows to both directions, the backward one each in reverse; what they give belongs to `out`, if given."""
+        """Hand rows to both directions; what they give belongs to `out`, if given."""
         n, values = len(rows.numbers), rows.values
         offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
         given = Ragged(np.empty((offsets[-1], self._features), np.float32) if out is None else out, offsets)
         first = self.runs[0].statistics.rows
         self._batches.append(_Batch(first, rows.numbers, rows.carries[2:], given, np.zeros(n, np.int8), n))
         carries = rows.carries[:2] or (None, None)
-        for run, x, own, places in zip(self.runs, (values, backward(values)), carries, self._places, strict=True):
-            # A direction may write its features itself where they are one part; of steps, those stand the other way.
-            is_one = len(places) == 1 and not self._gives_steps
-            run.submit(x, carries=own, out=given.values[:, places[0][1]] if is_one else None)
+        for run, own, places in zip(self.runs, carries, self._places, strict=True):
+            # A direction may write where its features belong if they are one part, as outputs of steps are.
+            run.submit(values, carries=own, out=given.values[:, places[0][1]] if len(places) == 1 else None)
 
     def advance(self, more: bool) -> _Rows | None:
         """Advance both directions; the rows that are now finished in both, if any."""
@@ -229,9 +219,6 @@ class _LayerRun:
 
     def _place(self, direction: int, finished: Finished) -> list[_Rows]:
         """Put what a direction gives where it belongs; the rows of which the other half was there already."""
-        features = finished.features
-        if features is not None and not self._gives_steps:
-            features = one_step_each(features)
         order = np.argsort(finished.rows)
         rows, done = finished.rows[order], []
         bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
@@ -239,11 +226,10 @@ class _LayerRun:
             if begin == end:
                 continue
             nth = rows[begin:end] - batch.first_row
-            if features is not None:
-                half = features.take(order[begin:end])
-                at = (positions, backward_positions)[direction](batch.given.offsets[nth], half.lengths)
+            if finished.features is not None:
+                half = finished.features[order[begin:end]]
                 for source, target in self._places[direction]:
-                    batch.given.values[at, target] = half.values[:, source]
+                    batch.given.values[nth, target] = half[:, source]
             batch.halves[nth] += 1
             whole = nth[batch.halves[nth] == 2]
             batch.unfinished -= len(whole)

@@ -23,14 +23,14 @@ class Engine(CompiledWindow):
 
     kernel = "xla"
 
-    def run(self, memory_bytes: int | None = None) -> Run:
-        """Begin a stream of rows."""
-        return Run(self, memory_bytes)
+    def run(self, memory_bytes: int | None = None, *, is_backward: bool = False) -> Run:
+        """Begin a stream of rows, each read from its last step to its first where `is_backward`."""
+        return Run(self, memory_bytes, is_backward)
 
 
 class NativeEngine(NativeProgram):
     """One encoder for the native CPU kernel; for the arguments see `Engine`, and for what it takes `why_no_native`."""
 
-    def run(self, memory_bytes: int | None = None) -> NativeRun:
-        """Begin a stream of rows."""
-        return NativeRun(self, memory_bytes)
+    def run(self, memory_bytes: int | None = None, *, is_backward: bool = False) -> NativeRun:
+        """Begin a stream of rows, each read from its last step to its first where `is_backward`."""
+        return NativeRun(self, memory_bytes, is_backward)

@@ -58,10 +58,13 @@ class NativeRun(Emptied):
     Args:
         engine: whose program the rows go through.
         memory_bytes: what the values of rows that wait may hold, two windows at least; `LOOK_AHEAD_BYTES` when None.
+        is_backward: whether rows are read from their last step to their first.
     """
 
-    def __init__(self, engine: NativeProgram, memory_bytes: int | None = None) -> None:
+    def __init__(self, engine: NativeProgram, memory_bytes: int | None = None, is_backward: bool = False) -> None:
         self.engine = engine
+        self._towards = -1 if is_backward else 1
+        self._output_step = engine.out_features  # floats from the output of one step to that of the next in memory
         self.statistics = Statistics(compilations=engine.compilations)
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if memory_bytes is None else memory_bytes
         self._window_steps = engine.lanes * engine.shape.window_steps
@@ -116,7 +119,8 @@ class NativeRun(Emptied):
             batch = self._submissions.add(ragged, lengths, own)
             batch.values = values
             rows = np.zeros(n, ROW)
-            rows["x"] = values.ctypes.data + 4 * engine.in_features * ragged.offsets[:-1]
+            nth = np.maximum(lengths - 1, 0) if self._towards < 0 else 0  # of its steps, the one that is read first
+            rows["x"] = values.ctypes.data + 4 * engine.in_features * (ragged.offsets[:-1] + nth)
             rows["number"] = np.arange(batch.first_row, batch.first_row + n)
             rows["left"] = lengths
             if own is not None:
@@ -125,15 +129,16 @@ class NativeRun(Emptied):
                     rows["done"] = COUNT_BASE * own[:, -2].astype(np.int64) + own[:, -1].astype(np.int64)
             if self._outputs is not None:
                 self._outputs.add(batch, out)
-                assert batch.outputs is not None and batch.outputs.flags.c_contiguous
-                at = batch.starts - batch.starts[0]
-                rows["steps_to"] = batch.outputs.ctypes.data + 4 * engine.out_features * at
+                assert batch.outputs is not None
+                if len(batch.outputs):
+                    self._output_step = _vector_bytes(batch.outputs) // 4
+                at = batch.starts - batch.starts[0] + nth
+                rows["steps_to"] = batch.outputs.ctypes.data + 4 * self._output_step * at
             else:
                 self._is_in_place = out is not None
                 batch.features = np.empty((n, engine.out_features), np.float32) if out is None else out
-                of_row, of_number = batch.features.strides
-                assert batch.features.shape == (n, engine.out_features) and of_number == 4
-                rows["features"] = batch.features.ctypes.data + of_row * np.arange(n)
+                assert batch.features.shape == (n, engine.out_features)
+                rows["features"] = batch.features.ctypes.data + _vector_bytes(batch.features) * np.arange(n)
             self._queue.add(rows)
         self.statistics.rows += n
         self.statistics.steps += int(lengths.sum())
@@ -172,7 +177,8 @@ class NativeRun(Emptied):
             self._sent[-1].queue[MORE] = NEXT_IS_HERE
         # Until the next rows are there, lanes that run dry go on with what they have.
         most_dry = self._most_steps if more else min(engine.shape.window_steps, self._most_steps)
-        queue = queue_of(rows, engine.devices, more, self._most_steps, most_dry)
+        strides = self._towards * engine.in_features, self._towards * self._output_step
+        queue = queue_of(rows, engine.devices, more, self._most_steps, most_dry, strides)
         sent = Sent(queue, rows, Future())
         self._sent.append(sent)  # first: whoever is interrupted in between has it
         self._dispatcher.submit(self._dispatch, sent)
@@ -225,3 +231,10 @@ class NativeRun(Emptied):
             assert batch.features is not None
             found[mine] = batch.features[rows[mine] - batch.first_row]
         return found
+
+
+def _vector_bytes(vectors: np.ndarray) -> int:
+    """Bytes from one of the vectors `(n, F)`, each of which lies in one piece, to the next."""
+    of_vector, of_number = vectors.strides
+    assert of_number == vectors.itemsize
+    return int(of_vector)

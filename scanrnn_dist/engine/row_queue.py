@@ -24,10 +24,16 @@ NEXT, MORE, NEXT_IS_HERE = 2, 4, 2
 there once the next one is on its way."""
 
 
-def queue_of(rows: np.ndarray, devices: int, more: bool, most_steps: int, most_dry: int) -> np.ndarray:
-    """Rows as the kernel takes them, `Queue` in `native/cpp/task.h`; whoever holds it holds the rows too."""
+def queue_of(
+    rows: np.ndarray, devices: int, more: bool, most_steps: int, most_dry: int, strides: tuple[int, int]
+) -> np.ndarray:
+    """Rows as the kernel takes them, `Queue` in `native/cpp/task.h`; whoever holds it holds the rows too.
+
+    `strides` are floats from one step to the next, and from the output of one to that of the next.
+    """
     address = rows.ctypes.data if len(rows) else 0
-    return np.array([address, len(rows), 0, devices, more, most_steps, most_dry, 0], np.int64)
+    load = int(rows["left"].sum())
+    return np.array([address, len(rows), 0, devices, more, most_steps, most_dry, *strides, load], np.int64)
 
 
 def left_of(rows: np.ndarray, queue: np.ndarray) -> np.ndarray:

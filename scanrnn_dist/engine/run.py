@@ -25,7 +25,7 @@ from scanrnn_dist.engine.submissions import StepOutputs, Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Finished, Statistics, WindowShape
-from scanrnn_dist.ragged import Ragged
+from scanrnn_dist.ragged import Ragged, backward_positions, cut
 from scanrnn_dist.threads import Threads
 
 STATIC_WINDOWS_AHEAD = 4
@@ -42,10 +42,11 @@ class Run(Emptied):
         engine: whose program the rows go through.
         memory_bytes: what the values of rows that wait may hold. On CPU two windows at least, `LOOK_AHEAD_BYTES` when
             None; on accelerators `LOOK_AHEAD_BYTES` at least, a share of the memory when None.
+        is_backward: whether rows are read from their last step to their first; `max_steps` is None then.
     """
 
-    def __init__(self, engine: CompiledWindow, memory_bytes: int | None = None) -> None:
-        self.engine = engine
+    def __init__(self, engine: CompiledWindow, memory_bytes: int | None = None, is_backward: bool = False) -> None:
+        self.engine, self._is_backward = engine, is_backward
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if engine.is_static or memory_bytes is None else memory_bytes
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
@@ -95,6 +96,12 @@ class Run(Emptied):
         ragged, lengths = taken(self.engine, ragged, max_steps, carries)
         if len(ragged) == 0:
             return
+        turned = None
+        if self._is_backward:
+            assert max_steps is None
+            ragged = cut(ragged)
+            turned = backward_positions(ragged.offsets[:-1], lengths)
+            ragged = Ragged(ragged.values[turned], ragged.offsets)
         self._smaller.rows_came()
         with stage("submit"):
             own = None if carries is None else np.array(carries, np.float32)
@@ -102,7 +109,7 @@ class Run(Emptied):
             self._values.add(batch, ragged.values)
             self._tape.add(batch.starts, lengths)
         if self._outputs is not None:
-            self._outputs.add(batch, out)
+            self._outputs.add(batch, out, turned)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 

@@ -31,6 +31,7 @@ class Batch:
         features: `(n, F)`, where the kernel writes those of its rows itself.
         unfinished: rows whose outputs are still kept.
         outputs: `(m, F)`, of all steps that count from `starts[0]` on, where those are asked for.
+        belongs: `(m,)`, where in `outputs` that of each step belongs; None where they are in order.
     """
 
     first_row: int
@@ -45,6 +46,7 @@ class Batch:
     features: np.ndarray | None = None
     unfinished: int = 0
     outputs: np.ndarray | None = None
+    belongs: np.ndarray | None = None
 
 
 class Submissions:
@@ -126,9 +128,9 @@ class StepOutputs:
         self._submissions, self._features = submissions, features
         self._is_in_place = False
 
-    def add(self, batch: Batch, out: np.ndarray | None = None) -> None:
+    def add(self, batch: Batch, out: np.ndarray | None = None, belongs: np.ndarray | None = None) -> None:
         """Expect the outputs of a batch's rows, which belong to `out` where that is given for all batches."""
-        self._is_in_place = out is not None
+        self._is_in_place, batch.belongs = out is not None, belongs
         steps = int(batch.starts[-1] + batch.lengths[-1] - batch.starts[0])
         batch.outputs = np.empty((steps, self._features), np.float32) if out is None else out
         assert batch.outputs.shape == (steps, self._features)
@@ -138,7 +140,8 @@ class StepOutputs:
         """Take outputs `(n, F)` of the steps at these positions `(n,)`."""
         for batch, mine in self._submissions.of_steps(positions):
             assert batch.outputs is not None
-            batch.outputs[positions[mine] - batch.starts[0]] = values[mine]
+            at = positions[mine] - batch.starts[0]
+            batch.outputs[at if batch.belongs is None else batch.belongs[at]] = values[mine]
 
     def take(self, rows: np.ndarray) -> Ragged | None:
         """The outputs of finished rows, in their order, which must rise; None where they are where they belong."""

@@ -14,7 +14,7 @@ import numpy as np
 PATH = Path(__file__).parent / "cpp" / "libscanrnn.so"
 OTHER_PATH = "SCANRNN_NATIVE_LIBRARY"
 """Environment variable with the path of another build, such as one with sanitizers; empty for none at all."""
-LAYOUT = 1_056_064_016_024_024
+LAYOUT = 2_056_080_016_024_024
 """`scanrnn_layout` in `cpp/ffi.cpp`: raised by 10**15 with each change of meaning; then the bytes of `Item`, `Queue`,
 `Told`, `Layer` and `Part` in `cpp/task.h`."""
 

@@ -107,7 +107,10 @@ static uint64_t features(const Kernel& kernel, const Net& net, Rows& rows, int64
                      rows.lengths[i], 0});
   }
   std::vector<std::atomic<int>> ended(n);
-  Queue queue{reinterpret_cast<uint64_t>(items.data()), n, 0, threads, 0, 2 * most_steps, most_steps, 0};
+  int64_t steps = 0;
+  for (const Item& item : items) steps += item.left;
+  Queue queue{reinterpret_cast<uint64_t>(items.data()), n, 0, threads, 0, 2 * most_steps, most_steps, net.layers[0].in_features,
+              net.layers.back().hidden, steps};
   auto work = [&] {
     const int64_t most = lanes + n;
     Floats states = floats(lanes * net.network.state, false);

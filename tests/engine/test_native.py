@@ -37,11 +37,11 @@ from sources import (
 from scanrnn_dist.api import encode, featurize, verify
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
-from scanrnn_dist.engine import build_engine, native_run
+from scanrnn_dist.engine import NativeEngine, build_engine, native_run
 from scanrnn_dist.engine.kernels import native_library
 from scanrnn_dist.engine.kernels.library import CELLS
 from scanrnn_dist.engine.native import TOLD
-from scanrnn_dist.engine.row_queue import ROW, RowQueue, queue_of
+from scanrnn_dist.engine.row_queue import ROW, RowQueue, address_of, queue_of
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.faithfulness import Judge
 from scanrnn_dist.input_spec import InputSpec
@@ -176,7 +176,7 @@ def test_a_checkout_without_the_library_says_how_to_build_it(tmp_path: Path, mon
 def test_a_library_that_was_built_from_other_sources_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = [ROW.itemsize, queue_of(np.zeros(1, ROW), 1, False, 1, 1).nbytes, 8 * TOLD]
+    sizes = [ROW.itemsize, queue_of(np.zeros(1, ROW), 1, False, 1, 1, (1, 1)).nbytes, 8 * TOLD]
     assert [int(size) for size in f"{library.LAYOUT:_}".split("_")[1:4]] == sizes
     refusal = "was built from other sources than this version of the package. In a checkout run python hatch_build.py"
     for number, content in enumerate((library.PATH.read_bytes(), Path(np.random.mtrand.__file__).read_bytes())):
@@ -327,6 +327,22 @@ def test_long_rows_go_on_in_few_windows_once_no_others_are_left() -> None:
         list(run.results())
         assert 200 <= run.statistics.windows <= 205
         assert run.statistics.positions >= 2 * steps * SHAPE.lanes, "no device does all of them"
+
+
+@needs_native
+def test_a_device_with_a_long_row_leaves_the_last_ones_to_the_others() -> None:
+    engine = NativeEngine(encoder_of(), mesh_of(1), WindowShape(16, 4, 16))
+    x, lengths = np.zeros((1000, D), np.float32), [1000, *[100] * 9]
+    rows = np.zeros(len(lengths), ROW)
+    rows["x"], rows["left"], rows["number"] = x.ctypes.data, lengths, np.arange(len(lengths))
+    queue = queue_of(rows, 2, False, 32, 32, (D, H))  # of two devices; this one plays both, one after the other
+    taken = []
+    for _ in range(2):
+        state, in_lanes, told = *engine.free_lanes(), engine.new_told()
+        after = engine.program(*engine.weights, state, in_lanes, told, address_of(queue))[1]
+        numbers = np.asarray(after)[0].view(ROW)["number"].ravel()
+        taken.append(sorted(numbers[numbers >= 0].tolist()))
+    assert taken == [[0], list(range(1, 10))]
 
 
 @needs_native

@@ -51,7 +51,7 @@ static void same(const XLA_FFI_Buffer* out, const XLA_FFI_Buffer* in) {  // wher
 // What Python and this library both lay out: a number that is raised with each change of what they mean, then the bytes of
 // each. `LAYOUT` in native/library.py.
 PUBLIC int64_t scanrnn_layout() {
-  int64_t layout = 1;
+  int64_t layout = 2;
   for (size_t bytes : {sizeof(Item), sizeof(Queue), sizeof(Told), sizeof(Layer), sizeof(Part)}) layout = 1000 * layout + bytes;
   return layout;
 }

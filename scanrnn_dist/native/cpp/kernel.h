@@ -90,7 +90,7 @@ class Lanes {
     fill((queue.size + queue.devices - 1) / queue.devices);  // a share: the other devices may not have begun yet
     for (bool is_first = true;; is_first = false) {
       if (!is_first && n_busy < task.lanes) fill(INT64_MAX);
-      tell_busy();
+      tell_load();
       const bool is_empty = __atomic_load_n(&queue.next, __ATOMIC_RELAXED) >= queue.size;
       const int64_t more = __atomic_load_n(&queue.more, __ATOMIC_RELAXED);
       if (left <= 0 || (is_empty && (n_busy == 0 || (more == IS_HERE && !is_first) || dry <= 0))) break;
@@ -110,20 +110,25 @@ class Lanes {
   }
 
  private:
-  // Take rows from the queue until all lanes have one, or so many were taken; rows without steps end at once. Of the last
-  // rows each device works on as many as the others, so that all end together: few lanes are as fast as many.
+  // Take rows from the queue until all lanes have one, or so many were taken; rows without steps end at once. One of the
+  // last rows is left to the others where this device has more than an even share of all but that row, so that all end
+  // together; which never holds for all devices at once.
   void fill(int64_t most) {
     Queue& queue = *task.queue;
-    tell_busy();
+    const Item* waiting = reinterpret_cast<const Item*>(queue.items);
+    tell_load();
     for (int64_t lane = 0; lane < task.lanes; lane++) {
       while (items[lane].number < 0) {
-        const int64_t rest = queue.size - __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
-        if (most-- <= 0 || rest <= 0) return;
-        if (is_last() && n_busy * queue.devices >= rest + __atomic_load_n(&queue.busy, __ATOMIC_RELAXED)) return;
+        const int64_t next = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
+        if (most-- <= 0 || next >= queue.size) return;
+        if (n_busy && is_last()) {
+          const int64_t of_all = __atomic_load_n(&queue.load, __ATOMIC_RELAXED);
+          if (told_load * queue.devices > of_all - waiting[next].left) return;
+        }
         const int64_t taken = __atomic_fetch_add(&queue.next, 1, __ATOMIC_RELAXED);
         if (taken >= queue.size) return;
-        begin_row(lane, reinterpret_cast<const Item*>(queue.items)[taken]);
-        tell_busy();
+        begin_row(lane, waiting[taken]);
+        tell_load(waiting[taken].left);
       }
     }
   }
@@ -131,10 +136,24 @@ class Lanes {
   // Whether no other queue follows, as far as is known.
   bool is_last() const { return __atomic_load_n(&task.queue->more, __ATOMIC_RELAXED) == NONE; }
 
-  // Count the busy lanes among those of all devices, where that decides who takes the last rows.
-  void tell_busy() {
-    if (is_counted && n_busy != n_told) __atomic_fetch_add(&task.queue->busy, n_busy - n_told, __ATOMIC_RELAXED);
-    n_told = n_busy;
+  // What this device has to do: the steps of its rows; and of the longest once more, since a step of few lanes takes
+  // longer than their share of one of many.
+  int64_t load() {
+    int64_t steps = 0, longest = 0;
+    for (int64_t nth = 0; nth < n_busy; nth++) {
+      const int64_t left = items[busy[nth]].left;
+      steps += left;
+      if (left > longest) longest = left;
+    }
+    return steps + longest;
+  }
+
+  // Tell of it, where that decides who takes the last rows; `taken` steps of them are here now.
+  void tell_load(int64_t taken = 0) {
+    if (!is_counted) return;
+    const int64_t now = load();
+    __atomic_fetch_add(&task.queue->load, now - told_load - taken, __ATOMIC_RELAXED);
+    told_load = now;
   }
 
   void begin_row(int64_t lane, const Item& item) {
@@ -152,27 +171,27 @@ class Lanes {
   // All busy lanes take `span` steps; none has fewer left.
   void advance(int64_t span) {
     const int64_t n = n_busy;
-    const int64_t floats = net.layers[0].in_features;
+    const int64_t x_step = task.queue->x_step;
     for (int64_t parity = 0; parity < (span < 2 ? span : 2); parity++)
       for (int64_t i = 0; i < net.n_layers; i++)
         for (int64_t nth = 0; nth < n; nth++) {
           const int64_t lane = busy[nth];
           const bool second = is_second[lane] ^ parity;
           Lane& row = rows[(parity * net.n_layers + i) * task.lanes + nth];
-          const float* x = i ? layers[i - 1].hidden(lane, !second) : reinterpret_cast<const float*>(items[lane].x) + parity * floats;
+          const float* x = i ? layers[i - 1].hidden(lane, !second) : reinterpret_cast<const float*>(items[lane].x) + parity * x_step;
           row = {x, layers[i].hidden(lane, second), layers[i].hidden(lane, !second), layers[i].cell(lane)};
         }
     for (int64_t t = 0; t < span; t++) {
       Lane* of_step = rows.begin() + (t & 1) * net.n_layers * task.lanes;
       for (int64_t i = 0; i < net.n_layers; i++)
         step(layers[i].layer, layers[i].steps, layers[i].weights, of_step + i * task.lanes, n, sums.begin());
-      for (int64_t nth = 0; nth < n; nth++) of_step[nth].x += 2 * floats;
+      for (int64_t nth = 0; nth < n; nth++) of_step[nth].x += 2 * x_step;
       if (pool_floats || items[busy[0]].steps_to) keep_outputs(of_step + (net.n_layers - 1) * task.lanes);
       for (int64_t nth = 0; nth < n; nth++) items[busy[nth]].done++;
     }
     for (int64_t nth = 0; nth < n; nth++) {
       const int64_t lane = busy[nth];
-      items[lane].x += sizeof(float) * floats * span;
+      items[lane].x += static_cast<int64_t>(sizeof(float)) * x_step * span;
       items[lane].left -= span;
       is_second[lane] ^= span & 1;
     }
@@ -186,7 +205,7 @@ class Lanes {
       const float* y = of_step[nth].next;
       if (item.steps_to) {
         memcpy(reinterpret_cast<float*>(item.steps_to), y, sizeof(float) * outputs);
-        item.steps_to += sizeof(float) * outputs;
+        item.steps_to += static_cast<int64_t>(sizeof(float)) * task.queue->output_step;
       }
       float* pool = pools(busy[nth]);
       if (net.mean >= 0) {
@@ -264,7 +283,7 @@ class Lanes {
   Array<Lane> rows;
   Array<int64_t> busy;     // the lanes that have a row
   const bool is_counted;   // whether this was the last queue when it was begun
-  int64_t n_busy = 0, n_told = 0;
+  int64_t n_busy = 0, told_load = 0;
 };
 
 void run(const Task& task) {

@@ -30,9 +30,9 @@ struct Network {
 };
 
 struct Item {         // a row, or what is left of one
-  uint64_t x;         // address of its next step; steps follow each other
+  uint64_t x;         // address of its next step
   uint64_t carry;     // address of what it begins with; 0 for the first state
-  uint64_t steps_to;  // address of the outputs of its steps; 0 where they are not asked for
+  uint64_t steps_to;  // address of the output of that step; 0 where outputs of steps are not asked for
   uint64_t features;  // address of its features; 0 where they are not asked for
   int64_t number, left, done;
 };
@@ -47,7 +47,8 @@ struct Queue {
   int64_t more;        // whether rows follow in another queue; who made this one writes here that the next is there
   int64_t most_steps;  // no lane does more; rows that nobody took by then are left
   int64_t most_dry;    // nor more than these once the queue is empty
-  int64_t busy;        // lanes of all devices that work on a row, as far as they have begun with this queue
+  int64_t x_step, output_step;  // floats from one step to the next, and from its output to the next one's; any sign
+  int64_t load;        // steps of the rows that nobody took, and what the devices that have begun with it have to do
 };
 
 struct Told {
