@@ -76,6 +76,12 @@ def write_source(path: Path, rows: list[Any], row_group_size: int = 5, type: Any
     return path
 
 
+def categories(begin: int, end: int, ordered: bool = False) -> pa.DictionaryArray:
+    """A value for each number, which int8 tells apart, as pandas writes up to 127 categories."""
+    values = pa.array([f"k{number}" for number in range(begin, end)])
+    return pa.DictionaryArray.from_arrays(pa.array(range(end - begin), pa.int8()), values, ordered=ordered)
+
+
 def write_file(folder: Path, number: int, bad: bool = False) -> Path:
     """A file of one unit of `FILE_ROWS` rows; row 2 of a bad one holds a NaN."""
     rows: list[Any] = random_rows([4] * FILE_ROWS, number)

@@ -245,6 +245,26 @@ def test_ordered_categories_of_pandas_keep_their_order(tmp_path: Path) -> None:
     assert (read < "medium").tolist() == [size == "small" for size in found]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ordered", [False, True])
+def test_more_categories_of_pandas_than_int8_tells_apart_are_categories(tmp_path: Path, ordered: bool) -> None:
+    pandas = pytest.importorskip("pandas")
+    frames = [
+        pandas.DataFrame({"sequence": [[0.5]] * 100, "kind": pandas.Categorical(names, names, ordered)})
+        for names in ([f"k{number}" for number in range(begin, begin + 100)] for begin in (100, 200))
+    ]
+    tables = [pa.Table.from_pandas(frame, preserve_index=False) for frame in frames]
+    assert tables[0].schema.field("kind").type.index_type == pa.int8()
+    with pq.ParquetWriter(tmp_path / "a.parquet", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    featurize(tmp_path / "a.parquet", tmp_path / "out", encoder_of(in_features=1), column="sequence")
+    read = pandas.read_parquet(tmp_path / "out")["kind"]
+    assert isinstance(read.dtype, pandas.CategoricalDtype) and read.dtype.ordered == ordered
+    assert read.tolist() == [f"k{number}" for number in range(100, 300)]
+    assert b"pandas" in pq.read_schema(tmp_path / "out/part-00000.parquet").metadata
+
+
 def main() -> None:
     """Print the tables of the documentation."""
     from importlib.metadata import version

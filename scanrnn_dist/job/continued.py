@@ -33,7 +33,9 @@ from scanrnn_dist.source import (
     Source,
     Unit,
     Units,
+    conformed,
     picked_rows,
+    with_wide_indices,
 )
 from scanrnn_dist.storage import Store
 
@@ -155,7 +157,8 @@ class ContinuedPlan(Plan):
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """The kept columns: those of the new steps, where a row has any."""
-        old = pa.RecordBatch.from_arrays([batch.column(name) for name in self.keep], schema=self.kept_schema)
+        columns = [conformed(batch.column(field.name), field.type) for field in self.kept_schema]
+        old = pa.RecordBatch.from_arrays(columns, schema=self.kept_schema)
         hit = np.flatnonzero(rows >= 0)
         if not len(hit):
             return old
@@ -288,9 +291,9 @@ def _check_is_later(batch: pa.RecordBatch, rows: np.ndarray, new: NewSteps, orde
 
 
 def _check_types(old: pa.Schema, new: pa.Schema, names: tuple[str, ...], where: str) -> None:
-    """Refuse columns that are of other types in the output than in the new steps."""
+    """Refuse columns that are of other types in the output, maybe of an earlier version, than in the new steps."""
     for name in names:
-        if old.field(name).type != new.field(name).type:
+        if with_wide_indices(old.field(name).type) != new.field(name).type:
             raise DataError(
                 f"{name!r} is {new.field(name).type} in the new steps and {old.field(name).type} in {where}; expected "
                 "the same type. Cast the new one."

@@ -4,7 +4,7 @@ Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens t
 """
 
 from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths, count_name, told_counts
-from scanrnn_dist.source.conform import conforms
+from scanrnn_dist.source.conform import conformed, conforms
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, take_batch
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
 from scanrnn_dist.source.filters import Filter, filter_text, parsed_filter
@@ -48,4 +48,5 @@ from scanrnn_dist.source.step_input import apply_input, layout_of_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured
 from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics, measure
 from scanrnn_dist.source.taking import Taken, fixed_lists, is_fixed_lists, sequence_columns, to_ragged
+from scanrnn_dist.source.united import with_wide_indices
 from scanrnn_dist.source.units import Spans, Unit, Units, found_again

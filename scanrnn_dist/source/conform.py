@@ -17,12 +17,18 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.ragged import running_sums
 from scanrnn_dist.source.layouts import Path, is_list, is_view
 from scanrnn_dist.source.parquet import least_row_bytes
-from scanrnn_dist.source.united import is_number, united
+from scanrnn_dist.source.united import is_number, united, with_wide_indices
 
 
 def conforms(kind: pa.DataType | None, wanted: pa.DataType) -> bool:
-    """Whether a column of a file, None for one that it lacks, can be brought into a type as it stands."""
-    return kind is None or kind == wanted or united(wanted, kind, rounds=True) == wanted
+    """Whether a column of a file, None for one that it lacks, can be brought into a type as it stands.
+
+    The indices of dictionaries may be of any width: plans of earlier versions have that of the files.
+    """
+    if kind is None or kind == wanted:
+        return True
+    wide = with_wide_indices(wanted)
+    return united(wide, with_wide_indices(kind), rounds=True) == wide
 
 
 def part_of(kind: pa.DataType, ways: Sequence[Path]) -> pa.DataType:
@@ -114,7 +120,7 @@ def conformed(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     if types.is_dictionary(kind):
         values = conformed(array.dictionary, wanted.value_type if types.is_dictionary(wanted) else wanted)
         if types.is_dictionary(wanted):
-            return pa.DictionaryArray.from_arrays(array.indices, values, ordered=wanted.ordered)
+            return pa.DictionaryArray.from_arrays(array.indices.cast(wanted.index_type), values, ordered=wanted.ordered)
         return values.take(array.indices)
     if types.is_struct(kind):
         return _struct(array, wanted)

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from scanrnn_dist.errors import DataError
+from scanrnn_dist.source.united import with_wide_indices
 
 Metadata = Mapping[bytes, bytes] | None
 
@@ -29,11 +30,15 @@ _DESCRIBE_ALL_COLUMNS = {
 
 
 def plain(schema: pa.Schema, path: str) -> pa.Schema:
-    """The schema of a file without what holds for the file alone; `DataError` for two columns of one name."""
+    """The schema of a file without what holds for the file alone, such as how many values its dictionaries may have.
+
+    Raises `DataError` for two columns of one name.
+    """
     twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; expected every name once. Rename one of them.")
-    return schema.with_metadata(metadata_of_many(schema.metadata))
+    fields = [field.with_type(with_wide_indices(field.type)) for field in schema]
+    return pa.schema(fields, metadata_of_many(schema.metadata))
 
 
 def metadata_of_many(metadata: Metadata) -> Metadata:

@@ -19,12 +19,13 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
-from scanrnn_dist.source.conform import conform, conforms, filled_bytes, part_of
+from scanrnn_dist.source.conform import conform, conformed, conforms, filled_bytes, part_of
 from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Path
 from scanrnn_dist.source.parquet import CheckedFile
 from scanrnn_dist.source.source import Source
+from scanrnn_dist.source.united import with_wide_indices
 from scanrnn_dist.source.units import Grouped, Unit
 
 _MAX_ROWS = 65_536
@@ -257,7 +258,10 @@ class UnitReader:
             with closing(self.open(unit)) as again:
                 next(self._batches(again, unit, rows), None)
             raise
-        return encoded if batch is None or not batch.num_rows else batch.nbytes / batch.num_rows
+        if batch is None or not batch.num_rows:
+            return encoded
+        wide = (conformed(column, with_wide_indices(column.type)) for column in batch.columns)
+        return sum(column.nbytes for column in wide) / batch.num_rows
 
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""

@@ -28,6 +28,10 @@ from scanrnn_dist.source.layouts import is_list
 _UNITS = ("s", "ms", "us", "ns")
 _INTS = (pa.uint8(), pa.int8(), pa.uint16(), pa.int16(), pa.uint32(), pa.int32(), pa.uint64(), pa.int64())
 _DECIMALS = ((32, 9, pa.decimal32), (64, 18, pa.decimal64), (128, 38, pa.decimal128), (256, 76, pa.decimal256))
+_LISTS = (
+    (types.is_list, pa.list_), (types.is_large_list, pa.large_list),
+    (types.is_list_view, pa.list_view), (types.is_large_list_view, pa.large_list_view),
+)  # fmt: skip
 _Union = Callable[[pa.DataType, pa.DataType, bool], pa.DataType | None]
 
 
@@ -64,9 +68,34 @@ def united_field(one: pa.Field, other: pa.Field, rounds: bool = False) -> pa.Fie
     return None if kind is None else one.with_type(kind).with_nullable(one.nullable or other.nullable)
 
 
+def with_wide_indices(kind: pa.DataType) -> pa.DataType:
+    """A type whose dictionaries, at any depth, have int32 indices where they have narrower ones.
+
+    A writer chooses int8 by how many values its own table has; several tables may have more together.
+
+    Example:
+        >>> with_wide_indices(pa.list_(pa.dictionary(pa.int8(), pa.string())))
+        ListType(list<item: dictionary<values=string, indices=int32, ordered=0>>)
+    """
+    if types.is_dictionary(kind):
+        index = pa.int32() if kind.index_type.bit_width < 32 else kind.index_type
+        return pa.dictionary(index, with_wide_indices(kind.value_type), kind.ordered)
+    if types.is_struct(kind):
+        return pa.struct([_with_wide_indices(field) for field in kind])
+    if types.is_map(kind):
+        key, item = _with_wide_indices(kind.key_field), _with_wide_indices(kind.item_field)
+        made = pa.map_(key, item, kind.keys_sorted)
+        return kind if made == kind else made  # whose entries may have a name of their own
+    return _list_of(kind, _with_wide_indices(kind.value_field)) if is_list(kind) else kind
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Whether values are integers or floats."""
     return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def _with_wide_indices(field: pa.Field) -> pa.Field:
+    return field.with_type(with_wide_indices(field.type))
 
 
 def _numbers(one: pa.DataType, other: pa.DataType, rounds: bool) -> pa.DataType | None:
@@ -94,12 +123,16 @@ def _lists(one: pa.DataType, other: pa.DataType, rounds: bool) -> pa.DataType | 
     field = united_field(one.value_field, other.value_field, rounds)
     if field is None:
         return None
-    if types.is_fixed_size_list(one) and types.is_fixed_size_list(other) and one.list_size == other.list_size:
-        return pa.list_(field, one.list_size)
-    for is_kind, make in ((types.is_list_view, pa.list_view), (types.is_large_list_view, pa.large_list_view)):
-        if is_kind(one) and is_kind(other):
-            return make(field)
+    if one.id == other.id and not (types.is_fixed_size_list(one) and one.list_size != other.list_size):
+        return _list_of(one, field)
     return pa.large_list(field) if _is_large(one) or _is_large(other) else pa.list_(field)
+
+
+def _list_of(kind: pa.DataType, field: pa.Field) -> pa.DataType:
+    """The kind of list, and of the same size, with other elements."""
+    if types.is_fixed_size_list(kind):
+        return pa.list_(field, kind.list_size)
+    return next(make for is_kind, make in _LISTS if is_kind(kind))(field)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -23,6 +23,7 @@ from odd_values import ODD, SOME, stored
 from sources import (
     D,
     H,
+    categories,
     command_line_in_this_process,
     encoder_of,
     entries,
@@ -43,7 +44,7 @@ from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job import plan as planning
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
-from scanrnn_dist.source import BadRows, Chunk
+from scanrnn_dist.source import BadRows, Chunk, schemas
 from scanrnn_dist.source.layouts import find
 from scanrnn_dist.source.layouts.find import LAYOUTS
 from scanrnn_dist.storage import LocalStore
@@ -218,6 +219,30 @@ def test_a_row_without_new_steps_keeps_its_columns(tmp_path: Path) -> None:
     featurize(write_source(tmp_path / "0.parquet", steps, kind=kinds[0]), out, keep_state=True, ids=["id"])
     continued(out, write_source(tmp_path / "1.parquet", [steps[0][:0], steps[1]], kind=kinds[1]))
     assert pq.read_table(out)["kind"].to_pylist() == ["a", "d"]
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["", "of an earlier version"])
+@pytest.mark.parametrize("kind", ["flat", "ordered", "in structs"])
+def test_old_and_new_rows_may_have_more_categories_together_than_the_indices_of_either_tell_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_old: bool
+) -> None:
+    def source(name: str, begin: int) -> Path:
+        values = categories(begin, begin + 100, ordered=kind == "ordered")
+        kinds = pa.StructArray.from_arrays([values], ["name"]) if kind == "in structs" else values
+        ids = pa.array(range(begin, begin + 100))
+        return write_source(tmp_path / f"{name}.parquet", random_rows([2] * 100, begin), 100, id=ids, kind=kinds)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as earlier:
+        if is_old:
+            earlier.setattr(schemas, "with_wide_indices", lambda kind: kind)
+        featurize(source("0", 0), out, keep_state=True, ids=["id"])
+    assert f"indices=int{8 if is_old else 32}" in str(pq.read_table(out).schema.field("kind").type)
+    continued(out, source("1", 50))
+    table = pq.read_table(out)
+    values = table["kind"].to_pylist() if kind != "in structs" else [row["name"] for row in table["kind"].to_pylist()]
+    assert dict(zip(table["id"].to_pylist(), values, strict=True)) == {number: f"k{number}" for number in range(150)}
+    assert "indices=int32" in str(table.schema.field("kind").type) and verify(out).rows == 150
 
 
 @pytest.mark.parametrize("is_begun", [False, True], ids=["continued", "with a new id"])

@@ -27,6 +27,7 @@ from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
 from scanrnn_dist.records import JOB, PUBLISHING, RESTART
+from scanrnn_dist.source import schemas
 from scanrnn_dist.storage import LocalStore, new_attempt, open_store
 
 UNITS = 7
@@ -167,6 +168,31 @@ def test_the_refusal_says_what_changed_how_much_that_is_and_what_to_do(
     said = str(caught.value)
     assert [part for part in says if part not in said] == []
     assert [part for part in (*says_not, "ring it back", "\n") if part in said] == []
+
+
+def test_parts_of_a_job_that_an_earlier_version_began_stay_of_one_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It recorded the indices of dictionaries as narrow as the files have them."""
+
+    def write(name: str, begin: int, count: int, index: pa.DataType) -> None:
+        kinds = sources.categories(begin, begin + count)
+        kinds = pa.DictionaryArray.from_arrays(kinds.indices.cast(index), kinds.dictionary)
+        write_source(tmp_path / f"in/{name}.parquet", random_rows([2] * count), 500, kind=kinds)
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    write("a", 0, 5, pa.int8())
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schemas, "with_wide_indices", lambda kind: kind)
+        run(source, out)
+    assert run(source, out).parts == 0
+    write("b", 5, 5, pa.int8())
+    write("c", 10, 5, pa.int16())
+    run(source, out, accept_changes=True)
+    kinds = [pq.read_table(out / name, columns=["kind"])["kind"] for name in sorted(parts_of(out))]
+    assert {kind.type for kind in kinds} == {pa.dictionary(pa.int8(), pa.string())}
+    assert [value for kind in kinds for value in kind.to_pylist()] == [f"k{number}" for number in range(15)]
+    assert verify(out, sample=4).is_complete
 
 
 def test_what_was_accepted_is_recorded_and_told(tmp_path: Path, source: Path) -> None:

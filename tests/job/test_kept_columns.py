@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sources import categories, encoder_of, featurize, random_rows
 
+from scanrnn_dist.api import verify
 from scanrnn_dist.job import JobOptions
 from scanrnn_dist.job.kept_columns import differing
 from scanrnn_dist.job.plan import plan_job
@@ -160,3 +162,53 @@ def test_the_names_of_a_source_are_those_of_its_files(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [pa.field("x", pa.int8()), pa.field("y", pa.int8())])
     write(tmp_path / "b.parquet", [pa.field("y", pa.int8()), pa.field("x", pa.int8())])
     assert open_source(tmp_path).schema.names == ["x", "y", "sequence"]
+
+
+CATEGORIES = {
+    "flat": categories,
+    "ordered": lambda begin, end: categories(begin, end, ordered=True),
+    "in a struct": lambda begin, end: pa.StructArray.from_arrays([categories(begin, end)], ["name"]),
+    "in lists": lambda begin, end: pa.ListArray.from_arrays(offsets(end - begin), categories(begin, end)),
+    "in fixed lists": lambda begin, end: pa.FixedSizeListArray.from_arrays(categories(begin, end), 1),
+    "in maps": lambda begin, end: pa.MapArray.from_arrays(
+        offsets(end - begin), pa.array(range(begin, end)), categories(begin, end)
+    ),
+}
+
+
+def offsets(count: int) -> pa.Array:
+    return pa.array(range(count + 1), pa.int32())
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_a_row_group_may_have_more_categories_than_the_indices_of_the_source_can_tell_apart(
+    tmp_path: Path, kind: str
+) -> None:
+    make, sequences = CATEGORIES[kind], pa.array([row.tolist() for row in random_rows([2] * 100)])
+    tables = [pa.table({"kind": make(begin, begin + 100), "sequence": sequences}) for begin in (0, 100)]
+    with pq.ParquetWriter(tmp_path / "in.parquet", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    featurize(tmp_path / "in.parquet", tmp_path / "out")
+    part = pq.ParquetFile(tmp_path / "out/part-00000.parquet")
+    assert part.num_row_groups == 1 and str(part.schema_arrow.field("kind").type).count("indices=int32") == 1
+    assert part.read(["kind"])["kind"].to_pylist() == [row for table in tables for row in table["kind"].to_pylist()]
+    assert verify(tmp_path / "out", sample=9).rows_compared == 200
+
+
+@pytest.mark.parametrize("sort", [False, True], ids=["in order", "sorted"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["any order", "ordered"])
+def test_a_sequence_may_go_through_files_with_other_categories(tmp_path: Path, sort: bool, ordered: bool) -> None:
+    if sort:
+        pytest.importorskip("duckdb")
+    (tmp_path / "in").mkdir()
+    for number, begin in enumerate((0, 99)):
+        columns = {"id": range(begin, begin + 100), "t": [number] * 100, "x": [0.5] * 100}
+        table = pa.table({**columns, "kind": categories(begin, begin + 100, ordered)})
+        pq.write_table(table, tmp_path / f"in/{number}.parquet")
+    encoder, long = encoder_of(in_features=1), {"group_by": ["id"], "order_by": ["t"], "features": ["x"]}
+    featurize(tmp_path / "in", tmp_path / "out", encoder, keep=["id", "kind"], sort=sort, **long)
+    table = pq.read_table(tmp_path / "out")
+    found = zip(table["id"].to_pylist(), table["kind"].to_pylist(), strict=True)
+    assert sorted(found) == [(number, f"k{number}") for number in range(199)]
+    assert verify(tmp_path / "out", sample=9).rows_compared == 199

@@ -20,7 +20,7 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import drift
 from scanrnn_dist.source.bad_rows import BadRows
-from scanrnn_dist.source.conform import conform, conformed
+from scanrnn_dist.source.conform import conform, conformed, conforms
 from scanrnn_dist.source.decode import Chunk, ReadOptions
 from scanrnn_dist.source.filters import parsed_filter
 from scanrnn_dist.source.grouped import Grouping
@@ -30,7 +30,7 @@ from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.source.unit_reader import UnitReader
-from scanrnn_dist.source.united import united
+from scanrnn_dist.source.united import united, with_wide_indices
 
 SEQ = pa.list_(pa.list_(pa.float32()))
 
@@ -201,6 +201,24 @@ def test_no_value_is_lost(data: st.DataObject, a: pa.DataType, b: pa.DataType) -
         out.validate(full=True)
         assert out.type == kind
         assert out.to_pylist() == [grown(value, a, kind) for value in array.to_pylist()]
+
+
+@given(st.data(), TYPES)
+def test_indices_of_dictionaries_have_32_bits_at_any_depth_and_nothing_else_changes(
+    data: st.DataObject, kind: pa.DataType
+) -> None:
+    wide = with_wide_indices(kind)
+    assert str(wide) == str(kind).replace("indices=int8", "indices=int32") and with_wide_indices(wide) == wide
+    array = pa.array([values_of(kind, data.draw) for _ in range(5)], kind)
+    assert conformed(array, wide).type == wide and conformed(array, wide).to_pylist() == array.to_pylist()
+    assert conforms(kind, wide) and conforms(wide, kind)
+
+
+@pytest.mark.parametrize("index", [pa.uint8(), pa.int16(), pa.uint16(), pa.uint32(), pa.int64(), pa.uint64()], ids=str)
+@pytest.mark.parametrize("ordered", [False, True])
+def test_indices_that_are_wide_stay(index: pa.DataType, ordered: bool) -> None:
+    wide = with_wide_indices(pa.dictionary(index, pa.string(), ordered))
+    assert wide == pa.dictionary(index if index.bit_width >= 32 else pa.int32(), pa.string(), ordered)
 
 
 @pytest.mark.parametrize("one", LEAVES)
@@ -404,11 +422,22 @@ def test_a_value_that_the_united_type_does_not_hold_is_an_error_with_its_place(t
 
 def test_dictionaries_stay_where_all_files_have_them(tmp_path: Path) -> None:
     seq = pa.array([[1.0], [2.0]], pa.list_(pa.float32()))
-    for name, values in (("a", ["x", "y"]), ("b", ["z", "z"])):
-        write(tmp_path / f"{name}.parquet", pa.table({"seq": seq, "k": pa.array(values).dictionary_encode()}))
+    for name, values, index in (("a", ["x", "y"], pa.int8()), ("b", ["z", "z"], pa.uint16())):
+        words = pa.array(values).dictionary_encode().cast(pa.dictionary(index, pa.string()))
+        write(tmp_path / f"{name}.parquet", pa.table({"seq": seq, "k": words}))
     source = open_source(tmp_path)
-    assert pa.types.is_dictionary(source.schema.field("k").type) and not source.drift
+    assert source.schema.field("k").type == pa.dictionary(pa.int32(), pa.string()) and not source.drift
     assert [row["k"] for row in kept(source, ["k"])] == ["x", "y", "z", "z"]
+
+
+def test_batches_are_cut_by_the_bytes_that_wide_indices_take(tmp_path: Path) -> None:
+    rows, length = 400, 10_000
+    words = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows * length) % 100, pa.int8()), [*map(str, range(100))])
+    lists = pa.ListArray.from_arrays(pa.array(range(0, rows * length + 1, length), pa.int32()), words)
+    pq.write_table(pa.table({"seq": [[1.0]] * rows, "k": lists}), tmp_path / "a.parquet")
+    source = open_source(tmp_path)
+    sizes = [batch.nbytes for unit in plan_units(source, None) for batch in read_kept(source, unit, ["k"])]
+    assert sum(sizes) > 16e6 and max(sizes) < 10e6  # about 8 MiB were asked for
 
 
 def test_files_that_differ_in_their_metadata_alone_are_one_kind(
