@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scanrnn_dist.disk import DISK, whole_file
@@ -256,15 +257,16 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
     plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
     own = pa.schema([*zip(schema.names, plain, strict=True), (_NUMBER, pa.int64())])
     given, back = _Rows(read_rows(source, columns)), _Rows(())
+    dictionaries: dict[int, pa.Array] = {}  # of ordered ones, whose order says which value is less
     told, order = (", ".join(map(_quoted, names)) for names in (schema.names, [*keys, _NUMBER]))
     spill = folder / "spill"
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{memory_bytes}B'; SET TimeZone = 'UTC'")
         connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), 2 * chr(39))}'")
         try:
-            connection.register("events", pa.RecordBatchReader.from_batches(own, _numbered(given, own)))
+            connection.register("events", pa.RecordBatchReader.from_batches(own, _numbered(given, own, dictionaries)))
             result = connection.sql(f"SELECT {told} FROM events ORDER BY {order}").to_arrow_reader(_GROUP_ROWS)
-            back = _Rows(_as_before(batch, schema) for batch in result)
+            back = _Rows(_as_before(batch, schema, dictionaries) for batch in result)
             _write_files(back, schema, folder)
         except (duckdb.Error, pa.ArrowException) as error:
             if given.error is not None:  # of reading, which DuckDB only repeats
@@ -309,10 +311,21 @@ class _Rows:
             raise
 
 
-def _numbered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Batches in types that DuckDB knows, and the number of each row, by which rows that are equal keep their order."""
+def _numbered(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, dictionaries: dict[int, pa.Array]
+) -> Iterator[pa.RecordBatch]:
+    """Batches in types that DuckDB knows, and the number of each row, by which rows that are equal keep their order.
+
+    The values of ordered dictionaries are put into `dictionaries`, by the number of their column.
+    """
     first = 0
     for batch in batches:
+        for number, column in enumerate(batch.columns):
+            if pa.types.is_dictionary(column.type) and column.type.ordered:
+                so_far = dictionaries.get(number, column.dictionary)
+                if not so_far.equals(column.dictionary):
+                    so_far = pc.unique(pa.concat_arrays([so_far, column.dictionary]))
+                dictionaries[number] = so_far
         numbers = pa.array(np.arange(first, first + batch.num_rows))
         yield pa.RecordBatch.from_arrays([*map(_plain, batch.columns), numbers], schema=schema)
         first += batch.num_rows
@@ -328,10 +341,15 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _as_before(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch in the types of the source."""
+def _as_before(batch: pa.RecordBatch, schema: pa.Schema, dictionaries: dict[int, pa.Array]) -> pa.RecordBatch:
+    """A batch in the types of the source; ordered dictionaries are those of their columns."""
     arrays = []
-    for array, kind in zip(batch.columns, schema.types, strict=True):
+    for number, (array, kind) in enumerate(zip(batch.columns, schema.types, strict=True)):
+        if number in dictionaries:
+            values = dictionaries[number]
+            indices = pc.index_in(array.cast(kind.value_type), value_set=values).cast(kind.index_type)
+            arrays.append(pa.DictionaryArray.from_arrays(indices, values, ordered=True))
+            continue
         stored = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
         array = array.view(stored) if pa.types.is_temporal(stored) else array.cast(stored)
         arrays.append(array if stored is kind else pa.ExtensionArray.from_storage(kind, array))

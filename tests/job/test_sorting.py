@@ -274,6 +274,13 @@ def test_values_are_the_same_in_the_copy(tmp_path: Path, name: str) -> None:
     assert str(table.to_pylist()) == str(expected.to_pylist())
 
 
+def test_ordered_dictionaries_keep_their_order(tmp_path: Path) -> None:
+    sizes = pa.DictionaryArray.from_arrays(pa.array([2, None, 0]), ["small", "medium", "large"], ordered=True)
+    size = copied(tmp_path, {"size": sizes})["size"]
+    assert size.to_pylist() == [None, "large", "small"]
+    assert size.type.ordered and size.chunk(0).dictionary.to_pylist() == ["small", "medium", "large"]
+
+
 @pytest.mark.parametrize("died_at", ["rename", "rename again", "remove"])
 def test_a_copy_that_is_replaced_by_a_process_that_dies_is_made_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_at: str
@@ -320,7 +327,7 @@ def test_values_that_duckdb_does_not_hold_are_never_changed_in_silence(tmp_path:
 def test_other_rows_than_were_given_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_before = sorting._as_before
     for wrong in (lambda batch: batch.slice(1), lambda batch: batch.take(pa.array([0, 0, 2]))):
-        monkeypatch.setattr(sorting, "_as_before", lambda batch, schema, wrong=wrong: wrong(as_before(batch, schema)))
+        monkeypatch.setattr(sorting, "_as_before", lambda batch, *more, wrong=wrong: wrong(as_before(batch, *more)))
         with pytest.raises(ConfigError, match="gave back other rows than it was given"):
             copied(tmp_path, {})
 
