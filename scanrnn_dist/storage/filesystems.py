@@ -124,7 +124,7 @@ def _from_uri(name: str) -> tuple[fs.FileSystem, str]:
             )
     # Brackets are wildcards here, and no URI may hold them.
     uri = f"{scheme}://{where.replace('[', '%5B').replace(']', '%5D')}?{query}".rstrip("?")
-    if scheme == "gs" and "retry_limit_seconds" not in parse_qs(query):
+    if scheme in ("gs", "gcs") and "retry_limit_seconds" not in parse_qs(query):
         # pyarrow goes on for a quarter of an hour, also where there are no credentials.
         uri += f"{'&' if query else '?'}retry_limit_seconds={RETRY_SECONDS}"
     if scheme == "s3" and (told := _of_environment(parse_qs(query))):
@@ -164,8 +164,9 @@ def _of_environment(query: Mapping[str, Any]) -> dict[str, str]:
 
 
 def endpoint_of_environment() -> str:
-    """The S3 server that `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` names; empty for AWS's own."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    """The S3 server that the first of three variables names, the last of which is obstore's; empty for AWS's own."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return next((told for name in names if (told := os.environ.get(name))), "")
 
 
 def open_input_file(

@@ -117,9 +117,10 @@ def obstore_client(options: RemoteOptions) -> Any:
     if options.kind == "azure":
         common |= {"endpoint": f"{endpoint}/{options.account}"} if endpoint else {}
         return AzureStore(options.bucket, account_name=options.account, **common)
-    is_virtual = not endpoint and not endpoint_of_environment() and "." not in options.bucket
+    endpoint = endpoint or endpoint_of_environment()
+    is_virtual = not endpoint and "." not in options.bucket
     if endpoint:
-        common["endpoint"] = endpoint
+        common["aws_endpoint_url_s3"] = endpoint  # goes before all that obstore finds in the environment itself
     if provider := _profile():
         common["credential_provider"] = provider
     elif not _has_keys() and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":

@@ -280,11 +280,13 @@ def test_a_bucket_that_cannot_be_reached_stops_the_run(monkeypatch: pytest.Monke
         resolve("s3://bucket/x")
 
 
-def test_google_cloud_storage_is_not_asked_for_a_quarter_of_an_hour() -> None:
-    filesystem, uri, path = resolve("gs://anonymous@bucket/x")
+@pytest.mark.parametrize("scheme", ["gs", "gcs"])
+def test_google_cloud_storage_is_not_asked_for_a_quarter_of_an_hour(scheme: str) -> None:
+    name = f"{scheme}://anonymous@bucket/x"
+    filesystem, uri, path = resolve(name)
     options = filesystem.__reduce__()[1][0]
-    assert (options["retry_time_limit"].total_seconds(), uri, path) == (20, "gs://anonymous@bucket/x", "bucket/x")
-    own = resolve("gs://anonymous@bucket/x?retry_limit_seconds=5")[0].__reduce__()[1][0]
+    assert (options["retry_time_limit"].total_seconds(), uri, path) == (20, name, "bucket/x")
+    own = resolve(f"{name}?retry_limit_seconds=5")[0].__reduce__()[1][0]
     assert own["retry_time_limit"].total_seconds() == 5
 
 

@@ -14,7 +14,10 @@ from scanrnn_dist.storage import LocalStore, ObjectStore, open_store, remote_opt
 from scanrnn_dist.storage.remote_objects import RemoteObjects
 from scanrnn_dist.storage.remote_options import RemoteOptions, boto3_client, obstore_client
 
-NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+ENDPOINTS = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+"""Each goes before those behind it."""
+NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", *ENDPOINTS)
+DEAD = "http://127.0.0.1:1"
 
 
 @pytest.fixture(autouse=True)
@@ -63,21 +66,32 @@ def test_where_a_bucket_is(
     assert "?" not in store.root
 
 
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_a_server_that_the_environment_names_is_asked_by_both_readers_and_writers(
-    name: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, f"http://127.0.0.1:{s3.port}")
-    if name == "AWS_ENDPOINT_URL_S3":  # it goes before the other
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    store = open_store("s3://bucket/out")
+def check_is_asked(uri: str) -> None:
+    """obstore and boto3 write to the server, and pyarrow reads from it."""
+    store = open_store(uri)
     assert store.create("x", b"1") and not store.create("x", b"2")
     store.remove("x", store.version("x") or "")
     store.write("y", b"2")
     assert store.below() == {"y": 1}
-    filesystem, _, path = resolve("s3://bucket/out/y")
-    with filesystem.open_input_stream(path) as stream:
+    filesystem, _, path = resolve(uri)
+    with filesystem.open_input_stream(f"{path}/y") as stream:
         assert stream.read() == b"2"
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_a_server_that_the_environment_names_is_asked_by_both_readers_and_writers(
+    name: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for behind in ENDPOINTS[ENDPOINTS.index(name) :]:
+        monkeypatch.setenv(behind, DEAD)
+    monkeypatch.setenv(name, f"http://127.0.0.1:{s3.port}")
+    check_is_asked("s3://bucket/out")
+
+
+def test_a_server_that_the_uri_names_goes_before_the_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENDPOINTS:
+        monkeypatch.setenv(name, DEAD)
+    check_is_asked(s3.uri("bucket/out"))
 
 
 @pytest.mark.parametrize(("told", "verify"), [("false", False), ("true", "/ca.pem")])
