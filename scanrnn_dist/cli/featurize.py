@@ -75,7 +75,10 @@ def check_profile(run: RunFlags, destination: str | None) -> None:
         raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
     if run.profile is None or destination is None:
         return
-    if is_within(run.profile, destination):
+    from scanrnn_dist.storage import resolve
+
+    _, uri, folder = resolve(destination)
+    if uri is None and is_within(run.profile, folder):
         raise ConfigError(
             f"The trace's folder {run.profile} lies within the destination {destination}; choose another."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,18 +54,21 @@ def report(
     if output is not None:
         check_is_new(output, force)
     leave_pandas_out()
+    from scanrnn_dist.job import records_to_read
     from scanrnn_dist.report import check_can_draw, read_numbers, write_report
+    from scanrnn_dist.storage import check_is_outside
 
     check_can_draw()
     if live:
         _serve(destination, colour, port or 0, as_json)
         return
+    root = records_to_read(destination).store.root
+    page = output or Path(f"{os.path.basename(os.path.abspath(root)) or 'job'}-report.html")
+    check_is_outside(page, root)
     numbers, wrong = read_numbers(destination, colour, command_of=command_that_makes), None
     if verify:
         check, wrong = _check(destination)
         numbers = replace(numbers, check=check)
-    name = numbers.status.destination.rstrip("/").rpartition("/")[2] or "job"
-    page = output or Path(f"{name}-report.html")
     if page.exists() and output is None:
         to_stderr(f"{page} was there already, and is replaced.")
     print_result(write_report(numbers, page), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,21 +25,24 @@ def command_that_makes(job: Mapping[str, Any], source: str | list[str], destinat
 
     Example:
         >>> job = {"options": {"max_steps": 7}, "recipe": {"hidden_features": 64, "seed": 0}}
-        >>> print(command_that_makes({**job, "window": {}, "environment": {}}, "in", "out", True))
-        scanrnn featurize in out-again \\
+        >>> print(command_that_makes({**job, "window": {}, "environment": {}}, "/in", "/out", True))
+        scanrnn featurize /in /out-again \\
            --hidden 64 --seed 0 \\
            --max-steps 7
     """
     from scanrnn_dist.job import APPLIED
     from scanrnn_dist.records import RESTART
-    from scanrnn_dist.storage import split_query
+    from scanrnn_dist.storage import is_uri, split_query
 
+    destination = destination if is_uri(destination) else os.path.abspath(destination)
     encoder = _encoder_of(job, destination, has_encoder)
     sources = [source] if isinstance(source, str) else source
     if not encoder or job["options"].get(APPLIED) or not source or len(sources) > _MOST_FILES:
         return ""
     where, query = split_query(destination)
-    first = ["scanrnn", "featurize", *sources, f"{where.removesuffix(f'/{RESTART}')}-again{query}"]
+    where = where.removesuffix(f"/{RESTART}")
+    is_bucket = is_uri(where) and "/" not in where.partition("://")[2]
+    first = ["scanrnn", "featurize", *sources, f"{where}{'/' if is_bucket else '-'}again{query}"]
     sizes = [word for name in _SIZES if name in job["window"] for word in (flag_of(name), str(job["window"][name]))]
     kernel = ["--kernel", job["environment"]["kernel"]] if job["environment"].get("kernel") else []
     lines = [first, encoder, *_options_of(job["options"]), sizes + kernel]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.disk import is_within, whole_file
+from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.damage import recorded_parts
 from scanrnn_dist.job.plan import Plan
@@ -28,7 +28,7 @@ from scanrnn_dist.records import (
     read_part_schema,
     value_dtype,
 )
-from scanrnn_dist.storage import is_uri, open_store
+from scanrnn_dist.storage import check_is_outside, is_uri, open_store
 
 _ENDING = ".npy"
 
@@ -90,10 +90,7 @@ def export(destination: str | os.PathLike[str], path: str | os.PathLike[str]) ->
     path = _checked_path(path)
     records = JobRecords(open_store(destination))
     root = records.store.root
-    if not is_uri(root) and is_within(path, root):
-        raise ConfigError(
-            f"The file {path} lies within {root}, where readers take it for a part; choose another place."
-        )
+    check_is_outside(path, root)
     job, names, rows = _parts_of(records)
     schema = read_part_schema(records.store, names[0])
     if are_steps(schema):

@@ -25,6 +25,7 @@ from scanrnn_dist.job import command_that_continues, is_of_restart
 from scanrnn_dist.observe import as_text
 from scanrnn_dist.report.numbers import ReportNumbers
 from scanrnn_dist.report.plots import feature_plot, groups_of, in_words, lengths_plot, map_plot, throughput_plot
+from scanrnn_dist.storage import check_is_outside
 
 NEEDED = ("plotly", "jinja2")
 NEWS_SECONDS = 5.0
@@ -76,10 +77,11 @@ def write_report(numbers: ReportNumbers, path: str | os.PathLike[str]) -> Report
         Where it is.
 
     Raises:
-        ConfigError: a package is missing, or the path is not one to write to.
+        ConfigError: a package is missing, or the path is not one to write to, as one within the destination.
         StoppedError: the disk refuses.
     """
     path = Path(path)
+    check_is_outside(path, numbers.status.destination)
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"is in no folder: there is no {path.parent}"
         raise ConfigError(f"{path} {what}; expected a file to write. Choose another with --output.")

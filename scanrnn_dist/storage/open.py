@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from urllib.parse import quote
 
+from scanrnn_dist.disk import is_within
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
@@ -69,3 +70,11 @@ def open_store(destination: str | os.PathLike[str]) -> Store:
     if options is None:
         return ObjectStore(root, new_attempt(), ArrowObjects(filesystem, uri), prefix, uri=uri)
     return ObjectStore(root, new_attempt(), RemoteObjects(options), prefix.partition("/")[2], uri=uri)
+
+
+def check_is_outside(path: str | os.PathLike[str], root: str) -> None:
+    """Refuse to write a file within a destination, named by the root of its store or of a restart's; `ConfigError`."""
+    if not is_uri(root) and is_within(path, root.partition(f"/{RECORDS}/")[0]):
+        raise ConfigError(
+            f"The file {path} lies within {root}, where readers take it for a part; choose another place."
+        )

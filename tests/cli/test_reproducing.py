@@ -99,8 +99,22 @@ def test_an_encoder_that_was_not_drawn_is_taken_from_the_records(source: Path, t
     drawn, query = {**job, "recipe": {"hidden_features": 5, "seed": 1}}, "?endpoint_override=minio:9000&scheme=http"
     command = command_that_makes(drawn, str(source), f"s3://bucket/out/{query}", has_encoder=True)
     assert shlex.split(command.replace("\\\n", ""))[3] == f"s3://bucket/out-again{query}"
+    for root, again in {"s3://bucket": "s3://bucket/again", "gs://bucket/a/": "gs://bucket/a-again"}.items():
+        command = command_that_makes(drawn, str(source), f"{root}{query}", has_encoder=True)
+        assert shlex.split(command.replace("\\\n", ""))[3] == f"{again}{query}"
     updated = {**job, "options": {**job["options"], "applied": ["x"]}}
     assert command_that_makes(updated, str(source), str(out), has_encoder=True) == ""
+
+
+@pytest.mark.parametrize("named", [".", ".."])
+def test_a_folder_without_a_name_of_its_own_is_told_by_its_path(
+    source: Path, tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert cli.run(["featurize", str(source), str(out), "--hidden", "5", "--null-sequence", "skip", *SIZES]) == 0
+    (out / "below").mkdir()
+    monkeypatch.chdir(out if named == "." else out / "below")
+    assert shlex.split(command_of(Path(named)).replace("\\\n", ""))[3] == f"{out}-again"
 
 
 @pytest.mark.parametrize("count", [3, 5])

@@ -67,8 +67,10 @@ def test_the_command_line_writes_it_too(
     keep_devices(monkeypatch)
     monkeypatch.setattr(computation, "window_shape_for", lambda encoder, mesh, **_: SHAPE)
     arguments = ["featurize", str(source), str(tmp_path / "out"), "--hidden", "5", "--kernel", "xla"]
-    assert cli.run([*arguments, "--profile", str(tmp_path / "out/trace")]) == 2
-    assert "lies within the destination" in capsys.readouterr().err
+    for destination in (str(tmp_path / "out"), f"file://{tmp_path}/out"):
+        arguments[2] = destination
+        assert cli.run([*arguments, "--profile", str(tmp_path / "out/trace")]) == 2
+        assert "lies within the destination" in capsys.readouterr().err
     assert cli.run([*arguments, "--profile-seconds", "1"]) == 2
     assert "--profile-seconds is for --profile" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sources import NAN, featurize, keep_devices, random_rows, write_source
 from scanrnn_dist import cli
 from scanrnn_dist.cli.reproducing import command_that_makes
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.records import ENCODER, JOB, RESTART
+from scanrnn_dist.records import ENCODER, JOB, RECORDS, RESTART
 from scanrnn_dist.report import page, read_numbers, write_report
 from scanrnn_dist.report.features import Map, numbers_of
 from scanrnn_dist.report.page import as_script
@@ -108,7 +109,8 @@ def test_the_command_writes_the_page_and_says_where(
     assert [path.name for path in tmp_path.iterdir()] == [told["path"]]
     assert cli.run(["report", str(out)]) == 0
     assert f"{told['path']} was there already, and is replaced." in capsys.readouterr().err
-    assert cli.run(["report", str(tmp_path)]) == 2 and "no output of a job" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.run(["report", "empty"]) == 2 and "no output of a job" in capsys.readouterr().err
 
 
 def test_the_check_is_shown_whatever_it_finds(
@@ -169,3 +171,31 @@ def test_a_check_without_the_encoder_is_shown(
 def test_a_page_is_written_to_a_file_in_a_folder(out: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="expected a file to write"):
         write_report(read_numbers(out), tmp_path / name)
+
+
+def test_a_page_within_the_destination_is_refused_before_anything_is_read(
+    out: Path, tmp_path: Path, needs_extra: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, numbers = sorted(out.rglob("*")), read_numbers(out)
+    monkeypatch.setattr("scanrnn_dist.report.read_numbers", None)
+    monkeypatch.chdir(out)
+    for arguments in (["."], [str(out)], [f"file://{quote(str(out))}"], [str(out / RESTART)]):
+        assert cli.run(["report", *arguments]) == 2
+        assert "where readers take it for a part; choose another place." in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["report", str(out), "--output", str(out / "a.html")]) == 2
+    assert "a.html lies within" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="lies within"):
+        write_report(numbers, out / RECORDS / "a.html")
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_page_has_the_name_of_the_folder_whatever_its_path_ends_with(
+    tmp_path: Path, needs_extra: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featurize(write_source(tmp_path / "a.parquet", random_rows([4])), tmp_path / "out")
+    for name in ("pages", "out/below"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "pages")
+    assert cli.run(["report", "../out/below/.."]) == 0
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["out-report.html"]
