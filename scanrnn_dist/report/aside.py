@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import DataError, StoppedError
 from scanrnn_dist.records import Commits, read_quarantine
 from scanrnn_dist.storage import Store
 
@@ -36,6 +36,6 @@ def first_aside(store: Store, commits: Commits) -> tuple[AsideRow, ...]:
                     rows += [AsideRow(*line.values()) for line in told.to_pylist()]
                     if len(rows) == MOST_ROWS:
                         return tuple(rows)
-        except DataError as error:
+        except (DataError, StoppedError) as error:
             rows.append(AsideRow("", None, "", str(error)))
     return tuple(rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pat
 
-from scanrnn_dist.errors import ConfigError, DataError, some_of
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, some_of
 from scanrnn_dist.records import (
     JobRecords,
     are_steps,
@@ -27,6 +27,8 @@ MOST_ROWS = 5000
 MOST_PARTS = 64
 MOST_PARTS_OF_STEPS = 8
 """Parts whose rows hold a vector for each step are read whole."""
+MOST_REFUSED = 3
+"""After so many parts in a row that a disk or a server refuses no more are asked for: each may take half a minute."""
 MOST_VALUES = 20
 """A column of more different texts is not chosen by itself."""
 
@@ -68,27 +70,31 @@ def read_sample(
 
     Raises:
         ConfigError: there is no such column, or it is one of lists or structs.
+        StoppedError: the disk or the server gives no parts any more.
     """
     there = {name for name, _ in records.store.entries()} if len(units) else set()
     names = [name for name in part_names(units.tolist(), count) if name in there]
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     schema = _first_schema(records, names, problems)
     if schema is None:
-        return Sample(np.zeros((0, 0)), problems=tuple(problems))
+        return Sample(np.zeros((0, 0)), problems=tuple(problems.values()))
     steps = are_steps(schema)
     names = _spread(names, MOST_PARTS_OF_STEPS if steps else MOST_PARTS)
     quota = -(-most // len(names))
     nothing = np.zeros((0, out_features_of(schema)))
-    features, parts = [nothing], 0
+    features, parts, refused = [nothing], 0, 0
     values = {name: list[object]() for name in _candidates(schema, colour)}
     for name in names:
         try:
             matrix, counts = _features_of(records, name, quota, steps, nothing)
             columns = {each: _column_of(records, name, each, len(counts), colour is None) for each in values}
-        except DataError as error:
-            problems.append(str(error))
+        except (DataError, StoppedError) as error:
+            problems[name] = str(error)
+            refused = refused + 1 if isinstance(error, StoppedError) else 0
+            if refused == MOST_REFUSED:
+                raise
             continue
-        parts += 1
+        parts, refused = parts + 1, 0
         features.append(matrix)
         values = {
             each: [*values[each], *chain.from_iterable(map(repeat, of_rows, counts))]
@@ -101,16 +107,18 @@ def read_sample(
     is_finite = np.isfinite(found).all(axis=1).reshape(-1)
     chosen = next(iter(values), "")
     told = [value for value, is_kept in zip(values.get(chosen, ()), is_finite.tolist(), strict=False) if is_kept]
-    return Sample(found[is_finite], parts, chosen, tuple(told), int((~is_finite).sum()), steps, tuple(problems))
+    return Sample(
+        found[is_finite], parts, chosen, tuple(told), int((~is_finite).sum()), steps, tuple(problems.values())
+    )
 
 
-def _first_schema(records: JobRecords, names: Sequence[str], problems: list[str]) -> pa.Schema | None:
+def _first_schema(records: JobRecords, names: Sequence[str], problems: dict[str, str]) -> pa.Schema | None:
     """The schema of the first part that can be read, of few that are tried."""
     for name in names[:5]:
         try:
             return read_part_schema(records.store, name)
-        except DataError as error:
-            problems.append(str(error))
+        except (DataError, StoppedError) as error:
+            problems[name] = str(error)
     return None
 
 

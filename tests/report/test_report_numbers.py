@@ -24,7 +24,7 @@ from scanrnn_dist.report.features import map_of, numbers_of
 from scanrnn_dist.report.plots import groups_of
 from scanrnn_dist.report.sample import read_sample
 from scanrnn_dist.report.throughput import Attempt, attempts_of, throughput_of
-from scanrnn_dist.storage import open_store
+from scanrnn_dist.storage import LocalStore, open_store
 
 ROWS = 40
 
@@ -106,6 +106,32 @@ def test_of_a_part_that_cannot_be_read_the_reason_is_told(out: Path, tmp_path: P
     assert len(numbers.sample.problems) == 1 and "part-00002.parquet cannot be read" in numbers.sample.problems[0]
 
 
+def refuse(monkeypatch: pytest.MonkeyPatch, where: str, opened: range = range(0)) -> None:
+    """Let a disk refuse some files, all but those that are opened so early."""
+    open_input, calls = LocalStore.open_input, iter(range(10**9))
+
+    def refusing(store: LocalStore, name: str) -> Any:
+        if where in name and next(calls) not in opened:
+            raise StoppedError(f"{name} could not be read: Input/output error.")
+        return open_input(store, name)
+
+    monkeypatch.setattr(LocalStore, "open_input", refusing)
+
+
+def test_of_a_part_that_the_disk_refuses_the_reason_is_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, "part-00000")
+    found = read_numbers(out).sample
+    assert found.parts == 7 and found.problems == ("part-00000.parquet could not be read: Input/output error.",)
+
+
+def test_a_disk_that_gives_nothing_any_more_is_not_asked_for_each_part(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "part-", opened=range(1))  # the schema
+    with pytest.raises(StoppedError, match="part-00002"):
+        read_numbers(out)
+
+
 def test_a_job_without_any_part_has_a_report(tmp_path: Path) -> None:
     source = write_source(tmp_path / "a.parquet", random_rows([]))
     featurize(source, tmp_path / "out")
@@ -113,7 +139,7 @@ def test_a_job_without_any_part_has_a_report(tmp_path: Path) -> None:
     assert (numbers.features.rows, numbers.map, numbers.throughput.names) == (0, None, ())
 
 
-def test_rows_that_were_set_aside_are_shown_with_their_reasons(tmp_path: Path) -> None:
+def test_rows_that_were_set_aside_are_shown_with_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = [None if row % 5 == 2 else sequence for row, sequence in enumerate(random_rows([3] * 200))]
     source = write_source(tmp_path / "a.parquet", rows, row_group_size=50)
     skipping = BadRows(null_sequence="skip")
@@ -124,6 +150,8 @@ def test_rows_that_were_set_aside_are_shown_with_their_reasons(tmp_path: Path) -
     for name in (tmp_path / "out/__scanrnn/quarantine").iterdir():
         name.write_bytes(b"damaged")
     assert all("cannot be read" in row.reason for row in read_numbers(tmp_path / "out").aside)
+    refuse(monkeypatch, "quarantine")
+    assert all("could not be read" in row.reason for row in read_numbers(tmp_path / "out").aside)
 
 
 @pytest.mark.parametrize("last", [4, 0])
