@@ -38,7 +38,7 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import absolute
 from scanrnn_dist.records import runs, this_machine
 from scanrnn_dist.source import Source, SourceLike, comparable, hashes, is_comparable, read_rows
-from scanrnn_dist.storage import is_uri, new_attempt
+from scanrnn_dist.storage import new_attempt, resolve
 
 logger = logging.getLogger("scanrnn_dist")
 
@@ -132,13 +132,14 @@ def _asked(
     source: SourceLike, options: JobOptions, destination: str | os.PathLike[str], input: InputSpec | None
 ) -> _Asked:
     """What is to be sorted, by what and into which folder."""
-    if is_uri(os.fspath(destination)):
+    _, uri, path = resolve(os.fspath(destination))
+    if uri is not None:
         raise ConfigError(
             f"--sort writes a sorted copy beside the destination; expected a folder, not {destination}. Sort the "
             "source first, in DuckDB: COPY (SELECT * FROM 'in/**/*.parquet' ORDER BY the columns of --group-by and "
             "--order-by) TO 'sorted.parquet'."
         )
-    folder = Path(f"{os.path.abspath(os.path.expanduser(destination))}.sorted")
+    folder = Path(f"{path}.sorted")
     opened, layout, _ = choose(source, options, input)
     given, keys = absolute(source), [*layout.ids, *(layout.asked.order_by or ())]
     for place in (destination, folder):

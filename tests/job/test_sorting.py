@@ -72,6 +72,13 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
     assert resume(tmp_path / "out", encoder_of()).is_complete
 
 
+def test_a_folder_may_be_named_by_a_uri(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    for name in (f"file://{tmp_path}/out", tmp_path / "out"):
+        featurize(tmp_path / "in", name, sort=True, **LONG)
+    assert sorted(os.listdir(tmp_path)) == ["in", "out", "out.sorted"]
+
+
 def test_bad_rows_are_mended_in_the_source_which_is_sorted_anew(tmp_path: Path) -> None:
     mixed(tmp_path / "in", files=1)
     path, out = tmp_path / "in/p=0/a.parquet", tmp_path / "out"
@@ -339,7 +346,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError, match="comes again"):
         plan_job(tmp_path / "in", JobOptions(sort=True, **LONG))
     with pytest.raises(ConfigError, match="beside the destination; expected a folder"):
-        sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out", input=None)
+        sorted_copy(tmp_path / "in", JobOptions(sort=True, **LONG), "s3://bucket/out?region=x", input=None)
     with pytest.raises(ConfigError, match="lies within the source"):
         featurize(tmp_path / "in", tmp_path / "in/out", sort=True, **LONG)
     path = tmp_path / "in/p=1/a.parquet"
