@@ -3,9 +3,10 @@
     python evaluate_features.py FEATURES... --label label                   # a column `split` holds train and test
     python evaluate_features.py FEATURES/train,FEATURES/test --label label  # or two paths, with a comma
 
-FEATURES are outputs of `scanrnn featurize`. The features are standardised by the mean and deviation of the training
-rows, and a logistic regression is fitted to these; no choice is made by looking at the test rows. Covered: features
-that fit in memory. Not covered: tuning of the classifier, and how sure the accuracy is. Copy this file and edit it.
+FEATURES are outputs of `scanrnn featurize`, of any layout, with one vector per row. They are standardised by the mean
+and deviation of the training rows, and a logistic regression is fitted to these; no choice is made by looking at the
+test rows. Covered: features that fit in memory. Not covered: tuning of the classifier, and how sure the accuracy is.
+Copy this file and edit it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scanrnn_dist as srd
+from scanrnn_dist.records import FEATURES, feature_names
 
-FEATURES = "features"  # the column that `scanrnn featurize` writes
 TRAIN, TEST = "train", "test"  # the values of the split column; rows of others are left out
 MOST_ITERATIONS = 2000  # the default, 100, is too few for some hundred features
 
@@ -69,39 +70,64 @@ def read_features(path: str, columns: list[str]) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise srd.ConfigError(f"{path} cannot be read as Parquet: {error}. Expected features of featurize.") from error
-    for column in (FEATURES, *columns):
+    features = feature_names(table.schema)
+    for column in (*(features or [FEATURES]), *columns):
         if column not in table.column_names:
             raise srd.ConfigError(
                 f"{path} has no column {column!r}; it has {table.column_names}. Choose with --label and --split, "
                 "featurize with all columns kept, or give two paths: TRAIN,TEST."
             )
-    return table.select([FEATURES, *columns])
+    chosen = {name: table[name] for name in (*features, *columns)}
+    views = [name for name in columns if pa.types.is_string_view(chosen[name].type)]
+    return pa.table(chosen | {name: chosen[name].cast(pa.string()) for name in views})  # of views Arrow takes no rows
 
 
 def arrays(table: pa.Table, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Features `(N, H)` and labels `(N,)`."""
-    features = table[FEATURES].combine_chunks()
-    if not pa.types.is_fixed_size_list(features.type) or not len(table):
-        raise srd.DataError(
-            f"{len(table)} rows of features, {features.type}; expected some rows of one vector each, not of all steps."
+    if not len(table):
+        raise srd.DataError("There are no rows of features; expected some of each split.")
+    kind = table[label].type
+    values, types = kind.value_type if pa.types.is_dictionary(kind) else kind, pa.types
+    tests = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
+    if not any(is_kind(values) for is_kind in tests):
+        raise srd.ConfigError(
+            f"Column {label!r} is {kind}; expected classes: strings, integers or booleans. Choose another with --label."
         )
     if table[label].null_count:
         raise srd.DataError(f"{table[label].null_count} rows have no {label!r}; expected a class in every row.")
-    vectors = features.flatten().to_numpy().reshape(len(table) - features.null_count, features.type.list_size)
-    if bad := features.null_count + int((~np.isfinite(vectors)).any(axis=1).sum()):
+    vectors = vectors_of(table)
+    if bad := len(table) - int(np.isfinite(vectors).all(axis=1).sum()):
         raise srd.DataError(
             f"The features of {bad} rows are null or not finite; expected numbers. Leave such rows out."
         )
     return vectors, np.asarray(table[label].to_pylist())
 
 
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """The features of those rows that have some, whatever the layout: vectors in one column, or a column for each."""
+    names = feature_names(table.schema)
+    if names != [FEATURES]:
+        return np.stack([table[name].to_numpy() for name in names], axis=1)
+    features = table[FEATURES].combine_chunks()
+    features = (features.storage if isinstance(features, pa.ExtensionArray) else features).drop_null()
+    is_list = pa.types.is_list(features.type) or pa.types.is_fixed_size_list(features.type)
+    is_vector = is_list and pa.types.is_floating(features.type.value_type)
+    sizes = pc.unique(pc.list_value_length(features)).to_pylist() if is_vector else []
+    if not is_vector or len(sizes) > 1:
+        raise srd.DataError(
+            f"Column {FEATURES!r} is {features.type}; expected one vector in each row, all of one length, not one of "
+            "each step."
+        )
+    return features.flatten().to_numpy().reshape(len(features), *(sizes or [0]))
+
+
 def evaluate(name: str, label: str, split: str) -> Result:
     """Fit the classifier to the training rows and judge it by the test rows."""
     (x, y), (x_test, y_test) = (arrays(table, label) for table in read_splits(name, label, split))
-    if y.dtype.kind == "f" or len(np.unique(y)) < 2:
+    if len(np.unique(y)) < 2:
         raise srd.DataError(
-            f"Column {label!r} of {name} is {y.dtype} with {len(np.unique(y))} values in the training rows; "
-            "expected two classes or more: strings, integers or booleans. Choose another with --label."
+            f"All {len(y)} training rows of {name} have the {label!r} {y[0]!s}; expected two classes or more. Choose "
+            "another with --label."
         )
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_ITERATIONS))
     with warnings.catch_warnings():

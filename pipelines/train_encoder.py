@@ -98,7 +98,7 @@ def read_labelled(
         raise srd.ConfigError(f"There is no column {label!r}; expected one of {columns.names}. Choose it with --label.")
     kind = columns.field(label).type
     values, types = kind.value_type if pa.types.is_dictionary(kind) else kind, pa.types
-    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_boolean)
+    tests = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
     if not any(is_kind(values) for is_kind in tests):
         raise srd.ConfigError(
             f"Column {label!r} is {kind}; expected classes: strings, integers or booleans. Choose another with --label."

@@ -6,6 +6,8 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,8 @@ import scanrnn_dist as srd
 from scanrnn_dist.encoder.file import variables_of
 from scanrnn_dist.engine import replicated, sharded
 from scanrnn_dist.input_spec import Category, InputSpec, Number
+from scanrnn_dist.records import Output
+from scanrnn_dist.records.output import DTYPES, LAYOUTS
 
 optax = pytest.importorskip("optax", reason="of the extra [train]")
 pytest.importorskip("sklearn", reason="of the extra [train]")
@@ -270,7 +274,7 @@ def test_wrong_training_arguments_are_told(
     assert "Traceback" not in process.stderr and not list(tmp_path.iterdir())
 
 
-def features_file(path: Path, **columns: list[object]) -> str:
+def features_file(path: Path, **columns: Any) -> str:
     rows = len(next(iter(columns.values())))
     features = pa.array(np.eye(rows, 2, dtype=np.float32).tolist(), pa.list_(pa.float32(), 2))
     pq.write_table(pa.table({"features": features, **columns}), path)
@@ -298,6 +302,48 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
     alike = features_file(tmp_path / "b.parquet", kind=["a", "a", "b"], split=["train", "train", "test"])
     with pytest.raises(srd.DataError, match="expected two classes or more"):
         evaluate_features.evaluate(alike, "kind", "split")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_features_of_every_layout_are_judged_alike(source: Path, tmp_path: Path, layout: str, dtype: str) -> None:
+    encoder = srd.Encoder.from_seed(0, 2, 3)
+    for name, output in (("one", Output(layout, dtype)), ("plain", Output(dtype=dtype))):
+        srd.featurize(encoder, source, tmp_path / name, output=output)
+    results = [evaluate_features.evaluate(str(tmp_path / name), "kind", "split") for name in ("one", "plain")]
+    assert results[0][1:] == results[1][1:] and results[0].features == 3
+
+
+def test_features_of_every_step_are_refused_as_such(source: Path, tmp_path: Path) -> None:
+    srd.featurize(srd.Encoder.from_seed(0, 2, 3, readout="steps"), source, tmp_path / "out")
+    with pytest.raises(srd.DataError, match=r"expected one vector in each row.*not one of each step"):
+        evaluate_features.evaluate(str(tmp_path / "out"), "kind", "split")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.5, 1.5, 0.5],
+        [Decimal("0.5"), Decimal("1.5"), Decimal("0.5")],
+        [date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 1)],
+        [datetime(2020, 1, 1), datetime(2020, 1, 2), datetime(2020, 1, 1)],
+        [b"a", b"b", b"a"],
+    ],
+    ids=lambda values: type(values[0]).__name__,
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, values: list[object]) -> None:
+    path = features_file(tmp_path / "a.parquet", kind=values, split=["train", "train", "test"])
+    with pytest.raises(srd.ConfigError, match="expected classes: strings, integers or booleans"):
+        evaluate_features.evaluate(path, "kind", "split")
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_labels_are_texts_in_every_form(tmp_path: Path, kind: pa.DataType) -> None:
+    labels = pa.array(["a", "b", "a"]).cast(kind)
+    pq.write_table(pa.table({"kind": labels, "sequence": pa.array([[[0.5]]] * 3, SEQUENCE)}), tmp_path / "in.parquet")
+    assert train_encoder.read_labelled(tmp_path / "in.parquet", "kind", None)[2] == ["a", "b"]
+    path = features_file(tmp_path / "a.parquet", kind=labels, split=["train", "train", "test"])
+    assert evaluate_features.evaluate(path, "kind", "split").features == 2
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ from scanrnn_dist.records.output import (
     Output,
     are_steps,
     feature_columns,
+    feature_names,
     features_in_words,
     out_features_of,
     value_dtype,
