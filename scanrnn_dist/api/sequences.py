@@ -95,17 +95,20 @@ def _column_of(sequences: Any, column: str | None) -> Any:
     given = sequences
     if type(sequences).__name__ == "Dataset" and _is_of(sequences, "datasets"):  # of Hugging Face
         sequences = sequences.with_format("arrow")[:]
+    is_arrow = _is_arrow(sequences) and not _is_of(sequences, "pandas")
+    if is_arrow and any(hasattr(sequences, name) for name in ("column_names", "columns", "schema")):
+        sequences = _table_or_column(sequences)
     if isinstance(sequences, Mapping):
         names: list[Any] = list(sequences)
         possible = [name for name in names if _may_be_sequences(sequences[name])]
     elif _is_of(sequences, "pandas") and getattr(sequences, "ndim", 1) == 2:
         names = list(sequences.columns)
         possible = [name for name in names if _holds_lists(sequences[name])]
-    elif _is_arrow(sequences) and any(hasattr(sequences, name) for name in ("column_names", "columns", "schema")):
-        sequences, names, possible = _arrow_table(sequences)
+    elif _is_of(sequences, "pyarrow") and type(sequences).__name__ == "Table":
+        names, possible = sequences.column_names, _sequence_columns(sequences.schema)
     elif column is not None:
         raise ConfigError(
-            f"column={column!r} was given, and the sequences are a {type(sequences).__name__}; expected a table. "
+            f"column={column!r} was given, and the sequences are a {type(given).__name__}; expected a table. "
             "Leave column out."
         )
     else:
@@ -126,14 +129,21 @@ def _column_of(sequences: Any, column: str | None) -> Any:
     return sequences[name]
 
 
-def _arrow_table(sequences: Any) -> tuple[Any, list[str], list[str]]:
-    """A table of Arrow from whoever gives one, the names of its columns, and those that may hold sequences."""
+def _table_or_column(sequences: Any) -> Any:
+    """A table of Arrow from whoever gives one; of a single column, which may tell its schema as well, that column."""
     import pyarrow as pa  # 0.1 s, which callers with arrays do not wait for
 
+    if isinstance(sequences, pa.Table):
+        return sequences
+    array = _arrow_array(sequences)
+    return pa.Table.from_struct_array(array) if pa.types.is_struct(array.type) else array
+
+
+def _sequence_columns(schema: Any) -> list[str]:
+    """The names of the columns that may hold sequences."""
     from scanrnn_dist.source import sequence_columns
 
-    table = sequences if isinstance(sequences, pa.Table) else pa.table(sequences)
-    return table, table.column_names, sequence_columns(table.schema)
+    return sequence_columns(schema)
 
 
 def _may_be_sequences(column: Any) -> bool:
@@ -145,7 +155,9 @@ def _may_be_sequences(column: Any) -> bool:
     if _is_array(column) and column.dtype != object:
         return bool(column.ndim > 1)
     if _is_arrow(column):
-        return bool(_arrow_table({"sequences": _arrow_array(column)})[2])
+        import pyarrow as pa
+
+        return bool(_sequence_columns(pa.schema({"sequences": _arrow_array(column).type})))
     if isinstance(column, str | bytes) or not isinstance(column, Sequence | np.ndarray):
         return False
     return not len(column) or any(not np.isscalar(row) and row is not None for row in islice(column, 100))

@@ -39,6 +39,26 @@ class NoArray(list[Any]):
         raise ValueError("cannot convert to RegularArray")
 
 
+class Column:
+    """A column that tells its schema, and gives its rows once, as a stream of nanoarrow's does."""
+
+    def __init__(self, array: pa.Array | pa.ChunkedArray) -> None:
+        self.schema, self._left = array.type, [array]
+
+    def __arrow_c_stream__(self, *asked: Any) -> Any:
+        return pa.chunked_array(self._left.pop()).__arrow_c_stream__(*asked)
+
+
+class ArrayColumn:
+    """A column that tells its schema, as an array of nanoarrow's does."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self.schema, self._array = array.type, array
+
+    def __arrow_c_array__(self, *asked: Any) -> Any:
+        return self._array.__arrow_c_array__(*asked)
+
+
 def objects(rows: list[Any]) -> np.ndarray:
     array = np.empty(len(rows), object)
     array[:] = rows
@@ -77,6 +97,8 @@ FORMS: dict[str, Callable[[], Any]] = {
     "arrow table": table,
     "arrow batch": lambda: table().to_batches()[0],
     "arrow reader": lambda: table().to_reader(),
+    "arrow column that tells its schema": lambda: ArrayColumn(arrow()),
+    "arrow stream of one column": lambda: Column(pa.chunked_array([arrow()[:1], arrow()[1:]])),
     "dict of columns": lambda: {"id": 3, "seq": LISTS},
     "dict of numbers, texts and sequences": lambda: {
         "id": [1, 2, 3],
@@ -230,6 +252,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "set": ({1}, ConfigError, "The sequences are a set; expected"),
     "no lists": (pa.table({"a": [1.0], "b": ["x"]}), ConfigError, "Table has no column of sequences; .* 'a', 'b'"),
     "column of a list": (LISTS, ConfigError, "column='seq' was given, and the sequences are a list; expected a table"),
+    "column of a column": (Column(arrow()), ConfigError, "and the sequences are a Column; expected a table"),
     "null": (pa.array([[[1.0, 2.0]], None], NESTED), DataError, "sequence 1"),
     "one sequence": (np.ones((3, 2)), DataError, r"for a single sequence \(T, D\), pass \[x\]"),
     "flat": ([[1.0, 2.0]], DataError, r"Sequence 0 has shape \(2,\); expected \(T, D\)"),
@@ -249,7 +272,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
 def test_what_is_no_sequences_is_refused_in_words(case: str) -> None:
     sequences, kind, message = REFUSED[case]
     with pytest.raises(kind, match=message):
-        ragged(sequences, "seq" if case == "column of a list" else None)
+        ragged(sequences, "seq" if case.startswith("column of") else None)
 
 
 def test_a_lazy_frame_is_to_be_collected() -> None:
