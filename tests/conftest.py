@@ -45,6 +45,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Of the S3 server of the tests, which believes every key; and no test asks a cloud who it is.
 os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 
+os.fsync = lambda descriptor: None  # no loss of power is at stake; the commands that tests start do sync
+
 settings.register_profile("scanrnn_dist", deadline=None, max_examples=60)
 settings.load_profile("scanrnn_dist")
 

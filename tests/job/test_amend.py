@@ -38,7 +38,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # One chunk at a time, so that a job that is stopped has committed some units and not others.
     monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 
 
 def file_of(folder: Path, name: str, rows: int, seed: int) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import shutil
 from collections import Counter
@@ -59,7 +58,6 @@ LIST = f"{QUARANTINE}/unit-0000{{}}.rows".format
 @pytest.fixture(autouse=True)
 def _many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryShares, "chunk", 100)  # of one or two rows
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def good(seed: int, steps: int = 4) -> Any:

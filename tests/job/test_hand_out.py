@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
 import pickle
 import random
 from collections import deque
@@ -101,7 +100,6 @@ class PoolHere:
 @pytest.fixture(autouse=True)
 def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(MemoryShares, "chunk", 1000)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # else what is seen in time is up to the disk
     hold(monkeypatch, read_ahead=1)
     yield
     assert not sources.threads()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,6 @@ from scanrnn_dist.errors import DataError, UndoneError
 from scanrnn_dist.job.status import read_status
 
 FILES, BAD = 30, {3, 16, 29}
-
-
-@pytest.fixture(autouse=True)
-def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power is at stake
 
 
 def featurize(source: Path, out: Path, **options: Any) -> Any:

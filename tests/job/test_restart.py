@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import random
 import shutil
 import time
@@ -30,12 +29,6 @@ from scanrnn_dist.records.workers import worker_bytes
 from scanrnn_dist.storage import LocalStore, unstaged
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
-
-
-@pytest.fixture(autouse=True)
-def _not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the time of these tests; no loss of power is at stake."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def manifest_at(folder: Path, told: Told = lambda kind, name: None, kind: type[LocalStore] = LocalStore) -> JobRecords:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,6 @@ PART = f"part-0000{BROKEN}.parquet"
 @pytest.fixture(autouse=True)
 def _many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryShares, "chunk", 100)  # of one or two rows
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def write_damaged(folder: Path, column: str = "sequence.list.element.list.element") -> Path:
