@@ -238,11 +238,11 @@ def test_processes_that_begin_to_share_a_job_in_the_same_instant_all_work_on_it(
 
 def woken_after(zygote: Zygote, known: Known, name: str, folder: Path, step: int) -> Scenario:
     """A process that stands still at a step until another finished, and then goes on."""
-    job = known.job.but_with(sharing={"retry": True, "expiry_seconds": 1.0})
+    job = known.job.but_with(sharing={"retry": True, "expiry_seconds": 0.4})
     zombie = zygote.start(job, known.uri(name), fault=(step, "stop"))
     yield (zombie,)
     assert zombie.is_stopped, zombie
-    yield 1.5
+    yield 0.6
     heir = zygote.start(job, known.uri(name))
     yield (heir,)
     assert heir.exit_code == 0, heir

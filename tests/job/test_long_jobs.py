@@ -194,7 +194,7 @@ def test_what_a_changed_file_concerns_is_done_again_and_nothing_else(
 # Kills ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="Runs are forked, and end with who forked them.")
 def test_a_job_that_is_killed_at_each_sort_of_step_is_as_undisturbed(zygote: Zygote, tmp_path: Path) -> None:
     source = write_events(tmp_path / "in", LENGTHS, CUTS[2])

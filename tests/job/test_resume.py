@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -530,7 +531,7 @@ def test_a_restart_is_made_by_one_process(tmp_path: Path, source: Path) -> None:
             featurize(source, tmp_path / "out", restart=True, sharing=sharing)
 
 
-def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> None:
+def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, refused = tmp_path / "out", []
     stopped(source, out)
 
@@ -548,6 +549,7 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path) -> 
         assert not clean(out).names
         refused.append(True)
 
+    monkeypatch.setattr(lease, "BEATS_PER_EXPIRY", 100)  # ten times a second
     expiring = Sharing(expiry_seconds=10.0)
     featurize(source, out, encoder_of(seed=9), rows_per_part=30, restart=True, on_rows=on_rows, sharing=expiring)
     assert refused
@@ -642,16 +644,24 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
     verify(tmp_path / "out")
 
 
-def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, waited = open_store(tmp_path / "out"), [0.0]
+def clock_of_its_own(monkeypatch: pytest.MonkeyPatch, beats: Callable[[float], object] = lambda _: None) -> list[float]:
+    """Have whoever waits for a lease wait no time; for how long it would have. `beats` hears of it meanwhile."""
+    waited = [0.0]
 
     def sleep(seconds: float) -> None:
         waited[0] += seconds
+        beats(waited[0])
 
-    held_by(store, beat=time.time() + 9, expiry_seconds=10.0)
     monkeypatch.setattr(lease, "time", SimpleNamespace(time=time.time, monotonic=lambda: waited[0], sleep=sleep))
+    return waited
+
+
+def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "out")
+    held_by(store, beat=time.time() + 9, expiry_seconds=10.0)
+    waited = clock_of_its_own(monkeypatch)
     Lease(store, (1, 1)).release("stopped")
     assert 10 <= waited[0] < 13
 
@@ -661,7 +671,7 @@ def test_a_lock_that_cannot_be_understood_is_nobodys(tmp_path: Path, source: Pat
     stopped(source, tmp_path / "out")
     (tmp_path / "out" / WORKERS / "1-of-1.000009.json").write_text(content)
     assert read_status(tmp_path / "out").state == "stopped"
-    assert featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing(expiry_seconds=1.0)).is_complete
+    assert featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing(expiry_seconds=0.2)).is_complete
 
 
 def test_a_job_without_rows_whose_part_does_not_stay_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -816,14 +826,9 @@ def test_an_owner_of_another_machine_that_beats_keeps_its_share_whatever_its_clo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     store = open_store(tmp_path)
-    held_by(store, beat=time.time() + seconds)
-
-    def beats(waited: float) -> None:
-        time.sleep(waited)
-        held_by(store, beat=time.time() + seconds)
-
-    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=beats)
-    monkeypatch.setattr(lease, "time", clock)
+    its_time = time.time() + seconds
+    held_by(store, beat=its_time)
+    clock_of_its_own(monkeypatch, lambda waited: held_by(store, beat=its_time + waited))
     with pytest.raises(HeldError, match="is being worked on: process 7 on elsewhere"):
         Lease(store, (1, 1))
 
@@ -838,13 +843,7 @@ def test_a_lock_that_is_found_empty_is_one_that_is_being_written(
     held.confirm()
     assert held.beat() and json.loads(path.read_bytes())["attempt"] == store.attempt
     path.write_bytes(b"")
-
-    def beats(waited: float) -> None:
-        time.sleep(waited)
-        held.beat()
-
-    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=beats)
-    monkeypatch.setattr(lease, "time", clock)
+    clock_of_its_own(monkeypatch, lambda _: held.beat())
     with pytest.raises(HeldError, match="is being worked on"):
         Lease(open_store(tmp_path), (1, 1))
     held.release("stopped")
@@ -870,7 +869,7 @@ def test_an_owner_of_another_machine_that_is_not_heard_of_loses_its_share(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
 ) -> None:
     stopped(source, tmp_path / "out")
-    held_by(open_store(tmp_path / "out"), expiry_seconds=1.0)
+    held_by(open_store(tmp_path / "out"), expiry_seconds=0.3)
     featurize(source, tmp_path / "out", rows_per_part=5)
     assert_whole(tmp_path / "out", undisturbed)
 
@@ -951,7 +950,7 @@ def test_units_that_are_done_alone_do_not_have_all_records_read_each_time(
     assert_whole(out, undisturbed)
 
 
-@pytest.mark.parametrize("kernel", [None, "xla"])
+@pytest.mark.parametrize("kernel", [None, pytest.param("xla", marks=pytest.mark.soak)])
 def test_of_tiny_units_few_are_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None) -> None:
     """A window holds 32 of these rows; the bound is that of the rows that are open and of those to be written."""
     begin, commit, most = AttemptLog.begin, AttemptLog.commit, 0

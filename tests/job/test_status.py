@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from holding import hold
 from sources import encoder_of, entries, featurize, random_rows, write_source
 
 from scanrnn_dist.api import verify
+from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.job import MemoryShares
 from scanrnn_dist.job.attempt import Sharing
@@ -87,12 +86,12 @@ def test_a_job_that_was_stopped_and_one_that_is_complete(tmp_path: Path, source:
 def test_a_job_that_runs_tells_rate_and_end_by_the_work_of_this_time_alone(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 600)
+    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 6000)
     out, seen = tmp_path / "out", []
     stopped(source, out)
 
     def on_rows(_: int) -> None:
-        time.sleep(0.05)
+        time.sleep(0.02)
         seen.append(read_status(out))
 
     featurize(source, out, rows_per_part=5, on_rows=on_rows)
@@ -111,11 +110,11 @@ def test_the_rate_and_the_end_are_known_before_the_first_unit_is_committed(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryShares, "chunk", 300)  # about two rows
-    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 600)
+    monkeypatch.setattr("scanrnn_dist.records.lease.BEATS_PER_EXPIRY", 6000)
     seen = []
 
     def on_rows(_: int) -> None:
-        time.sleep(0.05)
+        time.sleep(0.02)
         seen.append(read_status(tmp_path / "out"))
 
     featurize(source, tmp_path / "out", rows_per_part=30, on_rows=on_rows)
@@ -276,5 +275,6 @@ def test_a_publication_that_was_cut_short_is_told_and_ended_by_resume(
     status = read_status(out)
     assert (status.state, status.restart) == ("being replaced", None)
     assert "`scanrnn clean` or resume ends it" in str(status)
-    subprocess.run([sys.executable, "-m", "scanrnn_dist", "resume", out], check=True)
+    sources.command_line_in_this_process(monkeypatch, columns=120)
+    assert cli.run(["resume", str(out)]) == 0
     assert read_status(out).state == "complete" and not list((out / RESTART).glob("*"))

@@ -96,7 +96,7 @@ def sweep(path: Path, numbers: range) -> Iterator[tuple[int, str, str]]:
     changed = path.with_name(f"flipped-{numbers.start}.parquet")
     for number in numbers:
         changed.write_bytes(flipped(content, bits[number]))
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         kind, text = outcome(changed, right)
         signal.alarm(0)
         yield bits[number], kind, " ".join(text.split())

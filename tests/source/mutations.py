@@ -108,7 +108,7 @@ def sweep(folder: Path, numbers: range) -> Iterator[tuple[int, str, str]]:
     for number in numbers:
         index, content = mutated(contents, number)
         changed.write_bytes(content)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         kind, text = outcome(changed, right[index])
         if kind in ("rows", "wrong") and outcome(changed, right[index])[0] == kind:
             # A splice may be the whole other file.

@@ -117,7 +117,7 @@ def hang(filesystem, path, **options):
     return opened(filesystem, path, **options)
 opened, footer_child.CheckedFile = footer_child.CheckedFile, hang
 script = importlib.import_module(sys.argv[1])
-script.SECONDS = 1
+script.SECONDS = 0.2
 for one in script.sweep(Path(sys.argv[2]), range(1)):
     print(*one)
 """

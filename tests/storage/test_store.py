@@ -568,14 +568,14 @@ def test_a_conditional_removal_is_given_up_and_tried_again_as_other_requests_are
     version = store.version("x")
     assert version is not None
     monkeypatch.setattr(remote_objects, "boto3_client", remote_options.boto3_client.__wrapped__)  # none is kept
-    monkeypatch.setattr(remote_options, "REQUEST_SECONDS", 3)
+    monkeypatch.setattr(remote_options, "REQUEST_SECONDS", 1.5)
     s3.inject("refuse", methods=("DELETE",), times=5, status=503)
     store.remove("x", version)
     assert not store.exists("x")
     store.write("x", b"1")
     s3.calm()
-    monkeypatch.setattr(remote_objects, "RETRY_SECONDS", 3)
-    late = s3.inject("delay", methods=("DELETE",), seconds=6)
+    monkeypatch.setattr(remote_objects, "RETRY_SECONDS", 1)
+    late = s3.inject("delay", methods=("DELETE",), seconds=2)
     with pytest.raises(StoppedError, match="Read timeout"):
         store.remove("x", version)
-    assert s3.injected(late) == 3, "of a second each"
+    assert s3.injected(late) == 3, "of half a second each"
