@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sources import command_line_in_this_process
 
 import scanrnn_dist as srd
+from scanrnn_dist.cli import app as cli
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 
@@ -27,13 +29,15 @@ def run(script: str, *given: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_featurize_parquet_does_the_job_of_the_command_line_and_gives_what_the_specification_gives(tmp_path):
+def test_featurize_parquet_does_the_job_of_the_command_line_and_gives_what_the_specification_gives(
+    tmp_path, monkeypatch, capsys
+):
     rng = np.random.default_rng(0)
-    rows = [rng.standard_normal((length, 12), np.float32) for length in (3, 0, 20)]
+    rows = [rng.standard_normal((length, 12), np.float32) for length in (20, 0, 20)]
     column = pa.array([row.tolist() for row in rows], pa.list_(pa.list_(pa.float32())))
     pq.write_table(pa.table({"id": [1, 2, 3], "sequence": column}), tmp_path / "in.parquet")
     done = run("featurize_parquet.py", tmp_path / "in.parquet", tmp_path / "out")
-    assert "3 rows, 23 steps" in done.stdout, done.stderr
+    assert "3 rows, 40 steps" in done.stdout, done.stderr
     table = pq.read_table(tmp_path / "out")
     assert table["id"].to_pylist() == [1, 2, 3]
     for row, features in zip(rows, table["features"].to_pylist(), strict=True):
@@ -41,9 +45,9 @@ def test_featurize_parquet_does_the_job_of_the_command_line_and_gives_what_the_s
         np.testing.assert_allclose(features, expected, rtol=0, atol=1e-6)  # the bound of the design
     (log,) = (tmp_path / "out" / "__scanrnn" / "commits").glob("*.jsonl")
     assert json.loads(log.read_text().splitlines()[0])["devices"] == 3
-    words = ["-m", "scanrnn_dist", "featurize", tmp_path / "in.parquet", tmp_path / "out", "--hidden", "64"]
-    same = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    assert same.returncode == 0 and "Nothing to do" in same.stdout, same.stderr
+    command_line_in_this_process(monkeypatch, columns=120)
+    assert cli.run(["featurize", str(tmp_path / "in.parquet"), str(tmp_path / "out"), "--hidden", "64"]) == 0
+    assert "Nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", ["featurize_parquet.py", "featurize_ray.py"])

@@ -20,13 +20,11 @@ import pytest
 import sources
 from sources import (
     SEED,
-    SEQUENCE,
     TOLERANCE,
     H,
     encoder_of,
     entries,
     features_of,
-    leftovers,
     random_rows,
     some_lengths,
     specification,
@@ -372,26 +370,18 @@ def test_nohup_is_heeded_and_what_a_script_began_can_be_stopped(
     assert signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.SIG_DFL)
 
 
-def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
-    done(capsys, ["featurize", source, tmp_path / "out", *GRU])
+def test_a_reader_that_goes_early_is_no_defect(tmp_path: Path) -> None:
     bad = write_source(tmp_path / "bad.parquet", [*ROWS, [[float("nan")] * 3]])
 
-    def ends(words: str) -> tuple[str, str]:
-        command = f"set -o pipefail; {sys.executable} -m scanrnn_dist {words} | true; echo $?"
-        run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-        return run.stdout.strip(), run.stderr
-
-    assert ends(f"status {tmp_path / 'out'}") == ("0", "")
-    code, said = ends(f"plan {bad}")
-    assert code == "3" and said.startswith("UndoneError: ")
+    command = f"set -o pipefail; {sys.executable} -m scanrnn_dist plan {bad} | true; echo $?"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert run.stdout == "3\n" and run.stderr.startswith("UndoneError: ")
 
 
 def test_a_result_that_cannot_be_printed_is_told(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done(capsys, ["featurize", source, tmp_path / "out", *GRU])
-    status = f"status {tmp_path / 'out'}"
-    encoder = f"encoder make {tmp_path / 'e.safetensors'} --in-features 2 --hidden 3"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
     def ends(words: str, stdout: str) -> tuple[int, str]:
@@ -400,7 +390,8 @@ def test_a_result_that_cannot_be_printed_is_told(
         return run.returncode, run.stderr
 
     told = "StoppedError: The result could not be printed: No space left on device. All else was done.\n"
-    for words in (status, encoder, "plan in --print-config", "--version"):
+    status = f"status {tmp_path / 'out'}"
+    for words in (status, "--version"):  # which goes out at once, and at the end
         assert ends(words, ">/dev/full") == (4, told), words
     assert ends(status, ">&-") == (0, "")
     assert ends(f"inspect {source} --statistics --output {tmp_path / 'in.toml'}", "2>/dev/full") == (0, "")
@@ -439,52 +430,6 @@ def test_too_little_memory_ends_with_4(
     assert said.startswith("StoppedError: Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
 
 
-@pytest.fixture(scope="module")
-def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small to write and some ten seconds to scan: the same 200,000 steps in every row group."""
-    path = tmp_path_factory.mktemp("large") / "a.parquet"
-    values = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(np.arange(4, dtype=np.float32), 200_000)), 4)
-    sequence = pa.ListArray.from_arrays(pa.array(range(0, 200_001, 1000), pa.int32()), values)
-    table = pa.table({"sequence": sequence})
-    with pq.ParquetWriter(path, table.schema) as writer:
-        for _ in range(100):
-            writer.write_table(table)
-    assert table.schema.field("sequence").type != SEQUENCE
-    return path
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.soak)])
-def test_a_signal_ends_with_4_and_leaves_no_success_and_no_traceback(
-    tmp_path: Path, large_source: Path, number: signal.Signals
-) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "scanrnn_dist", "featurize", large_source, out, "--hidden", "128"]
-    before = signal.signal(number, signal.default_int_handler)  # a child of `nohup`, say, inherits that it is ignored
-    try:
-        process = subprocess.Popen(
-            [str(word) for word in [*command, "--rows-per-part", "200"]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(number, before)
-    try:
-        while process.poll() is None and not list(out.glob("part-*.parquet")):
-            time.sleep(0.02)
-        process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 4, stderr
-    assert stdout == ""
-    assert "Stopped" in stderr
-    assert "Traceback" not in stderr
-    assert not (out / "_SUCCESS").exists()
-    assert not leftovers(out)
-    assert list(out.glob("part-*.parquet"))
-
-
 def test_a_signal_that_a_library_made_another_error_of_ends_with_4(
     tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,19 +446,25 @@ def test_a_signal_that_a_library_made_another_error_of_ends_with_4(
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM])
 def test_a_job_whose_messages_nobody_reads_ends_as_any_other(
-    tmp_path: Path, source: str, large_source: Path, number: signal.Signals | None
+    tmp_path: Path, source: str, number: signal.Signals | None
 ) -> None:
     out, (read, written) = tmp_path / "out", os.pipe()
-    command = [sys.executable, "-m", "scanrnn_dist", "--log-format", "json", "featurize"]
-    command += [source, str(out), *GRU] if number is None else [str(large_source), str(out), "--hidden", "128"]
-    process = subprocess.Popen([*command, "--rows-per-part", "200"], stdout=subprocess.DEVNULL, stderr=written)
+    script = (
+        "import os, time; from scanrnn_dist import cli; from scanrnn_dist.disk import Disk\n"
+        "from scanrnn_dist.cli.process import SIGNALS\n"
+        "opens = Disk.open\n"
+        "def opened(disk, path):\n"
+        f"    if {number is not None} and 'part-00002.parquet' in path:\n"
+        f"        os.kill(os.getpid(), {number or 0:d})\n"
+        "        while not SIGNALS.stopped_by: time.sleep(0.001)\n"
+        "    return opens(disk, path)\n"
+        "Disk.open = opened; cli.main()"
+    )
+    words = ["--log-format", "json", "featurize", source, str(out), *GRU, "--rows-per-part", "5"]
+    process = subprocess.Popen([sys.executable, "-c", script, *words], stdout=subprocess.DEVNULL, stderr=written)
     os.close(written)
     os.close(read)  # as of `2>&1 | tee log` once Ctrl-C has ended `tee`
     try:
-        while number and process.poll() is None and not list(out.glob("part-*.parquet")):
-            time.sleep(0.02)
-        if number:
-            process.send_signal(number)
         assert process.wait(timeout=60) == (4 if number else 0)
     finally:
         process.kill()

@@ -125,7 +125,10 @@ def test_a_report_names_the_devices_once_jax_has_them() -> None:
     assert "\ndevices 8\n" in report_of(ValueError("x"), "plan")
 
 
-@pytest.mark.parametrize("words", ["inspect {source} --scan", "featurize {source} {out} --column x --hidden 4"])
+@pytest.mark.parametrize(
+    "words",
+    ["inspect {source} --scan", pytest.param("featurize {source} {out} --column x --hidden 4", marks=pytest.mark.soak)],
+)
 def test_a_terminal_has_its_cursor_again_where_a_bar_is_cut_off(source: str, tmp_path: Path, words: str) -> None:
     """By Ctrl-C outside of a job, or the second one within."""
     script = (
@@ -151,9 +154,8 @@ def test_a_terminal_has_its_cursor_again_where_a_bar_is_cut_off(source: str, tmp
     assert re.search(rb"\n\x1b\[\?25hStopped\. [^\n]*\n$", said), said
 
 
-@pytest.mark.parametrize("flag", [[], ["--json"]])
-def test_standard_error_that_is_closed_gets_nothing_and_standard_output_results_alone(flag: list[str]) -> None:
-    words = [sys.executable, "-m", "scanrnn_dist", "status", "nosuch", *flag]
+def test_standard_error_that_is_closed_gets_nothing_and_standard_output_results_alone() -> None:
+    words = [sys.executable, "-m", "scanrnn_dist", "status", "nosuch", "--json"]
     done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], stdout=subprocess.PIPE, timeout=120)
     assert (done.returncode, done.stdout) == (2, b"")
 
