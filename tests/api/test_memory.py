@@ -38,12 +38,17 @@ print(json.dumps([[report.rows, report.peak_memory_bytes] for report in reports]
 """
 
 
-def write_lengths(path: Path, lengths: list[int], times: int, in_features: int) -> int:
-    """Rows of these lengths, `times` over, in row groups of one round; the number of rows."""
+def table_of(lengths: list[int], in_features: int) -> pa.Table:
+    """Rows of these lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     numbers = np.random.default_rng(0).normal(size=in_features * int(offsets[-1])).astype(np.float32)
     values = pa.FixedSizeListArray.from_arrays(pa.array(numbers), in_features)
-    table = pa.table({"id": pa.array(range(len(lengths))), "sequence": pa.ListArray.from_arrays(offsets, values)})
+    return pa.table({"id": pa.array(range(len(lengths))), "sequence": pa.ListArray.from_arrays(offsets, values)})
+
+
+def write_lengths(path: Path, lengths: list[int], times: int, in_features: int) -> int:
+    """Rows of these lengths, `times` over, in row groups of one round; the number of rows."""
+    table = table_of(lengths, in_features)
     with pq.ParquetWriter(path, table.schema) as writer:
         for _ in range(times):
             writer.write_table(table)
@@ -119,10 +124,10 @@ def test_a_giant_row_takes_what_pyarrow_needs_for_it_beyond_a_small_budget(tmp_p
 def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     D, long, short = 4, 20_000, [50] * 50
     path = tmp_path / "a.parquet"
-    with pq.ParquetWriter(path, pa.schema([("sequence", pa.list_(pa.list_(pa.float32(), D)))])) as writer:
-        for lengths in ([long], *([short] * 40)):
-            rows = [np.zeros((length, D), np.float32).tolist() for length in lengths]
-            writer.write_table(pa.table({"sequence": pa.array(rows, writer.schema.field(0).type)}))
+    first, rest = table_of([long], D), table_of(short, D)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for table in (first, *[rest] * 40):
+            writer.write_table(table)
     held: list[int] = []
     of_kernel: Any = Run if kernel == "xla" else NativeRun
     advance = of_kernel.advance

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sources import needs_native
+from sources import mesh_of, needs_native
 
 from scanrnn_dist.api import BatchFeaturizer, arrays, encode
 from scanrnn_dist.encoder import Encoder
@@ -79,12 +79,13 @@ def test_pieces_give_the_bits_of_one_submission(
     kernel: str, readout: str, max_steps: int | None, has_carries: bool
 ) -> None:
     encoder = Encoder.from_seed(0, D, 5, num_layers=2, bidirectional=True, readout=readout)
-    lengths = [*np.random.default_rng(1).integers(0, 90, 150).tolist(), 2_000, *[0] * 600, 7]
+    mesh = mesh_of(2)  # so that a piece is 256 steps: the longest row is more
+    lengths = [*np.random.default_rng(1).integers(0, 90, 150).tolist(), 400, *[0] * 600, 7]
     rows = rows_of([3, *lengths]).slice(1, len(lengths) + 1)  # which does not begin where its values do
     carries = None
     if has_carries:
         carries = np.random.default_rng(2).standard_normal((len(rows), encoder.carry_features), dtype=np.float32)
-    run = build_engine(encoder, None, SHAPE, has_carries, kernel).run()
+    run = build_engine(encoder, mesh, SHAPE, has_carries, kernel).run()
     run.submit(rows, max_steps, carries)
     wanted: dict[int, np.ndarray] = {}
     for finished in run.results():
@@ -92,7 +93,7 @@ def test_pieces_give_the_bits_of_one_submission(
             wanted[row] = finished.features.row(nth) if readout == "steps" else finished.features[nth]
     run.close()
     found = encode(
-        encoder, rows, window_shape=SHAPE, max_steps=max_steps, initial_carry=carries, kernel=kernel
+        encoder, rows, mesh=mesh, window_shape=SHAPE, max_steps=max_steps, initial_carry=carries, kernel=kernel
     )  # fmt: skip
     for row in range(len(rows)):
         np.testing.assert_array_equal(found.row(row) if isinstance(found, Ragged) else found[row], wanted[row])

@@ -66,7 +66,7 @@ def test_a_mesh_that_is_set_for_all_changes_nothing(wanted: np.ndarray) -> None:
         np.testing.assert_array_equal(features.view(np.uint32), wanted)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kind", [pytest.param(AxisType.Auto, marks=pytest.mark.soak), AxisType.Explicit])
 def test_a_mesh_that_is_set_for_all_changes_nothing_in_windows_as_of_accelerators(
     kind: AxisType, wanted: np.ndarray
 ) -> None:

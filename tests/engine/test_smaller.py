@@ -221,15 +221,24 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     _KNOWN.clear()
 
 
+@pytest.fixture(scope="module")
+def run_and_features() -> tuple[Run, np.ndarray]:
+    """A run through few lanes, and the features of rows of `LENGTHS`."""
+    with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
+        _KNOWN.clear()
+        return featurized(random_rows(LENGTHS))
+
+
 @pytest.mark.usefixtures("few")
-def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle() -> None:
+def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle(
+    run_and_features: tuple[Run, np.ndarray],
+) -> None:
     engine, rows = static_engine(2), random_rows(LENGTHS)
     if not all(gives_same_bits(engine, engine.with_shape(shape)) for shape in smaller_shapes(SHAPE)[1:]):
         pytest.skip("This XLA gives smaller windows other bits than the usual one.")
     usual_run, usual = featurized(rows, programs=Usual)
     assert usual_run.engine.shape == SHAPE
-    _KNOWN.clear()
-    run, features = featurized(rows)
+    run, features = run_and_features
     assert run.engine.shape == WindowShape(8, 4, 4)
     assert_same_bits(features, usual)
     assert run.statistics.positions < usual_run.statistics.positions / 2
@@ -238,9 +247,10 @@ def test_smaller_windows_change_no_bit_and_leave_fewer_positions_idle() -> None:
 
 @pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("few")
-def test_devices_order_and_batches_change_no_bit_in_windows_as_of_accelerators(devices: int) -> None:
-    rows = random_rows(LENGTHS)
-    wanted = featurized(rows)[1]
+def test_devices_order_and_batches_change_no_bit_in_windows_as_of_accelerators(
+    devices: int, run_and_features: tuple[Run, np.ndarray]
+) -> None:
+    rows, (_, wanted) = random_rows(LENGTHS), run_and_features
     order = np.random.default_rng(devices).permutation(len(rows))
     shuffled = featurized([rows[i] for i in order], devices, batch=100)[1]
     assert_same_bits(shuffled, wanted[order])

@@ -356,8 +356,8 @@ def forget_locks(out: Path) -> None:
 @pytest.mark.parametrize(
     ("is_finished", "kind", "every"),
     [
-        pytest.param(True, LocalStore, 6, id="finished-folder"),
-        pytest.param(False, CopyingStore, 6, id="unfinished-as in a bucket"),
+        pytest.param(True, LocalStore, 9, id="finished-folder"),
+        pytest.param(False, CopyingStore, 9, id="unfinished-as in a bucket"),
         pytest.param(False, LocalStore, 3, id="unfinished-folder-every third step", marks=pytest.mark.soak),
         pytest.param(True, CopyingStore, 3, id="finished-as in a bucket-every third step", marks=pytest.mark.soak),
         pytest.param(False, LocalStore, 1, id="unfinished-folder-every step", marks=pytest.mark.sweep),

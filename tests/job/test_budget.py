@@ -210,22 +210,33 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("keep", [["id"], ["id", "text", "tags"]], ids=["numbers", "texts"])
-@pytest.mark.parametrize("case", OUTPUTS)
-def test_the_least_budget_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, keep: list[str]
-) -> None:
-    monkeypatch.setattr(quarantine, "ROW_GROUP_BYTES", 1 << 10)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 rows, one of them long and some bad, with texts beside them."""
     count, rng = 3_000, np.random.default_rng(0)
     rows: list[Any] = [row.tolist() for row in random_rows([900, *rng.integers(0, 50, count - 1)])]
     for row in range(7, count, 50):
         rows[row] = NAN
     texts = pa.array([None if n % 9 == 0 else "x" * int(n) for n in rng.integers(0, 300, count)])
     tags = pa.array([["tag"] * int(n) for n in rng.integers(0, 9, count)])
-    path = write_source(tmp_path / "a.parquet", rows, row_group_size=1_000, text=texts, tags=tags)
+    path = tmp_path_factory.mktemp("large") / "a.parquet"
+    return write_source(path, rows, row_group_size=1_000, text=texts, tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("case", "keep"),
+    [
+        *((case, ["id", "text", "tags"]) for case in OUTPUTS),
+        *(pytest.param(case, ["id"], marks=[pytest.mark.soak] * (case in LAYOUTS)) for case in OUTPUTS),
+    ],
+)
+def test_the_least_budget_gives_the_same_bytes(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch, case: str, keep: list[str]
+) -> None:
+    monkeypatch.setattr(quarantine, "ROW_GROUP_BYTES", 1 << 10)
     encoder = Encoder.from_seed(0, D, H, readout="steps" if case == "steps" else "last")
     how: dict[str, Any] = {
-        "column": "sequence", "keep": keep, "output": OUTPUTS[case], "rows_per_part": count,
+        "column": "sequence", "keep": keep, "output": OUTPUTS[case], "rows_per_part": 3_000,
         "window_shape": replace(SHAPE, lanes=64), "bad_rows": BadRows(bad_value="skip", empty_sequence="null"),
     }  # fmt: skip
     written: list[list[bytes]] = []
@@ -239,7 +250,7 @@ def test_the_least_budget_gives_the_same_bytes(
     monkeypatch.setattr(WriteBehind, "put", counted)
     for name, memory_bytes in (("usual", None), ("least", LEAST_BYTES)):
         batches.append(0)
-        featurize(path, tmp_path / name, encoder, memory_bytes=memory_bytes, **how)
+        featurize(large, tmp_path / name, encoder, memory_bytes=memory_bytes, **how)
         files = [*(tmp_path / name).glob("part-*"), *(tmp_path / name).glob("__scanrnn/quarantine/*")]
         written.append([file.read_bytes() for file in files])
     assert batches[1] > batches[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from scanrnn_dist.source.parquet import vector_writer
 from scanrnn_dist.storage import LocalStore
 
 ROWS, SIZE = 5_000, 4
+SMALL = 1 << 16
+"""Bytes of a row group of which these rows fill several."""
 BATCHES = {"one": [ROWS], "even": [700] * 8, "odd": [1, 2_999, 3, 0, 1_997], "small": [61] * 82}
 NAMES = pa.array(["one", "two", "three"])
 SIZES = pa.array(["small", "large", "huge"])
@@ -32,6 +36,7 @@ def name_of(output: Output) -> str:
     return f"{output.layout}-{output.compression}"
 
 
+@cache
 def kept_of(rows: int) -> pa.RecordBatch:
     """Columns of many types, with nulls; the texts fill more than a page of pyarrow's, which has 1 MiB."""
     rng = np.random.default_rng(0)
@@ -103,13 +108,17 @@ def part_of(folder: Path, output: Output, kept: pa.RecordBatch, steps: bool, siz
     return folder / "a.parquet"
 
 
-@pytest.mark.parametrize("row_group_bytes", [1 << 16, 4 << 20])
+def cases() -> Iterator[Any]:
+    """Outputs, whether they are of all steps, and the bytes of a row group; by default the few that differ most."""
+    kinds = [*((output, False) for output in OUTPUTS), (Output(), True), (Output("list", compression="zstd"), True)]
+    for (output, steps), nbytes in itertools.product(kinds, [SMALL, 4 << 20]):
+        is_few = output == Output() or (nbytes == SMALL and (not output.compression or output.layout == "list"))
+        name = f"{name_of(output)}-steps {steps}-{nbytes}"
+        yield pytest.param(output, steps, nbytes, id=name, marks=[] if is_few else pytest.mark.soak)
+
+
 @pytest.mark.parametrize("columns", [["id"], None], ids=["numbers", "all types"])
-@pytest.mark.parametrize(
-    ("output", "steps"),
-    [*((output, False) for output in OUTPUTS), (Output(), True), (Output("list", compression="zstd"), True)],
-    ids=lambda given: name_of(given) if isinstance(given, Output) else f"steps {given}",
-)
+@pytest.mark.parametrize(("output", "steps", "row_group_bytes"), list(cases()))
 def test_the_batches_that_rows_come_in_change_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Output, steps: bool, columns: Any, row_group_bytes: int
 ) -> None:
@@ -124,7 +133,7 @@ def test_the_batches_that_rows_come_in_change_no_byte(
     table = pq.read_table(written["odd"])
     assert table.select(kept.schema.names).to_pylist() == kept.to_pylist()
     groups = pq.read_metadata(written["one"]).num_row_groups
-    assert groups == 1 if row_group_bytes > 1 << 16 else groups > 1
+    assert groups == 1 if row_group_bytes > SMALL else groups > 1
 
 
 def test_a_row_group_ends_with_the_row_that_fills_it(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ FAULTS: dict[str, list[Fault]] = {
     "slow": [("delay", {"seconds": 0.02})],
     "all": [("delay", {"seconds": 0.005}), ("refuse", {"every": 4}), ("lose", {"every": 5}), ("cut", {"every": 3})],
 }
+WITHIN_ALL = ("500", "cut in the middle", "slow")
 
 
 def read(source: Source) -> tuple[list[bytes], list[object]]:
@@ -80,7 +81,9 @@ def uri(folder: Path, s3: S3Server) -> str:
     return s3.uri("bucket/data")
 
 
-@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    "faults", [pytest.param(FAULTS[it], id=it, marks=[pytest.mark.soak] * (it in WITHIN_ALL)) for it in FAULTS]
+)
 def test_rows_are_those_of_the_local_files(folder: Path, uri: str, s3: S3Server, faults: list[Fault]) -> None:
     local = open_source(folder)
     numbers = [s3.inject(kind, **options) for kind, options in faults]

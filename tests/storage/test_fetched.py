@@ -56,6 +56,14 @@ def fetched(file: File) -> Iterator[FetchedFile]:
     assert opened.closed
 
 
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Of `held_by`, which looks at all objects since."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def held_by(fetched: FetchedFile) -> int:
     """The bytes of all answers that are alive."""
     gc.collect()
@@ -111,6 +119,7 @@ def test_columns_that_are_read_side_by_side_are_fetched_side_by_side_and_within_
     assert len(file.asked) <= columns * -(-size // (256 << 10))
 
 
+@pytest.mark.usefixtures("small_heap")
 def test_a_column_that_is_needed_late_holds_no_bytes_of_the_others() -> None:
     file = File()
     fetched = FetchedFile(file, 4 * MIB)
@@ -121,6 +130,7 @@ def test_a_column_that_is_needed_late_holds_no_bytes_of_the_others() -> None:
     fetched.close()
 
 
+@pytest.mark.usefixtures("small_heap")
 def test_what_is_not_announced_any_more_is_dropped() -> None:
     fetched = FetchedFile(File(wait=0.01), 16 * MIB)
     fetched.fetch([[(0, 16 * MIB)]])
