@@ -50,8 +50,7 @@ def test_every_flag_is_an_argument_of_that_name_or_has_its_own_in_the_index() ->
     flags = {*map(option_name, JOB_FLAGS), *(field.name for field in dataclasses.fields(RunFlags))}
     table = PAGE.partition("| flag | argument")[2].partition("\n\n")[0]
     named = {flag.replace("-", "_") for flag in re.findall("`--([a-z-]+)", table)}
-    of_process = {"profile", "profile_seconds", "compilation_cache"}  # which no message advises
-    assert named - {"encoder"} == flags - of_process - set(arguments)
+    assert named - {"encoder"} == flags - set(arguments)
 
 
 def said_by_the_package() -> list[str]:

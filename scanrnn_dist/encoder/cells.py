@@ -55,9 +55,8 @@ def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
 
 def join_directions(forward: Any, backward: Any, widths: Sequence[Sequence[int]]) -> Any:
     """Features `(..., F)` of both directions, each in parts of its `widths`: first parts, second parts, and so on."""
-    xp = jnp if isinstance(forward, jax.Array) else np
-    parts = (xp.split(half, np.cumsum(own)[:-1], -1) for half, own in zip((forward, backward), widths, strict=True))
-    return xp.concatenate([half for pair in zip(*parts, strict=True) for half in pair], -1)
+    parts = (jnp.split(half, np.cumsum(own)[:-1], -1) for half, own in zip((forward, backward), widths, strict=True))
+    return jnp.concatenate([half for pair in zip(*parts, strict=True) for half in pair], -1)
 
 
 def initial_carry(cell: Any, fill: float | None) -> Any:

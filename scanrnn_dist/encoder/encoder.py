@@ -417,5 +417,6 @@ def checked_encoder(encoder: Any) -> Encoder:
 
 def _shapes_of(encoder: Encoder) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Of all variables, by path."""
-    variables = nnx.to_flat_state(nnx.state(encoder))
-    return tuple((".".join(map(str, path)), np.shape(leaf.get_value())) for path, leaf in variables)
+    leaves = nnx.to_flat_state(nnx.state(encoder))  # variables, or plain arrays
+    values = ((path, leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf) for path, leaf in leaves)
+    return tuple((".".join(map(str, path)), np.shape(value)) for path, value in values)

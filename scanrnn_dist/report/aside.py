@@ -38,4 +38,6 @@ def first_aside(store: Store, commits: Commits) -> tuple[AsideRow, ...]:
                         return tuple(rows)
         except (DataError, StoppedError) as error:
             rows.append(AsideRow("", None, "", str(error)))
+            if isinstance(error, StoppedError):  # the others would be waited for as long
+                break
     return tuple(rows)

@@ -114,11 +114,15 @@ def read_sample(
 
 def _first_schema(records: JobRecords, names: Sequence[str], problems: dict[str, str]) -> pa.Schema | None:
     """The schema of the first part that can be read, of few that are tried."""
+    refused = 0
     for name in names[:5]:
         try:
             return read_part_schema(records.store, name)
         except (DataError, StoppedError) as error:
             problems[name] = str(error)
+            refused += isinstance(error, StoppedError)
+            if refused == MOST_REFUSED:
+                raise
     return None
 
 

@@ -642,14 +642,18 @@ def test_an_encoder_is_told_in_one_line() -> None:
     assert "RNN (relu) of 1 layer, 1,000 hidden features, 1 feature per step -> 1,000 features" in repr(relu)
 
 
-class _Scaled(nnx.GRUCell):
-    """Keeps a plain number in a variable."""
+class _Keeping(nnx.GRUCell):
+    """Keeps something beside its weights."""
 
-    def __init__(self, number: Any) -> None:
+    def __init__(self, kept: Any) -> None:
         super().__init__(D, H, rngs=nnx.Rngs(0))
-        self.number = nnx.Variable(number)
+        self.kept = kept
 
 
-@pytest.mark.parametrize("number", [0.5, 3, np.float32(2)])
-def test_a_variable_may_be_a_plain_number(number: Any) -> None:
-    assert encode(Encoder(_Scaled(number)), ROWS[:2]).shape == (2, H)
+@pytest.mark.parametrize(
+    "kept",
+    [lambda: nnx.Variable(0.5), lambda: nnx.Variable(3), lambda: nnx.Variable(np.float32(2)), lambda: jnp.ones(H),
+     lambda: np.ones(H, np.float32)],
+)  # fmt: skip
+def test_a_cell_may_keep_plain_numbers_and_arrays(kept: Callable[[], Any]) -> None:
+    assert encode(Encoder(_Keeping(kept())), ROWS[:2]).shape == (2, H)
