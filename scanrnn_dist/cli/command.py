@@ -6,8 +6,10 @@ What a flag means stands in `options.py`, examples in `examples.py`; the file of
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -48,11 +50,12 @@ class Command(TyperCommand):
         """Read the words, after the file of `--config`, and refuse what only this class can tell."""
         params = self.get_params(ctx)
         told, words, unknown = told_of(params, args)
-        for param in params:
-            _check_once(param, told.get(param.name, []))
-        if "config" in told:
-            ctx.default_map = read_config(told["config"][0], self.name or "", params)
-            SHOWN.errors_as_json |= ctx.default_map.get("as_json") is True
+        if not ctx.resilient_parsing:  # a shell that completes words wants no errors
+            for param in params:
+                _check_once(param, told.get(param.name, []))
+            if "config" in told:
+                ctx.default_map = read_config(os.path.expanduser(told["config"][0]), self.name or "", params)
+                SHOWN.errors_as_json |= ctx.default_map.get("as_json") is True
         shows = "print_config" in told and not ctx.resilient_parsing
         arguments = [param for param in params if isinstance(param, TyperArgument) and param.required]
         if not (ctx.resilient_parsing or shows or unknown or "help" in told):
@@ -66,6 +69,9 @@ class Command(TyperCommand):
         finally:
             for param in arguments:
                 param.required = True
+        for name, value in ctx.params.items():
+            if isinstance(value, Path):  # no shell expands the ~ of --flag=~/file or in a file of flags
+                ctx.params[name] = Path(os.path.expanduser(value))
         if shows:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(encoding="utf-8")  # as TOML is, whatever the terminal's

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -76,7 +75,7 @@ class AskedComputation:
         self._file, self._hidden, self._seed = file, hidden or DEFAULT_HIDDEN, seed or 0
         self.sizes, self._devices, self._check_fits = sizes, devices, check_fits
         # Workers may stand in other folders.
-        self._cache = None if cache is None else Path(os.path.expanduser(cache)).absolute()
+        self._cache = None if cache is None else cache.absolute()
         self._kernel = kernel
         self._on_devices: EncoderOnDevices | None = None
 

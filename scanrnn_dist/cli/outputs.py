@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +61,6 @@ def export(
     """Write all features of a finished job to one .npy file: one row for each row of the source, in its order."""
     from scanrnn_dist.job import export as export_output
 
-    file = Path(os.path.expanduser(file))
     check_is_new(file, force)
     with SIGNALS.raising():
         result = export_output(destination, file)
