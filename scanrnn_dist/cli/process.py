@@ -19,7 +19,14 @@ import typer
 from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import error_line, log_to_stderr, not_printed, print_error
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text, stopped_by_machine
-from scanrnn_dist.observe import SHOWN, as_shown, available_cores, cpu_devices_are_chosen, print_line
+from scanrnn_dist.observe import (
+    SHOWN,
+    as_shown,
+    available_cores,
+    check_cpus_compute,
+    cpu_devices_are_chosen,
+    print_line,
+)
 
 CTRL_C, UNREAD = 130, 1
 SHOW_CURSOR = "\x1b[?25h"
@@ -174,6 +181,9 @@ SIGNALS = Signals()
 def start_devices(devices: int | None) -> None:
     """Fix what can only be fixed before the first use of JAX; never over the user's own."""
     start_jax(None if cpu_devices_are_chosen(devices) else devices or available_cores())
+    import jax
+
+    check_cpus_compute(devices, jax.default_backend())
 
 
 def start_jax(cpu_devices: int | None = None) -> None:

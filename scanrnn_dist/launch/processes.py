@@ -20,7 +20,14 @@ from typing import Any
 from scanrnn_dist.allocator import allocator_of_jobs
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Answer, HandOut, WorkerDied
-from scanrnn_dist.observe import MEMORY_SHARE, SHOWN, available_cores, cpu_devices_are_chosen, usable_bytes
+from scanrnn_dist.observe import (
+    MEMORY_SHARE,
+    SHOWN,
+    available_cores,
+    check_cpus_compute,
+    cpu_devices_are_chosen,
+    usable_bytes,
+)
 
 OF_DRIVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that go to the whole group of processes: the driver heeds them, and tells its workers."""
@@ -38,7 +45,7 @@ class ProcessExecutor(HandOut):
         devices: CPU devices of each process; one per core of its share when None.
 
     Raises:
-        ConfigError: fewer than 1; or `devices` and one of these variables.
+        ConfigError: fewer than 1; or `devices` where there are GPUs, or beside one of these variables.
 
     Example:
         >>> ProcessExecutor(2).at_once
@@ -77,6 +84,7 @@ class ProcessPool:
         usable = usable_bytes()
         self.memory_bytes = None if usable is None else max(1, usable // MEMORY_SHARE // processes)
         self._gpus = visible_gpus()
+        check_cpus_compute(devices, "gpu" if self._gpus else "cpu")
         self._children: dict[int, tuple[subprocess.Popen[bytes], Connection, int]] = {}
         self._started = 0
 

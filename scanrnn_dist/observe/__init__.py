@@ -4,6 +4,7 @@ from scanrnn_dist.observe.memory import (
     MEMORY_SHARE,
     available_cores,
     bytes_of,
+    check_cpus_compute,
     check_fits,
     cpu_devices_are_chosen,
     in_mib,

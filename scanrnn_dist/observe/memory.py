@@ -48,6 +48,18 @@ def cpu_devices_are_chosen(devices: int | None = None) -> bool:
     return is_chosen
 
 
+def check_cpus_compute(devices: int | None, platform: str) -> None:
+    """Refuse a number of CPU devices where JAX's devices are others: they would compute as if it had not been said.
+
+    Raises:
+        ConfigError: `devices` is given, and the platform is not "cpu".
+    """
+    if devices is not None and platform != "cpu":
+        raise ConfigError(
+            f"--devices is for CPUs, but here the {platform.upper()}s compute: leave it out, or set JAX_PLATFORMS=cpu."
+        )
+
+
 def share_of_memory() -> int:
     """What one of the parts of a job may hold where nobody said how much: an eighth of what this process may use.
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scanrnn_dist.cli import process
 from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.errors import ConfigError
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 RUN = """
@@ -52,6 +54,14 @@ def test_windows_is_refused_with_what_works(used: str) -> None:
     last = run.stderr.splitlines()[-1]
     assert "ConfigError: scanrnn_dist runs on Linux and macOS; on Windows, install and run it in WSL." in last
     assert run.returncode == 1 if "encode" in used else (run.returncode == 2 and run.stderr.count("\n") == 1)
+
+
+def test_a_number_of_cpu_devices_is_refused_where_others_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "start_jax", lambda devices: None)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    process.start_devices(None)
+    with pytest.raises(ConfigError, match="--devices is for CPUs, but here the TPUs compute: leave it out, or set"):
+        process.start_devices(2)
 
 
 def test_help_imports_neither_half() -> None:

@@ -189,6 +189,8 @@ def test_each_process_gets_its_own_gpu_or_an_even_share_of_the_cores(monkeypatch
         {"CUDA_VISIBLE_DEVICES": "GPU-4"},
     ]
     assert pool._cores(0) == []
+    with pytest.raises(ConfigError, match="--devices is for CPUs, but here the GPUs compute: leave it out"):
+        ProcessPool(2, 3)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert visible_gpus() == []
 
