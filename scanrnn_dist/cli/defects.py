@@ -26,8 +26,8 @@ def tell_defect(error: BaseException, command: str, rest: str) -> int:
     said = one_line("".join(traceback.format_exception_only(error)))
     told = f"This is a defect of scanrnn_dist, not of your data or your command: {said}."
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="scanrnn-defect-", suffix=".txt", delete=False) as file:
-            file.write(report_of(error, command))
+        with tempfile.NamedTemporaryFile(prefix="scanrnn-defect-", suffix=".txt", delete=False) as file:
+            file.write(report_of(error, command).encode(errors="backslashreplace"))
         told += f" The traceback, versions and devices are in {file.name}; please report it with that file."
     except OSError:
         traceback.print_exception(error)

@@ -64,7 +64,8 @@ def run_app(app: typer.Typer, arguments: list[str], owns_process: bool = False) 
             raise
         from scanrnn_dist.cli.defects import tell_defect
 
-        command = next((word for word in arguments if word[:1] != "-"), "")
+        commands: Any = typer.main.get_command(app)
+        command = next((word for word in arguments if word in commands.commands), "")
         return tell_defect(error, command, SIGNALS.rest)
 
 
