@@ -14,9 +14,9 @@ import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import DEFAULT_HIDDEN, AskedComputation
 from scanrnn_dist.cli.options import count, option
-from scanrnn_dist.cli.printing import indented
+from scanrnn_dist.cli.printing import indented, print_result
 from scanrnn_dist.cli.process import SIGNALS, start_devices, use_cache
-from scanrnn_dist.errors import ConfigError, shown
+from scanrnn_dist.errors import ConfigError
 
 
 def demo(
@@ -46,23 +46,25 @@ def demo(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; choose another with --folder, or remove it.")
     source, destination = folder / "recordings", folder / "features"
-    print(shown(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}"))
+    print_result(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
     make_source(source, rows, seed, kind)
-    print(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
+    print_result(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
     computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
-    print(shown(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation))))
-    print("3. verify: a sample of rows, each scanned alone as the specification says")
-    print(shown(indented(verify_output(destination))))
+    print_result(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation)))
+    print_result("3. verify: a sample of rows, each scanned alone as the specification says")
+    print_result(indented(verify_output(destination)))
     table = pq.read_table(destination)
     features = table["features"].combine_chunks().flatten().to_numpy().reshape(rows, hidden)
     accuracy = nearest_mean_accuracy(features, table["kind"].to_numpy(zero_copy_only=False))
-    print(f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})")
+    print_result(
+        f"   nearest class mean, on rows it has not seen: {accuracy:.0%} right (by chance {1 / len(CLASSES):.0%})"
+    )
     python, scanrnn = _as_called("python", sys.executable), _as_called("scanrnn", sys.argv[0])
-    print("\nTry next:")
+    print_result("\nTry next:")
     code = f"import pyarrow.parquet as pq; print(pq.read_table({json.dumps(str(destination), ensure_ascii=False)}))"
-    print(shown(f"   {python} -c {shlex.quote(code)}"))
-    print(shown(f"   {scanrnn} plan {shlex.quote(str(source))}{FLAGS[kind]}"))
-    print(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
+    print_result(f"   {python} -c {shlex.quote(code)}")
+    print_result(f"   {scanrnn} plan {shlex.quote(str(source))}{FLAGS[kind]}")
+    print_result(f"   {scanrnn} featurize YOUR.parquet OUT --hidden {hidden} --seed {seed}")
 
 
 def _as_called(name: str, path: str) -> str:

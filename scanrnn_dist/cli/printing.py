@@ -33,7 +33,7 @@ def print_result(result: Any, as_json: bool = False) -> None:
 
 def not_printed(error: OSError) -> StoppedError:
     """What to say of a result that standard output does not take."""
-    return StoppedError(f"The result could not be printed: {error.strerror}. All else was done.")
+    return StoppedError(f"The result could not be printed: {error.strerror}. Nothing else failed.")
 
 
 def print_error(error: ScanRNNError) -> int:

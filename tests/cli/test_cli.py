@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -152,6 +153,17 @@ def failed_after_output(capsys: pytest.CaptureFixture[str], arguments: list[Any]
     err = capsys.readouterr().err
     assert "Traceback" not in err
     return err
+
+
+def test_what_a_demo_does_is_printed_before_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: Any) -> None:
+        assert b"1. 12 recordings" in out.getvalue() and b"\n2. featurize: " in out.getvalue()
+        raise StoppedError("x")
+
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out))
+    monkeypatch.setattr(running, "run_shown", stopped)
+    assert cli.run(["demo", "--folder", str(tmp_path / "demo"), "--rows", "12"]) == 4
 
 
 @pytest.mark.soak
@@ -389,7 +401,7 @@ def test_a_result_that_cannot_be_printed_is_told(
         run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
         return run.returncode, run.stderr
 
-    told = "StoppedError: The result could not be printed: No space left on device. All else was done.\n"
+    told = "StoppedError: The result could not be printed: No space left on device. Nothing else failed.\n"
     status = f"status {tmp_path / 'out'}"
     for words in (status, "--version"):  # which goes out at once, and at the end
         assert ends(words, ">/dev/full") == (4, told), words
