@@ -182,9 +182,10 @@ SIGNALS = Signals()
 def start_devices(devices: int | None) -> None:
     """Fix what can only be fixed before the first use of JAX; never over the user's own."""
     start_jax(None if cpu_devices_are_chosen(devices) else devices or available_cores())
-    import jax
+    if devices is not None:
+        import jax
 
-    check_cpus_compute(devices, jax.default_backend())
+        check_cpus_compute(devices, jax.default_backend())
 
 
 def start_jax(cpu_devices: int | None = None) -> None:
