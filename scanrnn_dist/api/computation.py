@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,6 +25,8 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job import RECIPE, Computation, InFeatures
 from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.protocols import EngineLike, WindowShape
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 class EncoderOnDevices(Computation):
@@ -107,6 +110,9 @@ class EncoderOnDevices(Computation):
 
     def engine(self, own_carries: bool, keep_state: bool) -> EngineLike:
         if self._engine is None:
+            if self.kernel != "native":
+                why = why_no_native(self.encoder, self.mesh) or "xla was asked for, or the job was begun with it."
+                logger.debug("The kernel is not native. %s", why)
             # All rows bring a state where any may: so those that are begun and those that go on share a program.
             encoder = StatefulEncoder(self.encoder) if keep_state else self.encoder
             self._engine = build_engine(encoder, self.mesh, self.shape, own_carries or keep_state, self.kernel)

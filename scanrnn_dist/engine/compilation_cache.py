@@ -6,6 +6,7 @@ The folder holds executables, and whoever can write to it decides what the next 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import stat
@@ -16,6 +17,8 @@ from typing import Any
 import jax
 
 from scanrnn_dist.errors import ConfigError
+
+logger = logging.getLogger("scanrnn_dist")
 
 
 def use_compilation_cache(folder: str | os.PathLike[str]) -> None:
@@ -41,6 +44,7 @@ def use_compilation_cache(folder: str | os.PathLike[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(of_machine))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    logger.debug("Compiled programs are kept in %s.", of_machine)
 
 
 def compiled(lowered: jax.stages.Lowered, options: Any = None) -> tuple[jax.stages.Compiled, int]:

@@ -7,6 +7,7 @@ Files are listed and layouts judged by `source/`, columns chosen by `columns.py`
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -49,6 +50,8 @@ from scanrnn_dist.source import (
     unchanged,
 )
 from scanrnn_dist.storage import is_uri
+
+logger = logging.getLogger("scanrnn_dist")
 
 _CHANGES_TOLD = 5
 
@@ -227,6 +230,7 @@ def plan_job(source: SourceLike, options: JobOptions | None = None, input: Input
     """
     options = options or JobOptions()
     plan = cut(source, *choose(source, options, input), options.rows_per_part, options.limit)
+    logger.debug("The layout is %s: %s, in %s.", plan.layout.name, plan.layout.words, plan.layout.described)
     return plan if input is None else replace(plan, layout=layout_with_width(plan, options.matching, input))
 
 

@@ -23,7 +23,7 @@ from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.pipeline import Done, OnRows
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.report import JobReport, Made
-from scanrnn_dist.observe import peak_memory_bytes
+from scanrnn_dist.observe import in_mib, peak_memory_bytes
 from scanrnn_dist.records import ENCODER
 from scanrnn_dist.source import SourceLike
 
@@ -93,6 +93,12 @@ class _Work:
             "%s from %s, %s kernel on %s x %s.", counted(plan.source.rows, "row"), plan.layout.described, engine.kernel,
             engine.devices, self.opened.environment["device_kind"],
         )  # fmt: skip
+        shape, budget = engine.shape, self.opened.memory.budget(engine.is_static)
+        logger.debug(
+            "Each device has %s lanes; a window is %s blocks of %s steps.", shape.lanes, shape.window_blocks,
+            shape.block_steps,
+        )  # fmt: skip
+        logger.debug("Rows may take %s of memory (--memory).", in_mib(budget))
         if names := plan.left_out:
             logger.info("Left out: %s.", left_out_in_words(names))
         with Attempt(records, job, plan.units, handling.sharing, header) as attempt:

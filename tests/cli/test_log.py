@@ -49,6 +49,20 @@ def test_quiet_prints_results_alone(source: str, tmp_path: Path, capsys: pytest.
     assert code == 2 and err.startswith("ConfigError: ")
 
 
+def test_verbose_prints_what_is_decided_too(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["featurize", source, str(tmp_path / "out"), *GRU, "--kernel", "xla", "--memory", "64MiB", "--restart"]
+    code, out, err = run(capsys, *words)
+    verbose_code, verbose_out, verbose_err = run(capsys, "--verbose", *words)
+    assert code == verbose_code == 0 and out.splitlines()[0] == verbose_out.splitlines()[0]
+    for told in (
+        "The layout is nested-lists: a list for each row, in column 'x'.",
+        "The kernel is not native. ",
+        "Each device has ",
+        "Rows may take 64 MiB of memory (--memory).",
+    ):
+        assert told not in err and f"\n{told}" in f"\n{verbose_err}", verbose_err
+
+
 def test_quiet_prints_warnings(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = [*GRU, "--lanes", "40000", "--block-steps", "1", "--window-blocks", "1"]
     code, _, err = run(capsys, "--quiet", "featurize", source, str(tmp_path / "out"), *many)
