@@ -90,7 +90,9 @@ def stopped_by_machine(error: BaseException, rest: str) -> StoppedError | None:
         isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     ):  # JAX's
         what = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = "Choose fewer --lanes, --window-blocks or --hidden, or find more memory."
+        remedy = (
+            "Find more memory, or choose a smaller --memory (or fewer --lanes with --restart) if the command takes it."
+        )
         return StoppedError(f"Out of memory: {what}. {remedy} Stopped. {rest}")
     return None
 

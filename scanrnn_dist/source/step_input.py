@@ -21,7 +21,16 @@ import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, LayoutError, did_you_mean, some_of
 from scanrnn_dist.input_spec import UNKNOWN_ID, Category, Column, InputSpec, Number, Time
-from scanrnn_dist.source.layouts import Asked, Layout, as_float32, in_words, is_string, side_by_side, storage
+from scanrnn_dist.source.layouts import (
+    EXPECTED_EXACT,
+    Asked,
+    Layout,
+    as_float32,
+    in_words,
+    is_string,
+    side_by_side,
+    storage,
+)
 from scanrnn_dist.source.step_times import TIMES, time_numbers
 
 types = pa.types
@@ -183,10 +192,7 @@ def _numbers(
     if inexact is None or lossy_cast:
         return values, None
     step, became = inexact
-    reason = (
-        f"column {column.name!r}: {became}; expected a value that float32 holds exactly. Allow rounding with "
-        "--lossy-cast / lossy_cast=True, or scale the column in the input."
-    )
+    reason = f"column {column.name!r}: {became}; {EXPECTED_EXACT}, or scale the column in the input."
     return values, Refusal(step, reason)
 
 

@@ -31,7 +31,7 @@ from scanrnn_dist.source.bad_rows import (
     Lengths,
 )
 from scanrnn_dist.source.judging import Judged, NamedInput, StepsAsGiven, StepsAsInputs, Where
-from scanrnn_dist.source.layouts import Steps, float32_of, is_string, layout_of_column, picked_rows
+from scanrnn_dist.source.layouts import EXPECTED_EXACT, Steps, float32_of, is_string, layout_of_column, picked_rows
 from scanrnn_dist.source.mending import forward_filled, without_steps, zero_filled
 from scanrnn_dist.source.set_aside import SetAside
 
@@ -98,10 +98,7 @@ def take(
         source = StepsAsGiven(steps, in_features, values, nulls)
         if inexact is not None and not lossy_cast:
             step, _, became = inexact
-            raise DataError(
-                f"{source.place(where, step)}: {became}; expected a value that float32 holds exactly. Allow rounding "
-                "with --lossy-cast / lossy_cast=True."
-            )
+            raise DataError(f"{source.place(where, step)}: {became}; {EXPECTED_EXACT}.")
     else:
         source = StepsAsInputs(steps, named, placed(named.applied, steps, lossy_cast, where=where))
         source.check_refusals(where)

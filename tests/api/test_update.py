@@ -190,6 +190,14 @@ def test_parts_that_are_not_the_recorded_ones_are_not_continued(tmp_path: Path) 
         continued(out, new)
 
 
+def test_new_steps_that_float32_does_not_hold_are_refused_with_a_way_that_an_update_has(tmp_path: Path) -> None:
+    featurize(write(tmp_path / "0.parquet", {0: random_rows([3])[0]}), tmp_path / "out", keep_state=True, ids=["id"])
+    sequence = pa.array([[[0.1] * D]], pa.list_(pa.list_(pa.float64())))
+    pq.write_table(pa.table({"sequence": sequence, "id": [0], "kind": ["k0"]}), tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"an update does as its output was made\), or write these numbers as float32"):
+        continued(tmp_path / "out", tmp_path / "1.parquet")
+
+
 def test_updates_without_steps_change_nothing_and_may_come_again(tmp_path: Path) -> None:
     rows, none = dict(enumerate(random_rows([3, 4]))), np.empty((0, D), np.float32)
     empty = write(tmp_path / "empty.parquet", {})

@@ -439,7 +439,8 @@ def test_too_little_memory_ends_with_4(
 
     monkeypatch.setattr(running, "run_shown", fails)
     said = failed(capsys, ["featurize", source, tmp_path / "out", *GRU], 4)
-    assert said.startswith("StoppedError: Out of memory: ") and "16 TiB. Choose fewer --lanes" in said
+    assert said.startswith("StoppedError: Out of memory: ") and "16 TiB. Find more memory, or choose a smaller" in said
+    assert "--hidden" not in said and "--window-blocks" not in said, "these make another job"
 
 
 def test_a_signal_that_a_library_made_another_error_of_ends_with_4(

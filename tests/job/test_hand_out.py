@@ -419,7 +419,7 @@ def test_a_defect_in_a_worker_comes_with_its_traceback(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "Out of memory: MemoryError. Choose fewer --lanes"),
+        (MemoryError(), "Out of memory: MemoryError. Find more memory, or choose a smaller --memory"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while\nmore"), "Out of memory: RESOURCE_EXHAUSTED: Out of"),
         (OSError(28, "No space left on device", "/tmp/x"), r"No space left on device \(/tmp/x\)"),
     ],

@@ -26,7 +26,7 @@ from scanrnn_dist.source.layouts.keys import (
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.lists import is_list, is_view, storage
 from scanrnn_dist.source.layouts.long import STEPS
-from scanrnn_dist.source.layouts.numbers import as_float32, float32_of, side_by_side
+from scanrnn_dist.source.layouts.numbers import EXPECTED_EXACT, as_float32, float32_of, side_by_side
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import foreign_extensions, is_string
 from scanrnn_dist.source.layouts.value_sizes import value_bytes

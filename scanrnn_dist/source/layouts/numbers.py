@@ -29,6 +29,11 @@ _BLOCK_VALUES, _LEAST_BLOCK_STEPS = 65_536, 2048
 """Values that numpy puts side by side at a time, so that they stay in the cache, and steps of these at least: 100 MB in
 chunks of 2 MB take 6.9 ms of 2 columns, 12.9 of 16 and 18.3 of 64; in blocks of 16,384 steps 7.3, 14.3 and 18.7."""
 Inexact = tuple[int, str]
+EXPECTED_EXACT = (
+    "expected a value that float32 holds exactly. Allow rounding with --lossy-cast / lossy_cast=True (an update does "
+    "as its output was made), or write these numbers as float32 first"
+)
+"""What is said after such a number."""
 
 
 def float32_of(steps: Steps, in_features: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, str] | None]:
