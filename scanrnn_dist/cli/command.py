@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -231,7 +232,8 @@ def _tidy(param: Any) -> None:
 def _check_once(param: Any, values: Sequence[str]) -> None:
     """Refuse a flag that takes one value and was given two: the last one would be taken in silence."""
     if isinstance(param, TyperOption) and not param.multiple and len(set(values)) > 1:
-        joined = f", or give all at once: {param.opts[0]} {','.join(values)}" if "," in (param.metavar or "") else ""
+        together = shlex.quote(",".join(values))
+        joined = f", or give all at once: {param.opts[0]} {together}" if "," in (param.metavar or "") else ""
         raise ConfigError(
             f"{param.opts[0]} was given {len(values)} times: {', '.join(map(repr, values))}. It takes one value; leave "
             f"out the others{joined}."

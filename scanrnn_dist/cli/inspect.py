@@ -5,6 +5,7 @@ What is found and measured is `job/inspection.py`'s, how it is printed `inspecte
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,4 +91,4 @@ def _write(path: Path, toml: str) -> None:
         path.write_text(toml, encoding="utf-8")
     except OSError as error:
         raise StoppedError(f"--output {path} cannot be written: {error.strerror or error}.") from error
-    to_stderr(f"{path} is written; use it with --input {path}.")
+    to_stderr(f"{path} is written; use it with --input {shlex.quote(str(path))}.")

@@ -6,6 +6,7 @@ one like the others.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -45,9 +46,8 @@ def table_names(named: Named, spec: InputSpec, told: Mapping[str, str], others: 
             names = [name for name, its in found.items() if its == shape and name.endswith("weight")]
         if len(names) != 1:
             fault = f"holds several tables {shape}: {names}" if names else f"holds no table {shape}; it holds {shown}"
-            raise ConfigError(
-                f"{where} {fault}. Say which belongs to column {column!r} by --embedding {column}=NAME / embeddings."
-            )
+            by = f"--embedding {shlex.quote(f'{column}=NAME')} / embeddings"
+            raise ConfigError(f"{where} {fault}. Say which belongs to column {column!r} by {by}.")
         chosen[column] = names[0]
     if twice := [
         name for column, name in chosen.items() if column not in told and list(chosen.values()).count(name) > 1

@@ -132,6 +132,7 @@ def test_each_command_has_two_examples_that_it_takes(words: str, tmp_path: Path)
             "--column was given 2 times: 'a', 'b'. It takes one",
         ),
         (["plan", "a", "--keep", "a", "--keep=b"], "or give all at once: --keep a,b."),
+        (["plan", "a", "--keep", "first name,id", "--keep", '"a,b"'], """--keep 'first name,id,"a,b"'."""),
         (["verify", "a", "--seed", "1", "--seed", "2"], "--seed was given 2 times"),
         (["featurize"], "SRC is missing"),
         (["featurize", "a", "--hidden", "3"], "DST is missing: a folder or URI"),

@@ -138,6 +138,10 @@ def test_a_file_is_overwritten_only_by_force(tmp_path: Path, capsys: Capsys) -> 
     assert cli.run(command) == 2 and output.read_text() == "mine"
     assert "--force" in capsys.readouterr().err
     assert cli.run([*command, "--force"]) == 0 and InputSpec.load(output).in_features == 3
+    assert f"use it with --input {output}." in capsys.readouterr().err
+    assert cli.run([*command[:-1], str(tmp_path / "my spec.toml")]) == 0
+    assert f"use it with --input '{tmp_path}/my spec.toml'." in capsys.readouterr().err
+    (tmp_path / "my spec.toml").unlink()
     assert cli.run(["inspect", str(source), "--output", str(tmp_path / "new.toml")]) == 2  # without --statistics
     assert cli.run([*command[:-1], str(tmp_path / "no" / "spec.toml")]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "spec.toml"]

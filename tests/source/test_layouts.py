@@ -305,6 +305,11 @@ def test_the_sequence_column_is_never_guessed() -> None:
         find_column(pa.schema([("id", pa.int64())]), None)
 
 
+def test_the_flags_of_one_step_a_row_name_columns_with_commas_as_one() -> None:
+    with pytest.raises(LayoutError, match=r"""such as --group-by '"a,b"' --order-by '"the time, s"' \("""):
+        find_column(pa.schema([("a,b", pa.int64()), ("the time, s", pa.int64())]), None)
+
+
 def test_a_layout_may_be_defined_again_and_is_told_of_where_it_is_not_registered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def test_a_table_is_found_by_its_shape_or_named() -> None:
     two = state(**{"output.weight": np.ones((9, 2), np.float32)})
     with pytest.raises(ConfigError, match=r"several tables \(9, 2\): .*'output\.weight'\].*--embedding item_id="):
         from_torch(two, input=SPEC)
+    spaced = InputSpec((replace(SPEC.columns[0], name="item id"), *SPEC.columns[1:]))
+    with pytest.raises(ConfigError, match=r"by --embedding 'item id=NAME' / embeddings"):
+        from_torch(two, input=spaced)
     for name in ("output", "output.weight"):
         fingerprint = from_torch(two, input=SPEC, embeddings={"item_id": name}).fingerprint
         assert fingerprint != from_torch(two, input=SPEC, embeddings={"item_id": "embedding"}).fingerprint

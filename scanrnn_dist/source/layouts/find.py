@@ -233,7 +233,7 @@ def _as_steps(schema: pa.Schema) -> str:
         return "One step per row? Say so with --group-by and --order-by"
     return (
         "One step per row? Then name the column that tells sequences apart, and the one that orders their steps, such "
-        f"as --group-by {shlex.quote(ids[0])} --order-by {shlex.quote(orders[0])}"
+        f"as {as_flags({'group_by': (ids[0],), 'order_by': (orders[0],)})}"
     )
 
 
