@@ -290,7 +290,10 @@ class _Computation:
         }  # fmt: skip
 
     def engine(self, own_carries: bool, keep_state: bool) -> Any:
-        return SimpleNamespace(devices=1, flops_per_step=1, gives_steps=False, in_features=2, kernel="none")
+        return SimpleNamespace(
+            devices=1, flops_per_step=1, gives_steps=False, in_features=2, is_static=False, kernel="none",
+            shape=WindowShape(1, 1, 1),
+        )  # fmt: skip
 
     def encoder_content(self) -> bytes:
         return f"the encoder {self.encoder}".encode()
