@@ -95,7 +95,8 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> Ragged:
         """The rows with these numbers `(n,)`, in this order; copied unless they follow one another."""
-        return compact(self.values, self.offsets[:-1][rows], self.lengths[rows])
+        begins = self.offsets[:-1][rows]
+        return compact(self.values, begins, self.offsets[1:][rows] - begins)
 
     def lengths_within(self, max_steps: float | None) -> np.ndarray:
         """The steps of each row, `max_steps` at most, a whole number, `(N,)` int64; None is no bound."""

@@ -37,9 +37,8 @@ def features_of_rows(
     tell: Callable[[int], None] | None = None,
 ) -> np.ndarray | Ragged:
     """The features of all rows of the batches, one after the other; `tell` is told how many more are finished."""
-    number = sum(len(batch.sequences) for batch in batches)
     lengths = np.concatenate([np.empty(0, np.int64), *(rows.sequences.lengths_within(max_steps) for rows in batches)])
-    features = FeatureRows(number, engine.out_features, engine.dtype, lengths if engine.gives_steps else None)
+    features = FeatureRows(len(lengths), engine.out_features, engine.dtype, lengths if engine.gives_steps else None)
     keeps_steps = engine.kept_step_bytes > 0 and all(_is_whole(engine, rows) for rows in batches)
     of_batches = _in_pieces if keeps_steps else _at_once
     with closing(engine.run()) as run:

@@ -48,8 +48,8 @@ class BidirectionalEngine:
             for directions in encoder.directions()
         ]
         first = self.layers[0][0]
-        # What a layer gives of steps is kept until all rows that were submitted together are through it. The next layer
-        # takes a copy, within its own look-ahead.
+        # What a layer gives of steps is kept until all rows that were submitted together are through it. What the next
+        # layer copies of it is part of that layer's look-ahead.
         parts = [part for layer in self.layers for part in layer if part.gives_steps]
         self.kept_step_bytes = 4 * sum(part.out_features for part in parts) if len(self.layers) > 1 else 0
         self.mesh, self.shape, self.devices = first.mesh, first.shape, first.devices
@@ -69,7 +69,7 @@ class BidirectionalRun(Emptied):
 
     def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
         self._expects_carries, self._carry_features = engine.own_carries, engine.carry_features
-        self._gives_steps, self._is_in_place = engine.gives_steps, False
+        self._gives_steps = engine.gives_steps
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
@@ -113,20 +113,21 @@ class BidirectionalRun(Emptied):
         first = self.statistics.rows
         of_runs = [] if carries is None else np.split(np.array(carries), self._carry_ends, axis=1)
         kept = ragged.first_steps(checked_max_steps(max_steps))
-        self._is_in_place = out is not None and len(self._layers) == 1
-        rows = _Rows(np.arange(first, first + len(ragged)), kept, of_runs)
-        self._layers[0].submit(rows, out if self._is_in_place else None)
+        numbers = np.arange(first, first + len(ragged))
+        self._layers[0].submit(numbers, kept, of_runs, out if len(self._layers) == 1 else None)
 
     def advance(self, more: bool = False) -> list[Finished]:
         finished: list[Finished] = []
         for layer, following in zip(self._layers, [*self._layers[1:], None], strict=True):
             # A layer waits while the next one's look-ahead is full, which would grow without bound.
             done = layer.advance(more) if following is None or following.wants_rows else None
-            if done and following:
-                following.submit(done)
-            elif done and self._is_in_place:
+            if done is None:
+                pass
+            elif done.values is None:
                 finished.append(Finished(done.numbers, None))
-            elif done:
+            elif following is not None:
+                following.submit(done.numbers, done.values, done.carries)
+            else:
                 order = np.argsort(done.numbers)
                 values = done.values.take(order)
                 finished.append(Finished(done.numbers[order], values if self._gives_steps else values.values))
@@ -140,16 +141,16 @@ class BidirectionalRun(Emptied):
 
 
 class _Rows(NamedTuple):
-    """Rows on their way through the layers.
+    """Rows that are through a layer.
 
     Args:
         numbers: `(n,)`, of the rows in the stream.
-        values: what was submitted, or what the layer before gave; features are rows of one step.
+        values: what the layer gave; features are rows of one step. None where they stand where they belong.
         carries: `(n, carry_features)` for each direction of the layers to come; empty where rows bring none.
     """
 
     numbers: np.ndarray
-    values: Ragged
+    values: Ragged | None
     carries: list[np.ndarray]
 
 
@@ -183,6 +184,7 @@ class _LayerRun:
         self._features = sum(direction.out_features for direction in directions)
         self._places = _places([direction.encoder.readout_widths for direction in directions])
         self._batches: list[_Batch] = []
+        self._is_in_place = False
 
     @property
     def wants_rows(self) -> bool:
@@ -192,33 +194,38 @@ class _LayerRun:
     def is_busy(self) -> bool:
         return any(run.is_busy for run in self.runs)
 
-    def submit(self, rows: _Rows, out: np.ndarray | None = None) -> None:
-        """Hand rows to both directions; what they give belongs to `out`, if given."""
-        n, values = len(rows.numbers), rows.values
+    def submit(
+        self, numbers: np.ndarray, values: Ragged, carries: list[np.ndarray], out: np.ndarray | None = None
+    ) -> None:
+        """Hand rows to both directions, as `_Rows` has them; what they give belongs to `out`, if given."""
+        n, self._is_in_place = len(numbers), out is not None
         offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
         given = Ragged(np.empty((offsets[-1], self._features), np.float32) if out is None else out, offsets)
         first = self.runs[0].statistics.rows
-        self._batches.append(_Batch(first, rows.numbers, rows.carries[2:], given, np.zeros(n, np.int8), n))
-        carries = rows.carries[:2] or (None, None)
-        for run, own, places in zip(self.runs, carries, self._places, strict=True):
+        self._batches.append(_Batch(first, numbers, carries[2:], given, np.zeros(n, np.int8), n))
+        for run, own, places in zip(self.runs, carries[:2] or (None, None), self._places, strict=True):
             # A direction may write where its features belong if they are one part, as outputs of steps are.
             run.submit(values, carries=own, out=given.values[:, places[0][1]] if len(places) == 1 else None)
 
     def advance(self, more: bool) -> _Rows | None:
         """Advance both directions; the rows that are now finished in both, if any."""
-        done: list[_Rows] = []
+        done: list[tuple[_Batch, np.ndarray]] = []
         for direction, run in enumerate(self.runs):
             for finished in run.advance(more and (run.wants_rows or run.has_window)):
                 done += self._place(direction, finished)
         self._batches = [batch for batch in self._batches if batch.unfinished]
-        if len(done) < 2:
-            return done[0] if done else None
-        numbers, values, carries = zip(*done, strict=True)
-        joined_carries = [np.concatenate(parts) for parts in zip(*carries, strict=True)]
-        return _Rows(np.concatenate(numbers), joined(values, self._features), joined_carries)
+        if not done:
+            return None
+        numbers = np.concatenate([batch.numbers[nth] for batch, nth in done])
+        if self._is_in_place:
+            return _Rows(numbers, None, [])
+        values = [batch.given.take(nth) for batch, nth in done]
+        carries = zip(*([carry[nth] for carry in batch.carries] for batch, nth in done), strict=True)
+        whole = values[0] if len(values) == 1 else joined(values, self._features)
+        return _Rows(numbers, whole, [np.concatenate(parts) for parts in carries])
 
-    def _place(self, direction: int, finished: Finished) -> list[_Rows]:
-        """Put what a direction gives where it belongs; the rows of which the other half was there already."""
+    def _place(self, direction: int, finished: Finished) -> list[tuple[_Batch, np.ndarray]]:
+        """Put what a direction gives where it belongs; the rows, batch by batch, whose other half was there already."""
         order = np.argsort(finished.rows)
         rows, done = finished.rows[order], []
         bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
@@ -234,8 +241,7 @@ class _LayerRun:
             whole = nth[batch.halves[nth] == 2]
             batch.unfinished -= len(whole)
             if len(whole):
-                carries = [carry[whole] for carry in batch.carries]
-                done.append(_Rows(batch.numbers[whole], batch.given.take(whole), carries))
+                done.append((batch, whole))
         return done
 
 
