@@ -38,10 +38,8 @@ def engine_case(engine: EngineLike, rows: Ragged) -> Callable[[], Any]:
     def run() -> np.ndarray:
         features = np.empty((len(rows), engine.out_features), np.float32)
         with closing(engine.run()) as run:
-            run.submit(rows)
-            while run.is_busy:
-                for finished in run.advance():
-                    features[finished.rows] = finished.features
+            run.submit(rows, out=features)
+            run.results()
         return features
 
     return run

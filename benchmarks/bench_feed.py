@@ -42,7 +42,7 @@ from benchmarks.harness import finish
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.job import Memory, MemoryShares, Plan, plan_job
-from scanrnn_dist.protocols import EngineLike, Finished
+from scanrnn_dist.protocols import EngineLike
 from scanrnn_dist.source import Prefetched, read_chunks
 
 H = 64
@@ -66,19 +66,20 @@ def _not_dispatched(run: Any, engine: Any, buffers: Any, emitted: Any, n_blocks:
     return SimpleNamespace(fetched=[_Nowhere()], emitted=emitted)
 
 
-def _not_fetched(run: Any, sent: Any) -> Finished:
+def _not_fetched(run: Any, sent: Any) -> np.ndarray:
     """A window whose buffers may be used again; of its rows no features."""
     run._spare[sent.engine.shape].append((sent.buffers, sent.output.result().emitted))
-    return Finished(sent.window.rows, np.empty((len(sent.window.rows), 0), np.float32))
+    run._submissions.count_finished(sent.window.rows)
+    return np.asarray(sent.window.rows)
 
 
-def _not_taken(run: Any) -> Finished:
+def _not_taken(run: Any) -> np.ndarray:
     """Of the rows of a queue that no device took, no features; their values are let go, as once they are finished."""
     sent = run._sent.popleft()
     numbers = sent.rows["number"].astype(np.int64)
     run._unfinished -= len(numbers)
-    run._submissions.count_read(numbers)
-    return Finished(numbers, np.empty((len(numbers), 0), np.float32))
+    run._submissions.count_finished(numbers)
+    return np.asarray(numbers)
 
 
 NOT_RUN: dict[str, dict[str, Any]] = {
@@ -137,8 +138,8 @@ def feed(plan: Plan, source: FeedSource, engine: EngineLike) -> int:
             run.submit(chunk.sequences)
             del chunk
             while not run.wants_rows and run.has_window:
-                rows += sum(len(finished.rows) for finished in run.advance(more=True))
-        rows += sum(len(finished.rows) for finished in run.results())
+                rows += sum(map(len, run.advance(more=True)))
+        rows += sum(map(len, run.results()))
         assert rows == run.statistics.rows
     return run.statistics.steps
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -78,17 +78,6 @@ def added(mine: _Numbers, its: _Numbers) -> _Numbers:
     return type(mine)(*(getattr(mine, field.name) + getattr(its, field.name) for field in fields(mine)))
 
 
-class Finished(NamedTuple):
-    """Rows whose features are known: `(n,)` row numbers, in no order, and `(n, out_features)` features.
-
-    Where the readout is all steps, the row numbers rise, and the features are a `Ragged` of the outputs. They are None
-    where they were written to where `submit` was told that they belong.
-    """
-
-    rows: np.ndarray
-    features: Any
-
-
 class RunLike(Protocol):
     """One stream of rows through an engine; rows are numbered from 0 in the order in which they are submitted."""
 
@@ -125,24 +114,26 @@ class RunLike(Protocol):
             ragged: the rows.
             max_steps: how many steps of each row count, the first so many; None for all.
             carries: `(n, carry_features)`, every row's own initial carry, where the engine expects them.
-            out: `(n, out_features)` of the engine's dtype, or, where the readout is all steps, `(steps, out_features)`
-                of those that count; each vector in one piece. There an engine may write the features of these rows
-                itself: then it tells none of them. Either all rows of a run have one, or none.
+            out: where the features of these rows are written, `(n, out_features)` of the engine's dtype, or, where the
+                readout is all steps, `(steps, out_features)` of those that count; each vector in one piece, all
+                batches of a run with the same strides. When None, nobody gets them.
 
         Raises:
             DataError: another number of features than the encoder takes, or other carries than the engine expects.
             ConfigError: `max_steps` below 0.
         """
 
-    def advance(self, more: bool = False) -> list[Finished]:
+    def advance(self, more: bool = False) -> list[np.ndarray]:
         """Send one window, if rows wait; fetch what has to be fetched before the next one.
+
+        The numbers `(n,)` of rows whose features now stand where they belong, window by window, in no order.
 
         With `more`, rows are still to come: a window is sent if they fill it (`has_window`), and the last ones are not
         waited for.
         """
 
-    def results(self) -> list[Finished]:
-        """Advance until nothing is left; all results."""
+    def results(self) -> list[np.ndarray]:
+        """Advance until nothing is left; the numbers of all rows that were finished by it."""
 
     def close(self) -> None:
         """Let go of the devices; what was submitted and is not finished is lost."""

@@ -346,22 +346,10 @@ class FeatureRows:
         self._vectors = np.empty((rows if self._offsets is None else self._offsets[-1], out_features), dtype)
 
     def out(self, begin: int = 0, end: int | None = None) -> np.ndarray:
-        """Where the vectors of rows `begin` to `end`, all when None, may be written to instead of being placed."""
+        """Where the vectors of rows `begin` to `end`, all when None, are to be written."""
         if self._offsets is None:
             return self._vectors[begin:end]
         return self._vectors[self._offsets[begin] : self._offsets[-1 if end is None else end]]
-
-    def place(self, rows: np.ndarray, features: np.ndarray | Ragged | None) -> None:
-        """Take the features of the rows with these numbers: `(n, out_features)`, or a `Ragged` of all steps.
-
-        None of rows that were written to `out`.
-        """
-        if isinstance(features, Ragged):
-            assert self._offsets is not None
-            given = features.values[features.offsets[0] : features.offsets[-1]]
-            self._vectors[positions(self._offsets[rows], features.lengths)] = given
-        elif features is not None:
-            self._vectors[rows] = features
 
     @property
     def result(self) -> np.ndarray | Ragged:

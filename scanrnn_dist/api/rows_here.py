@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanrnn_dist.protocols import EngineLike, Finished, RunLike
+from scanrnn_dist.protocols import EngineLike, RunLike
 from scanrnn_dist.ragged import FeatureRows, Ragged, cut, row_pieces
 
 OPEN_WINDOWS = 2
@@ -43,9 +43,8 @@ def features_of_rows(
     of_batches = _in_pieces if keeps_steps else _at_once
     with closing(engine.run()) as run:
         for finished in of_batches(engine, run, batches, max_steps, features):
-            features.place(finished.rows, finished.features)
             if tell is not None:
-                tell(len(finished.rows))
+                tell(len(finished))
     return features.result
 
 
@@ -56,7 +55,7 @@ def _is_whole(engine: EngineLike, rows: Rows) -> bool:
 
 def _at_once(
     engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, features: FeatureRows
-) -> Iterator[Finished]:
+) -> Iterator[np.ndarray]:
     """Hand over all rows, of which the longest go first, where they stand."""
     begin = 0
     for rows in batches:
@@ -69,7 +68,7 @@ def _at_once(
 
 def _in_pieces(
     engine: EngineLike, run: RunLike, batches: Sequence[Rows], max_steps: int | None, features: FeatureRows
-) -> Iterator[Finished]:
+) -> Iterator[np.ndarray]:
     """Hand over about a window of rows after the other, while those that are not finished are few."""
     window_steps = engine.devices * engine.shape.lanes * engine.shape.window_steps
     most_steps = window_steps * (OPEN_WINDOWS_STATIC if engine.is_static else OPEN_WINDOWS)
@@ -85,7 +84,7 @@ def _in_pieces(
             open_steps += steps[taken]
             taken += 1
         for finished in run.advance(taken < len(pieces) and run.has_window):
-            numbers, counts = np.unique(np.searchsorted(firsts, finished.rows, side="right") - 1, return_counts=True)
+            numbers, counts = np.unique(np.searchsorted(firsts, finished, side="right") - 1, return_counts=True)
             left[numbers] -= counts
             open_steps -= sum(steps[number] for number in numbers if left[number] == 0)
             yield finished

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -19,11 +18,12 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.shapes import window_shape_for
+from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.engine.submitting import Emptied, check_carries
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
-from scanrnn_dist.protocols import Finished, Statistics, WindowShape
-from scanrnn_dist.ragged import Ragged, checked_max_steps, joined, running_sums
+from scanrnn_dist.protocols import Statistics, WindowShape
+from scanrnn_dist.ragged import Ragged, checked_max_steps, joined, positions, running_sums
 
 
 class BidirectionalEngine:
@@ -69,12 +69,13 @@ class BidirectionalRun(Emptied):
 
     def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
         self._expects_carries, self._carry_features = engine.own_carries, engine.carry_features
-        self._gives_steps = engine.gives_steps
+        self._gives_steps, self._features = engine.gives_steps, engine.out_features
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
         self._layers = [_LayerRun(directions, of_each) for directions in engine.layers]
         self._runs = [run for layer in self._layers for run in layer.runs]
+        self._submissions = Submissions()  # of several layers, which take rows apart
         self._carry_ends = np.cumsum([part.carry_features for layer in engine.layers for part in layer])[:-1]
 
     @property
@@ -105,7 +106,7 @@ class BidirectionalRun(Emptied):
         ragged: Ragged,
         max_steps: float | None = None,
         carries: np.ndarray | None = None,
-        out: np.ndarray | None = None,  # for the features of one layer; those of several it tells
+        out: np.ndarray | None = None,
     ) -> None:
         check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
         if len(ragged) == 0:
@@ -115,43 +116,37 @@ class BidirectionalRun(Emptied):
         kept = ragged.first_steps(checked_max_steps(max_steps))
         numbers = np.arange(first, first + len(ragged))
         self._layers[0].submit(numbers, kept, of_runs, out if len(self._layers) == 1 else None)
+        if len(self._layers) > 1:
+            shape = int(kept.lengths.sum()) if self._gives_steps else len(kept), self._features
+            self._submissions.add(kept, kept.lengths, np.empty(shape, np.float32) if out is None else out)
 
-    def advance(self, more: bool = False) -> list[Finished]:
-        finished: list[Finished] = []
+    def advance(self, more: bool = False) -> list[np.ndarray]:
+        finished: list[np.ndarray] = []
         for layer, following in zip(self._layers, [*self._layers[1:], None], strict=True):
             # A layer waits while the next one's look-ahead is full, which would grow without bound.
-            done = layer.advance(more) if following is None or following.wants_rows else None
-            if done is None:
-                pass
-            elif done.values is None:
-                finished.append(Finished(done.numbers, None))
-            elif following is not None:
-                following.submit(done.numbers, done.values, done.carries)
-            else:
-                order = np.argsort(done.numbers)
-                values = done.values.take(order)
-                finished.append(Finished(done.numbers[order], values if self._gives_steps else values.values))
+            done = layer.advance(more) if following is None or following.wants_rows else []
+            if done and following is not None:
+                following.submit(*_joined(done))
+            elif done:
+                if len(self._layers) > 1:
+                    self._place(*_joined(done)[:2])
+                finished.append(np.concatenate([batch.numbers[nth] for batch, nth in done]))
             more = more or layer.is_busy
         return finished
+
+    def _place(self, numbers: np.ndarray, values: Ragged) -> None:
+        """Put what the last of several layers gives of rows with these numbers where it belongs."""
+        for batch, mine in self._submissions.of_rows(numbers):
+            nth = numbers[mine] - batch.first_row
+            if self._gives_steps:
+                nth = positions(batch.starts[nth] - batch.starts[0], batch.lengths[nth])
+            batch.out[nth] = values.take(mine).values
+        self._submissions.count_finished(numbers)
 
     def close(self) -> None:
         with ExitStack() as stack:  # each, also where waiting for one is interrupted
             for run in self._runs:
                 stack.callback(run.close)
-
-
-class _Rows(NamedTuple):
-    """Rows that are through a layer.
-
-    Args:
-        numbers: `(n,)`, of the rows in the stream.
-        values: what the layer gave; features are rows of one step. None where they stand where they belong.
-        carries: `(n, carry_features)` for each direction of the layers to come; empty where rows bring none.
-    """
-
-    numbers: np.ndarray
-    values: Ragged | None
-    carries: list[np.ndarray]
 
 
 @dataclass(eq=False)
@@ -161,8 +156,9 @@ class _Batch:
     Args:
         first_row: the number of its first row in the layer's runs.
         numbers: `(n,)`, of the rows in the stream.
-        carries: for the layers to come.
-        given: of every row, what both directions give side by side, `(..., F)`.
+        carries: `(n, carry_features)` for each direction of the layers to come; empty where rows bring none.
+        given: of every row, what both directions give side by side, `(..., F)`; vectors are rows of one step.
+        apart: `(n, F / 2)` of each direction that gives several parts, which then stand between those of the other.
         halves: `(n,)`, how many directions are through with a row.
         unfinished: rows that are not finished in both.
     """
@@ -171,6 +167,7 @@ class _Batch:
     numbers: np.ndarray
     carries: list[np.ndarray]
     given: Ragged
+    apart: list[np.ndarray | None]
     halves: np.ndarray
     unfinished: int
 
@@ -181,10 +178,9 @@ class _LayerRun:
     def __init__(self, directions: Sequence[Engine | NativeEngine], memory_bytes: int | None) -> None:
         self.runs = tuple(part.run(memory_bytes, is_backward=nth == 1) for nth, part in enumerate(directions))
         self._gives_steps = directions[0].gives_steps
-        self._features = sum(direction.out_features for direction in directions)
+        self._widths = [direction.out_features for direction in directions]
         self._places = _places([direction.encoder.readout_widths for direction in directions])
         self._batches: list[_Batch] = []
-        self._is_in_place = False
 
     @property
     def wants_rows(self) -> bool:
@@ -197,52 +193,62 @@ class _LayerRun:
     def submit(
         self, numbers: np.ndarray, values: Ragged, carries: list[np.ndarray], out: np.ndarray | None = None
     ) -> None:
-        """Hand rows to both directions, as `_Rows` has them; what they give belongs to `out`, if given."""
-        n, self._is_in_place = len(numbers), out is not None
-        offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
-        given = Ragged(np.empty((offsets[-1], self._features), np.float32) if out is None else out, offsets)
-        first = self.runs[0].statistics.rows
-        self._batches.append(_Batch(first, numbers, carries[2:], given, np.zeros(n, np.int8), n))
-        for run, own, places in zip(self.runs, carries[:2] or (None, None), self._places, strict=True):
-            # A direction may write where its features belong if they are one part, as outputs of steps are.
-            run.submit(values, carries=own, out=given.values[:, places[0][1]] if len(places) == 1 else None)
+        """Hand rows to both directions.
 
-    def advance(self, more: bool) -> _Rows | None:
-        """Advance both directions; the rows that are now finished in both, if any."""
+        Args:
+            numbers: `(n,)`, of the rows in the stream.
+            values: the rows.
+            carries: as `_Batch` has them, those of this layer first.
+            out: where what both give belongs; it is kept here when None.
+        """
+        n = len(numbers)
+        offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
+        given = Ragged(np.empty((offsets[-1], sum(self._widths)), np.float32) if out is None else out, offsets)
+        is_one_part = [len(places) == 1 for places in self._places]  # as outputs of steps are
+        apart = [
+            None if is_one else np.empty((n, width), np.float32)
+            for is_one, width in zip(is_one_part, self._widths, strict=True)
+        ]
+        first = self.runs[0].statistics.rows
+        self._batches.append(_Batch(first, numbers, carries[2:], given, apart, np.zeros(n, np.int8), n))
+        for run, own, half, places in zip(self.runs, carries[:2] or (None, None), apart, self._places, strict=True):
+            run.submit(values, carries=own, out=given.values[:, places[0][1]] if half is None else half)
+
+    def advance(self, more: bool) -> list[tuple[_Batch, np.ndarray]]:
+        """Advance both directions; which rows of which batches are now finished in both."""
         done: list[tuple[_Batch, np.ndarray]] = []
         for direction, run in enumerate(self.runs):
-            for finished in run.advance(more and (run.wants_rows or run.has_window)):
-                done += self._place(direction, finished)
+            for rows in run.advance(more and (run.wants_rows or run.has_window)):
+                done += self._finished(direction, np.sort(rows))
         self._batches = [batch for batch in self._batches if batch.unfinished]
-        if not done:
-            return None
-        numbers = np.concatenate([batch.numbers[nth] for batch, nth in done])
-        if self._is_in_place:
-            return _Rows(numbers, None, [])
-        values = [batch.given.take(nth) for batch, nth in done]
-        carries = zip(*([carry[nth] for carry in batch.carries] for batch, nth in done), strict=True)
-        whole = values[0] if len(values) == 1 else joined(values, self._features)
-        return _Rows(numbers, whole, [np.concatenate(parts) for parts in carries])
+        return done
 
-    def _place(self, direction: int, finished: Finished) -> list[tuple[_Batch, np.ndarray]]:
-        """Put what a direction gives where it belongs; the rows, batch by batch, whose other half was there already."""
-        order = np.argsort(finished.rows)
-        rows, done = finished.rows[order], []
+    def _finished(self, direction: int, rows: np.ndarray) -> list[tuple[_Batch, np.ndarray]]:
+        """Take note of rows that rise; those, batch by batch, whose other half was there already."""
+        done = []
         bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
         for batch, (begin, end) in zip(self._batches, pairwise([*bounds, len(rows)]), strict=True):
             if begin == end:
                 continue
             nth = rows[begin:end] - batch.first_row
-            if finished.features is not None:
-                half = finished.features[order[begin:end]]
+            if (half := batch.apart[direction]) is not None:
                 for source, target in self._places[direction]:
-                    batch.given.values[nth, target] = half[:, source]
+                    batch.given.values[nth, target] = half[nth, source]
             batch.halves[nth] += 1
             whole = nth[batch.halves[nth] == 2]
             batch.unfinished -= len(whole)
             if len(whole):
                 done.append((batch, whole))
         return done
+
+
+def _joined(done: list[tuple[_Batch, np.ndarray]]) -> tuple[np.ndarray, Ragged, list[np.ndarray]]:
+    """The numbers of rows of several batches, what their layer gave, and their carries for the layers to come."""
+    numbers = np.concatenate([batch.numbers[nth] for batch, nth in done])
+    values = [batch.given.take(nth) for batch, nth in done]
+    carries = zip(*([carry[nth] for carry in batch.carries] for batch, nth in done), strict=True)
+    whole = values[0] if len(values) == 1 else joined(values, values[0].in_features)
+    return numbers, whole, [np.concatenate(parts) for parts in carries]
 
 
 def _places(widths: Sequence[Sequence[int]]) -> list[list[tuple[slice, slice]]]:

@@ -21,9 +21,9 @@ from scanrnn_dist.engine.native import TOLD, NativeProgram
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, left_of, queue_of
 from scanrnn_dist.engine.shapes import NATIVE_WINDOW_FLOP
-from scanrnn_dist.engine.submissions import StepOutputs, Submissions
+from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
-from scanrnn_dist.protocols import Finished, Statistics
+from scanrnn_dist.protocols import Statistics
 from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.threads import Threads
 
@@ -72,12 +72,10 @@ class NativeRun(Emptied):
         self._most_steps = min(MOST_WINDOWS * engine.shape.window_steps, max(most, 1))
         self._queue = RowQueue(engine.lanes, engine.shape.window_steps)
         self._submissions = Submissions()
-        self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._on_devices = engine.free_lanes()
         self._sent: deque[Sent] = deque()
         self._spare: list[jax.Array] = []
         self._unfinished = 0  # rows that were sent
-        self._is_in_place = True  # whether features go to where the caller wants them
         self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
     @property
@@ -109,14 +107,14 @@ class NativeRun(Emptied):
         out: np.ndarray | None = None,
     ) -> None:
         engine = self.engine
-        ragged, lengths = taken(engine, ragged, max_steps, carries)
+        ragged, lengths, out = taken(engine, ragged, max_steps, carries, out)
         n = len(ragged)
         if n == 0:
             return
         with stage("submit"):
             values = np.ascontiguousarray(ragged.values, np.float32)
             own = None if carries is None else np.array(carries, np.float32, order="C")
-            batch = self._submissions.add(ragged, lengths, own)
+            batch = self._submissions.add(ragged, lengths, out, own)
             batch.values = values
             rows = np.zeros(n, ROW)
             nth = np.maximum(lengths - 1, 0) if self._towards < 0 else 0  # of its steps, the one that is read first
@@ -127,23 +125,18 @@ class NativeRun(Emptied):
                 rows["carry"] = own.ctypes.data + 4 * own.shape[1] * np.arange(n)
                 if engine.network.counts_steps:
                     rows["done"] = COUNT_BASE * own[:, -2].astype(np.int64) + own[:, -1].astype(np.int64)
-            if self._outputs is not None:
-                self._outputs.add(batch, out)
-                assert batch.outputs is not None
-                if len(batch.outputs):
-                    self._output_step = _vector_bytes(batch.outputs) // 4
+            if engine.gives_steps:
+                if len(out):
+                    self._output_step = _vector_bytes(out) // 4
                 at = batch.starts - batch.starts[0] + nth
-                rows["steps_to"] = batch.outputs.ctypes.data + 4 * self._output_step * at
+                rows["steps_to"] = out.ctypes.data + 4 * self._output_step * at
             else:
-                self._is_in_place = out is not None
-                batch.features = np.empty((n, engine.out_features), np.float32) if out is None else out
-                assert batch.features.shape == (n, engine.out_features)
-                rows["features"] = batch.features.ctypes.data + _vector_bytes(batch.features) * np.arange(n)
+                rows["features"] = out.ctypes.data + _vector_bytes(out) * np.arange(n)
             self._queue.add(rows)
         self.statistics.rows += n
         self.statistics.steps += int(lengths.sum())
 
-    def advance(self, more: bool = False) -> list[Finished]:
+    def advance(self, more: bool = False) -> list[np.ndarray]:
         finished = []
         if self.has_window if more else self._has_work:
             with stage("schedule"):
@@ -200,7 +193,7 @@ class NativeRun(Emptied):
         except BaseException as error:
             sent.told.set_exception(error)
 
-    def _fetch(self) -> Finished:
+    def _fetch(self) -> np.ndarray:
         """Wait for the oldest window; the rows that ended in it. Whoever is interrupted meanwhile still has it."""
         sent, begin = self._sent[0], time.perf_counter()
         told = sent.told.result().block_until_ready()
@@ -217,20 +210,8 @@ class NativeRun(Emptied):
         left = left_of(sent.rows, sent.queue)
         self._queue.give_back(left)
         self._unfinished -= len(rows) + len(left)
-        features = None if self._is_in_place or self._outputs is not None else self._features_of(rows)
-        self._submissions.count_read(rows)
-        if self._outputs is not None:
-            rows = np.sort(rows)
-            return Finished(rows, self._outputs.take(rows))
-        return Finished(rows, features)
-
-    def _features_of(self, rows: np.ndarray) -> np.ndarray:
-        """The features `(n, F)` of these rows, for a caller who did not say where they belong."""
-        found = np.empty((len(rows), self.engine.out_features), np.float32)
-        for batch, mine in self._submissions.of_rows(rows):
-            assert batch.features is not None
-            found[mine] = batch.features[rows[mine] - batch.first_row]
-        return found
+        self._submissions.count_finished(rows)
+        return rows
 
 
 def _vector_bytes(vectors: np.ndarray) -> int:

@@ -21,10 +21,10 @@ from scanrnn_dist.engine.mesh import sharded
 from scanrnn_dist.engine.profiling import stage
 from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.smaller import SmallerPrograms
-from scanrnn_dist.engine.submissions import StepOutputs, Submissions
+from scanrnn_dist.engine.submissions import Submissions
 from scanrnn_dist.engine.submitting import LOOK_AHEAD_BYTES, WINDOWS_AHEAD, WINDOWS_IN_FLIGHT, Emptied, taken
 from scanrnn_dist.observe import share_of_memory
-from scanrnn_dist.protocols import Finished, Statistics, WindowShape
+from scanrnn_dist.protocols import Statistics, WindowShape
 from scanrnn_dist.ragged import Ragged, backward_positions, cut
 from scanrnn_dist.threads import Threads
 
@@ -57,7 +57,6 @@ class Run(Emptied):
         self._values = ValueStream(self._submissions, engine.in_features, 3 * ahead_bytes)
         self._sent: deque[Sent] = deque()
         self._spare: defaultdict[WindowShape, list[tuple[HostBuffers, jax.Array]]] = defaultdict(list)
-        self._outputs = StepOutputs(self._submissions, engine.out_features) if engine.gives_steps else None
         self._usual, self._smaller = engine, SmallerPrograms(engine)
         self._dispatcher = Threads(1, thread_name_prefix="scanrnn-dispatch")
 
@@ -91,9 +90,9 @@ class Run(Emptied):
         ragged: Ragged,
         max_steps: float | None = None,
         carries: np.ndarray | None = None,
-        out: np.ndarray | None = None,  # for outputs of steps; features it tells
+        out: np.ndarray | None = None,
     ) -> None:
-        ragged, lengths = taken(self.engine, ragged, max_steps, carries)
+        ragged, lengths, out = taken(self.engine, ragged, max_steps, carries, out)
         if len(ragged) == 0:
             return
         turned = None
@@ -105,18 +104,17 @@ class Run(Emptied):
         self._smaller.rows_came()
         with stage("submit"):
             own = None if carries is None else np.array(carries, np.float32)
-            batch = self._submissions.add(ragged, lengths, own)
+            batch = self._submissions.add(ragged, lengths, out, own)
+            batch.turned = turned
             self._values.add(batch, ragged.values)
             self._tape.add(batch.starts, lengths)
-        if self._outputs is not None:
-            self._outputs.add(batch, out, turned)
         self.statistics.rows += len(ragged)
         self.statistics.steps += int(lengths.sum())
 
     def close(self) -> None:
         self._dispatcher.shutdown(cancel_futures=True)
 
-    def advance(self, more: bool = False) -> list[Finished]:
+    def advance(self, more: bool = False) -> list[np.ndarray]:
         finished = self._change_program(more)
         if self.has_window if more else self._tape.blocks_left:
             with stage("schedule"):
@@ -127,7 +125,7 @@ class Run(Emptied):
                 finished.append(self._fetch(self._sent.popleft()))
         return finished
 
-    def _change_program(self, more: bool) -> list[Finished]:
+    def _change_program(self, more: bool) -> list[np.ndarray]:
         """Go on in the program for the next window; what was finished on the way."""
         if not (self.has_window if more else self._tape.blocks_left):
             return []
@@ -138,7 +136,7 @@ class Run(Emptied):
         self.engine = engine
         return []
 
-    def _move_to(self, engine: CompiledWindow) -> list[Finished]:
+    def _move_to(self, engine: CompiledWindow) -> list[np.ndarray]:
         """Go on in another program, with the rows that were cut; fetch what was sent first."""
         finished = [self._fetch(self._sent.popleft()) for _ in range(len(self._sent))]
         before, after = self._tape.move(engine.devices, engine.shape.lanes)
@@ -210,28 +208,29 @@ class Run(Emptied):
             carries = batch.carries[window.begun[mine] - batch.first_row]
             initials[device[mine], window.begins_block[mine], lane[mine]] = carries
 
-    def _fetch(self, sent: Sent) -> Finished:
-        """Wait for a window and take the features of the rows that ended in it."""
+    def _fetch(self, sent: Sent) -> np.ndarray:
+        """Wait for a window and put the features of the rows that ended in it where they belong; these rows."""
         begin = time.perf_counter()
         output = sent.output.result()
         fetched = [host_shards(array) for array in output.fetched]
         self.statistics.device_wait_seconds += time.perf_counter() - begin
         self.statistics.compilations += output.compilations
         self._spare[sent.engine.shape].append((sent.buffers, output.emitted))
-        if self._outputs is not None:
-            return self._collect_steps(sent.window, fetched[0], self._outputs)
-        return Finished(sent.window.rows, features_of(sent, fetched))
+        if self.engine.gives_steps:
+            self._place_steps(sent.window, fetched[0])
+        else:
+            self._submissions.place(sent.window.rows, features_of(sent, fetched))
+        self._submissions.count_finished(sent.window.rows)
+        return sent.window.rows
 
-    def _collect_steps(self, window: Window, per_device: list[np.ndarray], outputs: StepOutputs) -> Finished:
-        """Put the outputs of a window's steps where they belong, and take those of the rows that ended in it."""
+    def _place_steps(self, window: Window, per_device: list[np.ndarray]) -> None:
+        """Put the outputs of a window's steps where they belong."""
         steps = np.arange(self.engine.shape.block_steps)
         by_device = "(device lane) block -> device block lane"
         start, count = (rearrange(a, by_device, device=len(per_device)) for a in (window.start, window.count))
         for emitted, begin, real in zip(per_device, start, count, strict=True):
             is_real = steps < real[..., None]
-            outputs.place((begin[..., None] + steps)[is_real], emitted[0, : window.blocks][is_real])
-        rows = np.sort(window.rows)
-        return Finished(rows, outputs.take(rows))
+            self._submissions.place_steps((begin[..., None] + steps)[is_real], emitted[0, : window.blocks][is_real])
 
 
 def _steps_ahead(engine: CompiledWindow, memory_bytes: int | None) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from scanrnn_dist.engine.on_mesh import OnMesh
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.protocols import Finished, RunLike
+from scanrnn_dist.protocols import RunLike
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
@@ -19,8 +19,8 @@ WINDOWS_AHEAD = 2
 class Emptied:
     """A run that is emptied by advancing; see `RunLike`."""
 
-    def results(self: RunLike) -> list[Finished]:
-        """Advance until nothing is left; all results."""
+    def results(self: RunLike) -> list[np.ndarray]:
+        """Advance until nothing is left; the numbers of all rows that were finished by it."""
         finished = []
         while self.is_busy:
             finished.extend(self.advance())
@@ -28,9 +28,9 @@ class Emptied:
 
 
 def taken(
-    engine: OnMesh, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None
-) -> tuple[Ragged, np.ndarray]:
-    """The rows as they go in, and how many steps of each count; what is raised see `RunLike.submit`."""
+    engine: OnMesh, ragged: Ragged, max_steps: float | None, carries: np.ndarray | None, out: np.ndarray | None
+) -> tuple[Ragged, np.ndarray, np.ndarray]:
+    """The rows as they go in, how many steps of each count, and where features go; see `RunLike.submit`."""
     most = checked_max_steps(max_steps)
     expected = engine.in_features
     if ragged.in_features != expected:
@@ -40,7 +40,12 @@ def taken(
     check_carries(carries, (len(ragged), engine.carry_features) if engine.own_carries else None)
     if engine.gives_steps:  # outputs are kept by the positions of steps
         ragged = ragged.first_steps(most)
-    return ragged, ragged.lengths_within(most)
+    lengths = ragged.lengths_within(most)
+    shape = int(lengths.sum()) if engine.gives_steps else len(ragged), engine.out_features
+    if out is None:
+        out = np.empty(shape, engine.dtype)
+    assert out.shape == shape
+    return ragged, lengths, out
 
 
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from scanrnn_dist.job.initial_carries import own_carries
 from scanrnn_dist.job.memory import MemoryShares
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.observe import in_mib
-from scanrnn_dist.protocols import EngineLike, Finished, Statistics
+from scanrnn_dist.protocols import EngineLike, Statistics
 from scanrnn_dist.ragged import FeatureRows, Ragged, row_pieces
 from scanrnn_dist.records import STATE
 from scanrnn_dist.source import WAITING_UNITS, Chunk, FailedUnit, Prefetched, Unit, ends_unit
@@ -109,8 +108,8 @@ class Stream:
             if not self._has_first:
                 if not more and not self._run.is_busy:
                     return
-                for finished in self._run.advance(more):
-                    self._place(finished)
+                for rows in self._run.advance(more):
+                    self._count_finished(rows)
             while self._has_first:
                 yield self._pop()
 
@@ -250,21 +249,13 @@ class Stream:
             return begun
         return own_carries(chunk.kept, self._options, engine.carry_features, chunk.where, chunk.is_null)
 
-    def _place(self, finished: Finished) -> None:
-        """Put features where their rows stand."""
-        order = np.argsort(finished.rows)
-        rows, features = finished.rows[order], finished.features
+    def _count_finished(self, rows: np.ndarray) -> None:
+        """Take note that the features of rows with these numbers are there."""
         chunks = [item for item in self._open if isinstance(item, OpenChunk)]
-        bounds = [*np.searchsorted(rows, [chunk.first_row for chunk in chunks]), len(rows)]
-        for chunk, (begin, end) in zip(chunks, pairwise(bounds), strict=True):
-            if begin < end:
-                mine = features
-                if isinstance(features, Ragged):  # of all steps, in order of rows
-                    mine = features.slice(begin, end)
-                elif features is not None:
-                    mine = features[order[begin:end]]
-                chunk.features.place(rows[begin:end] - chunk.first_row, mine)
-                chunk.rows_left -= end - begin
+        of_chunk = np.searchsorted([chunk.first_row for chunk in chunks], rows, side="right") - 1
+        for chunk, count in zip(chunks, np.bincount(of_chunk, minlength=len(chunks)).tolist(), strict=True):
+            if count:
+                chunk.rows_left -= count
                 if not chunk.rows_left:
                     self._held_bytes -= chunk.engine_bytes
                     self._values_bytes -= chunk.values_bytes

@@ -360,13 +360,13 @@ def test_rows_that_wait_for_a_longer_one_stay_within_the_bound_and_keep_their_bi
     path = write_source(tmp_path / "a.parquet", random_rows(lengths))
     monkeypatch.setattr(MemoryShares, "chunk", 600)
     open_bytes: list[int] = []
-    place = stream.Stream._place
+    place = stream.Stream._count_finished
 
     def watched(self: Any, finished: Any) -> None:
         open_bytes.append(sum(chunk.nbytes for chunk in self._open))
         place(self, finished)
 
-    monkeypatch.setattr(stream.Stream, "_place", watched)
+    monkeypatch.setattr(stream.Stream, "_count_finished", watched)
     featurize(path, tmp_path / "free")
     most_without_bound, bound, most_of_a_chunk = max(open_bytes), 500, 30 * 4 * H
     open_bytes.clear()

@@ -290,7 +290,7 @@ def test_old_rows_are_held_batch_by_batch_and_their_states_count(
         continued(tmp_path / "out", write(tmp_path / "1.parquet", {0: rows[1]}))
     told: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    read_part, place = continuing.read_part, in_order.Stream._place
+    read_part, place = continuing.read_part, in_order.Stream._count_finished
 
     def watched(*given: Any) -> Any:
         for batch in read_part(*given):
@@ -312,7 +312,7 @@ def test_old_rows_are_held_batch_by_batch_and_their_states_count(
         assert all(item.chunk.states is None for item in self._open)
         place(self, finished)
 
-    monkeypatch.setattr(in_order.Stream, "_place", placed)
+    monkeypatch.setattr(in_order.Stream, "_count_finished", placed)
     continued(tmp_path / "out", tmp_path / "1.parquet")
 
 

@@ -59,10 +59,9 @@ def run_of(programs: Any = EAGER) -> Run:
 def featurized(programs: Any = EAGER) -> tuple[Run, np.ndarray]:
     """The run and the features of all rows."""
     run = run_of(programs)
-    run.submit(Ragged.from_sequences(rows()))
     features = np.full((len(LENGTHS), H), np.nan, np.float32)
-    for finished in run.results():
-        features[finished.rows] = finished.features
+    run.submit(Ragged.from_sequences(rows()), out=features)
+    run.results()
     run.close()
     return run, features
 
@@ -147,15 +146,14 @@ def test_few_lanes_are_narrow_already() -> None:
 def test_rows_that_come_later_are_run_wide_again(more: bool) -> None:
     run = run_of()
     first, later = rows()[:3], rows()[3:]
-    run.submit(Ragged.from_sequences(first))
-    finished = run.advance() + run.advance()
-    assert run.engine.shape == FEW_LANES
-    run.submit(Ragged.from_sequences(later))
-    finished += run.advance(more)
-    assert run.engine.shape == SHAPE
-    finished += run.results()
-    run.close()
     features = np.full((len(LENGTHS), H), np.nan, np.float32)
-    for numbers, values in finished:
-        features[numbers] = values
+    run.submit(Ragged.from_sequences(first), out=features[:3])
+    run.advance()
+    run.advance()
+    assert run.engine.shape == FEW_LANES
+    run.submit(Ragged.from_sequences(later), out=features[3:])
+    run.advance(more)
+    assert run.engine.shape == SHAPE
+    run.results()
+    run.close()
     np.testing.assert_array_equal(features.view(np.uint32), featurized()[1].view(np.uint32))

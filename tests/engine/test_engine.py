@@ -57,15 +57,16 @@ def mixed_lengths(rows: int, seed: int = 0) -> np.ndarray:
     return lengths
 
 
+NO_FEATURES = np.empty((1, 0), np.float32)
+
+
 def collect(run: Run, rows: int) -> np.ndarray:
-    """The features of all rows by number, each of which must come exactly once."""
-    features = np.full((rows, run.engine.encoder.out_features), np.nan, np.float32)
-    numbers = []
-    for finished in run.results():
-        assert finished.features.dtype == np.float32
-        features[finished.rows] = finished.features
-        numbers += finished.rows.tolist()
-    assert sorted(numbers) == list(range(rows))
+    """The features of all rows by number, none of which is finished yet; each must come exactly once."""
+    rooms = [batch.out for batch in run._submissions.batches]
+    numbers = np.concatenate([np.zeros(0, np.int64), *run.results()])
+    assert sorted(numbers.tolist()) == list(range(rows))
+    features = np.concatenate([np.zeros((0, run.engine.encoder.out_features), np.float32), *rooms])
+    assert features.dtype == np.float32
     return features
 
 
@@ -107,33 +108,34 @@ def test_it_equals_the_written_equations_and_the_specification() -> None:
 def test_rows_may_be_submitted_while_others_run(batches: list[list[int]], advances: int, seed: int) -> None:
     run = engine_of(2).run()
     rows = random_rows([length for batch in batches for length in batch], seed)
-    numbers, parts, begin = [], [], 0
+    features, begin = np.full((len(rows), H), np.nan, np.float32), 0
+    wanted = expected(rows) if rows else features
+    numbers: list[int] = []
+
+    def take(finished: list[np.ndarray]) -> None:
+        for some in finished:
+            np.testing.assert_allclose(features[some], wanted[some], rtol=0, atol=TOLERANCE)
+            numbers.extend(some.tolist())
+
     for batch in batches:
         end = begin + len(batch)
-        run.submit(Ragged.from_sequences(rows[begin:end]) if batch else Ragged.empty(D))
+        run.submit(Ragged.from_sequences(rows[begin:end]) if batch else Ragged.empty(D), out=features[begin:end])
         begin = end
         for _ in range(advances):
-            for finished in run.advance():
-                numbers.append(finished.rows)
-                parts.append(finished.features)
-    for finished in run.results():
-        numbers.append(finished.rows)
-        parts.append(finished.features)
-    order = np.concatenate([np.zeros(0, np.int64), *numbers])
-    assert sorted(order.tolist()) == list(range(len(rows)))
-    if rows:
-        np.testing.assert_allclose(np.concatenate(parts), expected(rows)[order], rtol=0, atol=TOLERANCE)
+            take(run.advance())
+    take(run.results())
+    assert sorted(numbers) == list(range(len(rows)))
     assert not run.is_busy and run._tape.blocks_left == 0
 
 
-def test_a_batch_is_let_go_once_its_rows_are_sent() -> None:
+def test_values_are_let_go_once_their_rows_are_sent() -> None:
     run = engine_of(2).run()
     for seed in range(3):
         run.submit(Ragged.from_sequences(random_rows([24] * 10, seed)))  # fills one window
     held = []
     while run.is_busy:
         run.advance()
-        held.append([batch.first_row for batch in run._submissions.batches])
+        held.append([batch.first_row for batch in run._submissions.batches if batch.unread])
     assert held[:3] == [[10, 20], [20], []]
 
 
@@ -158,7 +160,7 @@ def test_the_arena_holds_what_is_live_and_half_as_much_again() -> None:
     starts, greatest = {}, 0
     for row in range(200):
         values = rng.standard_normal((int(rng.integers(0, 100)), 1), np.float32)
-        batch = submissions.add(Ragged(values, np.array([0, len(values)])), np.array([len(values)]))
+        batch = submissions.add(Ragged(values, np.array([0, len(values)])), np.array([len(values)]), NO_FEATURES)
         stream.add(batch, values)
         starts[row] = int(batch.starts[0])
         live[row] = values
@@ -189,7 +191,7 @@ def test_many_small_batches_are_not_walked_for_each_other(monkeypatch: pytest.Mo
     for begin in range(0, 2_000, 500):
         for _ in range(500):
             values = np.zeros((3, 1), np.float32)
-            stream.add(submissions.add(Ragged(values, np.array([0, 3])), np.array([3])), values)
+            stream.add(submissions.add(Ragged(values, np.array([0, 3])), np.array([3]), NO_FEATURES), values)
         submissions.count_read(np.arange(begin, begin + 500, 2))
     assert len(looked) < 50
 
@@ -199,7 +201,7 @@ def test_values_that_are_a_view_are_brought_into_order_once() -> None:
     values = np.arange(24, dtype=np.float32).reshape(6, 4)[:, :2]
     submissions = Submissions()
     stream = ValueStream(submissions, in_features=2)
-    stream.add(submissions.add(Ragged(values, np.array([0, 6])), np.array([6])), values)
+    stream.add(submissions.add(Ragged(values, np.array([0, 6])), np.array([6]), NO_FEATURES), values)
     assert stream._arena.flags.c_contiguous
     out = np.zeros((1, 1, 6, 1, 2), np.float32)
     stream.copy(np.zeros((1, 1, 1), np.int64), out)

@@ -82,9 +82,8 @@ def test_a_mesh_that_is_set_for_all_changes_nothing_in_windows_as_of_accelerator
         features = np.empty((len(ROWS), H), np.float32)
         with closing(Run(engine)) as run:
             run._smaller = SmallerPrograms(engine, Worth(0, 0, 0), taken)
-            run.submit(Ragged.from_sequences(ROWS))
-            for finished in run.results():
-                features[finished.rows] = finished.features
+            run.submit(Ragged.from_sequences(ROWS), out=features)
+            run.results()
         assert run.engine.shape == WindowShape(4, 4, 1) and probed
     np.testing.assert_allclose(features, wanted.view(np.float32), rtol=0, atol=0 if all(probed) else 1e-6)
 

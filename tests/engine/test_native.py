@@ -276,23 +276,21 @@ def test_rows_that_come_while_others_are_at_work_are_finished_too() -> None:
     encoder = encoder_of(in_features=D, hidden=16)
     engine = build_engine(encoder, mesh_of(2), SHAPE, kernel="native")
     rng = np.random.default_rng(0)
-    rows, found = [], {}
+    rows, rooms, numbers = [], [], []
     with closing(engine.run()) as run:
         for _ in range(30):
             more = random_rows(rng.integers(0, 300, rng.integers(0, 40)), int(rng.integers(99)), in_features=D)
             rows += more
-            run.submit(Ragged.from_sequences(more) if more else Ragged.empty(D))
-            for finished in run.advance(more=bool(rng.integers(4))):
-                found.update(zip(finished.rows.tolist(), finished.features, strict=True))
-        for finished in run.results():
-            found.update(zip(finished.rows.tolist(), finished.features, strict=True))
-        assert not run.is_busy and run.statistics.rows == len(rows) == len(found)
+            rooms.append(np.full((len(more), 16), np.nan, np.float32))
+            run.submit(Ragged.from_sequences(more) if more else Ragged.empty(D), out=rooms[-1])
+            numbers += run.advance(more=bool(rng.integers(4)))
+        numbers += run.results()
+        assert not run.is_busy and run.statistics.rows == len(rows)
+        assert sorted(np.concatenate(numbers).tolist()) == list(range(len(rows)))
         assert not run._submissions.batches, "the values of finished rows are let go"
         assert run.statistics.steps == sum(map(len, rows)) <= run.statistics.positions
     wanted = encoded(encoder, rows)
-    np.testing.assert_array_equal(
-        np.stack([found[i] for i in range(len(rows))]).view(np.uint32), wanted.view(np.uint32)
-    )
+    np.testing.assert_array_equal(np.concatenate(rooms).view(np.uint32), wanted.view(np.uint32))
 
 
 @needs_native
@@ -300,22 +298,18 @@ def test_a_window_ends_although_its_rows_are_long_and_no_row_is_lost() -> None:
     encoder = encoder_of(in_features=D, hidden=16)
     engine = build_engine(encoder, mesh_of(2), SHAPE, kernel="native")
     rows = random_rows([3000, 10] * 20, in_features=D)
-    found: dict[int, np.ndarray] = {}
+    features = np.full((len(rows), 16), np.nan, np.float32)
     with closing(engine.run()) as run:
-        run.submit(Ragged.from_sequences(rows))
+        run.submit(Ragged.from_sequences(rows), out=features)
         before = 0
         while run.is_busy:
             fetched = run.advance(more=run._queue.rows > 10)
-            for finished in fetched:
-                found.update(zip(finished.rows.tolist(), finished.features, strict=True))
             most = 2 * len(fetched) * SHAPE.lanes * native_run.MOST_WINDOWS * SHAPE.window_steps
             assert run.statistics.positions - before <= most
             before = run.statistics.positions
         assert run.statistics.steps == sum(map(len, rows)) and not run._submissions.batches
     wanted = encoded(encoder, rows)
-    np.testing.assert_array_equal(
-        np.stack([found[i] for i in range(len(rows))]).view(np.uint32), wanted.view(np.uint32)
-    )
+    np.testing.assert_array_equal(features.view(np.uint32), wanted.view(np.uint32))
 
 
 @needs_native
@@ -353,11 +347,11 @@ def test_a_window_ends_by_its_work_and_the_bits_stay(monkeypatch: pytest.MonkeyP
     engine = build_engine(made("gru", 16), mesh_of(2), SHAPE, kernel="native")
     flop = most_steps * SHAPE.lanes * engine.flops_per_step // native_run.MOST_WINDOWS
     monkeypatch.setattr(native_run, "NATIVE_WINDOW_FLOP", flop + 1)
+    features = np.full((len(rows), 16), np.nan, np.float32)
     with closing(engine.run()) as run:
-        run.submit(Ragged.from_sequences(rows))
-        found = {n: row for done in run.results() for n, row in zip(done.rows.tolist(), done.features, strict=True)}
+        run.submit(Ragged.from_sequences(rows), out=features)
+        run.results()
         assert run.statistics.windows >= 90 / most_steps
-    features = np.stack([found[n] for n in range(len(rows))])
     np.testing.assert_array_equal(features.view(np.uint32), wanted.view(np.uint32))
 
 

@@ -183,6 +183,7 @@ def test_rows_equal_the_specification_whatever_windows_they_go_through(
     lengths: list[int], batch: int, more: list[bool], same_bits: list[bool], memory_bytes: int | None
 ) -> None:
     engine, rows, finished = static_engine(2), random_rows(lengths), []
+    features = np.full((len(rows), H), np.nan, np.float32)
     known = dict(zip([WindowShape(32, 4, 2), WindowShape(8, 4, 4)], same_bits, strict=True))
     _KNOWN.clear()
     with mock.patch("scanrnn_dist.engine.smaller.LADDER", FEW_LANES):
@@ -190,12 +191,10 @@ def test_rows_equal_the_specification_whatever_windows_they_go_through(
     with NO_LOOK_AHEAD, closing(Run(engine, memory_bytes)) as run:
         run._smaller = smaller
         for begin in range(0, len(rows), batch):
-            run.submit(Ragged.from_sequences(rows[begin : begin + batch]))
+            run.submit(Ragged.from_sequences(rows[begin : begin + batch]), out=features[begin : begin + batch])
             finished += run.advance(more[begin])
         finished += run.results()
-    numbers = np.concatenate([part.rows for part in finished])
-    assert sorted(numbers.tolist()) == list(range(len(rows)))
-    features = np.concatenate([part.features for part in finished])[np.argsort(numbers)]
+    assert sorted(np.concatenate(finished).tolist()) == list(range(len(rows)))
     np.testing.assert_allclose(features, expected(rows), rtol=0, atol=TOLERANCE)
     if 128 in lengths:  # one length, to be compiled once
         row = lengths.index(128)
@@ -347,18 +346,15 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
 
 def test_rows_are_picked_in_float64_where_the_caller_s_thread_alone_has_it() -> None:
     rows, picks = random_rows([5] * 400), _compiled_pick.cache_info().misses
+    features = np.full((400, H), np.nan)
     with jax.enable_x64(True):
         encoder = Encoder.from_seed(SEED, D, H, dtype="float64")
         engine = CompiledWindow(encoder, mesh_of(2), SHAPE, is_static=True)
         with closing(Run(engine)) as run:
-            run.submit(Ragged.from_sequences(rows))
-            finished = run.results()
+            run.submit(Ragged.from_sequences(rows), out=features)
+            run.results()
         wanted = np.asarray(encoder(np.stack(rows)))
     assert _compiled_pick.cache_info().misses == picks + 1
-    features = np.full((400, H), np.nan)
-    for part in finished:
-        assert part.features.dtype == np.float64
-        features[part.rows] = part.features
     np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-14)  # of features below 1: 45 roundings
 
 

@@ -103,13 +103,13 @@ def test_giant_rows_come_one_by_one_within_a_small_budget_and_keep_their_bits(
     row_bytes = 400 * 4 * D
     monkeypatch.setattr(MemoryShares, "chunk", 1)
     values: list[int] = []
-    place = in_order.Stream._place
+    place = in_order.Stream._count_finished
 
     def watched(self: Any, finished: Any) -> None:
         values.append(sum(chunk.values_bytes for chunk in self._open if chunk.rows_left))
         place(self, finished)
 
-    monkeypatch.setattr(in_order.Stream, "_place", watched)
+    monkeypatch.setattr(in_order.Stream, "_count_finished", watched)
     hold(monkeypatch, read_ahead=1)
     with caplog.at_level(logging.WARNING, logger="scanrnn_dist"):
         featurize(path, tmp_path / "free")
@@ -146,7 +146,7 @@ def test_rows_of_which_far_more_comes_than_was_read_are_taken_in_pieces_and_keep
         "initial_carry": "carry" if case == "own carries" else None, "rows_per_part": 150,
     }  # fmt: skip
     written: list[int] = []
-    put, place = WriteBehind.put, in_order.Stream._place
+    put, place = WriteBehind.put, in_order.Stream._count_finished
 
     def watched(self: Any, chunk: Any, features: Any) -> None:
         written.append((features.values if isinstance(features, Ragged) else features).nbytes)
@@ -162,7 +162,7 @@ def test_rows_of_which_far_more_comes_than_was_read_are_taken_in_pieces_and_keep
         assert self._open_units == sum(chunk.chunk.is_last for chunk in chunks)
 
     monkeypatch.setattr(WriteBehind, "put", watched)
-    monkeypatch.setattr(in_order.Stream, "_place", placed)
+    monkeypatch.setattr(in_order.Stream, "_count_finished", placed)
     reports = [featurize(path, tmp_path / "free", encoder, **how)]
     most_at_once, piece_bytes = max(written), 1024
     written.clear()
