@@ -22,7 +22,14 @@ import pyarrow as pa
 from flax import nnx
 
 from scanrnn_dist.api.rows_here import Rows, features_of_rows
-from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_content, encoder_of_content, why_no_file
+from scanrnn_dist.encoder import (
+    Encoder,
+    checked_encoder,
+    encoder_content,
+    encoder_of_content,
+    value_of,
+    why_no_file,
+)
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
@@ -211,7 +218,7 @@ class BatchFeaturizer:
     def _fingerprint(self) -> str:
         """The encoder's. Large tables take a second to hash, so the same arrays are not hashed anew for each batch."""
         graphdef, variables = nnx.split(self.encoder)
-        arrays = [leaf[...] for _, leaf in nnx.to_flat_state(variables)]
+        arrays = [value_of(leaf) for _, leaf in nnx.to_flat_state(variables)]
         if self._hashed is not None:
             before, same, fingerprint = self._hashed
             if graphdef == before and all(map(is_, arrays, same)):

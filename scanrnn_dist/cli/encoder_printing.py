@@ -41,10 +41,13 @@ def print_encoder(encoder: Encoder, as_json: bool) -> None:
 
 def _shapes(encoder: Encoder) -> dict[str, list[int]]:
     """The shapes of all parameters by name."""
+    import numpy as np
     from flax import nnx
 
+    from scanrnn_dist.encoder import value_of
+
     leaves = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
-    shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in leaves if path[0] == "layers"}
+    shapes = {".".join(map(str, path)): list(np.shape(value_of(leaf))) for path, leaf in leaves if path[0] == "layers"}
     return shapes | {
         f"input.{name}": list(shape) for name, shape in (encoder.input.tables if encoder.input else {}).items()
     }

@@ -97,7 +97,7 @@ def cell_name(cell: nnx.RNNCellBase) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A plain attribute as JSON: functions and dtypes by name, numbers of numpy as Python's."""
+    """A plain attribute as JSON: functions and dtypes by name, arrays by their dtypes, numbers of numpy as Python's."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -107,6 +107,8 @@ def _plain(value: Any) -> Any:
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, set | frozenset):  # in another process, texts come in another order
         return sorted(map(_shown, value))
+    if isinstance(value, jax.Array | np.ndarray):  # whose numbers are among the variables
+        return value.dtype.name
     try:
         return jnp.dtype(value).name
     except (TypeError, ValueError):  # the latter of a dict, and of an object whose `dtype` is none of numpy's

@@ -19,7 +19,14 @@ from jax.flatten_util import ravel_pytree
 
 from scanrnn_dist.encoder.architecture import describe
 from scanrnn_dist.encoder.cells import Bidirectional, Layer, checked_layers, hidden_state, initial_carry, seeded_layers
-from scanrnn_dist.encoder.file import encoder_content, encoder_of_content, fingerprint_of, load_encoder, save_encoder
+from scanrnn_dist.encoder.file import (
+    encoder_content,
+    encoder_of_content,
+    fingerprint_of,
+    load_encoder,
+    save_encoder,
+    value_of,
+)
 from scanrnn_dist.encoder.readouts import STEPS, checked_readout, initial_pools, pooled
 from scanrnn_dist.encoder.scan import State, batch_features, stepped, traced_step, variables_at
 from scanrnn_dist.encoder.step_input import StepInput, step_input_of
@@ -417,6 +424,5 @@ def checked_encoder(encoder: Any) -> Encoder:
 
 def _shapes_of(encoder: Encoder) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Of all variables, by path."""
-    leaves = nnx.to_flat_state(nnx.state(encoder))  # variables, or plain arrays
-    values = ((path, leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf) for path, leaf in leaves)
-    return tuple((".".join(map(str, path)), np.shape(value)) for path, value in values)
+    leaves = nnx.to_flat_state(nnx.state(encoder))
+    return tuple((".".join(map(str, path)), np.shape(value_of(leaf))) for path, leaf in leaves)

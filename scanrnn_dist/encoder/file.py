@@ -217,7 +217,7 @@ def variables_of(encoder: Any) -> dict[str, np.ndarray]:
     leaves = nnx.to_flat_state(nnx.state(encoder.layers))
     named = {".".join(map(str, path)): leaf for path, leaf in leaves} | _tables(encoder)
     # safetensors writes memory as it lies, whatever the strides
-    return {name: np.asarray(without_key(leaf[...]), order="C") for name, leaf in named.items()}
+    return {name: np.asarray(without_key(value_of(leaf)), order="C") for name, leaf in named.items()}
 
 
 def _tables(encoder: Any) -> dict[str, Any]:
@@ -330,6 +330,11 @@ def _traced(kind: Any, encoder: Any) -> Iterator[bytes]:
         yield ADDRESS.sub("", str(trace)).encode()
         for array in _arrays_in(trace):
             yield np.asarray(without_key(array)).tobytes()
+
+
+def value_of(leaf: Any) -> Any:
+    """What a leaf of a state holds, a variable or a plain array: an array, or a plain number, which has no `[...]`."""
+    return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
 def is_key(array: Any) -> bool:

@@ -7,6 +7,7 @@ from types import MethodType
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from scanrnn_dist.errors import counted
@@ -33,7 +34,7 @@ def in_words(encoder: Any) -> str:
     if encoder.readout_names != ("last",):
         told += [f"readout {'+'.join(encoder.readout_names)}"]
     per = " per step" if encoder.gives_steps else ""
-    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(encoder, nnx.Param)))
+    weights = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(nnx.state(encoder, nnx.Param)))
     told += [f"{counted(encoder.in_features, 'feature')} per step -> {counted(encoder.out_features, 'feature')}{per}"]
     return ", ".join([*told, f"{weights:,} weights"])
 

@@ -23,7 +23,7 @@ from cells import drawn
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from scanrnn_dist.api import encode, featurize, verify
+from scanrnn_dist.api import BatchFeaturizer, encode, featurize, verify
 from scanrnn_dist.encoder.architecture import with_recurrent_bias
 from scanrnn_dist.encoder.encoder import Encoder, State
 from scanrnn_dist.engine import Engine
@@ -652,8 +652,17 @@ class _Keeping(nnx.GRUCell):
 
 @pytest.mark.parametrize(
     "kept",
-    [lambda: nnx.Variable(0.5), lambda: nnx.Variable(3), lambda: nnx.Variable(np.float32(2)), lambda: jnp.ones(H),
-     lambda: np.ones(H, np.float32)],
+    [lambda: nnx.Variable(0.5), lambda: nnx.Variable(3), lambda: nnx.Param(0.5), lambda: nnx.Variable(np.float32(2)),
+     lambda: jnp.ones(H), lambda: np.ones(H, np.float32)],
 )  # fmt: skip
-def test_a_cell_may_keep_plain_numbers_and_arrays(kept: Callable[[], Any]) -> None:
-    assert encode(Encoder(_Keeping(kept())), ROWS[:2]).shape == (2, H)
+def test_a_cell_may_keep_plain_numbers_and_arrays(kept: Callable[[], Any], tmp_path: Path) -> None:
+    encoder = Encoder(_Keeping(kept()))
+    assert encode(encoder, ROWS[:2]).shape == (2, H)
+    assert encoder.fingerprint == Encoder(_Keeping(kept())).fingerprint != Encoder.from_seed(0, D, H).fingerprint
+    assert repr(encoder).startswith("Encoder(_Keeping of 1 layer")
+    rows = pa.table({"sequence": pa.array([row.tolist() for row in ROWS[:2]], pa.list_(pa.list_(pa.float32())))})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", mesh=mesh_of(2), window_shape=SHAPE)
+    assert verify(tmp_path / "out", encoder=encoder, sample=2).sampled == 2
+    features = BatchFeaturizer(encoder, window_shape=SHAPE)(rows)["features"]
+    assert features.to_pylist() == pq.read_table(tmp_path / "out")["features"].to_pylist()
