@@ -19,6 +19,7 @@ import numpy as np
 
 from scanrnn_dist.encoder import read_safetensors
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.kinds import check_kind
 
 Named = dict[str, Any]
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -31,8 +32,12 @@ Shape = tuple[int | str, ...]
 """Of an array; a word stands for a size that nothing tells, and fits none."""
 
 
-def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]]) -> tuple[Named, str]:
-    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix."""
+def read_named(source: Source, readers: Mapping[str, Callable[[Path], Named]], expected: str) -> tuple[Named, str]:
+    """Arrays by name and what to call their source in messages; a file is read by the reader of its suffix.
+
+    A source of another kind is refused with what is `expected`.
+    """
+    check_kind("source", source, Mapping | str | os.PathLike, expected)
     if isinstance(source, Mapping):
         return dict(source), "The mapping"
     path = checked_file(source)
@@ -146,7 +151,7 @@ def _faults(array: np.ndarray, shape: Shape, dtype: Any, lossy_cast: bool) -> li
     if array.shape != shape:
         return [f"{array.shape}, expected {shape}"]
     if not jnp.issubdtype(dtype, jnp.floating):  # a cell's own counter, which no rounding makes right
-        return [] if array.dtype == dtype else [f"{array.dtype}, expected {dtype}"]
+        return [] if np.can_cast(array.dtype, dtype) else [f"{array.dtype}, expected {dtype}"]
     if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16
         kind = array.dtype if array.dtype.names is None else array.dtype.names[0]  # of a `stand_in`
         return [f"{kind}, expected floating point, dense, of 16 bits or more"]

@@ -107,7 +107,8 @@ def keras_layers(
     if isinstance(source, Sequence) and not isinstance(source, str):
         where, named = "The list", _cells_of_lists(source, bidirectional)
     else:
-        arrays, where = read_named(source, READERS)
+        expected = "the list layer.get_weights(), arrays by name, or the path of a file of model.save_weights(path)"
+        arrays, where = read_named(source, READERS, expected)
         named = _cells_of_names(arrays, prefix, where)
         if not isinstance(source, Mapping):
             check_settings(Path(source), [parts_of(cell) for layer in named for cell in layer], _cells(arrays), where)

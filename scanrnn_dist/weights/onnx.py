@@ -18,6 +18,7 @@ import numpy as np
 
 from scanrnn_dist.encoder import Encoder, Layer
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.weights.cells import GATES, Direction, cell_of, layers_of, reordered
 from scanrnn_dist.weights.files import Named, Shape, checked_file, checked_weights, optional_module
 from scanrnn_dist.weights.onnx_graph import Graph, Node
@@ -53,6 +54,7 @@ def onnx_layers(
         ConfigError: no such file or node, nodes to choose from, or the package onnx is missing.
         DataError: the file is damaged, a node is of a kind that no cell can be, or weights are missing or misshapen.
     """
+    check_kind("path", path, str | os.PathLike, "the path of a .onnx file; onnx.save(model, path) writes one")
     graph = _read_graph(Path(path))
     names = [node] if isinstance(node, str) else node
     nodes = graph.chain() if names is None else [graph.named(name) for name in names]

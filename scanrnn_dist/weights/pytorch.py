@@ -118,7 +118,8 @@ def torch_layers(
 def _read(source: Any) -> tuple[Named, dict[str, list[str]], str]:
     """All weights by name, those that stand in parts that are not understood, and what to call the source."""
     is_module = _is_module(source)
-    nested, where = read_named(source.state_dict() if is_module else source, READERS)
+    expected = "a module, its state_dict(), or the path of a file of torch.save or safetensors"
+    nested, where = read_named(source.state_dict() if is_module else source, READERS, expected)
     named = {name: _numpy(array) if _is_tensor(array) else array for name, array in flat(nested).items()}
     where = f"The module {type(source).__name__}" if is_module else where
     computed = _parametrized(source) if is_module else set()

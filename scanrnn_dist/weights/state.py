@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scanrnn_dist.encoder import Encoder, is_key, without_key
+from scanrnn_dist.encoder import Encoder, is_key, value_of, without_key
 from scanrnn_dist.errors import ConfigError, DataError
+from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.weights.files import Named, Source, checked_weights, flat, read_named, read_npz, read_tensors
 
 METADATA = "_METADATA"
@@ -44,7 +45,8 @@ def from_state(encoder: Encoder, source: Source, *, prefix: str | None = None, l
         >>> from_state(fresh, names).fingerprint == trained.fingerprint
         True
     """
-    named, where = read_named(source, {".safetensors": read_tensors, ".npz": read_npz})
+    readers = {".safetensors": read_tensors, ".npz": read_npz}
+    named, where = read_named(source, readers, "arrays by name, or the path of a .safetensors or .npz file")
     return _restored(encoder, named, where, prefix, lossy_cast)
 
 
@@ -63,6 +65,7 @@ def from_orbax(
         ConfigError: the folder is no checkpoint; those below it are named.
         DataError: the checkpoint cannot be read, or lists every weight that is missing, surplus or misshapen.
     """
+    check_kind("folder", folder, str | os.PathLike, "the path of a checkpoint")
     path = Path(folder).resolve()
     if not (path / METADATA).is_file():
         found = [*sorted(path.glob(f"*/{METADATA}")), *sorted(path.glob(f"*/*/{METADATA}"))]
@@ -80,12 +83,13 @@ def _restored(encoder: Encoder, named: Named, where: str, prefix: str | None, lo
     names = [".".join(map(str, path)) for path, _ in variables]
     skipped = _skipped(names, own)
     leaves = {name.removeprefix(skipped): leaf for name, (_, leaf) in zip(names, variables, strict=True)}
-    asked = {name: without_key(leaf[...]) for name, leaf in leaves.items() if name in own or not _is_random(leaf)}
-    expected = {name: np.shape(array) for name, array in asked.items()}
+    values = {name: value_of(leaf) for name, leaf in leaves.items() if name in own or not _is_random(leaf)}
+    asked = {name: np.asarray(without_key(value)) for name, value in values.items()}
+    expected = {name: array.shape for name, array in asked.items()}
     dtypes = {name: array.dtype for name, array in asked.items()}
     weights = checked_weights(own, expected, where, lossy_cast=lossy_cast, dtypes=dtypes)
     filled = [
-        (path, leaf.replace(_in_place_of(leaf[...], weights.get(name))))
+        (path, _filled(leaf, weights.get(name)))
         for (path, _), (name, leaf) in zip(variables, leaves.items(), strict=True)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
@@ -93,15 +97,22 @@ def _restored(encoder: Encoder, named: Named, where: str, prefix: str | None, lo
 
 def _is_random(leaf: Any) -> bool:
     """Whether a variable is a key of random numbers, or counts what was drawn by one."""
-    return isinstance(leaf, nnx.RngState) or is_key(leaf[...])
+    return isinstance(leaf, nnx.RngState) or is_key(value_of(leaf))
 
 
-def _in_place_of(array: jax.Array, numbers: np.ndarray | None) -> jax.Array:
-    """Numbers as what stands in their place, an array or a key of random numbers; that itself if there are none."""
-    if numbers is None:
-        return array
+def _filled(leaf: Any, numbers: np.ndarray | None) -> Any:
+    """A leaf of a state with these numbers in the place of its own, which it keeps if there are none."""
+    value = value_of(leaf)
+    value = value if numbers is None else _in_place_of(value, numbers)
+    return leaf.replace(value) if isinstance(leaf, nnx.Variable) else value
+
+
+def _in_place_of(value: Any, numbers: np.ndarray) -> Any:
+    """Numbers as what stands in their place: an array, a plain number or a key of random numbers."""
+    if isinstance(value, int | float):
+        return numbers.item()
     given = jnp.asarray(numbers)
-    return jax.random.wrap_key_data(given, impl=jax.random.key_impl(array)) if is_key(array) else given
+    return jax.random.wrap_key_data(given, impl=jax.random.key_impl(value)) if is_key(value) else given
 
 
 def _skipped(leaves: Sequence[str], own: Named) -> str:

@@ -474,6 +474,11 @@ def test_lists_of_another_length_are_refused(count: int) -> None:
         keras_layers(arrays)
 
 
+def test_a_model_is_no_source() -> None:
+    with pytest.raises(ConfigError, match=r"source is <object .*; expected the list layer\.get_weights\(\)"):
+        keras_layers(object())  # type: ignore[arg-type]
+
+
 def test_two_layers_in_one_list_are_not_taken_for_directions() -> None:
     with pytest.raises(ConfigError, match="For a stack give a list of lists"):
         keras_layers(keras_arrays("gru") + keras_arrays("gru", H))

@@ -261,6 +261,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         onnx_layers(path)
 
 
+def test_a_model_is_no_path() -> None:
+    with pytest.raises(ConfigError, match=r"expected the path of a \.onnx file; onnx\.save\(model, path\) writes one"):
+        onnx_layers(object())  # type: ignore[arg-type]
+
+
 def test_without_onnx_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match="needs the package 'onnx', which is not installed"):

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from scanrnn_dist.encoder import Encoder, without_key
+from scanrnn_dist.encoder import Encoder, value_of, without_key
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.weights import from_orbax, from_state
 
@@ -63,6 +63,13 @@ def test_everything_wrong_in_a_state_is_listed() -> None:
         from_state(fresh(), arrays, prefix="rnn")
 
 
+def test_what_is_no_state_and_no_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected arrays by name, or the path of a \.safetensors or \.npz file"):
+        from_state(fresh(), trained())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected the path of a checkpoint"):
+        from_orbax(fresh(), nnx.state(trained()))  # type: ignore[arg-type]
+
+
 def kept_in(dtype: Any, seed: int = 0) -> Encoder:
     normal = nnx.initializers.normal()  # no orthogonal matrix is drawn in half precision
     return Encoder(nnx.GRUCell(3, 5, param_dtype=dtype, recurrent_kernel_init=normal, rngs=nnx.Rngs(seed)))
@@ -99,6 +106,38 @@ def test_whole_numbers_that_a_cell_has_are_restored_and_no_others() -> None:
     assert from_state(Encoder(Counting(0), scan="nnx"), names_of(counted)).cell.n[...] == 7
     with pytest.raises(DataError, match=r"n: float32, expected int32"):
         from_state(counted, names_of(counted) | {"layers.0.n": np.float32(7)}, lossy_cast=True)
+
+
+class Keeping(nnx.GRUCell):
+    """Keeps something beside its weights."""
+
+    def __init__(self, seed: int, kept: Any) -> None:
+        super().__init__(3, 5, rngs=nnx.Rngs(seed))
+        self.kept = kept
+
+
+@pytest.mark.parametrize("of_file", [True, False])
+@pytest.mark.parametrize(
+    "kept",
+    [lambda value: nnx.Variable(value / 10), nnx.Variable, lambda value: jnp.full(5, value, jnp.float32),
+     lambda value: np.full(5, value, np.float32)],
+)  # fmt: skip
+def test_plain_numbers_and_arrays_that_a_cell_keeps_are_restored(kept: Any, of_file: bool, tmp_path: Path) -> None:
+    wanted, given = Encoder(Keeping(TRAINED, kept(7))), Encoder(Keeping(0, kept(1)))
+    if of_file:
+        leaves = nnx.to_flat_state(nnx.state(wanted))
+        restored = from_state(given, {".".join(map(str, path)): value_of(leaf) for path, leaf in leaves})
+    else:
+        restored = from_orbax(given, saved(tmp_path / "checkpoint", nnx.state(wanted)))
+    assert restored.fingerprint == wanted.fingerprint != given.fingerprint
+
+
+def test_a_plain_whole_number_takes_that_of_a_state_that_jax_has_narrowed() -> None:
+    state = names_of(Encoder(Counting(7), scan="nnx"))
+    counted = Counting(0)
+    counted.n.set_value(0)
+    restored = from_state(Encoder(counted, scan="nnx"), state)
+    assert restored.cell.n.get_value() == 7
 
 
 def saved(folder: Path, item: Any) -> Path:
