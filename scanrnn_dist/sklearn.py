@@ -30,7 +30,8 @@ class ScanRNNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         cell: `"gru"`, `"lstm"` or `"rnn"`.
         num_layers, bidirectional, readout: as of `Encoder.from_seed`; the readout is not `"steps"`.
         encoder: an `Encoder`, of which `fit` makes a copy, or the path of its file, in place of random weights; all of
-            the above is then unused.
+            the above is then unused. The cache of `Pipeline(memory=...)` compares paths, not the content of files: give
+            an `Encoder` there.
         column: where X is a table, the column that holds the sequences.
         max_steps: use only the first so many steps of each sequence.
         lossy_cast: round numbers, such as those of float64, that float32 cannot hold; otherwise they are refused.

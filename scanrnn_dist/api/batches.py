@@ -6,9 +6,11 @@ call a `BatchFeaturizer`. What only Ray knows is `ray.py`'s.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import accumulate
@@ -80,6 +82,8 @@ class BatchFeaturizer:
     """
 
     _encoder: Encoder | None
+    _file_hash: str | None = None
+    """SHA-256 of the encoder's file, where it is given as a path, as it was loaded or travelled; None if not known."""
     _hashed: tuple[Any, list[Any], str] | None
 
     def __init__(
@@ -166,15 +170,30 @@ class BatchFeaturizer:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, made when it is first asked for."""
+        """The encoder, made when it is first asked for.
+
+        Raises:
+            ConfigError: its file is not the one that was there when the featurizer was pickled.
+        """
         if self._encoder is None:
-            self._encoder = _encoder_of(self._given)
+            found = _file_hash(self._given)
+            if found != self._file_hash and None not in (found, self._file_hash):
+                raise ConfigError(
+                    f"The encoder file {self._given!s} has the SHA-256 {found}; expected {self._file_hash}, which it "
+                    "had when the BatchFeaturizer was pickled. Make another BatchFeaturizer, or give it the content of "
+                    "the file."
+                )
+            self._encoder, self._file_hash = _encoder_of(self._given), found
         return self._encoder
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels: the encoder as it was given, or the content of its file, so that arriving starts no JAX."""
+        """What travels: the encoder as it was given, or the content of its file, so that arriving starts no JAX.
+
+        With a path travels the hash of its file, by which caches tell featurizers apart.
+        """
         given = encoder_content(Encoder, self._given) if isinstance(self._given, Encoder) else self._given
-        return {"_given": given, "_shape": self._shape, "_options": self._options}
+        file_hash = self._file_hash or _file_hash(given)
+        return {"_given": given, "_file_hash": file_hash, "_shape": self._shape, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -269,6 +288,14 @@ def _encoder_of(given: EncoderGiven) -> Encoder:
     if isinstance(given, bytes):
         return checked_encoder(encoder_of_content(Encoder, given))
     return Encoder.load(given) if isinstance(given, str | os.PathLike) else checked_encoder(given())
+
+
+def _file_hash(given: EncoderGiven) -> str | None:
+    """SHA-256 of the file of an encoder, in hexadecimal; None where it is not given as a path, or cannot be read."""
+    if isinstance(given, str | os.PathLike):
+        with suppress(OSError), open(given, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
 
 
 def _taken(pieces: Sequence[pa.RecordBatch], schema: pa.Schema, reading: ReadOptions) -> list[Taken]:

@@ -274,6 +274,33 @@ def test_the_encoder_may_be_given_in_several_ways(tmp_path: Path) -> None:
         assert BatchFeaturizer(given_as).encoder.fingerprint == encoder_of().fingerprint
 
 
+def test_a_path_travels_with_the_hash_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    not_there = pickle.loads(pickle.dumps(BatchFeaturizer(path)))
+    encoder_of().save(path)
+    assert not_there.encoder.fingerprint == encoder_of().fingerprint
+    loaded, before = BatchFeaturizer(path), pickle.dumps(BatchFeaturizer(path))
+    assert pickle.loads(before).encoder.fingerprint == loaded.encoder.fingerprint == encoder_of().fingerprint
+    Encoder.from_seed(SEED + 1, D, H).save(path)
+    assert pickle.dumps(BatchFeaturizer(path)) != before, "a cache would give the features of the old file"
+    assert pickle.dumps(loaded) == before
+    for travelled in (pickle.loads(before), pickle.loads(pickle.dumps(pickle.loads(before)))):
+        with pytest.raises(ConfigError, match=r"encoder\.safetensors has the SHA-256 .*; expected .* was pickled"):
+            _ = travelled.encoder
+
+
+def test_features_of_a_file_that_was_replaced_are_in_no_cache(tmp_path: Path) -> None:
+    path, data = tmp_path / "encoder.safetensors", pytest.importorskip("datasets").Dataset(table_of(ROWS))
+    data.save_to_disk(tmp_path / "data")  # only then there is a cache, of files
+    data = data.load_from_disk(tmp_path / "data").with_format("arrow")
+    for seed in (SEED, SEED + 1):
+        encoder = Encoder.from_seed(seed, D, H)
+        encoder.save(path)
+        featured = data.map(BatchFeaturizer(path, window_shape=SHAPE), batched=True)
+        expected = encode(encoder, ROWS, window_shape=SHAPE)
+        assert np.array_equal(features_of(featured.with_format("arrow")[:]), expected)
+
+
 @pytest.mark.soak
 def test_another_process_unpickles_without_starting_jax_and_gives_the_same_bits() -> None:
     featurizer, table = featurizer_of(), table_of(ROWS)
