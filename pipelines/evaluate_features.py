@@ -14,20 +14,21 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.fs import FileType
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scanrnn_dist as srd
-from scanrnn_dist.records import FEATURES, feature_names
+from scanrnn_dist.records import FEATURES, RECORDS, SUCCESS, feature_names
+from scanrnn_dist.storage import resolve
 
 TRAIN, TEST = "train", "test"  # the values of the split column; rows of others are left out
 MOST_ITERATIONS = 2000  # the default, 100, is too few for some hundred features
@@ -64,10 +65,14 @@ def read_splits(name: str, label: str, split: str) -> tuple[pa.Table, pa.Table]:
 
 def read_features(path: str, columns: list[str]) -> pa.Table:
     """The features and the named columns of a data set that is whole."""
-    if (Path(path) / "__scanrnn").is_dir() and not (Path(path) / "_SUCCESS").exists():
-        raise srd.DataError(f"{path} has no _SUCCESS: its job has not ended. Expected a whole one; featurize again.")
+    filesystem, _, root = resolve(path)
     try:
-        table = pq.read_table(path)
+        records, success = filesystem.get_file_info([f"{root.rstrip('/')}/{name}" for name in (RECORDS, SUCCESS)])
+        if records.type != FileType.NotFound and success.type == FileType.NotFound:
+            raise srd.DataError(
+                f"{path} has no {SUCCESS}: its job has not ended. Expected a whole one; featurize again."
+            )
+        table = pq.read_table(root, filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
         raise srd.ConfigError(f"{path} cannot be read as Parquet: {error}. Expected features of featurize.") from error
     features = feature_names(table.schema)

@@ -21,6 +21,7 @@ trained along with the GRU; ids are not standardised.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -65,6 +66,8 @@ class Settings:
         for name in ("hidden", "epochs", "batch", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise srd.ConfigError(f"{name} is {getattr(self, name)}; expected a number above 0.")
+        if not 0 <= self.seed < 2**63:
+            raise srd.ConfigError(f"seed is {self.seed}; expected a whole number of at most 63 bits, not below 0.")
 
 
 class Classifier(nnx.Module):
@@ -231,6 +234,19 @@ def fold_scaling(cell: nnx.GRUCell, mean: np.ndarray, scale: np.ndarray) -> None
     b[...] = jnp.asarray((bias - (mean / scale) @ kernel).astype(np.float32))
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a path that no file can be written to."""
+    if path.is_dir():
+        raise srd.ConfigError(
+            f"{path} is a folder; expected the file to write, such as {path / 'encoder.safetensors'}."
+        )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise srd.ConfigError(f"There is no folder {folder} to write the encoder to; make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise srd.ConfigError(f"The folder {folder} may not be written to; choose another for the encoder.")
+
+
 def main() -> None:
     """Parse, read, train, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,8 +264,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not cpu_devices_are_chosen(arguments.devices):  # by JAX_NUM_CPU_DEVICES or XLA_FLAGS
         jax.config.update("jax_num_cpu_devices", arguments.devices or available_cores())  # before the first use of JAX
-    if not arguments.encoder.absolute().parent.is_dir():  # told now, not after the training
-        raise srd.ConfigError(f"There is no folder {arguments.encoder.parent} to write the encoder to; make it first.")
+    check_writable(arguments.encoder)  # told now, not after the training
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
     input = srd.InputSpec.load(arguments.input) if arguments.input else None
     rows, labels, classes = read_labelled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flax import nnx
+from pyarrow.fs import FileSystem
+from s3_server import S3Server
 from sources import SEQUENCE, mesh_of
 
 import scanrnn_dist as srd
@@ -275,6 +278,7 @@ def test_every_row_is_in_one_batch_and_few_lengths_are_compiled() -> None:
         (("--label", "knd"), 2, "There is no column 'knd'; expected one of ['kind', 'sequence', 'score']"),
         (("--label", "score"), 2, "Column 'score' is double; expected classes"),
         (("--label", "kind", "--batch", 0), 2, "batch is 0; expected a number above 0"),
+        (("--label", "kind", "--seed", -1), 2, "seed is -1; expected a whole number"),
         (("--label", "kind", "--sequence", "kind"), 3, "column 'kind' of"),
     ],
 )
@@ -285,6 +289,17 @@ def test_wrong_training_arguments_are_told(
     with pytest.raises(srd.ScanRNNError, match=re.escape(message)) as told:
         run_here(monkeypatch, *given)
     assert told.value.exit_code == code and not list(tmp_path.iterdir())
+
+
+def test_a_place_that_no_encoder_can_be_written_to_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, message in ((tmp_path, "is a folder; expected the file"), (tmp_path / "no" / "e", "There is no folder")):
+        with pytest.raises(srd.ConfigError, match=message):
+            run_here(monkeypatch, tmp_path / "no source", path, "--label", "kind")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(srd.ConfigError, match="may not be written to"):
+        run_here(monkeypatch, tmp_path / "no source", tmp_path / "e", "--label", "kind")
 
 
 def features_file(path: Path, **columns: Any) -> str:
@@ -303,8 +318,9 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
     with pytest.raises(srd.ConfigError, match="cannot be read as Parquet"):
         evaluate_features.evaluate(str(tmp_path / "none"), "kind", "split")
     (tmp_path / "half" / "__scanrnn").mkdir(parents=True)
-    with pytest.raises(srd.DataError, match="has no _SUCCESS"):
-        evaluate_features.evaluate(str(tmp_path / "half"), "kind", "split")
+    for half in (tmp_path / "half", (tmp_path / "half").as_uri()):
+        with pytest.raises(srd.DataError, match="has no _SUCCESS"):
+            evaluate_features.evaluate(str(half), "kind", "split")
     good = [0.0, 1.0]
     for vectors, bad in (([good, None, good], 1), ([good, [1.0, float("nan")], good], 1), ([None, None, None], 2)):
         features = pa.array(vectors, pa.list_(pa.float32(), 2))
@@ -315,6 +331,16 @@ def test_wrong_features_are_told(tmp_path: Path) -> None:
     alike = features_file(tmp_path / "b.parquet", kind=["a", "a", "b"], split=["train", "train", "test"])
     with pytest.raises(srd.DataError, match="expected two classes or more"):
         evaluate_features.evaluate(alike, "kind", "split")
+
+
+def test_features_in_a_bucket_are_judged_if_they_are_whole(source: Path, s3: S3Server) -> None:
+    destination = s3.uri("bucket/out")
+    srd.featurize(srd.Encoder.from_seed(0, 2, 3), source, destination)
+    assert evaluate_features.evaluate(destination, "kind", "split").features == 3
+    filesystem, root = FileSystem.from_uri(destination)
+    filesystem.delete_file(f"{root}/_SUCCESS")
+    with pytest.raises(srd.DataError, match="has no _SUCCESS"):
+        evaluate_features.evaluate(destination, "kind", "split")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
