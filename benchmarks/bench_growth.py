@@ -44,6 +44,7 @@ from benchmarks.contenders import Child
 from benchmarks.harness import finish
 from benchmarks.laws import LAWS, compared
 from benchmarks.run import destination
+from benchmarks.turns import in_turns, seconds_of
 from benchmarks.workloads import Workload, lognormal, short, write_rows
 from scanrnn_dist.api import featurize
 from scanrnn_dist.cli import start_devices
@@ -57,24 +58,6 @@ COMMANDS = {"scan": "dense scan, equal rows", "compute": "rows in memory", "run"
 """What a process of the part *devices* can be asked for, and what it goes over."""
 Part = dict[str, Any]
 """The formula of a law, and by the name of each series its parameters and points."""
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that it takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def in_turns(cases: dict[float, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[float, list[float]]:
-    """What each case measures in each round; they take turns, so that a slow spell of the machine hits them all."""
-    for case in list(cases.values()) * warmup:
-        case()
-    measured: dict[float, list[float]] = {at: [] for at in cases}
-    for _ in range(rounds):
-        for at, case in cases.items():
-            measured[at].append(case())
-    return measured
 
 
 def equal_rows(values: np.ndarray, rows: int, steps: int) -> Ragged:
@@ -95,12 +78,12 @@ def grow_rows(folder: Path, quick: bool) -> Part:
     def case(source: Path) -> Callable[[], float]:
         def run() -> float:
             with destination(folder) as path:
-                return timed(lambda: featurize(encoder, source, path))
+                return seconds_of(lambda: featurize(encoder, source, path))[0]
 
         return run
 
     files = {count: Workload(f"rows-{count}", "", short(count), 4, 32).file(folder) for count in counts}
-    seconds = in_turns({count: case(file) for count, file in files.items()}, 2 if quick else 5)
+    seconds = in_turns({float(count): case(file) for count, file in files.items()}, 2 if quick else 5)
     return {"law": LAWS["rows"].formula, "series": {"2 to 20 steps, D 4, H 32": compared("rows", seconds)}}
 
 
@@ -151,7 +134,7 @@ def grow_hidden(folder: Path, quick: bool) -> Part:
 def _engine_timed(engine: EngineLike, rows: Ragged, scale: float) -> Callable[[], float]:
     """The engine's seconds on rows in memory, times `scale`."""
     case = engine_case(engine, rows)
-    return lambda: scale * timed(case)
+    return lambda: scale * seconds_of(case)[0]
 
 
 def _occupancy(engine: EngineLike, rows: Ragged) -> float:
@@ -218,7 +201,7 @@ def grow_memory(folder: Path, quick: bool) -> Part:
     def case(source: Path) -> Callable[[], float]:
         return lambda: run_fresh(workload, source, folder, memory="")["mib"]
 
-    peaks = in_turns({count: case(file) for count, file in files.items()}, 1 if quick else 2, warmup=0)
+    peaks = in_turns({float(count): case(file) for count, file in files.items()}, 1 if quick else 2, warmup=0)
     part = compared("memory", peaks)
     for point in part["points"]:
         point["values_mib"] = round(point["x"] / base * rows.values.nbytes / 2**20)

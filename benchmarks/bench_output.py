@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import finish
+from benchmarks.turns import in_turns, seconds_of
 from scanrnn_dist.api import encode
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.records import Output, PartFile, part_schema
@@ -62,15 +63,9 @@ def _writing(name: str) -> AbstractContextManager[object]:
 
 def taking_turns(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
     """Processor and wall seconds of each case: the medians of the rounds."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    for nth in range(rounds + 1):
-        for name, run in cases.items():
-            processor, wall = time.process_time(), time.perf_counter()
-            run()
-            if nth:  # the first round warms up
-                found[name].append((time.process_time() - processor, time.perf_counter() - wall))
+    found = in_turns({name: partial(seconds_of, run) for name, run in cases.items()}, rounds)
     return {
-        name: (statistics.median(one for one, _ in each), statistics.median(other for _, other in each))
+        name: (statistics.median(processor for _, processor in each), statistics.median(wall for wall, _ in each))
         for name, each in found.items()
     }
 

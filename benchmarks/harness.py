@@ -10,8 +10,8 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from benchmarks.turns import in_turns, seconds_of
 from scanrnn_dist.engine import AXIS, replicated, sharded
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pyarrow", "torch", "onnxruntime", "ray")
 
 
 def alternate(cases: dict[str, Callable[[], Any]], rounds: int = 7, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each case in each round; the cases take turns, so that a slow spell of the machine hits them all."""
-    for run in list(cases.values()) * warmup:
-        jax.block_until_ready(run())
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, run in cases.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
+    """Seconds of each case in each round, until what it gives is there."""
+
+    def timed(run: Callable[[], Any]) -> float:
+        return seconds_of(lambda: jax.block_until_ready(run()))[0]
+
+    return in_turns({name: partial(timed, run) for name, run in cases.items()}, rounds, warmup)
 
 
 def rate(seconds: list[float], gflop: float) -> dict[str, float]:

@@ -20,15 +20,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, weights_file
 from benchmarks.opponents import common, reading
 from benchmarks.opponents.common import Settings
+from benchmarks.turns import in_turns, seconds_of
 from benchmarks.workloads import FOLDER, WORKLOADS
 
 INSIDE = "BENCHMARKS_TUNE_INSIDE"
@@ -63,11 +64,8 @@ def cases(
     return {settings: works(settings) for settings in grid(opponent.SETTINGS[workload], options)}
 
 
-def seconds_of(work: Callable[[], Any]) -> tuple[float, float]:
-    """How long it takes, by the clock and of the processors."""
-    begin, begin_processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - begin, time.process_time() - begin_processor
+def _each(works: tuple[Callable[[], Any], ...]) -> list[tuple[float, float]]:
+    return [seconds_of(work) for work in works]
 
 
 def main() -> None:
@@ -89,24 +87,18 @@ def main() -> None:
         tried = cases(arguments.contender, arguments.workload, arguments.folder, Path(out) / "out", arguments.options)
         if arguments.end_to_end:
             tried = {settings: works[:1] for settings, works in tried.items()}
-        warmed = {settings: [seconds_of(work) for work in works] for settings, works in tried.items()}
-        rounds = [
-            {settings: [seconds_of(work) for work in works] for settings, works in tried.items()}
-            for _ in range(arguments.rounds)
-        ]
+        measured = {settings: partial(_each, works) for settings, works in tried.items()}
+        first, rounds = in_turns(measured, 1, warmup=0), in_turns(measured, arguments.rounds, warmup=0)
     medians = {
-        settings: [
-            [statistics.median(taken[settings][i][kind] for taken in rounds) for kind in (0, 1)]
-            for i in range(len(works))
-        ]
-        for settings, works in tried.items()
+        settings: [[statistics.median(kind) for kind in zip(*work, strict=True)] for work in zip(*taken, strict=True)]
+        for settings, taken in rounds.items()
     }
     for settings in sorted(medians, key=lambda s: medians[s][0][0]):
         texts = [
             f"{gflop / clock:7.1f} {what} ({processor:.2f} s CPU)"
             for (clock, processor), what in zip(medians[settings], ("end to end", "compute"), strict=False)
         ]
-        print(" ".join(texts), f" first {warmed[settings][0][0]:6.2f} s  {settings}", flush=True)
+        print(" ".join(texts), f" first {first[settings][0][0][0]:6.2f} s  {settings}", flush=True)
 
 
 if __name__ == "__main__":
