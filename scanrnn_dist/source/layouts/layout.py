@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError, some_of
-from scanrnn_dist.source.layouts.paths import Path, path_of
+from scanrnn_dist.source.layouts.paths import Path, field_at, path_of
 from scanrnn_dist.source.layouts.types import list_value
 
 _FEATURES_TOLD = 16
@@ -207,6 +207,10 @@ class NamedFeatures(Layout):
     """A layout whose features have names, of columns or fields."""
 
     features: tuple[str, ...]
+
+    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
+        fields = self.fields(schema)
+        return tuple(self.value_of(field_at(fields, path_of(fields, name)).type) for name in self.features)
 
     def width(self, schema: pa.Schema) -> int:
         return len(self.features)

@@ -47,9 +47,6 @@ class ListColumns(NamedFeatures):
     def described(self) -> str:
         return f"columns {self.features_told}"
 
-    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
-        return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))
-
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         arrays = [array_at(batch, path) for path in self.leaves(batch.schema)]
         return parallel_steps(arrays, self.features, in_features)

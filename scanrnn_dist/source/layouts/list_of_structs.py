@@ -7,24 +7,17 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, Fault, NamedFeatures, Steps
+from scanrnn_dist.source.layouts.layout import Fault, Steps
 from scanrnn_dist.source.layouts.lists import is_list, null_places, storage, taken_apart
 from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
 from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
-from scanrnn_dist.source.layouts.paths import (
-    Path,
-    array_at,
-    columns_asked_for,
-    field_at,
-    path_of,
-    spelled_fields,
-    within,
-)
-from scanrnn_dist.source.layouts.types import is_plain_number, plain_type, value_type
+from scanrnn_dist.source.layouts.paths import array_at, path_of, within
+from scanrnn_dist.source.layouts.struct_fields import StructFields
+from scanrnn_dist.source.layouts.types import plain_type, value_type
 
 
 @dataclass(frozen=True)
-class ListOfStructs(NamedFeatures):
+class ListOfStructs(StructFields):
     """One column of lists of structs, of which some fields are read; or such a field within structs.
 
     Example:
@@ -36,29 +29,18 @@ class ListOfStructs(NamedFeatures):
 
     name: ClassVar[str] = "list-of-structs"
     words: ClassVar[str] = "a list of structs"
-    column: str
-    features: tuple[str, ...]
 
-    @classmethod
-    def candidates(cls, schema: pa.Schema, asked: Asked) -> list[ListOfStructs]:
-        found = columns_asked_for(schema, asked.column, lambda type, _: _struct_type(type) is not None)
-        structs = ((name, _struct_type(type)) for name, type in found)
-        chosen = (
-            (name, spelled_fields(struct, asked.features, value_type, is_plain_number)) for name, struct in structs
-        )
-        return [cls(name, features) for name, features in chosen if features]
+    @staticmethod
+    def struct_of(type: pa.DataType) -> pa.StructType | None:
+        type = plain_type(type)
+        if not is_list(type):
+            return None
+        step = plain_type(type.value_type)
+        return step if pa.types.is_struct(step) else None
 
-    def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
-        above, struct = self._type(schema)
-        return tuple((*above, *path_of(struct, name)) for name in self.features)
-
-    @property
-    def described(self) -> str:
-        return f"column {self.column!r}, fields {self.features_told}"
-
-    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
-        _, struct = self._type(schema)
-        return tuple(plain_type(field_at(struct, path_of(struct, name)).type) for name in self.features)
+    @staticmethod
+    def value_of(type: pa.DataType) -> pa.DataType | None:
+        return value_type(type)
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         check_feature_count(self.features, in_features)
@@ -68,23 +50,3 @@ class ListOfStructs(NamedFeatures):
         values = tuple(storage(within(structs, path_of(struct, name))) for name in self.features)
         faults = tuple(Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(column))
         return Steps(offsets, values, len(self.features), faults, self.features)
-
-    def fields(self, schema: pa.Schema) -> pa.StructType:
-        return self._type(schema)[1]
-
-    @staticmethod
-    def value_of(type: pa.DataType) -> pa.DataType | None:
-        return value_type(type)
-
-    def _type(self, schema: pa.Schema) -> tuple[Path, pa.StructType]:
-        path = path_of(schema, self.column)
-        return path, _struct_type(field_at(schema, path).type)
-
-
-def _struct_type(type: pa.DataType) -> pa.StructType | None:
-    """The type of the structs in a list of them."""
-    type = plain_type(type)
-    if not is_list(type):
-        return None
-    step = plain_type(type.value_type)
-    return step if pa.types.is_struct(step) else None

@@ -19,7 +19,7 @@ from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.lists import alike_taken_apart
 from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
 from scanrnn_dist.source.layouts.paths import Path
-from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, plain_type, value_type
+from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, value_type
 
 STEPS = "\0"
 """Before the name of a feature: the column of its lists, beside a kept column that may have the same name."""
@@ -99,9 +99,6 @@ class Long(NamedFeatures):
     @staticmethod
     def value_of(type: pa.DataType) -> pa.DataType | None:
         return value_type(type)
-
-    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
-        return tuple(plain_type(schema.field(name).type) for name in self.features)
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         check_feature_count(self.features, in_features)

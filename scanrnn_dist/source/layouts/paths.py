@@ -62,24 +62,6 @@ def columns_asked_for(
             yield column, type
 
 
-def spelled_fields(
-    struct: pa.StructType,
-    asked: tuple[str, ...] | None,
-    value_of: Callable[[pa.DataType], pa.DataType | None],
-    is_taken: Callable[[pa.DataType], bool],
-) -> tuple[str, ...]:
-    """The fields of a struct that are asked for, or all whose values are taken unasked; none where some do not fit.
-
-    `value_of` gives the type of the values that a field holds, None if it is no feature.
-    """
-    if asked is None:
-        types = ((field.name, value_of(field.type)) for field in struct)
-        return tuple(name for name, type in types if type is not None and is_taken(type))
-    paths = [resolved(struct, name) for name in asked]
-    fits = all(path is not None and value_of(field_at(struct, path).type) is not None for path in paths)
-    return asked if fits else ()
-
-
 def field_at(fields: pa.Schema | pa.StructType, path: Path) -> pa.Field:
     """The field that a way leads to, through structs."""
     field = fields.field(path[0])

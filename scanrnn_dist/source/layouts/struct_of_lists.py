@@ -7,22 +7,14 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
+from scanrnn_dist.source.layouts.layout import Steps
 from scanrnn_dist.source.layouts.parallel_lists import parallel_steps
-from scanrnn_dist.source.layouts.paths import (
-    Path,
-    array_at,
-    columns_asked_for,
-    field_at,
-    path_of,
-    spelled_fields,
-    within,
-)
-from scanrnn_dist.source.layouts.types import is_plain_number, list_value
+from scanrnn_dist.source.layouts.paths import array_at, path_of, within
+from scanrnn_dist.source.layouts.struct_fields import StructFields
 
 
 @dataclass(frozen=True)
-class StructOfLists(NamedFeatures):
+class StructOfLists(StructFields):
     """One column of structs, whose fields are lists of equal lengths; or such a field within structs.
 
     Example:
@@ -34,35 +26,13 @@ class StructOfLists(NamedFeatures):
 
     name: ClassVar[str] = "struct-of-lists"
     words: ClassVar[str] = "a struct of lists"
-    column: str
-    features: tuple[str, ...]
 
-    @classmethod
-    def candidates(cls, schema: pa.Schema, asked: Asked) -> list[StructOfLists]:
-        found = columns_asked_for(schema, asked.column, lambda type, _: pa.types.is_struct(type))
-        chosen = ((name, spelled_fields(type, asked.features, list_value, is_plain_number)) for name, type in found)
-        return [cls(name, features) for name, features in chosen if features]
-
-    def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
-        above, type = self._type(schema)
-        return tuple((*above, *path_of(type, name)) for name in self.features)
-
-    @property
-    def described(self) -> str:
-        return f"column {self.column!r}, fields {self.features_told}"
-
-    def types(self, schema: pa.Schema) -> tuple[pa.DataType, ...]:
-        return tuple(list_value(field_at(schema, path).type) for path in self.leaves(schema))
+    @staticmethod
+    def struct_of(type: pa.DataType) -> pa.StructType | None:
+        return type if pa.types.is_struct(type) else None
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         path, type = self._type(batch.schema)
         structs = array_at(batch, path)
         arrays = [within(structs, path_of(type, name)) for name in self.features]
         return parallel_steps(arrays, self.features, in_features)
-
-    def fields(self, schema: pa.Schema) -> pa.DataType:
-        return self._type(schema)[1]
-
-    def _type(self, schema: pa.Schema) -> tuple[Path, pa.DataType]:
-        path = path_of(schema, self.column)
-        return path, field_at(schema, path).type
