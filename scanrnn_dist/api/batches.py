@@ -34,12 +34,21 @@ from scanrnn_dist.encoder import (
 )
 from scanrnn_dist.engine import build_engine
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job import JobOptions, check_keeps, check_width, own_carries
+from scanrnn_dist.job import JobOptions, check_keeps, own_carries
 from scanrnn_dist.kinds import check_kind
 from scanrnn_dist.protocols import EngineLike, WindowShape
 from scanrnn_dist.ragged import Ragged, checked_max_steps
 from scanrnn_dist.records import DEFAULT_OUTPUT, FEATURES, Output, feature_columns, part_schema
-from scanrnn_dist.source import BadRows, ReadOptions, Taken, find_layout, layout_of_input, picked_rows, take_batch
+from scanrnn_dist.source import (
+    BadRows,
+    ReadOptions,
+    Taken,
+    check_width,
+    find_layout,
+    layout_of_input,
+    picked_rows,
+    take_batch,
+)
 
 EncoderGiven = Encoder | bytes | str | os.PathLike[str] | Callable[[], Encoder]
 Where = Callable[[int], str]

@@ -45,7 +45,8 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, check_width, in_features_of, plan_for, sorted_source, standing_job
+    from scanrnn_dist.job import check_destination, in_features_of, plan_for, sorted_source, standing_job
+    from scanrnn_dist.source import check_width
 
     given: Any = one_or_many(source)
     if options.sort:

@@ -5,7 +5,7 @@ what it computes with is handed to it as a `Computation`.
 """
 
 from scanrnn_dist.job.cleaning import clean
-from scanrnn_dist.job.columns import check_width, left_out_in_words
+from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import RECIPE, Computation, InFeatures
 from scanrnn_dist.job.continued import APPLIED, FirstSource, check_is_whole, continued_plan, first_source
 from scanrnn_dist.job.damage import (

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import ConfigError, DataError, counted, did_you_mean, some_of
+from scanrnn_dist.errors import ConfigError, DataError, did_you_mean, some_of
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.options import JobOptions
@@ -119,17 +119,6 @@ def check_used(source: Source, options: JobOptions, layout: Layout, keep: tuple[
     for name in source.unreadable:
         if name in used:
             raise _cannot_be_read(source, name, options.column)
-
-
-def check_width(layout: Layout, schema: pa.Schema, in_features: int) -> None:
-    """Raise a `ConfigError` if the columns' types say that no step has as many features as an encoder takes."""
-    width = layout.width(schema)
-    if width in (None, in_features):
-        return
-    raise ConfigError(
-        f"The encoder takes {counted(in_features, 'feature')} per step; there are {width} in {layout.described}. "
-        "Choose another --encoder, or other --features."
-    )
 
 
 def _cannot_be_read(source: Source, name: str, column: str | None) -> DataError:

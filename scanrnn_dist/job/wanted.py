@@ -13,7 +13,6 @@ from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job.amend import ACCEPTED
-from scanrnn_dist.job.columns import check_width
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED
 from scanrnn_dist.job.damage import damaged_parts
@@ -24,7 +23,7 @@ from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, absolute
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
 from scanrnn_dist.records import JOB_FORMAT, RECORDS, JobRecords, living_workers
-from scanrnn_dist.source import SourceLike
+from scanrnn_dist.source import SourceLike, check_width
 from scanrnn_dist.storage import Store
 
 

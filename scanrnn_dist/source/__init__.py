@@ -17,6 +17,7 @@ from scanrnn_dist.source.layouts import (
     Layout,
     Steps,
     as_flags,
+    check_width,
     comparable,
     find_layout,
     hashes,

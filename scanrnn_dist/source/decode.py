@@ -25,7 +25,7 @@ from scanrnn_dist.source.filters import Filter
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.kept import KeptColumns, check_columns, check_none_twice
-from scanrnn_dist.source.layouts import Layout, picked_rows
+from scanrnn_dist.source.layouts import Layout, check_width, picked_rows
 from scanrnn_dist.source.set_aside import aside_batch, unread_batch
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.taking import Taken, Where, placed, take, unknown_width
@@ -182,7 +182,7 @@ class Decoder:
     """Units of a source to chunks; holds what is learnt on the way: `D`, where nobody told it.
 
     Raises:
-        ConfigError: a column that the source does not have.
+        ConfigError: a column that the source does not have, or whose type says another `D` than is expected.
     """
 
     def __init__(self, source: Source, options: ReadOptions, stage: Stage = nullcontext) -> None:
@@ -190,6 +190,8 @@ class Decoder:
         layout, schema = options.layout, source.schema
         read, order = layout.columns(schema), layout.asked.order_by or ()
         check_columns(source, (*read, *options.keep))
+        if options.in_features is not None and options.input is None:
+            check_width(layout, schema, options.in_features)
         own = frozenset(read)
         self._filter = UnitFilter(source, options.filter, own) if options.filter else None
         beside = (*options.keep, *(self._filter.columns if self._filter else ()))

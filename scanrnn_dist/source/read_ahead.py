@@ -68,7 +68,7 @@ def read_chunks(
         An iterator of chunks, and of failed units with `keep_going`; closing it stops the thread and waits for it.
 
     Raises:
-        ConfigError: a column that the source does not have, or a size below 1.
+        ConfigError: as of `Decoder`, or a size below 1.
         DataError: a file that cannot be read, holds other rows than its footer promised, or sequences that
             `to_ragged` refuses. It comes after the chunks that precede it.
         StoppedError: the server of a bucket failed for as long as it was asked; likewise.

@@ -17,7 +17,13 @@ import pytest
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.source.decode import Chunk, ReadOptions
+from scanrnn_dist.source.layouts.flat_lists import FlatLists
+from scanrnn_dist.source.layouts.layout import Layout
+from scanrnn_dist.source.layouts.list_columns import ListColumns
+from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
+from scanrnn_dist.source.layouts.struct_of_lists import StructOfLists
+from scanrnn_dist.source.layouts.tensors import Tensors
 from scanrnn_dist.source.read_ahead import WAITING_UNITS, Prefetched, read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
 from scanrnn_dist.source.taking import BadRows
@@ -107,6 +113,33 @@ def test_features_must_agree_across_chunks(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", [[[1.0, 2.0, 3.0]]])
     with pytest.raises(DataError, match=r"b\.parquet, row group 0, row 0 .*3 features; expected 2"):
         read(open_source(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("layout", "width"),
+    [
+        (NestedLists("x"), 1),
+        (NestedLists("seq", 2), 2),
+        (FlatLists("x", 2), 2),
+        (ListColumns(("x", "y")), 2),
+        (StructOfLists("lists", ("x",)), 1),
+        (ListOfStructs("structs", ("x",)), 1),
+        (Tensors("tensor"), 2),
+    ],
+)
+def test_another_d_than_the_columns_say_is_refused_before_a_file_is_opened(
+    tmp_path: Path, layout: Layout, width: int
+) -> None:
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((1, 3, 2), np.float32))
+    x = pa.array([[1.0, 2.0]])
+    write(
+        tmp_path / "a.parquet", [[[1.0, 2.0]]], x=x, y=x, tensor=tensors, lists=pa.array([{"x": [1.0]}]),
+        structs=pa.array([[{"x": 1.0}]]),
+    )  # fmt: skip
+    source = open_source(tmp_path)
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(ConfigError, match=rf"^The encoder takes 3 features per step; there are {width} in column"):
+        read_chunks(source, plan_units(source, 20), ReadOptions(layout, in_features=3))
 
 
 def test_waiting_bytes_stay_below_the_limit_plus_one_chunk() -> None:
@@ -272,7 +305,13 @@ EVERY_FILE = """
 import sys
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Asked, find_layout
+from scanrnn_dist.source.layouts.flat_lists import FlatLists
+from scanrnn_dist.source.layouts.layout import Layout
+from scanrnn_dist.source.layouts.list_columns import ListColumns
+from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
+from scanrnn_dist.source.layouts.struct_of_lists import StructOfLists
+from scanrnn_dist.source.layouts.tensors import Tensors
 from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError

@@ -23,7 +23,7 @@ from scanrnn_dist.source.layouts.keys import (
     rise,
     taken,
 )
-from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
+from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps, check_width
 from scanrnn_dist.source.layouts.lists import is_list, is_view, storage
 from scanrnn_dist.source.layouts.long import STEPS
 from scanrnn_dist.source.layouts.numbers import EXPECTED_EXACT, as_float32, float32_of, side_by_side

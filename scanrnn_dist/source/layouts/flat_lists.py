@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
 from scanrnn_dist.source.layouts.lists import null_places, storage, taken_apart, without_rows
 from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
 from scanrnn_dist.source.layouts.paths import Path, array_at, columns_asked_for, field_at, path_of
@@ -56,7 +56,7 @@ class FlatLists(Layout):
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         column = storage(array_at(batch, path_of(batch.schema, self.column)))
-        width = agreed_width(self.in_features, in_features) or self.in_features
+        width = self.in_features
         offsets, values = taken_apart(column)
         faults = [Fault(int(row), "null_sequence", NULL_SEQUENCE) for row in null_places(column)]
         lengths = np.diff(offsets)

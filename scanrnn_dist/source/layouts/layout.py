@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import LayoutError, some_of
+from scanrnn_dist.errors import ConfigError, counted, some_of
 from scanrnn_dist.source.layouts.paths import Path, field_at, path_of
 from scanrnn_dist.source.layouts.types import list_value
 
@@ -180,11 +180,11 @@ class Layout(ABC):
 
         Args:
             batch: has the columns, or of them what `leaves` says, and maybe others.
-            in_features: `D` that every step must have; None takes that of the type, or of the first step.
+            in_features: `D` that every step must have, which is `width` where that tells; None takes that of the type,
+                or of the first step.
 
         Raises:
-            LayoutError: the columns are of types that are no such layout, or of another `D`; its message begins after
-                the place.
+            LayoutError: the columns are of types that are no such layout; its message begins after the place.
         """
 
     def with_width(self, in_features: int | None) -> Layout:
@@ -238,11 +238,12 @@ class NamedFeatures(Layout):
         return list_value(type)
 
 
-def agreed_width(asked: int | None, in_features: int | None) -> int | None:
-    """The `D` that is asked for, or that of the encoder; a `LayoutError` where both are told and differ."""
-    if asked is not None and in_features is not None and asked != in_features:
-        raise LayoutError(
-            f"--in-features says {asked} feature(s) a step, and {in_features} are expected, by the encoder or by what "
-            "was read before. Leave one of them out, or make them agree."
-        )
-    return asked if in_features is None else in_features
+def check_width(layout: Layout, schema: pa.Schema, in_features: int) -> None:
+    """Raise a `ConfigError` if the columns' types say that no step has as many features as an encoder takes."""
+    width = layout.width(schema)
+    if width in (None, in_features):
+        return
+    raise ConfigError(
+        f"The encoder takes {counted(in_features, 'feature')} per step; there are {width} in {layout.described}. "
+        "Choose another --encoder, or other --features."
+    )

@@ -49,4 +49,4 @@ class ListColumns(NamedFeatures):
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         arrays = [array_at(batch, path) for path in self.leaves(batch.schema)]
-        return parallel_steps(arrays, self.features, in_features)
+        return parallel_steps(arrays, self.features)

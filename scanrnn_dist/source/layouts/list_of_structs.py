@@ -10,7 +10,6 @@ import pyarrow as pa
 from scanrnn_dist.source.layouts.layout import Fault, Steps
 from scanrnn_dist.source.layouts.lists import is_list, null_places, storage, taken_apart
 from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
-from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
 from scanrnn_dist.source.layouts.paths import array_at, path_of, within
 from scanrnn_dist.source.layouts.struct_fields import StructFields
 from scanrnn_dist.source.layouts.types import plain_type, value_type
@@ -43,7 +42,6 @@ class ListOfStructs(StructFields):
         return value_type(type)
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
-        check_feature_count(self.features, in_features)
         path, struct = self._type(batch.schema)
         column = storage(array_at(batch, path))
         offsets, structs = taken_apart(column)

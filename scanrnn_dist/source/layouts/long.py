@@ -17,7 +17,6 @@ from scanrnn_dist.errors import ConfigError, did_you_mean
 from scanrnn_dist.source.layouts.keys import is_comparable
 from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.lists import alike_taken_apart
-from scanrnn_dist.source.layouts.parallel_lists import check_feature_count
 from scanrnn_dist.source.layouts.paths import Path
 from scanrnn_dist.source.layouts.types import described, is_plain_number, is_value, value_type
 
@@ -101,6 +100,5 @@ class Long(NamedFeatures):
         return value_type(type)
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
-        check_feature_count(self.features, in_features)
         lists = alike_taken_apart([batch.column(STEPS + name) for name in self.features])
         return Steps(np.asarray(lists[0][0]), tuple(values for _, values in lists), len(self.features))

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.ragged import positions, time_first_hint
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
 from scanrnn_dist.source.layouts.lists import (
     is_list,
     null_places,
@@ -84,7 +84,7 @@ class NestedLists(Layout):
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         array = array_at(batch, path_of(batch.schema, self.column))
-        steps = nested_steps(array, agreed_width(self.in_features, in_features))
+        steps = nested_steps(array, self.in_features if in_features is None else in_features)
         return replace(steps, names=(self.column,))
 
     def _type(self, schema: pa.Schema) -> pa.DataType:
@@ -100,8 +100,6 @@ def nested_steps(column: pa.Array, in_features: int | None) -> Steps:
     offsets, steps = taken_apart(column)
     expected = in_features if in_features is not None else fixed_in_features(kind)
     if not is_list(steps.type):
-        if expected != 1:
-            raise LayoutError(f"the column is {kind}, 1 feature a step; expected {expected}.")
         return Steps(offsets, steps, 1, tuple(faults))
     if expected is not None and (values := of_width(steps, expected)) is not None:
         _check_width(expected)

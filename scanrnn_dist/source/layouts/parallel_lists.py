@@ -14,19 +14,17 @@ from scanrnn_dist.source.layouts.nested_lists import NULL_SEQUENCE
 from scanrnn_dist.source.layouts.types import list_value, shortened
 
 
-def parallel_steps(arrays: Sequence[pa.Array], names: Sequence[str], in_features: int | None) -> Steps:
+def parallel_steps(arrays: Sequence[pa.Array], names: Sequence[str]) -> Steps:
     """Rows of which each has one list for each feature, as `Layout.steps` takes them apart.
 
     Args:
         arrays: `D` arrays of `N` lists of values.
         names: of the features.
-        in_features: the `D` that is expected, if one is.
     """
     known = None  # of most sources all are of one type
     for name, array in zip(names, arrays, strict=True):
         if array.type != known and list_value(known := array.type) is None:
             raise LayoutError(f"{name!r} is {shortened(str(array.type))}; expected a list of numbers for each row.")
-    check_feature_count(names, in_features)
     stored = [storage(array) for array in arrays]
     lists = alike_taken_apart(stored)
     offsets = lists[0][0]
@@ -39,16 +37,6 @@ def parallel_steps(arrays: Sequence[pa.Array], names: Sequence[str], in_features
     parts = [(without_rows(own, rows), values) for own, values in lists]
     values = tuple(values.take(pa.array(kept)) for (_, kept), values in parts)
     return Steps(parts[0][0][0], values, len(names), tuple(sorted(faults)), tuple(names))
-
-
-def check_feature_count(names: Sequence[str], in_features: int | None) -> None:
-    """Refuse another number of features than expected."""
-    if in_features is not None and in_features != len(names):
-        told = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-        raise LayoutError(
-            f"a step has {len(names)} feature(s), {told}; expected {in_features}. Name as many with --features, or "
-            "choose an encoder for these."
-        )
 
 
 def _nulls(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[Fault]:

@@ -35,4 +35,4 @@ class StructOfLists(StructFields):
         path, type = self._type(batch.schema)
         structs = array_at(batch, path)
         arrays = [within(structs, path_of(type, name)) for name in self.features]
-        return parallel_steps(arrays, self.features, in_features)
+        return parallel_steps(arrays, self.features)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.ragged import positions, running_sums
-from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps, agreed_width
+from scanrnn_dist.source.layouts.layout import Asked, Fault, Layout, Steps
 from scanrnn_dist.source.layouts.lists import null_places, storage, taken_apart
 from scanrnn_dist.source.layouts.paths import Path, within
 from scanrnn_dist.source.layouts.tensor_types import TensorType, tensor_type
@@ -66,10 +66,6 @@ class Tensors(Layout):
 
     def steps(self, batch: pa.RecordBatch, in_features: int | None) -> Steps:
         kind, column = _type(batch.schema.field(self.column)), storage(batch.column(self.column))
-        width = kind.shape[kind.feature]
-        if width is not None and in_features not in (None, width):
-            raise LayoutError(f"the tensors have {width} feature(s) a step; expected {in_features}.")
-        in_features = agreed_width(self.in_features, in_features)
         faults = [Fault(int(row), "null_sequence", _NULL_SEQUENCE) for row in null_places(column)]
         if kind.is_fixed:
             shapes = np.tile(np.array(kind.shape, np.int64), (len(column), 1))
@@ -78,7 +74,7 @@ class Tensors(Layout):
             shapes = _shapes(within(column, ("shape",)))
             begins, values = taken_apart(within(column, ("data",)))
         shapes[[fault.row for fault in faults]] = 0
-        expected = in_features if width is None else width
+        expected = self.width(batch.schema) if in_features is None else in_features
         if expected is None:
             filled = shapes[:, kind.time] > 0
             expected = int(shapes[filled.argmax(), kind.feature]) if filled.any() else None

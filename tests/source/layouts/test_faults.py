@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from scanrnn_dist.errors import LayoutError
-from scanrnn_dist.source.layouts.find import find_layout, layout_of_column
+from scanrnn_dist.source.layouts.find import find_layout
 from scanrnn_dist.source.layouts.flat_lists import FlatLists
 from scanrnn_dist.source.layouts.layout import Asked, Layout, Steps
 from scanrnn_dist.source.layouts.list_columns import ListColumns
@@ -136,8 +136,6 @@ def test_a_uniform_shape_says_the_width(metadata: str) -> None:
         pa.ipc.read_schema(pa.schema([field]).serialize()),
     ):  # unknown and known to pyarrow
         assert Tensors("t").width(schema) == 3
-    with pytest.raises(LayoutError, match="3 feature"):
-        Tensors("t").steps(pa.RecordBatch.from_arrays([pa.array([], storage)], schema=pa.schema([field])), 2)
 
 
 @pytest.mark.parametrize(
@@ -180,18 +178,3 @@ def test_views_out_of_order_are_the_rows_that_they_say() -> None:
     assert rows_of(taken(NestedLists("c"), c=nested)) == [
         [[np.inf, 5.0, 6.0], [pytest.approx(np.nan, nan_ok=True), 1e300, 0.1]]
     ]
-
-
-def test_another_number_of_features_than_expected_is_told() -> None:
-    struct = pa.StructArray.from_arrays([pa.array([[1]])] * 2, ["x", "y"])
-    for layout, column in (
-        (layout_of_column(struct.type, "c"), struct),
-        (ListOfStructs("c", ("x", "y")), pa.array([[{"x": 1, "y": 2}]])),
-    ):
-        with pytest.raises(
-            LayoutError, match=r"a step has 2 feature\(s\), 'x', 'y'; expected 3\. Name as many with --features"
-        ):
-            taken(layout, 3, c=column)
-    for layout in (FlatLists("c", 2), NestedLists("c", 2)):
-        with pytest.raises(LayoutError, match=r"--in-features says 2 .* and 3 are expected"):
-            taken(layout, 3, c=pa.array([[[1]]] if isinstance(layout, NestedLists) else [[1]]))
