@@ -6,7 +6,7 @@ squared distances from them are merged by Chan's formula, so that columns far fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,27 +145,6 @@ class StepStatistics:
             return None
         distinct = frozenset(value for value in python_values(values) if value == value)  # NaNs are as many as batches
         return distinct if len(distinct) <= self._most_distinct else None
-
-
-def measure(spec: InputSpec, batches: Iterable[tuple[Mapping[str, pa.Array], np.ndarray]]) -> InputSpec:
-    """An `InputSpec` with measured means and standard deviations, of batches as `apply_input` takes them.
-
-    Args:
-        spec: the columns; those that say a mean or a deviation keep it.
-        batches: pairs of arrays by the columns' names, `S` values each, and where rows begin among them, `(N + 1,)`.
-
-    Raises:
-        ConfigError: a column is missing; lists those there are.
-        LayoutError: a column's type is one that its kind does not take.
-
-    Example:
-        >>> measure(InputSpec((Number("x"),)), [({"x": pa.array([1.0, 3.0])}, np.array([0, 2]))]).columns[0].mean
-        2.0
-    """
-    statistics = StepStatistics(spec)
-    for fields, offsets in batches:
-        statistics.add(fields, offsets)
-    return statistics.measured()
 
 
 def _of_numbers(numbers: np.ndarray) -> ColumnStatistics:

@@ -26,7 +26,6 @@ from scanrnn_dist.source import (
     apply_input,
     find_layout,
     layout_of_input,
-    measure,
 )
 from scanrnn_dist.source.judging import NamedInput
 from scanrnn_dist.source.layouts import Steps
@@ -77,12 +76,19 @@ def test_differences_of_the_largest_decimals_are_exact(type: pa.DataType) -> Non
     assert_same(values_of(Time("x"), array), [0, 100, NAN, NAN, -1])
 
 
+def measured(column: Column, *batches: pa.Array) -> Column:
+    """A column that is named "x", as measured in batches of one row each."""
+    statistics = StepStatistics(InputSpec((column,)))
+    for batch in batches:
+        statistics.add({"x": batch}, np.array([0, len(batch)]))
+    return statistics.measured().columns[0]
+
+
 @pytest.mark.parametrize("number", [0.1, 0.3, 1000000.1])
 @pytest.mark.parametrize("count", [1, 10, 1000])
 def test_a_column_of_one_value_is_centred(number: float, count: int) -> None:
     """Its mean may be rounded, and the numbers seem to differ from it."""
-    batches = [({"x": pa.array([number] * count)}, np.array([0, count]))] * 3
-    (column,) = measure(InputSpec((Number("x"),)), batches).columns
+    column = measured(Number("x"), *[pa.array([number] * count)] * 3)
     assert isinstance(column, Number) and (column.mean, column.std) == (number, None)
 
 
@@ -382,7 +388,7 @@ def test_a_type_that_a_column_cannot_take_is_told(column: Column, array: pa.Arra
         applied(column, array)
     if not isinstance(column, Category):
         with pytest.raises(LayoutError, match=message):
-            measure(InputSpec((column,)), [({"x": array}, np.array([0, 1]))])
+            measured(column, array)
 
 
 # Statistics
@@ -454,11 +460,8 @@ def test_measured_standardisation_gives_mean_0_and_deviation_1() -> None:
 
 
 def test_numbers_whose_deviation_is_too_large_are_left_as_they_are() -> None:
-    column = np.array([-1.7e308, 1.7e308, 1.0])
-    spec = measure(InputSpec((Number("x"),)), [({"x": pa.array(column)}, np.array([0, 3]))] * 2)
-    assert (spec.columns[0].mean, spec.columns[0].std) == (None, None)
-    constant = measure(InputSpec((Number("x"),)), [({"x": pa.array([1.7e308] * 3)}, np.array([0, 3]))] * 2)
-    assert (constant.columns[0].mean, constant.columns[0].std) == (1.7e308, None)
+    assert measured(Number("x"), *[pa.array([-1.7e308, 1.7e308, 1.0])] * 2) == Number("x")
+    assert measured(Number("x"), *[pa.array([1.7e308] * 3)] * 2) == Number("x", mean=1.7e308)
 
 
 @pytest.mark.parametrize(
