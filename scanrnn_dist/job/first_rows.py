@@ -17,6 +17,7 @@ from scanrnn_dist.source import (
     Layout,
     Source,
     Units,
+    check_columns,
     first_step_features,
 )
 
@@ -70,44 +71,45 @@ def in_features_of(plan: Planned, matches: Filter | None = None) -> int:
 
 
 def layout_with_width(plan: Planned, matches: Filter | None, input: InputSpec) -> Layout:
-    """The layout, saying how many features a step has, as the first step that matches and fits an input.
+    """The layout, saying how many features a step has, as the first step that matches.
 
     So each reader of a share takes the same rows, whichever it begins with. As it is where no step can be read, and
     where names or types tell.
+
+    Raises:
+        ConfigError: that step does not have what an input names.
     """
-    layout, schema = plan.layout, plan.source.schema
+    layout, schema, features = plan.layout, plan.source.schema, None
     if layout.width(schema) is not None:
         return layout
-    # Names that no width gives are not looked for in the whole source.
-    own = [name for name in input.names if not name.isdecimal()]
-    may_fit = layout.has_features(own, schema, 1)
     with suppress(DataError):  # the job tells of it
-        return layout.with_width(_first_step_features(plan, matches, input if may_fit else None))
-    return layout
+        features = _first_step_features(plan, matches)
+    if features is None:
+        return layout
+    try:
+        check_columns(input, layout.feature_names(schema, features))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} The first step has no others. If it should have more, say how many with --in-features N."
+        ) from None
+    return layout.with_width(features)
 
 
-def _first_step_features(plan: Planned, matches: Filter | None, input: InputSpec | None = None) -> int | None:
-    """Features of the first step of a row that matches, with units that must hold a step first.
-
-    With an input those of the first step in the source that has what it names, if there is one.
-    """
+def _first_step_features(plan: Planned, matches: Filter | None) -> int | None:
+    """Features of the first step of a row that matches, with units that must hold a step first."""
     # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
     is_sure = plan.units.values > plan.units.rows
-    order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)] if input is None else range(len(plan.units))
-    other: int | None = None
+    order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]
     unread: UnreadableError | None = None
     # Where a column holds other lists too, of which nothing is read, the values may be theirs.
     for index in order:
         try:
-            features = first_step_features(plan.source, plan.units[index], plan.layout, matches, input)
+            features = first_step_features(plan.source, plan.units[index], plan.layout, matches)
         except UnreadableError as error:  # the job tells of it, or sets it aside
             unread = unread or error
             continue
-        if features is None:
-            continue
-        if input is None or plan.layout.has_features(input.names, plan.source.schema, features):
+        if features is not None:
             return features
-        other = other or features
-    if other is None and unread is not None:
+    if unread is not None:
         raise unread
-    return other
+    return None

@@ -151,31 +151,20 @@ class Chunk:
         )
 
 
-def first_step_features(
-    source: Source, unit: Unit, layout: Layout, matches: Filter | None = None, input: InputSpec | None = None
-) -> int | None:
+def first_step_features(source: Source, unit: Unit, layout: Layout, matches: Filter | None = None) -> int | None:
     """Features of the first step in the sequences of a unit that match; None if none has a step that tells.
 
-    With an input those of the first step that has what it names, if there is one. Reads no further, and holds some
-    hundred kilobytes. Raises `DataError` as `read_chunks`.
+    Reads no further, and holds some hundred kilobytes. Raises `DataError` as `read_chunks`.
     """
-    first: int | None = None
     decoder = Decoder(source, ReadOptions(layout, chunk_bytes=_PROBE_BYTES, filter=matches))
     if not decoder.may_match(unit):
         return None  # its file is not opened
     with closing(decoder), closing(decoder.matching(unit)) as batches:
         for looked_at, numbers, batch, _ in batches:
-            while batch.num_rows:
-                steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
-                width = steps.in_features
-                if width is None:
-                    break
-                if input is None or layout.has_features(input.names, source.schema, width):
-                    return width
-                first = first or width
-                others = [fault.row for fault in steps.faults if fault.kind == "wrong_width" and fault.row]
-                batch, numbers = picked_rows(batch, np.array(others, np.int64)), numbers[others]
-    return first
+            steps = placed(layout.steps, batch, None, where=_where(unit, numbers, looked_at.start))
+            if steps.in_features is not None:
+                return steps.in_features
+    return None
 
 
 class Decoder:

@@ -163,22 +163,30 @@ def test_where_nothing_matches_what_can_be_read_says_d(tmp_path: Path, monkeypat
 
 
 def test_with_an_input_d_is_that_of_the_first_step_whatever_a_reader_begins_with(tmp_path: Path) -> None:
-    write_sequences(tmp_path / "a.parquet", [[[1.0]], [[1.0], [1.0] * 2], [[1.0] * 3]])
+    write_sequences(tmp_path / "a.parquet", [[[1.0] * 3], [[1.0], [1.0] * 2], [[1.0] * 3]])
     write_sequences(tmp_path / "b.parquet", [[[2.0] * 2], [[2.0] * 3]])
     spec, options = InputSpec((Number("0"), Number("1"))), JobOptions(bad_rows=BadRows(wrong_width="skip"))
     plan = plan_job(tmp_path, options, spec)
     assert in_features_of(plan) == in_features_of(Plan.from_records(plan.to_records())) == 3
     settled = options.settled(plan.layout, plan.keep, None)
     assert JobOptions.from_json(settled.to_json()) == settled and plan.has_options(options)
-    for units in (plan.units, [plan.units[1]]):
-        chunks = list(read_chunks(plan.source, units, settled.reading(2, spec)))
-        assert [row.as_py() for chunk in chunks for row in chunk.kept["id"]] == [2, 1][-len(chunks) :]
+    for units, ids in ((plan.units, [0, 2, 1]), ([plan.units[1]], [1])):
+        chunks = read_chunks(plan.source, units, settled.reading(2, spec))
+        assert [row.as_py() for chunk in chunks for row in chunk.kept["id"]] == ids
     assert in_features_of(plan_job(tmp_path / "b.parquet", JobOptions(filter="id < 1"), spec)) == 2
-    write_sequences(tmp_path / "two/a.parquet", [[[1.0] * 2], [], [[1.0] * 2] * 9], row_group_size=1)
-    write_sequences(tmp_path / "two/b.parquet", [[[1.0] * 4], [[1.0] * 3] * 9], row_group_size=1)
-    parts = JobOptions(rows_per_part=1, bad_rows=options.bad_rows)
-    assert in_features_of(plan_job(tmp_path / "two", parts, InputSpec((Number("2"),)))) == 4
-    assert in_features_of(plan_job(tmp_path, options, InputSpec((Number("7"),)))) == 1  # told when it is read
+
+
+def test_a_first_step_without_what_an_input_names_is_refused_unless_the_width_is_told(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "a.parquet", [[], [[1.0]], [[1.0] * 3]])
+    spec, skip = InputSpec((Number("0"), Number("2"))), BadRows(wrong_width="skip")
+    told = r"columns '2', which .*; they have '0'\. The first step has no others\. If .* with --in-features N\.$"
+    with pytest.raises(ConfigError, match=told):
+        plan_job(tmp_path, JobOptions(bad_rows=skip), spec)
+    assert in_features_of(plan_job(tmp_path, JobOptions(filter="id == 2"), spec)) == 3
+    options = JobOptions(bad_rows=skip, in_features=3)
+    plan = plan_job(tmp_path, options, spec)
+    (chunk,) = read_chunks(plan.source, plan.units, options.settled(plan.layout, plan.keep, None).reading(2, spec))
+    assert chunk.kept["id"].to_pylist() == [0, 2]
 
 
 def test_units_that_must_hold_a_step_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

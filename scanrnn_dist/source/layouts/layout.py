@@ -8,7 +8,7 @@ is then done with faults and with values that are no finite numbers, is `taking.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal, NamedTuple
 
@@ -162,10 +162,6 @@ class Layout(ABC):
     def feature_names(self, schema: pa.Schema, in_features: int) -> tuple[str, ...]:
         """The names of the features of a step: of columns or fields, or "0", "1", ... where they have none."""
         return tuple(map(str, range(in_features)))
-
-    def has_features(self, names: Iterable[str], schema: pa.Schema, in_features: int) -> bool:
-        """Whether a step of so many features has all that have these names."""
-        return {*names} <= {*self.feature_names(schema, in_features)}
 
     def others(self, schema: pa.Schema) -> Mapping[str, pa.DataType | None]:
         """What might be named as a feature and is none, of columns or of fields of its column.
