@@ -275,7 +275,8 @@ class Decoder:
 
     def _chunk(self, unit: Unit, looked_at: range, numbers: np.ndarray, batch: pa.RecordBatch, nbytes: int) -> Chunk:
         with self._stage("convert"):
-            rows = self._taken(batch, _where(unit, numbers, looked_at.start))
+            where = _where(unit, numbers, looked_at.start)
+            rows, self._width = take_batch(batch, self._source.schema, self._options, self._width, where)
         filtered = len(looked_at) - len(numbers)
         kept, aside = self._kept.of(unit, numbers, batch), None
         if rows.aside:
@@ -284,11 +285,6 @@ class Decoder:
         begin, end = looked_at.start, looked_at.stop
         sequences = rows.sequences
         return Chunk(unit, numbers, sequences, kept, begin, end, aside, counts, is_null, filtered, None, nbytes)
-
-    def _taken(self, batch: pa.RecordBatch, where: Where) -> Taken:
-        """The rows of a batch as sequences."""
-        rows, self._width = take_batch(batch, self._source.schema, self._options, self._width, where)
-        return rows
 
 
 def _where(unit: Unit, numbers: np.ndarray, begin: int) -> Where:

@@ -38,9 +38,10 @@ class Drift:
     def __init__(self) -> None:
         self.extensions: dict[Path, str] = {}
         """Extension types that are not understood, by the columns and fields that have them in any file."""
+        self.rounding: dict[str, str] = {}
+        """Columns that only sequences may be read from, since float64 cannot hold all their integers; and why."""
         self._kinds: dict[bytes, _Kind] = {}
         self._schema: pa.Schema | None = None
-        self._rounding: dict[str, str] = {}
 
     def add(self, schema: pa.Schema, path: str) -> None:
         """The schema of the next file; `DataError` if a column of it cannot be one with those before."""
@@ -67,11 +68,6 @@ class Drift:
     def is_in_all(self, name: str) -> bool:
         """Whether every file has the column."""
         return all(kind.schema.get_field_index(name) >= 0 for kind in self._kinds.values())
-
-    @property
-    def rounding(self) -> dict[str, str]:
-        """Columns that only sequences may be read from, since float64 cannot hold all their integers; and why."""
-        return self._rounding
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -122,7 +118,7 @@ class Drift:
                 f"{told}: no type holds the values of both. Expected types that can be united without loss: write one "
                 "of the files anew with the other's type, or run on each kind alone."
             )
-        self._rounding.setdefault(field.name, told)
+        self.rounding.setdefault(field.name, told)
         return kind
 
     def _other(self, name: str, its: pa.DataType) -> tuple[str, pa.DataType] | None:

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from scanrnn_dist.errors import ConfigError, counted, some_of
-from scanrnn_dist.source.layouts.paths import Path, field_at, path_of
-from scanrnn_dist.source.layouts.types import list_value
+from scanrnn_dist.source.layouts.paths import Path, field_at, path_of, resolved
+from scanrnn_dist.source.layouts.types import is_plain_number, list_value
 
 _FEATURES_TOLD = 16
 FaultKind = Literal["null_sequence", "wrong_width", "unequal_lengths"]
@@ -232,6 +232,16 @@ class NamedFeatures(Layout):
     def value_of(type: pa.DataType) -> pa.DataType | None:
         """The type of the values of a step that such a column or field gives; None if it is no feature."""
         return list_value(type)
+
+    @classmethod
+    def fitting(cls, fields: pa.Schema | pa.StructType, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The features that are asked for, or all of plain numbers; none where one that is asked for is no feature."""
+        if asked is None:
+            types = ((field.name, cls.value_of(field.type)) for field in fields)
+            return tuple(name for name, type in types if type is not None and is_plain_number(type))
+        paths = [resolved(fields, name) for name in asked]
+        fits = all(path is not None and cls.value_of(field_at(fields, path).type) is not None for path in paths)
+        return asked if fits else ()
 
 
 def check_width(layout: Layout, schema: pa.Schema, in_features: int) -> None:

@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures, Steps
 from scanrnn_dist.source.layouts.parallel_lists import parallel_steps
-from scanrnn_dist.source.layouts.paths import Path, array_at, field_at, path_of, resolved
-from scanrnn_dist.source.layouts.types import is_plain_number, list_value
+from scanrnn_dist.source.layouts.paths import Path, array_at, path_of
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,9 @@ class ListColumns(NamedFeatures):
 
     @classmethod
     def candidates(cls, schema: pa.Schema, asked: Asked) -> list[ListColumns]:
-        if asked.features is not None:
-            paths = [resolved(schema, name) for name in asked.features] if asked.column is None else [None]
-            types = [None if path is None else list_value(field_at(schema, path).type) for path in paths]
-            return [cls(asked.features)] if types and None not in types else []
-        lists = [field.name for field in schema if is_plain_number(list_value(field.type) or pa.null())]
-        return [cls(tuple(lists))] if len(lists) > 1 else []
+        features = cls.fitting(schema, asked.features) if asked.column is None else ()
+        is_enough = len(features) > 1 if asked.features is None else features
+        return [cls(features)] if is_enough else []
 
     def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
         return tuple(path_of(schema, name) for name in self.features)

@@ -9,8 +9,7 @@ from typing import Self
 import pyarrow as pa
 
 from scanrnn_dist.source.layouts.layout import Asked, NamedFeatures
-from scanrnn_dist.source.layouts.paths import Path, columns_asked_for, field_at, path_of, resolved
-from scanrnn_dist.source.layouts.types import is_plain_number
+from scanrnn_dist.source.layouts.paths import Path, columns_asked_for, field_at, path_of
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,8 @@ class StructFields(NamedFeatures):
     @classmethod
     def candidates(cls, schema: pa.Schema, asked: Asked) -> list[Self]:
         found = columns_asked_for(schema, asked.column, lambda type, _: cls.struct_of(type) is not None)
-        chosen = ((name, cls._fitting(cls.struct_of(type), asked.features)) for name, type in found)
+        chosen = ((name, cls.fitting(cls.struct_of(type), asked.features)) for name, type in found)
         return [cls(name, features) for name, features in chosen if features]
-
-    @classmethod
-    def _fitting(cls, struct: pa.StructType, asked: tuple[str, ...] | None) -> tuple[str, ...]:
-        """The fields that are asked for, or all whose values are plain numbers; none where some do not fit."""
-        if asked is None:
-            types = ((field.name, cls.value_of(field.type)) for field in struct)
-            return tuple(name for name, type in types if type is not None and is_plain_number(type))
-        paths = [resolved(struct, name) for name in asked]
-        fits = all(path is not None and cls.value_of(field_at(struct, path).type) is not None for path in paths)
-        return asked if fits else ()
 
     def leaves(self, schema: pa.Schema) -> tuple[Path, ...]:
         above, struct = self._type(schema)

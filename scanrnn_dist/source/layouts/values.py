@@ -16,6 +16,7 @@ import pyarrow.types as pat
 
 from scanrnn_dist.source.layouts.keys import comparable
 from scanrnn_dist.source.layouts.lists import plain_values
+from scanrnn_dist.source.layouts.types import is_string
 
 REPLACED = "\ufffd"
 """Stands in a text for bytes that are no UTF-8."""
@@ -70,7 +71,7 @@ def in_words(array: pa.Array, place: int) -> str:
     value = python_values(one)[0]
     if value is None:
         return "null"
-    return repr(value) if isinstance(value, bytes) or _is_text(plain_values(one).type) else str(value)
+    return repr(value) if isinstance(value, bytes) or is_string(one.type) else str(value)
 
 
 def told(names: Sequence[str], keys: Sequence[pa.Array], row: int) -> str:
@@ -100,7 +101,7 @@ def _python_value(one: pa.Array) -> Any:
         return _as_python(one)[0]
     except Exception:
         one = plain_values(one)
-    if _is_text(one.type):
+    if is_string(one.type):
         return stored_values(one)[0].decode("utf-8", "replace")
     if pat.is_temporal(one.type) and not pat.is_interval(one.type):
         return _time_in_words(one.type, as_integers(one)[0].as_py())
@@ -124,7 +125,3 @@ def _time_in_words(kind: pa.DataType, number: int) -> str:
 def _unit(kind: pa.DataType) -> Any:
     """What numpy calls the unit of the integers that are stored."""
     return "D" if pat.is_date32(kind) else "ms" if pat.is_date64(kind) else kind.unit
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pat.is_string(kind) or pat.is_large_string(kind))
