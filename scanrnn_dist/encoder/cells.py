@@ -72,8 +72,8 @@ def initial_carry(cell: Any, fill: float | None) -> Any:
 
 
 def _is_traced(cell: Any) -> bool:
-    """Whether a program is being traced of which the weights are arguments: there, zeros cost nothing."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(nnx.state(cell)))
+    """Whether a program is being traced of which a plain cell's weights are arguments: there, zeros cost nothing."""
+    return isinstance(cell.dense_h.kernel.get_value(), jax.core.Tracer)
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
