@@ -85,8 +85,12 @@ class Disk:
         Path(path).unlink(missing_ok=True)
 
     def delete_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it."""
-        shutil.rmtree(path)
+        """Remove a folder that is empty; nothing happens to another one, or if there is none."""
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
 
 
 DISK = Disk()

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ if WITHOUT_OBSTORE:  # as where the extra `remote` is not installed
 
 Told = Callable[[str, str], None]
 """Takes the kind and the name of a step, before the step; it raises to refuse it."""
-Order = Callable[[list[str]], Iterable[str]]
-"""Puts the files of a folder that is removed in the order in which they go."""
 KINDS = {
     "make_folder": "mkdir", "open_log": "open", "sync_folder": "sync", "delete_folder": "delete",
     "create": "put", "replace": "put", "upload": "put", "remove": "delete", "delete_empty": "delete",
@@ -41,19 +39,19 @@ _ASIDE = re.compile(rf"{ASIDE}/(.*)\.[^.]+\.\d+\.[0-9a-f]{{8}}\.tmp")
 _FOLDER = re.compile("^(__scanrnn)-(?:(workers|commits|quarantine)-)?")
 
 
-def watched(destination: Path | str | Store, told: Told, order: Order = list) -> Store:
+def watched(destination: Path | str | Store, told: Told) -> Store:
     """The store of a destination, by which each step is told of; to be given in place of the destination."""
     store = open_store(destination)
     if isinstance(store, LocalStore):
-        return replace(store, disk=_Watched(store.disk, told, store.root, order))
+        return replace(store, disk=_Watched(store.disk, told, store.root))
     return replace(store, objects=_WatchedObjects(store.objects, told, store.prefix))
 
 
 class _Watched:
     """A `Disk`, or the `Objects` of a bucket; `folder` is that of all."""
 
-    def __init__(self, within: Any, told: Told, folder: str, order: Order = list) -> None:
-        self._within, self._told, self._folder, self._order = within, told, folder, order
+    def __init__(self, within: Any, told: Told, folder: str) -> None:
+        self._within, self._told, self._folder = within, told, folder
 
     def __getattr__(self, call: str) -> Any:
         does = getattr(self._within, call)
@@ -67,13 +65,6 @@ class _Watched:
             return does(*arguments)
 
         return step
-
-    def delete_folder(self, path: str) -> None:
-        """File by file, as the operating system does it."""
-        files = [str(file) for file in Path(path).rglob("*") if not file.is_dir()]
-        for file in self._order(sorted(files)):
-            self.delete(file)
-        self.__getattr__("delete_folder")(path)
 
     def _called(self, path: str) -> str:
         """What the store calls a file, from its root on, also while it has no name yet."""
@@ -97,10 +88,13 @@ class CopyingStore(LocalStore):
 
     def move(self, old: str, new: str, version: str | None = None) -> None:
         if version in (None, self.version(old)):
-            self.link(old, new)
+            self._copy(old, new)
             self.delete(old)
 
     def link(self, old: str, new: str) -> None:
+        self._copy(old, new)
+
+    def _copy(self, old: str, new: str) -> None:
         self.make_folder_of(self.path(new))
         self.disk.copy(self.path(old), self.path(new))
 

@@ -101,12 +101,13 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
 
 def remove_restart(new: JobRecords, lease: Lease) -> None:
     """Remove what was to take the place of a job: its record first, so that nobody takes a part of it for all of it."""
-    while new.store.below():  # once its record is gone, nobody adds to it for long
-        lease.confirm()
-        new.store.delete(JOB)
-        new.store.sync(RECORDS)
-        lease.confirm()
-        new.store.delete_below("")
+    while names := new.store.below():  # once its record is gone, nobody adds to it for long
+        for name in sorted(names, key=lambda name: name != JOB):
+            lease.remove(f"{RESTART}/{staged(name)}")
+            if name == JOB:
+                new.store.sync(RECORDS)
+    lease.confirm()
+    new.store.delete_empty("")
 
 
 def is_of_restart(root: str) -> bool:
@@ -164,8 +165,16 @@ def finish_publishing(records: JobRecords) -> bool:
 
 
 def write_coming(new: JobRecords, coming: Coming, lease: Lease) -> None:
-    """Say that a new output is ready to take its place."""
-    new.store.write(PUBLISHING, json.dumps(asdict(coming)).encode(), check=lease.confirm)
+    """Say that a new output is ready to take its place.
+
+    Written aside, then moved, also in a bucket: whoever publishes or removes this output meanwhile removes what stands
+    aside, so who wakes after that has nothing left to move.
+    """
+    aside = new.store.aside_name(PUBLISHING)
+    new.store.write(aside, json.dumps(asdict(coming)).encode(), check=lease.confirm)
+    lease.confirm()
+    new.store.move(aside, PUBLISHING)
+    new.store.sync(RECORDS)
 
 
 def publish(records: JobRecords, lease: Lease) -> bool:
@@ -196,7 +205,10 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     parts = set(part_names(chain.from_iterable(starmap(range, coming.spans)), coming.units))
     for name in sorted(parts.intersection(name for name, _ in new.store.entries())):
         _take(new, store, lease, name)
-    for name in sorted(name for name, _ in store.entries() if PART.fullmatch(name) and name not in parts):
+    there = {name for name, _ in store.entries() if PART.fullmatch(name)}
+    if coming.totals is not None and (missing := sorted(parts - there)):
+        raise _incomplete(new, missing[0])
+    for name in sorted(there - parts):
         delete(name)
     for name in coming.records:
         _take(new, store, lease, name)
@@ -290,7 +302,12 @@ def _check_parts(records: JobRecords, new: JobRecords) -> None:
     for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
         name = part_name(unit, len(listed))
         if aside.get(staged(name), there.get(name)) != size:
-            raise DataError(
-                f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old "
-                f"one. Remove {new.store.root} and repeat the command that began it."
-            )
+            raise _incomplete(new, name)
+
+
+def _incomplete(new: JobRecords, name: str) -> DataError:
+    """A part of a new output is not as it was recorded."""
+    return DataError(
+        f"{new.store.path(name)} is missing or changed, so the new output does not take the place of the old one. "
+        f"Remove {new.store.root} and repeat the command that began it."
+    )

@@ -156,13 +156,6 @@ class ObjectStore(Store):
     def sync(self, folder: str = "") -> None:
         pass  # every request that was answered is durable
 
-    def delete_below(self, folder: str) -> None:
-        keys = [self._key(name) for name in self.below(folder)]
-        with stopping(self.path(folder)):
-            if keys:
-                self.objects.delete(keys)
-                self.objects.delete_empty(self._key(folder))
-
     def delete_empty(self, folder: str) -> None:
         with stopping(self.path(folder)):
             self.objects.delete_empty(self._key(folder))

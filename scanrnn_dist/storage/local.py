@@ -160,14 +160,10 @@ class LocalStore(Store):
         with suppress(FileNotFoundError), stopping(self.path(folder), but=(FileNotFoundError,)):
             self.disk.sync_folder(self.path(folder))
 
-    def delete_below(self, folder: str) -> None:
-        if os.path.isdir(self.path(folder)):
-            with stopping(self.path(folder)):
-                self.disk.delete_folder(self.path(folder))
-
     def delete_empty(self, folder: str) -> None:
-        if not self.below(folder):
-            self.delete_below(folder)
+        with stopping(self.path(folder)):
+            for path, _, _ in os.walk(self.path(folder), topdown=False):
+                self.disk.delete_folder(path)
 
     def aside(self, name: str) -> str:
         """The path of `aside_name`, in a folder that is there."""

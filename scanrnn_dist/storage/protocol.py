@@ -254,12 +254,8 @@ class Store(os.PathLike[str]):
         """Make durable what was moved into or deleted from a folder; nothing happens if there is none."""
 
     @abstractmethod
-    def delete_below(self, folder: str) -> None:
-        """Remove a folder with all that is in it; nothing happens if there is none."""
-
-    @abstractmethod
     def delete_empty(self, folder: str) -> None:
-        """Remove a folder in which no file is left, and nothing else."""
+        """Remove a folder in which no file is left, and never a file."""
 
     def unfinished(self) -> list[str]:
         """Uploads that were begun and neither completed nor aborted, in words that `abort` takes."""

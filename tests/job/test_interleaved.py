@@ -178,13 +178,38 @@ def sleeping_publisher(plans: dict[int, Plan], is_exact: bool) -> None:
     bucket.end()
 
 
-@pytest.mark.parametrize("window", [begun_in_one_second, beat_in_flight, sleeping_publisher])
+def sleeping_remover(plans: dict[int, Plan], is_exact: bool) -> None:
+    """One is about to remove a part of a restart that was given up while another one makes one there, and publishes."""
+    bucket = Bucket(plans, is_exact)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    order: Choices = [
+        (0, "create out/__scanrnn/restart/__scanrnn/parts"),
+        *asleep_before(1, "remove out/__scanrnn/restart/part-00002", is_exact),
+        (2, "copy out/part-00002"),
+        *[(1, END), (2, END), (0, END)],
+    ]
+    bucket.play([Command(name, plans[3], restart=True) for name in "BCD"], order)
+    bucket.end()
+
+
+@pytest.mark.parametrize("window", [begun_in_one_second, beat_in_flight, sleeping_publisher, sleeping_remover])
 def test_a_condition_closes_each_window(
     plans: dict[int, Plan], window: Callable[[dict[int, Plan], bool], None]
 ) -> None:
     window(plans, True)
     with pytest.raises(AssertionError):
         window(plans, False)
+
+
+def test_who_sleeps_before_it_tells_of_a_publication_tells_of_none_that_was_ended(plans: dict[int, Plan]) -> None:
+    bucket = Bucket(plans)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    restart, again = Command("B", plans[2], restart=True), Command("C", plans[3], restart=True)
+    order: Choices = [(0, "copy out/__scanrnn/restart/__scanrnn/publishing"), (1, END), (0, END)]
+    ends = bucket.play([restart, again], order)
+    assert ends[0].startswith("StoppedError") and ends[1] == "done", ends
+    assert not [key for key in bucket.objects.held if "/restart/" in key]
+    bucket.end()
 
 
 def test_shares_that_find_the_same_damage_at_once_do_not_stop_one_another(plans: dict[int, Plan]) -> None:
