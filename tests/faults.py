@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.storage import ASIDE, LocalStore, Store, open_store, unstaged
 
 WITHOUT_OBSTORE = bool(os.environ.get("SCANRNN_TEST_WITHOUT_OBSTORE"))
@@ -28,11 +29,12 @@ Told = Callable[[str, str], None]
 KINDS = {
     "make_folder": "mkdir", "open_log": "open", "sync_folder": "sync", "delete_folder": "delete",
     "create": "put", "replace": "put", "upload": "put", "remove": "delete", "delete_empty": "delete",
+    "copy_anew": "copy",
 }  # fmt: skip
 """The kinds of steps whose calls are named otherwise."""
 LOOKS = {"get", "read", "exists", "version", "files", "unfinished", "options", "heeds_conditions", "renames"}
 """What is asked of a bucket and changes nothing."""
-TO = {"rename", "link", "copy"}
+TO = {"rename", "link", "copy", "copy_anew"}
 """Calls whose step is named for their second argument."""
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ASIDE = re.compile(rf"{ASIDE}/(.*)\.[^.]+\.\d+\.[0-9a-f]{{8}}\.tmp")
@@ -92,6 +94,8 @@ class CopyingStore(LocalStore):
             self.delete(old)
 
     def link(self, old: str, new: str) -> None:
+        if self.exists(new):
+            raise StoppedError(f"{self.path(new)} could not be written: File exists")
         self._copy(old, new)
 
     def _copy(self, old: str, new: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -143,7 +144,8 @@ class ObjectStore(Store):
 
     def link(self, old: str, new: str) -> None:
         with stopping(self.path(new)):
-            self.objects.copy(self._key(old), self._key(new))
+            if not self.objects.copy_anew(self._key(old), self._key(new)):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def delete(self, name: str) -> None:
         with stopping(self.path(name)):

@@ -148,8 +148,10 @@ class LocalStore(Store):
             try:
                 self.disk.link(self.path(old), self.path(new))
             except OSError as error:
-                if isinstance(error, FileNotFoundError) or error.errno in _NO_ROOM:
+                if isinstance(error, FileNotFoundError | FileExistsError) or error.errno in _NO_ROOM:
                     raise
+                if os.path.exists(self.path(new)):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
                 self.disk.copy(self.path(old), self.path(new))  # no hard links here, as on FAT
 
     def delete(self, name: str) -> None:

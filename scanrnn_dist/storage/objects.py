@@ -70,6 +70,10 @@ class Objects(ABC):
     def copy(self, old: str, new: str, version: str | None = None) -> bool:
         """Copy an object, if it is of this version; whether it was."""
 
+    def copy_anew(self, old: str, new: str) -> bool:
+        """Copy an object to where none stands; whether it was."""
+        return self.version(new) is None and self.copy(old, new)
+
     def rename(self, old: str, new: str) -> None:
         """Give an object another name at once, in place of what stands there."""
         raise NotImplementedError

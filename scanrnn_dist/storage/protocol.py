@@ -243,6 +243,7 @@ class Store(os.PathLike[str]):
         """Have the content of a file stand under a second name too, where nothing stands yet; not always whole at once.
 
         A hard link where there are such, else a copy: renaming or replacing one of the two leaves the other as it is.
+        `StoppedError` if something stands.
         """
 
     @abstractmethod

@@ -153,6 +153,9 @@ class StoreConformance:
         store.link("x", "a/y")
         store.write("x", b"22")
         assert visible(store) == {"x": 2, "a/y": 1} and store.read("a/y") == b"1"
+        with pytest.raises(StoppedError, match=r"a/y could not be written: File exists"):
+            store.link("x", "a/y")
+        assert visible(store) == {"x": 2, "a/y": 1} and store.read("a/y") == b"1"
 
     def test_files_that_are_missing_or_of_another_size_are_seen_at_a_glance(self, store: Store) -> None:
         for name in ("a", "b", "c"):

@@ -303,13 +303,15 @@ def test_of_many_that_create_a_file_in_a_folder_at_once_one_does(tmp_path: Path)
 def test_a_folder_without_hard_links_will_do(tmp_path: Path) -> None:
     class Fat(Disk):
         def link(self, old: str, new: str) -> None:
-            raise OSError(errno.EPERM, "Operation not permitted")
+            raise OSError(errno.EPERM, "Operation not permitted")  # also where that name is taken
 
     store = LocalStore(str(tmp_path), "host.1.00000000", disk=Fat())
     assert store.create("x", b"1") and not store.create("x", b"2")
     assert store.read("x") == b"1"
     store.link("x", "y")
     store.write("x", b"3")
+    with pytest.raises(StoppedError, match="y could not be written: File exists"):
+        store.link("x", "y")
     assert store.read("y") == b"1" and store.below() == {"x": 1, "y": 1}
 
 
@@ -462,6 +464,37 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
         StoppedError, match=r"no-such-bucket/out/x could not be written: .*(NoSuchBucket: |NO_SUCH_BUCKET)"
     ):
         open_store(s3.uri("no-such-bucket/out")).write("x", b"")
+
+
+@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
+def test_a_file_that_is_removed_as_another_one_is_refused_is_no_missing_bucket(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3.uri("bucket/out"))
+    monkeypatch.setattr(remote_objects.RemoteObjects, "_was_put", lambda *_: False)
+    assert not store.create("x", b"1")
+
+
+@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_what_is_put_where_another_one_looked_is_not_copied_over(
+    kind: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from obstore.store import MemoryStore
+
+    store = open_store(s3.uri("bucket/out"))
+    if kind != "s3":
+        held = MemoryStore()
+        monkeypatch.setattr(remote_objects, "obstore_client", lambda options: held)
+        store = replace(store, objects=replace(store.objects, options=replace(store.objects.options, kind=kind)))
+    store.write("x", b"1")
+    store.link("x", "z")
+    store.write("y", b"2")
+    with monkeypatch.context() as blind:
+        blind.setattr(remote_objects.RemoteObjects, "version", lambda *_: None)
+        with pytest.raises(StoppedError, match="out/y could not be written: File exists"):
+            store.link("x", "y")
+    assert store.read("y") == b"2" and store.read("z") == b"1"
 
 
 def test_a_file_is_no_destination(tmp_path: Path) -> None:
