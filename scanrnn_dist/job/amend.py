@@ -41,8 +41,8 @@ ACCEPTED = "accepted"
 """Of a job: which changes of its source were accepted, in words."""
 
 
-def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> None:
-    """Have a recorded job be the one of a new plan, of the same options.
+def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, plan: Plan) -> dict[str, Any]:
+    """Have a recorded job be the one of a new plan, of the same options; returns the record of that one.
 
     The lease is that of `replacing`; `StoppedError` if the file system refused, or the lease was lost.
     """
@@ -80,6 +80,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     publish(records, lease)
     kept_parts, parts = f"{len(numbers):,}", counted(units, "part")
     logger.info("%s: changes of the source are accepted; %s of %s are kept.", store.root, kept_parts, parts)
+    return amended
 
 
 def kept_parts(records: JobRecords, job: dict[str, Any], before: Plan, plan: Plan) -> int:

@@ -45,6 +45,7 @@ from scanrnn_dist.job.wanted import (
 from scanrnn_dist.records import (
     ENCODER,
     JOB,
+    PARTS,
     QUARANTINE,
     JobRecords,
     Lease,
@@ -272,7 +273,7 @@ def _anew(records: JobRecords, wanted: Wanted, replaces: str) -> OpenJob:
     wanted.prepare()
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
         is_begun = has_parts(records)  # by now: it was looked before anything kept others from it
-        for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, JOB):
+        for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, PARTS, JOB):
             lease.remove(name)
     if is_begun:
         return _found_or_recorded(records, records.find_job(), wanted, replaces)
@@ -289,14 +290,14 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     try:
         with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
             records.check_is(recorded)
-            amend(records, lease, recorded, before, plan)
+            amended = amend(records, lease, recorded, before, plan)
     except StoppedError:
         now = records.find_job()
         if now is None or now["id"] == recorded["id"]:
             raise
         finish_publishing(records)
         return _found_or_recorded(records, records.read_job(), wanted)  # another process was faster
-    return _to_work_on(records, records.read_job(), wanted, plan)
+    return _to_work_on(records, amended, wanted, plan)
 
 
 def _begun_restart(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, Any] | None:

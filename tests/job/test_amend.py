@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sources import encoder_of, entries, featurize, leftovers, parts_of, random_
 from scanrnn_dist.api import verify
 from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.job import MemoryShares
+from scanrnn_dist.job import MemoryShares, open_job
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -452,6 +453,28 @@ def test_nobody_amends_what_is_worked_on_and_shards_share_what_is_amended(tmp_pa
     assert refused
     run(source, out, accept_changes=True)
     assert_undisturbed(source, out)
+
+
+def test_who_amended_does_not_go_on_with_what_another_one_amended_since(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, begun, replacing = tmp_path / "out", [], open_job.replacing
+    run(source, out)
+    CHANGES["new, sorts first"][0](source)
+
+    @contextmanager
+    def overtaken(*given: Any) -> Iterator[Any]:
+        with replacing(*given) as lease:
+            yield lease
+        if not begun:
+            begun.append(True)
+            file_of(source, "h", 5, 7)
+            run(source, out, accept_changes=True)
+
+    monkeypatch.setattr(open_job, "replacing", overtaken)
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        run(source, out, accept_changes=True)
+    assert verify(out, sample=0).is_complete
 
 
 def test_a_job_that_was_asleep_while_its_source_was_amended_writes_nothing(tmp_path: Path, source: Path) -> None:

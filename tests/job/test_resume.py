@@ -293,6 +293,16 @@ def test_a_job_of_which_nothing_was_done_gives_way_to_another(tmp_path: Path, so
     assert any("/units-" in name for name in clean(out).names)  # of the job that gave way
 
 
+def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5)
+    for path in (out / "_SUCCESS", *out.glob("part-*")):
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        featurize(source, out, encoder_of(seed=9), rows_per_part=5, on_rows=stop_after(1, KeyboardInterrupt()))
+    assert not (out / "__scanrnn/parts.table").exists()
+
+
 def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
     with pytest.raises(ConfigError, match=r": source was .*in and is .*a\.parquet"):
