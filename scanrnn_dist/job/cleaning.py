@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
@@ -30,6 +30,7 @@ from scanrnn_dist.observe import as_text
 from scanrnn_dist.records import (
     COMMITS,
     CRASH,
+    EXPIRY_SECONDS,
     PARTS,
     PLAN,
     QUARANTINE,
@@ -51,7 +52,7 @@ from scanrnn_dist.records import (
 )
 from scanrnn_dist.storage import ASIDE, Store, open_store, this_host
 
-_ASIDE = re.compile(rf"{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
+_ASIDE = re.compile(rf"(?:{RESTART}/)?{ASIDE}/.*\.(?P<attempt>(?P<host>[^./]+)\.(?P<pid>\d+)\.[0-9a-f]{{8}})\.tmp")
 
 
 @dataclass(frozen=True)
@@ -81,40 +82,49 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
     """
     records = JobRecords(open_store(destination))
     store, new = records.store, restart_of(records)
-    left = [*_asides(store), *(f"{RESTART}/{name}" for name in _asides(new.store))]
+    asides = list(_asides(store, new.store))
     job = records.find_job()
     if job is None and not any(name.startswith(f"{RECORDS}/") for name in store.below()):
         records.read_job()  # says that there is none
-    is_worked_on = bool(living_workers(store) or living_workers(new.store))
-    uploads = tuple(() if is_worked_on else store.unfinished())  # first: one that comes later is somebody's
-    if job is None or is_worked_on or dry_run:
-        left += [] if job is None or is_worked_on or is_ready(records) else _unrecorded(records)
-        done = _removed(store, left, dry_run, store.delete)
-        return replace(done, names=(*done.names, *uploads)) if dry_run and job is not None else done
-    finish_publishing(records)
-    with replacing(records) as lease:
-        done = _removed(store, [*left, *_unrecorded(records)], dry_run, lease.remove)
-        for upload in uploads:
-            lease.confirm()
-            store.abort(upload)
-        return replace(done, names=(*done.names, *uploads))
+    is_free = job is not None and not (living_workers(store) or living_workers(new.store))
+    uploads = store.unfinished() if is_free else []  # first: one that comes later is somebody's
+    # Also first: a lease would need room, which a full disk has not.
+    removed = _removed(store, asides, None if dry_run else store.delete)
+    if is_free and dry_run:
+        removed |= _removed(store, () if is_ready(records) else _unrecorded(records), None)
+    elif is_free:
+        finish_publishing(records)
+        with replacing(records) as lease:
+            removed |= _removed(store, _unrecorded(records), lease.remove)
+            for upload in uploads:
+                lease.confirm()
+                store.abort(upload)
+    return Cleaning(store.root, (*sorted(removed), *uploads), sum(removed.values()), not dry_run)
 
 
-def _removed(store: Store, names: list[str], dry_run: bool, delete: Callable[[str], None]) -> Cleaning:
-    """Remove these, or do not."""
-    sizes = store.below()
-    there = tuple(sorted(name for name in set(names) if name in sizes))
-    for name in () if dry_run else there:
-        delete(name)
-    return Cleaning(store.root, there, sum(sizes[name] for name in there), not dry_run)
+def _removed(store: Store, names: Iterable[str], delete: Callable[[str], None] | None) -> dict[str, int]:
+    """Those of the names that are there, with their sizes; `delete` removes them."""
+    wanted, sizes = set(names), store.below()
+    there = {name: size for name, size in sizes.items() if name in wanted}
+    if delete is not None:
+        for name in sorted(there):
+            delete(name)
+    return there
 
 
-def _asides(store: Store) -> Iterator[str]:
-    """What was written aside by attempts that are not at work; of this machine also ones that hold no share yet."""
-    alive = {name for worker in living_workers(store) for name in worker.names}
-    for name in store.below(ASIDE):
+def _asides(store: Store, new: Store) -> Iterator[str]:
+    """What was written aside by attempts that are not at work.
+
+    One that holds no share yet is told by its process where that runs on this machine, elsewhere by the file's age.
+    """
+    names = [*store.below(ASIDE), *store.below(f"{RESTART}/{ASIDE}")]  # first: who begins later is not seen to live
+    alive = {name for of in (store, new) for worker in living_workers(of) for name in worker.names}
+    for name in names:
         match = _ASIDE.fullmatch(name)
-        if match and match["attempt"] not in alive and not (match["host"] == this_host() and runs(int(match["pid"]))):
+        if match is None or match["attempt"] in alive:
+            continue
+        is_here = match["host"] == this_host()
+        if not (runs(int(match["pid"])) if is_here else abs(store.age_seconds(name)) < EXPIRY_SECONDS):
             yield name
 
 

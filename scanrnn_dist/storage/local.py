@@ -6,9 +6,11 @@ What a store promises stands in `protocol.py`; the calls that change a folder in
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -166,6 +168,12 @@ class LocalStore(Store):
         with stopping(self.path(folder)):
             for path, _, _ in os.walk(self.path(folder), topdown=False):
                 self.disk.delete_folder(path)
+
+    def age_seconds(self, name: str) -> float:
+        try:
+            return time.time() - os.stat(self.path(name)).st_mtime
+        except OSError:
+            return math.inf
 
     def aside(self, name: str) -> str:
         """The path of `aside_name`, in a folder that is there."""

@@ -7,6 +7,7 @@ which order things happen, is for `records`; which of the two a destination is, 
 from __future__ import annotations
 
 import errno
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +258,10 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def delete_empty(self, folder: str) -> None:
         """Remove a folder in which no file is left, and never a file."""
+
+    def age_seconds(self, name: str) -> float:
+        """How long ago a file was written, by this machine's clock; endless where that is not told."""
+        return math.inf
 
     def unfinished(self) -> list[str]:
         """Uploads that were begun and neither completed nor aborted, in words that `abort` takes."""

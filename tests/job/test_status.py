@@ -6,17 +6,18 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sources
-from faults import Died
+from faults import Died, full, watched
 from holding import hold
 from sources import encoder_of, entries, featurize, random_rows, write_source
 
 from scanrnn_dist.api import verify
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import ConfigError, StoppedError
-from scanrnn_dist.job import MemoryShares
+from scanrnn_dist.job import MemoryShares, cleaning
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.status import read_status
@@ -166,6 +167,7 @@ def test_no_job_is_wrong_usage(tmp_path: Path) -> None:
 def test_status_and_a_dry_run_touch_nothing(tmp_path: Path, source: Path) -> None:
     stopped(source, tmp_path / "out")
     (tmp_path / "out" / f"__scanrnn/aside/part-00007.parquet.elsewhere.{os.getpid()}.01234567.tmp").write_bytes(b"half")
+    grow_old(tmp_path / "out")
     before = entries(tmp_path / "out")
     read_status(tmp_path / "out")
     result = clean(tmp_path / "out", dry_run=True)
@@ -185,7 +187,47 @@ def make_leftovers(out: Path) -> dict[str, bytes]:
     }
     for name, data in content.items():
         (out / name).write_bytes(data)
+    grow_old(out)
     return content
+
+
+def grow_old(out: Path) -> None:
+    """Have what stands aside be older than any process may be silent."""
+    for file in out.rglob("*.tmp"):
+        os.utime(file, (0, 0))
+
+
+def test_what_others_write_aside_now_stays(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, late = tmp_path / "out", []
+    featurize(source, out, rows_per_part=5)
+    make_leftovers(out)
+    young = f"__scanrnn/aside/__scanrnn-job.json.elsewhere.7.{'0' * 8}.tmp"
+    (out / young).write_bytes(b"of one that holds no share yet")
+    living = cleaning.living_workers
+
+    def begins(store: Any) -> Any:
+        found = living(store)
+        late.append(f"__scanrnn/aside/part-00001.parquet.elsewhere.7.{len(late):08}.tmp")
+        (out / late[-1]).write_bytes(b"of one that began just now")
+        grow_old(out)
+        os.utime(out / young)
+        return found
+
+    monkeypatch.setattr(cleaning, "living_workers", begins)
+    removed = clean(out).names
+    assert late and not {young, *late} & {*removed} and any(name.endswith(".tmp") for name in removed)
+
+
+def test_a_full_disk_is_freed(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    featurize(source, out, rows_per_part=5)
+    left = make_leftovers(out)
+
+    def told(kind: str, name: str) -> None:
+        if kind == "write" and any(out.glob("__scanrnn/aside/part-*")):
+            full()
+
+    assert left.keys() <= {*clean(watched(out, told)).names}
 
 
 @pytest.mark.parametrize("finish", [False, True])
@@ -240,6 +282,7 @@ def test_leftovers_of_a_restart_are_removed_too(tmp_path: Path, source: Path) ->
         featurize(source, out, encoder_of(seed=9), restart=True, on_rows=stop)
     name = "__scanrnn/restart/__scanrnn/aside/part-00000.parquet.elsewhere.7.01234567.tmp"
     (out / name).write_bytes(b"half")
+    grow_old(out)
     assert name in clean(out).names
     assert read_status(out).restart is not None
     assert str(read_status(out)).endswith("\n    continue   the command that began it, with --restart")
