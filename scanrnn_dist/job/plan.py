@@ -183,7 +183,7 @@ class Plan:
 
     @classmethod
     def read(cls, records: JobRecords, job: dict[str, Any]) -> Plan:
-        """The plan that a job's records hold. Raises as `from_records`."""
+        """The plan that a job's records hold. Raises as `read_plan` and `from_records`."""
         return cls.from_records(records.read_plan(job))
 
     @classmethod
@@ -192,7 +192,7 @@ class Plan:
 
         Raises:
             ConfigError: the URI of the source is none that this pyarrow understands.
-            DataError: a record that is missing, damaged or of another format.
+            DataError: a record of another format.
         """
         facts, units = read_records(records)
         rows, left_out = int(units.rows.sum()), tuple(LeftOut(*told) for told in facts.left_out)

@@ -1,13 +1,12 @@
 """A plan as two small Parquet files, so that a job that goes on reads neither the source's footers nor its listing.
 
     files.table    per file: path, size_bytes, modified_ns; in its metadata all that is no column
-    units.table    per unit: file, group_rows, nbytes, values, and where rows of the files are events rows, skip, tail;
-                   in its metadata the hash of the other one
+    units.table    per unit: file, group_rows, nbytes, values, and where rows of the files are events rows, skip, tail
 
 They are not named `*.parquet`, since a reader that is given `**/*.parquet` would take them for rows.
 
 Where a unit starts in its file follows from the units before it. Sorted paths are stored by what differs from the path
-before, numbers by their differences. Damage is found by the hash, by the checksums of pages, and by what cannot be.
+before, numbers by their differences. `job_file.py` holds both against their hashes before they are read.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -62,14 +60,12 @@ class Facts:
 
 def write_records(facts: Facts, units: Units) -> dict[str, bytes]:
     """The content of both files by their names."""
-    files = _files_record(facts, units.files)
-    sha256 = hashlib.sha256(files).hexdigest()
     groups = pa.ListArray.from_arrays(pa.array(units.offsets, pa.int32()), pa.array(units.group_rows), type=_ROWS)
     columns = [pa.array(units.file), groups, pa.array(units.nbytes), pa.array(units.values)]
     table = pa.Table.from_arrays(columns, schema=_UNITS_SCHEMA)
     for field in () if units.spans is None else _SPANS:
         table = table.append_column(field, pa.array(getattr(units.spans, field.name)))
-    return {FILES: files, UNITS: _encoded(table, {"files_sha256": sha256})}
+    return {FILES: _files_record(facts, units.files), UNITS: _encoded(table, {})}
 
 
 def hashes_of(records: Mapping[str, bytes]) -> dict[str, str]:
@@ -81,30 +77,21 @@ def read_records(records: Mapping[str, bytes]) -> tuple[Facts, Units]:
     """What was written.
 
     Raises:
-        DataError: a record that is missing, damaged or of another format; it is named.
+        DataError: a record of another format; it is named.
     """
-    for name in (FILES, UNITS):
-        if name not in records:
-            raise DataError(f"The plan has no record {name}; expected {FILES} and {UNITS}.")
-    with _damage(UNITS):
-        table, said = _decoded(UNITS, records[UNITS])
-    if said.get("files_sha256") != hashlib.sha256(records[FILES]).hexdigest():
-        raise DataError(f"{FILES} is damaged, or of another plan: its SHA-256 is not the one that {UNITS} names.")
-    with _damage(FILES):
-        facts, files = _read_files(*_decoded(FILES, records[FILES]))
-    with _damage(UNITS):
-        return facts, _read_units(table, files)
+    table, _ = _decoded(UNITS, records[UNITS])
+    facts, files = _read_files(*_decoded(FILES, records[FILES]))
+    return facts, _read_units(table, files)
 
 
 def read_weights(records: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Rows and values of every unit, `(U,)` int64 each, from the record of the units alone."""
-    with _damage(UNITS):
-        table, _ = _decoded(UNITS, records[UNITS])
-        if spans := _spans(table):
-            return spans.rows, table["values"].to_numpy()
-        groups = table["group_rows"].combine_chunks()
-        rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
-        return rows, table["values"].to_numpy()
+    table, _ = _decoded(UNITS, records[UNITS])
+    if spans := _spans(table):
+        return spans.rows, table["values"].to_numpy()
+    groups = table["group_rows"].combine_chunks()
+    rows = np.diff(running_sums(groups.flatten().to_numpy())[groups.offsets.to_numpy()])
+    return rows, table["values"].to_numpy()
 
 
 def _files_record(facts: Facts, files: FileTable) -> bytes:
@@ -129,7 +116,6 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
 
 
 def _read_files(table: pa.Table, said: dict[str, Any]) -> tuple[Facts, FileTable]:
-    _check_columns(table, _FILES_SCHEMA)
     paths = table["path"].cast(pa.large_string()).combine_chunks()
     times = table["modified_ns"].fill_null(UNKNOWN_TIME).to_numpy()
     fields = _schema(said["partition_schema"])
@@ -148,29 +134,17 @@ def _asked(said: Mapping[str, Any]) -> Asked:
 
 
 def _read_units(table: pa.Table, files: FileTable) -> Units:
-    _check_columns(table, _UNITS_SCHEMA)
     groups = table["group_rows"].combine_chunks()
-    file = table["file"].to_numpy()
-    group_rows = groups.flatten().to_numpy()
-    nbytes, values = (table[name].to_numpy() for name in ("nbytes", "values"))
-    units = Units(
-        files, file, running_sums(groups.value_lengths().to_numpy()), group_rows, nbytes, values, _spans(table)
-    )
-    in_order = len(file) and file[0] >= 0 and file[-1] < len(files) and bool((np.diff(file) >= 0).all())
-    if not in_order or (group_rows < 0).any() or (units.rows < (len(units) > 1)).any():
-        raise ValueError(f"its parts are not consecutive rows of {len(files)} files")
-    return units
+    file, nbytes, values = (table[name].to_numpy() for name in ("file", "nbytes", "values"))
+    offsets, group_rows = running_sums(groups.value_lengths().to_numpy()), groups.flatten().to_numpy()
+    return Units(files, file, offsets, group_rows, nbytes, values, _spans(table))
 
 
 def _spans(table: pa.Table) -> Spans | None:
     """The columns of units of events; None of other units."""
     if _SPANS[0].name not in table.column_names:
         return None
-    _check_columns(table, pa.schema(_SPANS))
-    columns = [table[field.name].to_numpy() for field in _SPANS]
-    if any((column < 0).any() for column in columns):
-        raise ValueError("its parts have negative numbers of rows")
-    return Spans(*columns)
+    return Spans(*(table[field.name].to_numpy() for field in _SPANS))
 
 
 def _encoded(table: pa.Table, said: dict[str, Any]) -> bytes:
@@ -183,33 +157,23 @@ def _encoded(table: pa.Table, said: dict[str, Any]) -> bytes:
     }
     with pq.ParquetWriter(
         sink, table.schema, compression="zstd", use_dictionary=False, column_encoding=encodings,
-        write_statistics=False, write_page_checksum=True, store_schema=False,
+        write_statistics=False, store_schema=False,
     ) as writer:  # fmt: skip
         writer.write_table(table)
-        writer.add_key_value_metadata({_KEY: json.dumps({"format": FORMAT, "rows": table.num_rows, **said})})
+        writer.add_key_value_metadata({_KEY: json.dumps({"format": FORMAT, **said})})
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
 def _decoded(name: str, content: bytes) -> tuple[pa.Table, dict[str, Any]]:
     """The table, and what its metadata says; a `DataError` if that is of another format."""
-    parquet = pq.ParquetFile(reader_of(content), page_checksum_verification=True)
+    parquet = pq.ParquetFile(reader_of(content))
     said = json.loads(parquet.metadata.metadata[_KEY])
     if said["format"] != FORMAT:
         raise DataError(f"{name} is of the format {said['format']!r}; expected {FORMAT!r}: another version wrote it.")
     # In batches, which takes half the memory: 150 MB for a million files.
     batches = parquet.iter_batches(1 << 16, use_threads=False)
-    table = pa.Table.from_batches(batches, parquet.schema_arrow)
-    if table.num_rows != said["rows"]:
-        raise ValueError(f"it has {table.num_rows} rows of {said['rows']}")
-    return table, said
-
-
-def _check_columns(table: pa.Table, schema: pa.Schema) -> None:
-    """No column may be missing or hold nulls; only times may."""
-    for field in schema:
-        if table[field.name].null_count and not field.nullable:
-            raise ValueError(f"column {field.name!r} holds nulls")
+    return pa.Table.from_batches(batches, parquet.schema_arrow), said
 
 
 def _text(schema: pa.Schema) -> str:
@@ -218,18 +182,3 @@ def _text(schema: pa.Schema) -> str:
 
 def _schema(text: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-
-
-@contextmanager
-def _damage(name: str) -> Iterator[None]:
-    """Whatever a damaged record leads to becomes a `DataError` that names it."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error).rstrip(" .")
-        raise DataError(
-            f"{name} is damaged: {type(error).__name__}: {reason}. Expected the record of a plan: copy it again, or "
-            "plan the job anew."
-        ) from error
