@@ -38,17 +38,14 @@ logger = logging.getLogger("scanrnn_dist")
 
 
 def damaged_parts(records: JobRecords) -> list[str]:
-    """Names of parts that are missing or of another size; of a list of parts that is none any more, the list's name.
-
-    Of more than 100,000 parts in a folder the sizes of some are looked at, so that a million take a second.
-    """
+    """Names of parts that are missing or of another size; of a list of parts that is none any more, the list's name."""
     try:
         _, content = records.read_success()
         listed = read_parts(content, records.store.path(PARTS))
     except DataError:
         return [PARTS]
-    names = part_names(listed["unit"].to_pylist(), len(listed))
-    return records.store.changed(dict(zip(names, listed["size_bytes"].to_pylist(), strict=True)))
+    there, names = dict(records.store.entries()), part_names(listed["unit"].to_pylist(), len(listed))
+    return [name for name, size in zip(names, listed["size_bytes"].to_pylist(), strict=True) if there.get(name) != size]
 
 
 def set_right(records: JobRecords, job: dict[str, Any], discard: Collection[str], expiry_seconds: float) -> None:

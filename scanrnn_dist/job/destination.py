@@ -115,8 +115,9 @@ def check_destination(
         options = asked.settled(before.layout, before.keep, before.rows_per_part)
     is_named_so = before.given == plan.given  # else that differs
     changes = None
-    if was_begun(records) and (is_named_so or handling.accept_changes):
+    if is_named_so or handling.accept_changes:
         changes = before.changes() if is_named_so else before.changes_to(plan.source.files)
+        changes = changes if changes and was_begun(records) else None
         if changes and not (handling.accept_changes and changes.is_listed):
             raise changed_source(changes, before, records.store.root)
     wanted = Wanted(records.store.root, plan, options, handling, computation, recorded)

@@ -221,9 +221,9 @@ def _planned(
         check_not_updated(records, recorded)
         plan = Plan.read(records, recorded)
         if plan.is_of(source, options):
-            changes, is_begun = plan.changes(), was_begun(records)
-            if not changes:
+            if not (changes := plan.changes()):
                 return plan
+            is_begun = was_begun(records)
             if is_begun and not (handling.accept_changes and changes.is_listed):
                 raise changed_source(changes, plan, records.store.root)
             return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)

@@ -22,7 +22,7 @@ from scanrnn_dist.job.in_words import command_that_continues, way_to_continue
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, absolute
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
-from scanrnn_dist.records import JOB_FORMAT, RECORDS, JobRecords, living_workers
+from scanrnn_dist.records import JOB_FORMAT, JobRecords, living_workers
 from scanrnn_dist.source import SourceLike, check_width
 from scanrnn_dist.storage import Store
 
@@ -158,7 +158,7 @@ def was_begun(records: JobRecords) -> bool:
 
 def has_parts(records: JobRecords) -> bool:
     """Whether anything stands there beside records."""
-    return records.store.holds_beside(RECORDS)
+    return any(records.beside())
 
 
 def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +48,13 @@ class JobRecords:
         """Whether the encoder is with the records."""
         return self.store.exists(ENCODER)
 
+    def beside(self) -> Iterator[str]:
+        """The names of what stands at the destination beside the records."""
+        return (name for name, _ in self.store.entries() if name != f"{RECORDS}/")
+
     def check_is_free(self) -> None:
         """Raise `ConfigError` if the destination holds anything but records without a job."""
-        held = sorted(name for name, _ in self.store.entries() if name != f"{RECORDS}/")
+        held = sorted(self.beside())
         if held:
             raise ConfigError(
                 f"The destination {self.store.root} holds {len(held)} entries, such as {held[0]!r}, and no job; "

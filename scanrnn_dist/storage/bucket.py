@@ -70,10 +70,6 @@ class ObjectStore(Store):
             found = self.objects.files(self._key(folder), is_deep=True)
             return {self._is_called(key[begin:]): size for key, size in found}
 
-    def holds_beside(self, folder: str) -> bool:
-        with stopping(self.root, "looked at"):
-            return self.objects.holds_beside(self.prefix, self._key(folder))
-
     def exists(self, name: str) -> bool:
         with stopping(self.path(name), "looked at"):
             return self.objects.exists(self._key(name))
@@ -244,9 +240,6 @@ class _UploadedFile(NewFile):
         self._bucket, self._name = bucket, name
         with _on_this_machine(bucket.path(name)):
             super().__init__(tempfile.TemporaryFile(prefix="scanrnn-part-"))  # noqa: SIM115 - closed by whoever ends it
-
-    def close(self) -> None:
-        pass  # it is read once more
 
     def write(self, content: bytes | memoryview) -> int:
         with _on_this_machine(self._bucket.path(self._name)):

@@ -46,10 +46,6 @@ class Objects(ABC):
     def files(self, folder: str, is_deep: bool) -> Iterator[tuple[str, int]]:
         """Keys below a folder with their bytes; unless it `is_deep`, those directly in it, folders with a slash."""
 
-    def holds_beside(self, folder: str, below: str) -> bool:
-        """Whether anything stands in a folder beside one that stands in it."""
-        return any(key != f"{below}/" for key, _ in self.files(folder, is_deep=False))
-
     @abstractmethod
     def put(self, key: str, content: bytes) -> None:
         """Make an object, in place of one that stands there."""

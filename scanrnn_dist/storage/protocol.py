@@ -10,7 +10,7 @@ import errno
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
@@ -57,7 +57,7 @@ def unstaged(name: str) -> str:
 
 
 class NewFile(ABC):
-    """A large file that is being written, into `file` until `commit`; a file object for pyarrow."""
+    """A large file that is being written, into `file` until `commit`; without that nothing appears."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -67,19 +67,8 @@ class NewFile(ABC):
         """Whether it was closed."""
         return self._file.closed
 
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
-
-    def flush(self) -> None:  # noqa: B027 - it is to do nothing
-        """Leave it to `commit` to make what was written durable."""
-
     def begin_sync(self) -> None:  # noqa: B027 - where nothing can be begun
         """Have what was written so far become durable meanwhile, so that `commit` has less to wait for."""
-
-    def close(self) -> None:
-        """Write no more; without `commit` nothing appears."""
-        self._file.close()
 
     @abstractmethod
     def write(self, content: bytes | memoryview) -> int:
@@ -152,18 +141,6 @@ class Store(os.PathLike[str]):
     @abstractmethod
     def below(self, folder: str = "") -> dict[str, int]:
         """The files below a folder at any depth, by their names from the root, with their bytes."""
-
-    def changed(self, expected: Mapping[str, int]) -> list[str]:
-        """Which files of the destination itself are missing, or of other bytes than expected, at a glance.
-
-        Of a folder of this machine with many files the bytes of some are looked at: see `GLANCED_FILES`.
-        """
-        there = dict(self.entries())
-        return [name for name, size in expected.items() if there.get(name) != size]
-
-    def holds_beside(self, folder: str) -> bool:
-        """Whether anything stands at the destination beside a folder in it."""
-        return any(name != f"{folder}/" for name, _ in self.entries())
 
     @abstractmethod
     def exists(self, name: str) -> bool:

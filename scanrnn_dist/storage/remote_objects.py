@@ -11,7 +11,6 @@ answer is cut in its body, as that of a listing, and where boto3 gave up, `_aske
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
 import re
@@ -79,21 +78,15 @@ class RemoteObjects(Objects):
             if path.endswith("/") or not _is_marker(path, size, folder):
                 yield path, size
 
-    def holds_beside(self, folder: str, below: str) -> bool:
-        # Of one level all pages would come before an answer, so what sorts before the other folder is asked for, and
-        # what sorts after all that stands in it: 0 comes after the slash.
-        first, after = (self._below(folder, last) for last in (None, f"{below}0"))
-        names = itertools.chain(itertools.takewhile(lambda each: not each[0].startswith(f"{below}/"), first), after)
-        return any(not _is_marker(*each, folder) for each in names)
-
     def _directly_in(self, folder: str) -> list[tuple[str, int]]:
         listed = _asked(folder, lambda: self._store.list_with_delimiter(folder or None))
         found = [(item["path"], item["size"]) for item in listed["objects"]]
         return [*((f"{name}/", 0) for name in listed["common_prefixes"]), *found]
 
-    def _below(self, folder: str, last: str | None = None) -> Iterator[tuple[str, int]]:
-        """Those after `last`, page by page, as they are taken; after an answer that was cut, from the last one on."""
-        batches = None
+    def _below(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Page by page, as they are taken; after an answer that was cut, from the last one on."""
+        batches: Any = None
+        last: str | None = None
 
         def ask() -> Any:
             nonlocal batches

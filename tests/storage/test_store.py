@@ -30,7 +30,6 @@ from scanrnn_dist.storage import (
     LocalStore,
     ObjectStore,
     Store,
-    local,
     new_attempt,
     open_store,
     remote_objects,
@@ -535,18 +534,6 @@ def test_the_remedy_for_a_lack_of_rights_fits_reads_and_writes(what: str) -> Non
         raise PermissionError(errno.EACCES, "Permission denied", "a")
 
 
-def test_of_many_files_all_names_and_some_sizes_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "GLANCED_FILES", 3)
-    names = [f"{number}" for number in range(6)]
-    for name in names:
-        (tmp_path / name).write_bytes(b"12")
-    store = open_store(tmp_path)
-    (tmp_path / "5").unlink()
-    (tmp_path / "2").write_bytes(b"1")
-    (tmp_path / "3").write_bytes(b"1")  # not of those that are asked
-    assert sorted(store.changed(dict.fromkeys(names, 2))) == ["2", "5"]
-
-
 @pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow asks for all pages.")
 def test_a_listing_is_asked_for_page_by_page_and_from_where_it_was_cut(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
@@ -566,30 +553,8 @@ def test_a_listing_is_asked_for_page_by_page_and_from_where_it_was_cut(
 
     store = open_store(s3.uri("bucket/out"))
     monkeypatch.setattr(remote_objects, "obstore_client", lambda _: SimpleNamespace(list=listed))
-    assert store.holds_beside("__scanrnn") and asked == keys[:1]
     assert list(store.below()) == [key.removeprefix("out/") for key in keys]
-    assert asked == [*keys[:1], keys[0], keys[2], keys[2], keys[4]]
-
-
-@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow asks for one level.")
-def test_many_records_are_not_listed_to_learn_whether_there_is_a_part(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys, asked = [f"out/__scanrnn/{number:04}" for number in range(6)], list[str]()
-
-    def listed(_: str, offset: str | None, chunk_size: int) -> Iterator[list[dict[str, Any]]]:
-        for key in sorted(keys):
-            if key > (offset or ""):
-                asked.append(key)
-                yield [{"path": key, "size": 1}]
-
-    store = open_store(s3.uri("bucket/out"))
-    monkeypatch.setattr(remote_objects, "obstore_client", lambda _: SimpleNamespace(list=listed))
-    assert not store.holds_beside("__scanrnn") and asked == keys[:1]
-    for beside in ("out/part-0", "out/A"):
-        keys.append(beside)
-        assert store.holds_beside("__scanrnn") and len(asked) <= 4
-        keys.remove(beside)
+    assert asked == [keys[0], keys[2], keys[2], keys[4]]
 
 
 @pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
