@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -54,9 +55,10 @@ class Attempt:
 
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
     tells. It ends once all attempts have set aside more rows than its `max_bad_rows`; where it says none, than that of
-    the last attempt that did; None is no bound. `made` is what it committed itself. An executor that hands units to
-    workers keeps `handed` and `helpers`: the units that they have, and the names of their attempts. It sets `on_found`,
-    which is called with the number and the rows of a unit that was lost with its worker, but is committed.
+    the last attempt that did; None is no bound. `made` is what it committed itself, `rows_in_hand` how many rows of
+    each unit are finished until that is settled. An executor that hands units to workers keeps `handed` and `helpers`:
+    the units that they have, and the names of their attempts. It sets `on_found`, which is called with the number and
+    the rows of a unit that was lost with its worker, but is committed.
 
     Raises:
         StoppedError: another process works on the share.
@@ -78,6 +80,7 @@ class Attempt:
         self._has_failed = np.zeros(len(self._rows), bool)  # in this attempt, which tries them no more
         self._trace: CrashTrace | None = None
         self.made = Made()
+        self.rows_in_hand = Counter[int]()
         self._lost: set[int] = set()
         self.handed: set[int] = set()
         self.helpers: set[str] = set()
@@ -98,7 +101,7 @@ class Attempt:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._held.works_on(self._in_hand, self._helpers)
+        self._held.works_on(self._in_hand)
 
     def __enter__(self) -> Attempt:
         return self
@@ -162,25 +165,23 @@ class Attempt:
                 if self._lost:
                     return
 
-    def lost(self, finished: Mapping[int, int]) -> None:
-        """Take note of units that were given out by `work`, and whose worker died before it said that they are done;
-        of how many of their rows it said so."""
-        self._times_done[list(finished)] -= 1
-        self._lost.update(finished)
-        for number, rows in finished.items():
-            unit = self._units[number]
-            self._held.lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
+    def lost(self, units: Iterable[int]) -> None:
+        """Take note of units that were given out by `work`, and whose worker died before it said that they are done."""
+        for number in units:
+            self._times_done[number] -= 1
+            self._lost.add(number)
+            del self.rows_in_hand[number]
 
-    def failed(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that failed, so many rows of which were finished; the first few are told at once."""
+    def failed(self, unit: Unit, reason: str) -> None:
+        """Take note of a unit that failed; the first few are told at once."""
         self._has_failed[unit.index] = True
-        self._held.lease.abandoned(rows, unit.values * rows // max(1, unit.rows))
+        del self.rows_in_hand[unit.index]
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
-    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
-        self._held.lease.finished(unit.rows - rows, unit.values - unit.values * rows // max(1, unit.rows))
+    def set_aside(self, unit: Unit, reason: str) -> None:
+        """Take note of a unit that is set aside as a whole, before `committed`."""
+        self.rows_in_hand[unit.index] = unit.rows
         self._times_unread += 1
         if self._times_unread <= TOLD_AT_ONCE:
             logger.warning("All %d rows of part %d are set aside. %s", unit.rows, unit.index, reason)
@@ -188,6 +189,7 @@ class Attempt:
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
         self.made.add(record)
+        del self.rows_in_hand[unit.index]
         self._held.lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
@@ -195,7 +197,7 @@ class Attempt:
 
     def finished(self, unit: Unit, rows: int) -> None:
         """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
-        self._held.lease.finished(rows, unit.values * rows // max(1, unit.rows))
+        self.rows_in_hand[unit.index] += rows
         self._held.lease.check()
 
     def check_job(self) -> None:
@@ -245,15 +247,18 @@ class Attempt:
     def _alive(self) -> set[str]:
         """The attempts that are at work."""
         store = self._records.store
-        return {store.attempt, *self._helpers(), *(name for worker in living_workers(store) for name in worker.names)}
+        return {store.attempt, *self.helpers, *(name for worker in living_workers(store) for name in worker.names)}
 
-    def _in_hand(self) -> list[int]:
-        """The units that this process works on, or those that it handed out."""
-        return self.log.in_hand or sorted(self.handed.copy())
+    def _in_hand(self) -> dict[str, Any]:
+        """The units that this process works on, or those that it handed out, and the attempts that work for this one.
 
-    def _helpers(self) -> list[str]:
-        """The attempts that work for this one."""
-        return sorted(self.helpers.copy())
+        It is asked by another thread than those that change what it tells, which therefore is copied at once.
+        """
+        units, rows = self.log.in_hand or sorted(self.handed.copy()), self.rows_in_hand.copy()
+        in_hand = [self._units[number] for number in rows]
+        values = sum(unit.values * rows[unit.index] // max(1, unit.rows) for unit in in_hand)
+        told = {"rows_in_hand": rows.total(), "values_in_hand": values}
+        return {"in_hand": tuple(units[:8]), "helpers": tuple(sorted(self.helpers.copy())), **told}
 
     def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
         """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""

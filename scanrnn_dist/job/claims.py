@@ -23,8 +23,8 @@ class Claims(Protocol):
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded."""
 
-    def failed(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that failed, so many rows of which were finished."""
+    def failed(self, unit: Unit, reason: str) -> None:
+        """Take note of a unit that failed."""
 
-    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
-        """Take note of a unit that is set aside as a whole, before `committed`; so many of its rows were finished."""
+    def set_aside(self, unit: Unit, reason: str) -> None:
+        """Take note of a unit that is set aside as a whole, before `committed`."""

@@ -87,7 +87,6 @@ class _Hand:
     attempt: str = ""  # its name, once it has begun
     replaces: str = ""  # the name of the one that died, whose place it took
     units: set[int] = field(default_factory=set)  # that it has
-    finished: Counter[int] = field(default_factory=Counter)  # rows of these
     questions: deque[str] = field(default_factory=deque)  # that it has not answered
     is_in_round: bool = False
 
@@ -252,13 +251,11 @@ class HandOut:
             getattr(self._attempt, event.what)(unit, *event.given)
             if event.what in ("committed", "failed"):
                 hand.units.discard(event.unit)
-                del hand.finished[event.unit], self._told[event.unit]
+                del self._told[event.unit]
                 self._attempt.handed.discard(event.unit)
                 self._deaths_in_vain = 0
-            if event.what in ("finished", "set_aside"):
-                rows = event.given[-1]
-                hand.finished[event.unit] += rows if event.what == "finished" else unit.rows - rows
-                self._tell(event.unit, hand.finished[event.unit])
+            else:
+                self._tell(event.unit, self._attempt.rows_in_hand[event.unit])
 
     def _tell(self, unit: int, rows: int) -> None:
         """Tell that so many rows of a unit are finished, but for those that were told before."""
@@ -311,7 +308,7 @@ class HandOut:
         if hand.attempt:
             self._attempt.helpers.discard(hand.attempt)
             self._attempt.handed -= hand.units
-            self._attempt.lost({unit: hand.finished[unit] for unit in hand.units})
+            self._attempt.lost(hand.units)
         if hand.attempt or "begin" in hand.questions:
             self._begin(self._hands[-1])
 

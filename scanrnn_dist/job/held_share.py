@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -61,10 +62,10 @@ class HeldShare:
             self._owners[count] = share_of_units(self._values, count)
         return np.flatnonzero(self._owners[count] == index - 1)
 
-    def works_on(self, in_hand: Callable[[], list[int]], helpers: Callable[[], list[str]]) -> None:
+    def works_on(self, in_hand: Callable[[], dict[str, Any]]) -> None:
         """What this lease and each later one asks, as `Lease.works_on`."""
-        self._in_hand, self._helpers = in_hand, helpers
-        self.lease.works_on(in_hand, helpers)
+        self._in_hand = in_hand
+        self.lease.works_on(in_hand)
 
     def take_another(self, has_work: Callable[[Share], bool]) -> bool:
         """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
@@ -143,7 +144,7 @@ class HeldShare:
         while taken is None and (taken := self._free_lease()) is None:
             self._pause()  # all others have one; what they end is free
         self.lease = taken
-        self.lease.works_on(self._in_hand, self._helpers)
+        self.lease.works_on(self._in_hand)
         return True
 
     def _pause(self) -> None:

@@ -244,11 +244,11 @@ class _HandedClaims:
     def committed(self, unit: Unit, record: PartRecord) -> None:
         self._events.append(Event("committed", unit.index, (record,)))
 
-    def failed(self, unit: Unit, reason: str, rows: int) -> None:
-        self._events.append(Event("failed", unit.index, (reason, rows)))
+    def failed(self, unit: Unit, reason: str) -> None:
+        self._events.append(Event("failed", unit.index, (reason,)))
 
-    def set_aside(self, unit: Unit, reason: str, rows: int) -> None:
-        self._events.append(Event("set_aside", unit.index, (reason, rows)))
+    def set_aside(self, unit: Unit, reason: str) -> None:
+        self._events.append(Event("set_aside", unit.index, (reason,)))
 
     def news(self) -> tuple[Event, ...]:
         """What was not told yet."""

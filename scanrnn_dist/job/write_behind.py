@@ -34,7 +34,6 @@ class _Begun:
     unit: Unit
     part: PartFile
     quarantine: QuarantineFile | None = None
-    rows: int = 0  # of the unit, written or not
     aside: int = 0
     filtered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -182,7 +181,6 @@ class WriteBehind:
                     begun.quarantine = QuarantineFile(self._store, unit.index, self._units, chunk.aside.schema)
                 begun.quarantine.write(chunk.aside)
                 begun.aside += chunk.aside.num_rows
-            begun.rows += chunk.rows
             begun.filtered += chunk.filtered
             begun.counts.update(chunk.counts)
         if chunk.is_last:
@@ -209,27 +207,25 @@ class WriteBehind:
             self._claims.log.commit(record)
         self._claims.committed(begun.unit, record)
 
-    def _drop(self) -> int:
-        """Abandon the part that was begun, if one was; of how many rows of its unit."""
+    def _drop(self) -> None:
+        """Abandon the part that was begun, if one was."""
         begun, self._begun = self._begun, None
-        if begun is None:
-            return 0
-        begun.abandon()
-        return begun.rows
+        if begun is not None:
+            begun.abandon()
 
     def _give_up(self, failed: FailedUnit) -> None:
-        rows = self._drop()
+        self._drop()
         self._claims.log.fail(failed.unit.index, failed.reason)
-        self._claims.failed(failed.unit, failed.reason, rows)
+        self._claims.failed(failed.unit, failed.reason)
 
     def _set_aside(self, failed: FailedUnit) -> None:
         """Commit a part without rows, and one line for all of them."""
         unit, line = failed.unit, failed.aside
         assert line is not None
-        rows = self._drop()
+        self._drop()
         begun = self._begun = self._new_part(unit)
         begun.aside, begun.counts = unit.rows, Counter({count_name("unreadable_file", SKIP): unit.rows})
         begun.quarantine = QuarantineFile(self._store, unit.index, self._units, line.schema)
         begun.quarantine.write(line)
-        self._claims.set_aside(unit, failed.reason, rows)
+        self._claims.set_aside(unit, failed.reason)
         self._commit(begun)

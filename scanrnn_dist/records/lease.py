@@ -92,21 +92,15 @@ class Lease:
         """Which of how many."""
         return self._worker.share
 
-    def finished(self, rows: int, values: int) -> None:
-        """Take note of rows that are finished, to be told with the next beat."""
-        self._count(rows_in_hand=rows, values_in_hand=values)
-
     def committed(self, rows: int, values: int) -> None:
-        """Take note of a unit that is committed, of whose rows `finished` was told before."""
-        self._count(units=1, rows=rows, values=values, rows_in_hand=-rows, values_in_hand=-values)
+        """Take note of a unit that is committed, to be told with the next beat."""
+        with self._changed:
+            was = self._worker
+            self._worker = replace(was, units=was.units + 1, rows=was.rows + rows, values=was.values + values)
 
-    def abandoned(self, rows: int, values: int) -> None:
-        """Take note of a unit that will not be committed, of so many rows of which `finished` was told before."""
-        self._count(rows_in_hand=-rows, values_in_hand=-values)
-
-    def works_on(self, in_hand: Callable[[], list[int]], helpers: Callable[[], list[str]] = list) -> None:
-        """Ask these, at every beat, which units are in hand, and which attempts help."""
-        self._in_hand, self._helpers = in_hand, helpers
+    def works_on(self, in_hand: Callable[[], dict[str, Any]]) -> None:
+        """Ask this, at every beat, for what `Worker` tells of units in hand, and of helpers."""
+        self._in_hand = in_hand
 
     def check(self) -> None:
         """Raise `StoppedError` if this is known not to be the owner any more."""
@@ -138,13 +132,7 @@ class Lease:
             self._worker = replace(self._worker, state=state, reason=reason, **nothing)
             self._write(version)
 
-    _in_hand: Callable[[], list[int]] = staticmethod(list)
-    _helpers: Callable[[], list[str]] = staticmethod(list)
-
-    def _count(self, **more: int) -> None:
-        with self._changed:  # values are rounded at every chunk, so those in hand may come below 0
-            counts = {name: max(0, getattr(self._worker, name) + number) for name, number in more.items()}
-            self._worker = replace(self._worker, **counts)
+    _in_hand: Callable[[], dict[str, Any]] = staticmethod(dict)
 
     def _beat_on(self) -> None:
         while not self._released.wait(self._worker.expiry_seconds / BEATS_PER_EXPIRY):
@@ -185,15 +173,13 @@ class Lease:
 
     def _write(self, version: str) -> None:
         with self._changed:
+            if self._worker.state == WORKING:
+                self._worker = replace(self._worker, **self._in_hand())
             now, (then, values) = time.time(), self._history[0]
             done = self._worker.values + self._worker.values_in_hand
             rate = max(0, done - values) / max(now - then, 1e-9)
             self._history.append((now, done))
-            self._worker = replace(self._worker, beat=now, values_per_second=rate)
-            if self._worker.state == WORKING:
-                in_hand, helpers = tuple(self._in_hand()[:8]), tuple(self._helpers())
-                self._worker = replace(self._worker, in_hand=in_hand, helpers=helpers)
-            worker = self._worker
+            worker = self._worker = replace(self._worker, beat=now, values_per_second=rate)
         # Where it is not replaced, it is not this one's any more: the next question tells.
         self._store.replace(lease_file(self.share, self._number), worker_bytes(worker), version, durable=False)
 

@@ -21,11 +21,12 @@ from scanrnn_dist.cli import app as cli
 from scanrnn_dist.errors import DataError, StoppedError, UndoneError
 from scanrnn_dist.job import MemoryShares, plan, undone
 from scanrnn_dist.job import write_behind as parts
-from scanrnn_dist.job.attempt import Sharing
+from scanrnn_dist.job.attempt import Attempt
+from scanrnn_dist.job.options import Sharing
 from scanrnn_dist.job.status import read_status
-from scanrnn_dist.records import AttemptLog, Lease, commit_log
+from scanrnn_dist.records import AttemptLog, commit_log
 from scanrnn_dist.records.suspects import Suspect
-from scanrnn_dist.source import FailedUnit
+from scanrnn_dist.source import FailedUnit, Unit
 
 FILES = 30
 
@@ -122,24 +123,25 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
     rows[33] = None
     source, out = write_source(tmp_path / "a.parquet", rows), tmp_path / "out"
     begun: list[int] = []
-    write, abandoned = parts.WriteBehind._write, Lease.abandoned
+    write, failed = parts.WriteBehind._write, Attempt.failed
 
     def watched(self: Any, chunk: Any, features: Any) -> None:
         begun.append(chunk.unit.index)
         write(self, chunk, features)
 
-    in_hand: list[tuple[int, int]] = []
+    in_hand: list[tuple[int, bool]] = []
 
-    def told(self: Lease, rows: int, values: int) -> None:
-        abandoned(self, rows, values)
-        in_hand.append((rows, self._worker.rows_in_hand))
+    def told(self: Attempt, unit: Unit, reason: str) -> None:
+        rows = self.rows_in_hand[unit.index]
+        failed(self, unit, reason)
+        in_hand.append((rows, unit.index in self.rows_in_hand))
 
     monkeypatch.setattr(parts.WriteBehind, "_write", watched)
-    monkeypatch.setattr(Lease, "abandoned", told)
+    monkeypatch.setattr(Attempt, "failed", told)
     says = failing(source, out, rows_per_part=20)
     assert says.startswith("1 of 3 parts could not be made") and "row group 6, row 3 (row 33 of the file)" in says
     assert begun.count(1) > 0  # rows of the unit were written before it failed
-    assert in_hand[0][0] == begun.count(1) and in_hand[0][1] >= 0
+    assert in_hand == [(begun.count(1), False)]
     featurize(good, tmp_path / "undisturbed", rows_per_part=20)
     whole = {name: content for name, content in parts_in(tmp_path / "undisturbed").items() if "00001" not in name}
     assert parts_in(out).keys() == whole.keys()

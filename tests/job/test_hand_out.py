@@ -160,6 +160,7 @@ def test_rows_of_workers_that_died_are_told_once_and_do_not_stay_in_hand(
     seen, in_hand, release = list[int](), list[int](), Lease.release
 
     def watching(self: Any, *given: Any) -> None:
+        self.beat()
         in_hand.append(self._worker.rows_in_hand)
         release(self, *given)
 

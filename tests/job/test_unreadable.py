@@ -142,6 +142,7 @@ def test_rows_of_units_that_are_set_aside_count_as_finished(
     seen, in_hand, release = list[int](), list[tuple[int, int]](), Lease.release
 
     def watching(self: Any, *given: Any) -> None:
+        self.beat()
         in_hand.append((self._worker.rows_in_hand, self._worker.values_in_hand))
         release(self, *given)
 
