@@ -56,9 +56,9 @@ class Attempt:
     `commits` is what all attempts had committed when it was last looked; `header` what the first line of this one's log
     tells. It ends once all attempts have set aside more rows than its `max_bad_rows`; where it says none, than that of
     the last attempt that did; None is no bound. `made` is what it committed itself, `rows_in_hand` how many rows of
-    each unit are finished until that is settled. An executor that hands units to workers keeps `handed` and `helpers`:
-    the units that they have, and the names of their attempts. It sets `on_found`, which is called with the number and
-    the rows of a unit that was lost with its worker, but is committed.
+    each unit are finished until that is settled. An executor that hands units to workers sets `helpers`, the names of
+    their attempts, and `handed`, which of these has a unit until that is settled. It sets `on_found`, which is called
+    with the number and the rows of a unit that was lost with its worker, but is committed.
 
     Raises:
         StoppedError: another process works on the share.
@@ -82,7 +82,7 @@ class Attempt:
         self.made = Made()
         self.rows_in_hand = Counter[int]()
         self._lost: set[int] = set()
-        self.handed: set[int] = set()
+        self.handed: dict[int, str] = {}
         self.helpers: set[str] = set()
         self.on_found: Callable[[int, int], None] = lambda unit, rows: None
         self._held = HeldShare(records, units.values, sharing)
@@ -165,17 +165,18 @@ class Attempt:
                 if self._lost:
                     return
 
-    def lost(self, units: Iterable[int]) -> None:
-        """Take note of units that were given out by `work`, and whose worker died before it said that they are done."""
-        for number in units:
+    def lost(self, helper: str) -> None:
+        """Take note of a worker that died, with the units that it had and did not say to be done."""
+        self.helpers.discard(helper)
+        for number in [unit for unit, has in self.handed.items() if has == helper]:
             self._times_done[number] -= 1
             self._lost.add(number)
-            del self.rows_in_hand[number]
+            self._settle(number)
 
     def failed(self, unit: Unit, reason: str) -> None:
         """Take note of a unit that failed; the first few are told at once."""
         self._has_failed[unit.index] = True
-        del self.rows_in_hand[unit.index]
+        self._settle(unit.index)
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
@@ -189,11 +190,16 @@ class Attempt:
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
         self.made.add(record)
-        del self.rows_in_hand[unit.index]
+        self._settle(unit.index)
         self._held.lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
             self._check_bad_rows()
+
+    def _settle(self, number: int) -> None:
+        """Have a unit be in nobody's hand any more."""
+        self.handed.pop(number, None)
+        del self.rows_in_hand[number]
 
     def finished(self, unit: Unit, rows: int) -> None:
         """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""

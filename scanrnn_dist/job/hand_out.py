@@ -86,7 +86,6 @@ class _Hand:
     worker: Any
     attempt: str = ""  # its name, once it has begun
     replaces: str = ""  # the name of the one that died, whose place it took
-    units: set[int] = field(default_factory=set)  # that it has
     questions: deque[str] = field(default_factory=deque)  # that it has not answered
     is_in_round: bool = False
 
@@ -180,7 +179,7 @@ class HandOut:
                 attempt.helpers.add(value)
                 self._give(hand, left, alone)
             elif question == "exchange":
-                self._take_in(hand, value.events, opened)
+                self._take_in(value.events, opened)
                 if value.done is not None:
                     done += value.done
                     hand.is_in_round = False
@@ -234,8 +233,7 @@ class HandOut:
         """Give a worker its next units, if there are some; it has to hear that there are none."""
         if left or hand.is_in_round:
             units = left.take(None if alone else 1 / (AT_A_TIME * self._pool.count))
-            hand.units |= set(units)
-            self._attempt.handed |= set(units)
+            self._attempt.handed |= dict.fromkeys(units, hand.attempt)
             self._order(hand, units, is_last=alone or not left, alone=alone)
 
     def _order(self, hand: _Hand, units: tuple[int, ...], is_last: bool, alone: bool) -> None:
@@ -244,15 +242,13 @@ class HandOut:
         hand.is_in_round = True
         self._ask(hand, "exchange", Orders(units, is_last, alone, seconds))
 
-    def _take_in(self, hand: _Hand, events: Sequence[Any], opened: OpenJob) -> None:
+    def _take_in(self, events: Sequence[Any], opened: OpenJob) -> None:
         """Tell the attempt what became of units."""
         for event in events:
             unit = opened.plan.units[event.unit]
             getattr(self._attempt, event.what)(unit, *event.given)
             if event.what in ("committed", "failed"):
-                hand.units.discard(event.unit)
                 del self._told[event.unit]
-                self._attempt.handed.discard(event.unit)
                 self._deaths_in_vain = 0
             else:
                 self._tell(event.unit, self._attempt.rows_in_hand[event.unit])
@@ -306,9 +302,7 @@ class HandOut:
         self._start_missing()
         self._hands[-1].replaces = hand.attempt or hand.replaces
         if hand.attempt:
-            self._attempt.helpers.discard(hand.attempt)
-            self._attempt.handed -= hand.units
-            self._attempt.lost(hand.units)
+            self._attempt.lost(hand.attempt)
         if hand.attempt or "begin" in hand.questions:
             self._begin(self._hands[-1])
 
