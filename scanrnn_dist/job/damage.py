@@ -98,7 +98,7 @@ def recorded_parts(records: JobRecords, job: dict[str, Any], units: Units) -> tu
     if not records.is_complete:
         listed = records_of_parts(records.store, job["id"], rows)
         there = dict(records.store.entries())
-        stands = [part_name(unit, len(rows)) in there for unit in listed["unit"].to_pylist()]
+        stands = [name in there for name in part_names(listed["unit"].to_pylist(), len(rows))]
         return listed.filter(pa.array(stands, pa.bool_())), False
     totals, content = records.read_success()
     parts = read_parts(content, records.store.path(PARTS))

@@ -23,7 +23,7 @@ from scanrnn_dist.records import (
     JobRecords,
     are_steps,
     out_features_of,
-    part_name,
+    part_names,
     read_matrices,
     read_part_schema,
     value_dtype,
@@ -150,8 +150,7 @@ def _parts_of(records: JobRecords) -> tuple[dict[str, object], list[str], np.nda
             f"{root} is unfinished: {len(parts):,} of {len(plan.units):,} parts are saved. Start the command that "
             "makes it again, which goes on from there; then export."
         )
-    names = [part_name(unit, len(plan.units)) for unit in parts["unit"].to_pylist()]
-    return job, names, parts["rows"].to_numpy()
+    return job, part_names(parts["unit"].to_pylist(), len(plan.units)), parts["rows"].to_numpy()
 
 
 def _header(shape: tuple[int, int], dtype: np.dtype) -> bytes:

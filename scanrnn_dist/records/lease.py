@@ -34,7 +34,7 @@ from scanrnn_dist.records.workers import (
     Share,
     Worker,
     lease_file,
-    lease_numbers,
+    leases,
     read_worker_version,
     this_machine,
     worker_bytes,
@@ -189,13 +189,13 @@ def _acquire(store: Store, worker: Worker) -> tuple[int, Worker, dict[str, str]]
     heard: Worker | None = None
     since = time.monotonic()
     while True:
-        numbers = lease_numbers(store, worker.share)
+        numbers = sorted(number for share, number in leases(store) if share == worker.share)
         number = max(numbers, default=0)
         owner, version = read_worker_version(store, lease_file(worker.share, number)) if numbers else (None, "")
         # One that is not to be understood may be in the midst of a beat.
         patience_seconds = _patience_seconds(owner) if owner else _silence_seconds(worker) if version else 0.0
         if time.monotonic() - since >= patience_seconds:
-            earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in sorted(numbers))}
+            earlier = {name: store.version(name) for name in (lease_file(worker.share, old) for old in numbers)}
             now = time.time()  # it may have waited for as long as it takes to count as dead
             worker = replace(worker, started=now, beat=now)
             if store.create(lease_file(worker.share, number + 1), worker_bytes(worker)):

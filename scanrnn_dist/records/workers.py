@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -26,6 +28,7 @@ EXPIRY_SECONDS = 60.0
 """A lease whose owner has not written it for so long is free: a pause of a shared filesystem or a swapping machine is
 shorter, and a person waits so long for the job of another machine that died."""
 READINGS = 5
+_LEASE = re.compile(r"(\d+)-of-(\d+)\.(\d+)\.json")
 _KINDS: dict[Any, Any] = {"str": str, "int": int, "float": float}
 WORKING, STOPPED, DONE = "working", "stopped", "done"
 
@@ -77,13 +80,8 @@ class Worker:
 
 def read_workers(store: Store, of: Share | None = None) -> list[Worker]:
     """The present owner of every share that ever had one, or of this one."""
-    newest: dict[str, tuple[int, str]] = {}
-    for name, _ in store.entries(WORKERS):
-        share, number = _parsed(name)
-        is_asked = of is None or share == f"{of[0]}-of-{of[1]}"
-        if share and is_asked and number > newest.get(share, (0, ""))[0]:
-            newest[share] = number, name
-    workers = (read_worker(store, f"{WORKERS}/{name}") for _, name in sorted(newest.values(), key=lambda it: it[1]))
+    newest = dict(sorted(leases(store)))  # of each share the last one stays
+    workers = (read_worker(store, lease_file(*it)) for it in newest.items() if of is None or it[0] == of)
     return [worker for worker in workers if worker is not None]
 
 
@@ -125,17 +123,12 @@ def lease_file(share: Share, number: int) -> str:
     return f"{lease_names(share)}{number:06}.json"
 
 
-def _parsed(name: str) -> tuple[str, int]:
-    """Share and number of a file's name; nothing and 0 if it is another's."""
-    share, _, rest = name.partition(".")
-    number = rest.removesuffix(".json")
-    return (share, int(number)) if "-of-" in share and number.isdigit() and rest.endswith(".json") else ("", 0)
-
-
-def lease_numbers(store: Store, share: Share) -> list[int]:
-    """The numbers of the owners of a share whose files are there."""
-    wanted = f"{share[0]}-of-{share[1]}"
-    return [number for name, number in (_parsed(name) for name, _ in store.entries(WORKERS)) if name == wanted]
+def leases(store: Store) -> Iterator[tuple[Share, int]]:
+    """Share and number of each owner whose file is there."""
+    for name, _ in store.entries(WORKERS):
+        if match := _LEASE.fullmatch(name):
+            index, count, number = map(int, match.groups())
+            yield (index, count), number
 
 
 def read_worker(store: Store, name: str) -> Worker | None:
