@@ -93,7 +93,7 @@ class ObjectStore(Store):
         with stopping(self.path(name), "read", but=(FileNotFoundError,)):
             return self.objects.open(self._key(name))
 
-    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
+    def write(self, name: str, content: bytes, check: Check | None = None) -> None:
         with stopping(self.path(name)):
             if check is not None:
                 check()

@@ -75,9 +75,9 @@ class LocalStore(Store):
         with stopping(self.path(name), "read", but=_MISSING):
             return pa.OSFile(self.path(name))
 
-    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
-        with self._aside(name, content, durable) as (aside, path):
-            self._name(aside, path, durable, check)
+    def write(self, name: str, content: bytes, check: Check | None = None) -> None:
+        with self._aside(name, content, True) as (aside, path):
+            self._name(aside, path, True, check)
 
     def _name(self, aside: str, path: str, durable: bool, check: Check | None) -> None:
         """Give a file its name, after a check."""

@@ -164,7 +164,7 @@ class Store(os.PathLike[str]):
         """A file to read from at any place; `FileNotFoundError` if there is none."""
 
     @abstractmethod
-    def write(self, name: str, content: bytes, durable: bool = True, check: Check | None = None) -> None:
+    def write(self, name: str, content: bytes, check: Check | None = None) -> None:
         """Write a small file whole or not at all, in place of what stood there; `check` is called just before that.
 
         In a bucket, with a check, it takes the place of nothing that came after it, if it is small enough for one

@@ -41,7 +41,7 @@ class StoreConformance:
         def taken() -> None:
             raise StoppedError("another process has taken over")
 
-        store.write("x", b"old", durable=False)
+        store.write("x", b"old")
         with pytest.raises(StoppedError, match="taken over"):
             store.write("x", b"new", check=taken)
         assert store.read("x") == b"old" and store.below() == {"x": 3}
@@ -60,7 +60,7 @@ class StoreConformance:
         names = [f"a/{number}.json" for number in reversed(range(20))]
         for name in names:
             if name not in ("a/3.json", "a/19.json"):
-                store.write(name, name.encode(), durable=False)
+                store.write(name, name.encode())
         contents = [None if name in ("a/3.json", "a/19.json") else name.encode() for name in names]
         for count in (20, 2, 0):
             assert list(store.read_each(names[:count])) == contents[:count]

@@ -216,7 +216,6 @@ def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is
 
     for write, expected in {
         lambda name: store.write(name, b"1"): [*whole, f"rename {name}", f"sync {folder}"],
-        lambda name: store.write(name, b"1", durable=False): [*whole[:2], f"rename {name}"],
         lambda name: store.create(name, b"1"): [*whole, f"link {name}", f"sync {folder}", f"delete {name}"],
         lambda name: new_file(store, name): [*whole, f"rename {name}", f"sync {folder}"],
         log: [f"open {name}.jsonl", f"sync {folder}", f"append {name}.jsonl", f"sync {name}.jsonl"],
@@ -226,6 +225,10 @@ def test_a_file_of_a_folder_has_its_name_once_it_is_durable_and_then_the_name_is
         steps.clear()
         write(name)
         assert steps == expected
+    first = f"{folder}/first"
+    steps.clear()
+    assert store.replace(first, b"1", store.version(first) or "", durable=False)
+    assert steps == [f"open {first}", f"write {first}", f"rename {first}"]
     steps.clear()
     store.write("b/c/y", b"")
     assert steps[:4] == ["mkdir b", "sync .", "mkdir b/c", "sync b"]
