@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from scanrnn_dist.encoder import Encoder
+
 Cell = TypeVar("Cell", bound=nnx.RNNCellBase)
 
 
@@ -27,6 +29,12 @@ def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 
 
     inits = {"kernel_init": normal, "recurrent_kernel_init": normal, "bias_init": zeros}
     return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
+
+
+@nnx.jit
+def at_once(encoder: Encoder, *given: Any) -> jax.Array:
+    """What the encoder gives, by one program: an encoder that is called compiles a program for each operation."""
+    return encoder(*given)
 
 
 class Scaled(nnx.GRUCell):

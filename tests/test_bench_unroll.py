@@ -5,26 +5,26 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from cells import drawn
 from flax import nnx
 
 from benchmarks.bench_unroll import FORWARDS, measure, measure_in_child, median_of, table_of
 
 
 def test_the_scan_is_the_same_program_at_every_length() -> None:
-    sizes = [measure("scan", steps, 3, 8) for steps in (1111, 2222, 8888)]  # as many digits, so as many bytes
-    assert len({size["hlo_bytes"] for size in sizes}) == 1
-    assert len({measure("scan", steps, 3, 8)["hlo_instructions"] for steps in (128, 512, 2048)}) == 1
+    short, long = (measure("scan", steps, 3, 8) for steps in (1111, 8888))  # as many digits, so as many bytes
+    assert short["hlo_bytes"] == long["hlo_bytes"] and short["hlo_instructions"] == long["hlo_instructions"]
 
 
 def test_the_loop_is_a_larger_program_the_longer_it_is() -> None:
-    short, long = (measure("loop", steps, 3, 8) for steps in (8, 32))
+    short, long = (measure("loop", steps, 3, 8) for steps in (4, 16))
     assert long["hlo_instructions"] > 3 * short["hlo_instructions"]
     assert long["hlo_bytes"] > 3 * short["hlo_bytes"]
 
 
 def test_both_give_the_same_carry() -> None:
-    cell = nnx.GRUCell(3, 8, rngs=nnx.Rngs(0))
-    x = jax.numpy.asarray(np.random.default_rng(0).standard_normal((20, 3), np.float32))
+    cell = drawn(nnx.GRUCell, 3, 8)
+    x = jax.numpy.asarray(np.random.default_rng(0).standard_normal((4, 3), np.float32))
     loop, scan = (forward(cell, x) for forward in FORWARDS.values())
     np.testing.assert_allclose(loop, scan, rtol=0, atol=1e-6)  # the bound of the design
 

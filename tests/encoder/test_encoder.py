@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import pickle
@@ -22,7 +21,7 @@ import numpy as np
 import oracle
 import pytest
 import safetensors.numpy
-from cells import drawn
+from cells import at_once, drawn
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -60,7 +59,7 @@ def narrowed(arrays: Any, dtype: Any = None) -> Any:
 
 @pytest.mark.parametrize(
     ("seed", "D", "H"),
-    [(7, 12, 64), *(pytest.param(*one, marks=pytest.mark.soak) for one in [(0, 1, 1), (1, 3, 7)])],
+    [(7, 3, 5), *(pytest.param(*one, marks=pytest.mark.soak) for one in [(0, 1, 1), (1, 12, 64)])],
 )
 def test_the_seed_alone_fixes_the_weights(seed: int, D: int, H: int) -> None:
     ours = parameters(Encoder.from_seed(seed, D, H).cell)
@@ -70,17 +69,17 @@ def test_the_seed_alone_fixes_the_weights(seed: int, D: int, H: int) -> None:
         np.testing.assert_array_equal(ours[name].view(np.uint32), theirs[name].view(np.uint32))
 
 
-@pytest.mark.parametrize("T", [0, pytest.param(1, marks=pytest.mark.soak), 50])
+@pytest.mark.parametrize("T", [20, *(pytest.param(T, marks=pytest.mark.soak) for T in (0, 1))])
 def test_one_sequence_equals_the_specification(T: int) -> None:
     x = normal(T, 3)
-    encoder = Encoder.from_seed(4, 3, 7)
-    np.testing.assert_allclose(encoder(x), scan_rnn_forward(4, x, 7, T), rtol=0, atol=TOLERANCE)
+    encoder = Encoder.from_seed(4, 3, 5)
+    np.testing.assert_allclose(encoder(x), scan_rnn_forward(4, x, 5, T), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(encoder(x), oracle.gru(oracle.weights_of(encoder.cell), x), rtol=0, atol=TOLERANCE)
 
 
 def test_a_cell_with_recurrent_biases_has_the_equations_of_other_frameworks() -> None:
     cell = drawn(nnx.GRUCell, 3, 5)
-    cell.dense_h = nnx.Linear(5, 15, use_bias=True, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(1))
+    cell.dense_h.use_bias, cell.dense_h.bias = True, nnx.Param(normal(15))
     x = normal(20, 3)
     np.testing.assert_allclose(Encoder(cell)(x), oracle.gru(oracle.weights_of(cell), x), rtol=0, atol=TOLERANCE)
 
@@ -107,23 +106,23 @@ def test_leading_axes_are_a_batch_and_nothing_beyond_a_length_counts(batch: tupl
     spoiled = x.copy()
     for at in np.ndindex(batch):
         spoiled[(*at, slice(lengths[at], None))] = np.nan
-        wanted = scan_rnn_forward(0, x[at], 5, lengths[at])
+        wanted = oracle.gru(oracle.weights_of(encoder.cell), x[at][: lengths[at]])
         np.testing.assert_allclose(features[at], wanted, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(encoder(spoiled, lengths), features)
     np.testing.assert_array_equal(features[(0,) * len(batch)], np.zeros(5, np.float32))
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32])
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_seq_lengths_may_be_integers_of_any_width(dtype: Any, bidirectional: bool) -> None:
-    encoder, x, lengths = Encoder.from_seed(4, 3, 7, bidirectional=bidirectional), normal(3, 700, 3), [5, 0, 100]
-    np.testing.assert_array_equal(encoder(x, np.array(lengths, dtype)), encoder(x, np.array(lengths)))
+def test_seq_lengths_may_be_integers_of_any_width() -> None:
+    encoder, x, lengths = Encoder.from_seed(4, 3, 5, bidirectional=True), normal(3, 700, 3), [5, 0, 100]
+    wanted = encoder(x, np.array(lengths))
+    for dtype in (np.int8, np.uint32):
+        np.testing.assert_array_equal(encoder(x, np.array(lengths, dtype)), wanted)
 
 
 def test_without_seq_lengths_all_steps_count() -> None:
     encoder = Encoder.from_seed(0, 3, 5)
-    x = normal(4, 9, 3)
-    np.testing.assert_array_equal(encoder(x), encoder(x, np.full(4, 9, np.int32)))
+    x = normal(2, 3, 9, 3)
+    np.testing.assert_array_equal(encoder(x), encoder(x, np.full((2, 3), 9, np.int32)))
 
 
 def finite_difference(function: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
@@ -137,20 +136,15 @@ def finite_difference(function: Callable[[np.ndarray], float], at: np.ndarray) -
     return gradient
 
 
-def test_the_gradient_in_x_is_that_of_the_written_equations() -> None:
-    encoder = Encoder.from_seed(0, 3, 4)
-    weights, mix = oracle.weights_of(encoder.cell), normal(4, seed=5)
-    x = normal(6, 3)
-    gradient = jax.grad(lambda x: jnp.dot(encoder(x), mix))(jnp.asarray(x))
-    wanted = finite_difference(lambda x: float(oracle.gru(weights, x) @ mix), x)
-    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=GRADIENT_TOLERANCE)
-
-
-def test_the_gradient_in_the_weights_is_that_of_the_written_equations() -> None:
+def test_the_gradients_are_those_of_the_written_equations() -> None:
     encoder = Encoder.from_seed(0, 2, 3)
     mix, x = normal(3, seed=5), normal(6, 2)
-    gradients = parameters(nnx.grad(lambda encoder: jnp.dot(encoder(x), mix))(encoder))
+    gradient = nnx.jit(nnx.grad(lambda encoder, x: jnp.dot(encoder(x), mix), argnums=(0, 1)))
+    of_weights, of_x = gradient(encoder, x)
+    gradients = parameters(of_weights)
     weights = oracle.weights_of(encoder.cell)
+    wanted = finite_difference(lambda x: float(oracle.gru(weights, x) @ mix), x)
+    np.testing.assert_allclose(of_x, wanted, rtol=0, atol=GRADIENT_TOLERANCE)
     for side, name in (
         ("i", "layers.0.dense_i.kernel"),
         ("h", "layers.0.dense_h.kernel"),
@@ -165,14 +159,6 @@ def test_the_gradient_in_the_weights_is_that_of_the_written_equations() -> None:
             columns = slice(3 * gate, 3 * gate + 3)
             wanted = finite_difference(loss, weights[key])
             np.testing.assert_allclose(gradients[name][..., columns], wanted, rtol=0, atol=GRADIENT_TOLERANCE)
-
-
-def test_no_gradient_reaches_steps_beyond_a_length() -> None:
-    encoder = Encoder.from_seed(0, 3, 4)
-    lengths = np.array([2, 0], np.int32)
-    gradient = np.asarray(jax.grad(lambda x: encoder(x, lengths).sum())(jnp.asarray(normal(2, 5, 3))))
-    assert np.abs(gradient[0, :2]).min() > 0
-    assert not gradient[0, 2:].any() and not gradient[1].any()
 
 
 def test_it_says_its_sizes() -> None:
@@ -213,15 +199,6 @@ def test_what_is_no_cell_of_one_carry_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=f"The cell {says}"):
             Encoder(given)  # type: ignore[arg-type]
-
-
-def test_a_module_of_pytorch_is_to_be_converted() -> None:
-    torch = pytest.importorskip("torch")
-    for given in (torch.nn.GRU(3, 4), [torch.nn.GRU(3, 4)]):
-        with pytest.raises(
-            ConfigError, match=r"The cell is GRU of PyTorch; .* scanrnn_dist\.weights\.from_torch\(module\)"
-        ):
-            Encoder(given)
 
 
 def test_a_cell_that_lacks_a_method_is_told_which() -> None:
@@ -525,13 +502,14 @@ def test_an_array_that_a_function_brings_along_changes_the_fingerprint() -> None
 
 ANOTHER_PROCESS = """
 import functools, jax
+from cells import drawn
 from flax import nnx
 from scanrnn_dist import Encoder
 class Sharp:
     def __call__(self, x): return jax.nn.relu(2 * x)
 for function in (functools.partial(jax.nn.leaky_relu, negative_slope=0.1), Sharp()):
-    print(Encoder(nnx.SimpleCell(2, 3, activation_fn=function, rngs=nnx.Rngs(0))).fingerprint)
-named = nnx.SimpleCell(2, 3, rngs=nnx.Rngs(0))
+    print(Encoder(drawn(nnx.SimpleCell, 2, 3, activation_fn=function)).fingerprint)
+named = drawn(nnx.SimpleCell, 2, 3)
 named.words = frozenset({"one", "two", "three", "four", "five"})
 print(Encoder(named).fingerprint)
 """
@@ -545,7 +523,7 @@ def test_functions_without_a_name_and_sets_have_the_same_fingerprint_in_every_pr
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     told = subprocess.run(
         [sys.executable, "-c", ANOTHER_PROCESS], capture_output=True, text=True,
-        env={**os.environ, "PYTHONHASHSEED": seed},
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert told.stdout == here and len(set(here.split())) == 3, told.stderr
 
@@ -656,22 +634,6 @@ def test_a_file_has_the_mode_of_other_new_files_and_needs_its_folder(tmp_path: P
         Encoder.from_seed(0, 3, 5).save(tmp_path / "missing" / "encoder.safetensors")
 
 
-def test_nan_padding_does_not_reach_the_gradients() -> None:
-    encoder = Encoder.from_seed(0, 3, 5)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3), np.float32))
-    padded = x.at[2:].set(jnp.nan)
-
-    @nnx.jit
-    @functools.partial(nnx.grad, argnums=(0, 1))
-    def gradients(encoder: Encoder, x: jax.Array) -> jax.Array:
-        return encoder(x, jnp.asarray(2)).sum()
-
-    (of_weights, of_x), (clean_of_weights, clean_of_x) = gradients(encoder, padded), gradients(encoder, x)
-    assert jnp.array_equal(of_x[:2], clean_of_x[:2])
-    for nan, clean in zip(jax.tree.leaves(of_weights), jax.tree.leaves(clean_of_weights), strict=True):
-        assert jnp.array_equal(nan, clean)
-
-
 @pytest.mark.parametrize(
     "lengths",
     [
@@ -723,33 +685,36 @@ def test_numbers_of_float64_are_computed_on_in_the_dtype_of_the_encoder() -> Non
     x = normal(9, 3).astype(np.float64) / 3
     with jax.enable_x64(True):
         for dtype in (np.float32, np.float64):
-            encoder = Encoder(nnx.GRUCell(3, 5, param_dtype=dtype, rngs=nnx.Rngs(0)), readout="steps")
+            encoder = Encoder(drawn(nnx.GRUCell, 3, 5, param_dtype=dtype), readout="steps")
+            wanted = encoder(x.astype(dtype))
             for given in (x, jnp.asarray(x)):
-                assert encoder(given).dtype == dtype
-                np.testing.assert_array_equal(encoder(given), encoder(x.astype(dtype)))
-            assert jax.grad(lambda x, encoder=encoder: encoder(x).sum())(jnp.asarray(x)).dtype == np.float64
+                found = encoder(given)
+                assert found.dtype == dtype
+                np.testing.assert_array_equal(found, wanted)
+            gradient = jax.eval_shape(jax.grad(lambda x, encoder=encoder: encoder(x).sum()), jnp.asarray(x))
+            assert gradient.dtype == np.float64
 
 
 @pytest.mark.parametrize(
-    ("options", "is_set"),
+    ("options", "is_set", "has_lengths"),
     [
-        ({"readout": "last+mean"}, False),
-        ({"bidirectional": True, "cell": "lstm"}, True),
-        pytest.param({"readout": "last+mean"}, True, marks=pytest.mark.soak),
-        pytest.param({"bidirectional": True, "cell": "lstm"}, False, marks=pytest.mark.soak),
+        ({"readout": "last+mean"}, False, True),
+        ({"bidirectional": True, "cell": "lstm"}, True, False),
+        pytest.param({"readout": "last+mean"}, True, False, marks=pytest.mark.soak),
+        pytest.param({"bidirectional": True, "cell": "lstm"}, False, True, marks=pytest.mark.soak),
     ],
 )
-def test_a_batch_may_be_sharded_over_explicit_axes(options: dict[str, Any], is_set: bool) -> None:
-    encoder, x, lengths = Encoder.from_seed(0, 3, 5, **options), normal(8, 4, 3), np.arange(8) % 5
-    carries = normal(8, encoder.carry_features)
-    cases = [(x,), (x, lengths), (x, lengths, carries), (x, None, carries)]
-    wanted = [encoder(*case) for case in cases]
+def test_a_batch_may_be_sharded_over_explicit_axes(options: dict[str, Any], is_set: bool, has_lengths: bool) -> None:
+    encoder, x = Encoder.from_seed(0, 3, 5, **options), normal(8, 4, 3)
+    lengths, carries = np.arange(8) % 5 if has_lengths else np.full(8, 4), normal(8, encoder.carry_features)
+    cases = [(x, lengths), (x, lengths, carries)] if has_lengths else [(x,), (x, None, carries)]
+    wanted = [at_once(encoder, x, lengths, own) for own in (np.zeros_like(carries), carries)]
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
     rows = NamedSharding(mesh, P("data"))
     with jax.set_mesh(mesh) if is_set else nullcontext():
         placed = [jax.device_put(case, rows) for case in cases]
         x_alone = placed[0][0], lengths, carries
-        for given, features in zip([*placed, x_alone], [*wanted, wanted[2]], strict=True):
+        for given, features in zip([*placed, x_alone], [*wanted, wanted[1]], strict=True):
             found = encoder(*given)
             assert found.sharding.spec[0] == "data"
             np.testing.assert_allclose(found, features, rtol=0, atol=TOLERANCE)
@@ -767,7 +732,7 @@ def test_weights_learn_from_a_batch_that_is_sharded_over_explicit_axes() -> None
 
 
 def test_sizes_may_be_numbers_of_numpy() -> None:
-    plain, given = (Encoder(nnx.GRUCell(kind(3), kind(5), rngs=nnx.Rngs(0))) for kind in (int, np.int64))
+    plain, given = (Encoder(drawn(nnx.GRUCell, kind(3), kind(5))) for kind in (int, np.int64))
     assert given.architecture == plain.architecture and given.fingerprint == plain.fingerprint
     assert pickle.loads(pickle.dumps(given)).fingerprint == plain.fingerprint
     for yes in (np.True_, np.False_):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import drawn
 from flax import nnx
 from test_encoders import SHAPE, D, H, made, random_rows, table_with
 
@@ -61,8 +62,7 @@ def test_the_fingerprint_is_kept(name: str, way: str) -> None:
 
 
 def in_bfloat16() -> Encoder:
-    uniform = nnx.initializers.uniform()
-    return Encoder(nnx.GRUCell(D, H, param_dtype=jnp.bfloat16, recurrent_kernel_init=uniform, rngs=nnx.Rngs(0)))
+    return Encoder(drawn(nnx.GRUCell, D, H, param_dtype=jnp.bfloat16))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -103,7 +103,7 @@ def test_a_copy_has_variables_of_its_own() -> None:
     [
         (lambda: made("tree"), "the cell is .*TreeCell"),
         (lambda: StatefulEncoder(Encoder.from_seed(0, D, H)), "StatefulEncoder is a class of its own"),
-        (lambda: Encoder(nnx.GRUCell(D, H, gate_fn=jax.nn.softplus, rngs=nnx.Rngs(0))), "gate_fn is .*softplus"),
+        (lambda: Encoder(drawn(nnx.GRUCell, D, H, gate_fn=jax.nn.softplus)), "gate_fn is .*softplus"),
     ],
 )
 def test_what_no_file_can_hold_is_refused(make: Callable[[], Encoder], why: str) -> None:

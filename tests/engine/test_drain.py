@@ -114,7 +114,7 @@ def test_it_is_decided_anew_for_rows_that_come_later() -> None:
 
 def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() -> None:
     scales = jnp.ones(D), jnp.ones(1), jnp.ones(D, jnp.bfloat16)
-    encoders = [Encoder(Scaled(D, H, scale=scale, rngs=nnx.Rngs(0))) for scale in scales]
+    encoders = [Encoder(drawn(Scaled, D, H, scale=scale)) for scale in scales]
     assert nnx.split(encoders[2])[0] == nnx.split(encoders[0])[0]
     known, *of_others, again = (known_of(CompiledWindow(e, default_mesh(), SHAPE)) for e in (*encoders, encoders[0]))
     assert known is again and not any(known is other for other in of_others)
@@ -122,7 +122,7 @@ def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() ->
 
 def test_the_probe_sees_a_difference_in_the_last_bit() -> None:
     wide = replace(SHAPE, window_blocks=PROBE_BLOCKS)
-    engines = [CompiledWindow(Encoder(drawn(nnx.GRUCell, D, H)), default_mesh(), shape) for shape in drain_shapes(wide)]
+    engines = [CompiledWindow(Encoder.from_seed(0, D, H), default_mesh(), shape) for shape in drain_shapes(wide)]
     if not gives_same_bits(*engines):
         pytest.skip("This XLA gives few lanes other bits than many.")
     weights = engines[1].encoder.cell.dense_h.kernel

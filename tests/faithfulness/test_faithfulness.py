@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cells import Scaled
+from cells import Scaled, drawn
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,10 +99,14 @@ def branching(x: Any, n: Any) -> Any:
 def test_every_kind_of_operation_is_evaluated_in_float64(n: int) -> None:
     x = np.array([0.3, 1.7, -0.2], np.float32)
     program = jax.make_jaxpr(branching)(x, np.int32(n))
+
+    @jax.jit
+    def evaluated(x: Any, n: Any) -> Any:
+        rounded = evaluate(program, [x, n], Roundings(jnp.uint32(1), jnp.bool_(True), 0.0))
+        return branching(x.astype(jnp.float64), n), evaluate(program, [x, n])[0], rounded[0]
+
     with jax.enable_x64(True):
-        wanted = branching(jnp.asarray(x, jnp.float64), jnp.int32(n))
-        ours = evaluate(program, [x, np.int32(n)])[0]
-        rounded = evaluate(program, [x, np.int32(n)], Roundings(jnp.uint32(1), jnp.bool_(True), 0.0))[0]
+        wanted, ours, rounded = evaluated(x, np.int32(n))
     assert ours.dtype == np.float64 and abs(float(ours) - float(wanted)) < 1e-14 * abs(float(wanted))
     assert 1e-9 < abs(float(rounded) - float(wanted)) < 1e-5
 
@@ -111,8 +115,8 @@ def test_short_dtypes_within_a_program_are_widened_and_their_roundings_are_their
     program = jax.make_jaxpr(lambda x: (x.astype(jnp.bfloat16) / 3).astype(jnp.float32))(np.float32(1))
     with jax.enable_x64(True):
         assert abs(float(evaluate(program, [np.float32(1)])[0]) - 1 / 3) < 1e-16
-        draws = [Roundings(jnp.uint32(i), jnp.bool_(True), 0.0) for i in range(20)]
-        errors = [float(evaluate(program, [np.float32(1)], draw)[0]) * 3 - 1 for draw in draws]
+        draw = jax.jit(lambda i: evaluate(program, [np.float32(1)], Roundings(i, jnp.bool_(True), 0.0))[0])
+        errors = [float(draw(np.uint32(i))) * 3 - 1 for i in range(20)]
     assert 2**-9 < max(map(abs, errors)) < 2 * 2**-8
 
 
@@ -220,8 +224,8 @@ def test_what_is_wrong_is_caught_on_raw_data(corruption: str) -> None:
 def test_encoders_whose_weights_have_other_dtypes_are_judged_by_programs_of_their_own() -> None:
     x = rows_like("unit scale", [9])[0]
     for dtype in (jnp.bfloat16, jnp.float32):
-        encoder = Encoder(Scaled(D, H, scale=jnp.full(D, 1.003, dtype), rngs=nnx.Rngs(0)))
-        assert Judge(encoder)(np.asarray(encoder(x)), x).specification < FLOOR  # or the bound would be as wrong
+        encoder = Encoder(drawn(Scaled, D, H, scale=jnp.full(D, 1.003, dtype)))
+        assert Judge(encoder)(scanned(x, encoder), x).specification < FLOOR  # or the bound would be as wrong
 
 
 def test_another_float32_passes() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
+from cells import drawn
 from flax import nnx
 
 from scanrnn_dist.encoder import Encoder, value_of, without_key
@@ -71,8 +72,7 @@ def test_what_is_no_state_and_no_path_is_refused() -> None:
 
 
 def kept_in(dtype: Any, seed: int = 0) -> Encoder:
-    normal = nnx.initializers.normal()  # no orthogonal matrix is drawn in half precision
-    return Encoder(nnx.GRUCell(3, 5, param_dtype=dtype, recurrent_kernel_init=normal, rngs=nnx.Rngs(seed)))
+    return Encoder(drawn(nnx.GRUCell, 3, 5, seed, param_dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -92,8 +92,8 @@ def test_weights_are_held_against_the_dtype_that_the_encoder_keeps_them_in(dtype
 class Counting(nnx.GRUCell):
     """A cell that counts its steps in a variable of its own."""
 
-    def __init__(self, n: int) -> None:
-        super().__init__(3, 5, rngs=nnx.Rngs(0))
+    def __init__(self, *args: Any, n: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.n = nnx.Variable(jnp.asarray(n, jnp.int32))
 
     def __call__(self, carry: Any, inputs: Any) -> Any:
@@ -102,8 +102,8 @@ class Counting(nnx.GRUCell):
 
 
 def test_whole_numbers_that_a_cell_has_are_restored_and_no_others() -> None:
-    counted = Encoder(Counting(7), scan="nnx")
-    assert from_state(Encoder(Counting(0), scan="nnx"), names_of(counted)).cell.n[...] == 7
+    counted, fresh = (Encoder(drawn(Counting, 3, 5, n=n), scan="nnx") for n in (7, 0))
+    assert from_state(fresh, names_of(counted)).cell.n[...] == 7
     with pytest.raises(DataError, match=r"n: float32, expected int32"):
         from_state(counted, names_of(counted) | {"layers.0.n": np.float32(7)}, lossy_cast=True)
 
@@ -190,17 +190,17 @@ def test_a_checkpoint_of_another_architecture_or_none_is_refused(tmp_path: Path)
 class Dropping(nnx.GRUCell):
     """A cell that drops some of what it gets, by a key of its own."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(3, 5, rngs=nnx.Rngs(seed))
-        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
-        self.own = nnx.Variable(jax.random.key(seed))
+    def __init__(self, *args: Any, own_seed: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(own_seed))
+        self.own = nnx.Variable(jax.random.key(own_seed))
 
     def __call__(self, carry: Any, inputs: Any) -> Any:
         return super().__call__(carry, self.drop(inputs))
 
 
 def dropping(seed: int) -> Encoder:
-    return Encoder(Dropping(seed), scan="nnx")
+    return Encoder(drawn(Dropping, 3, 5, seed, own_seed=seed), scan="nnx")
 
 
 def test_keys_of_random_numbers_are_restored_as_they_are_or_as_numbers(tmp_path: Path) -> None:

@@ -40,8 +40,7 @@ def gru_state(D: int = 3, H: int = 4, seed: int = 0, **extra: np.ndarray) -> dic
 
 
 def assert_same(layers: list[Any], others: list[Any]) -> None:
-    rows = ragged_rows([4], layers[0].in_features)
-    np.testing.assert_array_equal(features_of(layers, rows), features_of(others, rows))
+    assert Encoder(layers).fingerprint == Encoder(others).fingerprint
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("torch_*.npz")))
@@ -52,9 +51,10 @@ def test_golden_files_of_pytorch(name: str) -> None:
     np.testing.assert_allclose(encode(Encoder(layers), rows), features, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(
+    ("num_layers", "bidirectional", "bias"),
+    [(2, True, False), *(pytest.param(*one, marks=pytest.mark.soak) for one in [(1, True, True), (2, False, True)])],
+)
 @pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
 def test_parity_with_packed_sequences(kind: str, num_layers: int, bidirectional: bool, bias: bool) -> None:
     torch = pytest.importorskip("torch")
@@ -422,10 +422,10 @@ def test_a_module_says_all_that_it_is(kind: str) -> None:
     rows = ragged_rows([5], 3)
     output = module(torch.from_numpy(rows[0])[None])[0][0].detach().numpy()
     wanted = np.concatenate([output[-1, :4], output[0, 4:]])  # the last state of each direction
-    for source in (module, model, module.to(torch.float64).float()):
-        np.testing.assert_allclose(encode(from_torch(source), rows)[0], wanted, rtol=0, atol=TOLERANCE)
-    by_dict = torch_layers(module.state_dict(), nonlinearity=nonlinearity or None)
-    np.testing.assert_array_equal(features_of(by_dict, rows), features_of(torch_layers(module), rows))
+    np.testing.assert_allclose(encode(from_torch(module), rows)[0], wanted, rtol=0, atol=TOLERANCE)
+    for source in (model, module.to(torch.float64).float()):
+        assert from_torch(source).fingerprint == from_torch(module).fingerprint
+    assert_same(torch_layers(module.state_dict(), nonlinearity=nonlinearity or None), torch_layers(module))
 
 
 @pytest.mark.parametrize("prefix", ["", "rnn"])
@@ -444,6 +444,15 @@ def test_modules_within_an_rnn_are_not_its_weights(prefix: str) -> None:
     assert_same(torch_layers(net.state_dict()), wanted)
     torch.nn.utils.parametrizations.weight_norm(net, "weight_hh_l0")
     np.testing.assert_allclose(torch_layers(net)[0].dense_h.kernel[...], wanted[0].dense_h.kernel[...], atol=TOLERANCE)
+
+
+def test_a_module_that_is_taken_for_a_cell_is_to_be_converted() -> None:
+    torch = pytest.importorskip("torch")
+    for given in (torch.nn.GRU(3, 4), [torch.nn.GRU(3, 4)]):
+        with pytest.raises(
+            ConfigError, match=r"The cell is GRU of PyTorch; .* scanrnn_dist\.weights\.from_torch\(module\)"
+        ):
+            Encoder(given)
 
 
 def test_what_a_module_says_is_not_overruled() -> None:
