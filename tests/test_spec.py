@@ -32,8 +32,8 @@ def expected(seed: int, x: np.ndarray, H: int) -> np.ndarray:
     ("seed", "T", "D", "H"),
     [
         (0, 1, 1, 1),
-        (2, 100, 12, 64),
-        *(pytest.param(*c, marks=SOAK) for c in [(1, 7, 3, 5), (3, 33, 40, 8)]),
+        (2, 100, 4, 16),
+        *(pytest.param(*c, marks=SOAK) for c in [(1, 7, 3, 5), (2, 100, 12, 64), (3, 33, 40, 8)]),
     ],
 )
 def test_it_equals_the_written_equations(seed: int, T: int, D: int, H: int) -> None:

@@ -707,14 +707,14 @@ def test_numbers_of_float64_are_computed_on_in_the_dtype_of_the_encoder() -> Non
 def test_a_batch_may_be_sharded_over_explicit_axes(options: dict[str, Any], is_set: bool, has_lengths: bool) -> None:
     encoder, x = Encoder.from_seed(0, 3, 5, **options), normal(8, 4, 3)
     lengths, carries = np.arange(8) % 5 if has_lengths else np.full(8, 4), normal(8, encoder.carry_features)
-    cases = [(x, lengths), (x, lengths, carries)] if has_lengths else [(x,), (x, None, carries)]
-    wanted = [at_once(encoder, x, lengths, own) for own in (np.zeros_like(carries), carries)]
+    case = (x, lengths) if has_lengths else (x, None, carries)
+    wanted, of_carries = (at_once(encoder, x, lengths, own) for own in (np.zeros_like(carries), carries))
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
     rows = NamedSharding(mesh, P("data"))
     with jax.set_mesh(mesh) if is_set else nullcontext():
-        placed = [jax.device_put(case, rows) for case in cases]
-        x_alone = placed[0][0], lengths, carries
-        for given, features in zip([*placed, x_alone], [*wanted, wanted[1]], strict=True):
+        placed = jax.device_put(case, rows)
+        x_alone = placed[0], lengths, carries
+        for given, features in ((placed, wanted if has_lengths else of_carries), (x_alone, of_carries)):
             found = encoder(*given)
             assert found.sharding.spec[0] == "data"
             np.testing.assert_allclose(found, features, rtol=0, atol=TOLERANCE)

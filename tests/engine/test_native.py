@@ -34,7 +34,7 @@ from sources import (
     write_source,
 )
 
-from scanrnn_dist.api import encode, featurize, verify
+from scanrnn_dist.api import encode, featurize
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, StatefulEncoder, with_recurrent_bias
 from scanrnn_dist.engine import NativeEngine, build_engine, native_run
@@ -124,7 +124,7 @@ def test_features_of_unscaled_data_are_as_near_to_float64_as_the_specification(n
 @pytest.mark.parametrize("name", ["gru", *(pytest.param(name, marks=pytest.mark.soak) for name in ("lstm", "rnn"))])
 def test_a_large_hidden_state_is_summed_up_in_parts(name: str) -> None:
     encoder = made(name, 300)  # two whole parts and one that is not
-    rows = [scale * row for scale in (1, 100) for row in random_rows([3, 17], in_features=D)]
+    rows = [scale * row for scale in (1, 100) for row in random_rows([17, 20], in_features=D)]
     judge = Judge(encoder)
     for row, found in zip(rows, encoded(encoder, rows), strict=True):
         judgement = judge(found, row)
@@ -523,7 +523,6 @@ def test_a_job_keeps_its_kernel_and_tells_it(
     by_xla = begun("xla", kernel="xla")
     featurize(encoder_of(), source, by_xla, **options)
     assert json.loads((by_xla / "__scanrnn/job.json").read_text())["environment"]["kernel"] == "xla"
-    verify(by_xla)
     command_line_in_this_process(monkeypatch, columns=120)
     by_command = begun("command", kernel="xla")
     flags = ["--hidden", str(H), "--seed", str(SEED), "--rows-per-part", "10"]
@@ -549,7 +548,7 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    engine = build_engine(made("lstm", 300), mesh_of(2), kernel="native")
+    engine = build_engine(made("lstm", 128), mesh_of(2), kernel="native")
     run = engine.run()
     run.submit(Ragged.from_sequences(random_rows([2000] * 64, in_features=D)))
     clock = SimpleNamespace(perf_counter=interrupted)  # the last call before it waits
@@ -572,7 +571,7 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
 
 @needs_native
 def test_a_window_is_waited_for_although_sending_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = build_engine(made("lstm", 300), mesh_of(2), kernel="native").run()
+    run = build_engine(made("lstm", 128), mesh_of(2), kernel="native").run()
     run.submit(Ragged.from_sequences(random_rows([500] * 64, in_features=D)))
     submit = run._dispatcher.submit
 
@@ -589,6 +588,6 @@ def test_a_window_is_waited_for_although_sending_it_was_interrupted(monkeypatch:
 
 @pytest.mark.parametrize("kernel", [pytest.param("native", marks=needs_native), "xla"])
 def test_no_rows_with_carries_of_their_own_are_no_rows(kernel: str) -> None:
-    encoder = made("both directions", 9)
-    features = encoded(encoder, [], initial_carry=np.zeros((0, 4 * 9), np.float32), kernel=kernel)
+    encoder = Encoder.from_seed(0, D, 9, bidirectional=True)
+    features = encoded(encoder, [], initial_carry=np.zeros((0, 2 * 9), np.float32), kernel=kernel)
     assert features.shape == (0, 18)

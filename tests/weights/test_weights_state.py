@@ -77,16 +77,17 @@ def kept_in(dtype: Any, seed: int = 0) -> Encoder:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_weights_are_held_against_the_dtype_that_the_encoder_keeps_them_in(dtype: str) -> None:
+    plain = names_of(fresh())
     with jax.enable_x64(dtype == "float64"):
         own = kept_in(jnp.dtype(dtype), TRAINED)
         assert from_state(kept_in(jnp.dtype(dtype)), names_of(own)).fingerprint == own.fingerprint
-        given = from_state(kept_in(jnp.dtype(dtype)), names_of(fresh()), lossy_cast=True)
+        given = from_state(kept_in(jnp.dtype(dtype)), plain, lossy_cast=True)
         assert given.cell.dense_i.kernel.dtype == jnp.dtype(dtype)
         if dtype == "float64":
-            assert from_state(kept_in(jnp.float64), names_of(fresh())).fingerprint == given.fingerprint
+            assert from_state(kept_in(jnp.float64), plain).fingerprint == given.fingerprint
             return
         with pytest.raises(DataError, match=rf"float32 holds numbers that {dtype} cannot; .* \(--lossy-cast\)"):
-            from_state(kept_in(jnp.dtype(dtype)), names_of(fresh()))
+            from_state(kept_in(jnp.dtype(dtype)), plain)
 
 
 class Counting(nnx.GRUCell):
