@@ -6,6 +6,7 @@ Tests that need flax's own weights, such as those of a seed, make their cells by
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -31,10 +32,14 @@ def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 
     return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
 
 
-@nnx.jit
+@partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+def _features(graphdef: Any, variables: Any, *given: Any) -> jax.Array:
+    return nnx.merge(graphdef, variables)(*given)
+
+
 def at_once(encoder: Encoder, *given: Any) -> jax.Array:
-    """What the encoder gives, by one program: an encoder that is called compiles a program for each operation."""
-    return encoder(*given)
+    """What the encoder gives, to hold something against: by one program, which is compiled in half of the time."""
+    return _features(*nnx.split(encoder), *given)
 
 
 class Scaled(nnx.GRUCell):

@@ -83,11 +83,10 @@ def encoded(encoder: Encoder, rows: list[np.ndarray], **options: Any) -> np.ndar
 
 def padded(encoder: Encoder, rows: list[np.ndarray], carries: np.ndarray | None = None) -> np.ndarray:
     """The features of rows by the encoder itself, each scanned alone."""
-    lengths = np.array([len(row) for row in rows])
-    x = np.zeros((len(rows), lengths.max(), D), np.float32)
-    for of_row, row in zip(x, rows, strict=True):
-        of_row[: len(row)] = row
-    return np.asarray(at_once(encoder, x, lengths, carries))
+    most = max(map(len, rows))
+    x = [np.pad(row, ((0, most - len(row)), (0, 0))) for row in rows]
+    given = zip(x, map(np.int32, map(len, rows)), [None] * len(rows) if carries is None else carries, strict=True)
+    return np.stack([at_once(encoder, *each) for each in given])
 
 
 SOAKED = ("LSTMCell", "recurrent bias", "stack", "steps", "both directions")
@@ -538,6 +537,12 @@ def test_a_job_keeps_its_kernel_and_tells_it(
     assert pq.read_table(by_native).num_rows == 30
 
 
+@functools.cache
+def large() -> Encoder:
+    """An encoder whose windows take a while."""
+    return Encoder(drawn(nnx.OptimizedLSTMCell, D, 300))
+
+
 @needs_native
 @pytest.mark.parametrize("is_interrupted_again", [False, True])
 def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
@@ -548,7 +553,7 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    engine = build_engine(made("lstm", 128), mesh_of(2), kernel="native")
+    engine = build_engine(large(), mesh_of(2), kernel="native")
     run = engine.run()
     run.submit(Ragged.from_sequences(random_rows([2000] * 64, in_features=D)))
     clock = SimpleNamespace(perf_counter=interrupted)  # the last call before it waits
@@ -571,7 +576,7 @@ def test_what_the_kernel_reads_and_writes_is_there_until_it_is_done(
 
 @needs_native
 def test_a_window_is_waited_for_although_sending_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = build_engine(made("lstm", 128), mesh_of(2), kernel="native").run()
+    run = build_engine(large(), mesh_of(2), kernel="native").run()
     run.submit(Ragged.from_sequences(random_rows([500] * 64, in_features=D)))
     submit = run._dispatcher.submit
 
