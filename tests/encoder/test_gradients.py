@@ -73,6 +73,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
             features = nnx.merge(graphdef, weights, rest)(x)
             return jnp.dot(features, jnp.arange(1.0, 1.0 + features.size))
 
+        at = np.asarray(at)
         gradient = np.asarray(loss(at)[1])
         steps = EPSILON * np.eye(at.size)
         wanted = np.array([(loss(at + step)[0] - loss(at - step)[0]) / (2 * EPSILON) for step in steps])

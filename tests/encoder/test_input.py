@@ -180,6 +180,7 @@ def test_the_gradient_of_tables_is_that_of_finite_differences() -> None:
             features = nnx.merge(graphdef, unravel(flat), rest)(x)
             return jnp.dot(features, jnp.arange(1.0, 1.0 + features.size))
 
+        at = np.asarray(at)
         gradient = np.asarray(loss(at)[1])
         steps = 1e-5 * np.eye(at.size)
         wanted = np.array([(loss(at + step)[0] - loss(at - step)[0]) / 2e-5 for step in steps])

@@ -141,8 +141,13 @@ def test_parity_of_a_stack(kind: str, both: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(features_of(layers, rows), wanted, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("kind", sorted(GATES))
+@pytest.mark.parametrize(
+    ("kind", "both"),
+    [
+        *(("GRU", False), ("GRU", True), ("LSTM", True), ("RNN", True)),
+        *(pytest.param(kind, False, marks=pytest.mark.soak) for kind in ("LSTM", "RNN")),
+    ],
+)
 def test_what_pytorch_exports(kind: str, both: bool, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")

@@ -172,11 +172,10 @@ def in_parts(how: str, torch: Any, rnn: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
-@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    "how",
-    ["weight_norm", "parametrizations.weight_norm", "parametrizations.weight_norm None",
-     "parametrizations.weight_norm 1", "prune"],
+    ("how", "bias"),
+    [("weight_norm", True), ("parametrizations.weight_norm", False), ("parametrizations.weight_norm None", True),
+     ("parametrizations.weight_norm 1", False), ("prune", True)],
 )  # fmt: skip
 def test_weight_norm_and_pruning_are_computed(how: str, bias: bool) -> None:
     torch = pytest.importorskip("torch")
