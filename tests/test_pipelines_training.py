@@ -295,10 +295,10 @@ def test_a_place_that_no_encoder_can_be_written_to_is_told_before_anything_is_re
 ) -> None:
     for path, message in ((tmp_path, "is a folder; expected the file"), (tmp_path / "no" / "e", "There is no folder")):
         with pytest.raises(srd.ConfigError, match=message):
-            run_here(monkeypatch, tmp_path / "no source", path, "--label", "kind")
+            run_here(monkeypatch, train_encoder, tmp_path / "no source", path, "--label", "kind")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(srd.ConfigError, match="may not be written to"):
-        run_here(monkeypatch, tmp_path / "no source", tmp_path / "e", "--label", "kind")
+        run_here(monkeypatch, train_encoder, tmp_path / "no source", tmp_path / "e", "--label", "kind")
 
 
 def features_file(path: Path, **columns: Any) -> str:

@@ -134,8 +134,8 @@ def test_plain_numbers_and_arrays_that_a_cell_keeps_are_restored(kept: Any, of_f
 
 
 def test_a_plain_whole_number_takes_that_of_a_state_that_jax_has_narrowed() -> None:
-    state = names_of(Encoder(Counting(7), scan="nnx"))
-    counted = Counting(0)
+    state = names_of(Encoder(drawn(Counting, 3, 5, n=7), scan="nnx"))
+    counted = drawn(Counting, 3, 5, n=0)
     counted.n.set_value(0)
     restored = from_state(Encoder(counted, scan="nnx"), state)
     assert restored.cell.n.get_value() == 7
