@@ -13,6 +13,7 @@ import oracle
 import pytest
 from cells import Scaled, drawn
 from flax import nnx
+from sources import mesh_of
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.compiled import CompiledWindow
@@ -116,7 +117,8 @@ def test_what_is_known_of_an_encoder_is_not_known_of_one_with_other_weights() ->
     scales = (jax.device_put(np.ones(size, dtype)) for size, dtype in ((D, "f4"), (1, "f4"), (D, jnp.bfloat16)))
     encoders = [Encoder(drawn(Scaled, D, H, scale=scale)) for scale in scales]
     assert nnx.split(encoders[2])[0] == nnx.split(encoders[0])[0]
-    known, *of_others, again = (known_of(CompiledWindow(e, default_mesh(), SHAPE)) for e in (*encoders, encoders[0]))
+    mesh, shape = mesh_of(1), WindowShape(lanes=2, block_steps=4, window_blocks=2)
+    known, *of_others, again = (known_of(CompiledWindow(e, mesh, shape)) for e in (*encoders, encoders[0]))
     assert known is again and not any(known is other for other in of_others)
 
 

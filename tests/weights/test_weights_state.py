@@ -103,8 +103,8 @@ class Counting(nnx.GRUCell):
 
 
 def test_whole_numbers_that_a_cell_has_are_restored_and_no_others() -> None:
-    counted, fresh = (Encoder(drawn(Counting, 3, 5, n=n), scan="nnx") for n in (7, 0))
-    assert from_state(fresh, names_of(counted)).cell.n[...] == 7
+    counted, given = (Encoder(drawn(Counting, 3, 5, n=n), scan="nnx") for n in (7, 0))
+    assert from_state(given, names_of(counted)).cell.n[...] == 7
     with pytest.raises(DataError, match=r"n: float32, expected int32"):
         from_state(counted, names_of(counted) | {"layers.0.n": np.float32(7)}, lossy_cast=True)
 
@@ -112,8 +112,8 @@ def test_whole_numbers_that_a_cell_has_are_restored_and_no_others() -> None:
 class Keeping(nnx.GRUCell):
     """Keeps something beside its weights."""
 
-    def __init__(self, seed: int, kept: Any) -> None:
-        super().__init__(3, 5, rngs=nnx.Rngs(seed))
+    def __init__(self, *args: Any, kept: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.kept = kept
 
 
@@ -124,7 +124,7 @@ class Keeping(nnx.GRUCell):
      lambda value: np.full(5, value, np.float32)],
 )  # fmt: skip
 def test_plain_numbers_and_arrays_that_a_cell_keeps_are_restored(kept: Any, of_file: bool, tmp_path: Path) -> None:
-    wanted, given = Encoder(Keeping(TRAINED, kept(7))), Encoder(Keeping(0, kept(1)))
+    wanted, given = (Encoder(drawn(Keeping, 3, 5, seed, kept=kept(n))) for seed, n in ((TRAINED, 7), (0, 1)))
     if of_file:
         leaves = nnx.to_flat_state(nnx.state(wanted))
         restored = from_state(given, {".".join(map(str, path)): value_of(leaf) for path, leaf in leaves})
