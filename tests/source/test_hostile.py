@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,19 @@ def test_long_texts_late_in_a_file_make_batches_smaller(tmp_path: Path, options:
         sizes.append([batch.num_rows for batch in batches])
     few, many = sizes
     assert few[0] == 5000 and many[0] > 2 * max(many[-3:]) and max(few[-3:]) > max(many[-3:])
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_long_texts_after_the_rows_that_are_tried_make_batches_smaller(tmp_path: Path, lists: bool) -> None:
+    """To learn how long texts are, 64 rows are read first: their pages tell of the long ones that follow."""
+    texts = pa.array(["x"] * 64 + ["y" * 100_000] * 2000)
+    column = list_of([1] * len(texts), texts) if lists else texts
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    source = replace(open_source(tmp_path / "a.parquet"), memory_bytes=16 << 20)
+    (unit,) = plan_units(source, 1)
+    with closing(read_kept(source, unit, ["text"])) as batches:
+        nbytes = next(batches).nbytes
+    assert nbytes <= 16 << 20
 
 
 def test_a_row_group_may_be_far_larger_than_the_budget(tmp_path: Path) -> None:

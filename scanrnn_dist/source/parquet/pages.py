@@ -54,6 +54,7 @@ class PageWalk:
         self._chunk, self._leaf, self._where, self._budget = chunk, leaf, where, budget
         self._row_values = row_values(chunk, rows)
         self._longest = LongestRow() if is_suspicious(chunk, leaf, budget) else None
+        self._text = 0.0, 0.0, ""  # what a value's text takes, where it takes most: at least, at most, and its name
         self._values, self._end = 0, chunk.end
         self._encodings = chunk.encodings if _LISTS_ENCODINGS(created_by) else frozenset()
         self._omits_header = bool(_OMITS_HEADER(created_by))
@@ -161,16 +162,21 @@ class PageWalk:
         self._check_text(0 if is_list else longest, longest, f"one value of {longest:,} bytes")
 
     def check_row(self) -> None:
-        """Hold a row that is as long as the mean, or longer where that was found, against the budget."""
-        if not self._leaf.max_repetition:
-            return
-        longest = max(self._row_values, self._longest.values if self._longest is not None else 0)
-        needed = longest * value_bytes(self._leaf)
-        self._budget.check_row(needed, needed, self._where, f"a row of {longest:,} values")
+        """Hold a row that is as long as the mean, or longer where that was found, against the budget.
+
+        The same by the longest text that was found: who reads a page again may read more rows at once.
+        """
+        if self._leaf.max_repetition:
+            longest = max(self._row_values, self._longest.values if self._longest is not None else 0)
+            needed = longest * value_bytes(self._leaf)
+            self._budget.check_row(needed, needed, self._where, f"a row of {longest:,} values")
+        least, most, what = self._text
+        self._budget.check_row(least, most * self._row_values, self._where, what)
 
     def _check_text(self, least: float, most: float, what: str) -> None:
-        """The same by the bytes of a value's text."""
-        self._budget.check_row(least, most * self._row_values, self._where, what)
+        """The same with the bytes of one more value's text."""
+        self._text = max(self._text, (least, most, what), key=lambda text: text[1])
+        self.check_row()
 
     def measure(self, read: Callable[[int, int], memoryview]) -> None:
         """Find the longest row in pages of far more values than their bytes usually hold."""
