@@ -38,6 +38,7 @@ class Leaves:
         """The numbers of the leaves that a way leads to; none if there is no such column.
 
         Of a field that is not there, one leaf that stands beside it: that says how long lists are, and what is null.
+        Of what stands within an extension type, all leaves of that type: pyarrow gives it whole.
         """
         leaves = self._of_column.get(path[0], [])
         if len(path) == 1 or not leaves:
@@ -49,6 +50,8 @@ class Leaves:
         kind, begin, end = self._schema.field(path[0]).type, 0, len(leaves)
         for depth, name in enumerate(path[1:], 1):
             kind, index = _field_of(kind, name)
+            if isinstance(kind, pa.BaseExtensionType):
+                break
             if index < 0:
                 return leaves[begin : begin + 1]
             bounds = self._bounds_of(path[:depth], kind)
@@ -100,7 +103,10 @@ class Leaves:
 
 
 def type_at(schema: pa.Schema, path: Path) -> pa.DataType:
-    """The type of a column, or of a field within it; of what is not there that of the last one on the way."""
+    """The type of a column, or of a field within it; of what is not there that of the last one on the way.
+
+    Within an extension type that type.
+    """
     kind = schema.field(path[0]).type
     for name in path[1:]:
         kind, index = _field_of(kind, name)

@@ -61,6 +61,50 @@ def test_fields_are_read_beside_kept_columns(tmp_path: Path, nested_names: bool,
     assert kept.to_pydict() == (pq.read_table(path).select(keep).to_pydict() if keep else {})
 
 
+class Awkward(pa.ExtensionType):
+    """As the library of that name registers it."""
+
+    def __init__(self, storage: pa.DataType) -> None:
+        super().__init__(storage, "awkward")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> Awkward:
+        return cls(storage)
+
+
+def as_awkward(array: pa.Array) -> pa.ExtensionArray:
+    return pa.ExtensionArray.from_storage(Awkward(array.type), array)
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+@pytest.mark.parametrize("column", ["hits", "tracks"])
+def test_fields_within_extension_types_are_read(tmp_path: Path, column: str, is_registered: bool) -> None:
+    """pyarrow gives none of them alone: all leaves of such a type are read, and none of what stands beside it."""
+    numbers = [as_awkward(pa.array([1, 2, 3], pa.int16())), as_awkward(pa.array([4, 5, 6], pa.int16()))]
+    records = pa.StructArray.from_arrays([*numbers, pa.array(["a", "b", "c"])], ["x", "y", "s"])
+    offsets = pa.array([0, 1, 3])
+    hits = as_awkward(pa.LargeListArray.from_arrays(offsets, as_awkward(records)))
+    tracks = pa.LargeListArray.from_arrays(offsets, as_awkward(records))
+    event = pa.StructArray.from_arrays([tracks, pa.array(["d", "e"])], ["tracks", "beside"])
+    pq.write_table(pa.table({"hits": hits, "event": event}), tmp_path / "a.parquet")
+    name = {"hits": "hits", "tracks": "event.tracks"}[column]
+    if is_registered:
+        pa.register_extension_type(Awkward(pa.null()))
+    try:
+        with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as file:
+            leaves = Leaves(file.footer, file.schema_arrow)
+            number = len(leaves.of((*name.split("."), "y")))
+        rows, _ = read(tmp_path / "a.parquet", [], column=name, features=["y", "x"])
+    finally:
+        if is_registered:
+            pa.unregister_extension_type("awkward")
+    assert rows == [[[4, 1]], [[5, 2], [6, 3]]]
+    assert number == (3 if is_registered else 1)
+
+
 def damage(path: Path, leaf: str) -> None:
     """Change a byte within the last page of a leaf in the second row group."""
     metadata = pq.ParquetFile(path).metadata
