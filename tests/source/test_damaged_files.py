@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import errno
 import gc
@@ -155,14 +156,40 @@ def test_a_column_that_pyarrow_cannot_give_is_left_out_or_named(tmp_path: Path) 
             kept(tmp_path / "a.parquet", names)
 
 
-@pytest.mark.parametrize("is_deep", [False, True])
-def test_lists_of_a_large_fixed_size_may_all_be_null(tmp_path: Path, is_deep: bool) -> None:
-    kind = pa.list_(pa.float32(), 150_528)
-    image = pa.array([{"x": None}, None, {"x": None}], pa.struct([("x", kind)])) if is_deep else pa.nulls(3, kind)
+LARGE = pa.list_(pa.float32(), 150_528)
+WITH_TAGS = pa.struct([("x", LARGE), ("tags", pa.list_(pa.string()))])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pa.nulls(3, LARGE),
+        pa.array([{"x": None}, None, {"x": None}], pa.struct([("x", LARGE)])),
+        pa.array([{"x": None, "tags": ["a", "b"]}, None, {"x": None, "tags": []}], WITH_TAGS),
+        pa.array([[None, None], [], [None]], pa.list_(LARGE)),
+        pa.array([[None, None], None, None], pa.list_(LARGE, 2)),
+    ],
+    ids=lambda image: str(image.type),
+)
+def test_lists_of_a_large_fixed_size_may_all_be_null(tmp_path: Path, image: pa.Array) -> None:
     long = pa.array([[1] * 200_000, [], []], pa.list_(pa.int8()))
     for others in ({}, {"long": long}):
         pq.write_table(pa.table({"seq": SEQUENCES, "image": image, **others}), tmp_path / "a.parquet")
         assert kept(tmp_path / "a.parquet", ["image"], "seq")["image"].to_pylist() == image.to_pylist()
+
+
+def test_a_fixed_size_that_no_row_has_is_damage(tmp_path: Path) -> None:
+    """A bit of the type is flipped, and 12,345 becomes 143,417; longer lists beside it are none of its business."""
+    kind = pa.struct([("x", pa.list_(pa.float32(), 12_345)), ("tags", pa.list_(pa.string()))])
+    rows = [{"x": [1.0] * 12_345, "tags": ["a"] * 200_000}, None, None]
+    table = pa.table({"seq": SEQUENCES, "image": pa.array(rows, kind)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    stored = table.schema.serialize().to_pybytes()
+    damaged = stored.replace((12_345).to_bytes(4, "little"), (143_417).to_bytes(4, "little"))
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(base64.b64encode(stored), base64.b64encode(damaged)))
+    with pytest.raises(DataError, match=r"column 'image' holds lists of 143417 values, .* has 12347 of them in 3 rows"):
+        kept(tmp_path / "a.parquet", ["image"], "seq")
 
 
 @pytest.mark.parametrize(

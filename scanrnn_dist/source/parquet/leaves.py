@@ -92,12 +92,14 @@ class Leaves:
     @cached_property
     def _stored_alike(self) -> set[str]:
         """The columns of which the file has as many leaves as their types are stored as here."""
-        return {field.name for field in self._schema if _count(field.type) == len(self._of_column.get(field.name, ()))}
+        return {
+            field.name for field in self._schema if leaf_count(field.type) == len(self._of_column.get(field.name, ()))
+        }
 
     def _bounds_of(self, path: Path, kind: pa.StructType) -> list[int]:
         """How many leaves of a struct stand before each of its fields, and how many it has; counted once."""
         if path not in self._bounds:
-            counts = (_count(kind.field(number).type) for number in range(kind.num_fields))
+            counts = (leaf_count(kind.field(number).type) for number in range(kind.num_fields))
             self._bounds[path] = list(accumulate(counts, initial=0))
         return self._bounds[path]
 
@@ -123,7 +125,7 @@ def _field_of(kind: pa.DataType, name: str) -> tuple[pa.DataType, int]:
     return kind, kind.get_field_index(name) if pa.types.is_struct(kind) else -1
 
 
-def _count(kind: pa.DataType) -> int:
+def leaf_count(kind: pa.DataType) -> int:
     """The leaves that a type is stored as."""
     return sum(1 for _ in _leaf_types(kind))
 

@@ -11,6 +11,7 @@ import base64
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import repeat
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import one_line
 from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, Footer, is_one_bit_off
+from scanrnn_dist.source.parquet.leaves import leaf_count
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
     I32,
@@ -189,9 +191,9 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
     if stored and ours and pa.ipc.read_schema(pa.py_buffer(plain)).serialize().to_pybytes() != plain:
         raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
     for field in schema:
-        sizes = [kind.list_size for kind in _types(field.type) if pa.types.is_fixed_size_list(kind)]
-        if max(sizes, default=0) > _MAX_LIST and max(sizes) > max(_listed(footer, field.name), default=max(sizes)):
-            raise ValueError(f"a column holds lists of {max(sizes)} values, and no row group has as many")
+        sizes = list(_fixed_sizes(field.type))
+        if max(sizes, default=0) > _MAX_LIST:
+            _check_sizes(footer, field.name, sizes)
     zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
         for known in {*available_timezones(), "UTC"}:
@@ -201,11 +203,33 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
                     raise ValueError(f"its time zone {zone!r}, which nobody knows, is one bit off {known!r}")
 
 
-def _listed(footer: Footer, name: str) -> list[int]:
-    """How many values a column has in each row group and leaf, where it has more than rows: a null counts one."""
+def _check_sizes(footer: Footer, name: str, sizes: Sequence[int]) -> None:
+    """Hold large fixed sizes of lists, one for each leaf of a column, against its values: a null counts one."""
     numbers = [number for number, leaf in enumerate(footer.leaves) if footer.names[leaf.column] == name]
-    counts = [(group.chunks[number].values, group.rows) for group in footer.row_groups for number in numbers]
-    return [values for values, rows in counts if values > rows]
+    if len(numbers) != len(sizes):
+        return  # several columns of one name
+    for group in footer.row_groups:
+        for number, size in zip(numbers, sizes, strict=True):
+            values = group.chunks[number].values
+            if size > _MAX_LIST and group.rows < values < size:
+                raise ValueError(
+                    f"column {name!r} holds lists of {size} values, and a row group has {values} of them in "
+                    f"{group.rows} rows"
+                )
+
+
+def _fixed_sizes(kind: pa.DataType) -> Iterator[int]:
+    """For each leaf of a type, the size of the lists of a fixed size that it stands in; 0 if there are none.
+
+    Of lists within lists the outermost alone: of others nobody knows how many are null.
+    """
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _fixed_sizes(kind.field(number).type)
+    else:
+        yield from repeat(kind.list_size if pa.types.is_fixed_size_list(kind) else 0, leaf_count(kind))
 
 
 def check_indices(array: pa.Array) -> None:
