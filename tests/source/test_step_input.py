@@ -76,6 +76,13 @@ def test_differences_of_the_largest_decimals_are_exact(type: pa.DataType) -> Non
     assert_same(values_of(Time("x"), array), [0, 100, NAN, NAN, -1])
 
 
+@pytest.mark.parametrize("type", [pa.decimal128(38, 5), *(pa.decimal256(76, scale) for scale in (57, 58, 75))], ids=str)
+def test_ids_are_found_in_decimals_of_any_scale(type: pa.DataType) -> None:
+    far = min(2**64 + 3, 10 ** (type.precision - type.scale) - 1)  # of 2^64 + 3, 64 bits hold 3
+    array = pa.array([Decimal("3"), Decimal("0.5"), None, Decimal("-1"), Decimal("7"), Decimal(far)], type)
+    assert_same(values_of(Category("x", size=8, unknown="zeros"), array), [3, *[UNKNOWN_ID] * 3, 7, UNKNOWN_ID])
+
+
 def measured(column: Column, *batches: pa.Array) -> Column:
     """A column that is named "x", as measured in batches of one row each."""
     statistics = StepStatistics(InputSpec((column,)))
