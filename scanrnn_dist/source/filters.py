@@ -26,12 +26,23 @@ _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less, ast.LtE: pc.less_equal, ast.Gt: pc.greater,
     ast.GtE: pc.greater_equal,
 }  # fmt: skip
+_WHOLE = pa.decimal256(20)
+"""Holds all numbers of uint64 and of int64, and has room for products of their differences."""
+
+
+def _difference(one: Any, other: Any) -> Any:
+    """One side less the other; that of unsigned integers may be below zero."""
+    kinds = [getattr(side, "type", None) for side in (one, other)]
+    if None not in kinds and all(map(pa.types.is_integer, kinds)):  # no expressions
+        common = _WHOLE if pa.uint64() in kinds else pa.int64()
+        one, other = one.cast(common), other.cast(common)
+    return pc.subtract_checked(one, other)
+
+
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: pc.add_checked, ast.Sub: pc.subtract_checked, ast.Mult: pc.multiply_checked,
+    ast.Add: pc.add_checked, ast.Sub: _difference, ast.Mult: pc.multiply_checked,
     ast.Div: lambda one, other: pc.divide(_as_float64(one), _as_float64(other)),
 }  # fmt: skip
-_WHOLE = pa.decimal128(20)
-"""Holds all numbers of uint64 and of int64."""
 _MOMENTS: dict[str, Callable[[str], Any]] = {
     "timestamp": datetime.datetime.fromisoformat, "date": datetime.date.fromisoformat,
 }  # fmt: skip
@@ -122,7 +133,7 @@ def parsed_filter(text: str) -> Filter:
         ('n', 'label')
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = _tree(text.strip())
     except SyntaxError as error:
         hint = "; write == to compare" if "=" in text.replace("==", "") else ""
         raise ConfigError(
@@ -143,12 +154,31 @@ def filter_text(given: str | pc.Expression) -> str:
         return parsed_filter(given).text
     text = str(given)
     try:
-        own = _value(ast.parse(text, mode="eval").body, text, pc.field)
+        own = _value(_tree(text), text, pc.field)
         if isinstance(given, pc.Expression) and own.equals(given):
             return text
     except (ConfigError, SyntaxError):
         pass
     raise ConfigError(f"The filter {text} cannot be recorded; expected text, such as \"label == 'walk' and n > 10\".")
+
+
+def _tree(text: str) -> ast.expr:
+    """What Python's parser makes of a text, with names as they are written: it brings letters that look alike together.
+
+    So the micro sign becomes the Greek letter, and an accent of its own becomes one with its letter.
+    """
+    tree = ast.parse(text, mode="eval").body
+    if not text.isascii():
+        for each in ast.walk(tree):
+            if isinstance(each, ast.Name):
+                each.id = _written(each, text)
+            elif isinstance(each, ast.Attribute):
+                each.attr = _written(each, text).rpartition(".")[2].strip()
+    return tree
+
+
+def _written(tree: ast.expr, text: str) -> str:
+    return ast.get_source_segment(text, tree) or text
 
 
 def _conjuncts(tree: ast.expr) -> Iterator[ast.expr]:
@@ -377,8 +407,7 @@ def _as_mask(value: Any, rows: int) -> np.ndarray:
 
 
 def _error(text: str, tree: ast.expr, reason: str) -> ConfigError:
-    piece = ast.get_source_segment(text, tree) or text
     return ConfigError(
-        f"The filter {text!r} cannot be understood at character {tree.col_offset + 1}, {piece!r}: {reason}. Known are "
-        f"{_KNOWN}."
+        f"The filter {text!r} cannot be understood at character {tree.col_offset + 1}, {_written(tree, text)!r}: "
+        f"{reason}. Known are {_KNOWN}."
     )

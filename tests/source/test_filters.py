@@ -66,7 +66,8 @@ def test_numbers_beyond_int64_are_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["u > -1", "u > id", "u > 1.5", "u == u + 0.0", "u - 1 > id", "big / 2 > 10", "big > 0.5", "i > x"]
+    "text",
+    ["u > -1", "u > id", "u > 1.5", "u == u + 0.0", "u - 1 > id", "u * big > id", "big / 2 > 10", "big > 0.5", "i > x"],
 )
 def test_numbers_of_any_two_types_are_compared(text: str) -> None:
     columns = {
@@ -87,6 +88,27 @@ def test_uint64_and_signed_integers_differ_by_one() -> None:
     batch = pa.record_batch({"u": pa.array([2**63 - 1, 2**63, 0], pa.uint64()), "i": pa.array([2**63 - 1, -1, None])})
     assert parsed_filter("u == i").matching(batch, {}, "").tolist() == [True, False, False]
     assert parsed_filter("u > i").matching(batch, {}, "").tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("type", [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()])
+def test_differences_of_unsigned_integers_may_be_below_zero(type: pa.DataType) -> None:
+    most = 2**type.bit_width - 1
+    batch = pa.record_batch({"u": pa.array([1, most, None], type), "v": pa.array([5, 2, 3], type)})
+    for text in ("u - 5 > 0", "u - v > 0", "0 > 5 - u", "v - u < 0", "(u - v) * 20 > 0", "(u - v) / 2 > 0"):
+        asked = parsed_filter(text)
+        asked.of(batch.schema)
+        assert asked.matching(batch, {}, "").tolist() == [False, True, False], text
+
+
+@pytest.mark.parametrize("name", ["\u00b5V", "\u03bcV", "\u212b", "e\u0301", "\u00e9", "\ufb01eld"])
+def test_names_are_those_that_are_written(name: str) -> None:
+    """Python's parser makes one of letters that look alike, or are written in two ways."""
+    batch = pa.record_batch({name: pa.array([1, 3]), "s": pa.array([{name: 1}, {name: 3}])})
+    for text in (f"{name} > 2", f"s.{name} > 2", f"(s).{name} > 2 and s . {name} > 2", f"field('{name}') > 2"):
+        asked = parsed_filter(text)
+        asked.of(batch.schema)
+        assert asked.matching(batch, {}, "").tolist() == [False, True], text
+    assert filter_text(pc.field(name) > 2) == f"({name} > 2)"
 
 
 def test_views_of_text_are_compared_as_texts() -> None:
