@@ -181,7 +181,10 @@ def _sound(files: FileTable, sound: list[int], left_out: list[LeftOut]) -> FileT
 
 
 def limited(source: Source, rows: int | None) -> Source:
-    """The first rows of a source: its last row group is cut there, and those after it are not there. None for all."""
+    """The first rows of a source: its last row group is cut there, and those after it are not there. None for all.
+
+    Of the values of that row group nobody knows which rows have them; they are cut in proportion.
+    """
     groups = source.footer_groups
     if rows is None or rows >= source.rows:
         return source
@@ -189,7 +192,11 @@ def limited(source: Source, rows: int | None) -> Source:
     count = int(np.searchsorted(before, rows))  # row groups that have some of these rows
     counts = groups.rows[:count].copy()
     counts[-1] -= before[count] - rows
-    values = {name: numbers[:count] for name, numbers in groups.values.items()}
+    kept, of = int(counts[-1]), int(groups.rows[count - 1])
+    values = {
+        name: np.append(numbers[: count - 1], int(numbers[count - 1]) * kept // of)
+        for name, numbers in groups.values.items()
+    }
     cut = RowGroups(np.minimum(groups.offsets, count), counts, groups.nbytes[:count], values)
     return replace(source, rows=rows, row_groups=cut)
 

@@ -437,6 +437,14 @@ def test_a_limit_cuts_after_a_file_without_rows(tmp_path: Path) -> None:
     assert [(unit.row_group_begin, unit.group_rows) for unit in units] == [(0, (3,)), (1, (1,))]
 
 
+def test_a_limit_cuts_the_values_of_lists_as_it_cuts_rows(tmp_path: Path) -> None:
+    seq = pa.array([[1.0] * 100] * 70, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"seq": seq}), tmp_path / "a.parquet", row_group_size=40)
+    whole = open_source(tmp_path)
+    for rows, wanted in ((10, [1000]), (40, [4000]), (50, [4000, 1000]), (70, [4000, 3000])):
+        assert plan_units(limited(whole, rows), 1, ["seq"]).values.tolist() == wanted
+
+
 def write_groups(path: Path, groups: list[int]) -> Path:
     """Rows in row groups of these sizes, some of which may have none."""
     path.parent.mkdir(parents=True, exist_ok=True)
