@@ -148,8 +148,12 @@ def update(
 
 
 def _own_files(first: Units, plan: Plan) -> list[str]:
-    """The files of the source that the output began with; in the long format also those where no sequence begins."""
-    files = first.files.take(np.unique(first.file)) if first.spans is None else first.files
+    """The files of the source that the output began with, which hold its rows.
+
+    In the long format all files, as a sequence may go on in one where none begins; but none if there are no sequences.
+    """
+    begin = np.unique(first.file[first.rows > 0])
+    files = first.files.take(begin) if first.spans is None or not len(begin) else first.files
     own: list[str] = files.take(np.flatnonzero(unchanged(files, plan.source.files) >= 0)).paths.to_pylist()
     return own
 

@@ -98,11 +98,13 @@ def _files_record(facts: Facts, files: FileTable) -> bytes:
     times = pa.array(files.modified_ns, mask=files.modified_ns == UNKNOWN_TIME)
     table = pa.Table.from_arrays([files.paths.cast(pa.large_string()), pa.array(files.sizes_bytes), times],
                                  schema=_FILES_SCHEMA)  # fmt: skip
-    if not isinstance(facts.given, str):
+    # Beside files that were left out, or of an update, whose files are parts, there are others than were named.
+    is_each = not isinstance(facts.given, str) and len(facts.given) == len(files)
+    if is_each:
         given = pa.array(facts.given, pa.large_string())
         table = table if given.equals(files.paths) else table.append_column(_GIVEN, given)
     said = {
-        "source": facts.given if isinstance(facts.given, str) else None,
+        "source": None if is_each else facts.given,
         "sequences": asdict(facts.asked),
         "keep": facts.keep,
         "rows_per_part": facts.rows_per_part,

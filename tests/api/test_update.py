@@ -375,7 +375,7 @@ def test_an_update_that_is_killed_at_any_step_changes_nothing_or_all(tmp_path: P
 
 
 def write_events(path: Path, events: list[tuple[int, int, float, float]]) -> Path:
-    """Events `(id, t, x, y)` in long format, an id's one after the other, those of ids in any order."""
+    """Events `(id, t, x, y)` in long format, at least one, an id's one after the other, those of ids in any order."""
     rng = np.random.default_rng(len(events))
     order = {number: place for place, number in enumerate(rng.permutation(IDS).tolist())}
     events = sorted(events, key=lambda event: (order[event[0]], rng.random()))
@@ -418,6 +418,17 @@ def test_the_same_steps_are_not_applied_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"were applied to .* before"):
         continued(out, write(tmp_path / "in another order.parquet", cut[1], seed=1))
     assert entries(out) == held
+
+
+def test_new_steps_may_come_in_several_files_that_are_named_one_by_one(tmp_path: Path) -> None:
+    rows, out = dict(enumerate(random_rows([3, 4, 5, 2]))), tmp_path / "out"
+    featurize(write(tmp_path / "0.parquet", {0: rows[0]}), out, keep_state=True, ids=["id"])
+    for days in ((1, 2), (1, 2, 3)):
+        files = [write(tmp_path / f"{day}.parquet", {day: rows[day] + len(days)}) for day in days]
+        continued(out, files)
+        with pytest.raises(ConfigError, match=r"were applied to .* before"):
+            continued(out, files[::-1])
+    assert pq.read_table(out)["id"].to_pylist() == [0, 1, 2, 3] and verify(out).rows == 4
 
 
 def test_the_steps_that_the_output_began_with_are_not_applied_again(tmp_path: Path) -> None:
@@ -481,6 +492,20 @@ def test_a_copy_is_known_right_after_a_restart_was_published(tmp_path: Path, mon
     monkeypatch.setattr(updating, "finish_publishing", lambda records: True)
     with pytest.raises(ConfigError, match=r"were applied to .* before"):
         continued(out, tmp_path / "copy.parquet")
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_file_without_rows_that_the_output_began_with_may_come_again(tmp_path: Path, is_long: bool) -> None:
+    out = tmp_path / "out"
+    if is_long:
+        empty, new = tmp_path / "0.parquet", write_events(tmp_path / "1.parquet", [(3, 0, 1.0, 2.0)])
+        pq.write_table(pq.read_table(new).slice(0, 0), empty)
+        featurize(empty, out, Encoder.from_seed(0, 2, 5), keep_state=True, group_by=["id"], order_by=["t"])
+    else:
+        empty, new = write(tmp_path / "0.parquet", {}), write(tmp_path / "1.parquet", {3: random_rows([4])[0]})
+        featurize(empty, out, keep_state=True, ids=["id"])
+    continued(out, [empty, new])
+    assert pq.read_table(out)["id"].to_pylist() == [3]
 
 
 def test_a_file_of_events_in_which_no_sequence_begins_is_known(tmp_path: Path) -> None:

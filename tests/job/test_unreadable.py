@@ -101,6 +101,18 @@ def test_memory_that_runs_out_is_no_damage(
     assert not list((tmp_path / "out").glob("part-*"))
 
 
+def test_a_file_that_is_left_out_may_be_one_of_a_list(tmp_path: Path) -> None:
+    files = [write_source(tmp_path / f"{name}.parquet", random_rows([4] * ROWS, 2)) for name in "ab"]
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 broken PAR1")
+    given, options = [files[0], broken, files[1]], JobOptions(bad_rows=SKIP)
+    plan = plan_job(given, options)
+    again = Plan.from_records(plan.to_records())
+    assert again.given == list(map(str, given)) and again.is_of(given, options) and not again.changes()
+    assert featurize(given, tmp_path / "out", bad_rows=SKIP).rows == 2 * ROWS
+    assert featurize(given, tmp_path / "out", bad_rows=SKIP).parts == 0
+
+
 def test_a_unit_that_cannot_be_read_is_set_aside_as_a_whole(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
