@@ -38,6 +38,7 @@ import numpy as np
 import pyarrow.dataset  # noqa: F401 - so that no child imports it
 from faults import Fault, watched
 from flax import nnx
+from jax._src import xla_bridge
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 from pyarrow import fs
 from safetensors import safe_open
@@ -214,6 +215,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 def _replace(encoder: Encoder, may_cache: bool) -> None:
     """Leave out what takes long and is not at stake; half of a run, all together."""
     footers._local_child = _InThisProcess  # a process of its own is another 0.15 s
+    xla_bridge.discover_pjrt_plugins = lambda: None  # reads what each installed package offers
     jax.jit = partial(_Compiled, jax.jit, may_cache)
     computed, zeros = Encoder.initial_state, jax.eval_shape(encoder.initial_state)
 
@@ -240,14 +242,13 @@ class _Compiled:
         return self
 
     def compile(self, options: Any = None) -> Any:
-        """The program; that of the native kernel, which takes no options, is compiled at once."""
-        if options is None:
-            return self._jitted.lower(*self._inputs).compile()
+        """The program; that of the native kernel takes no options."""
         tree, leaves = jax.tree.structure((self._inputs, {})), jax.tree.leaves(self._inputs)
         what = f"{tree} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
         path = Path(sys.argv[1]) / hashlib.sha256(what.encode()).hexdigest()
         if path.exists():
-            out_tree = jax.tree.structure((self._inputs[2], 0, 0))  # state, features, emitted
+            # State, features, emitted; of the native kernel states, lanes, what is told.
+            out_tree = jax.tree.structure((0 if options is None else self._inputs[2], 0, 0))
             return deserialize_and_load(path.read_bytes(), tree, out_tree)
         compiled = self._jitted.lower(*self._inputs).compile(options)
         if self._may_cache:

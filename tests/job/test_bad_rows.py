@@ -256,9 +256,7 @@ def output_of(out: Path) -> dict[str, bytes | None]:
     return {name: it for name, it in entries(out).items() if name.startswith("part-") or name.endswith(".rows")}
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("open", LIST(1)), ("rename", LIST(1)), ("rename", "part-00001.parquet"), ("sync", LIST(2))]
-)
+@pytest.mark.parametrize(("kind", "name"), [("rename", LIST(1)), ("rename", "part-00001.parquet")])
 def test_a_job_that_dies_between_the_list_and_the_part_goes_on(
     kind: str, name: str, source: Path, undisturbed: dict[str, bytes | None], tmp_path: Path
 ) -> None:
@@ -274,7 +272,7 @@ def test_a_job_that_dies_between_the_list_and_the_part_goes_on(
     assert output_of(tmp_path / "out") == undisturbed
     check(tmp_path / "out", made(SKIP))
     assert read_status(tmp_path / "out").set_aside == report.set_aside + committed.set_aside == BAD
-    assert verify(tmp_path / "out").set_aside == BAD
+    assert verify(tmp_path / "out", sample=0).set_aside == BAD
 
 
 def test_a_full_disk_leaves_no_list_aside(source: Path, tmp_path: Path) -> None:
@@ -318,7 +316,7 @@ def test_lists_that_are_missing_or_changed_are_seen_and_made_again(
     with pytest.raises(DataError, match=r"unit-00000\.rows cannot be read: .* Expected 2 rows that were set aside"):
         quarantined(out)
     assert verify(out, repair=True).repaired == ("part-00000.parquet", "part-00004.parquet")
-    assert output_of(out) == undisturbed and verify(out).set_aside == BAD
+    assert output_of(out) == undisturbed and verify(out, sample=0).set_aside == BAD
 
 
 def test_rows_that_nobody_accounts_for_are_seen(source: Path, tmp_path: Path) -> None:
@@ -369,12 +367,12 @@ def test_lists_move_with_their_units_when_the_source_changes(tmp_path: Path) -> 
     featurize(tmp_path / "in", tmp_path / "anew", rows_per_part=5, bad_rows=SKIP)
     assert output_of(out) == output_of(tmp_path / "anew")
     assert quarantined(out).equals(quarantined(tmp_path / "anew"))
-    assert verify(out).set_aside == len(quarantined(out)) == 2 + 5 + 5 + 4
+    assert verify(out, sample=0).set_aside == len(quarantined(out)) == 2 + 5 + 5 + 4
     assert not clean(out, dry_run=True).names[1:]  # the lock alone
 
 
-@pytest.mark.parametrize("new", ["a0", "c"])  # the numbers of the units change, or they do not
-@pytest.mark.parametrize("lost", ["a list", "all lists"])
+# The numbers of the units change, or they do not.
+@pytest.mark.parametrize(("lost", "new"), [("a list", "a0"), ("all lists", "c")])
 def test_a_unit_whose_list_is_lost_is_made_again_when_the_source_changes(tmp_path: Path, lost: str, new: str) -> None:
     write_rows(tmp_path / "in")
     out, asked = tmp_path / "out", {"rows_per_part": 5, "bad_rows": SKIP}
@@ -385,7 +383,7 @@ def test_a_unit_whose_list_is_lost_is_made_again_when_the_source_changes(tmp_pat
     report = featurize(tmp_path / "in", out, **asked, accept_changes=True)
     assert report.parts == 1 + (1 if lost == "a list" else 4)
     featurize(tmp_path / "in", tmp_path / "anew", **asked)
-    assert output_of(out) == output_of(tmp_path / "anew") and verify(out).set_aside == BAD
+    assert output_of(out) == output_of(tmp_path / "anew") and verify(out, sample=0).set_aside == BAD
 
 
 def test_a_restart_has_lists_of_its_own(source: Path, undisturbed: dict[str, bytes | None], tmp_path: Path) -> None:
@@ -394,7 +392,7 @@ def test_a_restart_has_lists_of_its_own(source: Path, undisturbed: dict[str, byt
     with pytest.raises(ConfigError, match=r"null_sequence was skip and is null"):
         featurize(source, out, rows_per_part=10, bad_rows=replace(SKIP, null_sequence="null"))
     featurize(source, out, rows_per_part=5, bad_rows=SKIP, restart=True)
-    assert output_of(out) == undisturbed and verify(out).set_aside == BAD
+    assert output_of(out) == undisturbed and verify(out, sample=0).set_aside == BAD
     featurize(source, out, rows_per_part=5, bad_rows=BadRows("zero", "null", "skip"), restart=True)
     assert [name for name in output_of(out) if name.endswith(".rows")] == [LIST(1)]
 
@@ -418,7 +416,7 @@ def test_clean_keeps_the_parts_of_a_finished_job_whose_logs_are_gone(
     shutil.rmtree(out / COMMITS)
     (out / LIST(3)).write_bytes(b"of nobody")
     assert LIST(3) in clean(out).names and output_of(out) == undisturbed
-    assert verify(out).set_aside == BAD
+    assert verify(out, sample=0).set_aside == BAD
 
 
 def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source: Path, tmp_path: Path) -> None:
@@ -525,14 +523,14 @@ def test_choices_about_nothing_are_refused(source: Path, tmp_path: Path) -> None
 def test_lists_in_a_bucket(s3: S3Server, source: Path, undisturbed: dict[str, bytes | None]) -> None:
     out = s3.uri("bucket/out")
     featurize(source, out, rows_per_part=5, bad_rows=SKIP)
-    assert verify(out).set_aside == len(quarantined(out)) == BAD
+    assert verify(out, sample=0).set_aside == len(quarantined(out)) == BAD
     found = {name: s3.get("bucket", f"out/{name}") for name in undisturbed if name.endswith(".rows")}
     assert found.items() <= undisturbed.items()
 
 
 @pytest.mark.parametrize("choice", ["error", "skip"])
 def test_files_whose_steps_are_of_several_fixed_sizes(choice: str, tmp_path: Path) -> None:
-    good: list[Row] = [row.tolist() for row in random_rows([3, 0, 2])]
+    good: list[Row] = [row.tolist() for row in random_rows([4, 0, 1])]
     files: list[list[Row]] = [[*good, [None]], [[], [[1.0] * (D + 1)] * 2, None, [None]], [[[1.0] * (D - 1)]]]
     for number, (rows, width) in enumerate(zip(files, (D, D + 1, D - 1), strict=True)):
         sequence = pa.array(rows, pa.list_(pa.list_(pa.float32(), width)))
@@ -573,7 +571,10 @@ def test_real_recordings_of_unwanted_lengths_are_cut_at_their_head_or_listed(sha
     assert verify(out, sample=8).set_aside == len(aside) == report.set_aside
 
 
-@pytest.mark.parametrize("choice", CHOICES["bad_value"][1:])
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(it, marks=[pytest.mark.soak] * (it not in ("skip", "propagate"))) for it in CHOICES["bad_value"][1:]],
+)
 def test_a_null_in_a_list_that_another_writer_wrote(choice: str, shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "layouts/list_columns.parquet"
     rows = [[[value] for value in row] for row in pq.read_table(path)["int64_list"].to_pylist()]

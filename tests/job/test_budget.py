@@ -14,7 +14,7 @@ import pytest
 from holding import hold
 from hypothesis import given
 from hypothesis import strategies as st
-from sources import NAN, SHAPE, D, H, features_of, featurize, needs_native, random_rows, write_source
+from sources import NAN, SHAPE, D, H, features_of, featurize, random_rows, write_source
 
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.bidirectional import BidirectionalRun
@@ -176,9 +176,9 @@ def test_rows_of_which_far_more_comes_than_was_read_are_taken_in_pieces_and_keep
     assert (reports[0].rows, reports[0].steps) == (reports[1].rows, reports[1].steps)
 
 
-@pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("kernel", [None, pytest.param("xla", marks=pytest.mark.soak)])
 def test_what_is_kept_between_layers_stays_within_its_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str | None
 ) -> None:
     rows, steps = 400, 9
     path = write_source(tmp_path / "a.parquet", random_rows([steps] * rows), row_group_size=rows)
@@ -227,7 +227,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("case", "keep"),
     [
         *((case, ["id", "text", "tags"]) for case in OUTPUTS),
-        *(pytest.param(case, ["id"], marks=[pytest.mark.soak] * (case in LAYOUTS)) for case in OUTPUTS),
+        *(pytest.param(case, ["id"], marks=pytest.mark.soak) for case in OUTPUTS),
     ],
 )
 def test_the_least_budget_gives_the_same_bytes(

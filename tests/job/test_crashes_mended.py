@@ -46,7 +46,8 @@ def failing(zygote: Zygote, job: Job, destination: Path, bad: Sequence[int], ste
         yield (run,)
         assert run.exit_code == DataError.exit_code, run
         assert f"{len(bad)} of " in run.said and all(f"/{number:02}.parquet, row group 0" in run.said for number in bad)
-        assert output_of(destination) == good
+        assert output_of(destination) == good and not (destination / "_SUCCESS").exists()
+        assert "Traceback" not in run.said
 
 
 def mended(

@@ -253,11 +253,11 @@ def woken_after(zygote: Zygote, known: Known, name: str, folder: Path, step: int
     yield from finished(zygote, known, name, folder)
 
 
-@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.soak)])
+@pytest.mark.soak
 def test_a_process_that_stood_still_while_another_finished_changes_nothing(
-    zygote: Zygote, known: Known, tmp_path: Path, is_each: bool
+    zygote: Zygote, known: Known, tmp_path: Path
 ) -> None:
-    steps = range(3, len(known.steps), 24) if is_each else [known.steps.index("put part-00001.parquet") + 1]
-    names = [f"woken-{n}{'-' * is_each}" for n in steps]
+    steps = sorted({*range(3, len(known.steps), 24), known.steps.index("put part-00001.parquet") + 1})
+    names = [f"woken-{n}" for n in steps]
     scenarios = (woken_after(zygote, known, name, tmp_path / name, n) for name, n in zip(names, steps, strict=True))
     zygote.play(dict(zip(names, scenarios, strict=True)), at_once=8)

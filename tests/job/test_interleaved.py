@@ -23,7 +23,7 @@ Choices = list[tuple[int, int | str]]
 """Who is next, and for how many requests, or until which one."""
 ANY_ORDER = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 80)), max_size=40)
 FEW_AND_MANY = [
-    10,
+    6,
     pytest.param(40, marks=pytest.mark.soak),
     pytest.param(3000, marks=pytest.mark.sweep),
 ]

@@ -108,7 +108,7 @@ def test_features_are_those_of_the_sequences_wherever_files_and_parts_end(
     assert (report.rows, report.steps) == (len(LENGTHS), sum(LENGTHS))
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == list(range(len(LENGTHS)))
     assert np.abs(features_of(tmp_path / "out") - specified(source)).max() <= TOLERANCE
-    assert verify(tmp_path / "out").rows == len(LENGTHS)
+    assert verify(tmp_path / "out", sample=1).rows == len(LENGTHS)
 
 
 def test_a_source_without_rows_gives_an_output_without_rows(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_a_changed_file_concerns_is_done_again_and_nothing_else(
     featurize(source, tmp_path / "anew", **options)
     assert features_of(out).tobytes() == features_of(tmp_path / "anew").tobytes()
     assert pq.read_table(out)["id"].equals(pq.read_table(tmp_path / "anew")["id"])
-    assert verify(out).rows == report.rows + report.rows_before
+    assert verify(out, sample=0).rows == report.rows + report.rows_before
     assert pq.read_table(out)["id"].to_pylist() == list(rebuilt(source, "id", "t", LONG["features"]))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -66,11 +67,15 @@ ROWS = 60
 UNITS = 12
 
 
-@pytest.fixture(autouse=True)
-def _compiled_once_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
-    # One chunk at a time, so that a job that is stopped has committed some units and not others.
+def one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a job that is stopped has committed some units and not others."""
     monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks_and_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> Any:
+    one_chunk_at_a_time(monkeypatch)
     yield
     assert not sources.threads()
 
@@ -85,11 +90,28 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes | None]:
-    """The parts of a job that nothing happened to."""
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
+def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a job that nothing happened to; to be copied and not to be changed, as the next one."""
+    out = tmp_path_factory.mktemp("finished") / "out"
     featurize(source, out, rows_per_part=5)
-    return parts_of(out)
+    assert verify(out, sample=ROWS).rows_compared == ROWS
+    return out
+
+
+@pytest.fixture(scope="module")
+def half_done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job that was stopped after some rows, and has committed some units and not others."""
+    out = tmp_path_factory.mktemp("half done") / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        one_chunk_at_a_time(patched)
+        stopped(source, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> dict[str, bytes | None]:
+    """The parts of that job."""
+    return parts_of(finished)
 
 
 def stop_after(rows: int, error: BaseException | None = None) -> Any:
@@ -116,17 +138,17 @@ def assert_whole(out: Path, undisturbed: dict[str, bytes | None]) -> None:
     assert pq.read_table(out)["id"].to_pylist() == [*range(35), *range(25)]
     assert (out / "_SUCCESS").exists()
     assert not leftovers(out)
-    assert verify(out, sample=10).rows_compared == ROWS
+    assert verify(out, sample=0).rows == ROWS
 
 
 # Resuming ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_stopped_job_goes_on_with_what_is_not_committed(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     before = {name: (out / name).stat().st_mtime_ns for name in parts_of(out)}
     starts: list[tuple[int, int]] = []
     report = featurize(source, out, rows_per_part=5, on_start=lambda *start: starts.append(start))
@@ -203,8 +225,8 @@ def test_an_error_that_names_a_file_that_is_not_utf8_leaves_a_log_that_is_read(t
     assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
 
 
-def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path) -> None:
-    featurize(source, tmp_path / "out", rows_per_part=5)
+def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path, finished: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
     before = entries(tmp_path / "out")
     report = featurize(source, tmp_path / "out", rows_per_part=5)
     assert str(report) == f"Nothing to do: {tmp_path / 'out'} is finished, with 60 rows."
@@ -213,14 +235,18 @@ def test_a_finished_job_is_left_alone_and_says_so(tmp_path: Path, source: Path) 
     assert entries(tmp_path / "out") == before
 
 
-def test_a_resumed_job_looks_at_no_footer(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped(source, tmp_path / "out")
+def test_a_resumed_job_looks_at_no_footer(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, half_done: Path
+) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     monkeypatch.setattr("scanrnn_dist.source.source.read_footers", lambda *_, **__: pytest.fail("looked at footers"))
     assert featurize(source, tmp_path / "out", rows_per_part=5).is_complete
 
 
-def test_the_number_of_devices_may_change(tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]) -> None:
-    stopped(source, tmp_path / "out")
+def test_the_number_of_devices_may_change(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
+) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     featurize(source, tmp_path / "out", rows_per_part=5, mesh=mesh_of(3))
     assert_whole(tmp_path / "out", undisturbed)
 
@@ -246,23 +272,20 @@ def test_the_number_of_devices_may_change(tmp_path: Path, source: Path, undistur
     ids=["weights", "architecture", "max_steps", "keep", "rows_per_part", "lossy_cast", "lanes"],
 )
 def test_another_job_is_refused_with_the_difference_and_nothing_changes(
-    tmp_path: Path, source: Path, options: dict[str, Any], says: str, finish: bool
+    source: Path, finished: Path, half_done: Path, options: dict[str, Any], says: str, finish: bool
 ) -> None:
-    if finish:
-        featurize(source, tmp_path / "out", rows_per_part=5)
-    else:
-        stopped(source, tmp_path / "out")
-    before = entries(tmp_path / "out")
+    out = finished if finish else half_done
+    before = entries(out)
     with pytest.raises(ConfigError, match=rf"holds a job that differs: {says}.*--restart begins anew") as caught:
-        featurize(source, tmp_path / "out", **{"rows_per_part": 5, **options})
+        featurize(source, out, **{"rows_per_part": 5, **options})
     assert "--allow-mixed" not in str(caught.value)
-    assert entries(tmp_path / "out") == before
+    assert entries(out) == before
 
 
 def test_other_lanes_are_refused_also_where_another_version_describes_the_same_encoder_in_other_words(
-    tmp_path: Path, source: Path
+    tmp_path: Path, source: Path, half_done: Path
 ) -> None:
-    stopped(source, tmp_path / "out")
+    shutil.copytree(half_done, tmp_path / "out")
     path = tmp_path / "out" / JOB
     job = json.loads(path.read_text())
     job["encoder"]["architecture"]["of another version"] = None
@@ -289,13 +312,12 @@ def test_a_job_of_which_nothing_was_done_gives_way_to_another(tmp_path: Path, so
         featurize(source, out, encoder_of(seed=9), rows_per_part=10)
     (out / "notes.txt").unlink()
     assert featurize(source, out, encoder_of(seed=9), rows_per_part=10).rows_before == 0
-    assert verify(out).rows == ROWS
+    assert verify(out, sample=8).rows == ROWS
     assert any("/units-" in name for name in clean(out).names)  # of the job that gave way
 
 
-def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    featurize(source, out, rows_per_part=5)
+def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Path, finished: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
     for path in (out / "_SUCCESS", *out.glob("part-*")):
         path.unlink()
     with pytest.raises(KeyboardInterrupt):
@@ -303,8 +325,8 @@ def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Pa
     assert not (out / "__scanrnn/parts.table").exists()
 
 
-def test_another_source_is_refused(tmp_path: Path, source: Path) -> None:
-    stopped(source, tmp_path / "out")
+def test_another_source_is_refused(tmp_path: Path, source: Path, half_done: Path) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     with pytest.raises(ConfigError, match=r": source was .*in and is .*a\.parquet"):
         featurize(source / "a.parquet", tmp_path / "out", rows_per_part=5)
 
@@ -356,10 +378,10 @@ def test_of_an_accelerator_the_compiler_and_its_flags_are_recorded(monkeypatch: 
 
 
 def test_another_environment_is_refused_unless_allowed_and_then_recorded(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes | None]
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes | None], half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     with monkeypatch.context() as patched:
         patched.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
         with pytest.raises(ConfigError, match=r": xla_flags was .* and is --xla_cpu.*--allow-mixed goes on"):
@@ -368,7 +390,7 @@ def test_another_environment_is_refused_unless_allowed_and_then_recorded(
     assert read_status(out).environments == 2
     assert "computed in 2 environments" in str(read_status(out))
     assert pq.read_table(out)["id"].to_pylist() == pq.read_table(source)["id"].to_pylist()
-    verify(out)
+    verify(out, sample=8)
     changed = parts_of(out)
     same = [name for name in undisturbed if changed[name] == undisturbed[name]]
     assert 0 < len(same) < UNITS  # a part says how it was made
@@ -426,7 +448,7 @@ def test_a_source_file_that_vanishes_under_a_running_job_stops_it_and_can_come_b
         featurize(copy, out, rows_per_part=5, on_rows=on_rows)
     (tmp_path / "away").rename(copy / "b.parquet")
     assert featurize(copy, out, rows_per_part=5).rows_before > 0
-    verify(out)
+    verify(out, sample=8)
 
 
 # Parts and records that changed --------------------------------------------------------------------------------------
@@ -434,10 +456,10 @@ def test_a_source_file_that_vanishes_under_a_running_job_stops_it_and_can_come_b
 
 @pytest.mark.parametrize("change", ["removed", "cut"])
 def test_a_committed_part_that_is_not_as_it_was_is_made_again(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], change: str
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], change: str, half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     path = out / sorted(parts_of(out))[0]
     if change == "removed":
         path.unlink()
@@ -464,9 +486,11 @@ def log_of(out: Path) -> Path:
     return path
 
 
-def test_a_line_that_was_cut_is_not_counted(tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]) -> None:
+def test_a_line_that_was_cut_is_not_counted(
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
+) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     lines = log_of(out).read_bytes().splitlines(keepends=True)
     last = max(number for number, line in enumerate(lines) if b"sha256" in line)
     log_of(out).write_bytes(b"".join(lines[:last]) + lines[last][:-20])
@@ -497,13 +521,10 @@ def test_damage_in_a_log_is_told_and_not_worked_around(tmp_path: Path, source: P
 
 @pytest.mark.parametrize("finish", [False, True])
 def test_a_restart_leaves_the_old_output_until_the_new_one_is_complete(
-    tmp_path: Path, source: Path, finish: bool
+    tmp_path: Path, source: Path, finished: Path, half_done: Path, finish: bool
 ) -> None:
     out, other = tmp_path / "out", encoder_of(seed=9)
-    if finish:
-        featurize(source, out, rows_per_part=5)
-    else:
-        stopped(source, out)
+    shutil.copytree(finished if finish else half_done, out)
     before = entries(out)
     with pytest.raises(StoppedError):
         at_40 = sources.stop_once_committed(out / RESTART, 40)
@@ -521,12 +542,11 @@ def test_a_restart_leaves_the_old_output_until_the_new_one_is_complete(
     featurize(source, tmp_path / "expected", other, rows_per_part=10)
     assert parts_of(out) == parts_of(tmp_path / "expected")
     assert not (out / RESTART).exists()
-    assert verify(out).rows == ROWS
+    assert verify(out, sample=8).rows == ROWS
 
 
-def test_a_restart_of_another_job_than_the_one_begun_begins_anew(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    featurize(source, out, rows_per_part=5)
+def test_a_restart_of_another_job_than_the_one_begun_begins_anew(tmp_path: Path, source: Path, finished: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
     with pytest.raises(StoppedError):
         featurize(source, out, encoder_of(seed=9), rows_per_part=5, restart=True, on_rows=stop_after(20))
     report = featurize(source, out, encoder_of(seed=8), rows_per_part=5, restart=True)
@@ -541,9 +561,11 @@ def test_a_restart_is_made_by_one_process(tmp_path: Path, source: Path) -> None:
             featurize(source, tmp_path / "out", restart=True, sharing=sharing)
 
 
-def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_begins_where_somebody_restarts(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, half_done: Path
+) -> None:
     out, refused = tmp_path / "out", []
-    stopped(source, out)
+    shutil.copytree(half_done, out)
 
     def on_rows(_: int) -> None:
         if refused:  # each waits for a sign of who restarts
@@ -567,36 +589,45 @@ def test_nobody_begins_where_somebody_restarts(tmp_path: Path, source: Path, mon
     assert parts_of(out) == parts_of(tmp_path / "expected")
 
 
-@pytest.mark.parametrize("command", ["restart", "featurize", "clean"])
-def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command(
-    tmp_path: Path, source: Path, command: str
-) -> None:
+@pytest.fixture(scope="module")
+def cut_short(source: Path, half_done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a restart that died as it was published, `out`, and what is to come of it, `expected`."""
+
     def dies(kind: str, name: str) -> None:
         if (kind, name) == ("rename", "part-00003.parquet") and (out / RESTART / "_SUCCESS").exists():
             raise Died
 
-    other = encoder_of(seed=9)
-    featurize(source, tmp_path / "expected", other, rows_per_part=5)
-    out = tmp_path / "out"
-    stopped(source, out)
+    folder = tmp_path_factory.mktemp("cut short")
+    featurize(source, folder / "expected", encoder_of(seed=9), rows_per_part=5)
+    assert verify(folder / "expected").rows == ROWS
+    out = shutil.copytree(half_done, folder / "out")
     with pytest.raises(Died):
-        featurize(source, watched(out, dies), other, rows_per_part=5, restart=True)
+        featurize(source, watched(out, dies), encoder_of(seed=9), rows_per_part=5, restart=True)
     assert not (out / "_SUCCESS").exists()
+    return folder
+
+
+@pytest.mark.parametrize("command", ["restart", "featurize", "clean"])
+def test_a_restart_that_was_cut_short_as_it_was_published_is_done_by_any_command(
+    tmp_path: Path, source: Path, cut_short: Path, command: str
+) -> None:
+    out = shutil.copytree(cut_short / "out", tmp_path / "out")
     if command == "clean":
         clean(out)
     else:
-        assert featurize(source, out, other, rows_per_part=5, restart=command == "restart").rows == 0
-    assert parts_of(out) == parts_of(tmp_path / "expected")
-    assert verify(out).rows == ROWS
+        report = featurize(source, out, encoder_of(seed=9), rows_per_part=5, restart=command == "restart")
+        assert report.rows == 0
+    assert parts_of(out) == parts_of(cut_short / "expected")
+    assert verify(out, sample=0).rows == ROWS
 
 
-def test_a_restart_replaces_a_job_that_cannot_be_understood(tmp_path: Path, source: Path) -> None:
-    stopped(source, tmp_path / "out")
+def test_a_restart_replaces_a_job_that_cannot_be_understood(tmp_path: Path, source: Path, half_done: Path) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     (tmp_path / "out/__scanrnn/job.json").write_text('{"format": "scanrnn_dist.api.data_sets/1"}')
     with pytest.raises(DataError, match=r"is of format 'scanrnn_dist.api.data_sets/1'; expected"):
         featurize(source, tmp_path / "out")
     assert featurize(source, tmp_path / "out", restart=True).is_complete
-    verify(tmp_path / "out")
+    verify(tmp_path / "out", sample=8)
 
 
 def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(
@@ -617,20 +648,20 @@ def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(
         featurize(source, out, rows_per_part=5, on_rows=on_rows)
     featurize(source, tmp_path / "expected", other, rows_per_part=10)
     assert parts_of(out) == parts_of(tmp_path / "expected")
-    assert verify(out).rows == ROWS
+    assert verify(out, sample=8).rows == ROWS
 
 
 @pytest.mark.parametrize("size", [0, 2000])
 def test_a_part_that_another_environment_made_again_counts(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, size: int, half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     path = out / min(parts_of(out))
     path.unlink()
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false" + " " * size)
     assert featurize(source, out, rows_per_part=5, allow_mixed=True).is_complete
-    assert verify(out).rows == ROWS
+    assert verify(out, sample=8).rows == ROWS
 
 
 def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
@@ -651,7 +682,7 @@ def test_a_write_that_fails_once_lets_no_rows_get_into_another_part(
     assert parts_of(tmp_path / "out").keys() == {"part-00000.parquet"}
     featurize(source, tmp_path / "out", rows_per_part=5)
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [*range(35), *range(25)]
-    verify(tmp_path / "out")
+    verify(tmp_path / "out", sample=8)
 
 
 def clock_of_its_own(monkeypatch: pytest.MonkeyPatch, beats: Callable[[float], object] = lambda _: None) -> list[float]:
@@ -676,12 +707,18 @@ def test_an_owner_whose_clock_is_ahead_is_waited_for_no_longer_than_its_expiry(
     assert 10 <= waited[0] < 13
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"beat": null}', '{"pid": "x"}'])
-def test_a_lock_that_cannot_be_understood_is_nobodys(tmp_path: Path, source: Path, content: str) -> None:
-    stopped(source, tmp_path / "out")
-    (tmp_path / "out" / WORKERS / "1-of-1.000009.json").write_text(content)
-    assert read_status(tmp_path / "out").state == "stopped"
-    assert featurize(source, tmp_path / "out", rows_per_part=5, sharing=Sharing(expiry_seconds=0.2)).is_complete
+def test_a_lock_that_cannot_be_understood_is_nobodys(tmp_path: Path, source: Path, half_done: Path) -> None:
+    out = shutil.copytree(half_done, tmp_path / "out")
+    for number, content in enumerate(["", "{}", "[]", '{"beat": null}', '{"pid": "x"}']):
+        (out / WORKERS / f"1-of-1.00001{2 * number}.json").write_text(content)
+        assert read_status(out).state == "stopped"
+        if content:
+            Lease(open_store(out), (1, 1), expiry_seconds=0.2).release("stopped")
+        else:
+            sharing = Sharing(expiry_seconds=0.2)
+            with pytest.raises(StoppedError):
+                featurize(source, out, rows_per_part=5, sharing=sharing, on_rows=stop_after(5))
+        assert (out / WORKERS / f"1-of-1.00001{2 * number + 1}.json").exists()
 
 
 def test_a_job_without_rows_whose_part_does_not_stay_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -712,7 +749,7 @@ def held_by(held: Store, number: int = 9, **changes: Any) -> None:
         earlier.unlink()
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 15])  # 12 units
+@pytest.mark.parametrize("count", [2, 15])  # 12 units
 def test_shares_make_the_whole_and_the_last_declares_it(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], count: int
 ) -> None:
@@ -822,8 +859,8 @@ def test_an_expiry_that_is_none_is_refused(seconds: float) -> None:
         Sharing(expiry_seconds=seconds)
 
 
-def test_a_share_that_is_worked_on_is_refused(tmp_path: Path, source: Path) -> None:
-    stopped(source, tmp_path / "out")
+def test_a_share_that_is_worked_on_is_refused(tmp_path: Path, source: Path, half_done: Path) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     held = Lease(open_store(tmp_path / "out"), (1, 1), expiry_seconds=10.0)
     with pytest.raises(StoppedError, match=r"Share 1/1 of .*out is being worked on: process \d+ on "):
         featurize(source, tmp_path / "out", rows_per_part=5)
@@ -864,9 +901,9 @@ def test_a_lock_that_is_found_empty_is_one_that_is_being_written(
     [{"beat": 0.0, "expiry_seconds": 5.0}, {"state": "stopped"}, {"machine": workers.this_machine(), "pid": 2**22 + 1}],
 )
 def test_a_share_whose_owner_is_gone_is_taken_over_soon(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], changes: dict[str, Any]
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], changes: dict[str, Any], half_done: Path
 ) -> None:
-    stopped(source, tmp_path / "out")
+    shutil.copytree(half_done, tmp_path / "out")
     held_by(open_store(tmp_path / "out"), **changes)
     begin = time.monotonic()
     featurize(source, tmp_path / "out", rows_per_part=5)
@@ -876,9 +913,9 @@ def test_a_share_whose_owner_is_gone_is_taken_over_soon(
 
 
 def test_an_owner_of_another_machine_that_is_not_heard_of_loses_its_share(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
 ) -> None:
-    stopped(source, tmp_path / "out")
+    shutil.copytree(half_done, tmp_path / "out")
     held_by(open_store(tmp_path / "out"), expiry_seconds=0.3)
     featurize(source, tmp_path / "out", rows_per_part=5)
     assert_whole(tmp_path / "out", undisturbed)
@@ -905,8 +942,8 @@ def test_an_owner_whose_share_was_taken_stops_and_harms_nothing(
     assert_whole(out, undisturbed)
 
 
-def test_a_restart_of_what_is_worked_on_is_refused(tmp_path: Path, source: Path) -> None:
-    stopped(source, tmp_path / "out")
+def test_a_restart_of_what_is_worked_on_is_refused(tmp_path: Path, source: Path, half_done: Path) -> None:
+    shutil.copytree(half_done, tmp_path / "out")
     held_by(open_store(tmp_path / "out"))
     with pytest.raises(ConfigError, match=r"is being worked on: process 7 on elsewhere.*Wait for it, or stop it"):
         featurize(source, tmp_path / "out", rows_per_part=5, restart=True)
@@ -926,10 +963,10 @@ def died(out: Path, *units: int, alone: bool = False) -> None:
 
 
 def test_units_that_were_in_hand_when_an_attempt_died_come_last_and_alone(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     left = sorted(set(range(UNITS)) - {int(name[5:10]) for name in parts_of(out)})
     died(out, 0, left[0], left[1])  # of which 0 is committed by now
     featurize(source, out, rows_per_part=5)
@@ -941,10 +978,10 @@ def test_units_that_were_in_hand_when_an_attempt_died_come_last_and_alone(
 
 
 def test_units_that_are_done_alone_do_not_have_all_records_read_each_time(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch, half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     committed = len(parts_of(out))
     died(out, *range(UNITS))
     read, looks = attempt.read_commits, 0
@@ -976,17 +1013,17 @@ def test_of_tiny_units_few_are_in_hand(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(AttemptLog, "begin", begun)
     monkeypatch.setattr(AttemptLog, "commit", slow)
-    units = 6 * WAITING_UNITS
+    units = 4 * WAITING_UNITS
     write_source(tmp_path / "in.parquet", random_rows([4] * units), row_group_size=1)
     assert featurize(tmp_path / "in.parquet", tmp_path / "out", rows_per_part=1, kernel=kernel).parts == units
     assert 1 < most < 3 * WAITING_UNITS
 
 
 def test_a_unit_that_ends_its_process_is_named_after_all_others_are_done(
-    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None]
+    tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], half_done: Path
 ) -> None:
     out = tmp_path / "out"
-    stopped(source, out)
+    shutil.copytree(half_done, out)
     died(out, 10, 11)
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
@@ -1012,9 +1049,10 @@ def test_attempts_that_ended_by_themselves_accuse_no_unit(tmp_path: Path, source
     assert not any(b"alone" in path.read_bytes() for path in (out / "__scanrnn/commits").iterdir())
 
 
-def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    featurize(source, out, rows_per_part=5)
+def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(
+    tmp_path: Path, source: Path, finished: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
     (out / "part-00010.parquet").unlink()
     for _ in range(SILENT_DEATHS):
         died(out, 10, alone=True)
@@ -1024,9 +1062,8 @@ def test_a_unit_that_ends_its_process_after_its_part_was_lost_is_named(tmp_path:
     assert featurize(source, out, rows_per_part=5).parts == 0
 
 
-def test_empty_traces_of_processes_that_were_killed_are_cleaned(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    featurize(source, out, rows_per_part=5)
+def test_empty_traces_of_processes_that_were_killed_are_cleaned(tmp_path: Path, finished: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
     logs = out / "__scanrnn/commits"
     (logs / "elsewhere.7.00000001.crash").touch()
     (logs / "elsewhere.7.00000002.crash").write_text("Fatal Python error: Aborted\n")

@@ -273,11 +273,11 @@ def copied(folder: Path, columns: dict[str, Any]) -> pa.Table:
     return pq.read_table(sorted_copy(folder / "in.parquet", options, folder / "out", input=None))
 
 
-@pytest.mark.parametrize("name", list(VALUES))
-def test_values_are_the_same_in_the_copy(tmp_path: Path, name: str) -> None:
-    expected = pa.table({"id": [1, 2, 2], "x": [2.0, 1.0, 3.0], name: picked(VALUES[name], pa.array([1, 0, 2]))})
-    table = copied(tmp_path, {name: VALUES[name]})
-    assert table.schema.field(name).type == expected.schema.field(name).type
+def test_values_are_the_same_in_the_copy(tmp_path: Path) -> None:
+    values = {name: picked(array, pa.array([1, 0, 2])) for name, array in VALUES.items()}
+    expected = pa.table({"id": [1, 2, 2], "x": [2.0, 1.0, 3.0], **values})
+    table = copied(tmp_path, VALUES)
+    assert [field.type for field in table.schema] == [field.type for field in expected.schema]
     assert str(table.to_pylist()) == str(expected.to_pylist())
 
 
@@ -314,7 +314,7 @@ def test_a_copy_that_is_replaced_by_a_process_that_dies_is_made_by_the_same_comm
         featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
     monkeypatch.setattr(sorting, "runs", lambda pid: False)
     featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
-    assert len(pq.read_table(tmp_path / "out.sorted")) == 40 and verify(tmp_path / "out").is_complete
+    assert len(pq.read_table(tmp_path / "out.sorted")) == 40 and verify(tmp_path / "out", sample=1).is_complete
 
 
 def test_a_folder_that_the_destination_is_in_is_made(tmp_path: Path) -> None:

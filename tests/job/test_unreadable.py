@@ -242,9 +242,7 @@ def test_where_nobody_tells_the_width_it_is_that_of_the_first_unit_that_can_be_r
 # What may happen to such a job ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("open", LIST), ("write", LIST), ("rename", LIST), ("open", PART), ("rename", PART)]
-)
+@pytest.mark.parametrize(("kind", "name"), [("write", LIST), ("rename", LIST), ("rename", PART)])
 def test_a_job_that_dies_between_the_list_and_the_part_goes_on(
     kind: str, name: str, source: Path, undisturbed: dict[str, bytes | None], tmp_path: Path
 ) -> None:
@@ -259,7 +257,11 @@ def test_a_job_that_dies_between_the_list_and_the_part_goes_on(
     )
     assert read_status(out).set_aside == 0 and not len(quarantined(out))
     assert go_on(source, out).is_complete
-    assert output_of(out) == undisturbed and verify(out).set_aside == 5 and not clean(out, dry_run=True).names[1:]
+    assert (
+        output_of(out) == undisturbed
+        and verify(out, sample=0).set_aside == 5
+        and not clean(out, dry_run=True).names[1:]
+    )
 
 
 def test_shares_a_job_that_was_stopped_and_a_repair_come_to_the_same(

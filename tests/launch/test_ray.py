@@ -24,6 +24,7 @@ from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import HandOut, read_status
 from scanrnn_dist.launch import RayExecutor
 from scanrnn_dist.launch.ray import RayPool
+from scanrnn_dist.launch.ray_actor import use_devices
 
 # Ray forks to start its processes, of which JAX warns wherever it runs; what is forked here becomes another program.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -366,15 +367,24 @@ def test_options_that_cannot_be_are_refused(told: dict[str, Any], message: str) 
         RayExecutor(**told)
 
 
-def test_an_actor_has_the_devices_that_ray_gave_it_and_what_the_user_has_set_stands() -> None:
+def test_an_actor_has_the_devices_that_ray_gave_it() -> None:
     script = (
-        "import sys; from scanrnn_dist.launch.ray_actor import use_devices; use_devices(3, 0); "
+        "from scanrnn_dist.launch.ray_actor import use_devices; use_devices(3, 0); "
         "import jax; print(jax.local_device_count())"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    by_flag = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    for told, expected in (({}, "3"), ({"JAX_NUM_CPU_DEVICES": "2"}, "2"), (by_flag, "4")):
-        done = subprocess.run(
-            [sys.executable, "-c", script], env={**environment, **told}, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == expected
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"JAX_NUM_CPU_DEVICES": "2"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}]
+)
+def test_an_actor_leaves_the_devices_that_the_user_has_set(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PJRT_"))}
+    monkeypatch.setattr(os, "environ", environment | chosen)
+    monkeypatch.delitem(sys.modules, "jax")  # as in a process that has not imported it; this one's devices stay
+    use_devices(3, 0)
+    assert os.environ == environment | chosen | {"PJRT_NPROC": "3", "JAX_PLATFORMS": "cpu"}

@@ -29,34 +29,38 @@ from scanrnn_dist.storage.local import LocalStore
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 
-root, kind, attempt, number = sys.argv[1:]
-attempt = f"here.{os.getpid()}.{attempt}"
-local = LocalStore(root, attempt)
-store = local if kind == "folder" else ObjectStore(root, attempt, ArrowObjects(fs.LocalFileSystem()), root)
-log = AttemptLog(store, {"job": "j", "share": [1, 1]})
-trace = CrashTrace(store)
-log.begin(5, alone=True)
-log.read_chunk()
-if int(number):
-    os.kill(os.getpid(), int(number))
-log.end("done")
-trace.close()
+root, kind, *numbers = sys.argv[1:]
+for nth, number in enumerate(map(int, numbers)):
+    if process := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert status == -number, status
+        continue
+    attempt = f"here.{os.getpid()}.{nth:08}"
+    local = LocalStore(root, attempt)
+    store = local if kind == "folder" else ObjectStore(root, attempt, ArrowObjects(fs.LocalFileSystem()), root)
+    log = AttemptLog(store, {"job": "j", "share": [1, 1]})
+    trace = CrashTrace(store)
+    log.begin(5, alone=True)
+    log.read_chunk()
+    if number:
+        os.kill(os.getpid(), number)
+    log.end("done")
+    trace.close()
+    os._exit(0)
 """
 
 
-def crash(root: Path, kind: str, number: int, attempt: str = "00000000") -> str:
-    """The standard error of a process that ends by a signal while it works on unit 5 alone."""
-    command = [sys.executable, "-c", CRASHING, str(root), kind, attempt, str(int(number))]
+def crash(root: Path, kind: str, *numbers: int) -> None:
+    """Processes that end by these signals, one after the other, while they work on unit 5 alone."""
+    command = [sys.executable, "-c", CRASHING, str(root), kind, *(str(int(number)) for number in numbers)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == -number, run.stderr
-    return run.stderr
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGKILL, "")])
 def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: int, says: str) -> None:
     (tmp_path / COMMITS).mkdir(parents=True)
-    for attempt in range(2):
-        crash(tmp_path, "folder", number, f"{attempt:08}")
+    crash(tmp_path, "folder", number, number)
     suspect = read_commits(LocalStore(str(tmp_path), "x"), "j", np.ones(9, int)).suspects[5]
     assert (suspect.deaths, suspect.deaths_alone) == (2, 2)
     assert suspect.verdict == (f"2 processes that worked on it ended with: {says}" if says else "")
@@ -77,8 +81,7 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
         (tmp_path / "bucket" / folder).mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    crash(tmp_path / "bucket", "bucket", signal.SIGSEGV, "00000001")
-    crash(tmp_path / "bucket", "bucket", signal.SIGKILL, "00000002")
+    crash(tmp_path / "bucket", "bucket", 0, signal.SIGSEGV, signal.SIGKILL)
     others = {"scanrnn-other.1.00000003.crash", "scanrnn-notes.crash"}
     for name in others:
         (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")

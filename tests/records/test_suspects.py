@@ -89,7 +89,7 @@ def played(
 
 
 # Of a job whose processes live a second at most, some very short of time for what they have to do.
-JOBS = [(36, 0.02, 1), (36, 0.3, 1), (36, 0.6, 1), (4, 0.6, 10), (1, 0.1, 1), (1, 0.6, 20)]
+JOBS = [(36, 0.02, 1), (36, 0.3, 1), (12, 0.6, 1), (4, 0.6, 10), (1, 0.1, 1), (1, 0.6, 20)]
 
 
 @pytest.mark.parametrize(("units", "seconds", "chunks"), JOBS)

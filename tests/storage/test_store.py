@@ -183,6 +183,7 @@ class TestAFolderThatIsWatched(StoreConformance):
         return lambda: watched(tmp_path / "out", lambda kind, name: None)
 
 
+@pytest.mark.soak
 class TestABucketThatIsWatched(StoreConformance):
     @pytest.fixture
     def opened(self, s3: S3Server) -> Callable[[], Store]:
