@@ -128,8 +128,10 @@ def sort_of(step: str) -> str:
     Example:
         >>> sort_of("sync __scanrnn/commits/host.17.0a1b2c3d.jsonl"), sort_of("write files-0123456789abcdef.table")
         ('sync __scanrnn/commits/#.jsonl', 'write files-#.table')
+        >>> sort_of("open __scanrnn/aside-job.json.host.17.0a1b2c3d.tmp")
+        'open __scanrnn/aside-job.json.#.tmp'
     """
-    return re.sub(r"(?<=-)[0-9a-f]{16}(?=\.)|[^/]+(?=\.jsonl)|\d+", "#", step)
+    return re.sub(r"(?<=-)[0-9a-f]{16}(?=\.)|[^/]+(?=\.jsonl)|[^/.]+\.\d+\.[0-9a-f]{8}(?=\.tmp)|\d+", "#", step)
 
 
 class Fault:
