@@ -263,10 +263,10 @@ def _integers(array: pa.Array) -> pa.Array:
         return array.cast(pa.int8()).cast(pa.int64())
     if types.is_decimal(type):
         widest = array.cast(pa.decimal256(76, type.scale))
-        cut = pc.trunc(widest)
-        ones = cut.cast(pa.decimal256(76, 0))  # which holds all of int64, as one with a large scale does not
+        # Cuts fractions off; and holds all of int64, as one with a large scale does not.
+        ones = widest.cast(pa.decimal256(76, 0), safe=False)
         whole = ones.cast(pa.int64(), safe=False)  # which wraps around
-        is_same = pc.and_(pc.equal(cut, widest), pc.equal(whole.cast(ones.type), ones))
+        is_same = pc.and_(pc.equal(ones.cast(widest.type), widest), pc.equal(whole.cast(ones.type), ones))
         return pc.if_else(is_same, whole, pa.scalar(None, pa.int64()))
     numbers = array.cast(pa.float64()).fill_null(np.nan).to_numpy()
     is_whole = (numbers == np.floor(numbers)) & (numbers >= -(2.0**63)) & (numbers < 2.0**63)

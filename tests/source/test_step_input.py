@@ -83,6 +83,11 @@ def test_ids_are_found_in_decimals_of_any_scale(type: pa.DataType) -> None:
     assert_same(values_of(Category("x", size=8, unknown="zeros"), array), [3, *[UNKNOWN_ID] * 3, 7, UNKNOWN_ID])
 
 
+def test_decimals_that_are_all_fraction_hold_no_id_but_zero() -> None:
+    array = pa.array([Decimal(0), Decimal("0.5"), None, Decimal("-0.5")], pa.decimal256(76, 76))
+    assert_same(values_of(Category("x", size=8, unknown="zeros"), array), [0, *[UNKNOWN_ID] * 3])
+
+
 def measured(column: Column, *batches: pa.Array) -> Column:
     """A column that is named "x", as measured in batches of one row each."""
     statistics = StepStatistics(InputSpec((column,)))
