@@ -19,7 +19,7 @@ def test_the_scan_is_the_same_program_at_every_length() -> None:
 def test_the_loop_is_a_larger_program_the_longer_it_is() -> None:
     short, long = (measure("loop", steps, 3, 8) for steps in (4, 16))
     assert long["hlo_instructions"] > 3 * short["hlo_instructions"]
-    assert long["hlo_bytes"] > 3 * short["hlo_bytes"]
+    assert long["hlo_bytes"] > 2 * short["hlo_bytes"]
 
 
 def test_both_give_the_same_carry() -> None:
