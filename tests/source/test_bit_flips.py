@@ -82,7 +82,7 @@ def outcomes(path: Path, step: int, first: int = 0) -> Counter[str]:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    "step", [401, pytest.param(37, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.sweep)]
+    "step", [809, pytest.param(37, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.sweep)]
 )
 def test_a_flipped_bit_gives_the_right_rows_or_an_error(tmp_path: Path, name: str, step: int) -> None:
     """Every `step`-th bit; a step is odd, so that all eight bits of a byte are met."""

@@ -486,7 +486,7 @@ def test_row_groups_without_rows_end_no_unit_twice(
         assert [chunk.begin for chunk in own] == [0, *(chunk.end for chunk in own[:-1])] and own[-1].end == unit.rows
 
 
-@pytest.mark.parametrize("groups", [[10, 0], [0, 10], [5, 0, 5], [0, 4, 0, 0, 6, 0, 0]], ids=str)
+@pytest.mark.parametrize("groups", [[5, 0, 5], [0, 4, 0, 0, 6, 0, 0]], ids=str)
 def test_a_job_of_a_file_with_row_groups_without_rows(tmp_path: Path, groups: list[int]) -> None:
     encoder, source, out = Encoder.from_seed(0, 2, 3), write_groups(tmp_path / "a.parquet", groups), tmp_path / "out"
     assert featurize(encoder, source, out, filter="id >= 2").rows == 8
