@@ -8,6 +8,7 @@ prints the picture that stands in `docs/house.md`; `test_layout_rules.py` holds 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -40,11 +41,19 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All that stands in a tree, but no expressions: most of it is those, and none of them imports."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from statements(child)
+
+
 @cache
 def imported(path: Path) -> frozenset[str]:
     """Every module or name that a file imports anywhere, as full dotted names."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

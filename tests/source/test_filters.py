@@ -457,7 +457,7 @@ def write_groups(path: Path, groups: list[int]) -> Path:
     return path
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=1, max_size=7),
     st.sampled_from(["id >= {}", "id < {}", "id == {}"]),

@@ -54,7 +54,7 @@ def rows_and_type(draw: st.DrawFn) -> tuple[list[Any], int, pa.DataType]:
     return rows, in_features, draw(st.sampled_from(outers))(number if inner is None else inner(number))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows_and_type(), st.data())
 def test_every_layout_gives_the_same_ragged(case: Any, data: Any) -> None:
     rows, in_features, type = case

@@ -28,7 +28,6 @@ from scanrnn_dist.storage import filesystems, open_input_file, resolve
 ROWS = 100
 Fault = tuple[str, dict[str, object]]
 FAULTS: dict[str, list[Fault]] = {
-    "none": [],
     "500": [("refuse", {"every": 3})],
     "503": [("refuse", {"every": 2, "status": 503})],
     "dropped": [("drop", {"every": 3})],
@@ -234,7 +233,7 @@ def test_a_server_that_is_gone_is_named(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("kind", ["refuse", "drop", "cut"])
+@pytest.mark.parametrize("kind", ["refuse", "cut", pytest.param("drop", marks=pytest.mark.soak)])
 def test_a_server_that_fails_for_good_while_rows_are_read_stops_the_run(uri: str, s3: S3Server, kind: str) -> None:
     source = open_source(uri)
     s3.calm()

@@ -76,7 +76,7 @@ def cases(draw: st.DrawFn) -> tuple[pa.Array, list[Row], int, BadRows, Lengths]:
     return array[1:-1], rows, in_features, BadRows(**policies), lengths
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(cases())
 def test_every_row_is_what_plain_python_makes_of_it(case: Any) -> None:
     array, rows, in_features, bad_rows, lengths = case

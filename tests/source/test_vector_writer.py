@@ -59,7 +59,7 @@ def read(content: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.sampled_from([1, 2, 3, 8, 11, 16]), dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     groups=st.lists(st.lists(st.lists(st.booleans(), max_size=30), max_size=3), max_size=3),

@@ -83,7 +83,7 @@ def check_same(case: Case, data: st.DataObject, folder: Path) -> None:
             assert outcome(folder / "other.parquet", case.in_features, **stored.asked) == expected, build.__name__
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(cases(), st.data())
 def test_every_layout_holds_the_same_rows(tmp_path_factory: pytest.TempPathFactory, case: Case, data: Any) -> None:
     check_same(case, data, tmp_path_factory.mktemp("rows"))
@@ -109,7 +109,7 @@ def by_polars(table: pa.Table, path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", [by_duckdb, by_polars])
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(case=cases(is_arrow=False), data=st.data())
 def test_other_writers_store_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, writer: Callable[..., None], case: Case, data: Any
