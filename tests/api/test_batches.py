@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from cells import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,7 +251,7 @@ def test_what_is_no_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="The encoder is a int"):
         BatchFeaturizer(3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"The encoder is a GRUCell; expected an Encoder"):
-        BatchFeaturizer(nnx.GRUCell(D, H, rngs=nnx.Rngs(0)))  # type: ignore[arg-type]
+        BatchFeaturizer(drawn(nnx.GRUCell, D, H))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected an Encoder"):
         _ = BatchFeaturizer(lambda: 3).encoder  # type: ignore[arg-type, return-value]
 
@@ -356,7 +357,7 @@ def of_numpy() -> Encoder:
         (fresh, doubled, 2),
         (fresh, filled, 2),
         (of_numpy, doubled_in_place, 4),
-        (lambda: Encoder(OwnCell(D, H, rngs=nnx.Rngs(0))), doubled, 4),
+        (lambda: Encoder(drawn(OwnCell, D, H)), doubled, 4),
     ],
 )
 def test_an_encoder_that_is_changed_between_batches_gives_its_new_features(

@@ -90,7 +90,7 @@ def write_again(part: Path, table: pa.Table, kept: list[pa.Array], vectors: np.n
     pq.write_table(pa.table([*kept, *features], schema=table.schema), part)
 
 
-@pytest.mark.parametrize("output", OUTPUTS, ids=name_of)
+@pytest.mark.parametrize("output", [*OUTPUTS[:4:3], *OUTPUTS[4::3]], ids=name_of)  # each layout, each dtype twice
 def test_a_part_is_made_again_with_the_same_bytes(finished: Path, tmp_path: Path, output: Output) -> None:
     out = Path(shutil.copytree(finished / name_of(output), tmp_path / "out"))
     before = {path: path.read_bytes() for path in out.glob("part-*")}

@@ -349,8 +349,8 @@ def test_a_zero_that_lost_its_sign_is_seen(tmp_path: Path) -> None:
 
 
 def test_wide_kept_columns_are_compared_in_little_memory(tmp_path: Path) -> None:
-    blobs = pa.array([b"x" * 400_000] * 500)  # 200 MB, as a dictionary 0.4
-    path = write_source(tmp_path / "a.parquet", random_rows([1] * 500), row_group_size=500, blob=blobs)
+    blobs = pa.array([b"x" * 400_000] * 300)  # 120 MB, as a dictionary 0.4
+    path = write_source(tmp_path / "a.parquet", random_rows([1] * 300), row_group_size=300, blob=blobs)
     del blobs
     featurize(path, tmp_path / "out")
     pool = pa.default_memory_pool()

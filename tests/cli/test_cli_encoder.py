@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
+from cells import drawn
 from flax import nnx
 from sources import D, command_line_in_this_process, features_of, random_rows, write_source
 
@@ -242,8 +243,7 @@ def test_only_encoder_files_are_written(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_weights_of_bfloat16_featurize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uniform, rows = nnx.initializers.uniform(), random_rows([3, 5])
-    cell = nnx.GRUCell(D, 4, param_dtype=jnp.bfloat16, recurrent_kernel_init=uniform, rngs=nnx.Rngs(0))
+    rows, cell = random_rows([3, 5]), drawn(nnx.GRUCell, D, 4, param_dtype=jnp.bfloat16)
     Encoder(cell).save(tmp_path / "e.safetensors")
     source, out = write_source(tmp_path / "in.parquet", rows), tmp_path / "out"
     command_line_in_this_process(monkeypatch, columns=120)
