@@ -372,8 +372,16 @@ MATCHES = {
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("rows_per_part", [None, 1000])
-@pytest.mark.parametrize("case", MATCHES)
+@pytest.mark.parametrize(
+    ("case", "rows_per_part"),
+    [
+        *((case, None) for case in MATCHES),
+        ("in a later row group", 1000),
+        ("in the first rows", 1000),
+        pytest.param("at the end of each row group", 1000, marks=pytest.mark.soak),
+        pytest.param("in each second row", 1000, marks=pytest.mark.soak),
+    ],
+)
 def test_rows_are_looked_for_that_match(
     case: str, rows_per_part: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
