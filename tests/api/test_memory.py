@@ -153,6 +153,6 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
         Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50, kernel=kernel
     )
     # The long row and three chunks, since the engine takes one while it has less than two windows. XLA's arena grows by
-    # half as much again; a native device whose thread waits for a core keeps older chunks. All rows have 1.9 MB.
+    # half as much again; a native device whose thread waits for a core keeps older chunks. All rows have 1.8 MB.
     row = long * D * 4
     assert max(held) <= {"xla": 1.5 * (row + 3 * 50_000), "native": row + 12 * 50_000}[kernel]
