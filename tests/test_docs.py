@@ -1,6 +1,7 @@
 """The Python examples and the queries of the pages in `docs/` run as printed."""
 
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -44,6 +45,11 @@ def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeyp
         assert run.returncode == 0, run.stderr
         return
     exec(compile(block, str(page), "exec"), {})
+
+
+def test_all_that_the_page_of_the_api_shows_is_there() -> None:
+    names = re.findall(r"^::: (\S+)$", (PAGES[0].parent / "api.md").read_text(), re.MULTILINE)
+    assert len(names) > 40 and [name for name in names if pydoc.locate(name) is None] == []
 
 
 @pytest.mark.soak

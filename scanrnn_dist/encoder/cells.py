@@ -72,8 +72,9 @@ def initial_carry(cell: Any, fill: float | None) -> Any:
 
 
 def _is_traced(cell: Any) -> bool:
-    """Whether a program is being traced of which a plain cell's weights are arguments: there, zeros cost nothing."""
-    return isinstance(cell.dense_h.kernel.get_value(), jax.core.Tracer)
+    """Whether a program is being traced of which the weights are arguments: there, zeros cost nothing."""
+    one = cell.dense_h.kernel if type(cell.dense_h) is nnx.Linear else nnx.state(cell)  # of all it takes 0.2 ms to ask
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(one))
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:

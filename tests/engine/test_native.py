@@ -426,6 +426,12 @@ def with_one_bias() -> Encoder:
     return Encoder(cell)
 
 
+def with_lora() -> Encoder:
+    cell = drawn(nnx.GRUCell, 2, 3)
+    cell.dense_h = nnx.LoRA(3, 1, 9, base_module=cell.dense_h, rngs=nnx.Rngs(0))  # which has no kernel of its own
+    return Encoder(cell)
+
+
 @pytest.mark.parametrize(
     ("encoder", "why"),
     [
@@ -444,6 +450,7 @@ def with_one_bias() -> Encoder:
             "input",
         ),
         (with_one_bias, "weights of other shapes"),
+        (with_lora, "products of its own"),
         (lambda: Encoder(drawn(type("Own", (nnx.GRUCell,), {}), 2, 3)), "it has a Own"),
     ],
 )
