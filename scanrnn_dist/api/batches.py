@@ -182,15 +182,15 @@ class BatchFeaturizer:
         """The encoder, made when it is first asked for.
 
         Raises:
-            ConfigError: its file is not the one that was there when the featurizer was pickled.
+            ConfigError: its file is not the one that the featurizer had before it was pickled.
         """
         if self._encoder is None:
             found = _file_hash(self._given)
             if found != self._file_hash and None not in (found, self._file_hash):
                 raise ConfigError(
-                    f"The encoder file {self._given!s} has the SHA-256 {found}; expected {self._file_hash}, which it "
-                    "had when the BatchFeaturizer was pickled. Make another BatchFeaturizer, or give it the content of "
-                    "the file."
+                    f"The encoder file {self._given!s} has the SHA-256 {found}; expected {self._file_hash}, that of "
+                    "the file that the BatchFeaturizer came with. Make another BatchFeaturizer, or give it the file's "
+                    "content."
                 )
             self._encoder, self._file_hash = _encoder_of(self._given), found
         return self._encoder

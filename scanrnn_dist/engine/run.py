@@ -105,7 +105,7 @@ class Run(Emptied):
         with stage("submit"):
             own = None if carries is None else np.array(carries, np.float32)
             batch = self._submissions.add(ragged, lengths, out, own)
-            batch.turned = turned
+            batch.turned = turned if self.engine.gives_steps else None
             self._values.add(batch, ragged.values)
             self._tape.add(batch.starts, lengths)
         self.statistics.rows += len(ragged)

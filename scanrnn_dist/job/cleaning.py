@@ -104,8 +104,8 @@ def clean(destination: str | os.PathLike[str], *, dry_run: bool = False) -> Clea
 
 def _removed(store: Store, names: Iterable[str], delete: Callable[[str], None] | None) -> dict[str, int]:
     """Those of the names that are there, with their sizes; `delete` removes them."""
-    wanted, sizes = set(names), store.below()
-    there = {name: size for name, size in sizes.items() if name in wanted}
+    wanted = set(names)
+    there = {name: size for name, size in store.below().items() if name in wanted} if wanted else {}
     if delete is not None:
         for name in sorted(there):
             delete(name)

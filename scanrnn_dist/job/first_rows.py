@@ -5,6 +5,7 @@ How a unit is decoded is `source/decode.py`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from scanrnn_dist.source import (
     Filter,
     Layout,
     Source,
+    Unit,
     Units,
     check_columns,
     first_step_features,
@@ -58,9 +60,9 @@ def in_features_of(plan: Planned, matches: Filter | None = None) -> int:
     features = None
     if matches is not None:
         with suppress(UnreadableError):  # what can be read decides
-            features = _first_step_features(plan, matches)
+            features = _first_step_features(plan, matches, _sure_first(plan.units))
     if features is None:
-        features = _first_step_features(plan, None)
+        features = _first_step_features(plan, None, _sure_first(plan.units))
     if features is None:
         raise LayoutError(
             f"None of the {plan.source.rows:,} sequences of {plan.layout.described} has a step that is not null, and "
@@ -83,7 +85,7 @@ def layout_with_width(plan: Planned, matches: Filter | None, input: InputSpec) -
     if layout.width(schema) is not None:
         return layout
     with suppress(DataError):  # the job tells of it
-        features = _first_step_features(plan, matches)
+        features = _first_step_features(plan, matches, plan.units)
     if features is None:
         return layout
     try:
@@ -95,16 +97,12 @@ def layout_with_width(plan: Planned, matches: Filter | None, input: InputSpec) -
     return layout.with_width(features)
 
 
-def _first_step_features(plan: Planned, matches: Filter | None) -> int | None:
-    """Features of the first step of a row that matches, with units that must hold a step first."""
-    # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
-    is_sure = plan.units.values > plan.units.rows
-    order = [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]
+def _first_step_features(plan: Planned, matches: Filter | None, units: Iterable[Unit]) -> int | None:
+    """Features of the first step, in the order of these units, of a row that matches."""
     unread: UnreadableError | None = None
-    # Where a column holds other lists too, of which nothing is read, the values may be theirs.
-    for index in order:
+    for unit in units:
         try:
-            features = first_step_features(plan.source, plan.units[index], plan.layout, matches)
+            features = first_step_features(plan.source, unit, plan.layout, matches)
         except UnreadableError as error:  # the job tells of it, or sets it aside
             unread = unread or error
             continue
@@ -113,3 +111,12 @@ def _first_step_features(plan: Planned, matches: Filter | None) -> int | None:
     if unread is not None:
         raise unread
     return None
+
+
+def _sure_first(units: Units) -> Iterator[Unit]:
+    """The units that must hold a step, then the others."""
+    # More values than rows: a step is there. As many as rows: maybe, since an empty list counts one.
+    is_sure = units.values > units.rows
+    # Where a column holds other lists too, of which nothing is read, the values may be theirs.
+    for index in [*np.flatnonzero(is_sure), *np.flatnonzero(~is_sure)]:
+        yield units[index]

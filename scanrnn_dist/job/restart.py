@@ -101,7 +101,14 @@ def records_to_read(destination: str | os.PathLike[str]) -> JobRecords:
 
 def remove_restart(new: JobRecords, lease: Lease) -> None:
     """Remove what was to take the place of a job: its record first, so that nobody takes a part of it for all of it."""
+    before: dict[str, int] = {}
     while names := new.store.below():  # once its record is gone, nobody adds to it for long
+        if names == before:
+            raise StoppedError(
+                f"{new.store.path(min(names))} cannot be removed: it is no file that a job makes. Remove "
+                f"{new.store.root} yourself, then start the same command again."
+            )
+        before = names
         for name in sorted(names, key=lambda name: name != JOB):
             lease.remove(f"{RESTART}/{staged(name)}")
             if name == JOB:
@@ -207,6 +214,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
         _take(new, store, lease, name)
     there = {name for name, _ in store.entries() if PART.fullmatch(name)}
     if coming.totals is not None and (missing := sorted(parts - there)):
+        lease.confirm()  # or another process ended it, and others go on
         raise _incomplete(new, missing[0])
     for name in sorted(there - parts):
         delete(name)

@@ -29,7 +29,8 @@ from scanrnn_dist.records.arrow_bytes import reader_of
 from scanrnn_dist.records.names import FILES, UNITS
 from scanrnn_dist.source import UNKNOWN_TIME, Asked, FileTable, Spans, Units
 
-FORMAT = "scanrnn_dist.plan/3"
+FORMAT = "scanrnn_dist.plan/4"
+KNOWN_FORMATS = ("scanrnn_dist.plan/3", FORMAT)  # the former tells its rows too, which nobody asks for
 _KEY = b"scanrnn_dist"
 _required = partial(pa.field, nullable=False)
 _FILES_SCHEMA = pa.schema(
@@ -171,7 +172,7 @@ def _decoded(name: str, content: bytes) -> tuple[pa.Table, dict[str, Any]]:
     """The table, and what its metadata says; a `DataError` if that is of another format."""
     parquet = pq.ParquetFile(reader_of(content))
     said = json.loads(parquet.metadata.metadata[_KEY])
-    if said["format"] != FORMAT:
+    if said["format"] not in KNOWN_FORMATS:
         raise DataError(f"{name} is of the format {said['format']!r}; expected {FORMAT!r}: another version wrote it.")
     # In batches, which takes half the memory: 150 MB for a million files.
     batches = parquet.iter_batches(1 << 16, use_threads=False)

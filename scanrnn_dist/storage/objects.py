@@ -67,7 +67,11 @@ class Objects(ABC):
         """Copy an object, if it is of this version; whether it was."""
 
     def copy_anew(self, old: str, new: str) -> bool:
-        """Copy an object to where none stands; whether it was."""
+        """Copy an object to where none stood when it was looked just before; whether it was.
+
+        A copy under a condition is none that may be asked for again when its answer was lost, and not every server
+        knows one.
+        """
         return self.version(new) is None and self.copy(old, new)
 
     def rename(self, old: str, new: str) -> None:

@@ -144,13 +144,6 @@ class RemoteObjects(Objects):
             return _is_met(old, lambda: client.copy(source, bucket, new, ExtraArgs=seen))
         return _is_met(old, lambda: client.copy_object(Bucket=bucket, Key=new, CopySource=source, **seen))
 
-    def copy_anew(self, old: str, new: str) -> bool:
-        if self.version(new) is not None:  # some servers pass over conditions
-            return False
-        if self.options.kind == "s3" and _asked(old, lambda: self._store.head(old))["size"] > COPY_BYTES:
-            return self.copy(old, new)
-        return _asked(old, lambda: self._was_copied(old, new))
-
     def heeds_conditions(self, key: str, content: bytes) -> bool:
         return not self._was_put(key, content, "create")
 
@@ -198,16 +191,6 @@ class RemoteObjects(Objects):
     @property
     def _store(self) -> Any:
         return obstore_client(self.options)
-
-    def _was_copied(self, old: str, new: str) -> bool:
-        """Whether the server copied it to where nothing stood."""
-        from obstore.exceptions import AlreadyExistsError
-
-        try:
-            self._store.copy(old, new, overwrite=False)
-        except AlreadyExistsError:
-            return False
-        return True
 
     def _was_put(self, key: str, content: bytes, mode: Any) -> bool:
         """Whether the server wrote it."""

@@ -125,7 +125,6 @@ def obstore_client(options: RemoteOptions) -> Any:
         common["credential_provider"] = provider
     elif not _has_keys() and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         common["skip_signature"] = True  # which object_store does not heed, and asks a network that is not there
-    common["copy_if_not_exists"] = "multipart"  # refused as its upload is completed; a plain copy has no condition
     return S3Store(options.bucket, region=options.region, virtual_hosted_style_request=is_virtual, **common)
 
 

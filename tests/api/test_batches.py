@@ -286,7 +286,7 @@ def test_a_path_travels_with_the_hash_of_its_file(tmp_path: Path) -> None:
     assert pickle.dumps(BatchFeaturizer(path)) != before, "a cache would give the features of the old file"
     assert pickle.dumps(loaded) == before
     for travelled in (pickle.loads(before), pickle.loads(pickle.dumps(pickle.loads(before)))):
-        with pytest.raises(ConfigError, match=r"encoder\.safetensors has the SHA-256 .*; expected .* was pickled"):
+        with pytest.raises(ConfigError, match=r"encoder\.safetensors has the SHA-256 .*; expected .* came with"):
             _ = travelled.encoder
 
 

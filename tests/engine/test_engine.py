@@ -62,6 +62,8 @@ NO_FEATURES = np.empty((1, 0), np.float32)
 def collect(run: Run, rows: int) -> np.ndarray:
     """The features of all rows by number, none of which is finished yet; each must come exactly once."""
     rooms = [batch.out for batch in run._submissions.batches]
+    for room in rooms:
+        room.fill(np.nan)
     numbers = np.concatenate([np.zeros(0, np.int64), *run.results()])
     assert sorted(numbers.tolist()) == list(range(rows))
     features = np.concatenate([np.zeros((0, run.engine.encoder.out_features), np.float32), *rooms])

@@ -25,7 +25,7 @@ from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart,
 from scanrnn_dist.records import JOB, JOB_FORMAT, RESTART, UNITS, JobRecords, Lease, Worker, part_name
 from scanrnn_dist.records.attempt_log import PartRecord
 from scanrnn_dist.records.workers import worker_bytes
-from scanrnn_dist.storage import LocalStore, unstaged
+from scanrnn_dist.storage import LocalStore, open_store, unstaged
 
 PLANNED = {"format": JOB_FORMAT, "encoder": {}, "options": {}, "window": {}, "environment": {}}
 
@@ -275,3 +275,17 @@ def test_who_was_asleep_while_another_published_changes_nothing(tmp_path: Path, 
         else:
             names = {unstaged(name.removeprefix(f"{RESTART}/")) for name in differ}
             assert names <= {step.partition(" ")[2].removeprefix(f"{RESTART}/")}, step
+
+
+def test_what_no_job_makes_is_told_instead_of_being_tried_for_ever(tmp_path: Path) -> None:
+    records = JobRecords(open_store(tmp_path / "out"))
+    new = restart_of(records)
+    foreign = Path(new.store.root) / "part-00000.parquet"  # by this name, not by that of a part that waits
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x")
+    with (
+        replacing(records) as lease,
+        pytest.raises(StoppedError, match=r"part-00000\.parquet.* cannot be removed: .* Remove .*/restart yourself"),
+    ):
+        remove_restart(new, lease)
+    assert foreign.exists()

@@ -69,9 +69,16 @@ def test_the_names_of_a_list_are_kept(named: str) -> None:
     assert has_column == (named == "otherwise")
 
 
+def test_a_plan_of_the_format_before_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_file, "FORMAT", "scanrnn_dist.plan/3")
+    records = write_records(FACTS, units_of([[[1]]]))
+    monkeypatch.undo()
+    assert read_records(records)[0] == FACTS
+
+
 def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_file, "FORMAT", "scanrnn_dist.plan/9")
     records = write_records(FACTS, units_of([[[1]]]))
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/9'; expected 'scanrnn_dist.plan/3'"):
+    with pytest.raises(DataError, match=r"format 'scanrnn_dist.plan/9'; expected 'scanrnn_dist.plan/4'"):
         read_records(records)

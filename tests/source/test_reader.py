@@ -305,13 +305,7 @@ EVERY_FILE = """
 import sys
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Asked, find_layout
-from scanrnn_dist.source.layouts.flat_lists import FlatLists
-from scanrnn_dist.source.layouts.layout import Layout
-from scanrnn_dist.source.layouts.list_columns import ListColumns
-from scanrnn_dist.source.layouts.list_of_structs import ListOfStructs
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
-from scanrnn_dist.source.layouts.struct_of_lists import StructOfLists
-from scanrnn_dist.source.layouts.tensors import Tensors
 from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError

@@ -478,28 +478,6 @@ def test_a_file_that_is_removed_as_another_one_is_refused_is_no_missing_bucket(
     assert not store.create("x", b"1")
 
 
-@pytest.mark.skipif(WITHOUT_OBSTORE, reason="pyarrow has no such requests.")
-@pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_what_is_put_where_another_one_looked_is_not_copied_over(
-    kind: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from obstore.store import MemoryStore
-
-    store = open_store(s3.uri("bucket/out"))
-    if kind != "s3":
-        held = MemoryStore()
-        monkeypatch.setattr(remote_objects, "obstore_client", lambda options: held)
-        store = replace(store, objects=replace(store.objects, options=replace(store.objects.options, kind=kind)))
-    store.write("x", b"1")
-    store.link("x", "z")
-    store.write("y", b"2")
-    with monkeypatch.context() as blind:
-        blind.setattr(remote_objects.RemoteObjects, "version", lambda *_: None)
-        with pytest.raises(StoppedError, match="out/y could not be written: File exists"):
-            store.link("x", "y")
-    assert store.read("y") == b"2" and store.read("z") == b"1"
-
-
 def test_a_file_is_no_destination(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
