@@ -19,7 +19,7 @@ from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.mesh import checked_mesh
 from scanrnn_dist.engine.shapes import window_shape_for
 from scanrnn_dist.engine.submissions import Submissions
-from scanrnn_dist.engine.submitting import Emptied, check_carries
+from scanrnn_dist.engine.submitting import Emptied, check_carries, room_for
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.observe import share_of_memory
 from scanrnn_dist.protocols import Statistics, WindowShape
@@ -68,8 +68,7 @@ class BidirectionalRun(Emptied):
     """One stream of rows through all layers, whose directions share `memory_bytes` evenly."""
 
     def __init__(self, engine: BidirectionalEngine, memory_bytes: int | None = None) -> None:
-        self._expects_carries, self._carry_features = engine.own_carries, engine.carry_features
-        self._gives_steps, self._features = engine.gives_steps, engine.out_features
+        self._engine = engine
         if memory_bytes is None and engine.is_static:
             memory_bytes = share_of_memory()
         of_each = None if memory_bytes is None else memory_bytes // sum(map(len, engine.layers))
@@ -108,7 +107,8 @@ class BidirectionalRun(Emptied):
         carries: np.ndarray | None = None,
         out: np.ndarray | None = None,
     ) -> None:
-        check_carries(carries, (len(ragged), self._carry_features) if self._expects_carries else None)
+        engine = self._engine
+        check_carries(carries, (len(ragged), engine.carry_features) if engine.own_carries else None)
         if len(ragged) == 0:
             return
         first = self.statistics.rows
@@ -117,8 +117,7 @@ class BidirectionalRun(Emptied):
         numbers = np.arange(first, first + len(ragged))
         self._layers[0].submit(numbers, kept, of_runs, out if len(self._layers) == 1 else None)
         if len(self._layers) > 1:
-            shape = int(kept.lengths.sum()) if self._gives_steps else len(kept), self._features
-            self._submissions.add(kept, kept.lengths, np.empty(shape, np.float32) if out is None else out)
+            self._submissions.add(kept, kept.lengths, room_for(engine, kept.lengths, out))
 
     def advance(self, more: bool = False) -> list[np.ndarray]:
         finished: list[np.ndarray] = []
@@ -138,7 +137,7 @@ class BidirectionalRun(Emptied):
         """Put what the last of several layers gives of rows with these numbers where it belongs."""
         for batch, mine in self._submissions.of_rows(numbers):
             nth = numbers[mine] - batch.first_row
-            if self._gives_steps:
+            if self._engine.gives_steps:
                 nth = positions(batch.starts[nth] - batch.starts[0], batch.lengths[nth])
             batch.out[nth] = values.take(mine).values
         self._submissions.count_finished(numbers)

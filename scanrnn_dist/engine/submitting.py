@@ -6,7 +6,7 @@ import numpy as np
 
 from scanrnn_dist.engine.on_mesh import OnMesh
 from scanrnn_dist.errors import DataError
-from scanrnn_dist.protocols import RunLike
+from scanrnn_dist.protocols import EngineLike, RunLike
 from scanrnn_dist.ragged import Ragged, checked_max_steps, time_first_hint
 
 WINDOWS_IN_FLIGHT = 2
@@ -41,11 +41,16 @@ def taken(
     if engine.gives_steps:  # outputs are kept by the positions of steps
         ragged = ragged.first_steps(most)
     lengths = ragged.lengths_within(most)
-    shape = int(lengths.sum()) if engine.gives_steps else len(ragged), engine.out_features
+    return ragged, lengths, room_for(engine, lengths, out)
+
+
+def room_for(engine: OnMesh | EngineLike, lengths: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Where the features of rows of so many steps that count are written: `out`, as of `RunLike.submit`, or new."""
+    shape = int(lengths.sum()) if engine.gives_steps else len(lengths), engine.out_features
     if out is None:
         out = np.empty(shape, engine.dtype)
     assert out.shape == shape
-    return ragged, lengths, out
+    return out
 
 
 def check_carries(carries: np.ndarray | None, expected: tuple[int, int] | None) -> None:
