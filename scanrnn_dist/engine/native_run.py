@@ -18,7 +18,7 @@ import numpy as np
 from scanrnn_dist.encoder import COUNT_BASE
 from scanrnn_dist.engine.in_flight import host_shards
 from scanrnn_dist.engine.native import TOLD, NativeProgram
-from scanrnn_dist.engine.profiling import stage
+from scanrnn_dist.engine.profiling import RUN_BEGINS, stage
 from scanrnn_dist.engine.row_queue import MORE, NEXT_IS_HERE, ROW, RowQueue, address_of, left_of, queue_of
 from scanrnn_dist.engine.shapes import NATIVE_WINDOW_FLOP
 from scanrnn_dist.engine.submissions import Submissions
@@ -65,6 +65,7 @@ class NativeRun(Emptied):
         self.engine = engine
         self._towards = -1 if is_backward else 1
         self._output_step = engine.out_features  # floats from the output of one step to that of the next in memory
+        jax.monitoring.record_event(RUN_BEGINS)
         self.statistics = Statistics(compilations=engine.compilations)
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if memory_bytes is None else memory_bytes
         self._window_steps = engine.lanes * engine.shape.window_steps

@@ -6,6 +6,7 @@ write, commit. The half of the package that knows no JAX names its own through a
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -22,6 +23,10 @@ from scanrnn_dist.threads import Threads
 PROFILE_SECONDS = 2.0
 """On CPU every operation of every step is an event, half a million of them a second, and the trace that Perfetto opens
 holds the first million."""
+RUN_BEGINS = "/scanrnn/run_begins"
+"""What a run tells `jax.monitoring` once rows are about to go through its engine."""
+_LOOK_SECONDS = 0.05
+"""How often it is looked whether the seconds are over."""
 
 
 def stage(name: str) -> jax.profiler.TraceAnnotation:
@@ -35,7 +40,8 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
 
     Args:
         folder: where `plugins/profile/<time>/` is made; further traces may stand there.
-        seconds: how much of it is traced, counted from the last compilation on, which says little about the rest.
+        seconds: how much of it is traced, counted from the last compilation on, which says little about the rest; if
+            nothing is compiled, from when the first rows are computed. All that comes before is traced too.
 
     Raises:
         ConfigError: no folder can be made there, or `seconds` is not above 0.
@@ -62,24 +68,26 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
     options.python_tracer_level = 0  # every call of every Python function: it slows the job down and hides the stages
     jax.profiler.start_trace(path, profiler_options=options)
     is_over = threading.Event()
-    begin = time.monotonic()
+    begin = math.inf
 
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
+    def listen(event: str, *_: Any, **__: Any) -> None:
         nonlocal begin
-        if event.startswith("/jax/core/compile/"):
+        if event.startswith("/jax/core/compile/") or (event == RUN_BEGINS and begin == math.inf):
             begin = time.monotonic()
 
     def stop() -> None:
-        while (left := begin + seconds - time.monotonic()) > 0 and not is_over.wait(left):
+        while time.monotonic() - begin < seconds and not is_over.wait(_LOOK_SECONDS):
             pass
         jax.profiler.stop_trace()
 
+    jax.monitoring.register_event_listener(listen)
     jax.monitoring.register_event_duration_secs_listener(listen)
     with Threads(1, thread_name_prefix="scanrnn-profile") as thread:
         stopped = thread.submit(stop)
         try:
             yield
         finally:
+            jax.monitoring.unregister_event_listener(listen)
             jax.monitoring.unregister_event_duration_listener(listen)
             is_over.set()
             stopped.result()

@@ -18,7 +18,7 @@ from scanrnn_dist.engine.compiled import CompiledWindow
 from scanrnn_dist.engine.host_buffers import HostBuffers, ValueStream
 from scanrnn_dist.engine.in_flight import Output, Sent, features_of, host_shards, named_ends
 from scanrnn_dist.engine.mesh import sharded
-from scanrnn_dist.engine.profiling import stage
+from scanrnn_dist.engine.profiling import RUN_BEGINS, stage
 from scanrnn_dist.engine.schedule import Tape, Window
 from scanrnn_dist.engine.smaller import SmallerPrograms
 from scanrnn_dist.engine.submissions import Submissions
@@ -48,6 +48,7 @@ class Run(Emptied):
     def __init__(self, engine: CompiledWindow, memory_bytes: int | None = None, is_backward: bool = False) -> None:
         self.engine, self._is_backward = engine, is_backward
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if engine.is_static or memory_bytes is None else memory_bytes
+        jax.monitoring.record_event(RUN_BEGINS)
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()

@@ -16,6 +16,7 @@ from sources import encoder_of, features_of, keep_devices, mesh_of, random_rows,
 
 from scanrnn_dist.api import computation, featurize
 from scanrnn_dist.cli import app as cli
+from scanrnn_dist.engine import build_engine
 from scanrnn_dist.engine.profiling import profile
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
@@ -78,10 +79,14 @@ def test_the_command_line_writes_it_too(
     assert set(threads_of_stages(tmp_path / "trace")) == STAGES
 
 
-def test_only_the_first_seconds_are_traced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ["xla", None])
+def test_only_the_first_seconds_of_the_work_are_traced(tmp_path: Path, kernel: str | None) -> None:
+    engine = build_engine(encoder_of(), mesh_of(1), SHAPE, kernel=kernel)  # so nothing is compiled below
     with profile(tmp_path, seconds=0.5):
+        time.sleep(1)  # as for a plan that takes longer
         with jax.profiler.TraceAnnotation("early"):
             pass
+        engine.run().close()
         while not list(tmp_path.rglob("*.trace.json.gz")):
             time.sleep(0.01)
         with jax.profiler.TraceAnnotation("late"):
