@@ -105,7 +105,7 @@ def _serve(destination: str, colour: str | None, port: int, as_json: bool) -> No
     from scanrnn_dist.report import LiveServer, read_numbers
 
     def look(before: ReportNumbers | None) -> ReportNumbers:
-        return read_numbers(destination, colour, None if before is None else before.lengths, command_that_makes)
+        return read_numbers(destination, colour, before, command_that_makes)
 
     if colour is None:
         read_status(destination)  # what is wrong with the destination is told here

@@ -45,6 +45,7 @@ class ReportNumbers:
     """What a report shows.
 
     Args:
+        job_id: of the job, by its record.
         status: what the job is and how far it is.
         throughput: rows per second over time.
         work: where the time of its attempts went.
@@ -59,6 +60,7 @@ class ReportNumbers:
         check: against the specification; None where it was not asked for.
     """
 
+    job_id: str
     status: Status
     throughput: Throughput
     work: Work
@@ -76,7 +78,7 @@ class ReportNumbers:
 def read_numbers(
     destination: str | os.PathLike[str],
     colour: str | None = None,
-    lengths: Lengths | None = None,
+    before: ReportNumbers | None = None,
     command_of: CommandOf = lambda job, source, destination, has_encoder: "",
 ) -> ReportNumbers:
     """Read what a report shows; nothing is changed.
@@ -84,7 +86,7 @@ def read_numbers(
     Args:
         destination: the folder or URI that a job writes to.
         colour: the kept column that colours the map; None for the first one of at most 20 different texts.
-        lengths: of the source, where they were read before; None reads them.
+        before: what was read earlier; if it was of the same job, the lengths of its source are not read again.
         command_of: gives the command that makes the output again.
 
     Returns:
@@ -109,9 +111,12 @@ def read_numbers(
     status, commits = look_at(records, job)
     name, units = os.fspath(records.store), commits.committed[commits.records["rows"].to_numpy() > 0]
     sample = read_sample(records, np.asarray(units), commits.units, colour)
+    lengths = before.lengths if before is not None and before.job_id == job["id"] else None
+    if lengths is None or lengths.problem:
+        lengths = read_lengths_of(records, job)
     return ReportNumbers(
-        status, throughput_of(attempts_of(commits.history)), work_of(commits.history),
-        lengths or read_lengths_of(records, job), first_aside(records.store, commits), sample,
+        job["id"], status, throughput_of(attempts_of(commits.history)), work_of(commits.history),
+        lengths, first_aside(records.store, commits), sample,
         numbers_of(sample.features), map_of(sample.features), _environment(job["environment"]),
         name, command_of(job, _source_of(records, job), name, records.has_encoder),
     )  # fmt: skip

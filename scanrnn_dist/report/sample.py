@@ -87,7 +87,7 @@ def read_sample(
     for name in names:
         try:
             matrix, counts = _features_of(records, name, quota, steps, nothing)
-            columns = {each: _column_of(records, name, each, len(counts), colour is None) for each in values}
+            columns = _columns_of(records, name, [*values], len(counts), colour is None)
         except (DataError, StoppedError) as error:
             problems[name] = str(error)
             refused = refused + 1 if isinstance(error, StoppedError) else 0
@@ -99,7 +99,6 @@ def read_sample(
         values = {
             each: [*values[each], *chain.from_iterable(map(repeat, of_rows, counts))]
             for each, of_rows in columns.items()
-            if of_rows is not None
         }
         if colour is None:
             values = {each: told for each, told in values.items() if len(set(told[:most])) <= MOST_VALUES}
@@ -129,7 +128,7 @@ def _first_schema(records: JobRecords, names: Sequence[str], problems: dict[str,
 def _candidates(schema: pa.Schema, colour: str | None) -> list[str]:
     """The columns that may colour rows, best first."""
     if colour is None:
-        return [field.name for field in schema if _is_text(field.type)][:10]
+        return [field.name for field in schema if _is_text(field.type)]
     kept = [field.name for field in schema if not pat.is_nested(field.type)]
     if colour not in kept:
         told = f"expected one of {some_of(kept, 8)}" if kept else "it has no column that could be"
@@ -170,13 +169,17 @@ def _vectors_of_rows(records: JobRecords, name: str, nothing: np.ndarray) -> Ite
             yield nothing if vectors is None else vectors
 
 
-def _column_of(records: JobRecords, name: str, column: str, rows: int, are_few: bool) -> list[object] | None:
-    """The values of a column of the first rows of a part; None where different ones should be few, and are not."""
-    values: list[object] = []
-    for batch in read_part(records.store, name, [column]):
-        values += python_values(batch.column(column).slice(0, rows - len(values)))
-        if are_few and len(set(values)) > MOST_VALUES:
-            return None
-        if len(values) >= rows:
+def _columns_of(
+    records: JobRecords, name: str, columns: list[str], rows: int, are_few: bool
+) -> dict[str, list[object]]:
+    """The values of columns of the first rows of a part; with `are_few`, without columns that have too many values."""
+    values, read = {column: list[object]() for column in columns}, 0
+    for batch in read_part(records.store, name, columns) if columns else ():
+        for column, told in [*values.items()]:
+            told += python_values(batch.column(column).slice(0, rows - read))
+            if are_few and len(set(told)) > MOST_VALUES:
+                del values[column]
+        read += batch.num_rows
+        if read >= rows or not values:
             break
     return values

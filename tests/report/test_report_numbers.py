@@ -76,6 +76,14 @@ def test_rows_are_coloured_by_the_first_column_of_few_texts_or_by_the_one_that_i
         read_numbers(out, "features")
 
 
+def test_the_first_column_of_few_texts_is_found_behind_any_number_of_others(tmp_path: Path) -> None:
+    texts = {f"name {nth}": pa.array([f"row {row}" for row in range(ROWS)]) for nth in range(12)}
+    columns = {**texts, "kind": pa.array(["a", "b"] * (ROWS // 2)), "other": pa.array(["c"] * ROWS)}
+    featurize(write_source(tmp_path / "a.parquet", random_rows([4] * ROWS), **columns), tmp_path / "out")
+    sample = read_numbers(tmp_path / "out").sample
+    assert (sample.colour, sample.values) == ("kind", ("a", "b") * (ROWS // 2))
+
+
 @pytest.mark.parametrize("name", SOME)
 def test_values_that_python_does_not_have_colour_rows(tmp_path: Path, name: str) -> None:
     source = write_source(tmp_path / "a.parquet", random_rows([4] * 3), odd=ODD[name])
@@ -178,7 +186,19 @@ def test_lengths_are_told_unless_the_source_is_gone(tmp_path: Path) -> None:
     source.unlink()
     gone = read_numbers(tmp_path / "out").lengths
     assert "a.parquet" in gone.problem and not gone.counts.bars()
-    assert read_numbers(tmp_path / "out", lengths=before.lengths).lengths is before.lengths
+    assert read_numbers(tmp_path / "out", before=before).lengths is before.lengths
+
+
+def test_lengths_are_read_again_where_they_could_not_be_or_were_of_another_job(tmp_path: Path) -> None:
+    source, out = write_source(tmp_path / "a.parquet", random_rows([1, 2])), tmp_path / "out"
+    featurize(source, out)
+    source.rename(tmp_path / "away.parquet")
+    before = read_numbers(out)
+    (tmp_path / "away.parquet").rename(source)
+    again = read_numbers(out, before=before)
+    assert before.lengths.problem and again.lengths.counts.lengths.tolist() == [1, 2]
+    featurize(write_source(tmp_path / "b.parquet", random_rows([7])), out, restart=True)
+    assert read_numbers(out, before=again).lengths.counts.lengths.tolist() == [7]
 
 
 def test_a_null_is_no_sequence_of_no_steps(tmp_path: Path) -> None:
