@@ -81,7 +81,9 @@ def share_of(told: str, environment: Mapping[str, str] | None = None) -> tuple[t
 
 def _seen(count: int | None, environment: Mapping[str, str]) -> tuple[int, int, str]:
     """The share that `--shard auto` means."""
-    found = _jax() or _started(environment)
+    found = _jax()
+    if found is None or found.count == 1:  # of one process, it may still be one of many
+        found = _started(environment) or found
     if found is None:
         names = ", ".join(index for _, index, *_ in (*LAUNCHERS, *PLATFORMS))
         raise ConfigError(

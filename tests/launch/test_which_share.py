@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from scanrnn_dist.errors import ConfigError
-from scanrnn_dist.launch.which_share import share_of
+from scanrnn_dist.launch import which_share
+from scanrnn_dist.launch.which_share import Found, share_of
 
 ARRAY = {
     "SLURM_ARRAY_TASK_ID": "7",
@@ -125,13 +126,19 @@ def test_what_does_not_fit_is_refused(told: str, environment: dict[str, str], sa
         share_of(told, environment)
 
 
-def test_a_process_of_jax_distributed_is_seen_before_the_scheduler() -> None:
+def test_a_process_of_jax_distributed_is_seen_before_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(which_share, "_jax", lambda: Found(2, 3, "jax.distributed: process 2 of 3"))
+    assert share_of("auto", TASKS) == ((3, 3), "jax.distributed: process 2 of 3")
+
+
+def test_where_jax_distributed_has_one_process_the_scheduler_may_have_several() -> None:
     code = (
         "import jax, socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1);"
         "s.bind(('127.0.0.1', 0)); port = s.getsockname()[1];"  # gRPC can share it, and nobody else takes it
         "jax.distributed.initialize(f'127.0.0.1:{port}', num_processes=1, process_id=0);"
         "from scanrnn_dist.launch import share_of;"
-        "print(share_of('auto', {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2'}))"
+        f"print(share_of('auto', {{}}), share_of('auto', {TASKS}))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert run.stdout.strip() == "((1, 1), 'jax.distributed: process 0 of 1')", run.stderr
+    alone, of_slurm = "((1, 1), 'jax.distributed: process 0 of 1')", share_of("auto", TASKS)
+    assert run.stdout.strip() == f"{alone} {of_slurm}" and of_slurm[0] == (2, 2), run.stderr
