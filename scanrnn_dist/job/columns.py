@@ -25,7 +25,7 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
     opened = open_source(source, options.bad_rows.skips_files)
     where = opened.files[0].path
     layout = find_sequences(opened, options, input)
-    everything = kept_by_default(opened, layout, options.keep_state)
+    everything = kept_by_default(opened, layout, options)
     keep = everything if options.keep is None else tuple(options.keep)
     order = layout.asked.order_by or ()
     if options.keep_state and not set(order) <= set(keep):
@@ -68,10 +68,14 @@ def find_sequences(
     return find(options.asked) if input is None else layout_of_input(find, options.asked, opened.schema, input)
 
 
-def kept_by_default(source: Source, layout: Layout, keep_state: bool) -> tuple[str, ...]:
-    """The columns that are kept where nothing is said; with states, those that tell which steps are later, too."""
-    order = (layout.asked.order_by or ()) if keep_state else ()
-    return tuple(dict.fromkeys((*layout.kept(source.schema, source.files.partition_schema.names), *order)))
+def kept_by_default(source: Source, layout: Layout, options: JobOptions) -> tuple[str, ...]:
+    """The columns that are kept where nothing is said; with states, those that tell which steps are later, too.
+
+    Of a source that is to be sorted, none that only folders spell: its copy has no folders.
+    """
+    order = (layout.asked.order_by or ()) if options.keep_state else ()
+    folders = () if options.sort else source.files.partition_schema.names
+    return tuple(dict.fromkeys((*layout.kept(source.schema, folders), *order)))
 
 
 def left_out(source: Source, layout: Layout, keep: tuple[str, ...]) -> tuple[str, ...]:

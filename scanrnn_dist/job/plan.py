@@ -161,7 +161,7 @@ class Plan:
 
     def has_options(self, options: JobOptions) -> bool:
         """Whether `plan_job` with these options, of whatever source with these columns, would choose the same."""
-        everything = kept_by_default(self.source, self.layout, options.keep_state)
+        everything = kept_by_default(self.source, self.layout, options)
         return (
             self.layout.is_asked_for(options.asked)
             and self.keep == (everything if options.keep is None else options.keep)

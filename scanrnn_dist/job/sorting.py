@@ -88,9 +88,9 @@ def sorted_copy(
     """
     asked = _asked(source, options, destination, input)
     folder, opened = asked.folder, asked.source
+    _remove_left(folder)
     if _stands(asked, may_replace):
         return str(folder)
-    _remove_left(folder)
     if folder.exists():
         logger.info("%s is not whole, or of other rows or columns: it is made anew.", folder)
     logger.info("%s rows are sorted by %s: %s.", f"{opened.rows:,}", ", ".join(asked.keys), folder)

@@ -20,7 +20,7 @@ from sources import D, encoder_of, features_of, featurize
 
 from scanrnn_dist.api import resume, update, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError
-from scanrnn_dist.job import JobOptions, plan_job, sorting
+from scanrnn_dist.job import Handling, JobOptions, plan_job, sorted_source, sorting
 from scanrnn_dist.job.foresight import Foreseen
 from scanrnn_dist.job.sorting import RECORD, sorted_copy, standing_copy
 from scanrnn_dist.source.layouts import picked
@@ -136,6 +136,18 @@ def test_it_says_which_columns_are_not_in_the_copy(tmp_path: Path, caplog: pytes
         caplog.clear()
         featurize(tmp_path / "in", tmp_path / "all", sort=True, keep=["id", "p"], **LONG)
     assert "Left out: p" not in caplog.text and pq.read_table(tmp_path / "all").column_names == ["id", "p", "features"]
+
+
+def test_a_column_that_only_folders_spell_is_not_kept_which_is_told_before_rows_are_sorted(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    for keep, destination in ((None, tmp_path / "out"), (["id"], tmp_path / "out"), (None, None)):
+        options = JobOptions(sort=True, keep=keep, ids=["p"], keep_state=True, **{**LONG, "order_by": None})
+        with pytest.raises(ConfigError, match=r"--ids names 'p', which is no kept column; expected some of \['id'\]"):
+            sorted_source(destination, str(tmp_path / "in"), options, Handling(), None)
+        if destination is not None:
+            with pytest.raises(ConfigError, match="--ids names 'p'"):
+                sorted_copy(tmp_path / "in", options, destination, None)
+    assert os.listdir(tmp_path) == ["in"]
 
 
 def test_a_source_that_changed_since_is_told_and_sorted_anew_by_a_restart(tmp_path: Path) -> None:
@@ -386,7 +398,9 @@ def test_what_a_killed_process_of_this_machine_left_is_removed(tmp_path: Path) -
         f"out.sorted.{new_attempt()}.{here}",
         f"out.sorted.{this_host()}.{2**22 + 1}.0123abcd.{'0' * 8}",
     )
-    for name in (left, alive, elsewhere):
+    for name in (alive, elsewhere):
         (tmp_path / name).mkdir()
-    featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
-    assert sorted(os.listdir(tmp_path)) == sorted(["in", "out", "out.sorted", alive, elsewhere])
+    for _ in range(2):  # the second time the copy stands
+        (tmp_path / left).mkdir()
+        featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
+        assert sorted(os.listdir(tmp_path)) == sorted(["in", "out", "out.sorted", alive, elsewhere])
